@@ -1,0 +1,863 @@
+//! The acquire state machine: decides, and never does.
+//!
+//! [`Acquire`] is handed a request; it asks for configuration and table operations ([`Ask`]), is fed their
+//! outcomes ([`Reply`]), and ends with a [`Decision`]. It performs no I/O, reads no clock and never sleeps:
+//! the async limiter, the blocking facade, the simulator and the tests all drive this one machine.
+//!
+//! ```text
+//! let mut calls = acquire.start(now, random);
+//! while acquire.decision().is_none() {
+//!     // send all calls at once, feed each reply as it arrives; it may give further calls
+//!     calls = acquire.answer(id, reply, now, random);
+//! }
+//! ```
+//!
+//! The rule that everything here obeys: *a cache may reject or steer, never admit*. Only a successful
+//! conditional write admits. Hints (the last images seen) may refuse a request without a call, and choose the
+//! shard; an admission always comes from an answer to this very acquire.
+//!
+//! An acquire has up to two legs, the entity's bucket and its parent's ([`take`]). They run concurrently once
+//! the parent is known. When one refuses, what the other took is given back ([`crate::credit`]) before the
+//! refusal is told.
+//!
+//! Where this is going: group commit puts a queue per bucket shard between a driver and the table, and token
+//! leases put a purse before it. Neither changes this machine: both answer its plain debits.
+
+pub(crate) mod take;
+pub(crate) mod write;
+
+use std::sync::Arc;
+
+use crate::bucket::{Bucket, Owner};
+use crate::config::{Level, Resolved};
+use crate::credit::{Credit, CreditEnd};
+use crate::error::{InvalidInput, RecordError};
+use crate::limit::Limit;
+use crate::name::{EntityId, LimitName, ResourceName};
+use crate::random::Random;
+use crate::refill::Wait;
+use crate::schema::BucketId;
+use crate::table::{Answer, Applied, FailureKind, Op, TableError};
+use crate::units::{EpochMillis, Millitokens};
+use crate::verdict::{LimitStatus, RateLimitExceeded};
+pub use take::DisabledAt;
+use take::{Take, TakeEnd};
+
+/// What to take from where.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The bucket of the entity that asks.
+    pub id: BucketId,
+    /// Whole tokens by limit, each between 0 and the bound; an amount of 0 is refused in debt.
+    pub consume: Vec<(LimitName, Millitokens)>,
+    /// Limits to enforce instead of the stored ones, for the entity and its parent alike.
+    pub limits: Option<Vec<Limit>>,
+    /// How buckets are kept.
+    pub settings: Settings,
+}
+
+/// How buckets are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// An idle bucket under shared limits is kept this many times as long as it takes to fill; 0 keeps it
+    /// for ever. Default 7.
+    pub bucket_ttl_multiplier: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            bucket_ttl_multiplier: 7,
+        }
+    }
+}
+
+/// What a driver remembers of a bucket. May reject or steer, never admit.
+#[derive(Debug, Clone, Default)]
+pub struct Hint {
+    /// The highest shard count seen; 0 or 1 when unknown.
+    pub shard_count: u32,
+    /// The last image of each shard, if it is fresh enough to reject by.
+    pub images: Vec<(u32, Arc<Bucket>)>,
+}
+
+/// The answer to [`Ask::Config`].
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The configuration in force.
+    pub config: Arc<Resolved>,
+    /// What is remembered of the entity's bucket.
+    pub hint: Hint,
+}
+
+/// Why an acquire could not be decided.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AcquireError {
+    /// The request is not one that the configured limits can answer.
+    #[error(transparent)]
+    Input(#[from] InvalidInput),
+    /// No level defines limits for the entity and resource.
+    #[error("no limits are configured for entity '{entity}' and resource '{resource}' at any level")]
+    NotConfigured {
+        /// The entity.
+        entity: String,
+        /// The resource.
+        resource: String,
+    },
+    /// A stored record cannot be used.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The table failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The caller stopped waiting.
+    #[error("the caller stopped waiting")]
+    Abandoned,
+}
+
+pub(crate) use AcquireError as TakeError;
+
+/// An error for a leg that lost its own thread.
+pub(crate) fn too_many_attempts() -> TableError {
+    TableError::new(
+        FailureKind::Internal,
+        Applied::Unknown,
+        "an answer arrived out of order",
+    )
+}
+
+/// Something the machine needs.
+#[expect(clippy::large_enum_variant, reason = "nearly every ask is a table operation")]
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// A table operation.
+    Table(Op),
+    /// The configuration of an entity for the request's resource.
+    Config {
+        /// The entity.
+        entity: EntityId,
+        /// Read it now, whatever is cached.
+        fresh: bool,
+    },
+}
+
+/// One request of the machine: wait `delay_ms`, then do `ask`, then answer with `id`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// Names the call in [`Acquire::answer`].
+    pub id: usize,
+    /// Milliseconds to wait first.
+    pub delay_ms: u64,
+    /// What to do.
+    pub ask: Ask,
+}
+
+/// The outcome of a call.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// Of a table operation.
+    Table(Result<Answer, TableError>),
+    /// Of a configuration request.
+    Config(Result<Found, AcquireError>),
+}
+
+/// Tokens taken from one shard.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The bucket.
+    pub id: BucketId,
+    /// The shard that was debited. Whatever is given back goes there.
+    pub shard: u32,
+    /// How much, by limit.
+    pub amounts: Vec<(LimitName, Millitokens)>,
+    /// The shard as the debit left it.
+    pub image: Arc<Bucket>,
+}
+
+/// How an acquire ended.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    /// The tokens were taken: from the entity's bucket, and from its parent's if it cascades.
+    Admitted(Vec<Grant>),
+    /// A limit refused. Whatever was taken on the way has been given back.
+    Rejected(RateLimitExceeded),
+    /// The entity or resource is disabled.
+    Disabled {
+        /// Whose bucket.
+        entity: EntityId,
+        /// Where the flag is.
+        at: DisabledAt,
+    },
+    /// It could not be decided.
+    Failed(AcquireError),
+}
+
+/// A shard's image that an answer showed, for the driver to remember.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// The bucket.
+    pub id: BucketId,
+    /// The shard.
+    pub shard: u32,
+    /// What it looked like.
+    pub image: Arc<Bucket>,
+}
+
+/// What a leg may use while it takes a step.
+pub(crate) struct Env<'a> {
+    pub(crate) now: EpochMillis,
+    pub(crate) random: &'a mut dyn Random,
+    pub(crate) asks: Vec<(u64, Ask)>,
+    pub(crate) observations: &'a mut Vec<Observation>,
+}
+
+impl Env<'_> {
+    pub(crate) fn send(&mut self, delay_ms: u64, ask: Ask) {
+        self.asks.push((delay_ms, ask));
+    }
+
+    pub(crate) fn observe(&mut self, id: &BucketId, shard: u32, image: Bucket) -> Arc<Bucket> {
+        let image = Arc::new(image);
+        self.observations.push(Observation {
+            id: id.clone(),
+            shard,
+            image: Arc::clone(&image),
+        });
+        image
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    ChildConfig,
+    ParentConfig,
+    Leg(usize),
+    Refund(usize),
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Role {
+    Child,
+    Parent,
+    /// Turned out not to be the parent: whatever it takes goes back.
+    Stray,
+}
+
+#[derive(Debug)]
+struct Leg {
+    role: Role,
+    take: Take,
+}
+
+/// One request on its way to a decision. See the [module](self) for how to drive it.
+#[derive(Debug)]
+pub struct Acquire {
+    request: Request,
+    started: EpochMillis,
+    child: Option<Found>,
+    legs: Vec<Leg>,
+    /// Whether the child's own item has been asked who its parent is.
+    parent_confirmed: bool,
+    refunds: Vec<Credit>,
+    routes: Vec<Route>,
+    outstanding: usize,
+    observations: Vec<Observation>,
+    abandoned: bool,
+    decision: Option<Decision>,
+}
+
+impl Acquire {
+    /// Prepares a request.
+    pub fn new(request: Request) -> Self {
+        Self {
+            request,
+            started: EpochMillis(0),
+            child: None,
+            legs: Vec::new(),
+            parent_confirmed: false,
+            refunds: Vec::new(),
+            routes: Vec::new(),
+            outstanding: 0,
+            observations: Vec::new(),
+            abandoned: false,
+            decision: None,
+        }
+    }
+
+    /// The first calls.
+    pub fn start(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+        let _ = random;
+        self.started = now;
+        let ask = Ask::Config {
+            entity: self.request.id.entity.clone(),
+            fresh: false,
+        };
+        self.route(Route::ChildConfig, vec![(0, ask)])
+    }
+
+    /// Takes the reply to a call, and gives the next ones.
+    pub fn answer(
+        &mut self,
+        id: usize,
+        reply: Reply,
+        now: EpochMillis,
+        random: &mut dyn Random,
+    ) -> Vec<Call> {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let mut calls = match (self.routes.get(id).copied(), reply) {
+            (Some(Route::ChildConfig), Reply::Config(found)) => self.child_config(found, now, random),
+            (Some(Route::ParentConfig), Reply::Config(found)) => self.parent_config(found, now, random),
+            (Some(Route::Leg(leg)), reply) => {
+                self.step(leg, now, random, |take, env| take.answer(reply, env))
+            }
+            (Some(Route::Refund(refund)), Reply::Table(answer)) => {
+                self.observe_refund(refund, &answer);
+                let send = self.refunds[refund].answer(answer, now, random);
+                let asks = send
+                    .into_iter()
+                    .map(|send| (send.delay_ms, Ask::Table(send.op)))
+                    .collect();
+                self.route(Route::Refund(refund), asks)
+            }
+            _ => {
+                self.decide(Decision::Failed(too_many_attempts().into()));
+                Vec::new()
+            }
+        };
+        calls.extend(self.settle(now, random));
+        calls
+    }
+
+    /// Stops wanting the tokens: nothing more is taken, and what an answer on its way turns out to have taken
+    /// is given back. Keep feeding replies until [`decision`](Self::decision) is there.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
+    /// The decision, once there is one and nothing is on its way any more.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref().filter(|_| self.outstanding == 0)
+    }
+
+    /// Whether it was decided from memory alone, without asking the table for tokens.
+    pub fn is_local(&self) -> bool {
+        self.legs.is_empty()
+    }
+
+    /// The decision, and how the refunds on the way to it ended.
+    pub fn finish(self) -> (Option<Decision>, Vec<(BucketId, u32, CreditEnd)>) {
+        let refunds = self.refunds.iter();
+        let ends = refunds
+            .filter_map(|r| Some((r.id().clone(), r.shard(), r.end()?.clone())))
+            .collect();
+        (self.decision, ends)
+    }
+
+    /// The images that answers have shown since the last call.
+    pub fn take_observations(&mut self) -> Vec<Observation> {
+        std::mem::take(&mut self.observations)
+    }
+
+    fn route(&mut self, route: Route, asks: Vec<(u64, Ask)>) -> Vec<Call> {
+        let call = |(delay_ms, ask)| {
+            self.routes.push(route);
+            self.outstanding += 1;
+            Call {
+                id: self.routes.len() - 1,
+                delay_ms,
+                ask,
+            }
+        };
+        asks.into_iter().map(call).collect()
+    }
+
+    fn decide(&mut self, decision: Decision) {
+        self.decision.get_or_insert(decision);
+    }
+
+    fn child_config(
+        &mut self,
+        found: Result<Found, AcquireError>,
+        now: EpochMillis,
+        random: &mut dyn Random,
+    ) -> Vec<Call> {
+        let found = match found.and_then(|found| self.in_force(found)).and_then(|found| {
+            check_config(&found.config, &self.request.id.resource, &self.request.consume)?;
+            Ok(found)
+        }) {
+            Ok(found) => found,
+            Err(err) => {
+                self.decide(Decision::Failed(err));
+                return Vec::new();
+            }
+        };
+        let parent = known_owner(&found).and_then(|owner| owner.cascade_parent().cloned());
+        self.child = Some(found);
+        match parent {
+            Some(entity) => self.route(
+                Route::ParentConfig,
+                vec![(0, Ask::Config { entity, fresh: false })],
+            ),
+            None => self.begin(None, now, random),
+        }
+    }
+
+    /// The configuration to enforce: the limits that came with the call, or the stored ones if there are any.
+    fn in_force(&self, found: Found) -> Result<Found, AcquireError> {
+        let Some(limits) = &self.request.limits else {
+            check_config(&found.config, &self.request.id.resource, &[])?;
+            return Ok(found);
+        };
+        let config = Resolved {
+            limits: limits.clone(),
+            level: Level::Override,
+            ..(*found.config).clone()
+        };
+        // An override is decided on the item alone.
+        let hint = Hint {
+            images: Vec::new(),
+            ..found.hint
+        };
+        Ok(Found {
+            config: Arc::new(config),
+            hint,
+        })
+    }
+
+    fn parent_config(
+        &mut self,
+        found: Result<Found, AcquireError>,
+        now: EpochMillis,
+        random: &mut dyn Random,
+    ) -> Vec<Call> {
+        let found = match found.and_then(|found| self.in_force(found)) {
+            Ok(found) => found,
+            Err(err) => {
+                self.decide(Decision::Failed(err));
+                return Vec::new();
+            }
+        };
+        if self.abandoned {
+            return Vec::new();
+        }
+        if self.legs.is_empty() {
+            self.begin(Some(found), now, random)
+        } else {
+            self.start_parent(&found, now, random)
+        }
+    }
+
+    /// Everything is known that can be known without the table: reject from memory, or start the legs.
+    fn begin(&mut self, parent: Option<Found>, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+        let Some(child) = self.child.clone() else {
+            return Vec::new();
+        };
+        if self.abandoned {
+            return Vec::new();
+        }
+        let id = self.request.id.clone();
+        let mut rejected =
+            reject_from_memory(&id, &self.request.consume, &child.hint, now).unwrap_or_default();
+        if let Some(parent) = &parent {
+            // Both, if both refuse: the caller is told to wait for the later of the two.
+            let amounts = self.parent_amounts(&parent.config);
+            let refused = reject_from_memory(&self.parent_id(parent), &amounts, &parent.hint, now);
+            rejected.extend(refused.unwrap_or_default());
+        }
+        if !rejected.is_empty() {
+            self.decide(Decision::Rejected(RateLimitExceeded::new(rejected)));
+            return Vec::new();
+        }
+        let amounts = self.request.consume.clone();
+        let mut calls = self.start_leg(Role::Child, id, &child, amounts, now, random);
+        if let Some(parent) = parent {
+            calls.extend(self.start_parent(&parent, now, random));
+        }
+        calls
+    }
+
+    fn parent_id(&self, found: &Found) -> BucketId {
+        BucketId {
+            entity: found.config.entity.clone(),
+            ..self.request.id.clone()
+        }
+    }
+
+    /// A parent is debited for the limits that it has.
+    fn parent_amounts(&self, config: &Resolved) -> Vec<(LimitName, Millitokens)> {
+        let has = |(name, _): &&(LimitName, Millitokens)| config.limit(name).is_some();
+        self.request.consume.iter().filter(has).cloned().collect()
+    }
+
+    fn start_parent(&mut self, found: &Found, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+        let amounts = self.parent_amounts(&found.config);
+        if amounts.is_empty() {
+            return Vec::new();
+        }
+        self.start_leg(Role::Parent, self.parent_id(found), found, amounts, now, random)
+    }
+
+    fn start_leg(
+        &mut self,
+        role: Role,
+        id: BucketId,
+        found: &Found,
+        amounts: Vec<(LimitName, Millitokens)>,
+        now: EpochMillis,
+        random: &mut dyn Random,
+    ) -> Vec<Call> {
+        let short = short_shards(&id, &found.hint, &amounts, now);
+        let take = Take::new(
+            id,
+            Arc::clone(&found.config),
+            amounts,
+            self.request.settings,
+            self.started,
+        );
+        self.legs.push(Leg { role, take });
+        let shard_count = found.hint.shard_count;
+        self.step(self.legs.len() - 1, now, random, |take, env| {
+            take.start(shard_count, &short, env);
+        })
+    }
+
+    fn step(
+        &mut self,
+        leg: usize,
+        now: EpochMillis,
+        random: &mut dyn Random,
+        act: impl FnOnce(&mut Take, &mut Env<'_>),
+    ) -> Vec<Call> {
+        let mut env = Env {
+            now,
+            random,
+            asks: Vec::new(),
+            observations: &mut self.observations,
+        };
+        let take = &mut self.legs[leg].take;
+        if take.end().is_some() {
+            return Vec::new();
+        }
+        act(take, &mut env);
+        let asks = env.asks;
+        if self.abandoned && !take.is_undoing() {
+            take.abandon();
+            return Vec::new();
+        }
+        self.route(Route::Leg(leg), asks)
+    }
+
+    fn observe_refund(&mut self, refund: usize, answer: &Result<Answer, TableError>) {
+        if let Ok(Answer::Applied(Some(item)) | Answer::Refused(Some(item))) = answer
+            && let Ok(image) = Bucket::decode(item)
+        {
+            let credit = &self.refunds[refund];
+            let (id, shard) = (credit.id().clone(), credit.shard());
+            self.observations.push(Observation {
+                id,
+                shard,
+                image: Arc::new(image),
+            });
+        }
+    }
+
+    /// Looks whether the legs allow a decision yet.
+    fn settle(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+        if self.abandoned && matches!(self.decision, Some(Decision::Admitted(_))) {
+            // Given up while a stray parent's tokens were still on their way back.
+            self.decision = Some(Decision::Failed(AcquireError::Abandoned));
+            return self.refund(|leg| leg.role != Role::Stray, now, random);
+        }
+        if self.legs.is_empty() {
+            if self.abandoned && self.outstanding == 0 {
+                self.decide(Decision::Failed(AcquireError::Abandoned));
+            }
+            return Vec::new();
+        }
+        if self.decision.is_none() && !self.abandoned {
+            let calls = self.confirm_parent(now, random);
+            if !calls.is_empty() {
+                return calls;
+            }
+        }
+        let running = self.legs.iter().any(|leg| leg.take.end().is_none());
+        let asking = self.outstanding > 0 && self.refunds.is_empty();
+        if running || asking || !self.refunds.is_empty() {
+            return Vec::new();
+        }
+        let decision = match self.decision.take() {
+            Some(decision) => decision,
+            None => self.judge(now),
+        };
+        let keep = matches!(decision, Decision::Admitted(_));
+        self.decision = Some(decision);
+        self.refund(|leg| !keep || leg.role == Role::Stray, now, random)
+    }
+
+    /// Once the child was debited, its own item says who the parent is, and overrules the cache.
+    fn confirm_parent(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+        let _ = (now, random);
+        if self.parent_confirmed {
+            return Vec::new();
+        }
+        let Some(TakeEnd::Taken(grant)) = self.legs[0].take.end() else {
+            return Vec::new();
+        };
+        let cached = self.child.as_ref().and_then(|found| found.config.owner.as_ref());
+        let wanted = newest_owner(&grant.image.owner, cached)
+            .and_then(Owner::cascade_parent)
+            .cloned();
+        self.parent_confirmed = true;
+        let no_say = wanted
+            .as_ref()
+            .is_some_and(|entity| self.parent_has_no_say(entity));
+        let current = self.legs.iter_mut().find(|leg| leg.role == Role::Parent);
+        match (current, wanted) {
+            (Some(leg), Some(wanted)) if leg.take.id.entity == wanted => return Vec::new(),
+            (Some(leg), wanted) => {
+                leg.role = Role::Stray;
+                if let Some(entity) = wanted {
+                    return self.route(
+                        Route::ParentConfig,
+                        vec![(0, Ask::Config { entity, fresh: false })],
+                    );
+                }
+            }
+            (None, Some(entity)) if !no_say => {
+                return self.route(
+                    Route::ParentConfig,
+                    vec![(0, Ask::Config { entity, fresh: false })],
+                );
+            }
+            (None, _) => {}
+        }
+        Vec::new()
+    }
+
+    /// Whether this parent was looked at before and has none of the limits asked for.
+    fn parent_has_no_say(&self, parent: &EntityId) -> bool {
+        let known = self.child.as_ref().and_then(known_owner);
+        known.and_then(|owner| owner.cascade_parent().cloned()).as_ref() == Some(parent)
+            && self.routes.contains(&Route::ParentConfig)
+    }
+
+    fn judge(&self, now: EpochMillis) -> Decision {
+        if self.abandoned {
+            return Decision::Failed(AcquireError::Abandoned);
+        }
+        let legs = || self.legs.iter().filter(|leg| leg.role != Role::Stray);
+        let ends = || legs().filter_map(|leg| leg.take.end().map(|end| (leg, end)));
+        for (leg, end) in ends().collect::<Vec<_>>().into_iter().rev() {
+            if let TakeEnd::Disabled(at) = end {
+                return Decision::Disabled {
+                    entity: leg.take.id.entity.clone(),
+                    at: *at,
+                };
+            }
+        }
+        if ends().any(|(_, end)| matches!(end, TakeEnd::Short(_) | TakeEnd::Contended)) {
+            let mut statuses = Vec::new();
+            for (_, end) in ends() {
+                match end {
+                    TakeEnd::Short(short) => statuses.extend(short.iter().cloned()),
+                    TakeEnd::Taken(grant) => statuses.extend(statuses_before(grant, now)),
+                    _ => {}
+                }
+            }
+            let short = ends().any(|(_, end)| matches!(end, TakeEnd::Short(_)));
+            return Decision::Rejected(if short {
+                RateLimitExceeded::new(statuses)
+            } else {
+                RateLimitExceeded::contended(statuses)
+            });
+        }
+        for (_, end) in ends() {
+            if let TakeEnd::Failed(err) = end {
+                return Decision::Failed(err.clone());
+            }
+        }
+        Decision::Admitted(ends().filter_map(|(_, end)| end.grant().cloned()).collect())
+    }
+
+    /// Gives back what these legs have taken.
+    fn refund(&mut self, of: impl Fn(&Leg) -> bool, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+        let grants: Vec<Grant> = self
+            .legs
+            .iter()
+            .filter(|leg| of(leg))
+            .filter_map(|leg| leg.take.end()?.grant().cloned())
+            .collect();
+        let mut calls = Vec::new();
+        for grant in grants {
+            let deltas = grant
+                .amounts
+                .iter()
+                .map(|(name, amount)| (name.to_smol(), *amount));
+            let mut credit = Credit::new(grant.id, grant.shard, deltas, grant.image, random);
+            let send = credit.start(now);
+            self.refunds.push(credit);
+            let asks = send
+                .into_iter()
+                .map(|send| (send.delay_ms, Ask::Table(send.op)))
+                .collect();
+            calls.extend(self.route(Route::Refund(self.refunds.len() - 1), asks));
+        }
+        calls
+    }
+}
+
+/// Whether a configuration defines limits, all of which can be enforced, and those that are asked for.
+pub(crate) fn check_config(
+    config: &Resolved,
+    resource: &ResourceName,
+    amounts: &[(LimitName, Millitokens)],
+) -> Result<(), AcquireError> {
+    if let (Some(feature), true) = (&config.unsupported, config.level != Level::Override) {
+        return Err(RecordError::from(feature.clone()).into());
+    }
+    if config.limits.is_empty() {
+        return Err(AcquireError::NotConfigured {
+            entity: config.entity.to_string(),
+            resource: resource.to_string(),
+        });
+    }
+    for (name, amount) in amounts {
+        if config.limit(name).is_none() {
+            let known: Vec<&str> = config.limits.iter().map(|limit| limit.name().as_str()).collect();
+            let reason = format!(
+                "no limit of this name is configured for this entity and resource; there are: {}",
+                known.join(", ")
+            );
+            return Err(InvalidInput::new(format!("consume.{name}"), amount, reason).into());
+        }
+    }
+    Ok(())
+}
+
+impl TakeEnd {
+    fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Taken(grant) => Some(grant),
+            _ => None,
+        }
+    }
+}
+
+/// Who owns an entity's buckets: a bucket's own stamp if it was written from knowledge, unless what was read
+/// of the entity is of a later generation of the same incarnation. Stamps of old clients have neither
+/// generation nor incarnation, and date from the bucket's creation: anything read of the entity is later.
+pub fn newest_owner<'a>(stamp: &'a Owner, read: Option<&'a Owner>) -> Option<&'a Owner> {
+    let succeeds = |read: &Owner| {
+        let same = stamp.incarnation.is_none() || read.incarnation == stamp.incarnation;
+        same && read.generation > stamp.generation
+    };
+    match read {
+        Some(read) if !stamp.is_authoritative() || succeeds(read) => Some(read),
+        _ => Some(stamp),
+    }
+}
+
+fn known_owner(found: &Found) -> Option<&Owner> {
+    let read = found.config.owner.as_ref();
+    match found.hint.images.first() {
+        Some((_, image)) => newest_owner(&image.owner, read),
+        None => read,
+    }
+}
+
+/// How a grant's limits stood before it was taken.
+fn statuses_before(grant: &Grant, now: EpochMillis) -> Vec<LimitStatus> {
+    let image = &grant.image;
+    let status = |(name, need): &(LimitName, Millitokens)| {
+        let limit = image.limit(name.as_str())?;
+        let mut balance = image.balance(limit);
+        balance.tokens += *need;
+        let who = (&grant.id.entity, &grant.id.resource);
+        Some(LimitStatus::check(
+            who,
+            name.as_str(),
+            limit.params,
+            image.shard_count,
+            balance,
+            *need,
+            now,
+        ))
+    };
+    grant.amounts.iter().filter_map(status).collect()
+}
+
+/// The shards that remembered images show to be short of these amounts, refilled to now.
+fn short_shards(
+    id: &BucketId,
+    hint: &Hint,
+    amounts: &[(LimitName, Millitokens)],
+    now: EpochMillis,
+) -> Vec<u32> {
+    let is_short = |(shard, image): &(u32, Arc<Bucket>)| {
+        image_statuses(id, image, amounts, now)
+            .is_some_and(|statuses| statuses.iter().any(|status| status.exceeded))
+            .then_some(*shard)
+    };
+    hint.images.iter().filter_map(is_short).collect()
+}
+
+/// The statuses of these amounts on a remembered image, if the image may be judged by.
+fn image_statuses(
+    id: &BucketId,
+    image: &Bucket,
+    amounts: &[(LimitName, Millitokens)],
+    now: EpochMillis,
+) -> Option<Vec<LimitStatus>> {
+    let trusted = !image.disabled
+        && !image.is_expired(now)
+        && image.unsupported.is_none()
+        // A forced pass on a plain item only cuts surplus; any other instant that has passed may add.
+        && (image.is_valid(now) || image.valid_until == Some(0));
+    if !trusted {
+        return None;
+    }
+    let who = (&id.entity, &id.resource);
+    amounts
+        .iter()
+        .map(|(name, need)| {
+            let limit = image.limit(name.as_str())?;
+            let balance = image.balance(limit);
+            Some(LimitStatus::check(
+                who,
+                name.as_str(),
+                limit.params,
+                image.shard_count,
+                balance,
+                *need,
+                now,
+            ))
+        })
+        .collect()
+}
+
+/// Refuses without a call when every shard's last image, refilled to now, is short.
+fn reject_from_memory(
+    id: &BucketId,
+    amounts: &[(LimitName, Millitokens)],
+    hint: &Hint,
+    now: EpochMillis,
+) -> Option<Vec<LimitStatus>> {
+    let count = hint.shard_count.max(1);
+    let mut best: Option<(Wait, Vec<LimitStatus>)> = None;
+    for shard in 0..count {
+        let (_, image) = hint.images.iter().find(|(seen, _)| *seen == shard)?;
+        if image.shard_count > count {
+            return None;
+        }
+        let statuses = image_statuses(id, image, amounts, now)?;
+        let wait = statuses
+            .iter()
+            .filter(|status| status.exceeded)
+            .map(|status| status.wait)
+            .max()?;
+        if best.as_ref().is_none_or(|(least, _)| wait < *least) {
+            best = Some((wait, statuses));
+        }
+    }
+    best.map(|(_, statuses)| statuses)
+}

@@ -1,0 +1,798 @@
+//! Taking tokens from one bucket: one leg of an acquire.
+//!
+//! ```text
+//!            ┌────────────── lost a race, look again ─────────────┐
+//!            ▼                                                    │
+//!  debit ── refused, image ──► plan ──► refill and debit ─────────┘
+//!    │             │             ├────► short: try another shard, or refuse
+//!    │             │             └────► no write units left: double the shards ──► debit a new one
+//!    │             └ no image ──► create the shard
+//!    ▼
+//!  taken
+//! ```
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::write::{self, Amounts, NewShard, RefillDebit, Ttl};
+use super::{Ask, Env, Grant, Reply, Settings, TakeError, too_many_attempts};
+use crate::backoff::{Again, Backoff};
+use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
+use crate::config::{Level, Resolved};
+use crate::error::{RecordError, UnsupportedFeature};
+use crate::limit::{Limit, Params};
+use crate::name::{EntityId, ResourceName};
+use crate::refill::Wait;
+use crate::schema::{BucketId, key_of, meta_key};
+use crate::table::{Answer, Applied, Cancelled, Condition, FailureKind, Item, Op, Part, TableError, Update};
+use crate::units::{EpochMillis, Millitokens};
+use crate::verdict::LimitStatus;
+
+/// How many further shards are tried after the first one is short.
+const MAX_OTHER_SHARDS: usize = 2;
+
+/// How often a leg looks again after losing a race before the caller is told to come back.
+const MAX_RACES: u32 = 10;
+
+/// How a leg ended.
+#[derive(Debug, Clone)]
+pub(crate) enum TakeEnd {
+    Taken(Grant),
+    /// Short, with every limit checked.
+    Short(Vec<LimitStatus>),
+    Disabled(DisabledAt),
+    Contended,
+    Failed(TakeError),
+}
+
+/// Where a disabled flag was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisabledAt {
+    /// On the configuration of this level.
+    Config(Level),
+    /// On the bucket.
+    Bucket,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A plain debit is out.
+    Debit,
+    /// A refilling debit is out.
+    Refill,
+    /// The item is being given the limits of this call, to tell when it will cover them.
+    Retune,
+    /// A fresh configuration was asked for, to create a shard.
+    Config,
+    /// The shards that may donate to a new one are being read.
+    Family,
+    /// A shard is being created.
+    Create { takes: bool },
+    /// The shard count is being doubled from this count.
+    Double(u32),
+    /// Siblings are being told of a new count; this many answers are missing.
+    Propagate(u32),
+    /// A debit that cannot be read is being undone.
+    Undo(TakeError),
+}
+
+/// One leg of an acquire.
+#[derive(Debug)]
+pub(crate) struct Take {
+    pub(crate) id: BucketId,
+    config: Arc<Resolved>,
+    amounts: Amounts,
+    settings: Settings,
+    /// Whether the configuration was read in this very acquire.
+    fresh: bool,
+    /// The parameters the item must have, if the caller gave limits.
+    exact: bool,
+    shard: u32,
+    shard_count: u32,
+    tried: Vec<u32>,
+    best: Option<Vec<LimitStatus>>,
+    /// A shard that has the tokens, but no write units, and its image.
+    dry: Option<(u32, Arc<Bucket>)>,
+    races: u32,
+    doubled: bool,
+    backoff: Backoff,
+    last: Option<Ask>,
+    state: State,
+    end: Option<TakeEnd>,
+}
+
+impl Take {
+    pub(crate) fn new(
+        id: BucketId,
+        config: Arc<Resolved>,
+        amounts: Amounts,
+        settings: Settings,
+        started: EpochMillis,
+    ) -> Self {
+        let fresh = config.read_at >= started;
+        let exact = config.level == Level::Override;
+        Self {
+            id,
+            config,
+            amounts,
+            settings,
+            fresh,
+            exact,
+            shard: 0,
+            shard_count: 1,
+            tried: Vec::new(),
+            best: None,
+            dry: None,
+            races: 0,
+            doubled: false,
+            backoff: Backoff::default(),
+            last: None,
+            state: State::Debit,
+            end: None,
+        }
+    }
+
+    pub(crate) fn end(&self) -> Option<&TakeEnd> {
+        self.end.as_ref()
+    }
+
+    /// Whether it is taking back a debit on an item that it cannot read.
+    pub(crate) fn is_undoing(&self) -> bool {
+        matches!(self.state, State::Undo(_))
+    }
+
+    /// Ends it, unless it has ended: nothing more is sent.
+    pub(crate) fn abandon(&mut self) {
+        self.end.get_or_insert(TakeEnd::Failed(TakeError::Abandoned));
+    }
+
+    fn who(&self) -> (&EntityId, &ResourceName) {
+        (&self.id.entity, &self.id.resource)
+    }
+
+    fn exact(&self) -> Option<&[Limit]> {
+        self.exact.then_some(self.config.limits.as_slice())
+    }
+
+    /// Sends the first debit, to a random shard that is not known to be short.
+    pub(crate) fn start(&mut self, shard_count: u32, short: &[u32], env: &mut Env<'_>) {
+        self.shard_count = shard_count.max(1);
+        let open: Vec<u32> = (0..self.shard_count)
+            .filter(|shard| !short.contains(shard))
+            .collect();
+        let draw = env.random.below(open.len().max(1) as u32) as usize;
+        self.shard = open.get(draw).copied().unwrap_or(0);
+        self.debit(env);
+    }
+
+    fn send(&mut self, ask: Ask, state: State, env: &mut Env<'_>) {
+        self.last = Some(ask.clone());
+        self.state = state;
+        env.send(0, ask);
+    }
+
+    fn finish(&mut self, end: TakeEnd) {
+        self.end = Some(end);
+    }
+
+    fn fail(&mut self, error: impl Into<TakeError>) {
+        self.finish(TakeEnd::Failed(error.into()));
+    }
+
+    fn debit(&mut self, env: &mut Env<'_>) {
+        let update = write::debit(self.id.key(self.shard), &self.amounts, self.exact(), env.now);
+        self.send(Ask::Table(Op::Update(update)), State::Debit, env);
+    }
+
+    /// Takes the answer to this leg's request, and sends the next one or ends.
+    pub(crate) fn answer(&mut self, reply: Reply, env: &mut Env<'_>) {
+        match reply {
+            Reply::Config(Ok(found)) => {
+                self.fresh = true;
+                self.config = if self.exact {
+                    Arc::new(self.keep_override(&found.config))
+                } else {
+                    found.config
+                };
+                // What was in force when the acquire began may have gone since.
+                match super::check_config(&self.config, &self.id.resource, &self.amounts) {
+                    Ok(()) => self.create(env),
+                    Err(err) => self.fail(err),
+                }
+            }
+            Reply::Config(Err(err)) => self.fail(err),
+            Reply::Table(Ok(answer)) => self.table_answer(answer, env),
+            Reply::Table(Err(err)) => self.table_error(err, env),
+        }
+    }
+
+    /// Fresh flags and owner, but the limits that came with the call.
+    fn keep_override(&self, fresh: &Resolved) -> Resolved {
+        Resolved {
+            limits: self.config.limits.clone(),
+            level: Level::Override,
+            ..fresh.clone()
+        }
+    }
+
+    fn table_error(&mut self, err: TableError, env: &mut Env<'_>) {
+        if let State::Propagate(left) = self.state {
+            // Best effort: a sibling that was not told is raised before a shard is created from it.
+            return self.propagated(left, env);
+        }
+        match self.backoff.next(&err, env.random) {
+            Again::After(delay) => {
+                if let Some(ask) = self.last.clone() {
+                    env.send(delay, ask);
+                }
+            }
+            Again::Contended => self.finish(TakeEnd::Contended),
+            Again::No => match std::mem::replace(&mut self.state, State::Debit) {
+                State::Undo(cause) => self.fail(cause),
+                _ => self.fail(err),
+            },
+        }
+    }
+
+    fn table_answer(&mut self, answer: Answer, env: &mut Env<'_>) {
+        match (std::mem::replace(&mut self.state, State::Debit), answer) {
+            (State::Debit | State::Refill, Answer::Applied(Some(item))) => self.taken(&item, env),
+            (State::Retune, Answer::Applied(Some(item)))
+            | (State::Debit | State::Refill | State::Retune, Answer::Refused(Some(item))) => {
+                self.look(&item, env);
+            }
+            (State::Debit | State::Refill | State::Retune, Answer::Refused(None)) => self.create(env),
+            (State::Family, Answer::Items(items)) => self.create_sibling(&items, env),
+            (State::Create { takes }, Answer::Applied(_)) => self.created(takes, env),
+            (State::Create { takes }, Answer::Cancelled(reasons)) => self.not_created(takes, &reasons, env),
+            (State::Double(from), Answer::Applied(_)) => self.doubled(from, env),
+            (State::Double(from), Answer::Refused(item)) => {
+                // Somebody else doubled, or shard 0 is gone. Go by what it says.
+                let count = item
+                    .and_then(|item| Bucket::decode(&item).ok())
+                    .map_or(from, |b| b.shard_count);
+                self.shard_count = count;
+                self.go_to_new_shard(from, env);
+            }
+            (State::Propagate(left), _) => self.propagated(left, env),
+            (State::Undo(cause), _) => self.fail(cause),
+            (_, answer) => self.fail(TableError::new(
+                FailureKind::BadRequest,
+                Applied::Unknown,
+                format!("unexpected answer {answer:?}"),
+            )),
+        }
+    }
+
+    fn taken(&mut self, item: &Item, env: &mut Env<'_>) {
+        match Bucket::decode(item) {
+            Ok(image) => {
+                let image = env.observe(&self.id, self.shard, image);
+                self.finish(TakeEnd::Taken(Grant {
+                    id: self.id.clone(),
+                    shard: self.shard,
+                    amounts: self.amounts.clone(),
+                    image,
+                }));
+            }
+            Err(err) => {
+                // The debit went through on an item that cannot be read otherwise: take it back.
+                let key = self.id.key(self.shard);
+                let mut undo = Update::new(key);
+                let mut parts = Vec::new();
+                for (limit, amount) in &self.amounts {
+                    undo.add
+                        .push((crate::bucket::limit_attr(limit.as_str(), "tk"), amount.0));
+                    undo.add
+                        .push((crate::bucket::limit_attr(limit.as_str(), "tc"), -amount.0));
+                    parts.push(Condition::Exists(crate::bucket::limit_attr(limit.as_str(), "tk")));
+                }
+                undo.condition = Condition::All(parts);
+                self.send(Ask::Table(Op::Update(undo)), State::Undo(err.into()), env);
+            }
+        }
+    }
+
+    /// Decides what to do about an image that refused a debit.
+    fn look(&mut self, item: &Item, env: &mut Env<'_>) {
+        let image = match Bucket::decode(item) {
+            Ok(image) => env.observe(&self.id, self.shard, image),
+            Err(err) => return self.fail(err),
+        };
+        self.shard_count = self.shard_count.max(image.shard_count);
+        if image.disabled {
+            return self.finish(TakeEnd::Disabled(DisabledAt::Bucket));
+        }
+        self.races += 1;
+        if self.races > MAX_RACES {
+            return self.finish(TakeEnd::Contended);
+        }
+        if let Some(attribute) = &image.unsupported {
+            return self.look_at_foreign(&image, attribute, env);
+        }
+        let seeds = self.seeds(&image);
+        let refilled = write::refill_all(&image, self.exact(), env.now);
+        let statuses = self.statuses(&image, &refilled, &seeds, env.now);
+        if statuses.iter().any(|status| status.exceeded) {
+            if refilled.iter().any(|r| r.params != r.limit.params) {
+                // It earns by its own parameters until they are changed, even if that never were enough.
+                return self.refill(&image, &Amounts::new(), State::Retune, env);
+            }
+            return self.short(statuses, env);
+        }
+        if self.is_spendable(&image, &seeds, env.now) {
+            // A race was lost, but what won left enough.
+            return self.debit(env);
+        }
+        if is_out_of_writes(&image, env.now) {
+            self.tried.push(self.shard);
+            self.dry.get_or_insert_with(|| (self.shard, Arc::clone(&image)));
+            if let Some(other) = self.other_shard(env) {
+                // Splitting is for good: first see whether a sibling has write units to spare.
+                self.shard = other;
+                return self.debit(env);
+            }
+            // With another shard short of tokens, splitting would not help.
+            if self.best.is_none() {
+                return self.split(&image, env);
+            }
+        }
+        self.refill_debit(&image, env);
+    }
+
+    /// Refills the shard from its image and takes the tokens, in one write.
+    fn refill_debit(&mut self, image: &Bucket, env: &mut Env<'_>) {
+        let amounts = self.amounts.clone();
+        self.refill(image, &amounts, State::Refill, env);
+    }
+
+    fn refill(&mut self, image: &Bucket, amounts: &Amounts, state: State, env: &mut Env<'_>) {
+        let seeds = self.seeds(image);
+        let refilled = write::refill_all(image, self.exact(), env.now);
+        let change = RefillDebit {
+            amounts,
+            seeds: &seeds,
+            ttl: self.ttl(image.shard_count, env.now),
+        };
+        let update = write::refill_debit(self.id.key(self.shard), image, &refilled, &change, env.now);
+        self.send(Ask::Table(Op::Update(update)), state, env);
+    }
+
+    /// Doubles the shards where that leaves every share useful, else makes do with the shard that there is.
+    fn split(&mut self, image: &Bucket, env: &mut Env<'_>) {
+        if !self.may_double(image) {
+            return self.refill_debit(image, env);
+        }
+        let from = self.shard_count;
+        let update = write::double(self.id.key(0), from);
+        self.send(Ask::Table(Op::Update(update)), State::Double(from), env);
+    }
+
+    /// An item with a feature that is not understood may be spent as it stands, but not refilled.
+    fn look_at_foreign(&mut self, image: &Bucket, attribute: &SmolStr, env: &mut Env<'_>) {
+        if self.is_spendable(image, &[], env.now) {
+            return self.debit(env);
+        }
+        self.fail(RecordError::from(UnsupportedFeature {
+            record: "bucket",
+            key: self.id.key(self.shard).to_string(),
+            attribute: attribute.to_string(),
+            advice: "a client that supports it must refill this bucket first",
+        }));
+    }
+
+    /// Named limits that are configured but that the item lacks.
+    fn seeds<'a>(&'a self, image: &Bucket) -> Vec<&'a Limit> {
+        let missing = |limit: &&Limit| {
+            image.limit(limit.name().as_str()).is_none()
+                && self.amounts.iter().any(|(name, _)| name == limit.name())
+        };
+        self.config.limits.iter().filter(missing).collect()
+    }
+
+    fn statuses(
+        &self,
+        image: &Bucket,
+        refilled: &[write::Refilled<'_>],
+        seeds: &[&Limit],
+        now: EpochMillis,
+    ) -> Vec<LimitStatus> {
+        let status = |(name, need): &(crate::name::LimitName, Millitokens)| {
+            let shards = image.shard_count;
+            if let Some(r) = refilled.iter().find(|r| r.limit.name == name.as_str()) {
+                let balance = if r.params == r.limit.params {
+                    image.balance(r.limit)
+                } else {
+                    r.balance
+                };
+                let who = self.who();
+                return Some(LimitStatus::check(
+                    who,
+                    name.as_str(),
+                    r.params,
+                    shards,
+                    balance,
+                    *need,
+                    now,
+                ));
+            }
+            let seed = seeds.iter().find(|limit| limit.name() == name)?;
+            Some(LimitStatus::untouched(self.who(), seed, shards, *need, now))
+        };
+        self.amounts.iter().filter_map(status).collect()
+    }
+
+    /// Shard 0 of a split bucket does not expire: whoever finds it gone would start again with one shard
+    /// that holds the whole limit, beside siblings that still hold their shares.
+    fn ttl(&self, shard_count: u32, now: EpochMillis) -> Ttl {
+        if self.shard == 0 && shard_count > 1 {
+            Ttl::Remove
+        } else {
+            Ttl::of(&self.config, self.settings.bucket_ttl_multiplier, now)
+        }
+    }
+
+    /// Whether a plain debit would pass on this image.
+    fn is_spendable(&self, image: &Bucket, seeds: &[&Limit], now: EpochMillis) -> bool {
+        let covered = |(name, need): &(crate::name::LimitName, Millitokens)| {
+            image.limit(name.as_str()).is_some_and(|limit| {
+                let exact = self.exact().unwrap_or_default().iter().find(|l| l.name() == name);
+                limit.balance >= *need && exact.is_none_or(|exact| limit.matches(exact))
+            })
+        };
+        seeds.is_empty()
+            && image.is_valid(now)
+            && !image.is_expired(now)
+            && image.wcu.as_ref().is_some_and(|wcu| wcu.balance.0 >= WCU_COST)
+            && self.amounts.iter().all(covered)
+    }
+
+    /// Whether splitting further leaves every share at least a token, and enough for this request.
+    fn may_double(&self, image: &Bucket) -> bool {
+        let count = self.shard_count * 2;
+        let need = |name: &str| {
+            let named = self.amounts.iter().find(|(n, _)| n.as_str() == name);
+            named.map_or(0, |(_, need)| need.0).max(1000)
+        };
+        let useful =
+            |limit: &crate::bucket::BucketLimit| limit.params.share(count).capacity >= need(&limit.name);
+        !self.doubled && count <= MAX_SHARDS && image.limits.iter().all(useful)
+    }
+
+    fn short(&mut self, statuses: Vec<LimitStatus>, env: &mut Env<'_>) {
+        let wait =
+            |statuses: &[LimitStatus]| statuses.iter().map(|s| s.wait).max().unwrap_or(Wait::Millis(0));
+        let better = self.best.as_ref().is_none_or(|best| wait(&statuses) < wait(best));
+        if better {
+            self.best = Some(statuses);
+        }
+        self.tried.push(self.shard);
+        if let Some(other) = self.other_shard(env) {
+            self.shard = other;
+            return self.debit(env);
+        }
+        if let Some((shard, image)) = self.dry.take() {
+            // One had the tokens, but no write units.
+            self.shard = shard;
+            return self.refill_debit(&image, env);
+        }
+        let best = self.best.take().unwrap_or_default();
+        self.finish(TakeEnd::Short(best));
+    }
+
+    /// A random shard that has not been tried, if another try is due.
+    fn other_shard(&self, env: &mut Env<'_>) -> Option<u32> {
+        let others: Vec<u32> = (0..self.shard_count)
+            .filter(|shard| !self.tried.contains(shard))
+            .collect();
+        if others.is_empty() || self.tried.len() > MAX_OTHER_SHARDS {
+            return None;
+        }
+        Some(others[env.random.below(others.len() as u32) as usize])
+    }
+
+    // ---- creating shards -------------------------------------------------------------------------
+
+    fn create(&mut self, env: &mut Env<'_>) {
+        if !self.fresh {
+            // Flags and owner must be read in this very acquire, or a disabled entity gets a new bucket.
+            let ask = Ask::Config {
+                entity: self.id.entity.clone(),
+                fresh: true,
+            };
+            return self.send(ask, State::Config, env);
+        }
+        if let Some(level) = self.config.disabled {
+            return self.finish(TakeEnd::Disabled(DisabledAt::Config(level)));
+        }
+        if self.shard == 0 {
+            let count = self.shard_count;
+            let full = |limit: &Limit| Millitokens(limit.params().share(count).capacity);
+            let balances: Vec<_> = self
+                .config
+                .limits
+                .iter()
+                .map(|limit| (limit.clone(), full(limit)))
+                .collect();
+            return self.put_shard(&balances, env.now, Vec::new(), env);
+        }
+        let keys = family(self.shard, self.shard_count)
+            .into_iter()
+            .map(|shard| self.id.key(shard))
+            .collect();
+        self.send(
+            Ask::Table(Op::BatchGet {
+                keys,
+                consistent: true,
+            }),
+            State::Family,
+            env,
+        );
+    }
+
+    /// Creates a shard other than the first: with what its siblings hold beyond their new shares.
+    ///
+    /// A new shard must not mint tokens, nor may its slice of the rate be earned twice: siblings that still
+    /// count on fewer shards are raised in the same transaction.
+    fn create_sibling(&mut self, items: &[Item], env: &mut Env<'_>) {
+        let mut siblings = Vec::new();
+        for item in items {
+            let shard = key_of(item)
+                .and_then(|key| BucketId::parse(&key))
+                .map(|(_, shard)| shard);
+            match (shard, Bucket::decode(item)) {
+                (Some(shard), Ok(image)) => siblings.push((shard, env.observe(&self.id, shard, image))),
+                (_, Err(err)) => return self.fail(err),
+                (None, Ok(_)) => {}
+            }
+        }
+        if let Some((_, image)) = siblings.iter().find(|(_, image)| image.unsupported.is_some()) {
+            // A quota's share must be moved by rules that are not known here.
+            let attribute = image.unsupported.clone().unwrap_or_default();
+            return self.look_at_foreign(&image.clone(), &attribute, env);
+        }
+        let Some((_, root)) = siblings.iter().find(|(shard, _)| *shard == 0) else {
+            // Without shard 0 nobody knows the count: start again from there.
+            self.shard = 0;
+            return self.create(env);
+        };
+        let count = root.shard_count;
+        if root.disabled {
+            return self.finish(TakeEnd::Disabled(DisabledAt::Bucket));
+        }
+        if count != self.shard_count {
+            self.shard_count = count;
+            self.races += 1;
+            if self.races > MAX_RACES {
+                return self.finish(TakeEnd::Contended);
+            }
+            if self.shard >= count {
+                self.shard = env.random.below(count);
+            }
+            return self.debit(env);
+        }
+        // The nearest relative that exists holds this shard's slice.
+        siblings.sort_by_key(|(shard, _)| std::cmp::Reverse(*shard));
+        let donor = family(self.shard, count)
+            .into_iter()
+            .find_map(|id| siblings.iter().find(|(shard, _)| *shard == id))
+            .map(|(shard, _)| *shard);
+        // What others have earned up to now, by whatever clock, the new shard does not earn again.
+        let starts_at = siblings
+            .iter()
+            .map(|(_, image)| image.refilled_at)
+            .fold(env.now, Ord::max);
+        let mut balances = Vec::new();
+        let mut parts = Vec::new();
+        for relative in family(self.shard, count) {
+            let key = self.id.key(relative);
+            let Some((shard, image)) = siblings.iter().find(|(shard, _)| *shard == relative) else {
+                // Created meanwhile, it might hold this shard's slice too.
+                parts.push(write::is_absent(key));
+                continue;
+            };
+            let mut given: Vec<(SmolStr, Millitokens)> = Vec::new();
+            if Some(*shard) == donor {
+                for limit in &self.config.limits {
+                    let name = limit.name().as_str();
+                    let moved = image.limit(name).map_or(Millitokens::ZERO, |held| {
+                        let keep = held.params.share(count).capacity;
+                        Millitokens((held.balance.0 - keep).clamp(0, limit.params().share(count).capacity))
+                    });
+                    given.push((name.into(), moved));
+                    balances.push((limit.clone(), moved));
+                }
+            }
+            let covers = image.shard_count < count && self.shard % image.shard_count == *shard;
+            given.retain(|(_, moved)| *moved != Millitokens::ZERO);
+            if covers || !given.is_empty() {
+                let donation = write::Donation {
+                    image,
+                    shard_count: count,
+                    given: &given,
+                    hands_over_at: covers.then_some(starts_at),
+                };
+                parts.push(write::donate(key, &donation));
+            } else if *shard == 0 {
+                parts.push(write::count_is_still(key, count));
+            }
+        }
+        self.put_shard(&balances, starts_at, parts, env);
+    }
+
+    fn put_shard(
+        &mut self,
+        balances: &[(Limit, Millitokens)],
+        starts_at: EpochMillis,
+        mut parts: Vec<Part>,
+        env: &mut Env<'_>,
+    ) {
+        let now = env.now;
+        let need = |limit: &Limit| {
+            self.amounts
+                .iter()
+                .find(|(name, _)| name == limit.name())
+                .map_or(Millitokens::ZERO, |(_, need)| *need)
+        };
+        let takes = balances.iter().all(|(limit, balance)| *balance >= need(limit));
+        if !takes && self.shard == 0 {
+            let statuses = balances
+                .iter()
+                .filter(|(limit, _)| self.amounts.iter().any(|(name, _)| name == limit.name()))
+                .map(|(limit, _)| {
+                    LimitStatus::untouched(self.who(), limit, self.shard_count, need(limit), now)
+                })
+                .collect();
+            return self.finish(TakeEnd::Short(statuses));
+        }
+        let cost = |limit: &Limit| if takes { need(limit) } else { Millitokens::ZERO };
+        let row = |(limit, balance): &(Limit, Millitokens)| -> (Params, SmolStr, Millitokens, Millitokens) {
+            (limit.params(), limit.name().to_smol(), *balance, cost(limit))
+        };
+        let put = write::create(&NewShard {
+            id: &self.id,
+            shard: self.shard,
+            shard_count: self.shard_count,
+            refilled_at: starts_at,
+            config: &self.config,
+            ttl: self.ttl(self.shard_count, now),
+            balances: balances.iter().map(row).collect(),
+        });
+        parts.insert(0, Part::Put(put));
+        let meta = meta_key(&self.id.namespace, &self.id.entity);
+        parts.insert(1, Part::Check(meta, self.config.meta_unchanged.clone()));
+        self.send(Ask::Table(Op::Transact(parts)), State::Create { takes }, env);
+    }
+
+    fn created(&mut self, takes: bool, env: &mut Env<'_>) {
+        if !takes {
+            // The shard exists now, but what could be moved into it is not enough: look elsewhere.
+            self.races += 1;
+            if self.races > MAX_RACES {
+                return self.finish(TakeEnd::Contended);
+            }
+            return self.debit(env);
+        }
+        let Some(Ask::Table(Op::Transact(parts))) = self.last.take() else {
+            return self.fail(too_many_attempts());
+        };
+        match parts.into_iter().next() {
+            Some(Part::Put(put)) => self.taken(&put.item, env),
+            _ => self.fail(too_many_attempts()),
+        }
+    }
+
+    fn not_created(&mut self, takes: bool, reasons: &[Cancelled], env: &mut Env<'_>) {
+        self.races += 1;
+        if self.races > MAX_RACES {
+            return self.finish(TakeEnd::Contended);
+        }
+        if let Some(Cancelled::Refused(image)) = reasons.first() {
+            // Somebody else created it.
+            return match image {
+                Some(item) => self.look(item, env),
+                None => self.debit(env),
+            };
+        }
+        if reasons
+            .iter()
+            .any(|reason| matches!(reason, Cancelled::Refused(_)))
+        {
+            // The entity or a sibling changed under our hands: read again.
+            self.fresh = false;
+            return self.create(env);
+        }
+        let conflict = reasons.contains(&Cancelled::Conflict);
+        let again = if conflict {
+            self.backoff.conflict(env.random)
+        } else {
+            self.backoff.resend(env.random)
+        };
+        match (again, self.last.clone()) {
+            (Again::After(delay), Some(ask)) => {
+                self.state = State::Create { takes };
+                env.send(delay, ask);
+            }
+            (Again::Contended, _) => self.finish(TakeEnd::Contended),
+            _ => self.fail(TableError::new(
+                FailureKind::Throttled,
+                Applied::No,
+                format!("the bucket could not be created: {reasons:?}"),
+            )),
+        }
+    }
+
+    // ---- doubling --------------------------------------------------------------------------------
+
+    fn doubled(&mut self, from: u32, env: &mut Env<'_>) {
+        self.doubled = true;
+        self.shard_count = from * 2;
+        self.last = None;
+        if from == 1 {
+            return self.go_to_new_shard(from, env);
+        }
+        self.state = State::Propagate(from - 1);
+        for shard in 1..from {
+            let update = write::propagate(self.id.key(shard), self.shard_count);
+            env.send(0, Ask::Table(Op::Update(update)));
+        }
+    }
+
+    fn propagated(&mut self, left: u32, env: &mut Env<'_>) {
+        if left > 1 {
+            self.state = State::Propagate(left - 1);
+        } else {
+            self.go_to_new_shard(self.shard_count / 2, env);
+        }
+    }
+
+    fn go_to_new_shard(&mut self, from: u32, env: &mut Env<'_>) {
+        self.doubled = true;
+        let new = self.shard_count.saturating_sub(from);
+        self.shard = if new == 0 {
+            env.random.below(self.shard_count)
+        } else {
+            from + env.random.below(new)
+        };
+        self.debit(env);
+    }
+}
+
+/// Whether a shard has no write units left, even refilled to now.
+fn is_out_of_writes(image: &Bucket, now: EpochMillis) -> bool {
+    let left = |wcu: &crate::bucket::BucketLimit| image.balance(wcu).refilled(wcu.params, now).tokens.0;
+    image.wcu.as_ref().is_some_and(|wcu| left(wcu) < WCU_COST)
+}
+
+/// The shards that may hold the slice of a shard that does not exist: with 8 shards, that of 7 may lie with
+/// 3, 1 or 0. Nearest first; shard 0, which knows the count, always last.
+fn family(shard: u32, count: u32) -> Vec<u32> {
+    let mut relatives: Vec<u32> = Vec::new();
+    let mut of = count / 2;
+    while of >= 1 {
+        let relative = shard % of;
+        if relative != shard && !relatives.contains(&relative) {
+            relatives.push(relative);
+        }
+        of /= 2;
+    }
+    if !relatives.contains(&0) {
+        relatives.push(0);
+    }
+    relatives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::family;
+
+    #[test]
+    fn a_shard_descends_from_those_that_held_its_slice_before() {
+        assert_eq!(family(7, 8), [3, 1, 0]);
+        assert_eq!(family(4, 8), [0]);
+        assert_eq!(family(1, 8), [0]);
+        assert_eq!(family(5, 8), [1, 0]);
+        assert_eq!(family(1, 2), [0]);
+    }
+}

@@ -1,0 +1,559 @@
+//! The conditional writes of the acquire path, each built here and nowhere else.
+//!
+//! | write | guards | failing means |
+//! |---|---|---|
+//! | [`debit`] | each balance covers its amount; the item is alive, enabled and needs no refill first | look at the image |
+//! | [`refill_debit`] | everything the decision was made from is as it was, balances have not risen | look at the new image |
+//! | [`create`] | the shard does not exist, the entity is as read | somebody else created it, or the entity moved |
+//! | [`double`] | the shard count is as read | somebody else doubled |
+//! | [`credit`] | the item exists and stays within its ceiling | see [`crate::credit`] |
+//!
+//! Balances move by `ADD` alone, so writers compose; the refill instant `rf` serialises refills.
+
+use smol_str::SmolStr;
+
+use crate::bucket::{
+    Bucket, BucketLimit, CARRY, FENCE, NO_SCHEDULE, Owner, RECEIPT, WCU_COST, WCU_PARAMS, limit_attr,
+    write_carries,
+};
+use crate::config::Resolved;
+use crate::limit::{Limit, Params};
+use crate::name::{LimitName, WCU};
+use crate::refill::Balance;
+use crate::schema::BucketId;
+use crate::table::{Attr, Condition, Item, Key, Part, Put, Update, Value};
+use crate::units::{EpochMillis, Millitokens};
+
+/// Amounts by limit.
+pub(crate) type Amounts = Vec<(LimitName, Millitokens)>;
+
+fn attr(name: &'static str) -> Attr {
+    SmolStr::new_static(name)
+}
+
+fn wcu(part: &'static str) -> Attr {
+    attr(match part {
+        "tk" => "b_wcu_tk",
+        "tc" => "b_wcu_tc",
+        "cp" => "b_wcu_cp",
+        "ra" => "b_wcu_ra",
+        _ => "b_wcu_rp",
+    })
+}
+
+/// Moves a limit's balance by `-cost` and its consumption counter by `+cost`.
+fn spend(update: &mut Update, limit: &str, cost: Millitokens) {
+    if cost != Millitokens::ZERO {
+        update.add.push((limit_attr(limit, "tk"), -cost.0));
+        update.add.push((limit_attr(limit, "tc"), cost.0));
+    }
+}
+
+/// Takes the amounts from the balances as they are: one write, no read.
+///
+/// `exact` additionally requires the item to carry these limits' very parameters.
+pub(crate) fn debit(key: Key, amounts: &Amounts, exact: Option<&[Limit]>, now: EpochMillis) -> Update {
+    let mut update = Update::new(key);
+    let mut parts = Vec::with_capacity(4 + amounts.len());
+    for (limit, amount) in amounts {
+        spend(&mut update, limit.as_str(), *amount);
+        parts.push(Condition::AtLeast(limit_attr(limit.as_str(), "tk"), amount.0));
+        if exact.is_none() {
+            // A balance without capacity is debris of an old client.
+            parts.push(Condition::Exists(limit_attr(limit.as_str(), "cp")));
+        }
+    }
+    for limit in exact.unwrap_or_default() {
+        if amounts.iter().any(|(name, _)| name == limit.name()) {
+            parts.extend(has_params(limit.name().as_str(), limit.params()));
+        }
+    }
+    update.add.push((wcu("tk"), -WCU_COST));
+    update.add.push((wcu("tc"), WCU_COST));
+    parts.push(Condition::AtLeast(wcu("tk"), WCU_COST));
+    parts.push(Condition::Any(vec![
+        Condition::Absent(attr("ttl")),
+        Condition::AtLeast(attr("ttl"), i128::from(now.secs()) + 1),
+    ]));
+    parts.push(Condition::Absent(attr("disabled")));
+    parts.push(Condition::Any(vec![
+        Condition::Absent(attr("vu")),
+        Condition::AtLeast(attr("vu"), i128::from(now.0) + 1),
+    ]));
+    update.condition = Condition::All(parts);
+    update
+}
+
+fn has_params(limit: &str, params: Params) -> [Condition; 3] {
+    let is = |part, n| Condition::Is(limit_attr(limit, part), Value::int(n));
+    [
+        is("cp", params.capacity),
+        is("ra", params.refill),
+        is("rp", params.period_ms),
+    ]
+}
+
+fn set_params(update: &mut Update, limit: &str, params: Params) {
+    update
+        .set
+        .push((limit_attr(limit, "cp"), Value::int(params.capacity)));
+    update
+        .set
+        .push((limit_attr(limit, "ra"), Value::int(params.refill)));
+    update
+        .set
+        .push((limit_attr(limit, "rp"), Value::int(params.period_ms)));
+}
+
+/// A limit as a refilling write will leave it, before anything is taken.
+pub(crate) struct Refilled<'a> {
+    pub(crate) limit: &'a BucketLimit,
+    /// Parameters from now on.
+    pub(crate) params: Params,
+    /// The balance at the new refill instant.
+    pub(crate) balance: Balance,
+}
+
+/// Refills every limit of an image to `now`, under the parameters that `exact` demands, if it does.
+pub(crate) fn refill_all<'a>(
+    image: &'a Bucket,
+    exact: Option<&[Limit]>,
+    now: EpochMillis,
+) -> Vec<Refilled<'a>> {
+    let refill = |limit: &'a BucketLimit| {
+        // Time until now was earned under the old parameters; only the new ceiling applies at once.
+        let mut balance = image.balance(limit).refilled(image.share(limit), now);
+        let wanted = exact
+            .unwrap_or_default()
+            .iter()
+            .find(|wanted| wanted.name().as_str() == limit.name);
+        let params = wanted.map_or(limit.params, Limit::params);
+        if params != limit.params {
+            let ceiling = params.share(image.shard_count).capacity;
+            balance = Balance {
+                tokens: balance.tokens.min(Millitokens(ceiling)),
+                carry: 0,
+                ..balance
+            };
+        }
+        Refilled {
+            limit,
+            params,
+            balance,
+        }
+    };
+    image.limits.iter().map(refill).collect()
+}
+
+/// What a refilling write does beside refilling.
+pub(crate) struct RefillDebit<'a> {
+    /// What it takes.
+    pub(crate) amounts: &'a Amounts,
+    /// Limits that the item lacks and that it gains, full.
+    pub(crate) seeds: &'a [&'a Limit],
+    /// A new expiry: `None` to keep the item for ever.
+    pub(crate) ttl: Ttl,
+}
+
+/// What to do with an item's expiry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ttl {
+    /// Leave it.
+    Keep,
+    /// Never expire.
+    Remove,
+    /// Expire at this epoch second.
+    At(i64),
+}
+
+impl Ttl {
+    /// The expiry of a bucket under these limits. A multiplier of 0 switches expiry off.
+    pub(crate) fn of(config: &Resolved, multiplier: u32, now: EpochMillis) -> Self {
+        match config.bucket_ttl_secs(multiplier) {
+            None => Self::Remove,
+            Some(_) if multiplier == 0 => Self::Keep,
+            Some(secs) => Self::At(now.secs().saturating_add(secs)),
+        }
+    }
+}
+
+/// Refills the item from an image and takes the amounts, in one write that holds only if the image still
+/// tells the truth: every attribute that bears on the decision is pinned to the value seen, absent ones to
+/// absent; balances may only have fallen.
+///
+/// The image must be plain: see [`Bucket::unsupported`].
+pub(crate) fn refill_debit(
+    key: Key,
+    image: &Bucket,
+    refilled: &[Refilled<'_>],
+    change: &RefillDebit<'_>,
+    now: EpochMillis,
+) -> Update {
+    let mut update = Update::new(key);
+    let at = image.refilled_at.max(now);
+    update.set.push((attr("rf"), Value::int(at.0)));
+    let carries = refilled
+        .iter()
+        .map(|r| (r.limit.name.as_str(), r.balance.carry, r.params.period_ms));
+    match write_carries(at, carries) {
+        Some(text) => update.set.push((attr(CARRY), Value::S(text))),
+        None => update.remove.push(attr(CARRY)),
+    }
+    let mut parts = pins(image);
+    for Refilled {
+        limit,
+        params,
+        balance,
+    } in refilled
+    {
+        let name = limit.name.as_str();
+        let need = change
+            .amounts
+            .iter()
+            .find(|(named, _)| named.as_str() == name)
+            .map(|(_, need)| *need);
+        let gained = balance.tokens - limit.balance;
+        let (tk, cost) = (limit_attr(name, "tk"), need.unwrap_or_default());
+        if gained - cost != Millitokens::ZERO {
+            update.add.push((tk.clone(), (gained - cost).0));
+        }
+        if cost != Millitokens::ZERO {
+            update.add.push((limit_attr(name, "tc"), cost.0));
+        }
+        if gained.0 < 0 {
+            // A surplus is cut: exact only on the very balance seen.
+            parts.push(Condition::Is(tk.clone(), Value::int(limit.balance.0)));
+        } else {
+            // A refund that came in between must not be stacked on a refill that was capped without it; nor
+            // may a forced pass be lifted by who has not seen the surplus that it is for.
+            parts.push(Condition::AtMost(tk.clone(), limit.balance.0));
+        }
+        if need.is_some() {
+            parts.push(Condition::AtLeast(tk, (cost - gained).0));
+        }
+        if *params != limit.params {
+            set_params(&mut update, name, *params);
+        }
+    }
+    refill_wcu(&mut update, image, now);
+    for limit in change.seeds {
+        parts.push(seed(&mut update, limit, image.shard_count, change.amounts));
+    }
+    match change.ttl {
+        Ttl::At(secs) => update.set.push((attr("ttl"), Value::int(secs))),
+        Ttl::Remove if image.ttl.is_some() => update.remove.push(attr("ttl")),
+        Ttl::Remove | Ttl::Keep => {}
+    }
+    if image.valid_until.is_some() {
+        update.remove.push(attr("vu"));
+    }
+    update.condition = Condition::All(parts);
+    update
+}
+
+/// Pins every attribute of an image that bears on a decision, balances excepted.
+fn pins(image: &Bucket) -> Vec<Condition> {
+    let is = |name, n: i64| Condition::Is(attr(name), Value::int(n));
+    let text = |text: &str| Value::text(text);
+    let owner = &image.owner;
+    let mut parts = vec![
+        is("rf", image.refilled_at.0),
+        Condition::same(attr("vu"), image.valid_until.map(Value::int)),
+        Condition::same(attr("ttl"), image.ttl.map(Value::int)),
+        Condition::Absent(attr("disabled")),
+        Condition::Absent(attr("sched")),
+        Condition::Absent(attr("rsched")),
+        Condition::same(
+            attr("parent_id"),
+            owner.parent.as_ref().map(|parent| text(parent.as_str())),
+        ),
+        Condition::same(attr("pgen"), owner.generation.map(Value::int)),
+        Condition::same(attr("pinc"), owner.incarnation.as_deref().map(text)),
+        shard_count_is(image.shard_count),
+    ];
+    for limit in &image.limits {
+        parts.extend(has_params(&limit.name, limit.params));
+        for (part, marked) in ["sched", "rsched"].into_iter().zip(limit.marks) {
+            let stored = marked.then(|| text(NO_SCHEDULE));
+            parts.push(Condition::same(limit_attr(&limit.name, part), stored));
+        }
+    }
+    parts
+}
+
+/// The shard count, where an absent one counts as 1.
+fn shard_count_is(count: u32) -> Condition {
+    let is = Condition::Is(attr("shard_count"), Value::int(count));
+    if count == 1 {
+        Condition::Any(vec![is, Condition::Absent(attr("shard_count"))])
+    } else {
+        is
+    }
+}
+
+fn refill_wcu(update: &mut Update, image: &Bucket, now: EpochMillis) {
+    match &image.wcu {
+        Some(limit) => {
+            let gained = image.balance(limit).refilled(limit.params, now).tokens - limit.balance;
+            if gained != Millitokens::ZERO {
+                update.add.push((wcu("tk"), gained.0));
+            }
+        }
+        None => {
+            for (part, value) in wcu_parts() {
+                update.set.push((wcu(part), Value::int(value)));
+            }
+        }
+    }
+}
+
+fn wcu_parts() -> [(&'static str, i128); 5] {
+    let Params {
+        capacity,
+        refill,
+        period_ms,
+    } = WCU_PARAMS;
+    [
+        ("tk", capacity),
+        ("cp", capacity),
+        ("ra", refill),
+        ("rp", period_ms),
+        ("tc", 0),
+    ]
+}
+
+/// Gives an item a limit that it lacks: full, less what is taken. Returns what must hold.
+fn seed(update: &mut Update, limit: &Limit, shards: u32, amounts: &Amounts) -> Condition {
+    let name = limit.name().as_str();
+    let need = amounts
+        .iter()
+        .find(|(named, _)| named == limit.name())
+        .map_or(0, |(_, need)| need.0);
+    let full = limit.params().share(shards).capacity;
+    update.set.push((limit_attr(name, "tk"), Value::int(full - need)));
+    update.set.push((limit_attr(name, "tc"), Value::int(need)));
+    set_params(update, name, limit.params());
+    for part in ["sched", "rsched"] {
+        update
+            .set
+            .push((limit_attr(name, part), Value::text(NO_SCHEDULE)));
+    }
+    Condition::Any(vec![
+        Condition::Absent(limit_attr(name, "cp")),
+        Condition::Absent(limit_attr(name, "tk")),
+    ])
+}
+
+/// The stamp attributes of an owner, as they stand on a bucket.
+pub(crate) fn owner_attributes(owner: Option<&Owner>) -> Vec<(Attr, Value)> {
+    let mut attrs = vec![(
+        attr("cascade"),
+        Value::Bool(owner.is_some_and(|owner| owner.cascade)),
+    )];
+    let Some(owner) = owner else { return attrs };
+    if let Some(parent) = &owner.parent {
+        attrs.push((attr("parent_id"), Value::text(parent.as_str())));
+    }
+    if let Some(generation) = owner.generation {
+        attrs.push((attr("pgen"), Value::int(generation)));
+    }
+    if let Some(incarnation) = &owner.incarnation {
+        attrs.push((attr("pinc"), Value::text(incarnation.as_str())));
+    }
+    attrs
+}
+
+/// A new shard: its parameters, its balances and what it belongs to.
+pub(crate) struct NewShard<'a> {
+    pub(crate) id: &'a BucketId,
+    pub(crate) shard: u32,
+    pub(crate) shard_count: u32,
+    /// From when on it earns.
+    pub(crate) refilled_at: EpochMillis,
+    pub(crate) config: &'a Resolved,
+    pub(crate) ttl: Ttl,
+    /// Each limit's balance to begin with, and what of it is taken by this very acquire.
+    pub(crate) balances: Vec<(Params, SmolStr, Millitokens, Millitokens)>,
+}
+
+/// Creates a shard, if it does not exist.
+pub(crate) fn create(new: &NewShard<'_>) -> Put {
+    let mut item: Item = new.id.key_attributes(new.shard);
+    let mut put = |name: Attr, value| drop(item.insert(name.into(), value));
+    put(attr("rf"), Value::int(new.refilled_at.0));
+    put(attr("shard_count"), Value::int(new.shard_count));
+    for (name, value) in owner_attributes(new.config.owner.as_ref()) {
+        put(name, value);
+    }
+    if let Ttl::At(secs) = new.ttl {
+        put(attr("ttl"), Value::int(secs));
+    }
+    for (params, name, balance, taken) in &new.balances {
+        put(limit_attr(name, "tk"), Value::int((*balance - *taken).0));
+        put(limit_attr(name, "tc"), Value::int(taken.0));
+        put(limit_attr(name, "cp"), Value::int(params.capacity));
+        put(limit_attr(name, "ra"), Value::int(params.refill));
+        put(limit_attr(name, "rp"), Value::int(params.period_ms));
+    }
+    for (part, value) in wcu_parts() {
+        put(limit_attr(WCU, part), Value::int(value));
+    }
+    Put {
+        item,
+        condition: Condition::Absent(attr("PK")),
+    }
+}
+
+/// What a sibling gives to a shard that is being created.
+pub(crate) struct Donation<'a> {
+    /// The sibling's image.
+    pub(crate) image: &'a Bucket,
+    /// The shard count it has from now on.
+    pub(crate) shard_count: u32,
+    /// The tokens it gives.
+    pub(crate) given: &'a [(SmolStr, Millitokens)],
+    /// Set if it has earned the new shard's part of the rate so far: from when on the new shard does.
+    pub(crate) hands_over_at: Option<EpochMillis>,
+}
+
+/// Raises a sibling's shard count and moves tokens out of it, to a shard that is being created.
+///
+/// Debits may come in between: tokens are moved by `ADD`, and only if they are there. A refill of a sibling
+/// that earned the new shard's part may not, or that part would be earned twice; nor a refund up to the
+/// ceiling it had with fewer shards.
+pub(crate) fn donate(key: Key, donation: &Donation<'_>) -> Part {
+    let image = donation.image;
+    let mut update = Update::new(key);
+    update
+        .set
+        .push((attr("shard_count"), Value::int(donation.shard_count)));
+    let mut parts = vec![
+        shard_count_is(image.shard_count),
+        Condition::Absent(attr("sched")),
+        Condition::Absent(attr("rsched")),
+        Condition::Absent(attr("disabled")),
+    ];
+    if let Some(at) = donation.hands_over_at {
+        parts.push(Condition::AtMost(attr("rf"), at.0.into()));
+        for limit in &image.limits {
+            parts.push(Condition::AtMost(limit_attr(&limit.name, "tk"), limit.balance.0));
+        }
+    }
+    for (name, tokens) in donation.given {
+        update.add.push((limit_attr(name, "tk"), -tokens.0));
+        parts.push(Condition::AtLeast(limit_attr(name, "tk"), tokens.0));
+        let capacity = image.limit(name).map_or(0, |limit| limit.params.capacity);
+        parts.push(Condition::Is(limit_attr(name, "cp"), Value::int(capacity)));
+    }
+    update.condition = Condition::All(parts);
+    Part::Update(update)
+}
+
+/// Checks that a shard still does not exist.
+pub(crate) fn is_absent(key: Key) -> Part {
+    Part::Check(key, Condition::Absent(attr("PK")))
+}
+
+/// Checks that shard 0 still tells this count.
+pub(crate) fn count_is_still(key: Key, count: u32) -> Part {
+    Part::Check(key, shard_count_is(count))
+}
+
+/// Doubles the shard count on shard 0, the authoritative one, which from now on must not expire.
+pub(crate) fn double(key: Key, from: u32) -> Update {
+    let mut update = Update::new(key);
+    update.set.push((attr("shard_count"), Value::int(from * 2)));
+    update.remove.push(attr("ttl"));
+    update.condition = Condition::All(vec![
+        Condition::Exists(attr("PK")),
+        shard_count_is(from),
+        Condition::Absent(attr("sched")),
+        Condition::Absent(attr("rsched")),
+    ]);
+    update
+}
+
+/// Tells a sibling of a doubling; never lowers a count.
+pub(crate) fn propagate(key: Key, count: u32) -> Update {
+    let mut update = Update::new(key);
+    update.set.push((attr("shard_count"), Value::int(count)));
+    update.condition = Condition::All(vec![
+        Condition::Exists(attr("PK")),
+        Condition::AtMost(attr("shard_count"), i128::from(count) - 1),
+        Condition::Absent(attr("sched")),
+        Condition::Absent(attr("rsched")),
+    ]);
+    update
+}
+
+/// Which guard a credit goes out with.
+pub(crate) enum Guard<'a> {
+    /// Stay within the ceiling that this image shows.
+    Ceiling(&'a Bucket),
+    /// Go above it, but let nobody spend before a refilling write has cut the surplus.
+    Overflow,
+    /// Only charges: the item and its limits exist.
+    Exists,
+}
+
+/// Gives tokens back (positive) or charges them after the fact (negative), and leaves `receipt` on the item.
+///
+/// `fence` is what the latest image showed: a sending that arrives after a repetition must not happen too.
+pub(crate) fn credit(
+    key: Key,
+    deltas: &[(SmolStr, Millitokens)],
+    guard: &Guard<'_>,
+    receipt: &str,
+    fence: Option<&str>,
+    now: EpochMillis,
+) -> Update {
+    let mut update = Update::new(key);
+    let mut parts = vec![Condition::same(attr(FENCE), fence.map(Value::text))];
+    for (name, delta) in deltas {
+        spend(&mut update, name, -*delta);
+        // Never create a limit, or an item, out of a credit.
+        parts.push(Condition::Exists(limit_attr(name, "cp")));
+        parts.push(Condition::Exists(limit_attr(name, "tk")));
+        if let (Guard::Ceiling(image), true) = (guard, delta.0 > 0)
+            && let Some(limit) = image.limit(name)
+        {
+            let ceiling = image.share(limit).capacity;
+            parts.push(Condition::AtMost(limit_attr(name, "tk"), ceiling - delta.0));
+            parts.push(Condition::Is(
+                limit_attr(name, "cp"),
+                Value::int(limit.params.capacity),
+            ));
+        }
+    }
+    update.set.push((attr(RECEIPT), Value::text(receipt)));
+    match guard {
+        Guard::Exists => {}
+        Guard::Overflow => {
+            update.set.push((attr("vu"), Value::int(0)));
+            parts.push(Condition::Absent(attr("sched")));
+            parts.push(Condition::Absent(attr("rsched")));
+        }
+        Guard::Ceiling(image) => {
+            parts.push(shard_count_is(image.shard_count));
+            parts.push(Condition::same(attr("vu"), image.valid_until.map(Value::int)));
+            if image.unsupported.is_some() {
+                // The next boundary of a schedule or quota must still be ahead.
+                parts.push(Condition::Any(vec![
+                    Condition::Absent(attr("vu")),
+                    Condition::AtLeast(attr("vu"), i128::from(now.0) + 1),
+                ]));
+            }
+        }
+    }
+    update.condition = Condition::All(parts);
+    update
+}
+
+/// Makes a credit a repetition: it happens only if the item's receipt is still the one from before the first
+/// sending, and then fences off all earlier sendings.
+pub(crate) fn repeat(credit: &mut Update, receipt: &str, before: Option<&str>) {
+    credit.set.push((attr(FENCE), Value::text(receipt)));
+    if let Condition::All(parts) = &mut credit.condition {
+        parts.push(Condition::same(attr(RECEIPT), before.map(Value::text)));
+    }
+}

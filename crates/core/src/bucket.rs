@@ -1,0 +1,397 @@
+//! The bucket record: one item per entity, resource and shard, holding all limits of that pair.
+//!
+//! [`Bucket::decode`] reads an item whoever wrote it, tells what it can and cannot evaluate, and never
+//! panics. What may be *done* with an image is decided in [`crate::acquire`]. Attribute layout: data model,
+//! section 8.
+
+use smol_str::{SmolStr, format_smolstr};
+
+use crate::error::RecordError;
+use crate::limit::{Limit, Params};
+use crate::name::{EntityId, WCU};
+use crate::record::Reader;
+use crate::refill::Balance;
+use crate::table::{Attr, Item, Value};
+use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
+
+/// The most shards a bucket is ever split into (the cap of 0.17 clients).
+pub const MAX_SHARDS: u32 = 32;
+
+/// Shard counts above this on an item are taken for corruption. Old clients had no cap.
+const MAX_SHARDS_READ: i128 = 4096;
+
+/// What one write costs on the reserved `wcu` limit: one unit, in thousandths.
+pub const WCU_COST: i128 = 1000;
+
+/// The reserved limit's parameters: DynamoDB's write ceiling of 1000 units a second and partition.
+pub const WCU_PARAMS: Params = Params {
+    capacity: 1_000_000,
+    refill: 1_000_000,
+    period_ms: 1000,
+};
+
+/// Marks a limit of an item that has schedules as having none itself.
+pub(crate) const NO_SCHEDULE: &str = "-";
+
+/// The attribute that carries the fractions of millitokens earned but not paid out.
+pub(crate) const CARRY: &str = "fr";
+
+/// The attribute that names the last credit written to the item.
+pub(crate) const RECEIPT: &str = "cr";
+
+/// The attribute that a repeated credit changes, so that nothing sent before it can still happen.
+pub(crate) const FENCE: &str = "cf";
+
+/// The name of one of a limit's attributes: `b_{limit}_{part}`.
+pub fn limit_attr(limit: &str, part: &str) -> Attr {
+    format_smolstr!("b_{limit}_{part}")
+}
+
+/// Who an entity's debits are passed on to, as its META says or its bucket remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// Whether the parent is debited too.
+    pub cascade: bool,
+    /// The parent.
+    pub parent: Option<EntityId>,
+    /// Generation of the parent link: raised whenever the entity moves.
+    pub generation: Option<i64>,
+    /// The entity's incarnation: new whenever it is created.
+    pub incarnation: Option<SmolStr>,
+}
+
+impl Owner {
+    /// The parent that must be debited too, if there is one.
+    pub fn cascade_parent(&self) -> Option<&EntityId> {
+        self.parent.as_ref().filter(|_| self.cascade)
+    }
+
+    /// Whether this stamp on a bucket was written from knowledge of the entity, not by default.
+    pub fn is_authoritative(&self) -> bool {
+        self.generation.is_some() || self.parent.is_some()
+    }
+}
+
+/// One limit on a bucket item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketLimit {
+    /// Its name.
+    pub name: SmolStr,
+    /// Its balance at the bucket's refill instant.
+    pub balance: Millitokens,
+    /// Its parameters as stored, undivided by shards.
+    pub params: Params,
+    /// Earned but not yet a whole millitoken; see [`Balance::carry`].
+    pub carry: i128,
+    /// Net consumption so far, as counted on the item.
+    pub consumed: Option<Millitokens>,
+    /// Whether the item marks it as having no schedule, and no reset schedule.
+    pub(crate) marks: [bool; 2],
+}
+
+/// A bucket shard as an item showed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// The instant that all balances stand for.
+    pub refilled_at: EpochMillis,
+    /// How many shards the bucket is split into, as this shard knows.
+    pub shard_count: u32,
+    /// Whom the entity cascades to, as remembered here.
+    pub owner: Owner,
+    /// When the item expires, in epoch seconds.
+    pub ttl: Option<i64>,
+    /// Until when the balances may be spent without a refilling write; 0 forces one.
+    pub valid_until: Option<i64>,
+    /// Whether requests are refused outright.
+    pub disabled: bool,
+    /// The application's limits, by name.
+    pub limits: Vec<BucketLimit>,
+    /// The reserved write ceiling, if the item has it.
+    pub wcu: Option<BucketLimit>,
+    /// The last credit written to the item.
+    pub receipt: Option<SmolStr>,
+    /// The last credit that had to be sent again.
+    pub fence: Option<SmolStr>,
+    /// The first attribute that only a client with more features can evaluate.
+    pub unsupported: Option<SmolStr>,
+}
+
+/// What an attribute on a bucket item is to this version.
+enum Kind<'a> {
+    /// Belongs to the item.
+    Item,
+    /// Part of a limit: its name, and the part.
+    Limit(&'a str, &'a str),
+    /// Not understood.
+    Foreign,
+}
+
+fn classify(attr: &str) -> Kind<'_> {
+    match attr {
+        "PK" | "SK" | "entity_id" | "resource" | "rf" | "shard_count" | "cascade" | "parent_id" | "ttl"
+        | "disabled" | "bypass" | "vu" | "pgen" | "pinc" | CARRY | RECEIPT | FENCE | "GSI2PK" | "GSI2SK"
+        | "GSI3PK" | "GSI3SK" | "GSI4PK" | "GSI4SK" => Kind::Item,
+        _ => match attr.strip_prefix("b_").and_then(|rest| rest.rsplit_once('_')) {
+            Some((name, part @ ("tk" | "cp" | "ra" | "rp" | "tc" | "sched" | "rsched" | "soft"))) => {
+                Kind::Limit(name, part)
+            }
+            _ => Kind::Foreign,
+        },
+    }
+}
+
+impl Bucket {
+    /// Reads a bucket item.
+    ///
+    /// # Errors
+    /// [`RecordError::Corrupt`] if an attribute contradicts the format. A feature that is not understood is
+    /// no error here; see [`Bucket::unsupported`].
+    pub fn decode(item: &Item) -> Result<Self, RecordError> {
+        let reader = Reader::new("bucket", item);
+        let refilled_at = EpochMillis(
+            reader
+                .int64("rf")?
+                .ok_or_else(|| reader.corrupt("rf", "is missing"))?,
+        );
+        let shard_count = reader.int_within("shard_count", 1, MAX_SHARDS_READ)?.unwrap_or(1) as u32;
+        let parent = match reader.text_opt("parent_id")? {
+            Some(parent) => {
+                Some(EntityId::new(parent).map_err(|err| reader.corrupt("parent_id", err.to_string()))?)
+            }
+            None => None,
+        };
+        let mut bucket = Self {
+            refilled_at,
+            shard_count,
+            owner: Owner {
+                cascade: reader.bool_opt("cascade")?.unwrap_or(false),
+                parent,
+                generation: reader.int64("pgen")?,
+                incarnation: reader.text_opt("pinc")?.map(SmolStr::new),
+            },
+            ttl: reader.int64("ttl")?,
+            valid_until: reader.int64("vu")?,
+            disabled: reader.bool_opt("disabled")?.unwrap_or(false),
+            limits: Vec::new(),
+            wcu: None,
+            receipt: item.get(RECEIPT).and_then(Value::as_text).map(SmolStr::new),
+            fence: item.get(FENCE).and_then(Value::as_text).map(SmolStr::new),
+            unsupported: None,
+        };
+        let carries = item.get(CARRY).and_then(Value::as_text).unwrap_or("");
+        for (attr, value) in item {
+            match classify(attr) {
+                // A balance without parameters is debris of an old client, not a limit.
+                Kind::Limit(name, "tk") if item.contains_key(limit_attr(name, "cp").as_str()) => {
+                    bucket.add_limit(&reader, name, carries)?;
+                }
+                Kind::Limit(_, "sched" | "rsched") if value.as_text() != Some(NO_SCHEDULE) => {
+                    bucket.unsupported.get_or_insert_with(|| attr.into());
+                }
+                Kind::Item | Kind::Limit(..) => {}
+                Kind::Foreign => {
+                    bucket.unsupported.get_or_insert_with(|| attr.into());
+                }
+            }
+        }
+        Ok(bucket)
+    }
+
+    fn add_limit(&mut self, reader: &Reader<'_>, name: &str, carries: &str) -> Result<(), RecordError> {
+        let max_tokens = Millitokens::from_tokens(MAX_TOKENS).0;
+        let part = |part: &str, min: i128, max: i128| {
+            let attr = limit_attr(name, part);
+            reader
+                .int_within(&attr, min, max)?
+                .ok_or_else(|| reader.corrupt(&attr, "is missing"))
+        };
+        let params = Params {
+            capacity: part("cp", 0, max_tokens)?,
+            refill: part("ra", 0, max_tokens)?,
+            period_ms: part("rp", 1, i128::from(MAX_PERIOD_SECS) * 1000)?,
+        };
+        if params.refill == 0 {
+            // A quota: it gains nothing by time, and when it is granted anew is not known here.
+            self.unsupported.get_or_insert_with(|| limit_attr(name, "ra"));
+        }
+        let marked = |part: &str| reader.get(&limit_attr(name, part)).is_some();
+        let limit = BucketLimit {
+            name: name.into(),
+            balance: Millitokens(part("tk", i128::MIN, i128::MAX)?),
+            params,
+            carry: read_carry(carries, self.refilled_at, name, params.period_ms),
+            consumed: reader.int_opt(&limit_attr(name, "tc"))?.map(Millitokens),
+            marks: [marked("sched"), marked("rsched")],
+        };
+        if name == WCU {
+            self.wcu = Some(limit);
+        } else {
+            self.limits.push(limit);
+        }
+        Ok(())
+    }
+
+    /// The application limit of this name, if the item has it.
+    pub fn limit(&self, name: &str) -> Option<&BucketLimit> {
+        self.limits.iter().find(|limit| limit.name == name)
+    }
+
+    /// A limit's balance at the bucket's refill instant, ready to be projected.
+    pub fn balance(&self, limit: &BucketLimit) -> Balance {
+        Balance {
+            tokens: limit.balance,
+            carry: limit.carry,
+            at: self.refilled_at,
+        }
+    }
+
+    /// One shard's part of a limit.
+    pub fn share(&self, limit: &BucketLimit) -> Params {
+        if limit.name == WCU {
+            limit.params
+        } else {
+            limit.params.share(self.shard_count)
+        }
+    }
+
+    /// Whether the item has expired at `now`, swept or not.
+    pub fn is_expired(&self, now: EpochMillis) -> bool {
+        self.ttl.is_some_and(|ttl| ttl <= now.secs())
+    }
+
+    /// Whether balances may be spent at `now` without a refilling write.
+    pub fn is_valid(&self, now: EpochMillis) -> bool {
+        self.valid_until.is_none_or(|until| until > now.0)
+    }
+}
+
+impl BucketLimit {
+    /// Whether the stored parameters are this limit's.
+    pub fn matches(&self, limit: &Limit) -> bool {
+        self.params == limit.params()
+    }
+}
+
+/// Writes the fractions that limits carry on: `"{rf} {limit}:{numerator}/{denominator} ..."`, or nothing.
+///
+/// They hold only together with the refill instant they were written with: a client that does not know
+/// the attribute moves `rf` and so discards them.
+pub(crate) fn write_carries<'a>(
+    at: EpochMillis,
+    carries: impl Iterator<Item = (&'a str, i128, i128)>,
+) -> Option<String> {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for (name, carry, period_ms) in carries.filter(|(_, carry, _)| *carry != 0) {
+        if text.is_empty() {
+            let _ = write!(text, "{}", at.0);
+        }
+        let _ = write!(text, " {name}:{carry}/{period_ms}");
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+/// Reads one limit's fraction. Anything unexpected reads as none: it is worth less than a millitoken.
+fn read_carry(text: &str, at: EpochMillis, name: &str, period_ms: i128) -> i128 {
+    let mut parts = text.split(' ');
+    if parts.next().and_then(|rf| rf.parse().ok()) != Some(at.0) {
+        return 0;
+    }
+    let carry = || {
+        let (_, fraction) = parts
+            .filter_map(|part| part.split_once(':'))
+            .find(|(n, _)| *n == name)?;
+        let (carry, period) = fraction.split_once('/')?;
+        let (carry, period): (i128, i128) = (carry.parse().ok()?, period.parse().ok()?);
+        (period == period_ms && (0..period).contains(&carry)).then_some(carry)
+    };
+    carry().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(attrs: &[(&str, Value)]) -> Item {
+        let mut item = Item::from([
+            ("PK".into(), Value::text("dSkXlbmmfyU/BUCKET#u#r#0")),
+            ("SK".into(), Value::text("#STATE")),
+            ("rf".into(), Value::int(1000)),
+            ("b_rpm_tk".into(), Value::int(5000)),
+            ("b_rpm_cp".into(), Value::int(10_000)),
+            ("b_rpm_ra".into(), Value::int(10_000)),
+            ("b_rpm_rp".into(), Value::int(60_000)),
+        ]);
+        for (name, value) in attrs {
+            item.insert((*name).into(), value.clone());
+        }
+        item
+    }
+
+    #[test]
+    fn a_balance_without_parameters_is_no_limit() {
+        let bucket = Bucket::decode(&item(&[
+            ("b_tpm_tk", Value::int(-5)),
+            ("b_tpm_tc", Value::int(5)),
+        ]))
+        .unwrap();
+        assert_eq!(bucket.limits.len(), 1);
+        assert!(bucket.unsupported.is_none());
+    }
+
+    #[test]
+    fn a_dash_means_no_schedule_and_a_text_means_one() {
+        let plain = Bucket::decode(&item(&[("b_rpm_sched", Value::text("-"))])).unwrap();
+        assert_eq!(plain.unsupported, None);
+        assert_eq!(plain.limits[0].marks, [true, false]);
+        let scheduled = Bucket::decode(&item(&[("b_rpm_sched", Value::text("1h0-6s500"))])).unwrap();
+        assert_eq!(scheduled.unsupported.as_deref(), Some("b_rpm_sched"));
+    }
+
+    #[test]
+    fn features_of_newer_clients_are_named() {
+        for attr in [
+            "sched",
+            "rsched",
+            "sched_tz",
+            "b_rpm_ws",
+            "b_rpm_gc",
+            "b_rpm_rsa",
+            "from_the_future",
+        ] {
+            let bucket = Bucket::decode(&item(&[(attr, Value::int(1))])).unwrap();
+            assert_eq!(bucket.unsupported.as_deref(), Some(attr));
+        }
+        let quota = Bucket::decode(&item(&[("b_rpm_ra", Value::int(0))])).unwrap();
+        assert_eq!(quota.unsupported.as_deref(), Some("b_rpm_ra"));
+    }
+
+    #[test]
+    fn corrupt_rows_are_errors_that_name_the_attribute() {
+        for (attr, value) in [
+            ("rf", Value::text("soon")),
+            ("b_rpm_rp", Value::int(0)),
+            ("b_rpm_cp", Value::int(-1)),
+            ("b_rpm_tk", Value::N("1.5".into())),
+            ("b_rpm_tk", Value::N("1E+100".into())),
+            ("shard_count", Value::int(0)),
+            ("vu", Value::Bool(true)),
+            ("parent_id", Value::text("a#b")),
+        ] {
+            let err = Bucket::decode(&item(&[(attr, value)])).unwrap_err();
+            assert!(err.to_string().contains(&format!("'{attr}'")), "{err}");
+        }
+    }
+
+    #[test]
+    fn carried_fractions_hold_only_with_their_instant_and_period() {
+        let text = write_carries(EpochMillis(1000), [("rpm", 7, 60_000), ("tpm", 0, 1)].into_iter()).unwrap();
+        assert_eq!(text, "1000 rpm:7/60000");
+        assert_eq!(read_carry(&text, EpochMillis(1000), "rpm", 60_000), 7);
+        assert_eq!(read_carry(&text, EpochMillis(1001), "rpm", 60_000), 0);
+        assert_eq!(read_carry(&text, EpochMillis(1000), "rpm", 1000), 0);
+        assert_eq!(read_carry("1000 rpm:9/8", EpochMillis(1000), "rpm", 8), 0);
+        assert_eq!(read_carry("garbage", EpochMillis(1000), "rpm", 8), 0);
+        assert_eq!(write_carries(EpochMillis(1), [("rpm", 0, 1)].into_iter()), None);
+    }
+}

@@ -1,0 +1,447 @@
+//! Configuration records: limits at four levels, and which level answers.
+//!
+//! The first level that defines any limit wins as a whole; levels are never merged. Flags (`disabled`,
+//! `cascade`) are resolved on their own, over the levels that can carry them. Data model, sections 7 and 15.7.
+
+use smol_str::{SmolStr, format_smolstr};
+use std::fmt;
+
+use crate::bucket::Owner;
+use crate::error::{InvalidInput, RecordError, UnsupportedFeature};
+use crate::limit::Limit;
+use crate::name::{EntityId, LimitName, WCU};
+use crate::record::Reader;
+use crate::table::{Attr, Item, Value};
+use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS};
+
+/// Where limits come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Given with the call.
+    Override,
+    /// The entity's configuration for the resource.
+    Entity,
+    /// The entity's configuration for all resources.
+    EntityDefault,
+    /// The resource's configuration.
+    Resource,
+    /// The namespace's configuration.
+    System,
+}
+
+impl Level {
+    /// Whether buckets under this level's limits never expire: limits given to one entity are kept with its balance.
+    pub fn keeps_bucket(self) -> bool {
+        matches!(self, Self::Entity | Self::EntityDefault)
+    }
+
+    /// The level's name in messages and results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Override => "override",
+            Self::Entity => "entity",
+            Self::EntityDefault => "entity_default",
+            Self::Resource => "resource",
+            Self::System => "system",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What to do with requests while the table cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUnavailable {
+    /// Refuse them. The default.
+    #[default]
+    Block,
+    /// Admit them without any limit.
+    Allow,
+    /// Admit them against a bucket in this process's memory, holding and gaining this percentage of each
+    /// limit. With `N` processes, set it to at most `100 / N` to stay within the limit as a whole.
+    Degrade(Percent),
+}
+
+/// A percentage from 1 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// Checks a percentage.
+    pub fn new(percent: u8) -> Result<Self, InvalidInput> {
+        if (1..=100).contains(&percent) {
+            Ok(Self(percent))
+        } else {
+            Err(InvalidInput::new(
+                "degrade_percent",
+                percent,
+                "must be between 1 and 100",
+            ))
+        }
+    }
+
+    /// The number.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// One level's configuration as stored.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// The limits; none means that the level does not answer.
+    pub limits: Vec<Limit>,
+    /// Explicitly disabled or enabled. `bypass` reads as enabled: enforcing is what every client may do.
+    pub disabled: Option<bool>,
+    /// Explicit cascade policy.
+    pub cascade: Option<bool>,
+    /// The stored policy for outages. System level only.
+    pub on_unavailable: Option<OnUnavailable>,
+    /// How long audit events are kept, in days. System level only.
+    pub audit_retention_days: Option<i64>,
+    /// Why its limits cannot be enforced here, if they use a feature that is not understood.
+    pub unsupported: Option<UnsupportedFeature>,
+}
+
+const UPGRADE: &str = "use a client that supports schedules and quotas for this entity and resource";
+
+impl Config {
+    /// Reads a configuration item.
+    ///
+    /// # Errors
+    /// [`RecordError::Corrupt`] if a limit is out of range or badly named.
+    pub fn decode(item: &Item) -> Result<Self, RecordError> {
+        let reader = Reader::new("config", item);
+        let mut config = Self {
+            disabled: match reader.get("disabled") {
+                None => None,
+                Some(Value::Bool(disabled)) => Some(*disabled),
+                Some(_) => Some(false),
+            },
+            cascade: reader.bool_opt("cascade")?,
+            on_unavailable: match reader.get("on_unavailable").and_then(Value::as_text) {
+                Some("allow") => Some(OnUnavailable::Allow),
+                // An unknown policy must not read as "admit everything".
+                Some(_) => Some(OnUnavailable::Block),
+                None => None,
+            },
+            audit_retention_days: reader.int64("audit_retention_days")?,
+            ..Self::default()
+        };
+        for attr in item.keys() {
+            if let Some(name) = attr.strip_prefix("l_").and_then(|rest| rest.strip_suffix("_cp")) {
+                config.add_limit(&reader, name)?;
+            } else if attr.starts_with("w_") || is_schedule(attr) {
+                config
+                    .unsupported
+                    .get_or_insert_with(|| unsupported(&reader, attr));
+            }
+        }
+        Ok(config)
+    }
+
+    fn add_limit(&mut self, reader: &Reader<'_>, name: &str) -> Result<(), RecordError> {
+        let part = |part: &str, min: i64, max: i64| {
+            let attr = config_attr(name, part);
+            let value = reader.int_within(&attr, min.into(), max.into())?;
+            value
+                .map(|n| n as i64)
+                .ok_or_else(|| reader.corrupt(&attr, "is missing"))
+        };
+        let refill = part("ra", 0, MAX_TOKENS)?;
+        if refill == 0 {
+            self.unsupported
+                .get_or_insert_with(|| unsupported(reader, &config_attr(name, "ra")));
+            return Ok(());
+        }
+        let (capacity, period) = (part("cp", 1, MAX_TOKENS)?, part("rp", 1, MAX_PERIOD_SECS)?);
+        let limit = Limit::custom(name, capacity, refill, period).build();
+        self.limits
+            .push(limit.map_err(|err| reader.corrupt(&config_attr(name, "cp"), err.to_string()))?);
+        Ok(())
+    }
+
+    /// Whether this level answers for limits.
+    pub fn answers(&self) -> bool {
+        !self.limits.is_empty() || self.unsupported.is_some()
+    }
+}
+
+fn is_schedule(attr: &str) -> bool {
+    attr.starts_with("l_") && (attr.ends_with("_sched") || attr.ends_with("_rsched"))
+}
+
+fn unsupported(reader: &Reader<'_>, attr: &str) -> UnsupportedFeature {
+    match reader.unsupported(attr, UPGRADE) {
+        RecordError::Unsupported(feature) => feature,
+        RecordError::Corrupt(_) => unreachable!("`unsupported` builds only that variant"),
+    }
+}
+
+/// The name of one of a limit's attributes on a configuration item: `l_{limit}_{part}`.
+pub fn config_attr(limit: &str, part: &str) -> Attr {
+    format_smolstr!("l_{limit}_{part}")
+}
+
+/// The attributes that store a set of limits.
+pub fn limit_attributes(limits: &[Limit]) -> Vec<(Attr, Value)> {
+    let mut attrs = Vec::with_capacity(3 * limits.len());
+    for limit in limits {
+        let name = limit.name().as_str();
+        attrs.push((config_attr(name, "cp"), Value::int(limit.capacity())));
+        attrs.push((config_attr(name, "ra"), Value::int(limit.refill_amount())));
+        attrs.push((config_attr(name, "rp"), Value::int(limit.refill_period_secs())));
+    }
+    attrs
+}
+
+/// What the levels say of one entity and resource, as stored at one time.
+#[derive(Debug, Clone, Default)]
+pub struct Levels {
+    /// The entity's configuration for the resource.
+    pub entity: Option<Config>,
+    /// The entity's configuration for all resources.
+    pub entity_default: Option<Config>,
+    /// The resource's configuration.
+    pub resource: Option<Config>,
+    /// The namespace's configuration.
+    pub system: Option<Config>,
+}
+
+impl Levels {
+    fn in_order(&self) -> [(Level, Option<&Config>); 4] {
+        [
+            (Level::Entity, self.entity.as_ref()),
+            (Level::EntityDefault, self.entity_default.as_ref()),
+            (Level::Resource, self.resource.as_ref()),
+            (Level::System, self.system.as_ref()),
+        ]
+    }
+
+    /// The limits in force and the level they come from; `None` if nothing is configured.
+    ///
+    /// # Errors
+    /// The answering level uses a feature that cannot be enforced here. Dropping just that limit, or going
+    /// on to the next level, would leave it unenforced.
+    pub fn limits(&self) -> Result<Option<(Level, &[Limit])>, UnsupportedFeature> {
+        for (level, config) in self.in_order() {
+            if let Some(config) = config.filter(|config| config.answers()) {
+                return match &config.unsupported {
+                    Some(feature) => Err(feature.clone()),
+                    None => Ok(Some((level, &config.limits))),
+                };
+            }
+        }
+        Ok(None)
+    }
+
+    /// The level that disables requests, if one does. The system level has no say.
+    pub fn disabled(&self) -> Option<Level> {
+        let mut flags = self.in_order().into_iter().take(3);
+        flags
+            .find_map(|(level, config)| Some((level, config?.disabled?)))
+            .and_then(|(level, disabled)| disabled.then_some(level))
+    }
+
+    /// The explicit cascade policy, if a level has one. The system level has no say.
+    pub fn cascade(&self) -> Option<bool> {
+        self.in_order()
+            .into_iter()
+            .take(3)
+            .find_map(|(_, config)| config?.cascade)
+    }
+
+    /// The stored policy for outages.
+    pub fn on_unavailable(&self) -> Option<OnUnavailable> {
+        self.system.as_ref().and_then(|config| config.on_unavailable)
+    }
+}
+
+/// Everything stored that an acquire of one entity and resource depends on, besides the bucket.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The entity asked about.
+    pub entity: EntityId,
+    /// The limits in force; none if no level defines any.
+    pub limits: Vec<Limit>,
+    /// Where they come from.
+    pub level: Level,
+    /// Why the limits in force cannot be enforced here, if they use a feature that is not understood.
+    pub unsupported: Option<UnsupportedFeature>,
+    /// The entity's META, if it has one, with the effective cascade policy.
+    pub owner: Option<Owner>,
+    /// The exact condition that META is still as read; goes into the transaction that creates a bucket.
+    pub meta_unchanged: crate::table::Condition,
+    /// The level that disables the entity or resource, if one does.
+    pub disabled: Option<Level>,
+    /// The stored policy for outages.
+    pub on_unavailable: Option<OnUnavailable>,
+    /// When this was read.
+    pub read_at: EpochMillis,
+}
+
+impl Resolved {
+    /// The limit of this name.
+    pub fn limit(&self, name: &LimitName) -> Option<&Limit> {
+        self.limits.iter().find(|limit| limit.name() == name)
+    }
+
+    /// How long an idle bucket is kept, in seconds; `None` for ever.
+    pub fn bucket_ttl_secs(&self, multiplier: u32) -> Option<i64> {
+        (!self.level.keeps_bucket()).then(|| bucket_ttl_secs(&self.limits, multiplier))
+    }
+}
+
+/// How long an idle bucket of these limits is kept: the time the slowest takes to fill, times `multiplier`.
+///
+/// Rounded down from a floating point product, as every client of the table does it.
+pub fn bucket_ttl_secs(limits: &[Limit], multiplier: u32) -> i64 {
+    let slowest = limits.iter().map(Limit::seconds_to_fill).fold(0.0_f64, f64::max);
+    (slowest * f64::from(multiplier)).floor() as i64
+}
+
+/// The name under which the reserved limit stands, for readers that list an item's limits.
+pub fn is_reserved(limit: &str) -> bool {
+    limit == WCU
+}
+
+/// Reads the text of a stored name that should be valid.
+pub(crate) fn stored_name<T>(
+    reader: &Reader<'_>,
+    attr: &str,
+    parse: impl FnOnce(&str) -> Result<T, InvalidInput>,
+) -> Result<T, RecordError> {
+    parse(reader.text(attr)?).map_err(|err| reader.corrupt(attr, err.to_string()))
+}
+
+/// An entity's incarnation as its META tells it: its own mark, else its creation time, else `-`.
+pub(crate) fn incarnation(pinc: Option<&str>, created_at: Option<&str>) -> SmolStr {
+    SmolStr::new(pinc.or(created_at).unwrap_or("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(attrs: &[(&str, Value)]) -> Config {
+        Config::decode(
+            &attrs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+        )
+        .unwrap()
+    }
+
+    fn with_limit(name: &str) -> Config {
+        Config {
+            limits: vec![Limit::per_minute(name, 5).build().unwrap()],
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn limits_round_trip_with_odd_names() {
+        let limits = vec![
+            Limit::per_minute("a_cp", 5).build().unwrap(),
+            Limit::per_day("x.y-z", MAX_TOKENS).build().unwrap(),
+        ];
+        let item = limit_attributes(&limits)
+            .into_iter()
+            .map(|(k, v)| (k.to_string(), v))
+            .collect();
+        assert_eq!(Config::decode(&item).unwrap().limits, limits);
+    }
+
+    #[test]
+    fn the_first_level_that_defines_limits_wins_as_a_whole() {
+        let levels = Levels {
+            entity: Some(Config {
+                disabled: Some(false),
+                ..Config::default()
+            }),
+            entity_default: None,
+            resource: Some(with_limit("rpm")),
+            system: Some(with_limit("tpm")),
+        };
+        let (level, limits) = levels.limits().unwrap().unwrap();
+        assert_eq!((level, limits[0].name().as_str()), (Level::Resource, "rpm"));
+    }
+
+    #[test]
+    fn flags_are_resolved_apart_from_limits() {
+        let flag = |disabled| {
+            Some(Config {
+                disabled: Some(disabled),
+                ..Config::default()
+            })
+        };
+        let levels = Levels {
+            resource: flag(true),
+            ..Levels::default()
+        };
+        assert_eq!(levels.disabled(), Some(Level::Resource));
+        let carved_out = Levels {
+            entity: flag(false),
+            resource: flag(true),
+            ..Levels::default()
+        };
+        assert_eq!(carved_out.disabled(), None);
+        let system = Levels {
+            system: flag(true),
+            ..Levels::default()
+        };
+        assert_eq!(system.disabled(), None);
+    }
+
+    #[test]
+    fn bypass_is_not_disabled() {
+        assert_eq!(
+            config(&[("disabled", Value::text("bypass"))]).disabled,
+            Some(false)
+        );
+    }
+
+    #[test]
+    fn levels_that_cannot_be_enforced_fail_the_resolution() {
+        for attr in ["w_sess_cp", "l_rpm_sched", "l_rpm_rsched"] {
+            let levels = Levels {
+                entity: Some(config(&[(attr, Value::text("x"))])),
+                system: Some(with_limit("rpm")),
+                ..Levels::default()
+            };
+            assert_eq!(levels.limits().unwrap_err().attribute, attr);
+        }
+        let quota = config(&[
+            ("l_rpd_cp", Value::int(5)),
+            ("l_rpd_ra", Value::int(0)),
+            ("l_rpd_rp", Value::int(1)),
+        ]);
+        assert_eq!(quota.unsupported.unwrap().attribute, "l_rpd_ra");
+    }
+
+    #[test]
+    fn an_unknown_outage_policy_blocks() {
+        assert_eq!(
+            config(&[("on_unavailable", Value::text("shrug"))]).on_unavailable,
+            Some(OnUnavailable::Block)
+        );
+    }
+
+    #[test]
+    fn bucket_lifetimes_match_the_shared_examples() {
+        let check = |capacity, amount, period, expected| {
+            let limit = Limit::custom("x", capacity, amount, period).build().unwrap();
+            assert_eq!(bucket_ttl_secs(&[limit], 7), expected);
+        };
+        check(100, 100, 60, 420);
+        check(15_000, 10_000, 60, 630);
+        check(1000, 10, 60, 42_000);
+        check(7, 3, 1, 16);
+        check(5, 5, 86_400, 604_800);
+    }
+}

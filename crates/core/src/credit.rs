@@ -1,0 +1,238 @@
+//! Giving tokens back, and charging them after the fact: refunds, releases and adjustments of one shard.
+//!
+//! A credit must happen exactly once: lost, it is somebody's money; twice, it mints tokens. So:
+//!
+//! - It goes to the shard that was debited, and only if the item and its limits still exist.
+//! - It stays within the shard's ceiling, as the last image shows it. Where it would not (the bucket refilled
+//!   meanwhile), it goes out again with `vu` = 0 in the same write: nobody can spend the surplus before a
+//!   refilling write has cut it.
+//! - Every credit leaves its own mark on the item. If an answer is lost, the same write goes out once more on
+//!   condition that the mark is still the one from before. Refused, with our mark on the item: it had
+//!   happened. Refused, with a third mark: nobody can tell, and the credit is given up as
+//!   [`CreditEnd::InDoubt`] rather than risked twice.
+//! - The first sending may still be on its way when its repetition arrives, or later, when others have left
+//!   their marks. So a repetition also changes the item's fence, and every sending requires the fence that
+//!   its image showed: once a repetition has happened, nothing sent before it can.
+//!
+//! The machine performs no I/O; see [`crate::acquire`] for how machines are driven.
+
+use smol_str::{SmolStr, format_smolstr};
+
+use crate::acquire::write::{Guard, credit, repeat};
+use crate::backoff::{Again, Backoff};
+use crate::bucket::Bucket;
+use crate::error::RecordError;
+use crate::random::Random;
+use crate::schema::BucketId;
+use crate::table::{Answer, Applied, FailureKind, Op, TableError};
+use crate::units::{EpochMillis, Millitokens};
+
+/// How a credit ended.
+#[derive(Debug, Clone)]
+pub enum CreditEnd {
+    /// It happened, once.
+    Applied,
+    /// The bucket or its limits are gone; there is nothing to correct.
+    Gone,
+    /// An answer was lost, and whether it happened can no longer be told. It was not sent again.
+    InDoubt(TableError),
+    /// It did not happen.
+    Failed(TableError),
+    /// It did not happen: the item cannot be read, or a schedule or quota crossed a boundary since.
+    Refused(RecordError),
+}
+
+/// One request of a machine: wait `delay_ms`, then send `op`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Send {
+    /// Milliseconds to wait first.
+    pub delay_ms: u64,
+    /// What to send.
+    pub op: Op,
+}
+
+/// A correction of one shard's balances on its way to the table.
+#[derive(Debug)]
+pub struct Credit {
+    id: BucketId,
+    shard: u32,
+    deltas: Vec<(SmolStr, Millitokens)>,
+    receipt: SmolStr,
+    image: std::sync::Arc<Bucket>,
+    overflow: bool,
+    /// Set once an answer was lost: the receipt that was on the item before the first sending.
+    #[expect(
+        clippy::option_option,
+        reason = "no answer was lost, no mark before, or this mark before"
+    )]
+    before: Option<Option<SmolStr>>,
+    backoff: Backoff,
+    guards: u32,
+    end: Option<CreditEnd>,
+}
+
+/// A guard that fails is recomputed from the new image this often before the credit overflows.
+const MAX_GUARDS: u32 = 3;
+
+impl Credit {
+    /// Prepares a correction: positive deltas give tokens back, negative ones charge them. `image` is the
+    /// latest known image of the shard. Deltas of zero are dropped; with nothing left there is nothing to do.
+    pub fn new(
+        id: BucketId,
+        shard: u32,
+        deltas: impl IntoIterator<Item = (SmolStr, Millitokens)>,
+        image: std::sync::Arc<Bucket>,
+        random: &mut dyn Random,
+    ) -> Self {
+        let deltas: Vec<_> = deltas
+            .into_iter()
+            .filter(|(_, delta)| *delta != Millitokens::ZERO)
+            .collect();
+        let end = deltas.is_empty().then_some(CreditEnd::Applied);
+        Self {
+            id,
+            shard,
+            deltas,
+            receipt: format_smolstr!("{:016x}", random.bits()),
+            image,
+            overflow: false,
+            before: None,
+            backoff: Backoff::default(),
+            guards: 0,
+            end,
+        }
+    }
+
+    /// The bucket it corrects.
+    pub fn id(&self) -> &BucketId {
+        &self.id
+    }
+
+    /// The shard it corrects.
+    pub fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    /// How it ended, once it has.
+    pub fn end(&self) -> Option<&CreditEnd> {
+        self.end.as_ref()
+    }
+
+    /// The first request, if there is anything to do.
+    pub fn start(&mut self, now: EpochMillis) -> Option<Send> {
+        self.end.is_none().then(|| self.send(0, now))
+    }
+
+    /// Takes the answer to the last request and gives the next one, or ends.
+    pub fn answer(
+        &mut self,
+        answer: Result<Answer, TableError>,
+        now: EpochMillis,
+        random: &mut dyn Random,
+    ) -> Option<Send> {
+        match answer {
+            Ok(Answer::Applied(_)) => self.finish(CreditEnd::Applied),
+            Ok(Answer::Refused(None)) => self.give_up(CreditEnd::Gone),
+            Ok(Answer::Refused(Some(item))) => match Bucket::decode(&item) {
+                Ok(image) => self.refused(image, now),
+                Err(err) => self.give_up(CreditEnd::Refused(err)),
+            },
+            Ok(_) => self.finish(CreditEnd::Failed(TableError::new(
+                FailureKind::BadRequest,
+                Applied::Unknown,
+                "the table answered an update with something else",
+            ))),
+            Err(err) if err.applied == Applied::Unknown => {
+                if self.before.is_none() {
+                    self.before = Some(self.image.receipt.clone());
+                }
+                match self.backoff.resend(random) {
+                    Again::After(delay) => Some(self.send(delay, now)),
+                    _ => self.finish(CreditEnd::InDoubt(err)),
+                }
+            }
+            Err(err) => match self.backoff.next(&err, random) {
+                Again::After(delay) => Some(self.send(delay, now)),
+                Again::No | Again::Contended => self.give_up(CreditEnd::Failed(err)),
+            },
+        }
+    }
+
+    fn refused(&mut self, image: Bucket, now: EpochMillis) -> Option<Send> {
+        let ours = Some(&self.receipt);
+        if image.receipt.as_ref() == ours || image.fence.as_ref() == ours {
+            return self.finish(CreditEnd::Applied);
+        }
+        // If the mark is still the one from before, the first sending did not happen and the guard refused this.
+        if self
+            .before
+            .as_ref()
+            .is_some_and(|before| image.receipt != *before)
+        {
+            return self.give_up(CreditEnd::Gone);
+        }
+        self.deltas.retain(|(name, _)| image.limit(name).is_some());
+        if self.deltas.is_empty() {
+            return self.give_up(CreditEnd::Gone);
+        }
+        let fits = |(name, delta): &(SmolStr, Millitokens)| {
+            image
+                .limit(name)
+                .is_none_or(|limit| delta.0 <= 0 || (limit.balance + *delta).0 <= image.share(limit).capacity)
+        };
+        let overflows = !self.deltas.iter().all(fits);
+        if image.unsupported.is_some() && (overflows || self.guards > 0 || !image.is_valid(now)) {
+            let attribute = image.unsupported.clone().unwrap_or_default();
+            return self.give_up(CreditEnd::Refused(
+                crate::error::UnsupportedFeature {
+                    record: "bucket",
+                    key: self.id.key(self.shard).to_string(),
+                    attribute: attribute.to_string(),
+                    advice: "the refund was dropped because the bucket's schedule or quota moved on",
+                }
+                .into(),
+            ));
+        }
+        self.guards += 1;
+        self.overflow = overflows || self.guards >= MAX_GUARDS;
+        self.image = std::sync::Arc::new(image);
+        Some(self.send(0, now))
+    }
+
+    fn send(&self, delay_ms: u64, now: EpochMillis) -> Send {
+        let guard = if self.deltas.iter().all(|(_, delta)| delta.0 <= 0) {
+            Guard::Exists
+        } else if self.overflow {
+            Guard::Overflow
+        } else {
+            Guard::Ceiling(&self.image)
+        };
+        let (key, fence) = (self.id.key(self.shard), self.image.fence.as_deref());
+        let mut update = credit(key, &self.deltas, &guard, &self.receipt, fence, now);
+        if let Some(before) = &self.before {
+            repeat(&mut update, &self.receipt, before.as_deref());
+        }
+        Send {
+            delay_ms,
+            op: Op::Update(update),
+        }
+    }
+
+    /// Ends without having seen it happen. If an answer was lost, it may have happened, or may yet.
+    fn give_up(&mut self, end: CreditEnd) -> Option<Send> {
+        self.finish(match (&self.before, end) {
+            (Some(_), CreditEnd::Failed(err)) => CreditEnd::InDoubt(err),
+            (Some(_), _) => CreditEnd::InDoubt(TableError::new(
+                FailureKind::Timeout,
+                Applied::Unknown,
+                "an answer was lost, and the bucket has been changed by others since",
+            )),
+            (None, end) => end,
+        })
+    }
+
+    fn finish(&mut self, end: CreditEnd) -> Option<Send> {
+        self.end = Some(end);
+        None
+    }
+}

@@ -1,0 +1,108 @@
+//! Errors of the pure layer: bad input, and records that cannot be used.
+//!
+//! Nothing here is about a network or a rate limit being reached. Those belong to the layer that talks to
+//! a table and to [`crate::acquire`].
+
+use std::fmt;
+
+/// How many characters of a rejected value an error shows (data model, section 13.6).
+const SHOWN: usize = 50;
+
+/// Input that was refused before anything was written.
+///
+/// Names the field, shows the value (cut to 50 characters) and says what would be right.
+///
+/// ```
+/// use zae_limiter_core::EntityId;
+///
+/// let err = EntityId::new("key#1").unwrap_err();
+/// assert_eq!(err.field(), "entity_id");
+/// assert_eq!(err.value(), "key#1");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {field} '{value}': {reason}")]
+pub struct InvalidInput {
+    field: String,
+    value: String,
+    reason: String,
+}
+
+impl InvalidInput {
+    /// Builds an error for `field` holding `value`, with the `reason` it was refused.
+    pub fn new(field: impl Into<String>, value: impl fmt::Display, reason: impl Into<String>) -> Self {
+        let value = value.to_string();
+        let value = match value.char_indices().nth(SHOWN) {
+            Some((cut, _)) => format!("{}...", &value[..cut]),
+            None => value,
+        };
+        Self {
+            field: field.into(),
+            value,
+            reason: reason.into(),
+        }
+    }
+
+    /// The name of the offending field, such as `entity_id` or `consume.tpm`.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// The offending value, cut to 50 characters.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What is wrong, and what would be right.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The same error reported under another field name.
+    pub fn in_field(mut self, field: impl Into<String>) -> Self {
+        self.field = field.into();
+        self
+    }
+}
+
+/// A row whose attributes contradict the format: wrong types, numbers out of range, missing parts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("corrupt {record} at {key}: attribute '{attribute}' {problem}")]
+pub struct CorruptRecord {
+    /// What kind of record it is, such as `bucket` or `config`.
+    pub record: &'static str,
+    /// Partition and sort key, joined by a space.
+    pub key: String,
+    /// The attribute that is wrong.
+    pub attribute: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// A row that uses a feature this version does not evaluate, so acting on it could break a promise.
+///
+/// Schedules, quotas and session windows of newer clients are detected on the item and refused rather than
+/// half-enforced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{record} at {key} uses '{attribute}', which this version cannot evaluate: {advice}")]
+pub struct UnsupportedFeature {
+    /// What kind of record it is, such as `bucket` or `config`.
+    pub record: &'static str,
+    /// Partition and sort key, joined by a space.
+    pub key: String,
+    /// The attribute that shows the feature.
+    pub attribute: String,
+    /// What to do about it.
+    pub advice: &'static str,
+}
+
+/// Why a stored record could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The record contradicts the format.
+    #[error(transparent)]
+    Corrupt(#[from] CorruptRecord),
+    /// The record uses a feature that is not understood.
+    #[error(transparent)]
+    Unsupported(#[from] UnsupportedFeature),
+}

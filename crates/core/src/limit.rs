@@ -1,0 +1,275 @@
+//! [`Limit`]: one token bucket's rule.
+
+use crate::error::InvalidInput;
+use crate::name::LimitName;
+use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
+
+/// One token bucket's rule: how many tokens it holds, and how fast it refills.
+///
+/// A limit starts full, holds at most [`capacity`](Self::capacity) tokens and gains
+/// [`refill_amount`](Self::refill_amount) tokens every [`refill_period_secs`](Self::refill_period_secs)
+/// seconds, continuously. A capacity above the refill amount is a *burst*: the bucket may be emptied at
+/// once, and then fills up at its ordinary rate.
+///
+/// ```
+/// use zae_limiter_core::Limit;
+///
+/// // 10,000 tokens a minute; a client that was idle may spend 50,000 at once.
+/// let tpm = Limit::per_minute("tpm", 10_000).burst(50_000).build()?;
+/// assert_eq!(tpm.capacity(), 50_000);
+/// assert_eq!(tpm.refill_amount(), 10_000);
+/// // Emptied, it is full again after 5 minutes.
+/// assert_eq!(tpm.seconds_to_fill(), 300.0);
+/// # Ok::<(), zae_limiter_core::InvalidInput>(())
+/// ```
+///
+/// An invalid limit cannot be built:
+///
+/// ```
+/// use zae_limiter_core::Limit;
+///
+/// let err = Limit::per_minute("tpm", 0).build().unwrap_err();
+/// assert_eq!(err.field(), "tpm.capacity");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Limit {
+    name: LimitName,
+    capacity: i64,
+    refill_amount: i64,
+    refill_period_secs: i64,
+}
+
+impl Limit {
+    /// `rate` tokens a second.
+    pub fn per_second(name: impl Into<String>, rate: i64) -> LimitBuilder {
+        Self::custom(name, rate, rate, 1)
+    }
+
+    /// `rate` tokens a minute.
+    pub fn per_minute(name: impl Into<String>, rate: i64) -> LimitBuilder {
+        Self::custom(name, rate, rate, 60)
+    }
+
+    /// `rate` tokens an hour.
+    pub fn per_hour(name: impl Into<String>, rate: i64) -> LimitBuilder {
+        Self::custom(name, rate, rate, 3600)
+    }
+
+    /// `rate` tokens a day.
+    pub fn per_day(name: impl Into<String>, rate: i64) -> LimitBuilder {
+        Self::custom(name, rate, rate, 86_400)
+    }
+
+    /// A limit that holds `capacity` tokens and gains `refill_amount` tokens every `refill_period_secs` seconds.
+    pub fn custom(
+        name: impl Into<String>,
+        capacity: i64,
+        refill_amount: i64,
+        refill_period_secs: i64,
+    ) -> LimitBuilder {
+        LimitBuilder {
+            name: name.into(),
+            capacity,
+            refill_amount,
+            refill_period_secs,
+        }
+    }
+
+    /// The limit's name.
+    pub fn name(&self) -> &LimitName {
+        &self.name
+    }
+
+    /// The most tokens the bucket can hold.
+    pub fn capacity(&self) -> i64 {
+        self.capacity
+    }
+
+    /// Tokens gained per period.
+    pub fn refill_amount(&self) -> i64 {
+        self.refill_amount
+    }
+
+    /// The refill period in seconds.
+    pub fn refill_period_secs(&self) -> i64 {
+        self.refill_period_secs
+    }
+
+    /// Tokens gained per second, as a floating point number for display.
+    pub fn refill_rate(&self) -> f64 {
+        self.refill_amount as f64 / self.refill_period_secs as f64
+    }
+
+    /// Seconds an empty bucket takes to fill, as a floating point number for display.
+    pub fn seconds_to_fill(&self) -> f64 {
+        self.capacity as f64 / self.refill_amount as f64 * self.refill_period_secs as f64
+    }
+
+    /// The limit's stored parameters.
+    pub fn params(&self) -> Params {
+        Params {
+            capacity: Millitokens::from_tokens(self.capacity).0,
+            refill: Millitokens::from_tokens(self.refill_amount).0,
+            period_ms: i128::from(self.refill_period_secs) * 1000,
+        }
+    }
+}
+
+/// A limit being described; [`build`](Self::build) checks it.
+///
+/// Every call that takes limits takes builders too, and checks them before it writes anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a limit builder does nothing until it is passed on or built"]
+pub struct LimitBuilder {
+    name: String,
+    capacity: i64,
+    refill_amount: i64,
+    refill_period_secs: i64,
+}
+
+impl LimitBuilder {
+    /// Lets the bucket hold `capacity` tokens instead of one period's worth.
+    pub fn burst(mut self, capacity: i64) -> Self {
+        self.capacity = capacity;
+        self
+    }
+
+    /// Checks the limit.
+    ///
+    /// # Errors
+    /// A bad name (see [`LimitName`]), a value that is not positive, more than 10^15 tokens, or a period
+    /// longer than 10^9 seconds. The error's field is `NAME.capacity` and the like.
+    pub fn build(self) -> Result<Limit, InvalidInput> {
+        let name = LimitName::new(&self.name)?;
+        for (part, value, max) in [
+            ("capacity", self.capacity, MAX_TOKENS),
+            ("refill_amount", self.refill_amount, MAX_TOKENS),
+            ("refill_period_seconds", self.refill_period_secs, MAX_PERIOD_SECS),
+        ] {
+            if !(1..=max).contains(&value) {
+                let reason = format!("must be between 1 and {max}");
+                return Err(InvalidInput::new(format!("{name}.{part}"), value, reason));
+            }
+        }
+        Ok(Limit {
+            name,
+            capacity: self.capacity,
+            refill_amount: self.refill_amount,
+            refill_period_secs: self.refill_period_secs,
+        })
+    }
+}
+
+/// Something that is, or can be checked into, a [`Limit`].
+pub trait IntoLimit {
+    /// Checks and converts.
+    fn into_limit(self) -> Result<Limit, InvalidInput>;
+}
+
+impl IntoLimit for Limit {
+    fn into_limit(self) -> Result<Limit, InvalidInput> {
+        Ok(self)
+    }
+}
+
+impl IntoLimit for &Limit {
+    fn into_limit(self) -> Result<Limit, InvalidInput> {
+        Ok(self.clone())
+    }
+}
+
+impl IntoLimit for LimitBuilder {
+    fn into_limit(self) -> Result<Limit, InvalidInput> {
+        self.build()
+    }
+}
+
+/// The most limits that one level may define; more would not fit one conditional write.
+pub const MAX_LIMITS: usize = 24;
+
+/// Checks a set of limits: at least one, at most [`MAX_LIMITS`], no name twice.
+pub fn check_limits<L: IntoLimit>(limits: impl IntoIterator<Item = L>) -> Result<Vec<Limit>, InvalidInput> {
+    let mut checked: Vec<Limit> = Vec::new();
+    for limit in limits {
+        let limit = limit.into_limit()?;
+        if checked.iter().any(|l| l.name == limit.name) {
+            return Err(InvalidInput::new(
+                "limits",
+                &limit.name,
+                "is given twice; name each limit once",
+            ));
+        }
+        checked.push(limit);
+    }
+    if checked.is_empty() {
+        return Err(InvalidInput::new("limits", "[]", "must hold at least one limit"));
+    }
+    if checked.len() > MAX_LIMITS {
+        let reason = format!("must hold at most {MAX_LIMITS} limits, so that one write can change them all");
+        return Err(InvalidInput::new(
+            "limits",
+            format!("{} limits", checked.len()),
+            reason,
+        ));
+    }
+    Ok(checked)
+}
+
+/// A limit's parameters as a bucket stores them: millitokens and milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Params {
+    /// Most millitokens the whole bucket may hold, undivided by shards.
+    pub capacity: i128,
+    /// Millitokens gained per period, undivided by shards.
+    pub refill: i128,
+    /// The period in milliseconds.
+    pub period_ms: i128,
+}
+
+impl Params {
+    /// One shard's part: capacity and refill divided by the number of shards, rounded down.
+    pub fn share(self, shards: u32) -> Self {
+        let shards = i128::from(shards.max(1));
+        Self {
+            capacity: self.capacity / shards,
+            refill: self.refill / shards,
+            period_ms: self.period_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_out_of_range_are_refused_by_name() {
+        for (builder, field) in [
+            (Limit::per_minute("rpm", -1), "rpm.capacity"),
+            (Limit::per_minute("rpm", 5).burst(0), "rpm.capacity"),
+            (Limit::custom("rpm", 5, 0, 60), "rpm.refill_amount"),
+            (Limit::custom("rpm", 5, 5, 0), "rpm.refill_period_seconds"),
+            (
+                Limit::custom("rpm", 5, 5, MAX_PERIOD_SECS + 1),
+                "rpm.refill_period_seconds",
+            ),
+            (Limit::per_day("rpm", MAX_TOKENS + 1), "rpm.capacity"),
+            (Limit::per_day("wcu", 1), "limit_name"),
+        ] {
+            assert_eq!(builder.build().unwrap_err().field(), field);
+        }
+    }
+
+    #[test]
+    fn a_burst_below_the_rate_is_allowed() {
+        let limit = Limit::per_minute("rpm", 100).burst(10).build().unwrap();
+        assert_eq!((limit.capacity(), limit.refill_amount()), (10, 100));
+    }
+
+    #[test]
+    fn a_set_of_limits_has_distinct_names() {
+        let twice = check_limits([Limit::per_minute("rpm", 1), Limit::per_hour("rpm", 1)]);
+        assert!(twice.unwrap_err().reason().contains("twice"));
+        assert!(check_limits(Vec::<Limit>::new()).is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! Resolving what is stored about an entity and a resource into what an acquire needs.
+//!
+//! Five records bear on it: the entity's META and the four levels of configuration. A caller reads them in
+//! one batch, or keeps them cached one by one, and puts them together here.
+
+use crate::config::{Config, Level, Levels, Resolved};
+use crate::entity::MetaRecord;
+use crate::error::RecordError;
+use crate::name::{EntityId, NamespaceId, ResourceName, ResourceScope};
+use crate::schema::{entity_config_key, meta_key, resource_config_key, system_config_key};
+use crate::table::{Condition, Item, Key};
+use crate::units::EpochMillis;
+
+/// The records that bear on one entity and resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The entity's META.
+    Meta,
+    /// The entity's configuration for the resource.
+    Entity,
+    /// The entity's configuration for all resources.
+    EntityDefault,
+    /// The resource's configuration.
+    Resource,
+    /// The namespace's configuration.
+    System,
+}
+
+impl Slot {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Meta,
+        Self::Entity,
+        Self::EntityDefault,
+        Self::Resource,
+        Self::System,
+    ];
+
+    /// The key of the record.
+    pub fn key(self, namespace: &NamespaceId, entity: &EntityId, resource: &ResourceName) -> Key {
+        match self {
+            Self::Meta => meta_key(namespace, entity),
+            Self::Entity => entity_config_key(namespace, entity, &ResourceScope::One(resource.clone())),
+            Self::EntityDefault => entity_config_key(namespace, entity, &ResourceScope::All),
+            Self::Resource => resource_config_key(namespace, resource),
+            Self::System => system_config_key(namespace),
+        }
+    }
+}
+
+/// A decoded record of one [`Slot`], or the knowledge that there is none.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// The META record.
+    pub meta: Option<MetaRecord>,
+    /// The configuration.
+    pub config: Option<Config>,
+}
+
+impl Stored {
+    /// Decodes the item found at a slot's key.
+    pub fn decode(slot: Slot, item: Option<&Item>) -> Result<Self, RecordError> {
+        let Some(item) = item else {
+            return Ok(Self::default());
+        };
+        Ok(match slot {
+            Slot::Meta => Self {
+                meta: Some(MetaRecord::decode(item)?),
+                config: None,
+            },
+            _ => Self {
+                meta: None,
+                config: Some(Config::decode(item)?),
+            },
+        })
+    }
+}
+
+/// Puts the five records together, in the order of [`Slot::ALL`]. `read_at` is when the oldest was asked for.
+///
+/// That nothing is configured, or that what is cannot be enforced, is told by the result: a caller may bring
+/// limits of its own.
+pub fn resolve(entity: &EntityId, stored: [&Stored; 5], read_at: EpochMillis) -> Resolved {
+    let [meta, entity_config, entity_default, resource_config, system] = stored;
+    let levels = Levels {
+        entity: entity_config.config.clone(),
+        entity_default: entity_default.config.clone(),
+        resource: resource_config.config.clone(),
+        system: system.config.clone(),
+    };
+    let (level, limits, unsupported) = match levels.limits() {
+        Ok(Some((level, limits))) => (level, limits.to_vec(), None),
+        Ok(None) => (Level::System, Vec::new(), None),
+        Err(feature) => (Level::System, Vec::new(), Some(feature)),
+    };
+    Resolved {
+        entity: entity.clone(),
+        limits,
+        level,
+        unsupported,
+        owner: meta.meta.as_ref().map(|meta| meta.owner(levels.cascade())),
+        meta_unchanged: match &meta.meta {
+            Some(meta) => meta.unchanged(),
+            None => Condition::Absent("PK".into()),
+        },
+        disabled: levels.disabled(),
+        on_unavailable: levels.on_unavailable(),
+        read_at,
+    }
+}

@@ -1,0 +1,173 @@
+//! Units: tokens, millitokens and milliseconds, and the bounds that the stored format sets on them.
+//!
+//! Balances are integers in thousandths of a token, so that refill never needs floating point. They are
+//! kept in 128 bits: a table may legitimately hold a debt or surplus beyond 64 bits once amounts near the
+//! bound of 10^15 tokens add up, and DynamoDB numbers carry 38 digits.
+
+use std::fmt;
+use std::ops::{Add, AddAssign, Neg, Sub};
+
+use crate::error::InvalidInput;
+
+/// The largest number of tokens in one limit value or one amount: 10^15 (the bound that 0.17 clients enforce).
+pub const MAX_TOKENS: i64 = 1_000_000_000_000_000;
+
+/// The longest refill period, in seconds: 10^9, about 31 years.
+pub const MAX_PERIOD_SECS: i64 = 1_000_000_000;
+
+/// A balance or an amount in thousandths of a token. May be negative (debt).
+///
+/// Arithmetic saturates: an amount that does not fit 128 bits cannot come from valid input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millitokens(pub i128);
+
+impl Millitokens {
+    /// No tokens.
+    pub const ZERO: Self = Self(0);
+
+    /// Whole tokens, exactly.
+    pub const fn from_tokens(tokens: i64) -> Self {
+        Self(tokens as i128 * 1000)
+    }
+
+    /// Whole tokens contained, rounded towards minus infinity: -1500 millitokens are -2 tokens.
+    pub const fn floor_tokens(self) -> i64 {
+        let tokens = self.0.div_euclid(1000);
+        if tokens > i64::MAX as i128 {
+            i64::MAX
+        } else if tokens < i64::MIN as i128 {
+            i64::MIN
+        } else {
+            tokens as i64
+        }
+    }
+}
+
+impl Add for Millitokens {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl AddAssign for Millitokens {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sub for Millitokens {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl Neg for Millitokens {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Self(self.0.saturating_neg())
+    }
+}
+
+impl fmt::Display for Millitokens {
+    /// Writes tokens with up to three decimals: `-1.5`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, magnitude) = if self.0 < 0 {
+            ("-", self.0.unsigned_abs())
+        } else {
+            ("", self.0 as u128)
+        };
+        write!(f, "{sign}{}", magnitude / 1000)?;
+        match magnitude % 1000 {
+            0 => Ok(()),
+            rest => write!(f, ".{}", format!("{rest:03}").trim_end_matches('0')),
+        }
+    }
+}
+
+/// An instant in milliseconds since the Unix epoch, by somebody's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EpochMillis(pub i64);
+
+impl EpochMillis {
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This instant plus a number of milliseconds, saturating.
+    pub const fn plus(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Milliseconds from `earlier` to this instant; negative if `earlier` is later.
+    pub const fn since(self, earlier: Self) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The instant as `YYYY-MM-DDTHH:MM:SSZ`, the text form of every stored timestamp.
+    pub fn to_text(self) -> String {
+        jiff::Timestamp::from_second(self.secs())
+            .unwrap_or(jiff::Timestamp::MAX)
+            .to_string()
+    }
+}
+
+/// Checks an amount that a caller wants to take: between 0 and [`MAX_TOKENS`].
+pub fn check_amount(field: &str, amount: i64) -> Result<Millitokens, InvalidInput> {
+    if (0..=MAX_TOKENS).contains(&amount) {
+        Ok(Millitokens::from_tokens(amount))
+    } else {
+        Err(InvalidInput::new(
+            field,
+            amount,
+            format!("must be between 0 and {MAX_TOKENS} tokens"),
+        ))
+    }
+}
+
+/// Checks a correction that a caller wants to make: between minus and plus [`MAX_TOKENS`].
+pub fn check_delta(field: &str, delta: i64) -> Result<Millitokens, InvalidInput> {
+    if (-MAX_TOKENS..=MAX_TOKENS).contains(&delta) {
+        Ok(Millitokens::from_tokens(delta))
+    } else {
+        Err(InvalidInput::new(
+            field,
+            delta,
+            format!("must be between -{MAX_TOKENS} and {MAX_TOKENS} tokens"),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_round_towards_minus_infinity() {
+        assert_eq!(Millitokens(-1500).floor_tokens(), -2);
+        assert_eq!(Millitokens(1500).floor_tokens(), 1);
+        assert_eq!(Millitokens(i128::MIN).floor_tokens(), i64::MIN);
+    }
+
+    #[test]
+    fn shows_tokens_with_decimals() {
+        assert_eq!(Millitokens(-1500).to_string(), "-1.5");
+        assert_eq!(Millitokens(2000).to_string(), "2");
+        assert_eq!(Millitokens(1).to_string(), "0.001");
+    }
+
+    #[test]
+    fn timestamps_are_whole_seconds_in_utc() {
+        assert_eq!(EpochMillis(1_795_290_198_636).to_text(), "2026-11-21T19:43:18Z");
+    }
+
+    #[test]
+    fn amounts_outside_the_bounds_name_field_and_value() {
+        let err = check_amount("consume.tpm", -5).unwrap_err();
+        assert_eq!((err.field(), err.value()), ("consume.tpm", "-5"));
+        assert!(check_amount("consume.tpm", MAX_TOKENS + 1).is_err());
+        assert!(check_delta("adjust.tpm", i64::MIN).is_err());
+    }
+}

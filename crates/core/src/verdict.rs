@@ -1,0 +1,280 @@
+//! What a caller is told: the state of each limit checked, and why a request was refused.
+
+use std::fmt;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+
+use crate::bucket::Bucket;
+use crate::limit::{Limit, Params};
+use crate::name::{EntityId, ResourceName};
+use crate::refill::{Balance, Wait};
+use crate::units::{EpochMillis, Millitokens};
+
+/// How one limit stood when a request was checked against it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitStatus {
+    /// Whose limit it is: the entity's, or its parent's.
+    pub entity: EntityId,
+    /// The resource.
+    pub resource: ResourceName,
+    /// The limit's name.
+    pub limit_name: SmolStr,
+    /// Tokens the limit can hold, over all shards.
+    pub capacity: i64,
+    /// Tokens it gains per period, over all shards.
+    pub refill_amount: i64,
+    /// The period in seconds.
+    pub refill_period_secs: i64,
+    /// How many shards the bucket has. The numbers below are of the one that was checked, which holds this
+    /// fraction of the limit.
+    pub shards: u32,
+    /// Whole tokens there were, rounded down; negative in debt.
+    pub available: i64,
+    /// Whole tokens asked for.
+    pub requested: i64,
+    /// Whether it refused the request.
+    pub exceeded: bool,
+    /// How long until it would not, if nobody else spends.
+    pub wait: Wait,
+}
+
+impl LimitStatus {
+    pub(crate) fn check(
+        who: (&EntityId, &ResourceName),
+        name: &str,
+        params: Params,
+        shards: u32,
+        balance: Balance,
+        need: Millitokens,
+        now: EpochMillis,
+    ) -> Self {
+        let share = params.share(shards);
+        let tokens = balance.refilled(share, now).tokens;
+        let exceeded = tokens < need;
+        Self {
+            entity: who.0.clone(),
+            resource: who.1.clone(),
+            limit_name: name.into(),
+            capacity: Millitokens(params.capacity).floor_tokens(),
+            refill_amount: Millitokens(params.refill).floor_tokens(),
+            refill_period_secs: (params.period_ms / 1000) as i64,
+            shards,
+            available: tokens.floor_tokens(),
+            requested: need.floor_tokens(),
+            exceeded,
+            wait: balance.wait(share, need, now),
+        }
+    }
+
+    /// The status of a limit whose bucket does not exist yet: full.
+    pub(crate) fn untouched(
+        who: (&EntityId, &ResourceName),
+        limit: &Limit,
+        shards: u32,
+        need: Millitokens,
+        now: EpochMillis,
+    ) -> Self {
+        let params = limit.params();
+        let full = Balance::new(Millitokens(params.share(shards).capacity), now);
+        Self::check(who, limit.name().as_str(), params, shards, full, need, now)
+    }
+
+    /// The status of a limit over all shards of a bucket: the tokens of all together, and the wait of the
+    /// shard that will cover the request first, since one shard serves a request. No shards: a full bucket.
+    pub fn over_shards(
+        who: (&EntityId, &ResourceName),
+        limit: &Limit,
+        shards: &[Bucket],
+        need: Millitokens,
+        now: EpochMillis,
+    ) -> Self {
+        let name = limit.name().as_str();
+        let statuses = shards.iter().filter_map(|shard| {
+            let stored = shard.limit(name)?;
+            let balance = shard.balance(stored);
+            let share = shard.share(stored);
+            let status = Self::check(who, name, stored.params, shard.shard_count, balance, need, now);
+            Some((status, balance.refilled(share, now).tokens))
+        });
+        let mut total = Millitokens::ZERO;
+        let mut best: Option<Self> = None;
+        for (status, tokens) in statuses {
+            total += tokens;
+            if best.as_ref().is_none_or(|best| status.wait < best.wait) {
+                best = Some(status);
+            }
+        }
+        match best {
+            Some(best) => Self {
+                available: total.floor_tokens(),
+                ..best
+            },
+            None => Self::untouched(who, limit, 1, need, now),
+        }
+    }
+
+    /// The status of a limit that is kept outside the table, in one piece.
+    pub fn local(
+        who: (&EntityId, &ResourceName),
+        name: &crate::name::LimitName,
+        params: Params,
+        balance: Balance,
+        need: Millitokens,
+        now: EpochMillis,
+    ) -> Self {
+        Self::check(who, name.as_str(), params, 1, balance, need, now)
+    }
+
+    /// Tokens missing, 0 if none.
+    pub fn deficit(&self) -> i64 {
+        self.requested.saturating_sub(self.available).max(0)
+    }
+}
+
+/// A request was refused because it would exceed a limit. Nothing was taken.
+///
+/// Tells *not yet* from *never*: [`retry_after`](Self::retry_after) is `None` when a limit can never cover
+/// the request, however long one waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimitExceeded {
+    statuses: Vec<LimitStatus>,
+    contended: bool,
+}
+
+/// What a caller is told to wait after losing to concurrent transactions.
+const CONTENDED_WAIT: Duration = Duration::from_millis(100);
+
+impl RateLimitExceeded {
+    /// Builds a refusal from every limit that was checked, the entity's before its parent's.
+    pub fn new(statuses: Vec<LimitStatus>) -> Self {
+        Self {
+            statuses,
+            contended: false,
+        }
+    }
+
+    /// A refusal because concurrent writers kept winning; a short wait helps.
+    pub fn contended(statuses: Vec<LimitStatus>) -> Self {
+        Self {
+            statuses,
+            contended: true,
+        }
+    }
+
+    /// Every limit that was checked: the entity's, then its parent's.
+    pub fn statuses(&self) -> &[LimitStatus] {
+        &self.statuses
+    }
+
+    /// The limits that refused.
+    pub fn violations(&self) -> impl Iterator<Item = &LimitStatus> {
+        self.statuses.iter().filter(|status| status.exceeded)
+    }
+
+    /// The limits that would have admitted the request.
+    pub fn passed(&self) -> impl Iterator<Item = &LimitStatus> {
+        self.statuses.iter().filter(|status| !status.exceeded)
+    }
+
+    /// The limit that refuses longest; the first of equals.
+    pub fn worst(&self) -> Option<&LimitStatus> {
+        self.violations()
+            .reduce(|worst, status| if status.wait > worst.wait { status } else { worst })
+    }
+
+    /// How long to wait before the same request can succeed, if nobody else spends; `None` if it never can.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.worst().map(|status| status.wait) {
+            Some(Wait::Never) => None,
+            Some(Wait::Millis(millis)) => Some(Duration::from_millis(millis.max(0).unsigned_abs())),
+            None => Some(CONTENDED_WAIT),
+        }
+    }
+
+    /// Whether no wait will help: the request is larger than a limit can ever hold.
+    pub fn is_never(&self) -> bool {
+        self.retry_after().is_none()
+    }
+
+    /// Whether the request lost to concurrent writers rather than to a limit.
+    pub fn is_contended(&self) -> bool {
+        self.contended
+    }
+
+    /// The value of an HTTP `Retry-After` header: whole seconds, rounded up, at least 1; `None` if never.
+    pub fn retry_after_header(&self) -> Option<String> {
+        self.retry_after()
+            .map(|wait| wait.as_millis().div_ceil(1000).max(1).to_string())
+    }
+}
+
+impl fmt::Display for RateLimitExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(worst) = self.worst() else {
+            return f.write_str("concurrent writers kept changing the bucket; retry after 0.1 s");
+        };
+        let names: Vec<&str> = self
+            .violations()
+            .map(|status| status.limit_name.as_str())
+            .collect();
+        write!(
+            f,
+            "rate limit exceeded for {}/{}: {}",
+            worst.entity,
+            worst.resource,
+            names.join(", ")
+        )?;
+        if let Some(wait) = self.retry_after() {
+            return write!(f, "; retry after {:.3} s", wait.as_secs_f64());
+        }
+        let held = worst.capacity / i64::from(worst.shards.max(1));
+        let each = if worst.shards > 1 { " per shard" } else { "" };
+        write!(
+            f,
+            "; never possible: {} asked of a bucket that holds {held}{each}",
+            worst.requested
+        )
+    }
+}
+
+impl std::error::Error for RateLimitExceeded {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(name: &str, wait: Wait) -> LimitStatus {
+        let limit = Limit::per_minute(name, 100).build().unwrap();
+        let (entity, resource) = (EntityId::new("k").unwrap(), ResourceName::new("r").unwrap());
+        let base = LimitStatus::untouched((&entity, &resource), &limit, 1, Millitokens::ZERO, EpochMillis(0));
+        LimitStatus {
+            exceeded: wait != Wait::Millis(0),
+            wait,
+            ..base
+        }
+    }
+
+    #[test]
+    fn the_worst_limit_decides_and_never_outranks_every_wait() {
+        let some = RateLimitExceeded::new(vec![
+            status("a", Wait::Millis(0)),
+            status("b", Wait::Millis(1001)),
+            status("c", Wait::Millis(20)),
+        ]);
+        assert_eq!(some.worst().unwrap().limit_name, "b");
+        assert_eq!(some.retry_after(), Some(Duration::from_millis(1001)));
+        assert_eq!(some.retry_after_header().as_deref(), Some("2"));
+        let never = RateLimitExceeded::new(vec![status("b", Wait::Millis(1)), status("c", Wait::Never)]);
+        assert!(never.is_never());
+        assert_eq!(never.retry_after_header(), None);
+        assert!(never.to_string().contains("never possible"));
+    }
+
+    #[test]
+    fn contention_asks_for_a_short_wait() {
+        let lost = RateLimitExceeded::contended(Vec::new());
+        assert_eq!(lost.retry_after(), Some(Duration::from_millis(100)));
+        assert!(lost.is_contended() && !lost.is_never());
+    }
+}
