@@ -1,0 +1,200 @@
+//! Asking without taking: how many tokens there are, and when there will be enough.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use zae_limiter_core::acquire::newest_owner;
+use zae_limiter_core::config::Resolved;
+use zae_limiter_core::limit::Limit;
+use zae_limiter_core::schema::{BucketId, key_of};
+use zae_limiter_core::units::check_amount;
+use zae_limiter_core::verdict::LimitStatus;
+use zae_limiter_core::{
+    Bucket, EntityId, EpochMillis, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName,
+};
+
+use crate::error::Error;
+use crate::limiter::RateLimiter;
+use crate::repository::Inner;
+use crate::table::TableExt;
+
+/// How every limit stood at one moment: the entity's, and its parent's if it cascades.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Availability {
+    /// When the balances were refilled to.
+    pub checked_at: EpochMillis,
+    /// The limits in order, the entity's before its parent's.
+    pub statuses: Vec<LimitStatus>,
+}
+
+impl Availability {
+    /// Whether the tokens asked for could be taken.
+    pub fn is_admitted(&self) -> bool {
+        self.statuses.iter().all(|status| !status.exceeded)
+    }
+
+    /// How long until they can, if nobody else spends; `None` if never.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if self.is_admitted() {
+            return Some(Duration::ZERO);
+        }
+        RateLimitExceeded::new(self.statuses.clone()).retry_after()
+    }
+
+    /// Whole tokens to be had by limit: the least of the entity's and its parent's. Negative in debt.
+    pub fn available(&self) -> BTreeMap<String, i64> {
+        let mut least = BTreeMap::new();
+        for status in &self.statuses {
+            let entry = least
+                .entry(status.limit_name.to_string())
+                .or_insert(status.available);
+            *entry = status.available.min(*entry);
+        }
+        least
+    }
+}
+
+impl RateLimiter {
+    /// Looks at all limits of an entity and resource, and its parent's if it cascades, without taking anything.
+    /// `needed` names what would be taken, in whole tokens; empty asks for nothing.
+    ///
+    /// Reads are eventually consistent. What it says may be outdated at once: it never admits, only
+    /// [`acquire`](Self::acquire) does.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`], [`Error::InvalidInput`], or the table's.
+    pub async fn check(
+        &self,
+        entity: &str,
+        resource: &str,
+        needed: &[(&str, i64)],
+    ) -> Result<Availability, Error> {
+        let inner = &self.repository().inner;
+        let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
+        let needed = checked(needed)?;
+        let config = inner.limits_of(&entity, &resource).await?;
+        for (name, amount) in &needed {
+            if config.limit(name).is_none() {
+                let reason = "no limit of this name is configured for this entity and resource";
+                return Err(InvalidInput::new(format!("needed.{name}"), amount, reason).into());
+            }
+        }
+        let (mut statuses, bucket) = inner.statuses(&entity, &resource, &config, &needed).await?;
+        let owner = match &bucket {
+            Some(bucket) => newest_owner(&bucket.owner, config.owner.as_ref()),
+            None => config.owner.as_ref(),
+        };
+        if let Some(parent) = owner.and_then(|owner| owner.cascade_parent().cloned()) {
+            let config = inner.limits_of(&parent, &resource).await?;
+            statuses.extend(inner.statuses(&parent, &resource, &config, &needed).await?.0);
+        }
+        Ok(Availability {
+            checked_at: inner.clock.now(),
+            statuses,
+        })
+    }
+
+    /// Whole tokens to be had now, by limit. See [`check`](Self::check).
+    pub async fn available(&self, entity: &str, resource: &str) -> Result<BTreeMap<String, i64>, Error> {
+        Ok(self.check(entity, resource, &[]).await?.available())
+    }
+
+    /// How long until these amounts can be taken, if nobody else spends: zero is now, `None` is never. See
+    /// [`check`](Self::check).
+    pub async fn time_until_available(
+        &self,
+        entity: &str,
+        resource: &str,
+        needed: &[(&str, i64)],
+    ) -> Result<Option<Duration>, Error> {
+        Ok(self.check(entity, resource, needed).await?.retry_after())
+    }
+}
+
+fn checked(needed: &[(&str, i64)]) -> Result<Vec<(LimitName, Millitokens)>, Error> {
+    let check = |(name, amount): &(&str, i64)| {
+        let limit = LimitName::new(name).map_err(|err| err.in_field("needed"))?;
+        Ok((limit, check_amount(&format!("needed.{name}"), *amount)?))
+    };
+    needed.iter().map(check).collect()
+}
+
+impl Inner {
+    async fn limits_of(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+    ) -> Result<std::sync::Arc<Resolved>, Error> {
+        let config = match self.config.peek(entity, resource, self.clock.now()) {
+            Some(config) => config,
+            None => {
+                let fetched = self
+                    .config
+                    .fetch(&*self.table, &*self.clock, entity, resource, false)
+                    .await;
+                fetched.map_err(|err| self.place.acquire_error(err))?
+            }
+        };
+        if let Some(feature) = &config.unsupported {
+            return Err(feature.clone().into());
+        }
+        if config.limits.is_empty() {
+            return Err(Error::NotConfigured {
+                entity: entity.to_string(),
+                resource: resource.to_string(),
+            });
+        }
+        Ok(config)
+    }
+
+    /// The statuses of one entity's limits over all shards, and its first shard.
+    async fn statuses(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+        config: &Resolved,
+        needed: &[(LimitName, Millitokens)],
+    ) -> Result<(Vec<LimitStatus>, Option<Bucket>), Error> {
+        let id = self.bucket_id(entity, resource);
+        let shards = self.shards(&id).await?;
+        let now = self.clock.now();
+        let need = |limit: &Limit| {
+            needed
+                .iter()
+                .find(|(name, _)| name == limit.name())
+                .map_or(Millitokens::ZERO, |(_, need)| *need)
+        };
+        let status =
+            |limit: &Limit| LimitStatus::over_shards((entity, resource), limit, &shards, need(limit), now);
+        Ok((
+            config.limits.iter().map(status).collect(),
+            shards.into_iter().next(),
+        ))
+    }
+
+    /// All shards of a bucket; the first one's count says how many there may be.
+    async fn shards(&self, id: &BucketId) -> Result<Vec<Bucket>, Error> {
+        let known = self.images.hint(id, self.clock.now()).shard_count.max(1);
+        let mut shards = self.read_shards(id, 0..known).await?;
+        let count = shards.first().map_or(1, |first| first.shard_count);
+        if count > known {
+            shards.extend(self.read_shards(id, known..count).await?);
+        }
+        Ok(shards)
+    }
+
+    async fn read_shards(&self, id: &BucketId, shards: std::ops::Range<u32>) -> Result<Vec<Bucket>, Error> {
+        let keys = shards.map(|shard| id.key(shard)).collect();
+        let mut items = self
+            .table
+            .batch_get(keys, false)
+            .await
+            .map_err(|err| self.table_error(err))?;
+        items.sort_by_key(|item| {
+            key_of(item)
+                .and_then(|key| BucketId::parse(&key))
+                .map(|(_, shard)| shard)
+        });
+        items.iter().map(|item| Ok(Bucket::decode(item)?)).collect()
+    }
+}

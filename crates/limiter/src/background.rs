@@ -1,0 +1,75 @@
+//! Work that outlives its caller: finishing requests in flight, refunds, bringing buckets up to date.
+//!
+//! Tokens must not be lost because somebody stopped waiting, so what cannot be awaited is spawned here, and
+//! [`Background::drain`] waits for it before a process ends.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+/// A count of background tasks, and the runtime they run on.
+#[derive(Debug, Clone)]
+pub(crate) struct Background {
+    handle: Option<Handle>,
+    running: Arc<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    tasks: AtomicUsize,
+    idle: Notify,
+}
+
+impl Background {
+    /// Spawns on the runtime that is current now.
+    pub(crate) fn new() -> Self {
+        Self {
+            handle: Handle::try_current().ok(),
+            running: Arc::default(),
+        }
+    }
+
+    /// Starts a task, or logs that it cannot run because there is no runtime any more.
+    pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let Some(handle) = Handle::try_current().ok().or_else(|| self.handle.clone()) else {
+            tracing::error!(
+                what,
+                "no runtime to finish background work on; tokens stay consumed"
+            );
+            return;
+        };
+        self.running.tasks.fetch_add(1, Ordering::AcqRel);
+        let done = Done(Arc::clone(&self.running));
+        handle.spawn(async move {
+            let _done = done;
+            task.await;
+        });
+    }
+
+    /// Waits until no task is running.
+    pub(crate) async fn drain(&self) {
+        loop {
+            let idle = self.running.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.running.tasks.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// Counts a task as done however it ends, a panic or a dying runtime included.
+struct Done(Arc<Running>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if self.0.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The same without async: for programs that have no runtime of their own.
+//!
+//! A thin wrapper, method by method, over the async types; the logic is theirs. Each [`Repository`] brings a
+//! runtime with one worker thread, which also finishes refunds of dropped leases.
+//!
+//! ```
+//! use zae_limiter::blocking::{RateLimiter, Repository};
+//! use zae_limiter::Limit;
+//!
+//! # fn main() -> Result<(), zae_limiter::Error> {
+//! let repo = Repository::in_memory()?;
+//! repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)])?;
+//! let limiter = RateLimiter::new(repo);
+//!
+//! let lease = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).send()?;
+//! lease.commit()?;
+//! assert_eq!(limiter.available("key-1", "gpt-4")?["rpm"], 99);
+//! # Ok(()) }
+//! ```
+//!
+//! # Panics
+//! Like every blocking call, these panic when made on a thread that runs an async task.
+
+use std::collections::BTreeMap;
+use std::fmt;
+#[cfg(feature = "embedded")]
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use crate::{
+    Availability, CacheStats, Entity, Error, IntoLimit, Limit, NamespaceId, NewEntity, OnUnavailable,
+    RepositoryBuilder,
+};
+
+/// The blocking [`Repository`](crate::Repository).
+#[derive(Clone)]
+pub struct Repository {
+    inner: crate::Repository,
+    runtime: Arc<Runtime>,
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Repository {
+    /// See [`crate::Repository::open`].
+    pub fn open(namespace: &str) -> Result<Self, Error> {
+        Self::from_builder(crate::Repository::builder().namespace(namespace))
+    }
+
+    /// See [`crate::Repository::embedded`].
+    #[cfg(feature = "embedded")]
+    pub fn embedded(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::from_builder(crate::Repository::builder().embedded(path))
+    }
+
+    /// See [`crate::Repository::in_memory`].
+    #[cfg(feature = "embedded")]
+    pub fn in_memory() -> Result<Self, Error> {
+        Self::from_builder(crate::Repository::builder().in_memory())
+    }
+
+    /// Opens what a builder describes; see [`RepositoryBuilder::open`].
+    pub fn from_builder(builder: RepositoryBuilder) -> Result<Self, Error> {
+        Self::start(|| builder.open())
+    }
+
+    /// Connects to what a builder describes, without writing; see [`RepositoryBuilder::connect`].
+    pub fn connect(builder: RepositoryBuilder) -> Result<Self, Error> {
+        Self::start(|| builder.connect())
+    }
+
+    fn start<F>(open: impl FnOnce() -> F) -> Result<Self, Error>
+    where
+        F: Future<Output = Result<crate::Repository, Error>>,
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("zae-limiter")
+            .enable_all()
+            .build()
+            .map_err(|err| Error::Runtime(Arc::new(err)))?;
+        let inner = runtime.block_on(async { open().await })?;
+        Ok(Self {
+            inner,
+            runtime: Arc::new(runtime),
+        })
+    }
+
+    /// The async repository behind this one.
+    pub fn as_async(&self) -> &crate::Repository {
+        &self.inner
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// See [`crate::Repository::namespace`].
+    pub fn namespace(&self, name: &str) -> Result<Self, Error> {
+        let inner = self.wait(self.inner.namespace(name))?;
+        Ok(Self {
+            inner,
+            runtime: Arc::clone(&self.runtime),
+        })
+    }
+
+    /// See [`crate::Repository::register_namespace`].
+    pub fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
+        self.wait(self.inner.register_namespace(name))
+    }
+
+    /// See [`crate::Repository::cache_stats`].
+    pub fn cache_stats(&self) -> CacheStats {
+        self.inner.cache_stats()
+    }
+
+    /// See [`crate::Repository::invalidate_caches`].
+    pub fn invalidate_caches(&self) {
+        self.inner.invalidate_caches();
+    }
+
+    /// See [`crate::Repository::drain`].
+    pub fn drain(&self) {
+        self.wait(self.inner.drain());
+    }
+
+    /// See [`crate::Repository::is_available`].
+    pub fn is_available(&self, timeout: Duration) -> bool {
+        self.wait(self.inner.is_available(timeout))
+    }
+
+    /// See [`crate::Repository::create_entity`].
+    pub fn create_entity(&self, new: NewEntity) -> Result<Entity, Error> {
+        self.wait(self.inner.create_entity(new))
+    }
+
+    /// See [`crate::Repository::entity`].
+    pub fn entity(&self, id: &str) -> Result<Option<Entity>, Error> {
+        self.wait(self.inner.entity(id))
+    }
+
+    /// See [`crate::Repository::children`].
+    pub fn children(&self, parent: &str) -> Result<Vec<Entity>, Error> {
+        self.wait(self.inner.children(parent))
+    }
+
+    /// See [`crate::Repository::set_entity_limits`].
+    pub fn set_entity_limits<L: IntoLimit>(
+        &self,
+        entity: &str,
+        resource: &str,
+        limits: impl IntoIterator<Item = L>,
+    ) -> Result<(), Error> {
+        self.wait(self.inner.set_entity_limits(entity, resource, limits))
+    }
+
+    /// See [`crate::Repository::entity_limits`].
+    pub fn entity_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
+        self.wait(self.inner.entity_limits(entity, resource))
+    }
+
+    /// See [`crate::Repository::delete_entity_limits`].
+    pub fn delete_entity_limits(&self, entity: &str, resource: &str) -> Result<bool, Error> {
+        self.wait(self.inner.delete_entity_limits(entity, resource))
+    }
+
+    /// See [`crate::Repository::set_resource_defaults`].
+    pub fn set_resource_defaults<L: IntoLimit>(
+        &self,
+        resource: &str,
+        limits: impl IntoIterator<Item = L>,
+    ) -> Result<(), Error> {
+        self.wait(self.inner.set_resource_defaults(resource, limits))
+    }
+
+    /// See [`crate::Repository::resource_defaults`].
+    pub fn resource_defaults(&self, resource: &str) -> Result<Vec<Limit>, Error> {
+        self.wait(self.inner.resource_defaults(resource))
+    }
+
+    /// See [`crate::Repository::delete_resource_defaults`].
+    pub fn delete_resource_defaults(&self, resource: &str) -> Result<bool, Error> {
+        self.wait(self.inner.delete_resource_defaults(resource))
+    }
+
+    /// See [`crate::Repository::set_system_defaults`].
+    pub fn set_system_defaults<L: IntoLimit>(
+        &self,
+        limits: impl IntoIterator<Item = L>,
+        on_unavailable: Option<OnUnavailable>,
+    ) -> Result<(), Error> {
+        self.wait(self.inner.set_system_defaults(limits, on_unavailable))
+    }
+
+    /// See [`crate::Repository::system_defaults`].
+    pub fn system_defaults(&self) -> Result<(Vec<Limit>, Option<OnUnavailable>), Error> {
+        self.wait(self.inner.system_defaults())
+    }
+
+    /// See [`crate::Repository::delete_system_defaults`].
+    pub fn delete_system_defaults(&self) -> Result<bool, Error> {
+        self.wait(self.inner.delete_system_defaults())
+    }
+
+    /// See [`crate::Repository::effective_limits`].
+    pub fn effective_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
+        self.wait(self.inner.effective_limits(entity, resource))
+    }
+}
+
+/// The blocking [`RateLimiter`](crate::RateLimiter).
+#[derive(Debug, Clone)]
+pub struct RateLimiter {
+    inner: crate::RateLimiter,
+    repository: Repository,
+}
+
+impl RateLimiter {
+    /// See [`crate::RateLimiter::new`].
+    pub fn new(repository: Repository) -> Self {
+        Self {
+            inner: crate::RateLimiter::new(repository.inner.clone()),
+            repository,
+        }
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// See [`crate::RateLimiter::acquire`]; end the call with [`Acquire::send`] or [`Acquire::run`].
+    pub fn acquire(&self, entity: impl AsRef<str>, resource: impl AsRef<str>) -> Acquire {
+        Acquire {
+            inner: self.inner.acquire(entity, resource),
+            runtime: Arc::clone(&self.repository.runtime),
+        }
+    }
+
+    /// See [`crate::RateLimiter::check`].
+    pub fn check(&self, entity: &str, resource: &str, needed: &[(&str, i64)]) -> Result<Availability, Error> {
+        self.repository.wait(self.inner.check(entity, resource, needed))
+    }
+
+    /// See [`crate::RateLimiter::available`].
+    pub fn available(&self, entity: &str, resource: &str) -> Result<BTreeMap<String, i64>, Error> {
+        self.repository.wait(self.inner.available(entity, resource))
+    }
+
+    /// See [`crate::RateLimiter::time_until_available`].
+    pub fn time_until_available(
+        &self,
+        entity: &str,
+        resource: &str,
+        needed: &[(&str, i64)],
+    ) -> Result<Option<Duration>, Error> {
+        self.repository
+            .wait(self.inner.time_until_available(entity, resource, needed))
+    }
+}
+
+/// The blocking [`Acquire`](crate::Acquire).
+#[derive(Debug)]
+#[must_use = "an acquire does nothing until it is sent"]
+pub struct Acquire {
+    inner: crate::Acquire,
+    runtime: Arc<Runtime>,
+}
+
+impl Acquire {
+    /// See [`crate::Acquire::consume`].
+    pub fn consume(mut self, limit: impl Into<String>, tokens: i64) -> Self {
+        self.inner = self.inner.consume(limit, tokens);
+        self
+    }
+
+    /// See [`crate::Acquire::limits`].
+    pub fn limits<L: IntoLimit>(mut self, limits: impl IntoIterator<Item = L>) -> Self {
+        self.inner = self.inner.limits(limits);
+        self
+    }
+
+    /// See [`crate::Acquire::on_unavailable`].
+    pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
+        self.inner = self.inner.on_unavailable(policy);
+        self
+    }
+
+    /// See [`crate::Acquire::timeout`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.inner = self.inner.timeout(timeout);
+        self
+    }
+
+    /// See [`crate::Acquire::send`].
+    pub fn send(self) -> Result<Lease, Error> {
+        let inner = self.runtime.block_on(self.inner.send())?;
+        Ok(Lease {
+            inner,
+            runtime: self.runtime,
+        })
+    }
+
+    /// See [`crate::Acquire::run`].
+    pub fn run<T, E: From<Error>>(self, work: impl FnOnce(&mut Lease) -> Result<T, E>) -> Result<T, E> {
+        let mut lease = self.send()?;
+        match work(&mut lease) {
+            Ok(done) => {
+                lease.commit()?;
+                Ok(done)
+            }
+            Err(err) => {
+                if let Err(refund) = lease.rollback() {
+                    tracing::error!(error = %refund, "rollback failed after the work did");
+                }
+                Err(err)
+            }
+        }
+    }
+}
+
+/// The blocking [`Lease`](crate::Lease).
+#[derive(Debug)]
+#[must_use = "dropping a lease gives its tokens back; finish it with `commit` or `rollback`"]
+pub struct Lease {
+    inner: crate::Lease,
+    runtime: Arc<Runtime>,
+}
+
+impl Lease {
+    /// See [`crate::Lease::consumed`].
+    pub fn consumed(&self, limit: &str) -> i64 {
+        self.inner.consumed(limit)
+    }
+
+    /// See [`crate::Lease::is_degraded`].
+    pub fn is_degraded(&self) -> bool {
+        self.inner.is_degraded()
+    }
+
+    /// See [`crate::Lease::consume`].
+    pub fn consume(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.consume(limit, tokens))
+    }
+
+    /// See [`crate::Lease::adjust`].
+    pub fn adjust(&mut self, limit: &str, delta: i64) -> Result<(), Error> {
+        self.inner.adjust(limit, delta)
+    }
+
+    /// See [`crate::Lease::release`].
+    pub fn release(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+        self.inner.release(limit, tokens)
+    }
+
+    /// See [`crate::Lease::commit`].
+    pub fn commit(self) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.commit())
+    }
+
+    /// See [`crate::Lease::rollback`].
+    pub fn rollback(self) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.rollback())
+    }
+}

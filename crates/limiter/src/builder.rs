@@ -1,0 +1,446 @@
+//! [`RepositoryBuilder`]: everything that can be chosen when a repository is opened.
+
+#[cfg(feature = "embedded")]
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use zae_limiter_core::acquire::Settings;
+use zae_limiter_core::config::OnUnavailable;
+use zae_limiter_core::namespace::{Incompatible, active_id, check_version, first_version, register};
+use zae_limiter_core::schema::{namespace_key, version_key};
+use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, StackName};
+
+use crate::background::Background;
+use crate::clock::{Clock, SystemClock};
+use crate::config_cache::ConfigCache;
+use crate::degrade::LocalBuckets;
+use crate::error::{Error, Place};
+use crate::image_cache::ImageCache;
+use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Inner, Repository};
+use crate::table::{Connection, DynamoTable, Meter, Table, TableExt, Timeouts, Transacted};
+
+/// Describes a [`Repository`].
+///
+/// Every option has a default; [`open`](Self::open) or [`connect`](Self::connect) ends it.
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until `open` or `connect` is called"]
+pub struct RepositoryBuilder {
+    stack: Option<String>,
+    namespace: Option<String>,
+    connection: Connection,
+    backend: Backend,
+    clock: Option<Arc<dyn Clock>>,
+    options: Options,
+    measure: bool,
+}
+
+#[derive(Debug, Default)]
+enum Backend {
+    #[default]
+    Aws,
+    Client(Box<aws_sdk_dynamodb::Client>),
+    Table(Arc<dyn Table>),
+    #[cfg(feature = "embedded")]
+    Embedded(Option<PathBuf>),
+}
+
+impl RepositoryBuilder {
+    /// The stack, which is the table's name. Default: `ZAEL_STACK`, else `zae-limiter`.
+    pub fn stack(mut self, stack: impl Into<String>) -> Self {
+        self.stack = Some(stack.into());
+        self
+    }
+
+    /// The namespace. Default: `ZAEL_NAMESPACE`, else `default`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// The AWS region. Default: AWS's own chain.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.connection.region = Some(region.into());
+        self
+    }
+
+    /// Another DynamoDB endpoint, such as `http://127.0.0.1:4566`. Against a loopback address missing
+    /// credentials are replaced by dummies.
+    pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
+        self.connection.endpoint_url = Some(url.into());
+        self
+    }
+
+    /// The profile in the shared AWS files. Default: AWS's own chain.
+    pub fn profile(mut self, profile: impl Into<String>) -> Self {
+        self.connection.profile = Some(profile.into());
+        self
+    }
+
+    /// How long a single request may take.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.connection.timeouts = timeouts;
+        self
+    }
+
+    /// Where credentials come from. Default: AWS's own chain.
+    pub fn credentials(
+        mut self,
+        provider: impl aws_credential_types::provider::ProvideCredentials + 'static,
+    ) -> Self {
+        self.connection.credentials = Some(aws_credential_types::provider::SharedCredentialsProvider::new(
+            provider,
+        ));
+        self
+    }
+
+    /// A ready client; its region, endpoint and credentials are kept, its retries are switched off, since a
+    /// debit or refund must not be repeated blindly.
+    pub fn client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
+        self.backend = Backend::Client(Box::new(client));
+        self
+    }
+
+    /// Another implementation of [`Table`], for tests that need faults.
+    pub fn custom_table(mut self, table: Arc<dyn Table>) -> Self {
+        self.backend = Backend::Table(table);
+        self
+    }
+
+    /// A table kept in a directory of this machine, created if needed.
+    #[cfg(feature = "embedded")]
+    pub fn embedded(mut self, path: impl Into<PathBuf>) -> Self {
+        self.backend = Backend::Embedded(Some(path.into()));
+        self
+    }
+
+    /// A table in this process's memory.
+    #[cfg(feature = "embedded")]
+    pub fn in_memory(mut self) -> Self {
+        self.backend = Backend::Embedded(None);
+        self
+    }
+
+    /// How long configuration is remembered. Default 60 s; zero reads it for every acquire.
+    ///
+    /// A changed limit reaches a live bucket within this time.
+    pub fn config_cache_ttl(mut self, ttl: Duration) -> Self {
+        self.options.config_cache_ttl = ttl;
+        self
+    }
+
+    /// How long a bucket's last image may refuse requests without a call. Default 1 s; zero switches it off.
+    ///
+    /// Bounds how long a request can be refused although another process has given tokens back.
+    pub fn reject_cache_ttl(mut self, ttl: Duration) -> Self {
+        self.options.reject_cache_ttl = ttl;
+        self
+    }
+
+    /// How many buckets' images are remembered. Default 10,000.
+    pub fn reject_cache_size(mut self, buckets: usize) -> Self {
+        self.options.reject_cache_size = buckets;
+        self
+    }
+
+    /// How long an idle bucket under shared limits is kept, as a multiple of the time it takes to fill.
+    /// Default 7; 0 keeps it for ever. Buckets of entities with limits of their own never expire.
+    pub fn bucket_ttl_multiplier(mut self, multiplier: u32) -> Self {
+        self.options.settings.bucket_ttl_multiplier = multiplier;
+        self
+    }
+
+    /// What to do while the table cannot be used, unless a call says otherwise. Default: what the system
+    /// configuration stores, else refuse.
+    pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
+        self.options.on_unavailable = Some(policy);
+        self
+    }
+
+    /// The longest an acquire may take before the policy for outages applies. Default 5 s.
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.options.acquire_timeout = timeout;
+        self
+    }
+
+    /// Who makes changes, for the audit log. Default: nobody is named.
+    pub fn principal(mut self, principal: impl Into<String>) -> Self {
+        self.options.principal = Some(principal.into());
+        self
+    }
+
+    /// Counts requests and capacity units; see [`Repository::usage`]. Off by default.
+    pub fn measure(mut self) -> Self {
+        self.measure = true;
+        self
+    }
+
+    /// Another clock, for tests.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Opens the namespace, and registers it if it is new. An embedded table is created if it is new.
+    ///
+    /// # Errors
+    /// [`Error::InfrastructureNotFound`] if the table does not exist; [`Error::VersionMismatch`] if its
+    /// format does not fit; [`Error::InvalidInput`] for a bad name.
+    pub async fn open(self) -> Result<Repository, Error> {
+        let (parts, name) = self.parts(true).await?;
+        let (table, now) = (&*parts.table, parts.clock.now());
+        check_compatible(table, &parts.place, true, now).await?;
+        let id = register_namespace(table, &parts.place, &name, now).await?;
+        Ok(parts.assemble(name, id))
+    }
+
+    /// Opens the namespace without writing anything.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::NamespaceNotFound`] if the namespace is not registered.
+    pub async fn connect(self) -> Result<Repository, Error> {
+        let (parts, name) = self.parts(false).await?;
+        check_compatible(&*parts.table, &parts.place, false, parts.clock.now()).await?;
+        match find_namespace(&*parts.table, &parts.place, &name).await? {
+            Some(id) => Ok(parts.assemble(name, id)),
+            None => Err(Error::NamespaceNotFound(name.to_string())),
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "embedded"),
+        expect(unused_variables, reason = "only an embedded table is created")
+    )]
+    async fn parts(self, create: bool) -> Result<(Parts, NamespaceName), Error> {
+        let stack = given(self.stack, &["ZAEL_STACK", "ZAE_LIMITER_STACK"], DEFAULT_STACK);
+        let name = given(self.namespace, &["ZAEL_NAMESPACE"], DEFAULT_NAMESPACE);
+        let (stack, name) = (StackName::new(stack)?, NamespaceName::new(name)?);
+        if let Some(principal) = self
+            .options
+            .principal
+            .as_deref()
+            .filter(|p| !p.starts_with("arn:"))
+        {
+            EntityId::new(principal).map_err(|err| err.in_field("principal"))?;
+        }
+        let meter = Arc::new(Meter::new());
+        let dynamo = |client| {
+            let table = DynamoTable::new(client, stack.as_str());
+            let table = if self.measure {
+                table.with_meter(Arc::clone(&meter))
+            } else {
+                table
+            };
+            Arc::new(table) as Arc<dyn Table>
+        };
+        let place = |client: &aws_sdk_dynamodb::Client| {
+            let region = client.config().region().map(ToString::to_string);
+            self.connection
+                .endpoint_url
+                .clone()
+                .or_else(|| region.map(|region| format!("region {region}")))
+                .unwrap_or_else(|| "the configured region".to_owned())
+        };
+        let (table, place) = match self.backend {
+            Backend::Table(table) => (table, "a custom table".to_owned()),
+            Backend::Client(client) => {
+                let client = crate::table::config::prepared(&client, self.connection.timeouts);
+                (dynamo(client.clone()), place(&client))
+            }
+            Backend::Aws => {
+                let client = self.connection.client().await;
+                (dynamo(client.clone()), place(&client))
+            }
+            #[cfg(feature = "embedded")]
+            Backend::Embedded(path) => {
+                let engine = match &path {
+                    Some(path) => crate::table::EmbeddedEngine::open(path),
+                    None => crate::table::EmbeddedEngine::memory(),
+                };
+                let client = engine.map_err(|err| Error::Embedded(Arc::new(err)))?.client();
+                let place = path.map_or("memory".to_owned(), |path| path.display().to_string());
+                if create {
+                    let at = Place {
+                        stack: stack.to_string(),
+                        place: place.clone(),
+                    };
+                    crate::table::definition::create_table(&client, stack.as_str())
+                        .await
+                        .map_err(|err| at.table_error(err))?;
+                }
+                (dynamo(client), place)
+            }
+        };
+        let parts = Parts {
+            place: Place {
+                stack: stack.to_string(),
+                place,
+            },
+            table,
+            meter,
+            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            options: self.options,
+        };
+        Ok((parts, name))
+    }
+}
+
+/// What a builder sets.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) config_cache_ttl: Duration,
+    pub(crate) reject_cache_ttl: Duration,
+    pub(crate) reject_cache_size: usize,
+    pub(crate) settings: Settings,
+    pub(crate) on_unavailable: Option<OnUnavailable>,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) principal: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            config_cache_ttl: Duration::from_secs(60),
+            reject_cache_ttl: Duration::from_secs(1),
+            reject_cache_size: 10_000,
+            settings: Settings::default(),
+            on_unavailable: None,
+            acquire_timeout: Duration::from_secs(5),
+            principal: None,
+        }
+    }
+}
+
+/// What all namespaces of a table share.
+pub(crate) struct Parts {
+    pub(crate) place: Place,
+    pub(crate) table: Arc<dyn Table>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+}
+
+impl Parts {
+    pub(crate) fn assemble(self, name: NamespaceName, namespace: NamespaceId) -> Repository {
+        let Self {
+            place,
+            table,
+            meter,
+            clock,
+            options,
+        } = self;
+        Repository {
+            inner: Arc::new(Inner {
+                config: ConfigCache::new(namespace.clone(), options.config_cache_ttl),
+                images: ImageCache::new(options.reject_cache_ttl, options.reject_cache_size),
+                place,
+                table,
+                meter,
+                namespace_name: name,
+                namespace,
+                clock,
+                background: Background::new(),
+                options,
+                last_policy: std::sync::Mutex::new(None),
+                order: AtomicU64::new(0),
+                reconciled: Cache::new(10_000),
+                local: LocalBuckets::default(),
+            }),
+        }
+    }
+}
+
+/// A setting: as given, else from the environment, else the default. Empty counts as not given.
+fn given(value: Option<String>, variables: &[&str], default: &str) -> String {
+    let set = |text: &String| !text.is_empty();
+    value
+        .filter(set)
+        .or_else(|| {
+            variables
+                .iter()
+                .find_map(|name| std::env::var(name).ok().filter(set))
+        })
+        .unwrap_or_else(|| default.to_owned())
+}
+
+pub(crate) async fn find_namespace(
+    table: &dyn Table,
+    place: &Place,
+    name: &NamespaceName,
+) -> Result<Option<NamespaceId>, Error> {
+    let item = table
+        .get(namespace_key(name), true)
+        .await
+        .map_err(|err| place.table_error(err))?;
+    Ok(match item {
+        Some(item) => active_id(&item)?,
+        None => None,
+    })
+}
+
+pub(crate) async fn register_namespace(
+    table: &dyn Table,
+    place: &Place,
+    name: &NamespaceName,
+    now: EpochMillis,
+) -> Result<NamespaceId, Error> {
+    if let Some(id) = find_namespace(table, place, name).await? {
+        return Ok(id);
+    }
+    let id = loop {
+        if let Some(id) = NamespaceId::from_random(fastrand::u64(..).to_be_bytes()) {
+            break id;
+        }
+    };
+    let written = table
+        .transact(register(name, &id, now))
+        .await
+        .map_err(|err| place.table_error(err))?;
+    if written == Transacted::Applied {
+        return Ok(id);
+    }
+    // Somebody else registered it at the same time, or it is being deleted.
+    match find_namespace(table, place, name).await? {
+        Some(id) => Ok(id),
+        None => Err(Error::NamespaceNotFound(name.to_string())),
+    }
+}
+
+/// Refuses a table whose format does not fit, and writes the version record of a table that has none.
+async fn check_compatible(
+    table: &dyn Table,
+    place: &Place,
+    create: bool,
+    now: EpochMillis,
+) -> Result<(), Error> {
+    let stored = table
+        .get(version_key(), true)
+        .await
+        .map_err(|err| place.table_error(err))?;
+    let Some(item) = stored else {
+        if create {
+            let tag = concat!("client:zae-limiter-rs-", env!("CARGO_PKG_VERSION"));
+            // Refused means that another client wrote it first, which is as good.
+            let _ = table
+                .put(first_version(tag, now))
+                .await
+                .map_err(|err| place.table_error(err))?;
+        }
+        return Ok(());
+    };
+    match check_version(&item)? {
+        None => Ok(()),
+        Some(Incompatible::ClientTooOld(minimum)) => Err(Error::VersionMismatch(format!(
+            "table '{}' demands clients with the features of {minimum}; this one has those of {}",
+            place.stack,
+            zae_limiter_core::namespace::FEATURE_LEVEL
+        ))),
+        Some(Incompatible::Schema(schema)) => Err(Error::VersionMismatch(format!(
+            "table '{}' has schema {schema}; this client needs {}",
+            place.stack,
+            zae_limiter_core::schema::SCHEMA_VERSION
+        ))),
+    }
+}

@@ -1,0 +1,216 @@
+//! What can go wrong, from a caller's point of view.
+
+use std::sync::Arc;
+
+use zae_limiter_core::acquire::{AcquireError, DisabledAt};
+use zae_limiter_core::table::{Applied, FailureKind, TableError};
+use zae_limiter_core::{CorruptRecord, InvalidInput, RateLimitExceeded, RecordError, UnsupportedFeature};
+
+/// The error of every call of this crate.
+///
+/// Act on [`RateLimitExceeded`](Self::RateLimitExceeded) (come back later) and
+/// [`Unavailable`](Self::Unavailable) (the table cannot be used); the rest are faults of the call, of the
+/// configuration or of the table's contents.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A limit refused the request; nothing was taken. Says which limits, and when to retry.
+    #[error(transparent)]
+    RateLimitExceeded(#[from] RateLimitExceeded),
+    /// The table could not be used, and the policy for outages is to refuse.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// Bad input, refused before anything was written. Names the field and the value.
+    #[error(transparent)]
+    InvalidInput(#[from] InvalidInput),
+    /// The entity or the resource is switched off. No wait will help.
+    #[error("{resource} is disabled for entity '{entity}' (by the {level})")]
+    Disabled {
+        /// The entity, or its parent.
+        entity: String,
+        /// The resource.
+        resource: String,
+        /// Where the flag is: `entity`, `entity_default`, `resource` or `bucket`.
+        level: &'static str,
+    },
+    /// No level configures limits for the entity and resource, and the call brought none.
+    #[error(
+        "no limits are configured for entity '{entity}' and resource '{resource}' at any level; set some, or pass limits with the call"
+    )]
+    NotConfigured {
+        /// The entity.
+        entity: String,
+        /// The resource.
+        resource: String,
+    },
+    /// A stored record contradicts the format.
+    #[error(transparent)]
+    Corrupt(#[from] CorruptRecord),
+    /// A stored record uses a feature that this version cannot evaluate; it is refused, not half-enforced.
+    #[error(transparent)]
+    Unsupported(#[from] UnsupportedFeature),
+    /// The table does not exist: no stack of this name has been deployed here.
+    #[error("no table '{stack}' in {place}; deploy the stack first: zae-limiter deploy --name {stack}")]
+    InfrastructureNotFound {
+        /// The stack's name, which is the table's.
+        stack: String,
+        /// The region or endpoint that was asked.
+        place: String,
+    },
+    /// The credentials may not do this. Refused under every outage policy, since it never heals by itself.
+    #[error("access to table '{stack}' was denied")]
+    PermissionDenied {
+        /// The stack's name.
+        stack: String,
+        /// What the service said.
+        #[source]
+        source: TableError,
+    },
+    /// The table's format or its demands on clients do not fit this version.
+    #[error("{0}")]
+    VersionMismatch(String),
+    /// There is no active namespace of this name.
+    #[error("namespace '{0}' does not exist; register it first")]
+    NamespaceNotFound(String),
+    /// The entity exists already.
+    #[error("entity '{0}' exists already")]
+    EntityExists(String),
+    /// There is no such entity.
+    #[error("entity '{0}' does not exist")]
+    EntityNotFound(String),
+    /// The configuration was changed, but not every live bucket could be told. Repeating the call finishes it.
+    #[error("the limits were changed, but only {done} of {total} live buckets were told; repeat the call")]
+    FanoutIncomplete {
+        /// Buckets that were told.
+        done: usize,
+        /// Buckets found.
+        total: usize,
+        /// What stopped it.
+        #[source]
+        source: TableError,
+    },
+    /// The threads of a blocking repository could not be started.
+    #[error("the limiter's runtime cannot be started: {0}")]
+    Runtime(Arc<std::io::Error>),
+    /// The embedded table could not be opened.
+    #[error("the embedded table cannot be opened: {0}")]
+    Embedded(Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// The table could not be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the table '{stack}' cannot be used: {what}{hint}", hint = if *.in_doubt { "; the write may have happened" } else { "" })]
+pub struct Unavailable {
+    pub(crate) stack: String,
+    pub(crate) what: String,
+    pub(crate) in_doubt: bool,
+    pub(crate) retryable: bool,
+    #[source]
+    pub(crate) source: Option<TableError>,
+}
+
+impl Unavailable {
+    /// The stack's name, which is the table's.
+    pub fn stack(&self) -> &str {
+        &self.stack
+    }
+
+    /// Whether a write may have happened all the same. A debit in doubt counts as consumed.
+    pub fn in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+}
+
+/// Where a table is, for messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) stack: String,
+    pub(crate) place: String,
+}
+
+impl Place {
+    pub(crate) fn table_error(&self, err: TableError) -> Error {
+        match err.kind {
+            FailureKind::TableMissing => Error::InfrastructureNotFound {
+                stack: self.stack.clone(),
+                place: self.place.clone(),
+            },
+            FailureKind::AccessDenied => Error::PermissionDenied {
+                stack: self.stack.clone(),
+                source: err,
+            },
+            kind => Error::Unavailable(Unavailable {
+                stack: self.stack.clone(),
+                what: err.to_string(),
+                in_doubt: err.applied == Applied::Unknown,
+                retryable: kind != FailureKind::BadRequest,
+                source: Some(err),
+            }),
+        }
+    }
+
+    pub(crate) fn too_late(&self, after: std::time::Duration) -> Error {
+        Error::Unavailable(Unavailable {
+            stack: self.stack.clone(),
+            what: format!("no decision within {} ms", after.as_millis()),
+            in_doubt: true,
+            retryable: true,
+            source: None,
+        })
+    }
+
+    /// Somebody else kept changing the same record.
+    pub(crate) fn contended(&self, key: &impl std::fmt::Display) -> Error {
+        self.unavailable(format!("others kept changing {key} at the same time"))
+    }
+
+    pub(crate) fn unavailable(&self, what: String) -> Error {
+        let stack = self.stack.clone();
+        Error::Unavailable(Unavailable {
+            stack,
+            what,
+            in_doubt: false,
+            retryable: true,
+            source: None,
+        })
+    }
+
+    pub(crate) fn acquire_error(&self, err: AcquireError) -> Error {
+        match err {
+            AcquireError::Input(err) => err.into(),
+            AcquireError::NotConfigured { entity, resource } => Error::NotConfigured { entity, resource },
+            AcquireError::Record(err) => err.into(),
+            AcquireError::Table(err) => self.table_error(err),
+            AcquireError::Abandoned => self.too_late(std::time::Duration::ZERO),
+        }
+    }
+}
+
+impl From<RecordError> for Error {
+    fn from(err: RecordError) -> Self {
+        match err {
+            RecordError::Corrupt(err) => err.into(),
+            RecordError::Unsupported(err) => err.into(),
+            other => CorruptRecord {
+                record: "record",
+                key: String::new(),
+                attribute: String::new(),
+                problem: other.to_string(),
+            }
+            .into(),
+        }
+    }
+}
+
+/// The name of the place where a disabled flag was met.
+pub(crate) fn level_name(at: DisabledAt) -> &'static str {
+    match at {
+        DisabledAt::Config(level) => level.as_str(),
+        DisabledAt::Bucket => "bucket",
+    }
+}

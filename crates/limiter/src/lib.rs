@@ -1,0 +1,72 @@
+//! Distributed rate limits without a server: token buckets in one DynamoDB table.
+//!
+//! A service takes tokens before it works and corrects the estimate afterwards. Limits are stored in the
+//! table, for everybody, for a resource, for an entity or for both; any number of processes share them, and
+//! none can be talked past them.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+//! use zae_limiter::{ALL_RESOURCES, Limit, NewEntity, RateLimiter, Repository};
+//!
+//! let repo = Repository::in_memory().await?; // or `open("default")` for a deployed stack
+//! let limiter = RateLimiter::new(repo.clone());
+//!
+//! // Every key may make 100 requests a minute; the project all keys of which share 100,000 tokens.
+//! repo.set_system_defaults([Limit::per_minute("rpm", 100), Limit::per_minute("tpm", 10_000).burst(50_000)], None)
+//!     .await?;
+//! repo.create_entity(NewEntity::new("proj-1")).await?;
+//! repo.set_entity_limits("proj-1", ALL_RESOURCES, [Limit::per_minute("tpm", 100_000)]).await?;
+//! repo.create_entity(NewEntity::new("key-1").parent("proj-1").cascade(true)).await?;
+//!
+//! let mut lease = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).consume("tpm", 500).await?;
+//! let used = 420; // what the model reports
+//! lease.adjust("tpm", used - 500)?;
+//! assert_eq!(lease.consumed("tpm"), 420);
+//! lease.commit().await?;
+//!
+//! assert!(limiter.available("key-1", "gpt-4").await?["tpm"] >= 50_000 - 420);
+//! # Ok(()) }
+//! ```
+//!
+//! Reading order: [`RateLimiter`] and [`Acquire`] take tokens, [`Lease`] holds them, [`Repository`] stores
+//! limits and entities, [`Error`] says what went wrong, [`blocking`] is all of it without async. The
+//! arithmetic and every decision lie in `zae-limiter-core`; [`table`] is where items are kept.
+
+mod availability;
+mod background;
+pub mod blocking;
+mod builder;
+pub mod clock;
+mod config_cache;
+mod degrade;
+mod driver;
+mod entities;
+mod error;
+mod image_cache;
+mod lease;
+mod limiter;
+mod limits;
+mod repository;
+pub mod table;
+
+pub use availability::Availability;
+pub use builder::RepositoryBuilder;
+pub use config_cache::CacheStats;
+pub use entities::NewEntity;
+pub use error::{Error, Unavailable};
+pub use lease::Lease;
+pub use limiter::{Acquire, RateLimiter};
+pub use limits::ALL_RESOURCES;
+pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Repository};
+pub use zae_limiter_core::{
+    Entity, EntityId, IntoLimit, InvalidInput, Limit, LimitBuilder, LimitName, LimitStatus, NamespaceId,
+    OnUnavailable, Percent, RateLimitExceeded, ResourceName, Wait,
+};
+
+/// The pure core: records, arithmetic and state machines, for tools that need them.
+pub use zae_limiter_core as core;
+
+/// The examples of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

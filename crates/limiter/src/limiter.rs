@@ -1,0 +1,261 @@
+//! [`RateLimiter`] and the call that takes tokens.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zae_limiter_core::acquire::{AcquireError, Decision, Request};
+use zae_limiter_core::config::OnUnavailable;
+use zae_limiter_core::limit::check_limits;
+use zae_limiter_core::units::check_amount;
+use zae_limiter_core::{EntityId, IntoLimit, InvalidInput, Limit, LimitName, Millitokens, ResourceName};
+
+use crate::driver::Drive;
+use crate::error::{Error, level_name};
+use crate::lease::Lease;
+use crate::repository::{Inner, Repository, is_outage};
+
+/// Takes tokens from the buckets of a [`Repository`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+/// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+///
+/// let repo = Repository::in_memory().await?;
+/// repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 2), Limit::per_minute("tpm", 10_000)]).await?;
+/// let limiter = RateLimiter::new(repo);
+///
+/// // Take one request and an estimate of its tokens, at once or not at all.
+/// let mut lease = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).consume("tpm", 500).await?;
+/// // ... call the model, then correct the estimate ...
+/// lease.adjust("tpm", 320 - 500)?;
+/// lease.commit().await?;
+///
+/// // Or let a closure decide: tokens are given back if it fails.
+/// limiter.acquire("key-1", "gpt-4").consume("rpm", 1).run(async |_lease| Ok::<_, Error>(())).await?;
+///
+/// // The third request of the minute is refused, and told when to come back.
+/// match limiter.acquire("key-1", "gpt-4").consume("rpm", 1).await {
+///     Err(Error::RateLimitExceeded(refused)) => {
+///         assert_eq!(refused.worst().unwrap().limit_name, "rpm");
+///         assert!(refused.retry_after().unwrap().as_secs() <= 30);
+///     }
+///     other => panic!("expected a refusal, got {other:?}"),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RateLimiter {
+    repository: Repository,
+}
+
+impl RateLimiter {
+    /// A limiter on a repository. Cheap; clones share everything.
+    pub fn new(repository: Repository) -> Self {
+        Self { repository }
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Prepares to take tokens for `entity` on `resource`. Name amounts with
+    /// [`consume`](Acquire::consume), then `.await` it for a [`Lease`].
+    ///
+    /// If the entity cascades, the same amounts are taken from its parent's bucket too, or nothing is.
+    pub fn acquire(&self, entity: impl AsRef<str>, resource: impl AsRef<str>) -> Acquire {
+        Acquire {
+            inner: Arc::clone(&self.repository.inner),
+            names: EntityId::new(entity).and_then(|entity| Ok((entity, ResourceName::new(resource)?))),
+            consume: Vec::with_capacity(2),
+            limits: None,
+            on_unavailable: None,
+            timeout: None,
+        }
+    }
+}
+
+/// Tokens about to be taken. Does nothing until it is awaited or [`run`](Self::run).
+#[derive(Debug)]
+#[must_use = "an acquire does nothing until it is awaited"]
+pub struct Acquire {
+    inner: Arc<Inner>,
+    names: Result<(EntityId, ResourceName), InvalidInput>,
+    consume: Vec<(String, i64)>,
+    limits: Option<Result<Vec<Limit>, InvalidInput>>,
+    on_unavailable: Option<OnUnavailable>,
+    timeout: Option<Duration>,
+}
+
+impl Acquire {
+    /// Takes `tokens` of `limit`: 0 to 10^15. An amount of 0 takes nothing, but is refused while the limit is
+    /// in debt, and lets the lease adjust the limit later.
+    pub fn consume(mut self, limit: impl Into<String>, tokens: i64) -> Self {
+        self.consume.push((limit.into(), tokens));
+        self
+    }
+
+    /// Enforces these limits instead of the stored ones, for the entity and its parent alike.
+    ///
+    /// A bucket that was kept under other parameters takes these over, balances clamped to the new capacity.
+    pub fn limits<L: IntoLimit>(mut self, limits: impl IntoIterator<Item = L>) -> Self {
+        self.limits = Some(check_limits(limits));
+        self
+    }
+
+    /// What to do if the table cannot be used, for this call.
+    pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
+        self.on_unavailable = Some(policy);
+        self
+    }
+
+    /// The longest this call may take before the policy for outages applies. Default: the repository's.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Takes the tokens, runs `work`, then commits its lease if it returned `Ok`, or rolls it back if it
+    /// returned `Err`. A panic or a cancellation rolls back in the background.
+    ///
+    /// # Errors
+    /// The work's own error, or any error of acquiring and committing.
+    pub async fn run<T, E, W>(self, work: W) -> Result<T, E>
+    where
+        W: AsyncFnOnce(&mut Lease) -> Result<T, E>,
+        E: From<Error>,
+    {
+        let mut lease = self.send().await?;
+        match work(&mut lease).await {
+            Ok(done) => {
+                lease.commit().await?;
+                Ok(done)
+            }
+            Err(err) => {
+                if let Err(refund) = lease.rollback().await {
+                    tracing::error!(error = %refund, "rollback failed after the work did");
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Takes the tokens; the same as awaiting the call itself.
+    ///
+    /// # Errors
+    /// [`Error::RateLimitExceeded`], [`Error::Unavailable`], [`Error::Disabled`], [`Error::InvalidInput`] (bad
+    /// names and amounts, limits that are not configured) and the errors of stored records.
+    ///
+    /// # Cancellation
+    /// Dropping the future takes nothing: what a request in flight turns out to have taken is given back in the
+    /// background.
+    pub async fn send(self) -> Result<Lease, Error> {
+        let (inner, on_unavailable) = (Arc::clone(&self.inner), self.on_unavailable);
+        let timeout = self.timeout.unwrap_or(inner.options.acquire_timeout);
+        let request = self.request()?;
+        let (lease, err) = {
+            let mut drive = Drive::new(&inner, request.clone());
+            match tokio::time::timeout(timeout, drive.run()).await {
+                Ok(Decision::Admitted(grants)) => (Some(Lease::granted(&inner, &request, grants)), None),
+                Ok(Decision::Rejected(refused)) => return Err(refused.into()),
+                Ok(Decision::Disabled { entity, at }) => {
+                    return Err(Error::Disabled {
+                        entity: entity.to_string(),
+                        resource: request.id.resource.to_string(),
+                        level: level_name(at),
+                    });
+                }
+                Ok(Decision::Failed(AcquireError::Table(err))) if is_outage(&err) => {
+                    (None, Some(inner.table_error(err)))
+                }
+                Ok(Decision::Failed(err)) => return Err(inner.place.acquire_error(err)),
+                // The drive is dropped here and goes on in the background.
+                Err(_) => (None, Some(inner.place.too_late(timeout))),
+            }
+        };
+        match (lease, err) {
+            (Some(lease), _) => Ok(lease),
+            (None, Some(err)) => without_table(&inner, &request, on_unavailable, err),
+            (None, None) => Err(inner.place.too_late(timeout)),
+        }
+    }
+
+    /// Checks everything that can be checked without the table.
+    fn request(self) -> Result<Request, Error> {
+        let (entity, resource) = self.names?;
+        let limits = self.limits.transpose()?;
+        if self.consume.is_empty() {
+            return Err(InvalidInput::new("consume", "nothing", "must name at least one limit").into());
+        }
+        let mut consume: Vec<(LimitName, Millitokens)> = Vec::with_capacity(self.consume.len());
+        for (name, tokens) in self.consume {
+            let limit = LimitName::new(&name).map_err(|err| err.in_field("consume"))?;
+            if consume.iter().any(|(named, _)| *named == limit) {
+                return Err(
+                    InvalidInput::new("consume", name, "is given twice; name each limit once").into(),
+                );
+            }
+            let amount = check_amount(&format_field(&name), tokens)?;
+            consume.push((limit, amount));
+        }
+        Ok(Request {
+            id: self.inner.bucket_id(&entity, &resource),
+            consume,
+            limits,
+            settings: self.inner.options.settings,
+        })
+    }
+}
+
+impl IntoFuture for Acquire {
+    type Output = Result<Lease, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+fn format_field(limit: &str) -> String {
+    format!("consume.{limit}")
+}
+
+/// Applies the policy for outages.
+fn without_table(
+    inner: &Arc<Inner>,
+    request: &Request,
+    call: Option<OnUnavailable>,
+    err: Error,
+) -> Result<Lease, Error> {
+    let (entity, resource) = (&request.id.entity, &request.id.resource);
+    match inner.policy(call, entity, resource) {
+        OnUnavailable::Block => Err(err),
+        OnUnavailable::Allow => {
+            tracing::warn!(resource = resource.as_str(), error = %err, "admitting without limits");
+            Ok(Lease::unlimited(inner, request))
+        }
+        OnUnavailable::Degrade(part) => {
+            let stored = || {
+                inner
+                    .config
+                    .stale(entity, resource)
+                    .map(|config| config.limits.clone())
+            };
+            // Without having ever seen the limits there is nothing to bound admissions by.
+            let Some(limits) = request.limits.clone().or_else(stored) else {
+                return Err(err);
+            };
+            tracing::warn!(resource = resource.as_str(), error = %err, "admitting from limits in memory");
+            inner.local.take(
+                (entity, resource),
+                &limits,
+                &request.consume,
+                part,
+                inner.clock.now(),
+            )?;
+            Ok(Lease::local(inner, request))
+        }
+    }
+}

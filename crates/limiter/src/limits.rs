@@ -1,0 +1,523 @@
+//! Limits at the four levels: set, read, deleted, and carried to live buckets.
+
+use smol_str::SmolStr;
+use zae_limiter_core::audit::{DEFAULT_RETENTION_DAYS, SYSTEM_SUBJECT, limits_detail, resource_subject};
+use zae_limiter_core::config::{Config, OnUnavailable, Resolved, limit_attributes};
+use zae_limiter_core::limit::check_limits;
+use zae_limiter_core::name::DEFAULT_RESOURCE;
+use zae_limiter_core::schema::{
+    BucketId, add_namespace_index, entity_config_key, entity_config_pk, entity_pk, entity_registry_key,
+    key_of, resource_config_key, resource_registry_key, system_config_key,
+};
+use zae_limiter_core::sync::{Drift, LimitChange, change_limits, reconcile};
+use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Part, Query, TableError, Update, Value};
+use zae_limiter_core::{Bucket, EntityId, IntoLimit, InvalidInput, Limit, ResourceName, ResourceScope};
+
+use crate::error::Error;
+use crate::repository::{Inner, Repository};
+use crate::table::{TableExt, Transacted, Write};
+
+/// Stands for all resources of an entity, in [`Repository::set_entity_limits`] and its like.
+pub const ALL_RESOURCES: &str = DEFAULT_RESOURCE;
+
+/// How often a change is tried again when somebody else changes the same level at the same time.
+const MAX_RACES: usize = 8;
+
+impl Repository {
+    /// Sets the limits of an entity for one resource, or for [`ALL_RESOURCES`] that have none of their own.
+    /// Replaces the level's limits as a whole, and carries them to the entity's live buckets.
+    ///
+    /// Balances stay: raising a capacity gives no tokens at once, lowering one cuts the surplus at the next
+    /// acquire.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] before anything is written; [`Error::FanoutIncomplete`] if the limits are set
+    /// but not every live bucket was told.
+    pub async fn set_entity_limits<L: IntoLimit>(
+        &self,
+        entity: &str,
+        resource: &str,
+        limits: impl IntoIterator<Item = L>,
+    ) -> Result<(), Error> {
+        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+        let limits = check_limits(limits)?;
+        let inner = &self.inner;
+        let key = entity_config_key(&inner.namespace, &entity, &scope);
+        let mut level = vec![
+            ("entity_id".into(), Value::text(entity.as_str())),
+            ("resource".into(), Value::text(scope.as_str())),
+            (
+                "GSI3PK".into(),
+                Value::S(entity_config_pk(&inner.namespace, &scope)),
+            ),
+            ("GSI3SK".into(), Value::text(entity.as_str())),
+        ];
+        level.extend(limit_attributes(&limits));
+        self.write_level(&key, level, Some(&scope)).await?;
+        // Before the buckets, so that no acquire of this process puts the old limits back.
+        inner.config.forget(&key);
+        let stale: [SmolStr; 0] = [];
+        self.carry_to_buckets(&entity, &scope, &stale).await?;
+        let details = Item::from([("limits".into(), limits_detail(&limits))]);
+        self.audit(entity.as_str(), "limits_set", Some(scope.as_str()), details)
+            .await
+    }
+
+    /// The limits that an entity has of its own for a resource or for [`ALL_RESOURCES`]; empty if none.
+    pub async fn entity_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
+        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+        Ok(self
+            .level(&entity_config_key(&self.inner.namespace, &entity, &scope))
+            .await?
+            .limits)
+    }
+
+    /// Deletes an entity's own limits; its live buckets go over to whatever is in force then. Tells whether
+    /// there were any.
+    pub async fn delete_entity_limits(&self, entity: &str, resource: &str) -> Result<bool, Error> {
+        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+        let inner = &self.inner;
+        let key = entity_config_key(&inner.namespace, &entity, &scope);
+        let old = self.level(&key).await?;
+        let registry = entity_registry_key(&inner.namespace);
+        let resource = SmolStr::new(scope.as_str());
+        let mut count = Update::new(registry.clone());
+        count.add.push((resource.clone(), -1));
+        let exists = Condition::Exists("PK".into());
+        let parts = vec![
+            Part::Delete(Delete {
+                key: key.clone(),
+                condition: exists,
+            }),
+            Part::Update(count),
+        ];
+        if self.transact(parts).await? != Transacted::Applied {
+            return Ok(false);
+        }
+        let mut tidy = Update::new(registry);
+        tidy.remove.push(resource.clone());
+        tidy.condition = Condition::AtMost(resource, 0);
+        let _ = self.retrying(|| inner.table.update(tidy.clone())).await?;
+        inner.config.forget(&key);
+        let names: Vec<SmolStr> = old.limits.iter().map(|limit| limit.name().to_smol()).collect();
+        self.carry_to_buckets(&entity, &scope, &names).await?;
+        self.audit(
+            entity.as_str(),
+            "limits_deleted",
+            Some(scope.as_str()),
+            Item::new(),
+        )
+        .await?;
+        Ok(true)
+    }
+
+    /// Sets the limits of a resource, for entities without limits of their own.
+    ///
+    /// Live buckets take them over within the configuration cache's time to live, in every process.
+    pub async fn set_resource_defaults<L: IntoLimit>(
+        &self,
+        resource: &str,
+        limits: impl IntoIterator<Item = L>,
+    ) -> Result<(), Error> {
+        let resource = ResourceName::new(resource)?;
+        let limits = check_limits(limits)?;
+        let inner = &self.inner;
+        let key = resource_config_key(&inner.namespace, &resource);
+        let mut level = vec![("resource".into(), Value::text(resource.as_str()))];
+        level.extend(limit_attributes(&limits));
+        self.write_level(&key, level, None).await?;
+        let mut registry = self.namespace_update(resource_registry_key(&inner.namespace));
+        registry
+            .add_to_set
+            .push(("resources".into(), resource.to_string()));
+        let _ = self.retrying(|| inner.table.update(registry.clone())).await?;
+        inner.config.forget(&key);
+        let details = Item::from([("limits".into(), limits_detail(&limits))]);
+        self.audit(
+            &resource_subject(&resource),
+            "limits_set",
+            Some(resource.as_str()),
+            details,
+        )
+        .await
+    }
+
+    /// The limits of a resource; empty if none.
+    pub async fn resource_defaults(&self, resource: &str) -> Result<Vec<Limit>, Error> {
+        let key = resource_config_key(&self.inner.namespace, &ResourceName::new(resource)?);
+        Ok(self.level(&key).await?.limits)
+    }
+
+    /// Deletes the limits of a resource. Tells whether there were any.
+    pub async fn delete_resource_defaults(&self, resource: &str) -> Result<bool, Error> {
+        let resource = ResourceName::new(resource)?;
+        let inner = &self.inner;
+        let key = resource_config_key(&inner.namespace, &resource);
+        let existed = self.delete_level(&key).await?;
+        let mut registry = Update::new(resource_registry_key(&inner.namespace));
+        registry
+            .delete_from_set
+            .push(("resources".into(), resource.to_string()));
+        registry.condition = Condition::Exists("PK".into());
+        let _ = self.retrying(|| inner.table.update(registry.clone())).await?;
+        inner.config.forget(&key);
+        let subject = resource_subject(&resource);
+        self.audit(&subject, "limits_deleted", Some(resource.as_str()), Item::new())
+            .await?;
+        Ok(existed)
+    }
+
+    /// Sets the limits of the namespace, for resources and entities without any, and the policy for outages;
+    /// `None` removes a stored policy.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for [`OnUnavailable::Degrade`], which the shared format cannot store: choose it
+    /// for a process with [`on_unavailable`](crate::RepositoryBuilder::on_unavailable).
+    pub async fn set_system_defaults<L: IntoLimit>(
+        &self,
+        limits: impl IntoIterator<Item = L>,
+        on_unavailable: Option<OnUnavailable>,
+    ) -> Result<(), Error> {
+        let limits = check_limits(limits)?;
+        let policy = match on_unavailable {
+            None => Value::Null,
+            Some(OnUnavailable::Allow) => Value::text("allow"),
+            Some(OnUnavailable::Block) => Value::text("block"),
+            Some(OnUnavailable::Degrade(part)) => {
+                let reason = "cannot be stored for all clients; set it on the repository's builder";
+                return Err(
+                    InvalidInput::new("on_unavailable", format!("degrade({})", part.get()), reason).into(),
+                );
+            }
+        };
+        let inner = &self.inner;
+        let key = system_config_key(&inner.namespace);
+        let mut level = limit_attributes(&limits);
+        level.push(("on_unavailable".into(), policy.clone()));
+        self.write_level(&key, level, None).await?;
+        inner.config.forget(&key);
+        inner.remember_policy(on_unavailable);
+        let details = Item::from([
+            ("limits".into(), limits_detail(&limits)),
+            ("on_unavailable".into(), policy),
+        ]);
+        self.audit(SYSTEM_SUBJECT, "limits_set", None, details).await
+    }
+
+    /// The limits of the namespace, empty if none, and the stored policy for outages.
+    pub async fn system_defaults(&self) -> Result<(Vec<Limit>, Option<OnUnavailable>), Error> {
+        let config = self.level(&system_config_key(&self.inner.namespace)).await?;
+        Ok((config.limits, config.on_unavailable))
+    }
+
+    /// Deletes the limits of the namespace and the stored policy for outages. Tells whether there were any.
+    pub async fn delete_system_defaults(&self) -> Result<bool, Error> {
+        let inner = &self.inner;
+        let key = system_config_key(&inner.namespace);
+        let old = self.level(&key).await?;
+        let existed = self.delete_level(&key).await?;
+        inner.config.forget(&key);
+        inner.remember_policy(None);
+        let names = old
+            .limits
+            .iter()
+            .map(|limit| Value::text(limit.name().as_str()))
+            .collect();
+        let details = Item::from([("limits".into(), Value::L(names))]);
+        self.audit(SYSTEM_SUBJECT, "limits_deleted", None, details)
+            .await?;
+        Ok(existed)
+    }
+
+    /// The limits in force for an entity and resource, read now: those of the first level that defines any.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`] if no level does.
+    pub async fn effective_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
+        let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
+        let config = self.inner.resolve_now(&entity, &resource).await?;
+        if let Some(feature) = &config.unsupported {
+            return Err(feature.clone().into());
+        }
+        if config.limits.is_empty() {
+            return Err(Error::NotConfigured {
+                entity: entity.to_string(),
+                resource: resource.to_string(),
+            });
+        }
+        Ok(config.limits.clone())
+    }
+
+    pub(crate) async fn audit_retention_days(&self) -> Result<i64, Error> {
+        let config = self.level(&system_config_key(&self.inner.namespace)).await?;
+        Ok(config
+            .audit_retention_days
+            .filter(|days| *days > 0)
+            .unwrap_or(DEFAULT_RETENTION_DAYS))
+    }
+
+    async fn level(&self, key: &Key) -> Result<Config, Error> {
+        let item = self
+            .inner
+            .table
+            .get(key.clone(), true)
+            .await
+            .map_err(|err| self.inner.table_error(err))?;
+        Ok(item
+            .map(|item| Config::decode(&item))
+            .transpose()?
+            .unwrap_or_default())
+    }
+
+    async fn delete_level(&self, key: &Key) -> Result<bool, Error> {
+        let delete = Delete {
+            key: key.clone(),
+            condition: Condition::Exists("PK".into()),
+        };
+        Ok(self
+            .retrying(|| self.inner.table.delete(delete.clone()))
+            .await?
+            .is_applied())
+    }
+
+    async fn transact(&self, parts: Vec<Part>) -> Result<Transacted, Error> {
+        self.retrying(|| self.inner.table.transact(parts.clone())).await
+    }
+
+    /// An update of a record of the namespace that lists it in the namespace's index if it is new.
+    fn namespace_update(&self, key: Key) -> Update {
+        let mut index = Item::new();
+        add_namespace_index(&mut index, self.inner.namespace.as_str(), &key.pk);
+        let mut update = Update::new(key);
+        update
+            .set
+            .extend(index.into_iter().map(|(name, value)| (name.into(), value)));
+        update
+    }
+
+    /// Replaces the limits of a level and leaves everything else on the record: flags, retention, and
+    /// attributes of newer clients. Null removes. With `counted`, a new record counts in the registry of
+    /// entity limits, in the same transaction.
+    async fn write_level(
+        &self,
+        key: &Key,
+        attributes: Vec<(SmolStr, Value)>,
+        counted: Option<&ResourceScope>,
+    ) -> Result<(), Error> {
+        let inner = &self.inner;
+        for _ in 0..MAX_RACES {
+            let old = inner
+                .table
+                .get(key.clone(), true)
+                .await
+                .map_err(|err| inner.table_error(err))?;
+            let mut update = self.namespace_update(key.clone());
+            update.set.push(("config_version".into(), Value::int(1)));
+            for (name, value) in &attributes {
+                match value {
+                    Value::Null => update.remove.push(name.clone()),
+                    value => update.set.push((name.clone(), value.clone())),
+                }
+            }
+            let Some(old) = old else {
+                update.condition = Condition::Absent("PK".into());
+                let mut parts = vec![Part::Update(update)];
+                if let Some(scope) = counted {
+                    let mut count = self.namespace_update(entity_registry_key(&inner.namespace));
+                    count.add.push((scope.as_str().into(), 1));
+                    parts.push(Part::Update(count));
+                }
+                if self.transact(parts).await? == Transacted::Applied {
+                    return Ok(());
+                }
+                continue;
+            };
+            let mut pins = vec![Condition::Exists("PK".into())];
+            for (name, value) in old.iter().filter(|(name, _)| is_limit_attribute(name)) {
+                pins.push(Condition::Is(name.as_str().into(), value.clone()));
+                if !attributes.iter().any(|(new, _)| new == name.as_str()) {
+                    update.remove.push(name.as_str().into());
+                }
+            }
+            for (name, _) in attributes.iter().filter(|(name, _)| is_limit_attribute(name)) {
+                if !old.contains_key(name.as_str()) {
+                    pins.push(Condition::Absent(name.clone()));
+                }
+            }
+            update.condition = Condition::All(pins);
+            match self.retrying(|| inner.table.update(update.clone())).await? {
+                Write::Applied(_) => return Ok(()),
+                Write::Refused(_) => {}
+            }
+        }
+        Err(self.inner.place.contended(key))
+    }
+
+    /// Rewrites the entity's live buckets with the limits now in force for them.
+    ///
+    /// Buckets are discovered twice: the second pass catches those created in between.
+    async fn carry_to_buckets(
+        &self,
+        entity: &EntityId,
+        scope: &ResourceScope,
+        stale: &[SmolStr],
+    ) -> Result<(), Error> {
+        let inner = &self.inner;
+        let mut told: Vec<Key> = Vec::new();
+        for _ in 0..2 {
+            let found = self.buckets_of(entity, scope).await?;
+            let total = found.len().max(told.len());
+            for key in found {
+                if told.contains(&key) {
+                    continue;
+                }
+                let Some((id, _)) = BucketId::parse(&key) else {
+                    continue;
+                };
+                let config = inner.resolve_now(entity, &id.resource).await?;
+                if let Err(source) = self.carry_to_bucket(&key, &config, stale).await {
+                    return Err(Error::FanoutIncomplete {
+                        done: told.len(),
+                        total,
+                        source,
+                    });
+                }
+                inner.images.forget(&id);
+                told.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_to_bucket(
+        &self,
+        key: &Key,
+        config: &Resolved,
+        stale: &[SmolStr],
+    ) -> Result<(), TableError> {
+        if config.limits.is_empty() {
+            // Nothing is in force: the bucket is left as it is.
+            return Ok(());
+        }
+        let gone = |name: &&SmolStr| {
+            !config
+                .limits
+                .iter()
+                .any(|limit| limit.name().as_str() == name.as_str())
+        };
+        let stale: Vec<SmolStr> = stale.iter().filter(gone).cloned().collect();
+        let change = LimitChange {
+            limits: &config.limits,
+            level: config.level,
+            stale: &stale,
+            bucket_ttl_multiplier: self.inner.options.settings.bucket_ttl_multiplier,
+        };
+        let update = change_limits(key.clone(), &change, self.inner.clock.now());
+        let mut attempts = 0;
+        loop {
+            // Refused means that the bucket is gone, and with it what was to be told.
+            match self.inner.table.update(update.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(err) if err.may_resend() && attempts < MAX_RACES => {
+                    attempts += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..50))).await;
+                }
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
+    async fn buckets_of(&self, entity: &EntityId, scope: &ResourceScope) -> Result<Vec<Key>, Error> {
+        let prefix = match scope {
+            ResourceScope::All => "BUCKET#".to_owned(),
+            ResourceScope::One(resource) => format!("BUCKET#{resource}#"),
+        };
+        let query = Query {
+            index: Index::Gsi3,
+            hash: entity_pk(&self.inner.namespace, entity),
+            prefix,
+            descending: false,
+            limit: None,
+            start: None,
+            consistent: false,
+        };
+        let items = self
+            .inner
+            .table
+            .query_all(query)
+            .await
+            .map_err(|err| self.inner.table_error(err))?;
+        Ok(items.iter().filter_map(key_of).collect())
+    }
+}
+
+/// Whether an attribute of a configuration record belongs to its limits.
+fn is_limit_attribute(name: &str) -> bool {
+    name.starts_with("l_") || name.starts_with("w_") || name == "sched_tz"
+}
+
+impl Inner {
+    /// Reads the configuration now, whatever is cached.
+    pub(crate) async fn resolve_now(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+    ) -> Result<std::sync::Arc<Resolved>, Error> {
+        let config = self
+            .config
+            .fetch(&*self.table, &*self.clock, entity, resource, true)
+            .await;
+        config.map_err(|err| self.place.acquire_error(err))
+    }
+
+    /// Brings a shard that is behind the configuration up to date, in the background, at most once a second.
+    pub(crate) fn reconcile_soon(self: &std::sync::Arc<Self>, id: BucketId, shard: u32) {
+        let (now, target) = (self.clock.now(), (id, shard));
+        if self
+            .reconciled
+            .get(&target)
+            .is_some_and(|last| (0..1000).contains(&now.since(last)))
+        {
+            return;
+        }
+        self.reconciled.insert(target.clone(), now);
+        let inner = std::sync::Arc::clone(self);
+        self.background.spawn("bucket reconciliation", async move {
+            let (id, shard) = target;
+            if let Err(error) = inner.reconcile(&id, shard).await {
+                tracing::warn!(resource = id.resource.as_str(), shard, %error, "bucket not brought up to date");
+            }
+        });
+    }
+
+    async fn reconcile(&self, id: &BucketId, shard: u32) -> Result<(), Error> {
+        // Only what was read just now may be written: of two processes with different caches, the one that
+        // knows less must not win.
+        let config = self.resolve_now(&id.entity, &id.resource).await?;
+        let Some(image) = self.images.latest(id, shard) else {
+            return Ok(());
+        };
+        if !Drift::between(&image, &config).is_some() {
+            return Ok(());
+        }
+        let multiplier = self.options.settings.bucket_ttl_multiplier;
+        let order = self.next_order();
+        let update = reconcile(id.key(shard), &image, &config, multiplier, self.clock.now());
+        let (Write::Applied(item) | Write::Refused(Some(item))) = self
+            .table
+            .update(update)
+            .await
+            .map_err(|err| self.table_error(err))?
+        else {
+            return Ok(());
+        };
+        let image = std::sync::Arc::new(Bucket::decode(&item)?);
+        let observation = zae_limiter_core::acquire::Observation {
+            id: id.clone(),
+            shard,
+            image,
+        };
+        self.images.observe(&observation, order, self.clock.now());
+        Ok(())
+    }
+}

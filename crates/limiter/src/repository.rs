@@ -1,0 +1,260 @@
+//! [`Repository`]: one namespace of one table, and everything that is remembered of it.
+
+use std::fmt;
+#[cfg(feature = "embedded")]
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use zae_limiter_core::config::OnUnavailable;
+use zae_limiter_core::schema::{BucketId, version_key};
+use zae_limiter_core::table::{FailureKind, TableError};
+use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, ResourceName};
+
+use crate::background::Background;
+use crate::builder::{Options, Parts, RepositoryBuilder, find_namespace, register_namespace};
+use crate::clock::Clock;
+use crate::config_cache::{CacheStats, ConfigCache};
+use crate::degrade::LocalBuckets;
+use crate::error::{Error, Place};
+use crate::image_cache::ImageCache;
+use crate::table::{Meter, Table, TableExt, Usage};
+
+/// The stack that is used unless another is named, here or in `ZAEL_STACK`.
+pub const DEFAULT_STACK: &str = "zae-limiter";
+
+/// The namespace that is used unless another is named, here or in `ZAEL_NAMESPACE`.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// One namespace of one table: entities, limits, buckets, and the caches in front of them.
+///
+/// Cheap to clone; clones share everything. [`RateLimiter`](crate::RateLimiter) takes tokens from its buckets.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+/// use zae_limiter::{Limit, Repository};
+///
+/// // A table inside this process, gone when it ends.
+/// let repo = Repository::in_memory().await?;
+/// repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+/// assert_eq!(repo.resource_defaults("gpt-4").await?[0].capacity(), 100);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Repository {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) place: Place,
+    pub(crate) table: Arc<dyn Table>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) namespace_name: NamespaceName,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: ConfigCache,
+    pub(crate) images: ImageCache,
+    pub(crate) background: Background,
+    pub(crate) options: Options,
+    /// The stored policy for outages as last seen, for when it cannot be read.
+    pub(crate) last_policy: std::sync::Mutex<Option<OnUnavailable>>,
+    pub(crate) order: AtomicU64,
+    /// When a shard was last brought up to date.
+    pub(crate) reconciled: Cache<(BucketId, u32), EpochMillis>,
+    pub(crate) local: LocalBuckets,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository")
+            .field("stack", &self.inner.place.stack)
+            .field("namespace", &self.inner.namespace_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Opens a namespace of the stack that the environment names, and registers it if it is new.
+    ///
+    /// The stack is `ZAEL_STACK`, else `zae-limiter`; region and credentials are AWS's own. An empty
+    /// `namespace` means `ZAEL_NAMESPACE`, else `default`.
+    ///
+    /// # Errors
+    /// [`Error::InfrastructureNotFound`] if the table does not exist.
+    pub async fn open(namespace: &str) -> Result<Self, Error> {
+        Self::builder().namespace(namespace).open().await
+    }
+
+    /// Opens a table kept in a directory of this machine: no server, no network, no credentials.
+    ///
+    /// One process at a time can use a directory.
+    #[cfg(feature = "embedded")]
+    pub async fn embedded(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::builder().embedded(path).open().await
+    }
+
+    /// Opens a table in this process's memory, for trying things out and for tests.
+    #[cfg(feature = "embedded")]
+    pub async fn in_memory() -> Result<Self, Error> {
+        Self::builder().in_memory().open().await
+    }
+
+    /// Starts to describe a repository with options.
+    pub fn builder() -> RepositoryBuilder {
+        RepositoryBuilder::default()
+    }
+
+    /// Another namespace of the same table, with the same options and caches of its own.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceNotFound`] if it is not registered.
+    pub async fn namespace(&self, name: &str) -> Result<Self, Error> {
+        let inner = &self.inner;
+        let name = NamespaceName::new(name)?;
+        let Some(id) = find_namespace(&*inner.table, &inner.place, &name).await? else {
+            return Err(Error::NamespaceNotFound(name.to_string()));
+        };
+        let parts = Parts {
+            place: inner.place.clone(),
+            table: Arc::clone(&inner.table),
+            meter: Arc::clone(&inner.meter),
+            clock: Arc::clone(&inner.clock),
+            options: inner.options.clone(),
+        };
+        Ok(parts.assemble(name, id))
+    }
+
+    /// Registers a namespace unless it is, and returns its id.
+    pub async fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
+        let inner = &self.inner;
+        register_namespace(
+            &*inner.table,
+            &inner.place,
+            &NamespaceName::new(name)?,
+            inner.clock.now(),
+        )
+        .await
+    }
+
+    /// The stack's name, which is the table's.
+    pub fn stack(&self) -> &str {
+        &self.inner.place.stack
+    }
+
+    /// The namespace's name.
+    pub fn namespace_name(&self) -> &str {
+        self.inner.namespace_name.as_str()
+    }
+
+    /// The namespace's id, which prefixes its keys.
+    pub fn namespace_id(&self) -> &NamespaceId {
+        &self.inner.namespace
+    }
+
+    /// What the configuration cache and the reject cache have done so far.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.inner.config.stats()
+    }
+
+    /// Forgets all cached configuration and all remembered images, so that the next calls read the table.
+    pub fn invalidate_caches(&self) {
+        self.inner.config.clear();
+        self.inner.images.clear();
+    }
+
+    /// Forgets all remembered images, so that the next requests ask the table rather than be refused from memory.
+    pub fn invalidate_images(&self) {
+        self.inner.images.clear();
+    }
+
+    /// Table requests and capacity units used so far, by this repository and the namespaces opened from it.
+    /// All zero unless [`RepositoryBuilder::measure`] was switched on.
+    pub fn usage(&self) -> Usage {
+        self.inner.meter.snapshot()
+    }
+
+    /// Waits until everything that runs in the background is done: refunds of dropped leases and of
+    /// cancelled acquires, buckets being brought up to date. Call it before a process ends.
+    pub async fn drain(&self) {
+        self.inner.background.drain().await;
+    }
+
+    /// The table itself, for tools and tests.
+    pub fn table(&self) -> Arc<dyn Table> {
+        Arc::clone(&self.inner.table)
+    }
+
+    /// Whether the table answers a read within `timeout`.
+    pub async fn is_available(&self, timeout: Duration) -> bool {
+        let read = self.inner.table.get(version_key(), false);
+        matches!(tokio::time::timeout(timeout, read).await, Ok(Ok(_)))
+    }
+}
+
+impl Inner {
+    pub(crate) fn bucket_id(&self, entity: &EntityId, resource: &ResourceName) -> BucketId {
+        BucketId {
+            namespace: self.namespace.clone(),
+            entity: entity.clone(),
+            resource: resource.clone(),
+        }
+    }
+
+    /// The policy for outages: the call's, else the builder's, else the one stored, as far as it is known.
+    pub(crate) fn policy(
+        &self,
+        call: Option<OnUnavailable>,
+        entity: &EntityId,
+        resource: &ResourceName,
+    ) -> OnUnavailable {
+        let stored = || {
+            self.config
+                .stale(entity, resource)
+                .and_then(|config| config.on_unavailable)
+        };
+        let last = || {
+            *self
+                .last_policy
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+        };
+        call.or(self.options.on_unavailable)
+            .or_else(stored)
+            .or_else(last)
+            .unwrap_or_default()
+    }
+
+    /// Remembers the stored policy.
+    pub(crate) fn remember_policy(&self, policy: Option<OnUnavailable>) {
+        *self
+            .last_policy
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = policy;
+    }
+
+    pub(crate) fn table_error(&self, err: TableError) -> Error {
+        self.place.table_error(err)
+    }
+}
+
+/// Whether an error is the table's own, so that the policy for outages applies.
+pub(crate) fn is_outage(err: &TableError) -> bool {
+    !matches!(err.kind, FailureKind::AccessDenied | FailureKind::TableMissing)
+}
+
+impl Inner {
+    /// Counts a request that was refused from memory.
+    pub(crate) fn count_local_rejection(&self) {
+        self.config.local_rejections.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,460 @@
+//! A table in DynamoDB.
+//!
+//! Turns operations into requests of the SDK and its answers back. What it decides itself is little: every
+//! write asks for the image that the caller needs (the new one of an update, the stored one of a refused
+//! condition), and batches are resent where DynamoDB left parts of them undone. It never sends a
+//! conditional write twice.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, CancellationReason, ConditionCheck, ConsumedCapacity, DeleteRequest, KeysAndAttributes,
+    ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    WriteRequest,
+};
+use aws_smithy_types::error::operation::BuildError;
+use zae_limiter_core::table::{
+    Answer, Applied, Cancelled, Condition, Delete, FailureKind, Index, Key, Op, Part, Put, Query, TableError,
+    Update,
+};
+
+use super::convert::{PK, SK, from_attributes, to_attributes, to_key};
+use super::failure::{Access, from_sdk, from_service, service_error};
+use super::meter::{Call, Meter, Units, item_size};
+use super::render::Renderer;
+use super::{Table, TableFuture, config};
+
+/// How long to wait before unread keys of a batch are asked for again.
+const READ_PAUSES: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+];
+
+/// How long at most to wait before undone deletes of a batch are sent again; jitter takes up to half of it.
+const DELETE_PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+
+type Attributes = HashMap<String, AttributeValue>;
+
+/// A table in DynamoDB, or in anything that speaks its protocol.
+///
+/// Cheap to clone. Requests are not retried; see [`config`] for how clients are made and why.
+#[derive(Debug, Clone)]
+pub struct DynamoTable {
+    client: Client,
+    name: Arc<str>,
+    meter: Option<Arc<Meter>>,
+}
+
+impl DynamoTable {
+    /// The table of this name.
+    ///
+    /// A client that retries is replaced by one of the same configuration that does not: a write that is
+    /// sent again after its answer was lost could be applied twice. Its timeouts are left as they are; see
+    /// [`config::prepared`].
+    pub fn new(client: Client, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            client: config::without_retries(client),
+            name: name.into(),
+            meter: None,
+        }
+    }
+
+    /// The same table, whose requests report what they cost to `meter`.
+    pub fn with_meter(mut self, meter: Arc<Meter>) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+
+    /// The table's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The client that requests go through.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Table for DynamoTable {
+    fn call(&self, op: Op) -> TableFuture {
+        let table = self.clone();
+        // One box per kind: the future of a transaction is several times that of an update.
+        match op {
+            Op::Update(update) => Box::pin(table.update(update)),
+            Op::Get { key, consistent } => Box::pin(table.get(key, consistent)),
+            Op::BatchGet { keys, consistent } => Box::pin(table.batch_get(keys, consistent)),
+            Op::Query(query) => Box::pin(table.query(query)),
+            Op::Put(put) => Box::pin(table.put(put)),
+            Op::Delete(delete) => Box::pin(table.delete(delete)),
+            Op::BatchDelete(keys) => Box::pin(table.batch_delete(keys)),
+            Op::Transact(parts) => Box::pin(table.transact(parts)),
+        }
+    }
+}
+
+impl DynamoTable {
+    async fn get(self, key: Key, consistent: bool) -> Result<Answer, TableError> {
+        let request = self
+            .client
+            .get_item()
+            .table_name(&*self.name)
+            .set_key(Some(to_key(key)));
+        let request = request
+            .consistent_read(consistent)
+            .set_return_consumed_capacity(self.metered(Call::Get));
+        let output = request.send().await.map_err(|err| from_sdk(err, Access::Read))?;
+        self.used(Units::Read, output.consumed_capacity.as_ref());
+        Ok(Answer::Item(output.item.map(from_attributes)))
+    }
+
+    async fn batch_get(self, keys: Vec<Key>, consistent: bool) -> Result<Answer, TableError> {
+        let mut items = Vec::with_capacity(keys.len());
+        let mut wanted: Vec<Attributes> = keys.into_iter().map(to_key).collect();
+        let mut pauses = READ_PAUSES.iter();
+        while !wanted.is_empty() {
+            let keys = KeysAndAttributes::builder()
+                .set_keys(Some(wanted))
+                .consistent_read(consistent);
+            let request = self
+                .client
+                .batch_get_item()
+                .request_items(&*self.name, keys.build().map_err(malformed)?);
+            let request = request.set_return_consumed_capacity(self.metered(Call::BatchGet));
+            let output = request.send().await.map_err(|err| from_sdk(err, Access::Read))?;
+            self.used(Units::Read, output.consumed_capacity.iter().flatten());
+            let found = output
+                .responses
+                .into_iter()
+                .flat_map(HashMap::into_values)
+                .flatten();
+            items.extend(found.map(from_attributes));
+            let rest = output.unprocessed_keys.into_iter().flat_map(HashMap::into_values);
+            wanted = rest.flat_map(|rest| rest.keys).collect();
+            // A key without an answer is not a key without an item: either all are answered, or none.
+            if !wanted.is_empty() {
+                let Some(pause) = pauses.next() else {
+                    return Err(undone("read", wanted.len(), Applied::No));
+                };
+                tokio::time::sleep(*pause).await;
+            }
+        }
+        Ok(Answer::Items(items))
+    }
+
+    async fn query(self, query: Query) -> Result<Answer, TableError> {
+        let mut render = Renderer::default();
+        let (index, hash, range) = match query.index {
+            Index::Primary => (None, PK, SK),
+            Index::Gsi1 => (Some("GSI1"), "GSI1PK", "GSI1SK"),
+            Index::Gsi2 => (Some("GSI2"), "GSI2PK", "GSI2SK"),
+            Index::Gsi3 => (Some("GSI3"), "GSI3PK", "GSI3SK"),
+            Index::Gsi4 => (Some("GSI4"), "GSI4PK", "GSI4SK"),
+        };
+        let condition = render.key_range((hash, query.hash), (range, query.prefix));
+        let aliases = render.finish();
+        let start = query.start.map(to_attributes).transpose()?;
+        let request = self
+            .client
+            .query()
+            .table_name(&*self.name)
+            .set_index_name(index.map(str::to_owned));
+        let request = request
+            .key_condition_expression(condition)
+            .set_expression_attribute_names(aliases.names)
+            .set_expression_attribute_values(aliases.values)
+            .scan_index_forward(!query.descending)
+            .set_limit(query.limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)))
+            .set_exclusive_start_key(start)
+            .consistent_read(query.consistent)
+            .set_return_consumed_capacity(self.metered(Call::Query));
+        let output = request.send().await.map_err(|err| from_sdk(err, Access::Read))?;
+        self.used(Units::Read, output.consumed_capacity.as_ref());
+        let items = output.items.into_iter().flatten().map(from_attributes).collect();
+        Ok(Answer::Page {
+            items,
+            next: output.last_evaluated_key.map(from_attributes),
+        })
+    }
+
+    async fn put(self, put: Put) -> Result<Answer, TableError> {
+        let mut render = Renderer::default();
+        let condition = render.condition(put.condition)?;
+        let aliases = render.finish();
+        let item = to_attributes(put.item)?;
+        let offered = if self.meter.is_some() { item_size(&item) } else { 0 };
+        let request = self
+            .client
+            .put_item()
+            .table_name(&*self.name)
+            .set_item(Some(item));
+        let request = request
+            .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
+            .set_condition_expression(condition)
+            .set_expression_attribute_names(aliases.names)
+            .set_expression_attribute_values(aliases.values)
+            .set_return_consumed_capacity(self.metered(Call::Put));
+        match request.send().await {
+            Ok(output) => Ok(self.applied(output.consumed_capacity.as_ref(), None)),
+            Err(err) => match service_error(err, Access::Write)? {
+                (PutItemError::ConditionalCheckFailedException(refusal), _) => {
+                    Ok(self.refused(refusal.item, offered))
+                }
+                (other, status) => Err(from_service(other, status, Access::Write)),
+            },
+        }
+    }
+
+    async fn update(self, mut update: Update) -> Result<Answer, TableError> {
+        let mut render = Renderer::default();
+        let change = render.change(&mut update)?;
+        let condition = render.condition(update.condition)?;
+        let aliases = render.finish();
+        let request = self
+            .client
+            .update_item()
+            .table_name(&*self.name)
+            .set_key(Some(to_key(update.key)));
+        let request = request
+            .set_update_expression(change)
+            .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
+            .set_condition_expression(condition)
+            .set_expression_attribute_names(aliases.names)
+            .set_expression_attribute_values(aliases.values)
+            .return_values(ReturnValue::AllNew)
+            .set_return_consumed_capacity(self.metered(Call::Update));
+        match request.send().await {
+            // Every item has its key, so there is always an image.
+            Ok(output) => Ok(self.applied(
+                output.consumed_capacity.as_ref(),
+                Some(output.attributes.unwrap_or_default()),
+            )),
+            Err(err) => match service_error(err, Access::Write)? {
+                (UpdateItemError::ConditionalCheckFailedException(refusal), _) => {
+                    Ok(self.refused(refusal.item, 0))
+                }
+                (other, status) => Err(from_service(other, status, Access::Write)),
+            },
+        }
+    }
+
+    async fn delete(self, delete: Delete) -> Result<Answer, TableError> {
+        let mut render = Renderer::default();
+        let condition = render.condition(delete.condition)?;
+        let aliases = render.finish();
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&*self.name)
+            .set_key(Some(to_key(delete.key)));
+        let request = request
+            .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
+            .set_condition_expression(condition)
+            .set_expression_attribute_names(aliases.names)
+            .set_expression_attribute_values(aliases.values)
+            .set_return_consumed_capacity(self.metered(Call::Delete));
+        match request.send().await {
+            Ok(output) => Ok(self.applied(output.consumed_capacity.as_ref(), None)),
+            Err(err) => match service_error(err, Access::Write)? {
+                (DeleteItemError::ConditionalCheckFailedException(refusal), _) => {
+                    Ok(self.refused(refusal.item, 0))
+                }
+                (other, status) => Err(from_service(other, status, Access::Write)),
+            },
+        }
+    }
+
+    /// Deleting what is gone already changes nothing, so what was left undone is sent again.
+    async fn batch_delete(self, keys: Vec<Key>) -> Result<Answer, TableError> {
+        let mut wanted = Vec::with_capacity(keys.len());
+        for key in keys {
+            let delete = DeleteRequest::builder()
+                .set_key(Some(to_key(key)))
+                .build()
+                .map_err(malformed)?;
+            wanted.push(WriteRequest::builder().delete_request(delete).build());
+        }
+        let mut pauses = DELETE_PAUSES.iter();
+        while !wanted.is_empty() {
+            let request = self.client.batch_write_item().request_items(&*self.name, wanted);
+            let request = request.set_return_consumed_capacity(self.metered(Call::BatchDelete));
+            let output = request.send().await.map_err(|err| from_sdk(err, Access::Write))?;
+            self.used(Units::Write, output.consumed_capacity.iter().flatten());
+            wanted = output
+                .unprocessed_items
+                .into_iter()
+                .flat_map(HashMap::into_values)
+                .flatten()
+                .collect();
+            if !wanted.is_empty() {
+                let Some(pause) = pauses.next() else {
+                    return Err(undone("deleted", wanted.len(), Applied::Unknown));
+                };
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            }
+        }
+        Ok(Answer::Applied(None))
+    }
+
+    async fn transact(self, parts: Vec<Part>) -> Result<Answer, TableError> {
+        let mut items = Vec::with_capacity(parts.len());
+        for part in parts {
+            items.push(self.part(part)?);
+        }
+        let request = self.client.transact_write_items().set_transact_items(Some(items));
+        let request = request.set_return_consumed_capacity(self.metered(Call::Transact));
+        match request.send().await {
+            Ok(output) => {
+                self.used(Units::Write, output.consumed_capacity.iter().flatten());
+                Ok(Answer::Applied(None))
+            }
+            Err(err) => match service_error(err, Access::Write)? {
+                (TransactWriteItemsError::TransactionCanceledException(cancelled), _) => {
+                    Ok(self.cancelled(cancelled.cancellation_reasons.unwrap_or_default()))
+                }
+                (other, status) => Err(from_service(other, status, Access::Write)),
+            },
+        }
+    }
+
+    fn part(&self, part: Part) -> Result<TransactWriteItem, TableError> {
+        let item = TransactWriteItem::builder();
+        let mut render = Renderer::default();
+        let name = &*self.name;
+        Ok(match part {
+            Part::Put(put) => {
+                let condition = render.condition(put.condition)?;
+                let aliases = render.finish();
+                let put = aws_sdk_dynamodb::types::Put::builder()
+                    .table_name(name)
+                    .set_item(Some(to_attributes(put.item)?))
+                    .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(aliases.names)
+                    .set_expression_attribute_values(aliases.values);
+                item.put(put.build().map_err(malformed)?)
+            }
+            Part::Update(mut update) => {
+                // An update that changes nothing is fine on its own, but not in a transaction: `build` says so.
+                let change = render.change(&mut update)?;
+                let condition = render.condition(update.condition)?;
+                let aliases = render.finish();
+                let update = aws_sdk_dynamodb::types::Update::builder()
+                    .table_name(name)
+                    .set_key(Some(to_key(update.key)))
+                    .set_update_expression(change)
+                    .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(aliases.names)
+                    .set_expression_attribute_values(aliases.values);
+                item.update(update.build().map_err(malformed)?)
+            }
+            Part::Delete(delete) => {
+                let condition = render.condition(delete.condition)?;
+                let aliases = render.finish();
+                let delete = aws_sdk_dynamodb::types::Delete::builder()
+                    .table_name(name)
+                    .set_key(Some(to_key(delete.key)))
+                    .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(aliases.names)
+                    .set_expression_attribute_values(aliases.values);
+                item.delete(delete.build().map_err(malformed)?)
+            }
+            Part::Check(key, condition) => {
+                let condition = self.check(&mut render, condition)?;
+                let aliases = render.finish();
+                let check = ConditionCheck::builder()
+                    .table_name(name)
+                    .set_key(Some(to_key(key)))
+                    .condition_expression(condition)
+                    .return_values_on_condition_check_failure(ALL_OLD)
+                    .set_expression_attribute_names(aliases.names)
+                    .set_expression_attribute_values(aliases.values);
+                item.condition_check(check.build().map_err(malformed)?)
+            }
+        }
+        .build())
+    }
+
+    /// A check must have a condition.
+    fn check(&self, render: &mut Renderer, condition: Condition) -> Result<String, TableError> {
+        render.condition(condition)?.ok_or_else(|| {
+            let message = format!("a check in a transaction on {} must have a condition", self.name);
+            TableError::new(FailureKind::BadRequest, Applied::No, message)
+        })
+    }
+
+    /// Counts a request about to be sent; asks for its cost if somebody wants to know.
+    fn metered(&self, call: Call) -> Option<ReturnConsumedCapacity> {
+        let meter = self.meter.as_ref()?;
+        meter.sent(call);
+        Some(ReturnConsumedCapacity::Total)
+    }
+
+    fn used<'a>(&self, units: Units, capacity: impl IntoIterator<Item = &'a ConsumedCapacity>) {
+        if let Some(meter) = &self.meter {
+            meter.used(units, capacity);
+        }
+    }
+
+    fn applied(&self, capacity: Option<&ConsumedCapacity>, image: Option<Attributes>) -> Answer {
+        self.used(Units::Write, capacity);
+        Answer::Applied(image.map(from_attributes))
+    }
+
+    /// An absent item is reported as an image without attributes by some engines; every real one has its key.
+    fn refused(&self, image: Option<Attributes>, offered: usize) -> Answer {
+        if let Some(meter) = &self.meter {
+            meter.refused(image.as_ref(), offered);
+        }
+        Answer::Refused(stored(image))
+    }
+
+    fn cancelled(&self, reasons: Vec<CancellationReason>) -> Answer {
+        if let Some(meter) = &self.meter {
+            meter.cancelled(&reasons);
+        }
+        let reason = |reason: CancellationReason| match reason.code.as_deref() {
+            None | Some("None") => Cancelled::Fine,
+            Some("ConditionalCheckFailed") => Cancelled::Refused(stored(reason.item)),
+            Some("TransactionConflict") => Cancelled::Conflict,
+            Some(code) => Cancelled::Other(code.to_owned()),
+        };
+        Answer::Cancelled(reasons.into_iter().map(reason).collect())
+    }
+}
+
+const ALL_OLD: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
+
+fn stored(image: Option<Attributes>) -> Option<zae_limiter_core::table::Item> {
+    image.filter(|image| !image.is_empty()).map(from_attributes)
+}
+
+fn malformed(err: BuildError) -> TableError {
+    TableError {
+        kind: FailureKind::BadRequest,
+        applied: Applied::No,
+        message: err.to_string(),
+        source: Some(Arc::new(err)),
+    }
+}
+
+fn undone(what: &str, count: usize, applied: Applied) -> TableError {
+    let message = format!("{count} items of a batch were not {what}, after several attempts");
+    TableError::new(FailureKind::Throttled, applied, message)
+}

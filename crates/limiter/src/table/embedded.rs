@@ -1,0 +1,413 @@
+//! A DynamoDB engine inside the process, in memory or in a directory.
+//!
+//! The engine is `dynoxide`, on SQLite. A client made here is an ordinary SDK client whose HTTP layer hands
+//! each request to the engine rather than to a socket, so the embedded table and the one on AWS run the
+//! same code, from expressions to error codes. There is nothing to sign and nobody to time out.
+
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_config::BehaviorVersion;
+use aws_sdk_dynamodb::config::auth::{Params as AuthParams, ResolveAuthScheme};
+use aws_sdk_dynamodb::config::endpoint::{
+    Endpoint, EndpointFuture, Params as EndpointParams, ResolveEndpoint,
+};
+use aws_sdk_dynamodb::config::{
+    ConfigBag, IdentityCache, Region, RuntimeComponents, StalledStreamProtectionConfig,
+};
+use aws_sdk_dynamodb::{Client, Config};
+use aws_smithy_runtime_api::client::auth::{AuthSchemeId, AuthSchemeOption, AuthSchemeOptionsFuture};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use dynoxide::{Database, DynoxideError};
+
+use super::config::LOCAL_REGION;
+
+/// The file in an engine's directory that holds its data.
+pub const DATA_FILE: &str = "zae-limiter.sqlite";
+
+/// The file in an engine's directory that the process using it holds locked.
+const LOCK_FILE: &str = "zae-limiter.lock";
+
+/// What the engine's database lacks for a table that is written to all the time.
+///
+/// Every write to a table with a stream looks up the stream's last sequence number, and without an index
+/// reads the whole stream to find it. And the engine keeps stream records for good; DynamoDB keeps them for a
+/// day. Here the last [`STREAM_KEEPS`] stay, so a table in memory stays small. The names are ours, and
+/// the engine's own migrations leave what they do not know alone.
+const TUNING: &str = "
+    CREATE INDEX IF NOT EXISTS zae_limiter_stream_order
+        ON _stream_records (table_name, CAST(sequence_number AS INTEGER), shard_id);
+    DROP TRIGGER IF EXISTS zae_limiter_stream_trim;
+    CREATE TRIGGER zae_limiter_stream_trim AFTER INSERT ON _stream_records WHEN NEW.id % 256 = 0
+        BEGIN DELETE FROM _stream_records WHERE id <= NEW.id - 50000; END;";
+
+/// How many stream records the engine keeps, over all its tables.
+pub const STREAM_KEEPS: u32 = 50_000;
+
+/// The SDK's id of "no signature"; see `aws_smithy_runtime::client::auth::no_auth`.
+const NO_AUTH: AuthSchemeId = AuthSchemeId::new("noAuth");
+
+/// Where requests seem to go. They never do.
+const ENDPOINT: &str = "http://embedded.invalid";
+
+/// An engine could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process, or another engine in this one, uses the directory.
+    #[error("the embedded table in {} is in use by another process", .path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory or a file in it cannot be created, read or written.
+    #[error("the embedded table in {} cannot be used: check that it is a directory that may be written", .path.display())]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The data file is damaged, is something else, or was written by a newer version.
+    #[error("{} cannot be read as an embedded table; move it away to start afresh", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What the engine said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The engine failed for another reason.
+    #[error("the embedded table could not be opened")]
+    Engine {
+        /// What the engine said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A DynamoDB engine inside the process. Clones share it; it closes with the last clone and client.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use zae_limiter::table::{DynamoTable, EmbeddedEngine, definition};
+///
+/// let client = EmbeddedEngine::memory()?.client();
+/// definition::create_table(&client, "limits").await?;
+/// let table = DynamoTable::new(client, "limits");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct EmbeddedEngine {
+    database: Database,
+    storage: Storage,
+}
+
+/// Where an engine keeps its data.
+#[derive(Clone)]
+enum Storage {
+    Memory,
+    /// The open file holds the lock on the directory.
+    Directory(Arc<(PathBuf, File)>),
+}
+
+/// What the engine answers to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, as JSON.
+    pub body: String,
+}
+
+impl EmbeddedEngine {
+    /// An empty engine that forgets everything when it goes.
+    pub fn memory() -> Result<Self, OpenError> {
+        // A database of this kind has a name, under which it can be opened twice: once to tune it. The name is
+        // random, for a process may hold two versions of this library.
+        let name = format!(
+            "file:zae-limiter-{:032x}?mode=memory&cache=shared",
+            fastrand::u128(..)
+        );
+        let database = tuned(&name).map_err(|err| OpenError::Engine { source: err.into() })?;
+        Ok(Self {
+            database,
+            storage: Storage::Memory,
+        })
+    }
+
+    /// The engine whose data is in this directory, which is created if need be. One process at a time may
+    /// use it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref().to_path_buf();
+        let io = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| OpenError::Io { path, source }
+        };
+        fs::create_dir_all(&path).map_err(io(&path))?;
+        let lock = path.join(LOCK_FILE);
+        let lock_file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock)
+            .map_err(io(&lock))?;
+        match lock_file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path }),
+            // Some network file systems have no locks; SQLite will make do in its own way.
+            Err(TryLockError::Error(err)) if err.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!(path = %path.display(), "the file system has no locks: keep other processes away");
+            }
+            Err(TryLockError::Error(err)) => return Err(io(&lock)(err)),
+        }
+        let data = path.join(DATA_FILE);
+        // Says what is wrong with the file in the words of the operating system, which SQLite hides.
+        File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&data)
+            .map_err(io(&data))?;
+        let name = data.to_str().ok_or_else(|| {
+            io(&data)(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path is not valid UTF-8",
+            ))
+        })?;
+        let opened = tuned(name).and_then(|database| {
+            // Leaves SQLite's "normal" synchronisation behind, which does not wait for the disk at each write: a
+            // crash of the process loses nothing, a power cut perhaps the last moments. Limits need no more.
+            database.enable_bulk_loading()?;
+            database.disable_bulk_loading()?;
+            Ok(database)
+        });
+        let database = opened.map_err(|err| OpenError::Corrupt {
+            path: data.clone(),
+            source: err.into(),
+        })?;
+        Ok(Self {
+            database,
+            storage: Storage::Directory(Arc::new((path, lock_file))),
+        })
+    }
+
+    /// The directory that holds the data, if it is not in memory.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.storage {
+            Storage::Memory => None,
+            Storage::Directory(held) => Some(&held.0),
+        }
+    }
+
+    /// A client of this engine. It may be used as any other, streams aside, which have a client type of their
+    /// own: give that one [`http_client`](Self::http_client).
+    pub fn client(&self) -> Client {
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static(LOCAL_REGION))
+            .http_client(self.http_client())
+            // Signing, endpoint rules and cached credentials are most of what the SDK does for a request.
+            .allow_no_auth()
+            .auth_scheme_resolver(Unsigned::default())
+            .endpoint_resolver(Nowhere::default())
+            .identity_cache(IdentityCache::no_cache())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        Client::from_conf(config.build())
+    }
+
+    /// The HTTP client that hands requests to this engine, for clients of `DynamoDB` and its streams.
+    pub fn http_client(&self) -> impl HttpClient + Clone + 'static {
+        EngineHttp {
+            connector: SharedHttpConnector::new(EngineConnector { engine: self.clone() }),
+        }
+    }
+
+    /// Deletes items whose expiry has passed, which the engine does not do by itself. Returns their number.
+    pub fn sweep_expired(&self) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.database.sweep_ttl()?)
+    }
+
+    /// Answers one request: its `x-amz-target` header and its body.
+    ///
+    /// Blocks while it works, for the time of a disk write where the data is on disk.
+    pub fn answer(&self, target: &str, body: &[u8]) -> Reply {
+        let operation = target.rsplit_once('.').map_or(target, |(_, operation)| operation);
+        match dispatch(&self.database, operation, body) {
+            Ok(body) => Reply { status: 200, body },
+            Err(err) => Reply {
+                status: err.status_code(),
+                body: err.to_json(),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedEngine")
+            .field("path", &self.path())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens a database and adds to it what [`TUNING`] says.
+fn tuned(name: &str) -> Result<Database, DynoxideError> {
+    let storage = dynoxide::storage::Storage::new(name)?;
+    storage.conn().execute_batch(TUNING)?;
+    Database::new(name)
+}
+
+/// Reads a request, runs it and writes down the response.
+fn dispatch(database: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
+    macro_rules! run {
+        ($method:ident) => {{
+            let request = serde_json::from_slice(body).map_err(|err| malformed(&err))?;
+            let response = database.$method(request)?;
+            serde_json::to_string(&response)
+                .map_err(|err| DynoxideError::InternalServerError(err.to_string()))
+        }};
+    }
+    match operation {
+        "UpdateItem" => run!(update_item),
+        "GetItem" => run!(get_item),
+        "BatchGetItem" => run!(batch_get_item),
+        "Query" => run!(query),
+        "Scan" => run!(scan),
+        "PutItem" => run!(put_item),
+        "DeleteItem" => run!(delete_item),
+        "BatchWriteItem" => run!(batch_write_item),
+        "TransactWriteItems" => run!(transact_write_items),
+        "TransactGetItems" => run!(transact_get_items),
+        "CreateTable" => run!(create_table),
+        "DescribeTable" => run!(describe_table),
+        "UpdateTable" => run!(update_table),
+        "DeleteTable" => run!(delete_table),
+        "ListTables" => run!(list_tables),
+        "UpdateTimeToLive" => run!(update_time_to_live),
+        "DescribeTimeToLive" => run!(describe_time_to_live),
+        "ListStreams" => run!(list_streams),
+        "DescribeStream" => run!(describe_stream),
+        "GetShardIterator" => run!(get_shard_iterator),
+        "GetRecords" => run!(get_records),
+        "TagResource" => run!(tag_resource),
+        "UntagResource" => run!(untag_resource),
+        "ListTagsOfResource" => run!(list_tags_of_resource),
+        other => Err(DynoxideError::ValidationException(format!(
+            "the embedded engine has no operation {other}"
+        ))),
+    }
+}
+
+/// The engine marks in a parser's error what DynamoDB would say; anything else is a request that is not JSON
+/// of the right form.
+fn malformed(err: &serde_json::Error) -> DynoxideError {
+    let text = err.to_string();
+    let marked = ["VALIDATION:", "VALIDATION_REQUEST:", "VALIDATION_AS_READ:"];
+    match marked.iter().find_map(|mark| text.strip_prefix(mark)) {
+        // The parser adds where it stopped, which means nothing to the caller.
+        Some(said) => {
+            let said = said.rsplit_once(" at line ").map_or(said, |(said, _)| said);
+            DynoxideError::ValidationException(said.to_owned())
+        }
+        None => DynoxideError::SerializationException(text),
+    }
+}
+
+/// The HTTP layer of a client of the engine.
+#[derive(Debug, Clone)]
+struct EngineHttp {
+    connector: SharedHttpConnector,
+}
+
+impl HttpClient for EngineHttp {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        self.connector.clone()
+    }
+}
+
+#[derive(Debug)]
+struct EngineConnector {
+    engine: EmbeddedEngine,
+}
+
+impl HttpConnector for EngineConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let engine = self.engine.clone();
+        match &self.engine.storage {
+            // Some microseconds of work: passing it to another thread would cost more.
+            Storage::Memory => HttpConnectorFuture::new(async move { reply(&engine, &request) }),
+            // A write waits for the disk. The task runs to its end even if nobody waits for it.
+            Storage::Directory(_) => HttpConnectorFuture::new(async move {
+                tokio::task::spawn_blocking(move || reply(&engine, &request))
+                    .await
+                    .map_err(|err| ConnectorError::other(err.into(), None))?
+            }),
+        }
+    }
+}
+
+fn reply(engine: &EmbeddedEngine, request: &HttpRequest) -> Result<HttpResponse, ConnectorError> {
+    let target = request.headers().get("x-amz-target").unwrap_or_default();
+    let Reply { status, body } = engine.answer(target, request.body().bytes().unwrap_or_default());
+    match StatusCode::try_from(status) {
+        Ok(status) => Ok(HttpResponse::new(status, SdkBody::from(body))),
+        Err(err) => Err(ConnectorError::other(err.into(), None)),
+    }
+}
+
+/// Picks "no signature" for every request.
+#[derive(Debug)]
+struct Unsigned {
+    options: Vec<AuthSchemeOption>,
+}
+
+impl Default for Unsigned {
+    fn default() -> Self {
+        Self {
+            options: vec![AuthSchemeOption::from(NO_AUTH)],
+        }
+    }
+}
+
+impl ResolveAuthScheme for Unsigned {
+    fn resolve_auth_scheme<'a>(
+        &'a self,
+        _: &'a AuthParams,
+        _: &'a ConfigBag,
+        _: &'a RuntimeComponents,
+    ) -> AuthSchemeOptionsFuture<'a> {
+        AuthSchemeOptionsFuture::ready(Ok(self.options.clone()))
+    }
+}
+
+/// Sends every request to the same place.
+#[derive(Debug)]
+struct Nowhere {
+    endpoint: Endpoint,
+}
+
+impl Default for Nowhere {
+    fn default() -> Self {
+        Self {
+            endpoint: Endpoint::builder().url(ENDPOINT).build(),
+        }
+    }
+}
+
+impl ResolveEndpoint for Nowhere {
+    fn resolve_endpoint<'a>(&'a self, _: &'a EndpointParams) -> EndpointFuture<'a> {
+        EndpointFuture::ready(Ok(self.endpoint.clone()))
+    }
+}

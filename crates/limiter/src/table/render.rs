@@ -1,0 +1,319 @@
+//! Conditions and changes as DynamoDB expressions.
+//!
+//! Attribute names hold `-`, `.` and spaces, and may be reserved words, so every name and value in an
+//! expression is a positional alias: `#0`, `:0`. A name that recurs keeps its alias. All parts of a request
+//! share one [`Renderer`], since they share one table of aliases on the wire.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use zae_limiter_core::table::{Applied, Attr, Condition, FailureKind, TableError, Update};
+
+use super::convert::to_attribute;
+
+/// What an expression's aliases stand for, as the SDK wants it: `None` when there are none.
+pub(super) struct Aliases {
+    /// Attribute names by alias.
+    pub(super) names: Option<HashMap<String, String>>,
+    /// Values by alias.
+    pub(super) values: Option<HashMap<String, AttributeValue>>,
+}
+
+/// Writes the expressions of one request and hands out their aliases.
+#[derive(Debug, Default)]
+pub(super) struct Renderer {
+    names: Vec<Attr>,
+    values: Vec<AttributeValue>,
+}
+
+impl Renderer {
+    /// The change that an update makes, or `None` if it changes nothing but creates an absent item.
+    ///
+    /// Takes the parts out of the update, not its key and condition.
+    pub(super) fn change(&mut self, update: &mut Update) -> Result<Option<String>, TableError> {
+        let parts = update.set.len() + update.add.len() + update.add_to_set.len();
+        let parts = parts + update.remove.len() + update.delete_from_set.len();
+        if parts == 0 {
+            return Ok(None);
+        }
+        // "SET " and the like once each, and about "#10 = :10, " a part.
+        let mut text = String::with_capacity(24 + parts * 11);
+        let mut section = Section {
+            name: "SET ",
+            open: false,
+        };
+        for (attr, value) in update.set.drain(..) {
+            section.part(&mut text);
+            self.name(&mut text, attr);
+            text.push_str(" = ");
+            self.value(&mut text, to_attribute(value)?);
+        }
+        section = Section {
+            name: "ADD ",
+            open: false,
+        };
+        for (attr, delta) in update.add.drain(..) {
+            section.part(&mut text);
+            self.name(&mut text, attr);
+            text.push(' ');
+            self.value(&mut text, AttributeValue::N(delta.to_string()));
+        }
+        for (attr, texts) in grouped(&mut update.add_to_set) {
+            section.part(&mut text);
+            self.name(&mut text, attr);
+            text.push(' ');
+            self.value(&mut text, texts);
+        }
+        section = Section {
+            name: "DELETE ",
+            open: false,
+        };
+        for (attr, texts) in grouped(&mut update.delete_from_set) {
+            section.part(&mut text);
+            self.name(&mut text, attr);
+            text.push(' ');
+            self.value(&mut text, texts);
+        }
+        section = Section {
+            name: "REMOVE ",
+            open: false,
+        };
+        for attr in update.remove.drain(..) {
+            section.part(&mut text);
+            self.name(&mut text, attr);
+        }
+        Ok(Some(text))
+    }
+
+    /// A condition, or `None` if it always holds.
+    ///
+    /// # Errors
+    /// A condition that can never hold, such as "any of nothing", cannot be written as an expression.
+    pub(super) fn condition(&mut self, condition: Condition) -> Result<Option<String>, TableError> {
+        match verdict(&condition) {
+            Verdict::Always => Ok(None),
+            Verdict::Never => Err(TableError::new(
+                FailureKind::BadRequest,
+                Applied::No,
+                "the condition can never hold: it asks for any of no alternatives",
+            )),
+            Verdict::Depends => {
+                let mut text = String::with_capacity(leaves(&condition) * 24);
+                self.depends(&mut text, condition, false)?;
+                Ok(Some(text))
+            }
+        }
+    }
+
+    /// The key condition of a query: a partition key's value, and what the sort key begins with.
+    pub(super) fn key_range(
+        &mut self,
+        hash: (&'static str, String),
+        range: (&'static str, String),
+    ) -> String {
+        let mut text = String::with_capacity(32);
+        self.name(&mut text, Attr::new_static(hash.0));
+        text.push_str(" = ");
+        self.value(&mut text, AttributeValue::S(hash.1));
+        if !range.1.is_empty() {
+            text.push_str(" AND begins_with(");
+            self.name(&mut text, Attr::new_static(range.0));
+            text.push_str(", ");
+            self.value(&mut text, AttributeValue::S(range.1));
+            text.push(')');
+        }
+        text
+    }
+
+    /// What the aliases handed out so far stand for.
+    pub(super) fn finish(self) -> Aliases {
+        let names = (!self.names.is_empty()).then(|| {
+            self.names
+                .into_iter()
+                .enumerate()
+                .map(|(i, name)| (alias('#', i), name.into()))
+                .collect()
+        });
+        let values = (!self.values.is_empty()).then(|| {
+            self.values
+                .into_iter()
+                .enumerate()
+                .map(|(i, value)| (alias(':', i), value))
+                .collect()
+        });
+        Aliases { names, values }
+    }
+
+    /// Writes a condition whose verdict is [`Verdict::Depends`]. `inner` asks for brackets around parts.
+    fn depends(&mut self, text: &mut String, condition: Condition, inner: bool) -> Result<(), TableError> {
+        match condition {
+            Condition::All(parts) => self.joined(text, parts, " AND ", inner)?,
+            Condition::Any(parts) => self.joined(text, parts, " OR ", inner)?,
+            Condition::Exists(attr) => self.call(text, "attribute_exists(", attr),
+            Condition::Absent(attr) => self.call(text, "attribute_not_exists(", attr),
+            Condition::Is(attr, value) => self.compared(text, attr, " = ", to_attribute(value)?),
+            // `<>` alone leaves it to the engine what holds of an absent attribute, so both halves are said.
+            Condition::IsNot(attr, value) => {
+                text.push('(');
+                self.call(text, "attribute_not_exists(", attr.clone());
+                text.push_str(" OR ");
+                self.compared(text, attr, " <> ", to_attribute(value)?);
+                text.push(')');
+            }
+            Condition::AtLeast(attr, bound) => {
+                self.compared(text, attr, " >= ", AttributeValue::N(bound.to_string()));
+            }
+            Condition::AtMost(attr, bound) => {
+                self.compared(text, attr, " <= ", AttributeValue::N(bound.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Parts that are always or never true have no say here: `verdict` has settled that the rest decides.
+    fn joined(
+        &mut self,
+        text: &mut String,
+        parts: Vec<Condition>,
+        by: &str,
+        inner: bool,
+    ) -> Result<(), TableError> {
+        if inner {
+            text.push('(');
+        }
+        let mut first = true;
+        for part in parts.into_iter().filter(|part| verdict(part) == Verdict::Depends) {
+            if !first {
+                text.push_str(by);
+            }
+            first = false;
+            self.depends(text, part, true)?;
+        }
+        if inner {
+            text.push(')');
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, text: &mut String, function: &str, attr: Attr) {
+        text.push_str(function);
+        self.name(text, attr);
+        text.push(')');
+    }
+
+    fn compared(&mut self, text: &mut String, attr: Attr, by: &str, value: AttributeValue) {
+        self.name(text, attr);
+        text.push_str(by);
+        self.value(text, value);
+    }
+
+    /// A request names a few dozen attributes at most, for which looking them up one by one is the fastest.
+    fn name(&mut self, text: &mut String, attr: Attr) {
+        let at = self
+            .names
+            .iter()
+            .position(|known| *known == attr)
+            .unwrap_or_else(|| {
+                self.names.push(attr);
+                self.names.len() - 1
+            });
+        push_alias(text, '#', at);
+    }
+
+    fn value(&mut self, text: &mut String, value: AttributeValue) {
+        push_alias(text, ':', self.values.len());
+        self.values.push(value);
+    }
+}
+
+/// One section of a change, whose name is written before its first part.
+struct Section {
+    name: &'static str,
+    open: bool,
+}
+
+impl Section {
+    fn part(&mut self, text: &mut String) {
+        if self.open {
+            text.push_str(", ");
+        } else {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(self.name);
+            self.open = true;
+        }
+    }
+}
+
+/// What can be said of a condition without an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Always,
+    Never,
+    Depends,
+}
+
+fn verdict(condition: &Condition) -> Verdict {
+    let (parts, neutral, decisive) = match condition {
+        Condition::All(parts) => (parts, Verdict::Always, Verdict::Never),
+        Condition::Any(parts) => (parts, Verdict::Never, Verdict::Always),
+        _ => return Verdict::Depends,
+    };
+    let mut result = neutral;
+    for part in parts {
+        let part = verdict(part);
+        if part == decisive {
+            return decisive;
+        }
+        if part == Verdict::Depends {
+            result = Verdict::Depends;
+        }
+    }
+    result
+}
+
+fn leaves(condition: &Condition) -> usize {
+    match condition {
+        Condition::All(parts) | Condition::Any(parts) => parts.iter().map(leaves).sum(),
+        _ => 1,
+    }
+}
+
+/// The texts by attribute: an expression may name an attribute once only.
+fn grouped(texts: &mut Vec<(Attr, String)>) -> impl Iterator<Item = (Attr, AttributeValue)> + use<> {
+    let mut by_attr = BTreeMap::<Attr, BTreeSet<String>>::new();
+    for (attr, text) in texts.drain(..) {
+        by_attr.entry(attr).or_default().insert(text);
+    }
+    by_attr
+        .into_iter()
+        .map(|(attr, texts)| (attr, AttributeValue::Ss(texts.into_iter().collect())))
+}
+
+fn alias(sigil: char, index: usize) -> String {
+    let mut text = String::with_capacity(4);
+    push_alias(&mut text, sigil, index);
+    text
+}
+
+/// Formatting machinery costs more than the digits; nearly every index has one or two.
+fn push_alias(text: &mut String, sigil: char, index: usize) {
+    text.push(sigil);
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    let mut rest = index;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    text.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+//! Tests of [`super`]: the texts, and the aliases behind them.
+
+use super::*;
+use zae_limiter_core::table::{Key, Value};
+
+#[track_caller]
+fn check(condition: Condition, expected: Option<&str>) {
+    assert_eq!(
+        Renderer::default().condition(condition).unwrap().as_deref(),
+        expected
+    );
+}
+
+fn exists(name: &str) -> Condition {
+    Condition::Exists(name.into())
+}
+
+#[test]
+fn conditions_read_as_expressions() {
+    check(Condition::ALWAYS, None);
+    check(exists("a b"), Some("attribute_exists(#0)"));
+    check(Condition::Is("n".into(), Value::int(1)), Some("#0 = :0"));
+    check(
+        Condition::IsNot("n".into(), Value::int(1)),
+        Some("(attribute_not_exists(#0) OR #0 <> :0)"),
+    );
+    check(
+        Condition::All(vec![
+            Condition::AtLeast("n".into(), 1),
+            Condition::AtMost("n".into(), 2),
+        ]),
+        Some("#0 >= :0 AND #0 <= :1"),
+    );
+    check(
+        Condition::All(vec![
+            exists("a"),
+            Condition::Any(vec![exists("b"), Condition::Absent("a".into())]),
+        ]),
+        Some("attribute_exists(#0) AND (attribute_exists(#1) OR attribute_not_exists(#0))"),
+    );
+}
+
+#[test]
+fn parts_without_a_say_are_dropped() {
+    check(
+        Condition::All(vec![Condition::ALWAYS, exists("a"), Condition::ALWAYS]),
+        Some("attribute_exists(#0)"),
+    );
+    check(Condition::Any(vec![exists("a"), Condition::ALWAYS]), None);
+    check(
+        Condition::Any(vec![exists("a"), Condition::Any(Vec::new())]),
+        Some("attribute_exists(#0)"),
+    );
+    let never = Condition::All(vec![exists("a"), Condition::Any(Vec::new())]);
+    let err = Renderer::default().condition(never).unwrap_err();
+    assert_eq!((err.kind, err.applied), (FailureKind::BadRequest, Applied::No));
+}
+
+#[test]
+fn an_update_has_its_sections_in_order_and_shares_aliases_with_its_condition() {
+    let mut update = Update {
+        set: vec![("s".into(), Value::text("x")), ("t".into(), Value::Null)],
+        add: vec![("n".into(), -1)],
+        add_to_set: vec![("set".into(), "b".into()), ("set".into(), "a".into())],
+        delete_from_set: vec![("old".into(), "z".into())],
+        remove: vec!["r".into(), "q".into()],
+        ..Update::new(Key {
+            pk: "p".into(),
+            sk: "s".into(),
+        })
+    };
+    let mut render = Renderer::default();
+    let change = render.change(&mut update).unwrap();
+    assert_eq!(
+        change.unwrap(),
+        "SET #0 = :0, #1 = :1 ADD #2 :2, #3 :3 DELETE #4 :4 REMOVE #5, #6"
+    );
+    assert_eq!(
+        render
+            .condition(Condition::AtLeast("n".into(), 7))
+            .unwrap()
+            .unwrap(),
+        "#2 >= :5"
+    );
+    let aliases = render.finish();
+    let values = aliases.values.unwrap();
+    assert_eq!(values[":3"], AttributeValue::Ss(vec!["a".into(), "b".into()]));
+    assert_eq!(values[":5"], AttributeValue::N("7".into()));
+    assert_eq!(aliases.names.unwrap()["#2"], "n");
+}
+
+#[test]
+fn a_change_may_start_with_any_section() {
+    let key = Key {
+        pk: "p".into(),
+        sk: "s".into(),
+    };
+    let mut update = Update {
+        remove: vec!["r".into()],
+        ..Update::new(key.clone())
+    };
+    assert_eq!(
+        Renderer::default().change(&mut update).unwrap().unwrap(),
+        "REMOVE #0"
+    );
+    let mut render = Renderer::default();
+    assert_eq!(render.change(&mut Update::new(key)).unwrap(), None);
+    let aliases = render.finish();
+    assert!(aliases.names.is_none() && aliases.values.is_none());
+}
+
+#[test]
+fn key_ranges_leave_out_an_empty_prefix() {
+    let range = |prefix: &str| Renderer::default().key_range(("PK", "p".into()), ("SK", prefix.into()));
+    assert_eq!(range(""), "#0 = :0");
+    assert_eq!(range("#A"), "#0 = :0 AND begins_with(#1, :1)");
+}
+
+#[test]
+fn aliases_go_past_nine_and_ninety_nine() {
+    assert_eq!(
+        [alias('#', 0), alias(':', 10), alias('#', 123)],
+        ["#0", ":10", "#123"]
+    );
+}

@@ -1,0 +1,354 @@
+//! Limits at the four levels, caches, and changes that reach live buckets.
+
+use std::time::Duration;
+
+use zae_limiter::core::table::Value;
+use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, OnUnavailable, Percent, Repository};
+
+use crate::world::World;
+
+fn rpm(rate: i64) -> [zae_limiter::LimitBuilder; 1] {
+    [Limit::per_minute("rpm", rate)]
+}
+
+#[tokio::test]
+async fn the_most_specific_level_answers_as_a_whole() {
+    let w = World::new().await;
+    let effective = async || {
+        w.repo
+            .effective_limits("k", "r")
+            .await
+            .map(|limits| limits[0].capacity())
+    };
+    assert!(matches!(effective().await, Err(Error::NotConfigured { .. })));
+    w.repo.set_system_defaults(rpm(1), None).await.unwrap();
+    assert_eq!(effective().await.unwrap(), 1);
+    w.repo.set_resource_defaults("r", rpm(2)).await.unwrap();
+    assert_eq!(effective().await.unwrap(), 2);
+    w.repo
+        .set_entity_limits("k", ALL_RESOURCES, rpm(3))
+        .await
+        .unwrap();
+    assert_eq!(effective().await.unwrap(), 3);
+    w.repo.set_entity_limits("k", "r", rpm(4)).await.unwrap();
+    assert_eq!(effective().await.unwrap(), 4);
+    assert!(w.repo.delete_entity_limits("k", "r").await.unwrap());
+    assert!(!w.repo.delete_entity_limits("k", "r").await.unwrap());
+    assert!(w.repo.delete_entity_limits("k", ALL_RESOURCES).await.unwrap());
+    assert!(w.repo.delete_resource_defaults("r").await.unwrap());
+    assert_eq!(effective().await.unwrap(), 1);
+    assert!(w.repo.delete_system_defaults().await.unwrap());
+    assert!(effective().await.is_err());
+}
+
+#[tokio::test]
+async fn setting_a_level_replaces_it_and_reads_back() {
+    let w = World::new().await;
+    let two = [Limit::per_minute("rpm", 5), Limit::per_hour("tpm", 10).burst(20)];
+    w.repo.set_entity_limits("k", "r", two).await.unwrap();
+    w.repo
+        .set_entity_limits("k", "r", [Limit::custom("tpm", 7, 3, 11)])
+        .await
+        .unwrap();
+    let limits = w.repo.entity_limits("k", "r").await.unwrap();
+    assert_eq!(limits, [Limit::custom("tpm", 7, 3, 11).build().unwrap()]);
+    assert!(w.repo.entity_limits("k", ALL_RESOURCES).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn registries_count_entities_and_list_resources() {
+    use zae_limiter::core::schema::{entity_registry_key, resource_registry_key};
+    use zae_limiter::table::TableExt as _;
+    let w = World::new().await;
+    let ns = w.repo.namespace_id().clone();
+    let count = async || {
+        let item = w
+            .repo
+            .table()
+            .get(entity_registry_key(&ns), true)
+            .await
+            .unwrap()
+            .unwrap();
+        item.get("r").and_then(Value::as_int)
+    };
+    for entity in ["a", "b", "a"] {
+        w.repo.set_entity_limits(entity, "r", rpm(5)).await.unwrap();
+    }
+    assert_eq!(count().await, Some(2));
+    w.repo.delete_entity_limits("a", "r").await.unwrap();
+    assert_eq!(count().await, Some(1));
+    w.repo.delete_entity_limits("b", "r").await.unwrap();
+    assert_eq!(count().await, None);
+    w.repo.set_resource_defaults("r", rpm(5)).await.unwrap();
+    let item = w
+        .repo
+        .table()
+        .get(resource_registry_key(&ns), true)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(item["resources"], Value::Ss(["r".to_owned()].into()));
+}
+
+#[tokio::test]
+async fn an_entity_limit_reaches_its_live_bucket_at_once() {
+    let w = World::configured().await;
+    let take = |n| w.limiter.acquire("k", "r").consume("rpm", n);
+    take(1).await.unwrap().commit().await.unwrap();
+    w.repo.set_entity_limits("k", "r", rpm(4)).await.unwrap();
+    let bucket = w.bucket("k", "r").await.unwrap();
+    assert_eq!(bucket.limit("rpm").unwrap().params.capacity, 4000);
+    assert_eq!(
+        (bucket.ttl, bucket.valid_until),
+        (None, Some(0)),
+        "kept for ever, and cut before it is spent"
+    );
+    take(4).await.unwrap().commit().await.unwrap();
+    assert!(take(1).await.is_err());
+    // Deleted, the bucket goes back to the defaults, and expires again.
+    w.repo.delete_entity_limits("k", "r").await.unwrap();
+    let bucket = w.bucket("k", "r").await.unwrap();
+    assert_eq!(bucket.limit("rpm").unwrap().params.capacity, 10_000);
+    assert!(bucket.ttl.is_some());
+}
+
+#[tokio::test]
+async fn limits_for_all_resources_reach_each_live_bucket() {
+    let w = World::configured().await;
+    w.repo.set_resource_defaults("own", rpm(50)).await.unwrap();
+    w.repo.set_entity_limits("k", "own", rpm(60)).await.unwrap();
+    for resource in ["a", "b", "own"] {
+        w.limiter
+            .acquire("k", resource)
+            .consume("rpm", 1)
+            .await
+            .unwrap()
+            .commit()
+            .await
+            .unwrap();
+    }
+    w.repo
+        .set_entity_limits("k", ALL_RESOURCES, rpm(7))
+        .await
+        .unwrap();
+    for (resource, capacity) in [("a", 7000), ("b", 7000), ("own", 60_000)] {
+        let bucket = w.bucket("k", resource).await.unwrap();
+        assert_eq!(
+            bucket.limit("rpm").unwrap().params.capacity,
+            capacity,
+            "{resource}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_changed_default_reaches_a_busy_bucket_of_another_process_within_the_cache_time() {
+    let w = World::configured().await;
+    let other = w.another().await;
+    let take = || other.limiter.acquire("k", "r").consume("rpm", 1);
+    take().await.unwrap().commit().await.unwrap();
+    w.repo.set_resource_defaults("r", rpm(3)).await.unwrap();
+    take().await.unwrap().commit().await.unwrap();
+    other.repo.drain().await;
+    assert_eq!(
+        w.bucket("k", "r")
+            .await
+            .unwrap()
+            .limit("rpm")
+            .unwrap()
+            .params
+            .capacity,
+        10_000
+    );
+    w.clock.advance_millis(60_000);
+    take().await.unwrap().commit().await.unwrap();
+    other.repo.drain().await;
+    assert_eq!(
+        w.bucket("k", "r")
+            .await
+            .unwrap()
+            .limit("rpm")
+            .unwrap()
+            .params
+            .capacity,
+        3000
+    );
+    // A process with older knowledge does not put the old limits back.
+    let stale = w.another().await;
+    let _ = stale.limiter.acquire("k", "r").consume("rpm", 1).await.map(drop);
+    stale.repo.drain().await;
+    assert_eq!(
+        w.bucket("k", "r")
+            .await
+            .unwrap()
+            .limit("rpm")
+            .unwrap()
+            .params
+            .capacity,
+        3000
+    );
+}
+
+#[tokio::test]
+async fn configuration_is_read_once_per_cache_time() {
+    let w = World::with(|builder| builder.config_cache_ttl(Duration::from_secs(10))).await;
+    w.configure().await;
+    let take = || w.limiter.acquire("k", "r").consume("rpm", 1);
+    take().await.unwrap().commit().await.unwrap();
+    for (millis, batches) in [(0, 0), (9_999, 0), (1, 1), (0, 0)] {
+        w.clock.advance_millis(millis);
+        let (lease, usage) = w.cost(take().send()).await;
+        lease.unwrap().commit().await.unwrap();
+        assert_eq!(usage.batch_gets, batches, "after {millis} ms");
+    }
+    w.repo.invalidate_caches();
+    let (lease, usage) = w.cost(take().send()).await;
+    lease.unwrap().commit().await.unwrap();
+    assert_eq!(usage.batch_gets, 1);
+    assert!(w.repo.cache_stats().hits >= 3);
+    assert!(w.repo.cache_stats().misses >= 3);
+}
+
+#[tokio::test]
+async fn entities_have_parents_and_children() {
+    let w = World::new().await;
+    let new = NewEntity::new("key")
+        .name("Key")
+        .parent("proj")
+        .cascade(true)
+        .metadata("tier", "gold");
+    let created = w.repo.create_entity(new.clone()).await.unwrap();
+    assert_eq!(w.repo.entity("key").await.unwrap(), Some(created.clone()));
+    assert_eq!(created.created_at, "2027-01-15T08:00:00Z");
+    assert!(matches!(
+        w.repo.create_entity(new).await,
+        Err(Error::EntityExists(_))
+    ));
+    w.repo
+        .create_entity(NewEntity::new("key2").parent("proj"))
+        .await
+        .unwrap();
+    let children = w.repo.children("proj").await.unwrap();
+    assert_eq!(
+        children.iter().map(|child| child.id.as_str()).collect::<Vec<_>>(),
+        ["key", "key2"]
+    );
+    assert_eq!(w.repo.entity("proj").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn namespaces_do_not_see_each_other() {
+    let w = World::configured().await;
+    w.repo.register_namespace("tenant").await.unwrap();
+    let tenant = w.repo.namespace("tenant").await.unwrap();
+    assert!(tenant.system_defaults().await.unwrap().0.is_empty());
+    assert_ne!(tenant.namespace_id(), w.repo.namespace_id());
+    assert!(matches!(
+        w.repo.namespace("nobody").await,
+        Err(Error::NamespaceNotFound(_))
+    ));
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
+    let w = World::configured().await;
+    w.limiter
+        .acquire("k", "r")
+        .consume("rpm", 1)
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    let field = |err: Error| match err {
+        Error::InvalidInput(input) => (input.field().to_owned(), input.value().to_owned()),
+        other => panic!("{other:?}"),
+    };
+    let before = w.repo.usage();
+    let take = |entity: &str, resource: &str, limit: &str, n| {
+        let call = w.limiter.acquire(entity, resource).consume(limit, n);
+        async { field(call.await.unwrap_err()) }
+    };
+    let pair = |field: &str, value: &str| (field.to_owned(), value.to_owned());
+    assert_eq!(take("a#b", "r", "rpm", 1).await, pair("entity_id", "a#b"));
+    assert_eq!(take("k", "9r", "rpm", 1).await, pair("resource", "9r"));
+    assert_eq!(take("k", "r", "wcu", 1).await, pair("consume", "wcu"));
+    assert_eq!(take("k", "r", "rpm", -1).await, pair("consume.rpm", "-1"));
+    assert_eq!(
+        take("k", "r", "rpm", i64::MAX).await,
+        pair("consume.rpm", &i64::MAX.to_string())
+    );
+    assert_eq!(take("k", "r", "typo", 1).await, pair("consume.typo", "1"));
+    let nothing = w.limiter.acquire("k", "r").await.unwrap_err();
+    assert_eq!(field(nothing), pair("consume", "nothing"));
+    let twice = w
+        .limiter
+        .acquire("k", "r")
+        .consume("rpm", 1)
+        .consume("rpm", 1)
+        .await
+        .unwrap_err();
+    assert_eq!(field(twice), pair("consume", "rpm"));
+    let empty: [Limit; 0] = [];
+    assert_eq!(
+        field(w.repo.set_resource_defaults("r", empty).await.unwrap_err()).0,
+        "limits"
+    );
+    assert_eq!(
+        field(w.repo.set_system_defaults(rpm(0), None).await.unwrap_err()),
+        pair("rpm.capacity", "0")
+    );
+    let half = OnUnavailable::Degrade(Percent::new(50).unwrap());
+    assert_eq!(
+        field(w.repo.set_system_defaults(rpm(1), Some(half)).await.unwrap_err()).0,
+        "on_unavailable"
+    );
+    assert_eq!(
+        field(w.repo.set_entity_limits("k", "PK", rpm(1)).await.unwrap_err()),
+        pair("resource", "PK")
+    );
+    let orphan = NewEntity::new("x").cascade(true);
+    assert_eq!(
+        field(w.repo.create_entity(orphan).await.unwrap_err()).0,
+        "cascade"
+    );
+    let own = NewEntity::new("x").parent("x");
+    assert_eq!(field(w.repo.create_entity(own).await.unwrap_err()).0, "parent_id");
+    let spent = w.repo.usage().since(&before);
+    assert_eq!(
+        (spent.updates, spent.puts, spent.transactions),
+        (0, 0, 0),
+        "nothing was written"
+    );
+
+    let mut lease = w.limiter.acquire("k", "r").consume("tpm", 5).await.unwrap();
+    assert_eq!(field(lease.adjust("rpm", 1).unwrap_err()).0, "adjust.rpm");
+    assert_eq!(
+        field(lease.adjust("tpm", -6).unwrap_err()),
+        pair("adjust.tpm", "-6")
+    );
+    assert_eq!(
+        field(lease.release("tpm", -1).unwrap_err()),
+        pair("release.tpm", "-1")
+    );
+    assert_eq!(
+        field(lease.consume("tpm", -1).await.unwrap_err()),
+        pair("consume.tpm", "-1")
+    );
+    lease.commit().await.unwrap();
+
+    let stack = Repository::builder()
+        .stack("my_app")
+        .in_memory()
+        .open()
+        .await
+        .unwrap_err();
+    assert_eq!(field(stack), pair("name", "my_app"));
+    let namespace = Repository::builder()
+        .namespace("_")
+        .in_memory()
+        .open()
+        .await
+        .unwrap_err();
+    assert_eq!(field(namespace), pair("namespace", "_"));
+}

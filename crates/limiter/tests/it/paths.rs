@@ -1,0 +1,140 @@
+//! What every path of an acquire costs in requests and capacity units, as the engine counts them.
+//!
+//! These numbers are promises: `docs/costs.md` shows the same table. A refused conditional write is billed
+//! by DynamoDB like one that happened; every change of a bucket also writes the index GSI2, which projects
+//! all attributes.
+
+use zae_limiter::table::Usage;
+use zae_limiter::{Error, NewEntity};
+
+use crate::world::World;
+
+/// Requests that write, of those refused, requests that read, read units, write units.
+#[track_caller]
+fn check(usage: Usage, writes: u64, refused: u64, reads: u64, read_units: f64, write_units: f64) {
+    let requests = usage.updates + usage.transactions + usage.puts;
+    let got = (
+        requests,
+        usage.refused,
+        usage.reads(),
+        usage.read_units,
+        usage.write_units,
+    );
+    assert_eq!(
+        got,
+        (writes, refused, reads, read_units, write_units),
+        "{usage:?}"
+    );
+}
+
+async fn take(w: &World, entity: &str, tokens: i64) -> Result<zae_limiter::Lease, Error> {
+    w.limiter
+        .acquire(entity, "r")
+        .consume("rpm", 1)
+        .consume("tpm", tokens)
+        .await
+}
+
+async fn spend(w: &World, entity: &str, tokens: i64) {
+    take(w, entity, tokens).await.unwrap().commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn created() {
+    let w = World::configured().await;
+    // The configuration in one batch of five keys; a refused debit; a transaction of the bucket (two units,
+    // and one for each of its three indexes) and a check of META (two units).
+    let ((), usage) = w.cost(spend(&w, "k", 100)).await;
+    check(usage, 2, 1, 1, 2.5, 8.0);
+}
+
+#[tokio::test]
+async fn admitted() {
+    let w = World::configured().await;
+    spend(&w, "k", 100).await;
+    let ((), usage) = w.cost(spend(&w, "k", 100)).await;
+    check(usage, 1, 0, 0, 0.0, 2.0);
+}
+
+#[tokio::test]
+async fn refill_due() {
+    let w = World::configured().await;
+    spend(&w, "k", 1000).await;
+    w.clock.advance_millis(30_000);
+    let ((), usage) = w.cost(spend(&w, "k", 100)).await;
+    check(usage, 2, 1, 0, 0.0, 3.0);
+}
+
+#[tokio::test]
+async fn rejected_then_rejected_again() {
+    let w = World::configured().await;
+    spend(&w, "k", 1000).await;
+    w.repo.invalidate_caches();
+    let _ = w.limiter.available("k", "r").await.unwrap();
+    let (refused, usage) = w.cost(take(&w, "k", 100)).await;
+    assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
+    check(usage, 1, 1, 0, 0.0, 1.0);
+    let (refused, usage) = w.cost(take(&w, "k", 100)).await;
+    assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
+    check(usage, 0, 0, 0, 0.0, 0.0);
+    assert_eq!(w.repo.cache_stats().local_rejections, 1);
+}
+
+#[tokio::test]
+async fn cascade_cold_and_warm() {
+    let w = World::configured().await;
+    w.repo.create_entity(NewEntity::new("proj")).await.unwrap();
+    w.repo
+        .create_entity(NewEntity::new("key").parent("proj").cascade(true))
+        .await
+        .unwrap();
+    spend(&w, "key", 100).await;
+    w.repo.invalidate_caches();
+    // Two batches for the configuration of child and parent, which share the cached levels.
+    let ((), usage) = w.cost(spend(&w, "key", 100)).await;
+    check(usage, 2, 0, 2, 4.0, 4.0);
+    let ((), usage) = w.cost(spend(&w, "key", 100)).await;
+    check(usage, 2, 0, 0, 0.0, 4.0);
+}
+
+#[tokio::test]
+async fn child_refunded_when_the_parent_refuses() {
+    let w = World::configured().await;
+    w.repo
+        .create_entity(NewEntity::new("key").parent("proj").cascade(true))
+        .await
+        .unwrap();
+    spend(&w, "key", 100).await;
+    w.another()
+        .await
+        .limiter
+        .acquire("proj", "r")
+        .consume("tpm", 900)
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    let (refused, usage) = w.cost(take(&w, "key", 100)).await;
+    assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
+    check(usage, 3, 1, 0, 0.0, 5.0);
+}
+
+#[tokio::test]
+async fn adjusted_and_rolled_back() {
+    let w = World::configured().await;
+    spend(&w, "k", 100).await;
+    let mut lease = take(&w, "k", 100).await.unwrap();
+    lease.adjust("tpm", -50).unwrap();
+    let (done, usage) = w.cost(lease.commit()).await;
+    done.unwrap();
+    check(usage, 1, 0, 0, 0.0, 2.0);
+    let lease = take(&w, "k", 100).await.unwrap();
+    let (done, usage) = w.cost(lease.rollback()).await;
+    done.unwrap();
+    check(usage, 1, 0, 0, 0.0, 2.0);
+    let lease = take(&w, "k", 100).await.unwrap();
+    let (done, usage) = w.cost(lease.commit()).await;
+    done.unwrap();
+    check(usage, 0, 0, 0, 0.0, 0.0);
+}

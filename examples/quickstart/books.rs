@@ -1,0 +1,212 @@
+//! The books: what every key and the project spent, by the leases and by the table, and whether both agree.
+
+use zae_limiter::core::schema::BucketId;
+use zae_limiter::core::{Bucket, EpochMillis, Millitokens};
+use zae_limiter::table::TableExt as _;
+use zae_limiter::{EntityId, Error, Limit, RateLimiter, Repository, ResourceName};
+
+use crate::Failure;
+use crate::setup::{LIMITS, MODEL, PROJECT, key};
+
+/// One limit of one entity, over the replay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Spending {
+    /// Tokens that committed leases held.
+    pub(crate) used: i64,
+    /// How often the limit refused.
+    pub(crate) refused: u64,
+    /// The deepest debt that was seen.
+    pub(crate) owed_at_most: i64,
+}
+
+/// One entity over the replay.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    pub(crate) id: String,
+    pub(crate) limits: Vec<Limit>,
+    /// By limit, in the order of [`LIMITS`].
+    pub(crate) spending: [Spending; 2],
+    /// How its buckets stood before the replay, and after it.
+    pub(crate) before: Standing,
+    pub(crate) after: Standing,
+    /// How often it was debited: tells whether anybody spent between two moments.
+    pub(crate) debits: u64,
+}
+
+/// How an entity's bucket stands, by limit in the order of [`LIMITS`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Whole tokens to be had; negative in debt.
+    pub(crate) available: [i64; 2],
+    /// Net consumption since the bucket was created, as the table counts it.
+    pub(crate) counted: [Millitokens; 2],
+}
+
+/// The books of all keys and their project.
+#[derive(Debug)]
+pub(crate) struct Books {
+    /// The keys' by rank, then the project's.
+    accounts: Vec<Account>,
+    opened_at: EpochMillis,
+}
+
+impl Books {
+    /// Opens the books on buckets as they are.
+    pub(crate) async fn open(limiter: &RateLimiter, keys: usize, now: EpochMillis) -> Result<Self, Failure> {
+        let repo = limiter.repository();
+        let mut accounts = Vec::with_capacity(keys + 1);
+        for id in (0..keys).map(key).chain([PROJECT.to_owned()]) {
+            let stored = repo.effective_limits(&id, MODEL).await?;
+            let named = |name: &&str| {
+                stored
+                    .iter()
+                    .find(|limit| limit.name().as_str() == *name)
+                    .cloned()
+            };
+            let standing = standing(limiter, &id).await?;
+            accounts.push(Account {
+                limits: LIMITS.iter().filter_map(named).collect(),
+                id,
+                spending: [Spending::default(); 2],
+                before: standing,
+                after: standing,
+                debits: 0,
+            });
+        }
+        Ok(Self {
+            accounts,
+            opened_at: now,
+        })
+    }
+
+    /// The keys' accounts, by rank.
+    pub(crate) fn keys(&self) -> &[Account] {
+        &self.accounts[..self.accounts.len() - 1]
+    }
+
+    /// The project's account.
+    pub(crate) fn project(&self) -> &Account {
+        &self.accounts[self.accounts.len() - 1]
+    }
+
+    /// The accounts that a key's calls are charged to: its own and the project's.
+    pub(crate) fn charged(&mut self, key: usize) -> [&mut Account; 2] {
+        let last = self.accounts.len() - 1;
+        let (keys, project) = self.accounts.split_at_mut(last);
+        [&mut keys[key], &mut project[0]]
+    }
+
+    /// Closes the books: reads every bucket again, and lists what does not agree.
+    pub(crate) async fn close(
+        &mut self,
+        limiter: &RateLimiter,
+        now: EpochMillis,
+    ) -> Result<Vec<String>, Failure> {
+        for account in &mut self.accounts {
+            account.after = standing(limiter, &account.id).await?;
+        }
+        let mut faults: Vec<String> = self
+            .accounts
+            .iter()
+            .flat_map(|account| account.faults(self.opened_at, now))
+            .collect();
+        let (project, keys) = (self.project(), &self.accounts[..self.accounts.len() - 1]);
+        for (i, limit) in LIMITS.iter().enumerate() {
+            let keys = keys.iter().map(|key| key.counted(i).0).sum();
+            if project.counted(i) != Millitokens(keys) {
+                let (keys, project) = (Millitokens(keys), project.counted(i));
+                faults.push(format!(
+                    "{limit}: the table counts {keys} for all keys, but {project} for the project"
+                ));
+            }
+        }
+        Ok(faults)
+    }
+}
+
+impl Account {
+    /// What the table counted during the replay.
+    pub(crate) fn counted(&self, limit: usize) -> Millitokens {
+        self.after.counted[limit] - self.before.counted[limit]
+    }
+
+    fn faults(&self, from: EpochMillis, to: EpochMillis) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (i, limit) in self.limits.iter().enumerate() {
+            let (who, used) = (format!("{} {}", self.id, limit.name()), self.spending[i].used);
+            let counted = self.counted(i);
+            if counted != Millitokens::from_tokens(used) {
+                faults.push(format!(
+                    "{who}: leases held {used}, but the table counts {counted}"
+                ));
+            }
+            // What was there, and what was earned meanwhile, is spent or still there, or fell over the brim.
+            let (had, has) = (self.before.available[i], self.after.available[i]);
+            let earned = earned(limit, to.since(from));
+            if has > had + earned - used + 1 {
+                faults.push(format!(
+                    "{who}: {had} + {earned} earned - {used} used leaves {has}, which is too much"
+                ));
+            }
+            if has < had - used - 1 || has > limit.capacity() {
+                faults.push(format!(
+                    "{who}: {had} - {used} used leaves {has}, of {}",
+                    limit.capacity()
+                ));
+            }
+        }
+        faults
+    }
+}
+
+/// Whole tokens that a limit earns in a time, rounded up.
+fn earned(limit: &Limit, millis: i64) -> i64 {
+    let parts = i128::from(limit.refill_amount()) * i128::from(millis);
+    let earned = (parts + i128::from(limit.refill_period_secs()) * 1000 - 1)
+        / (i128::from(limit.refill_period_secs()) * 1000);
+    i64::try_from(earned).unwrap_or(i64::MAX / 4)
+}
+
+async fn standing(limiter: &RateLimiter, entity: &str) -> Result<Standing, Failure> {
+    let mut standing = Standing::default();
+    // A key's statuses are followed by its project's.
+    for status in limiter.check(entity, MODEL, &[]).await?.statuses {
+        if let Some(i) = LIMITS
+            .iter()
+            .position(|limit| status.limit_name == *limit && status.entity.as_str() == entity)
+        {
+            standing.available[i] = status.available;
+        }
+    }
+    if let Some(bucket) = bucket(limiter.repository(), entity).await? {
+        for (i, limit) in LIMITS.iter().enumerate() {
+            let stored = bucket.limits.iter().find(|stored| stored.name == *limit);
+            standing.counted[i] = stored.and_then(|stored| stored.consumed).unwrap_or_default();
+        }
+    }
+    Ok(standing)
+}
+
+/// The latest instant that the buckets of all keys and the project were refilled to.
+pub(crate) async fn last_refill(repo: &Repository, keys: usize) -> Result<Option<EpochMillis>, Failure> {
+    let mut last = None;
+    for id in (0..keys).map(key).chain([PROJECT.to_owned()]) {
+        last = last.max(bucket(repo, &id).await?.map(|bucket| bucket.refilled_at));
+    }
+    Ok(last)
+}
+
+/// An entity's bucket as the table has it. It is of one shard: this example is far from a thousand writes a
+/// second on one bucket, from where on buckets are split.
+async fn bucket(repo: &Repository, entity: &str) -> Result<Option<Bucket>, Failure> {
+    let id = BucketId {
+        namespace: repo.namespace_id().clone(),
+        entity: EntityId::new(entity).map_err(Error::from)?,
+        resource: ResourceName::new(MODEL).map_err(Error::from)?,
+    };
+    let item = repo.table().get(id.key(0), true).await?;
+    Ok(item
+        .map(|item| Bucket::decode(&item))
+        .transpose()
+        .map_err(Error::from)?)
+}

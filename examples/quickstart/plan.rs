@@ -1,0 +1,79 @@
+//! Turns a trace into calls: who makes each, what the caller guesses, how long it runs, whether it fails.
+//!
+//! A trace says neither. Everything is drawn here, from one seed, before the first call is made, so that a
+//! plan is the same whatever the limits answer.
+
+use crate::trace::Request;
+use crate::zipf::Zipf;
+
+/// The answer's tokens as a caller assumes them before there is an answer.
+const ASSUMED_ANSWER: f64 = 64.0;
+
+/// A caller counts no tokens, it guesses the prompt's from its length: between these parts of the truth.
+const GUESS: (f64, f64) = (0.75, 1.05);
+
+/// The part of calls that fail after they were admitted.
+const FAILING: f64 = 0.02;
+
+/// How long a model thinks before the first token, and for each one that it writes.
+const FIRST_TOKEN_MS: i64 = 150;
+const TOKEN_MS: i64 = 8;
+
+/// One call to the model, as planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// Milliseconds after the start of the replay.
+    pub(crate) at_ms: i64,
+    /// The rank of the API key that makes it.
+    pub(crate) key: usize,
+    /// Tokens that the caller asks for.
+    pub(crate) estimate: i64,
+    /// Tokens that the model reports in the end.
+    pub(crate) used: i64,
+    /// How long it runs.
+    pub(crate) takes_ms: i64,
+    /// Whether it fails, and so costs nothing.
+    pub(crate) fails: bool,
+}
+
+/// Plans a call for every request of a trace.
+pub(crate) fn plan(trace: &[Request], traffic: &Zipf, seed: u64) -> Vec<Call> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let call = |request: &Request| {
+        let _ = GUESS;
+        let (low, high) = (
+            crate::setup::e("GL", 60) as f64 / 100.0,
+            crate::setup::e("GH", 100) as f64 / 100.0,
+        );
+        let prompt = f64::from(request.context) * (low + random.f64() * (high - low));
+        let generated = i64::from(request.generated);
+        Call {
+            at_ms: request.at_ms,
+            key: traffic.rank(random.f64()),
+            estimate: (prompt + ASSUMED_ANSWER).ceil() as i64,
+            used: i64::from(request.context) + generated,
+            takes_ms: FIRST_TOKEN_MS + generated * TOKEN_MS,
+            fails: random.f64() < FAILING,
+        }
+    };
+    trace.iter().map(call).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_one_plan() {
+        let (trace, traffic) = (crate::trace::sample().unwrap(), Zipf::new(8));
+        let first = plan(&trace, &traffic, 1);
+        assert_eq!(first, plan(&trace, &traffic, 1));
+        assert_ne!(first, plan(&trace, &traffic, 2));
+        assert!(
+            first
+                .iter()
+                .all(|call| call.key < 8 && call.estimate > 0 && call.used > 0)
+        );
+        assert!(first.iter().any(|call| call.fails));
+    }
+}

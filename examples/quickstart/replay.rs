@@ -1,0 +1,349 @@
+//! Makes the planned calls, in order of time: takes tokens, lets the call run, corrects the estimate or rolls
+//! back, and comes back once when told to wait.
+//!
+//! Limits refill in real time, so a trace that is replayed faster than it was recorded would meet other limits.
+//! The repository's clock is therefore one that this module moves from event to event: every answer is that
+//! of the recorded time, and of every run with the same seed, however fast the replay goes. (An application
+//! leaves the clock alone.)
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zae_limiter::clock::{Clock as _, ManualClock};
+use zae_limiter::core::EpochMillis;
+use zae_limiter::table::Usage;
+use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter};
+
+use crate::Failure;
+use crate::books::Books;
+use crate::plan::Call;
+use crate::progress::Progress;
+use crate::setup::{LIMITS, MODEL, key};
+use crate::speed::Speed;
+
+/// How the calls went.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Totals {
+    pub(crate) arrived: u64,
+    pub(crate) admitted_at_once: u64,
+    pub(crate) admitted_later: u64,
+    pub(crate) given_up: u64,
+    pub(crate) never_possible: u64,
+    pub(crate) committed: u64,
+    pub(crate) rolled_back: u64,
+    /// Refusals that said when to come back.
+    pub(crate) promised: u64,
+    /// Requests that came back and were refused again, since others had spent meanwhile.
+    pub(crate) overtaken: u64,
+    /// Requests that came back and were refused by a limit that the first refusal had not looked at: refusals
+    /// from memory know only what was seen within the last second.
+    pub(crate) unforeseen: u64,
+    pub(crate) admitting: Cost,
+    pub(crate) refusing: Cost,
+    pub(crate) correcting: Cost,
+    /// Requests that came back and were refused again though nobody had spent: the limiter lied.
+    pub(crate) broken: Vec<String>,
+}
+
+impl Totals {
+    /// Lists what does not add up.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let admitted = self.admitted_at_once + self.admitted_later;
+        let mut faults = Vec::new();
+        if self.arrived != admitted + self.given_up + self.never_possible {
+            faults.push(format!(
+                "of {} requests, {admitted} were admitted, {} given up and {} never possible",
+                self.arrived, self.given_up, self.never_possible
+            ));
+        }
+        if admitted != self.committed + self.rolled_back {
+            faults.push(format!(
+                "of {admitted} leases, {} were committed and {} rolled back",
+                self.committed, self.rolled_back
+            ));
+        }
+        faults.extend(self.broken.iter().cloned());
+        faults
+    }
+}
+
+/// What one kind of step cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    pub(crate) times: u64,
+    pub(crate) requests: u64,
+    pub(crate) write_units: f64,
+    pub(crate) read_units: f64,
+}
+
+impl Cost {
+    fn add(&mut self, usage: &Usage) {
+        self.times += 1;
+        self.requests += usage.requests();
+        self.write_units += usage.write_units;
+        self.read_units += usage.read_units;
+    }
+}
+
+/// Something that happens at a time; of several at one time, first what was planned first.
+struct Event {
+    when: (i64, u64),
+    what: What,
+}
+
+enum What {
+    /// A call is made.
+    Arrives(Call),
+    /// A refused call comes back, as it was told.
+    Returns(Call, Promise),
+    /// An admitted call ends.
+    Ends(Call, Lease),
+}
+
+/// A refusal that says when to come back.
+struct Promise {
+    refused: RateLimitExceeded,
+    /// How often the accounts of the key and the project had been debited by then.
+    debits: [u64; 2],
+}
+
+impl Promise {
+    /// Whether it looked at a limit that refuses now.
+    fn covers(&self, now: &RateLimitExceeded) -> bool {
+        let mut looked_at = self.refused.statuses().iter();
+        looked_at.any(|then| {
+            now.violations()
+                .any(|now| (&now.entity, &now.limit_name) == (&then.entity, &then.limit_name))
+        })
+    }
+}
+
+/// A replay under way.
+pub(crate) struct Replay<'a> {
+    limiter: &'a RateLimiter,
+    clock: ManualClock,
+    start: EpochMillis,
+    books: &'a mut Books,
+    events: BinaryHeap<Reverse<Event>>,
+    planned: u64,
+    totals: Totals,
+}
+
+impl<'a> Replay<'a> {
+    /// Plans the calls, from the clock's time on.
+    pub(crate) fn new(
+        limiter: &'a RateLimiter,
+        clock: ManualClock,
+        books: &'a mut Books,
+        calls: &[Call],
+    ) -> Self {
+        let mut replay = Self {
+            limiter,
+            start: clock.now(),
+            clock,
+            books,
+            events: BinaryHeap::with_capacity(calls.len()),
+            planned: 0,
+            totals: Totals::default(),
+        };
+        for call in calls {
+            replay.schedule(call.at_ms, What::Arrives(*call));
+        }
+        replay
+    }
+
+    /// Runs to the last event. Returns the totals, and how long the clock ran.
+    pub(crate) async fn run(
+        mut self,
+        speed: Speed,
+        mut progress: Progress,
+    ) -> Result<(Totals, Duration), Failure> {
+        let began = Instant::now();
+        while let Some(Reverse(Event {
+            when: (at_ms, _),
+            what,
+        })) = self.events.pop()
+        {
+            if let Some(pause) = speed.wall_time(at_ms) {
+                tokio::time::sleep_until(began + pause).await;
+            }
+            self.clock.advance_millis(at_ms - self.elapsed_ms());
+            progress.show(at_ms, &self.totals);
+            match what {
+                What::Arrives(call) => {
+                    self.totals.arrived += 1;
+                    self.acquire(call, None).await?;
+                }
+                What::Returns(call, promise) => self.acquire(call, Some(promise)).await?,
+                What::Ends(call, lease) => self.finish(call, lease).await?,
+            }
+        }
+        drop(progress);
+        self.limiter.repository().drain().await;
+        let lasted = Duration::from_millis(self.elapsed_ms().unsigned_abs());
+        Ok((self.totals, lasted))
+    }
+
+    /// Takes a request and the estimated tokens, both or neither, from the key and its project.
+    async fn acquire(&mut self, call: Call, promised: Option<Promise>) -> Result<(), Failure> {
+        let before = self.limiter.repository().usage();
+        let result = self
+            .limiter
+            .acquire(key(call.key), MODEL)
+            .consume("rpm", 1)
+            .consume("tpm", call.estimate)
+            .await;
+        let usage = self.limiter.repository().usage().since(&before);
+        let debits = self.books.charged(call.key).map(|account| account.debits);
+        match result {
+            Ok(lease) => {
+                self.totals.admitting.add(&usage);
+                match promised {
+                    None => self.totals.admitted_at_once += 1,
+                    Some(_) => self.totals.admitted_later += 1,
+                }
+                self.count_debit(call.key);
+                self.schedule(self.elapsed_ms() + call.takes_ms, What::Ends(call, lease));
+            }
+            Err(Error::RateLimitExceeded(refused)) => {
+                self.totals.refusing.add(&usage);
+                self.count_refusal(call.key, &refused);
+                match (promised, refused.retry_after()) {
+                    (_, None) => self.totals.never_possible += 1,
+                    (None, Some(wait)) => {
+                        self.totals.promised += 1;
+                        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+                        let back_at = self.elapsed_ms().saturating_add(wait_ms);
+                        self.schedule(back_at, What::Returns(call, Promise { refused, debits }));
+                    }
+                    (Some(promise), Some(_)) => {
+                        self.totals.given_up += 1;
+                        if promise.debits != debits {
+                            self.totals.overtaken += 1;
+                        } else if !promise.covers(&refused) {
+                            self.totals.unforeseen += 1;
+                        } else {
+                            let (then, now) = (told(&promise.refused), told(&refused));
+                            let fault = format!("nobody spent, but a promise was broken: {then}; then {now}");
+                            self.totals.broken.push(fault);
+                        }
+                    }
+                }
+            }
+            Err(err) => return Err(err.into()),
+        }
+        Ok(())
+    }
+
+    /// Gives everything back if the call failed. Otherwise puts the tokens that the model reports in place of
+    /// the estimate, into debt if need be, and keeps them.
+    async fn finish(&mut self, call: Call, mut lease: Lease) -> Result<(), Failure> {
+        let before = self.limiter.repository().usage();
+        if call.fails {
+            lease.rollback().await?;
+            self.totals.rolled_back += 1;
+        } else {
+            lease.adjust("tpm", call.used - call.estimate)?;
+            let held = LIMITS.map(|limit| lease.consumed(limit));
+            lease.commit().await?;
+            self.totals.committed += 1;
+            for account in self.books.charged(call.key) {
+                for (spending, held) in account.spending.iter_mut().zip(held) {
+                    spending.used += held;
+                }
+            }
+        }
+        self.totals
+            .correcting
+            .add(&self.limiter.repository().usage().since(&before));
+        if !call.fails && call.used > call.estimate {
+            self.count_debit(call.key);
+            self.look_for_debt(call.key).await?;
+        }
+        Ok(())
+    }
+
+    /// A limit that refuses says so under its owner's name.
+    fn count_refusal(&mut self, key: usize, refused: &RateLimitExceeded) {
+        for account in self.books.charged(key) {
+            for violation in refused
+                .violations()
+                .filter(|status| status.entity.as_str() == account.id)
+            {
+                if let Some(i) = LIMITS.iter().position(|limit| violation.limit_name == *limit) {
+                    account.spending[i].refused += 1;
+                }
+            }
+        }
+    }
+
+    fn count_debit(&mut self, key: usize) {
+        for account in self.books.charged(key) {
+            account.debits += 1;
+        }
+    }
+
+    async fn look_for_debt(&mut self, rank: usize) -> Result<(), Failure> {
+        for status in self.limiter.check(&key(rank), MODEL, &[]).await?.statuses {
+            for account in self.books.charged(rank) {
+                let limit = LIMITS.iter().position(|limit| status.limit_name == *limit);
+                if let Some(i) = limit.filter(|_| status.entity.as_str() == account.id) {
+                    let debt = &mut account.spending[i].owed_at_most;
+                    *debt = (*debt).max(-status.available);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn schedule(&mut self, at_ms: i64, what: What) {
+        self.planned += 1;
+        self.events.push(Reverse(Event {
+            when: (at_ms, self.planned),
+            what,
+        }));
+    }
+
+    fn elapsed_ms(&self) -> i64 {
+        self.clock.now().since(self.start)
+    }
+}
+
+/// A refusal with every limit that was checked.
+fn told(refused: &RateLimitExceeded) -> String {
+    let status = |status: &LimitStatus| {
+        let LimitStatus {
+            entity,
+            limit_name,
+            available,
+            requested,
+            wait,
+            ..
+        } = status;
+        format!("{entity} {limit_name} has {available} of {requested} ({wait:?})")
+    };
+    let statuses: Vec<String> = refused.statuses().iter().map(status).collect();
+    statuses.join(", ")
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.when == other.when
+    }
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.when.cmp(&other.when)
+    }
+}

@@ -1,0 +1,116 @@
+//! Stores limits, a project and its API keys. What an earlier run stored is left as it is.
+
+use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, Repository};
+
+/// The model that all calls are for. Any name would do: a resource is whatever is limited.
+pub(crate) const MODEL: &str = "gpt-4";
+
+/// The entity that all keys belong to.
+pub(crate) const PROJECT: &str = "project";
+
+/// The limits that every call asks for: requests and tokens a minute.
+pub(crate) const LIMITS: [&str; 2] = ["rpm", "tpm"];
+
+/// The API key of a rank; the first is the busiest.
+pub(crate) fn key(rank: usize) -> String {
+    format!("key-{}", rank + 1)
+}
+
+/// A level of limits, as it is stored.
+#[derive(Debug)]
+pub(crate) struct Level {
+    pub(crate) name: &'static str,
+    pub(crate) whom: String,
+    pub(crate) limits: Vec<Limit>,
+}
+
+/// What is stored once all is set up.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) levels: Vec<Level>,
+    /// How many of the keys were there before.
+    pub(crate) keys_found: usize,
+}
+
+/// Stores what is missing.
+pub(crate) async fn prepare(repo: &Repository, keys: usize) -> Result<Setup, Error> {
+    // For every entity and every resource that have nothing better.
+    if repo.system_defaults().await?.0.is_empty() {
+        let limits = [Limit::per_minute("rpm", 30), Limit::per_minute("tpm", 20_000)];
+        repo.set_system_defaults(limits, None).await?;
+    }
+    // For every entity on this model. A key that was idle may spend a burst at once.
+    if repo.resource_defaults(MODEL).await?.is_empty() {
+        let limits = [
+            Limit::per_minute("rpm", e("RR", 60)),
+            Limit::per_minute("tpm", e("RT", 60_000)).burst(e("RB", 100_000)),
+        ];
+        repo.set_resource_defaults(MODEL, limits).await?;
+    }
+    // For the project, which every call of its keys is charged to as well; and for its main key.
+    let own = [
+        (
+            PROJECT.to_owned(),
+            e("PR", 400),
+            e("PT", 400_000),
+            e("PB", 750_000),
+        ),
+        (key(0), e("KR", 120), e("KT", 180_000), e("KB", 360_000)),
+    ];
+    for (entity, rpm, tpm, burst) in &own {
+        if repo.entity_limits(entity, ALL_RESOURCES).await?.is_empty() {
+            let limits = [
+                Limit::per_minute("rpm", *rpm),
+                Limit::per_minute("tpm", *tpm).burst(*burst),
+            ];
+            repo.set_entity_limits(entity, ALL_RESOURCES, limits).await?;
+        }
+    }
+    create_unless_there(repo, NewEntity::new(PROJECT).name("Demo project")).await?;
+    let mut keys_found = 0;
+    for rank in 0..keys {
+        let new = NewEntity::new(key(rank)).parent(PROJECT).cascade(true);
+        if !create_unless_there(repo, new).await? {
+            keys_found += 1;
+        }
+    }
+    Ok(Setup {
+        levels: levels(repo).await?,
+        keys_found,
+    })
+}
+
+/// Tells whether the entity is new.
+async fn create_unless_there(repo: &Repository, new: NewEntity) -> Result<bool, Error> {
+    match repo.create_entity(new).await {
+        Ok(_) => Ok(true),
+        Err(Error::EntityExists(_)) => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+async fn levels(repo: &Repository) -> Result<Vec<Level>, Error> {
+    let level = |name, whom: &str, limits| Level {
+        name,
+        whom: whom.to_owned(),
+        limits,
+    };
+    Ok(vec![
+        level("system", "everybody", repo.system_defaults().await?.0),
+        level("resource", MODEL, repo.resource_defaults(MODEL).await?),
+        level(
+            "entity",
+            PROJECT,
+            repo.entity_limits(PROJECT, ALL_RESOURCES).await?,
+        ),
+        level(
+            "entity",
+            &key(0),
+            repo.entity_limits(&key(0), ALL_RESOURCES).await?,
+        ),
+    ])
+}
+
+pub(crate) fn e(n: &str, d: i64) -> i64 {
+    std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d)
+}
