@@ -74,6 +74,9 @@ pub struct Credit {
 /// A guard that fails is recomputed from the new image this often before the credit overflows.
 const MAX_GUARDS: u32 = 3;
 
+/// Nothing but others' repetitions can refuse an overflowing credit; so many of them there cannot be.
+const MAX_REFUSALS: u32 = 20;
+
 impl Credit {
     /// Prepares a correction: positive deltas give tokens back, negative ones charge them. `image` is the
     /// latest known image of the shard. Deltas of zero are dropped; with nothing left there is nothing to do.
@@ -194,6 +197,13 @@ impl Credit {
             ));
         }
         self.guards += 1;
+        if self.guards > MAX_REFUSALS {
+            return self.give_up(CreditEnd::Failed(TableError::new(
+                FailureKind::Conflict,
+                Applied::No,
+                "the bucket kept changing, or holds a mark that is no text",
+            )));
+        }
         self.overflow = overflows || self.guards >= MAX_GUARDS;
         self.image = std::sync::Arc::new(image);
         Some(self.send(0, now))

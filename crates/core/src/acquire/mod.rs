@@ -456,16 +456,19 @@ impl Acquire {
             return Vec::new();
         }
         let id = self.request.id.clone();
-        let mut rejected =
-            reject_from_memory(&id, &self.request.consume, &child.hint, now).unwrap_or_default();
-        if let Some(parent) = &parent {
-            // Both, if both refuse: the caller is told to wait for the later of the two.
+        // Refused from memory only if everything that has a say is known: the caller is told the whole wait.
+        let mut known = remembered(&id, &self.request.consume, &child.hint, now);
+        if let (Some(statuses), Some(parent)) = (&mut known, &parent) {
             let amounts = self.parent_amounts(&parent.config);
-            let refused = reject_from_memory(&self.parent_id(parent), &amounts, &parent.hint, now);
-            rejected.extend(refused.unwrap_or_default());
+            if !amounts.is_empty() {
+                match remembered(&self.parent_id(parent), &amounts, &parent.hint, now) {
+                    Some(of_parent) => statuses.extend(of_parent),
+                    None => known = None,
+                }
+            }
         }
-        if !rejected.is_empty() {
-            self.decide(Decision::Rejected(RateLimitExceeded::new(rejected)));
+        if let Some(statuses) = known.filter(|statuses| statuses.iter().any(|status| status.exceeded)) {
+            self.decide(Decision::Rejected(RateLimitExceeded::new(statuses)));
             return Vec::new();
         }
         let amounts = self.request.consume.clone();
@@ -513,6 +516,7 @@ impl Acquire {
             amounts,
             self.request.settings,
             self.started,
+            role == Role::Parent,
         );
         self.legs.push(Leg { role, take });
         let shard_count = found.hint.shard_count;
@@ -835,8 +839,9 @@ fn image_statuses(
         .collect()
 }
 
-/// Refuses without a call when every shard's last image, refilled to now, is short.
-fn reject_from_memory(
+/// How the limits stand by the last images, refilled to now: on the shard that covers the amounts first.
+/// `None` unless every shard's image is known and may be judged by.
+fn remembered(
     id: &BucketId,
     amounts: &[(LimitName, Millitokens)],
     hint: &Hint,
@@ -850,11 +855,7 @@ fn reject_from_memory(
             return None;
         }
         let statuses = image_statuses(id, image, amounts, now)?;
-        let wait = statuses
-            .iter()
-            .filter(|status| status.exceeded)
-            .map(|status| status.wait)
-            .max()?;
+        let wait = statuses.iter().map(|status| status.wait).max()?;
         if best.as_ref().is_none_or(|(least, _)| wait < *least) {
             best = Some((wait, statuses));
         }

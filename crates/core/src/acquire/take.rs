@@ -86,8 +86,8 @@ pub(crate) struct Take {
     settings: Settings,
     /// Whether the configuration was read in this very acquire.
     fresh: bool,
-    /// The parameters the item must have, if the caller gave limits.
-    exact: bool,
+    /// Whether it is about a parent, which has a say only on the limits that it has.
+    is_parent: bool,
     shard: u32,
     shard_count: u32,
     tried: Vec<u32>,
@@ -109,16 +109,16 @@ impl Take {
         amounts: Amounts,
         settings: Settings,
         started: EpochMillis,
+        is_parent: bool,
     ) -> Self {
         let fresh = config.read_at >= started;
-        let exact = config.level == Level::Override;
         Self {
             id,
             config,
             amounts,
             settings,
             fresh,
-            exact,
+            is_parent,
             shard: 0,
             shard_count: 1,
             tried: Vec::new(),
@@ -151,8 +151,9 @@ impl Take {
         (&self.id.entity, &self.id.resource)
     }
 
+    /// The parameters the item must have, if the caller gave limits.
     fn exact(&self) -> Option<&[Limit]> {
-        self.exact.then_some(self.config.limits.as_slice())
+        (self.config.level == Level::Override).then_some(self.config.limits.as_slice())
     }
 
     /// Sends the first debit, to a random shard that is not known to be short.
@@ -190,11 +191,14 @@ impl Take {
         match reply {
             Reply::Config(Ok(found)) => {
                 self.fresh = true;
-                self.config = if self.exact {
+                self.config = if self.exact().is_some() {
                     Arc::new(self.keep_override(&found.config))
                 } else {
                     found.config
                 };
+                if self.is_parent {
+                    self.amounts.retain(|(name, _)| self.config.limit(name).is_some());
+                }
                 // What was in force when the acquire began may have gone since.
                 match super::check_config(&self.config, &self.id.resource, &self.amounts) {
                     Ok(()) => self.create(env),

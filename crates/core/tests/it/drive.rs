@@ -1,0 +1,306 @@
+//! A driver without time or failures of its own: every call is answered at once, in order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use zae_limiter_core::acquire::{
+    Acquire, AcquireError, Ask, Call, Decision, Found, Grant, Hint, Reply, Request, Settings,
+};
+use zae_limiter_core::bucket::Bucket;
+use zae_limiter_core::config::{Resolved, limit_attributes};
+use zae_limiter_core::credit::{Credit, CreditEnd};
+use zae_limiter_core::entity::{MetaRecord, Metadata};
+use zae_limiter_core::memory::MemoryTable;
+use zae_limiter_core::random::Random;
+use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::schema::{BucketId, entity_config_key, key_item, resource_config_key};
+use zae_limiter_core::table::{Answer, Item, Key, Op, TableError, Value};
+use zae_limiter_core::{
+    Entity, EntityId, EpochMillis, Limit, LimitName, Millitokens, NamespaceId, RateLimitExceeded,
+    ResourceName, ResourceScope,
+};
+
+pub(crate) const NOW: i64 = 1_795_290_000_000;
+
+/// `SplitMix64`.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Random for Dice {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Does something to the table, or to an answer, around one operation.
+type Meddler = Box<dyn FnMut(usize, &Op, &mut MemoryTable) -> Option<Result<Answer, TableError>>>;
+
+/// A table, a process's memory, and a count of what was asked of them.
+pub(crate) struct Desk {
+    pub(crate) table: MemoryTable,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) resource: ResourceName,
+    pub(crate) now: i64,
+    pub(crate) dice: Dice,
+    /// Whether configuration and images are remembered between acquires.
+    pub(crate) remembers: bool,
+    pub(crate) limits: Option<Vec<Limit>>,
+    pub(crate) ttl_multiplier: u32,
+    configs: HashMap<EntityId, Arc<Resolved>>,
+    images: HashMap<(BucketId, u32), Arc<Bucket>>,
+    counts: HashMap<BucketId, u32>,
+    /// Operations since the last [`Desk::acquire`] began.
+    pub(crate) ops: Vec<Op>,
+    /// Configurations read since then.
+    pub(crate) configs_read: usize,
+    /// Called before each operation, with its number; may answer in the table's stead.
+    pub(crate) meddle: Option<Meddler>,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        Self {
+            table: MemoryTable::new(),
+            namespace: NamespaceId::new("dSkXlbmmfyU").unwrap(),
+            resource: ResourceName::new("gpt-4").unwrap(),
+            now: NOW,
+            dice: Dice(7),
+            remembers: false,
+            limits: None,
+            ttl_multiplier: 7,
+            configs: HashMap::new(),
+            images: HashMap::new(),
+            counts: HashMap::new(),
+            ops: Vec::new(),
+            configs_read: 0,
+            meddle: None,
+        }
+    }
+
+    /// With these limits as the resource's.
+    pub(crate) fn with(limits: &[Limit]) -> Self {
+        let mut desk = Self::new();
+        desk.configure_resource(limits);
+        desk
+    }
+
+    pub(crate) fn configure_resource(&mut self, limits: &[Limit]) {
+        let key = resource_config_key(&self.namespace, &self.resource);
+        self.configure(&key, limits);
+    }
+
+    pub(crate) fn configure_entity(&mut self, entity: &str, limits: &[Limit]) {
+        let key = self.entity_config_key(entity);
+        self.configure(&key, limits);
+    }
+
+    pub(crate) fn entity_config_key(&self, entity: &str) -> Key {
+        let scope = ResourceScope::One(self.resource.clone());
+        entity_config_key(&self.namespace, &EntityId::new(entity).unwrap(), &scope)
+    }
+
+    fn configure(&mut self, key: &Key, limits: &[Limit]) {
+        let mut item = key_item(key);
+        item.extend(
+            limit_attributes(limits)
+                .into_iter()
+                .map(|(name, value)| (name.to_string(), value)),
+        );
+        self.table.insert(item).unwrap();
+        self.forget();
+    }
+
+    /// Creates an entity's META.
+    pub(crate) fn entity(&mut self, id: &str, parent: Option<&str>, cascade: bool) {
+        let meta = MetaRecord {
+            entity: Entity {
+                id: EntityId::new(id).unwrap(),
+                name: id.into(),
+                parent: parent.map(|parent| EntityId::new(parent).unwrap()),
+                cascade,
+                metadata: Metadata::new(),
+                created_at: "2026-11-21T19:43:18Z".into(),
+            },
+            generation: Some(7),
+            incarnation: Some("80729c5437a39750".into()),
+        };
+        self.table.insert(meta.encode(&self.namespace)).unwrap();
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.configs.clear();
+        self.images.clear();
+        self.counts.clear();
+    }
+
+    pub(crate) fn id(&self, entity: &str) -> BucketId {
+        BucketId {
+            namespace: self.namespace.clone(),
+            entity: EntityId::new(entity).unwrap(),
+            resource: self.resource.clone(),
+        }
+    }
+
+    pub(crate) fn item(&self, entity: &str, shard: u32) -> &Item {
+        self.table
+            .get(&self.id(entity).key(shard))
+            .expect("the bucket exists")
+    }
+
+    /// Changes a stored bucket by hand.
+    pub(crate) fn poke(&mut self, entity: &str, shard: u32, attrs: &[(&str, Value)]) {
+        let mut item = self.item(entity, shard).clone();
+        for (name, value) in attrs {
+            item.insert((*name).to_owned(), value.clone());
+        }
+        self.table.insert(item).unwrap();
+    }
+
+    pub(crate) fn int(&self, entity: &str, shard: u32, attr: &str) -> i128 {
+        self.item(entity, shard)[attr].as_int().unwrap()
+    }
+
+    pub(crate) fn request(&self, entity: &str, consume: &[(&str, i64)]) -> Request {
+        let amount =
+            |(name, tokens): &(&str, i64)| (LimitName::new(name).unwrap(), Millitokens::from_tokens(*tokens));
+        Request {
+            id: self.id(entity),
+            consume: consume.iter().map(amount).collect(),
+            limits: self.limits.clone(),
+            settings: Settings {
+                bucket_ttl_multiplier: self.ttl_multiplier,
+            },
+        }
+    }
+
+    /// One acquire from beginning to end.
+    pub(crate) fn acquire(&mut self, entity: &str, consume: &[(&str, i64)]) -> Decision {
+        (self.ops, self.configs_read) = (Vec::new(), 0);
+        let mut acquire = Acquire::new(self.request(entity, consume));
+        let mut calls: Vec<Call> = acquire.start(EpochMillis(self.now), &mut self.dice);
+        while !calls.is_empty() {
+            assert!(self.ops.len() < 200, "no decision after {} calls", self.ops.len());
+            let call = calls.remove(0);
+            let reply = self.reply(call.ask);
+            calls.extend(acquire.answer(call.id, reply, EpochMillis(self.now), &mut self.dice));
+            for seen in acquire.take_observations() {
+                let count = self.counts.entry(seen.id.clone()).or_default();
+                *count = (*count).max(seen.image.shard_count);
+                self.images.insert((seen.id, seen.shard), seen.image);
+            }
+        }
+        assert!(
+            acquire.decision().is_some(),
+            "nothing is asked, and there is no decision"
+        );
+        acquire.finish().0.unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn admitted(&mut self, entity: &str, consume: &[(&str, i64)]) -> Vec<Grant> {
+        match self.acquire(entity, consume) {
+            Decision::Admitted(grants) => grants,
+            other => panic!("{entity} {consume:?}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn rejected(&mut self, entity: &str, consume: &[(&str, i64)]) -> RateLimitExceeded {
+        match self.acquire(entity, consume) {
+            Decision::Rejected(why) => why,
+            other => panic!("{entity} {consume:?}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn failed(&mut self, entity: &str, consume: &[(&str, i64)]) -> AcquireError {
+        match self.acquire(entity, consume) {
+            Decision::Failed(why) => why,
+            other => panic!("{entity} {consume:?}: {other:?}"),
+        }
+    }
+
+    fn reply(&mut self, ask: Ask) -> Reply {
+        match ask {
+            Ask::Table(op) => Reply::Table(self.call(&op)),
+            Ask::Config { entity, fresh } => Reply::Config(self.config(&entity, fresh)),
+        }
+    }
+
+    pub(crate) fn call(&mut self, op: &Op) -> Result<Answer, TableError> {
+        let number = self.ops.len();
+        self.ops.push(op.clone());
+        if let Some(mut meddle) = self.meddle.take() {
+            let answer = meddle(number, op, &mut self.table);
+            self.meddle = Some(meddle);
+            if let Some(answer) = answer {
+                return answer;
+            }
+        }
+        self.table.call(op)
+    }
+
+    pub(crate) fn config(&mut self, entity: &EntityId, fresh: bool) -> Result<Found, AcquireError> {
+        let cached = self
+            .configs
+            .get(entity)
+            .filter(|_| !fresh && self.remembers)
+            .cloned();
+        let config = if let Some(config) = cached {
+            config
+        } else {
+            self.configs_read += 1;
+            let read = |slot: Slot| {
+                let key = slot.key(&self.namespace, entity, &self.resource);
+                Stored::decode(slot, self.table.get(&key))
+            };
+            let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
+            let stored = [&meta?, &entity_config?, &default?, &resource?, &system?];
+            Arc::new(resolve(entity, stored, EpochMillis(self.now)))
+        };
+        self.configs.insert(entity.clone(), Arc::clone(&config));
+        let id = self.id(entity.as_str());
+        let images = self
+            .images
+            .iter()
+            .filter(|((of, _), _)| self.remembers && *of == id);
+        let hint = Hint {
+            shard_count: self.counts.get(&id).copied().unwrap_or(1),
+            images: images
+                .map(|((_, shard), image)| (*shard, Arc::clone(image)))
+                .collect(),
+        };
+        Ok(Found { config, hint })
+    }
+
+    /// Gives back (or, if negative, charges) on a grant's shard, from beginning to end.
+    pub(crate) fn credit(&mut self, grant: &Grant, deltas: &[(&str, i64)]) -> CreditEnd {
+        self.ops = Vec::new();
+        let deltas = deltas
+            .iter()
+            .map(|(name, tokens)| ((*name).into(), Millitokens::from_tokens(*tokens)));
+        let image = Arc::clone(&grant.image);
+        let mut credit = Credit::new(grant.id.clone(), grant.shard, deltas, image, &mut self.dice);
+        let mut next = credit.start(EpochMillis(self.now));
+        while let Some(send) = next {
+            assert!(self.ops.len() < 50, "no end after {} calls", self.ops.len());
+            let answer = self.call(&send.op);
+            next = credit.answer(answer, EpochMillis(self.now), &mut self.dice);
+        }
+        credit
+            .end()
+            .cloned()
+            .expect("nothing is asked, and there is no end")
+    }
+}
+
+pub(crate) fn per_minute(name: &str, rate: i64) -> Limit {
+    Limit::per_minute(name, rate).build().unwrap()
+}
+
+pub(crate) fn per_second(name: &str, rate: i64) -> Limit {
+    Limit::per_second(name, rate).build().unwrap()
+}

@@ -1,0 +1,20 @@
+//! The acquire and credit machines over a table in memory, driven as a limiter drives them.
+//!
+//! - [`calls`]: how many requests each path costs.
+//! - [`waits`]: promised waits are exact.
+//! - [`changes`]: overrides, late-added limits, flags and forced passes on live buckets.
+//! - [`shards`]: splitting, moving tokens, expiry.
+//! - [`credits`]: refunds happen once.
+//! - [`foreign`]: items and configuration of other clients, understood or refused.
+//! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
+
+#![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
+
+mod calls;
+mod changes;
+mod credits;
+mod drive;
+mod foreign;
+mod garbage;
+mod shards;
+mod waits;
