@@ -1,0 +1,405 @@
+//! What must hold after every write that the table applied.
+//!
+//! 1. No bucket admits more than its reference allows ([`crate::account`]).
+//! 2. Every millitoken is explained: on each item, balance plus net consumption changes only by time earned
+//!    under the shard's share, by cutting a surplus, or by moving to a shard that is being created; and that
+//!    one starts with exactly what was moved.
+//! 3. A spender never leaves a balance below zero, spends nothing on a disabled item, and spends nothing past a
+//!    forced pass.
+//! 4. A credit's mark is written once.
+//! 5. `rf` and `shard_count` never fall, `rf` is never ahead of every clock, parameters are changed by
+//!    nobody but who may, and there is never a balance without parameters.
+//! 6. No two shards earn the same part of the rate, and a new shard earns nothing that a sibling has earned.
+//! 7. What each acquire and each credit did to the table is what its end says ([`Check::expect`]).
+
+use std::collections::BTreeMap;
+
+use zae_limiter_core::table::{Item, Key};
+
+use crate::account::Account;
+use crate::row::{Cell, Row, bucket_of};
+use crate::rules::{count, created, eaten, explained, spent};
+use crate::stats::Stats;
+use crate::world::{EPOCH_MS, true_ms};
+
+/// Who wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// An acquire, by its job.
+    Acquire(usize),
+    /// A credit, by its job.
+    Credit(usize),
+    /// Whoever manages limits and flags.
+    Admin,
+    /// A client of another kind.
+    Foreign,
+    /// The table's expiry.
+    Sweep,
+}
+
+impl Source {
+    fn job(self) -> Option<usize> {
+        match self {
+            Self::Acquire(job) | Self::Credit(job) => Some(job),
+            _ => None,
+        }
+    }
+}
+
+/// One item before and after a write.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Its key.
+    pub key: Key,
+    /// Before.
+    pub old: Option<Item>,
+    /// After.
+    pub new: Option<Item>,
+}
+
+/// Millitokens by bucket and limit.
+pub type Sums = BTreeMap<(String, String), i128>;
+
+/// The independent account of a run.
+#[derive(Debug, Default)]
+pub struct Check {
+    ahead_ms: i64,
+    rows: BTreeMap<String, BTreeMap<u32, Row>>,
+    accounts: BTreeMap<(String, String), Account>,
+    nets: BTreeMap<usize, Sums>,
+    buried: Sums,
+    others: Sums,
+    receipts: BTreeMap<String, usize>,
+    /// Parts of a millitoken that each limit of each shard may still claim.
+    fractions: BTreeMap<(String, u32, String), i128>,
+}
+
+impl Check {
+    /// Starts from a table as it is.
+    ///
+    /// # Errors
+    /// An item cannot be read.
+    pub fn new<'a>(ahead_ms: i64, items: impl Iterator<Item = (&'a Key, &'a Item)>) -> Result<Self, String> {
+        let mut check = Self {
+            ahead_ms,
+            ..Self::default()
+        };
+        for (key, item) in items {
+            let Some((bucket, shard)) = bucket_of(key) else {
+                continue;
+            };
+            let row = Row::read(item)?;
+            for (name, cell) in &row.limits {
+                let id = (bucket.to_owned(), name.clone());
+                let due = i128::from((EPOCH_MS - row.rf).max(0)) * (cell.ra / row.count) / cell.rp;
+                let spendable = cell.tk.max(0) + (due + cell.tk.min(0)).min(row.ceiling(cell));
+                *check.others.entry(id.clone()).or_default() += cell.tc;
+                match check.accounts.get_mut(&id) {
+                    Some(account) => drop(account.pay(-spendable)),
+                    None => drop(
+                        check
+                            .accounts
+                            .insert(id, Account::new(cell, ahead_ms, spendable, 0)),
+                    ),
+                }
+            }
+            check
+                .rows
+                .entry(bucket.to_owned())
+                .or_default()
+                .insert(shard, row);
+        }
+        Ok(check)
+    }
+
+    /// Judges one write, which may have changed several items at once.
+    ///
+    /// # Errors
+    /// Says what was violated.
+    pub fn wrote(
+        &mut self,
+        now_us: u64,
+        source: Source,
+        changes: &[Change],
+        stats: &mut Stats,
+    ) -> Result<(), String> {
+        let mut read = Vec::new();
+        for change in changes {
+            if let Some((bucket, shard)) = bucket_of(&change.key) {
+                let row = |item: &Option<Item>| item.as_ref().map(Row::read).transpose();
+                let (old, new) = (row(&change.old)?, row(&change.new)?);
+                read.push((bucket.to_owned(), shard, old, new));
+            }
+        }
+        let creates = read.iter().any(|(_, shard, old, _)| old.is_none() && *shard > 0);
+        let mut moved: BTreeMap<String, i128> = BTreeMap::new();
+        let births = |(bucket, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
+            let new = new.as_ref().filter(|_| old.is_none() && *shard > 0)?;
+            Some((bucket.clone(), new.rf))
+        };
+        let newborn: Vec<_> = read.iter().filter_map(births).collect();
+        let raise = |(_, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
+            let (old, new) = (old.as_ref()?, new.as_ref()?);
+            (old.count < new.count).then_some((*shard, old.rf))
+        };
+        let raised: Vec<(u32, i64)> = read.iter().filter_map(raise).collect();
+        for (bucket, shard, old, new) in read {
+            let at = format!("{bucket}#{shard}");
+            let told = |err: String| format!("{at}: {err}");
+            match (&old, &new) {
+                (Some(old), Some(new)) => {
+                    self.changed(
+                        now_us,
+                        source,
+                        (&bucket, shard),
+                        old,
+                        new,
+                        creates.then_some(&mut moved),
+                    )
+                    .map_err(told)?;
+                    count(old, new, source, stats);
+                    let doubled = shard == 0 && new.count > old.count && !creates;
+                    stats.doublings += u64::from(doubled && source.job().is_some());
+                }
+                (None, Some(new)) => {
+                    let family = self.rows.get(&bucket);
+                    let known = family.and_then(|rows| rows.values().map(|row| row.count).max());
+                    created(shard, new, known, &mut moved).map_err(told)?;
+                    stats.created += u64::from(shard == 0);
+                    stats.shards_created += u64::from(shard > 0);
+                    let given = new.limits.values().any(|cell| cell.tk + cell.tc > 0);
+                    stats.shards_with_tokens += u64::from(shard > 0 && given);
+                }
+                _ => {}
+            }
+            if let Some(new) = &new {
+                stats.max_shards = stats.max_shards.max(new.count as u64);
+                if new.rf > true_ms(now_us) + self.ahead_ms && source.job().is_some() {
+                    return Err(format!("{at}: rf {} is ahead of every clock", new.rf));
+                }
+            }
+            self.settle(now_us, source, (&bucket, shard), old.as_ref(), new, stats)
+                .map_err(|err| format!("{at}: {err}"))?;
+        }
+        for (bucket, starts_at) in newborn {
+            self.disjoint(&bucket, starts_at, &raised)?;
+        }
+        match moved.iter().find(|(_, sum)| **sum != 0) {
+            Some((limit, sum)) if creates => {
+                Err(format!("creating a shard changed the sum of {limit} by {sum}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether one item's change is allowed. `moved` sums what goes out of and into items in a transaction
+    /// that creates a shard.
+    fn changed(
+        &mut self,
+        now_us: u64,
+        source: Source,
+        (bucket, shard): (&str, u32),
+        old: &Row,
+        new: &Row,
+        mut moved: Option<&mut BTreeMap<String, i128>>,
+    ) -> Result<(), String> {
+        if new.rf < old.rf {
+            return Err(format!("rf fell from {} to {}", old.rf, new.rf));
+        }
+        if new.count < old.count {
+            return Err(format!(
+                "the shard count fell from {} to {}",
+                old.count, new.count
+            ));
+        }
+        if new.debris.difference(&old.debris).next().is_some() {
+            return Err(format!("a balance without parameters appeared: {:?}", new.debris));
+        }
+        if let Some(mark) = new
+            .receipt
+            .as_ref()
+            .filter(|mark| old.receipt.as_ref() != Some(mark))
+        {
+            let job = source.job().unwrap_or(usize::MAX);
+            if let Some(first) = self.receipts.insert(mark.clone(), job) {
+                return Err(format!("credit {mark} of job {first} happened twice"));
+            }
+        }
+        for (name, was) in &old.limits {
+            let Some(is) = new.limits.get(name) else {
+                return Err(format!("limit {name} disappeared"));
+            };
+            if source.job().is_none() {
+                continue;
+            }
+            if (was.cp, was.ra, was.rp) != (is.cp, is.ra, is.rp) {
+                return Err(format!("the parameters of {name} changed: {was:?} to {is:?}"));
+            }
+            let gained = (is.tk + is.tc) - (was.tk + was.tc);
+            if let Some(moved) = &mut moved {
+                *moved.entry(name.clone()).or_default() += gained;
+                if gained > 0 {
+                    return Err(format!("{name} gained {gained} while a shard was created"));
+                }
+            } else {
+                let key = (bucket.to_owned(), shard, name.clone());
+                let elapsed = i128::from(new.rf - old.rf);
+                let fraction = self.fractions.entry(key).or_default();
+                explained(
+                    name,
+                    was,
+                    old.ceiling(was),
+                    gained,
+                    (was.ra / old.count) * elapsed,
+                    fraction,
+                )?;
+            }
+            if matches!(source, Source::Acquire(_)) && is.tc > was.tc {
+                spent(name, is, old, new)?;
+            }
+        }
+        for (name, is) in &new.limits {
+            let full = new.ceiling(is);
+            if source.job().is_some() && !old.limits.contains_key(name) && is.tk + is.tc != full {
+                return Err(format!("seeded {name} holds {} of {full}", is.tk + is.tc));
+            }
+        }
+        let _ = now_us;
+        Ok(())
+    }
+
+    /// With `n` shards, shard `s` earns part `s` of `n`; one that still counts `m` earns all parts that are
+    /// `s` modulo `m`.
+    fn disjoint(&self, bucket: &str, starts_at: i64, raised: &[(u32, i64)]) -> Result<(), String> {
+        if let Some((shard, rf)) = raised.iter().find(|(_, rf)| *rf > starts_at) {
+            return Err(format!(
+                "a new shard of {bucket} earns from {starts_at}, what shard {shard} has earned until {rf}"
+            ));
+        }
+        let rows: Vec<_> = self.rows.get(bucket).into_iter().flatten().collect();
+        for (i, (one, row)) in rows.iter().enumerate() {
+            for (other, sibling) in &rows[i + 1..] {
+                let parts = row.count.min(sibling.count);
+                if i128::from(**one) % parts == i128::from(**other) % parts {
+                    return Err(format!("shards {one} and {other} of {bucket} earn the same part"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Books what an item's change means for the bucket as a whole.
+    fn settle(
+        &mut self,
+        now_us: u64,
+        source: Source,
+        (bucket, shard): (&str, u32),
+        old: Option<&Row>,
+        new: Option<Row>,
+        stats: &mut Stats,
+    ) -> Result<(), String> {
+        let Some(new) = new else {
+            for (name, cell) in old.iter().flat_map(|row| &row.limits) {
+                let id = (bucket.to_owned(), name.clone());
+                if let (Some(account), true) = (self.accounts.get_mut(&id), cell.tk < 0) {
+                    account.forgive(-cell.tk);
+                    stats.debts_expired += 1;
+                }
+                *self.buried.entry(id).or_default() += cell.tc;
+            }
+            if let Some(rows) = self.rows.get_mut(bucket) {
+                rows.remove(&shard);
+            }
+            self.fractions
+                .retain(|(of, at, _), _| of != bucket || *at != shard);
+            return Ok(());
+        };
+        let lag = true_ms(now_us) - new.rf;
+        let refilled = old.is_none_or(|old| old.rf != new.rf);
+        let rows = self.rows.entry(bucket.to_owned()).or_default();
+        rows.insert(shard, new.clone());
+        for (name, cell) in &new.limits {
+            let id = (bucket.to_owned(), name.clone());
+            let was = old.and_then(|old| old.limits.get(name));
+            let consumed = cell.tc - was.map_or(0, |was| was.tc);
+            if consumed != 0 {
+                let sums = match source.job() {
+                    Some(job) => self.nets.entry(job).or_default(),
+                    None => &mut self.others,
+                };
+                *sums.entry(id.clone()).or_default() += consumed;
+            }
+            let account = self
+                .accounts
+                .entry(id)
+                .or_insert_with(|| Account::new(cell, self.ahead_ms, cell.cp, now_us));
+            account.advance(now_us);
+            let cells = || rows.values().filter_map(|row| row.limits.get(name));
+            let most = |part: fn(&Cell) -> i128| cells().map(part).max().unwrap_or(0);
+            account.change(most(|c| c.cp), most(|c| c.ra), cell.rp);
+            let full = cell.tk + consumed >= new.ceiling(cell);
+            if refilled && full && (old.is_some() || shard == 0) {
+                account.lagged(lag);
+            }
+            let eaten = match (source, old.zip(was)) {
+                (Source::Credit(_), Some((old, was))) => {
+                    let earned_ms = true_ms(now_us) + self.ahead_ms - old.rf;
+                    eaten(old, was, consumed, earned_ms, account.slack())
+                }
+                _ => 0,
+            };
+            stats.lazy_bursts += u64::from(account.pay(consumed - eaten));
+            let debt: i128 = cells().map(|cell| (-cell.tk).max(0)).sum();
+            if consumed > 0 && matches!(source, Source::Acquire(_)) && account.level() < -debt {
+                return Err(format!(
+                    "limit {name} is overdrawn by {} (debts {debt}): {account:?}",
+                    -account.level()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what a job has done to the table so far against bounds.
+    ///
+    /// # Errors
+    /// Names the limit that is out of bounds.
+    pub fn expect(&self, job: usize, low: &Sums, high: &Sums) -> Result<(), String> {
+        let empty = Sums::new();
+        let net = self.nets.get(&job).unwrap_or(&empty);
+        for id in net.keys().chain(low.keys()).chain(high.keys()) {
+            let of = |sums: &Sums| sums.get(id).copied().unwrap_or(0);
+            let (low, net, high) = (of(low), of(net), of(high));
+            if net < low || net > high {
+                return Err(format!(
+                    "{}, {}: net {net} is not within {low} to {high}",
+                    id.0, id.1
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that counted consumption on all items is what was booked.
+    ///
+    /// # Errors
+    /// Names the limit whose sums differ.
+    pub fn conserved(&self) -> Result<(), String> {
+        let mut sums = self.others.clone();
+        for ((bucket, limit), sum) in self.nets.values().flatten() {
+            *sums.entry((bucket.clone(), limit.clone())).or_default() += sum;
+        }
+        for ((bucket, limit), sum) in sums {
+            let rows = self.rows.get(&bucket).into_iter().flat_map(BTreeMap::values);
+            let cells = rows.filter_map(|row| row.limits.get(&limit));
+            let buried = self.buried.get(&(bucket.clone(), limit.clone()));
+            let counted = cells.map(|cell| cell.tc).sum::<i128>() + buried.copied().unwrap_or(0);
+            if counted != sum {
+                return Err(format!(
+                    "{bucket}, {limit}: items count {counted}, {sum} was booked"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! What may go wrong between a client and the table.
+//!
+//! Every request draws its fate once: when the table sees it (if ever), when the client hears of it, and
+//! whether what it hears is the truth. The rule that real networks obey is kept: a client that did not get
+//! an answer cannot know whether its write happened, and the write may yet happen *after* it stopped waiting.
+
+use zae_limiter_core::table::{Applied, FailureKind, Op, TableError};
+
+use crate::rng::Rng;
+
+/// How often what goes wrong, in thousandths of all requests, and how slow the network is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// Refused because the table is over its throughput.
+    pub throttled: u32,
+    /// Never sent.
+    pub unreachable: u32,
+    /// Lost on the way to the table.
+    pub lost_before: u32,
+    /// Applied, but the answer was lost.
+    pub lost_after: u32,
+    /// Applied only after the client gave up waiting for the answer.
+    pub applied_late: u32,
+    /// The service failed, before or after applying.
+    pub internal: u32,
+    /// A transaction held an item.
+    pub conflict: u32,
+    /// Answered truly, but after a long time.
+    pub slow: u32,
+    /// Typical time to the table and back, in microseconds.
+    pub latency_us: i64,
+    /// How long a client waits for one answer, in microseconds.
+    pub timeout_us: i64,
+}
+
+impl Faults {
+    /// A perfect network.
+    pub const NONE: Self = Self {
+        throttled: 0,
+        unreachable: 0,
+        lost_before: 0,
+        lost_after: 0,
+        applied_late: 0,
+        internal: 0,
+        conflict: 0,
+        slow: 0,
+        latency_us: 2000,
+        timeout_us: 500_000,
+    };
+}
+
+/// What becomes of one request.
+#[derive(Debug, Clone)]
+pub struct Fate {
+    /// Microseconds until the table sees it; `None` if it never does.
+    pub seen_after: Option<u64>,
+    /// Microseconds until the client hears.
+    pub heard_after: u64,
+    /// What the client hears instead of the truth.
+    pub error: Option<TableError>,
+    /// A word for the log.
+    pub word: &'static str,
+}
+
+impl Fate {
+    /// Draws the fate of a request.
+    pub fn draw(op: &Op, faults: &Faults, rng: &mut Rng) -> Self {
+        let there = latency(faults, rng);
+        let back = latency(faults, rng);
+        let timeout = faults.timeout_us.unsigned_abs();
+        let refused = |kind, word| Self {
+            seen_after: None,
+            heard_after: there + back,
+            error: Some(TableError::new(kind, Applied::No, word)),
+            word,
+        };
+        let lost = |seen_after, heard_after, kind, word| Self {
+            seen_after,
+            heard_after,
+            error: Some(TableError::new(kind, Applied::Unknown, word)),
+            word,
+        };
+        let is_write = !matches!(op, Op::Get { .. } | Op::BatchGet { .. } | Op::Query(_));
+        // Each fate takes its band of the thousand.
+        let (roll, mut edge) = (rng.range(0, 999) as u32, 0);
+        let mut hit = |per_mille: u32| {
+            edge += per_mille;
+            roll < edge
+        };
+        if hit(faults.throttled) {
+            refused(FailureKind::Throttled, "throttled")
+        } else if hit(faults.unreachable) {
+            refused(FailureKind::Unreachable, "unreachable")
+        } else if hit(faults.lost_before) {
+            lost(None, timeout, FailureKind::Timeout, "lost before")
+        } else if hit(faults.lost_after) {
+            lost(
+                Some(there.min(timeout)),
+                timeout,
+                FailureKind::Timeout,
+                "lost after",
+            )
+        } else if hit(faults.applied_late) {
+            let late = timeout + rng.range(0, faults.timeout_us * 3).unsigned_abs();
+            lost(Some(late), timeout, FailureKind::Timeout, "applied late")
+        } else if hit(faults.internal) {
+            let seen = rng.chance(500).then_some(there);
+            lost(seen, there + back, FailureKind::Internal, "internal")
+        } else if is_write && hit(faults.conflict) {
+            refused(FailureKind::Conflict, "conflict")
+        } else if hit(faults.slow) {
+            let slow = rng
+                .range(faults.timeout_us / 2, faults.timeout_us * 2)
+                .unsigned_abs();
+            if slow > timeout {
+                lost(Some(there), timeout, FailureKind::Timeout, "too slow")
+            } else {
+                Self {
+                    seen_after: Some(there),
+                    heard_after: slow.max(there),
+                    error: None,
+                    word: "slow",
+                }
+            }
+        } else {
+            Self {
+                seen_after: Some(there),
+                heard_after: there + back,
+                error: None,
+                word: "",
+            }
+        }
+    }
+}
+
+/// One way's time: most near the typical one, some a few times as long.
+fn latency(faults: &Faults, rng: &mut Rng) -> u64 {
+    let typical = faults.latency_us / 2;
+    let spread = if rng.chance(100) { typical * 5 } else { typical };
+    (typical / 2 + rng.range(0, spread.max(1))).unsigned_abs()
+}

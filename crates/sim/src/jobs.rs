@@ -1,0 +1,420 @@
+//! What the processes run: acquires, the leases that come of them, and the credits that end those.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use zae_limiter_core::Millitokens;
+use zae_limiter_core::acquire::{
+    Acquire, AcquireError, Ask, Call, Decision, Found, Grant, Observation, Reply, Request, Settings,
+};
+use zae_limiter_core::bucket::Bucket;
+use zae_limiter_core::credit::{Credit, CreditEnd};
+use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::schema::{BucketId, key_of};
+use zae_limiter_core::table::{Answer, Applied, Item, Op, TableError};
+
+use crate::check::{Source, Sums};
+use crate::faults::Fate;
+use crate::leases::add;
+use crate::plan::Action;
+use crate::rng::Rng;
+use crate::row;
+use crate::world::{Event, World};
+
+/// More calls than any machine may make before it decides.
+const MAX_CALLS: usize = 150;
+
+#[derive(Debug)]
+pub(crate) enum Machine {
+    Acquire(Box<Acquire>),
+    Credit(Box<Credit>),
+    Ended,
+}
+
+/// One machine being driven.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) process: usize,
+    pub(crate) incarnation: u32,
+    pub(crate) action: usize,
+    pub(crate) is_credit: bool,
+    pub(crate) machine: Machine,
+    pub(crate) rng: Rng,
+    /// Operations by call id; `None` for configuration.
+    pub(crate) calls: Vec<Option<Op>>,
+    pub(crate) configs: BTreeMap<usize, zae_limiter_core::EntityId>,
+    /// What operations whose outcome never became known would have consumed.
+    pub(crate) doubtful: Sums,
+    /// What it must have consumed, between these bounds, now that it has ended.
+    pub(crate) low: Sums,
+    pub(crate) high: Sums,
+}
+
+impl Job {
+    /// Who writes on its behalf.
+    pub(crate) fn source(&self, id: usize) -> Source {
+        if self.is_credit {
+            Source::Credit(id)
+        } else {
+            Source::Acquire(id)
+        }
+    }
+
+    fn doubt(&mut self, op: &Op) {
+        for (bucket, limit, cost) in row::costs(op) {
+            *self.doubtful.entry((bucket, limit)).or_default() += cost;
+        }
+    }
+}
+
+impl World<'_> {
+    /// Begins an action.
+    pub(crate) fn act(&mut self, index: usize) {
+        let plan = self.plan;
+        let Some((_, action)) = plan.actions.get(index) else {
+            return;
+        };
+        let Action::Acquire {
+            process,
+            entity,
+            amounts,
+            patience_ms,
+            ..
+        } = action
+        else {
+            self.note(|| format!("action {index}: {action:?}"));
+            return self.act_other(action);
+        };
+        let amount = |(limit, tokens): &(usize, i64)| {
+            (
+                self.names.limits[*limit].clone(),
+                Millitokens::from_tokens(*tokens),
+            )
+        };
+        let request = Request {
+            id: self.names.bucket(*entity),
+            consume: amounts.iter().map(amount).collect(),
+            limits: None,
+            settings: Settings {
+                bucket_ttl_multiplier: plan.ttl_multiplier,
+            },
+        };
+        self.stats.acquires += 1;
+        let mut acquire = Acquire::new(request);
+        let mut rng = Rng::of(plan.seed, index as u64);
+        let calls = acquire.start(self.processes[*process].clock(self.now_us), &mut rng);
+        let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
+        self.note(|| format!("action {index}, job {job}: {action:?}"));
+        let at = self.now_us + patience_ms.unsigned_abs() * 1000;
+        self.schedule(at, Event::GiveUp(job));
+        self.dispatch(job, calls);
+    }
+
+    pub(crate) fn add_job(&mut self, process: usize, action: usize, machine: Machine, rng: Rng) -> usize {
+        self.jobs.push(Job {
+            process,
+            incarnation: self.processes[process].incarnation,
+            action,
+            is_credit: matches!(machine, Machine::Credit(_)),
+            machine,
+            rng,
+            calls: Vec::new(),
+            configs: BTreeMap::new(),
+            doubtful: Sums::new(),
+            low: Sums::new(),
+            high: Sums::new(),
+        });
+        self.jobs.len() - 1
+    }
+
+    fn is_alive(&self, job: usize) -> bool {
+        let job = &self.jobs[job];
+        job.incarnation == self.processes[job.process].incarnation && !matches!(job.machine, Machine::Ended)
+    }
+
+    /// Sends a machine's calls, each after the wait it asks for.
+    fn dispatch(&mut self, job: usize, calls: Vec<Call>) {
+        for call in calls {
+            let at = self.now_us + call.delay_ms * 1000;
+            let slot = &mut self.jobs[job];
+            debug_assert_eq!(slot.calls.len(), call.id, "calls are numbered in order");
+            match call.ask {
+                Ask::Table(op) => {
+                    slot.calls.push(Some(op.clone()));
+                    let call = call.id;
+                    self.schedule(at, Event::Send { job, call, op });
+                }
+                Ask::Config { entity, fresh } => {
+                    slot.calls.push(None);
+                    slot.configs.insert(call.id, entity.clone());
+                    self.ask_config(job, call.id, &entity, fresh);
+                }
+            }
+        }
+        if self.jobs[job].calls.len() > MAX_CALLS {
+            self.fail(format!("job {job} has made {MAX_CALLS} calls without a decision"));
+        }
+    }
+
+    /// A request leaves the process: its fate is drawn.
+    pub(crate) fn send(&mut self, job: usize, call: usize, op: Op) {
+        if self.jobs[job].incarnation != self.processes[self.jobs[job].process].incarnation {
+            return;
+        }
+        let asked_us = self.now_us;
+        let faults = self.plan.faults;
+        let fate = Fate::draw(&op, &faults, &mut self.jobs[job].rng);
+        let heard_at = asked_us + fate.heard_after;
+        match fate.word {
+            "throttled" => self.stats.throttled += 1,
+            "conflict" => self.stats.conflicts += 1,
+            "applied late" => self.stats.applied_late += 1,
+            _ => {}
+        }
+        if !fate.word.is_empty() {
+            self.note(|| format!("job {job} call {call}: {}", fate.word));
+        }
+        if let Some(error) = fate.error {
+            self.stats.unknown += u64::from(error.applied == Applied::Unknown);
+            let is_config = self.jobs[job].configs.contains_key(&call);
+            let reply = if is_config {
+                Reply::Config(Err(AcquireError::Table(error)))
+            } else {
+                Reply::Table(Err(error))
+            };
+            let reply = Box::new(reply);
+            self.schedule(heard_at, Event::Hear { job, call, reply });
+            if let (Some(after), false) = (fate.seen_after, matches!(op, Op::BatchGet { .. })) {
+                let heard_at = None;
+                self.schedule(
+                    asked_us + after,
+                    Event::Write {
+                        job,
+                        call,
+                        op,
+                        heard_at,
+                    },
+                );
+            }
+            return;
+        }
+        let seen = fate.seen_after.unwrap_or(0);
+        if let Op::BatchGet { keys, .. } = op {
+            // The items of a batch are not read at one instant.
+            let count = keys.len();
+            for (index, key) in keys.into_iter().enumerate() {
+                let at = asked_us + self.jobs[job].rng.index(seen as usize + 1) as u64;
+                self.schedule(
+                    at,
+                    Event::Read {
+                        job,
+                        call,
+                        index,
+                        key,
+                    },
+                );
+            }
+            let done = if self.jobs[job].configs.contains_key(&call) {
+                Event::ConfigDone { job, call, asked_us }
+            } else {
+                Event::ReadDone {
+                    job,
+                    call,
+                    keys: count,
+                }
+            };
+            return self.schedule(heard_at, done);
+        }
+        let heard_at = Some(heard_at);
+        self.schedule(
+            asked_us + seen,
+            Event::Write {
+                job,
+                call,
+                op,
+                heard_at,
+            },
+        );
+    }
+
+    /// A client hears the outcome of a call.
+    pub(crate) fn hear(&mut self, job: usize, call: usize, reply: Reply) {
+        if !self.is_alive(job) {
+            return;
+        }
+        let process = self.jobs[job].process;
+        let now = self.processes[process].clock(self.now_us);
+        let slot = &mut self.jobs[job];
+        if let (Reply::Table(Err(err)), Some(op)) = (&reply, slot.calls[call].clone())
+            && err.applied == Applied::Unknown
+        {
+            slot.doubt(&op);
+        }
+        match &mut slot.machine {
+            Machine::Acquire(acquire) => {
+                let calls = acquire.answer(call, reply, now, &mut slot.rng);
+                let seen = acquire.take_observations();
+                let decided = acquire.decision().is_some();
+                for observation in seen {
+                    self.processes[process].observe(observation, now);
+                }
+                self.dispatch(job, calls);
+                if decided {
+                    self.decided(job);
+                }
+            }
+            Machine::Credit(credit) => {
+                let Reply::Table(answer) = reply else { return };
+                let (id, shard) = (credit.id().clone(), credit.shard());
+                let image = image_in(&answer);
+                let next = credit.answer(answer, now, &mut slot.rng);
+                if let Some(image) = image {
+                    self.processes[process].observe(Observation { id, shard, image }, now);
+                }
+                match next {
+                    Some(send) => self.send_credit(job, send),
+                    None => self.credited(job),
+                }
+            }
+            Machine::Ended => {}
+        }
+    }
+
+    pub(crate) fn send_credit(&mut self, job: usize, send: zae_limiter_core::credit::Send) {
+        let at = self.now_us + send.delay_ms * 1000;
+        let slot = &mut self.jobs[job];
+        let call = slot.calls.len();
+        if slot.calls.iter().flatten().count() > 0 && !slot.doubtful.is_empty() {
+            self.stats.resent_credits += 1;
+        }
+        slot.calls.push(Some(send.op.clone()));
+        if let Op::Update(update) = &send.op {
+            let overflows = update.set.iter().any(|(attr, _)| attr == "vu");
+            self.stats.overflows += u64::from(overflows);
+        }
+        if slot.calls.len() > MAX_CALLS {
+            self.fail(format!("credit {job} has made {MAX_CALLS} calls"));
+        }
+        self.schedule(
+            at,
+            Event::Send {
+                job,
+                call,
+                op: send.op,
+            },
+        );
+    }
+
+    /// An acquire has its decision.
+    fn decided(&mut self, job: usize) {
+        let machine = std::mem::replace(&mut self.jobs[job].machine, Machine::Ended);
+        let Machine::Acquire(acquire) = machine else {
+            return;
+        };
+        let (decision, refunds) = acquire.finish();
+        let Some(decision) = decision else {
+            return self.fail(format!("job {job} ended without a decision"));
+        };
+        self.note(|| format!("job {job}: {}", shown(&decision)));
+        let calls = self.jobs[job].calls.iter().flatten().count();
+        match &decision {
+            Decision::Admitted(_) => self.stats.admitted += 1,
+            Decision::Rejected(why) if why.is_contended() => self.stats.contended += 1,
+            Decision::Rejected(why) => {
+                self.stats.rejected += 1;
+                self.stats.rejected_from_memory += u64::from(calls == 0);
+                self.stats.never_possible += u64::from(why.is_never());
+            }
+            Decision::Disabled { .. } => self.stats.disabled += 1,
+            Decision::Failed(AcquireError::Abandoned) => self.stats.abandoned += 1,
+            Decision::Failed(_) => self.stats.failed += 1,
+        }
+        let (mut known, mut doubt) = (Sums::new(), Sums::new());
+        for (id, _, end) in &refunds {
+            self.stats.in_doubt += u64::from(matches!(end, CreditEnd::InDoubt(_)));
+            self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
+            match end {
+                CreditEnd::Applied => {}
+                CreditEnd::InDoubt(_) => self.unrefunded(job, id, &mut doubt),
+                _ => self.unrefunded(job, id, &mut known),
+            }
+        }
+        if let Decision::Admitted(grants) = &decision {
+            self.stats.cascaded += u64::from(grants.len() > 1);
+            for grant in grants {
+                for (limit, amount) in &grant.amounts {
+                    add(&mut known, &grant.id, limit.as_str(), amount.0);
+                }
+            }
+        }
+        // What is known, and above it debits whose answers were lost and refunds that nobody can tell of.
+        let slot = &mut self.jobs[job];
+        let lost = std::mem::take(&mut slot.doubtful);
+        doubt.extend(lost.into_iter().filter(|(_, cost)| *cost > 0));
+        slot.low.clone_from(&known);
+        slot.high = known;
+        for (id, cost) in doubt {
+            *slot.high.entry(id).or_default() += cost;
+        }
+        self.expect(job);
+        if let Decision::Admitted(grants) = decision {
+            self.hold(job, grants);
+        }
+    }
+
+    /// Books a refund that did not happen, from the operation that tried.
+    fn unrefunded(&mut self, job: usize, id: &BucketId, known: &mut Sums) {
+        let bucket = id.key(0).pk;
+        let bucket = bucket
+            .rsplit_once('#')
+            .map_or("", |(bucket, _)| bucket)
+            .to_owned();
+        let mut costs = self.jobs[job].calls.iter().flatten().map(row::costs);
+        let last = costs.rfind(|costs| costs.iter().any(|(of, _, cost)| *of == bucket && *cost < 0));
+        for (of, limit, cost) in last.unwrap_or_default() {
+            if of == bucket {
+                *known.entry((of, limit)).or_default() -= cost;
+            }
+        }
+    }
+
+    pub(crate) fn expect(&mut self, job: usize) {
+        let slot = &self.jobs[job];
+        if let Err(err) = self.check.expect(job, &slot.low, &slot.high) {
+            let action = slot.action;
+            self.fail(format!("job {job} of action {action}: {err}"));
+        }
+    }
+
+    pub(crate) fn give_up(&mut self, job: usize) {
+        if !self.is_alive(job) {
+            return;
+        }
+        if let Machine::Acquire(acquire) = &mut self.jobs[job].machine {
+            acquire.abandon();
+            self.note(|| format!("job {job}: the caller stopped waiting"));
+        }
+    }
+}
+
+/// The image that an answer shows.
+fn image_in(answer: &Result<Answer, TableError>) -> Option<Arc<Bucket>> {
+    match answer {
+        Ok(Answer::Applied(Some(item)) | Answer::Refused(Some(item))) => {
+            Bucket::decode(item).ok().map(Arc::new)
+        }
+        _ => None,
+    }
+}
+
+fn shown(decision: &Decision) -> String {
+    match decision {
+        Decision::Admitted(grants) => {
+            let grant = |g: &Grant| format!("{}#{} {:?}", g.id.entity, g.shard, g.amounts);
+            format!("admitted {:?}", grants.iter().map(grant).collect::<Vec<_>>())
+        }
+        Decision::Rejected(why) => format!("rejected: {why}"),
+        Decision::Disabled { entity, at } => format!("{entity} is disabled at {at:?}"),
+        Decision::Failed(err) => format!("failed: {err}"),
+    }
+}

@@ -1,0 +1,184 @@
+//! Leases: tokens held, and how they end. Commit and rollback are credits; a crash is neither.
+
+use std::collections::BTreeMap;
+
+use zae_limiter_core::acquire::Grant;
+use zae_limiter_core::credit::{Credit, CreditEnd};
+use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::{LimitName, Millitokens};
+
+use crate::check::Sums;
+use crate::jobs::{Job, Machine};
+use crate::plan::{Action, End};
+use crate::rng::Rng;
+use crate::row;
+use crate::world::{Event, World};
+
+/// Tokens held by a caller.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    process: usize,
+    incarnation: u32,
+    action: usize,
+    grants: Vec<Grant>,
+    end: End,
+}
+
+pub(crate) fn add(sums: &mut Sums, id: &BucketId, limit: &str, amount: i128) {
+    let key = id.key(0).pk;
+    let bucket = key.rsplit_once('#').map_or(key.as_str(), |(bucket, _)| bucket);
+    *sums.entry((bucket.to_owned(), limit.to_owned())).or_default() += amount;
+}
+
+impl World<'_> {
+    /// A caller holds tokens from now on.
+    pub(crate) fn hold(&mut self, job: usize, grants: Vec<Grant>) {
+        let slot = &self.jobs[job];
+        let Some((
+            begun,
+            Action::Acquire {
+                hold_ms,
+                end,
+                patience_ms,
+                ..
+            },
+        )) = self.plan.actions.get(slot.action)
+        else {
+            return;
+        };
+        let mut end = end.clone();
+        let mut at = self.now_us + hold_ms.unsigned_abs() * 1000;
+        if self.now_us > begun + patience_ms.unsigned_abs() * 1000 {
+            self.stats.admitted_too_late += 1;
+            (end, at) = (End::Rollback, self.now_us);
+        }
+        let lease = Lease {
+            process: slot.process,
+            incarnation: slot.incarnation,
+            action: slot.action,
+            grants,
+            end,
+        };
+        self.leases.push(lease);
+        self.schedule(at, Event::EndLease(self.leases.len() - 1));
+    }
+
+    /// A lease ends: what it owes or is owed goes to the shards that were debited.
+    pub(crate) fn end_lease(&mut self, index: usize) {
+        let lease = &self.leases[index];
+        if lease.incarnation != self.processes[lease.process].incarnation {
+            return;
+        }
+        let (process, action, grants) = (lease.process, lease.action, lease.grants.clone());
+        let used: BTreeMap<usize, i64> = match lease.end.clone() {
+            End::Hold => return,
+            End::Commit(deltas) => {
+                self.stats.committed += 1;
+                deltas.into_iter().collect()
+            }
+            End::Rollback => {
+                self.stats.rolled_back += 1;
+                BTreeMap::new()
+            }
+            End::Drop => {
+                self.stats.dropped += 1;
+                BTreeMap::new()
+            }
+        };
+        let commits = matches!(self.leases[index].end, End::Commit(_));
+        for (at, grant) in grants.into_iter().enumerate() {
+            let delta = |(name, amount): &(LimitName, Millitokens)| {
+                let limit = self.names.limits.iter().position(|known| known == name);
+                let used = limit.and_then(|limit| used.get(&limit)).copied().unwrap_or(0);
+                let given = if commits {
+                    -Millitokens::from_tokens(used)
+                } else {
+                    *amount
+                };
+                (name.to_smol(), given)
+            };
+            let deltas: Vec<_> = grant.amounts.iter().map(delta).collect();
+            let image = self.processes[process].last_image(&grant.id, grant.shard);
+            let mut rng = Rng::of(self.plan.seed, (action as u64) << 8 | (at as u64 + 1));
+            let image = image.unwrap_or(grant.image);
+            let mut credit = Credit::new(grant.id.clone(), grant.shard, deltas.clone(), image, &mut rng);
+            let Some(send) = credit.start(self.processes[process].clock(self.now_us)) else {
+                continue;
+            };
+            let job = self.add_job(process, action, Machine::Credit(Box::new(credit)), rng);
+            self.note(|| format!("lease {index} ends, job {job}: gives back {deltas:?}"));
+            // Until it ends, all of it may or may not have happened.
+            let slot = &mut self.jobs[job];
+            for (limit, given) in deltas {
+                let side = if given.0 > 0 {
+                    &mut slot.low
+                } else {
+                    &mut slot.high
+                };
+                add(side, &grant.id, &limit, -given.0);
+            }
+            self.send_credit(job, send);
+        }
+    }
+
+    /// A credit has ended: all of it happened, or nothing, or nobody can tell.
+    pub(crate) fn credited(&mut self, job: usize) {
+        let slot = &mut self.jobs[job];
+        let machine = std::mem::replace(&mut slot.machine, Machine::Ended);
+        let Machine::Credit(credit) = machine else { return };
+        let lost_one = !slot.doubtful.is_empty();
+        match credit.end() {
+            Some(CreditEnd::Applied) => {
+                // Limits that were gone were left out: the last operation says what was asked for.
+                let last = slot.calls.iter().flatten().next_back();
+                let mut known = Sums::new();
+                for (bucket, limit, cost) in last.map(row::costs).unwrap_or_default() {
+                    *known.entry((bucket, limit)).or_default() += cost;
+                }
+                (slot.low, slot.high) = (known.clone(), known);
+                self.stats.recovered_credits += u64::from(lost_one);
+            }
+            Some(CreditEnd::InDoubt(_)) => self.stats.in_doubt += 1,
+            Some(end) => {
+                self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
+                (slot.low, slot.high) = (Sums::new(), Sums::new());
+            }
+            None => return self.fail(format!("credit {job} stopped without an end")),
+        }
+        let end = format!("{:?}", credit.end());
+        self.note(|| format!("job {job}: {end}"));
+        self.expect(job);
+    }
+
+    /// Everything in flight may or may not have happened; leases are lost with what they hold.
+    pub(crate) fn crash(&mut self, process: usize) {
+        let incarnation = self.processes[process].incarnation;
+        let died = |job: &&mut Job| {
+            job.process == process && job.incarnation == incarnation && !matches!(job.machine, Machine::Ended)
+        };
+        for job in self.jobs.iter_mut().filter(died) {
+            if let Machine::Acquire(_) = &job.machine {
+                // One debit of each leg, if it sent any, may stand.
+                for (bucket, limit, cost) in job.calls.iter().flatten().flat_map(row::costs) {
+                    let most = job.high.entry((bucket, limit)).or_default();
+                    *most = (*most).max(cost);
+                }
+            }
+            job.machine = Machine::Ended;
+        }
+        self.processes[process].crash();
+    }
+
+    /// Nothing is in flight any more: everybody has ended, and everything adds up.
+    pub(crate) fn judge_end(&mut self) -> Result<(), String> {
+        for (id, job) in self.jobs.iter().enumerate() {
+            if !matches!(job.machine, Machine::Ended) {
+                return Err(format!("job {id} of action {} never ended", job.action));
+            }
+            self.check
+                .expect(id, &job.low, &job.high)
+                .map_err(|err| format!("in the end, job {id} of action {}: {err}", job.action))?;
+        }
+        self.check.conserved()
+    }
+}

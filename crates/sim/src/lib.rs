@@ -1,0 +1,61 @@
+//! A deterministic simulation of many clients over a faulty table.
+//!
+//! Real clients race, lose answers, crash and have wrong clocks. Here all of that is drawn from a seed and
+//! played in virtual time against the very state machines that the limiter drives
+//! ([`zae_limiter_core::acquire`], [`zae_limiter_core::credit`]); after every write that the table applied,
+//! an independent account says whether it was allowed. Nothing here sleeps, spawns or reads a clock, so a
+//! seed replays a run exactly.
+//!
+//! Reading order:
+//!
+//! 1. [`plan`]: what will be asked of the limiter, drawn from a seed (by `draw`).
+//! 2. [`world`]: the event queue, the table, true time. [`client`]: one process, its clock and its caches;
+//!    `jobs` and `leases`: what it runs. [`setup`]: the table before, and what others write.
+//! 3. [`faults`]: what the network does to a request.
+//! 4. [`check`]: what must hold after every write; `rules`, [`account`] and [`row`] are its arithmetic.
+//! 5. [`quiet`]: promised waits, tried out on what a run leaves behind.
+//! 6. [`shrink`]: the shortest plan that still fails.
+
+pub mod account;
+pub mod check;
+pub mod client;
+mod draw;
+pub mod faults;
+mod jobs;
+mod leases;
+pub mod plan;
+pub mod quiet;
+pub mod rng;
+pub mod row;
+mod rules;
+pub mod setup;
+pub mod shrink;
+pub mod stats;
+pub mod world;
+
+pub use plan::Plan;
+pub use stats::Stats;
+pub use world::{Outcome, Violation};
+
+/// Plays a plan to its end, or to the first violation.
+pub fn run(plan: &Plan) -> Outcome {
+    play(plan, false)
+}
+
+/// Plays a plan as [`run`] does, and keeps a line of every event.
+pub fn run_and_tell(plan: &Plan) -> Outcome {
+    play(plan, true)
+}
+
+fn play(plan: &Plan, keeps_log: bool) -> Outcome {
+    let mut outcome = world::World::new(plan, keeps_log).play();
+    if outcome.violation.is_none() {
+        quiet::check(plan, &mut outcome);
+    }
+    outcome
+}
+
+/// Plays the plan of a seed.
+pub fn run_seed(seed: u64) -> Outcome {
+    run(&Plan::of(seed))
+}

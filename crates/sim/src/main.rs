@@ -1,0 +1,119 @@
+//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--verbose]`.
+//!
+//! Exits with 1 at the first violation, after printing the seed, the last events, the shortest plan that
+//! still fails and how to replay it; with 2 when it does not understand its arguments.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a command prints, and measures how fast it was"
+)]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use zae_limiter_sim::{Plan, Stats, Violation, run, run_and_tell, shrink};
+
+const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--verbose]
+
+  --seed N   the first seed (default 0)
+  --runs N   how many seeds to run (default 1 with --seed, else 10000)
+  --verbose  print the plan, the events and the counters of every run";
+
+/// How many of the last events a report shows.
+const LAST_EVENTS: usize = 60;
+
+struct Args {
+    seed: u64,
+    runs: u64,
+    verbose: bool,
+}
+
+fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
+    let (mut seed, mut runs, mut verbose) = (None, None, false);
+    let mut args = args.skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--seed" => seed = Some(args.next()?.parse().ok()?),
+            "--runs" => runs = Some(args.next()?.parse().ok()?),
+            "--verbose" => verbose = true,
+            _ => return None,
+        }
+    }
+    Some(Args {
+        seed: seed.unwrap_or(0),
+        runs: runs.unwrap_or(if seed.is_some() { 1 } else { 10_000 }),
+        verbose,
+    })
+}
+
+fn main() -> ExitCode {
+    let Some(args) = parse(std::env::args()) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let (mut total, started) = (Stats::default(), Instant::now());
+    for seed in args.seed..args.seed.saturating_add(args.runs) {
+        let plan = Plan::of(seed);
+        if args.verbose {
+            println!("{}", plan.describe());
+        }
+        let outcome = if args.verbose {
+            run_and_tell(&plan)
+        } else {
+            run(&plan)
+        };
+        total.add(&outcome.stats);
+        if args.verbose {
+            outcome.log.iter().for_each(|line| println!("{line}"));
+            println!("{}", outcome.stats);
+        }
+        if let Some(violation) = outcome.violation {
+            report(&plan, &violation);
+            return ExitCode::FAILURE;
+        }
+    }
+    let secs = started.elapsed().as_secs_f64();
+    println!("{total}");
+    println!(
+        "{} runs without a violation in {secs:.1} s: {:.0} runs/s, {:.0} events/s",
+        total.runs,
+        total.runs as f64 / secs,
+        total.steps as f64 / secs
+    );
+    ExitCode::SUCCESS
+}
+
+fn report(plan: &Plan, violation: &Violation) {
+    println!("VIOLATION in seed {}", plan.seed);
+    print_violation(violation);
+    println!("shrinking ...\n");
+    let (shortest, _) = shrink::shrink(plan);
+    let outcome = run_and_tell(&shortest);
+    println!("The shortest failing plan found:\n{}", shortest.describe());
+    if let Some(violation) = &outcome.violation {
+        print_violation(violation);
+    }
+    let log: Vec<&String> = outcome
+        .log
+        .iter()
+        .filter(|line| !line.ends_with("Nothing"))
+        .collect();
+    for line in log.iter().skip(log.len().saturating_sub(LAST_EVENTS)) {
+        println!("  {line}");
+    }
+    println!(
+        "\nreplay: cargo run --release -p zae-limiter-sim -- --seed {} --verbose",
+        plan.seed
+    );
+}
+
+fn print_violation(violation: &Violation) {
+    println!(
+        "at step {}, {:.3} ms: {}",
+        violation.step,
+        violation.at_us as f64 / 1000.0,
+        violation.message
+    );
+}

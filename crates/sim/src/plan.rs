@@ -1,0 +1,194 @@
+//! A scenario: who there is, what they will do and when, what will go wrong. Drawn from a seed.
+//!
+//! A plan is plain data. Taking actions out of it gives another valid plan, in which every other actor keeps
+//! its own luck; [`crate::shrink`] relies on that.
+
+use crate::faults::Faults;
+
+/// How many actions a description shows.
+const SHOWN: usize = 60;
+
+/// The limits' names, odd characters included.
+pub const LIMITS: [&str; 3] = ["rpm", "tpm", "x.y-z_tk"];
+
+/// One limit's rule, in whole tokens and seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Index into [`LIMITS`].
+    pub limit: usize,
+    /// Most tokens it holds.
+    pub capacity: i64,
+    /// Tokens gained per period.
+    pub refill: i64,
+    /// The period.
+    pub period_secs: i64,
+}
+
+/// One process: a clock and the caches behind it.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessPlan {
+    /// How far its clock is ahead at the start, in milliseconds.
+    pub skew_ms: i64,
+    /// How much faster its clock runs, in millionths.
+    pub drift_ppm: i64,
+    /// Whether it remembers images to steer and reject by.
+    pub remembers: bool,
+}
+
+/// Who wrote an entity's bucket before the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody: there is none.
+    None,
+    /// A client of the baseline release.
+    Old,
+    /// A client of release 0.17, with markers, stamps and a forced pass.
+    New,
+}
+
+/// One entity.
+#[derive(Debug, Clone)]
+pub struct EntityPlan {
+    /// Index of its parent.
+    pub parent: Option<usize>,
+    /// Whether it is debited too.
+    pub cascade: bool,
+    /// Whether it has a META record.
+    pub meta: bool,
+    /// Limits of its own; else those of the resource.
+    pub rules: Option<Vec<Rule>>,
+    /// Its bucket before the run.
+    pub origin: Origin,
+    /// Shards of that bucket.
+    pub shards: u32,
+    /// Write units left on that bucket.
+    pub write_units: i64,
+    /// Tokens left on that bucket, in percent of a share.
+    pub filled: i64,
+}
+
+/// How a lease ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Committed, with what was used beyond the estimate (or less) by limit.
+    Commit(Vec<(usize, i64)>),
+    /// Rolled back.
+    Rollback,
+    /// Dropped, which rolls back in the background.
+    Drop,
+    /// Still held at the end.
+    Hold,
+}
+
+/// Something that somebody does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// An acquire, and the lease that comes of it.
+    Acquire {
+        /// By this process.
+        process: usize,
+        /// For this entity.
+        entity: usize,
+        /// Tokens by limit.
+        amounts: Vec<(usize, i64)>,
+        /// Milliseconds until the caller stops waiting.
+        patience_ms: i64,
+        /// Milliseconds the lease is held.
+        hold_ms: i64,
+        /// How the lease ends.
+        end: End,
+    },
+    /// A process dies with all it is doing, and starts again with empty caches.
+    Crash(usize),
+    /// An entity's limits, or the resource's, are set and then synchronised to every shard.
+    SetLimits {
+        /// The entity; `None` for the resource, which is not synchronised.
+        entity: Option<usize>,
+        /// The new rules.
+        rules: Vec<Rule>,
+    },
+    /// An entity is disabled or enabled.
+    SetDisabled(usize, bool),
+    /// An entity moves under another parent.
+    Move(usize, usize),
+    /// Whatever has expired is swept.
+    Sweep,
+    /// Others use up a shard's write units, down to this many.
+    DrainWrites(usize, i64),
+    /// A 0.17 client takes from shard 0.
+    ForeignTake(usize, Vec<(usize, i64)>),
+    /// The stream function refills shard 0.
+    ForeignRefill(usize),
+    /// Left out by shrinking.
+    Nothing,
+}
+
+/// A scenario.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed it was drawn from, which also rules the luck of every actor.
+    pub seed: u64,
+    /// What kind of scenario it is.
+    pub kind: &'static str,
+    /// The processes.
+    pub processes: Vec<ProcessPlan>,
+    /// The entities.
+    pub entities: Vec<EntityPlan>,
+    /// The resource's limits.
+    pub rules: Vec<Rule>,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// How long a process trusts configuration, in milliseconds.
+    pub config_ttl_ms: i64,
+    /// How long idle buckets are kept, in times to fill.
+    pub ttl_multiplier: u32,
+    /// What happens when, in microseconds from the start.
+    pub actions: Vec<(u64, Action)>,
+}
+
+impl Plan {
+    /// Draws the plan of a seed.
+    pub fn of(seed: u64) -> Self {
+        crate::draw::plan(seed)
+    }
+
+    /// How far any clock is ahead of true time at most, in milliseconds.
+    pub fn most_ahead_ms(&self) -> i64 {
+        let secs = 120_i64.saturating_add_unsigned(self.actions.last().map_or(0, |(at, _)| at / 1_000_000));
+        let ahead = |p: &ProcessPlan| p.skew_ms + (p.drift_ppm.max(0) * secs) / 1000 + 1;
+        self.processes.iter().map(ahead).max().unwrap_or(0).max(0)
+    }
+
+    /// The plan as lines, for a failure report.
+    pub fn describe(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = format!(
+            "{} plan of seed {}: {} processes, {} entities, {} actions\n  {:?}\n",
+            self.kind,
+            self.seed,
+            self.processes.len(),
+            self.entities.len(),
+            self.actions.len(),
+            self.faults
+        );
+        for (i, process) in self.processes.iter().enumerate() {
+            let _ = writeln!(text, "  process {i}: {process:?}");
+        }
+        let _ = writeln!(text, "  resource: {:?}", self.rules);
+        for (i, entity) in self.entities.iter().enumerate() {
+            let _ = writeln!(text, "  entity {i}: {entity:?}");
+        }
+        let left: Vec<_> = self
+            .actions
+            .iter()
+            .filter(|(_, action)| *action != Action::Nothing)
+            .collect();
+        for (at, action) in left.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {:>10.3} ms {action:?}", *at as f64 / 1000.0);
+        }
+        if left.len() > SHOWN {
+            let _ = writeln!(text, "  ... and {} more", left.len() - SHOWN);
+        }
+        text
+    }
+}

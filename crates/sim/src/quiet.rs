@@ -1,0 +1,172 @@
+//! Promised waits, tried out on what a run leaves behind.
+//!
+//! When nobody else spends, a request that was refused with "retry after `w`" must be refused again at
+//! `w` - 1 ms and admitted at `w`. And a refusal from memory must say the same as one from the table.
+
+use std::sync::Arc;
+
+use zae_limiter_core::acquire::{
+    Acquire, Ask, Call, Decision, Found, Hint, Observation, Reply, Request, Settings,
+};
+use zae_limiter_core::memory::MemoryTable;
+use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::{EpochMillis, Millitokens};
+
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::row::Row;
+use crate::setup::Names;
+use crate::world::{Outcome, Violation, true_ms};
+
+/// Tries the waits of every bucket with a single shard.
+pub fn check(plan: &Plan, outcome: &mut Outcome) {
+    let names = Names::of(plan);
+    let ahead = plan.most_ahead_ms();
+    for entity in 0..plan.entities.len() {
+        let now = true_ms(outcome.ended_us) + ahead + 1;
+        let mut quiet = Quiet {
+            plan,
+            names: &names,
+            table: outcome.table.clone(),
+            rng: Rng::of(plan.seed, 7_000_000 + entity as u64),
+            hints: Vec::new(),
+        };
+        match quiet.try_bucket(entity, now) {
+            Ok(tried) => outcome.stats.waits_tried += u64::from(tried),
+            Err(message) => {
+                outcome.violation = Some(Violation {
+                    seed: plan.seed,
+                    step: outcome.stats.steps,
+                    at_us: outcome.ended_us,
+                    message: format!("after the run, entity {entity}: {message}"),
+                });
+                return;
+            }
+        }
+    }
+}
+
+struct Quiet<'a> {
+    plan: &'a Plan,
+    names: &'a Names,
+    table: MemoryTable,
+    rng: Rng,
+    hints: Vec<Observation>,
+}
+
+impl Quiet<'_> {
+    fn try_bucket(&mut self, entity: usize, now: i64) -> Result<bool, String> {
+        let id = self.names.bucket(entity);
+        let Some(row) = self.table.get(&id.key(0)).and_then(|item| Row::read(item).ok()) else {
+            return Ok(false);
+        };
+        if row.count > 1 {
+            return Ok(false);
+        }
+        let Some((name, cell)) = row.limits.iter().next() else {
+            return Ok(false);
+        };
+        let Some(limit) = self.names.limits.iter().position(|limit| limit.as_str() == name) else {
+            return Ok(false);
+        };
+        let capacity = (cell.cp / 1000) as i64;
+        // Take all there is, in ever smaller parts, then ask for a part that is not there.
+        let mut at = now;
+        for part in [capacity, capacity / 2 + 1, capacity / 7 + 1, 1] {
+            for _ in 0..20 {
+                match self.acquire(entity, limit, part, at) {
+                    Decision::Admitted(_) => {}
+                    Decision::Rejected(_) => break,
+                    // A parent, a flag or a missing record stands in the way.
+                    _ => return Ok(false),
+                }
+                at += i64::from(self.rng.chance(300));
+            }
+        }
+        let ask = self.rng.range(1, capacity);
+        // Without memory, so that the parent has its say.
+        self.hints.clear();
+        let Decision::Rejected(why) = self.acquire(entity, limit, ask, at) else {
+            return Ok(false);
+        };
+        let Some(wait) = why.retry_after() else {
+            return Ok(false);
+        };
+        let wait = wait.as_millis() as i64;
+        if why.is_contended() || why.statuses().iter().any(|status| status.shards > 1) || wait > 1 << 40 {
+            return Ok(false);
+        }
+        let again = self.acquire(entity, limit, ask, at);
+        let Decision::Rejected(again) = again else {
+            return Err(format!(
+                "{ask} of {name} were refused, and at the same instant {again:?}"
+            ));
+        };
+        if again.retry_after() != why.retry_after() {
+            return Err(format!("waits differ: {why} and, at once again, {again}"));
+        }
+        for early in [1, wait / 2, wait] {
+            let decision = self.acquire(entity, limit, ask, at + wait - early.max(1));
+            if wait > 0 && !matches!(decision, Decision::Rejected(_)) {
+                return Err(format!("{why}, but {early} ms early: {decision:?}"));
+            }
+        }
+        let decision = self.acquire(entity, limit, ask, at + wait);
+        match decision {
+            Decision::Admitted(_) => Ok(true),
+            other => Err(format!("{why}, but then: {other:?}")),
+        }
+    }
+
+    /// An acquire on a perfect table that answers at once.
+    fn acquire(&mut self, entity: usize, limit: usize, tokens: i64, now: i64) -> Decision {
+        let now = EpochMillis(now);
+        let mut acquire = Acquire::new(Request {
+            id: self.names.bucket(entity),
+            consume: vec![(self.names.limits[limit].clone(), Millitokens::from_tokens(tokens))],
+            limits: None,
+            settings: Settings {
+                bucket_ttl_multiplier: self.plan.ttl_multiplier,
+            },
+        });
+        let mut calls: Vec<Call> = acquire.start(now, &mut self.rng);
+        while let Some(call) = calls.pop() {
+            let reply = match call.ask {
+                Ask::Table(op) => Reply::Table(self.table.call(&op)),
+                Ask::Config { entity, .. } => Reply::Config(self.found(&entity, now)),
+            };
+            calls.extend(acquire.answer(call.id, reply, now, &mut self.rng));
+            for seen in acquire.take_observations() {
+                self.hints
+                    .retain(|old| (&old.id, old.shard) != (&seen.id, seen.shard));
+                self.hints.push(seen);
+            }
+        }
+        let lost = zae_limiter_core::acquire::AcquireError::Abandoned;
+        acquire.finish().0.unwrap_or(Decision::Failed(lost))
+    }
+
+    fn found(
+        &self,
+        entity: &zae_limiter_core::EntityId,
+        now: EpochMillis,
+    ) -> Result<Found, zae_limiter_core::acquire::AcquireError> {
+        let read = |slot: Slot| {
+            let key = slot.key(&self.names.namespace, entity, &self.names.resource);
+            Stored::decode(slot, self.table.get(&key))
+        };
+        let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
+        let stored = [&meta?, &entity_config?, &default?, &resource?, &system?];
+        let config = resolve(entity, stored, now);
+        let id = self.names.bucket_of(entity);
+        let images = self.hints.iter().filter(|seen| seen.id == id);
+        let hint = Hint {
+            shard_count: 1,
+            images: images.map(|seen| (seen.shard, Arc::clone(&seen.image))).collect(),
+        };
+        Ok(Found {
+            config: Arc::new(config),
+            hint,
+        })
+    }
+}

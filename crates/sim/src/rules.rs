@@ -1,0 +1,132 @@
+//! The rules that [`crate::check`] applies to one item's change. Plain functions of plain rows.
+
+use std::collections::BTreeMap;
+
+use crate::check::Source;
+use crate::row::{Cell, Row};
+use crate::stats::Stats;
+
+/// How much of a charge costs nothing that could have been spent: it comes out of a surplus that is yet to be
+/// cut, or of what an idle shard has earned beyond its ceiling and not been paid (see [`crate::account`]).
+pub(crate) fn eaten(old: &Row, was: &Cell, charge: i128, earned_ms: i64, slack: i128) -> i128 {
+    let cut = if old.vu == Some(0) {
+        was.tk - old.ceiling(was)
+    } else {
+        0
+    };
+    let cut = cut.clamp(0, charge.max(0));
+    let earned = i128::from(earned_ms.max(0)) * (was.ra / old.count) / was.rp;
+    let forgone = earned - old.ceiling(was) - slack - (-was.tk).max(0);
+    let beyond = charge - cut - (was.tk - cut).max(0);
+    cut + beyond.clamp(0, forgone.max(0))
+}
+
+/// A spender leaves no debt, and heeds flags and forced passes.
+pub(crate) fn spent(name: &str, is: &Cell, old: &Row, new: &Row) -> Result<(), String> {
+    if is.tk < 0 {
+        return Err(format!("an acquire left {name} at {}", is.tk));
+    }
+    if old.disabled {
+        return Err("an acquire spent on a disabled bucket".to_owned());
+    }
+    if old.vu == Some(0) && new.vu.is_some() {
+        return Err("an acquire spent past a forced pass".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a gain is covered by time, or a loss by a surplus.
+pub(crate) fn explained(
+    name: &str,
+    was: &Cell,
+    ceiling: i128,
+    gained: i128,
+    earned: i128,
+    fraction: &mut i128,
+) -> Result<(), String> {
+    if gained < 0 {
+        let cut_to = was.tk + gained;
+        *fraction = 0;
+        if cut_to < ceiling {
+            return Err(format!("{name} lost {}, down to {cut_to} of {ceiling}", -gained));
+        }
+        return Ok(());
+    }
+    *fraction += earned - gained * was.rp;
+    if *fraction < 0 {
+        let over = -*fraction;
+        return Err(format!(
+            "{name} gained {gained}, {over}/{} more than time earned",
+            was.rp
+        ));
+    }
+    if gained > 0 && was.tk + gained > ceiling {
+        let above = was.tk + gained;
+        return Err(format!(
+            "{name} was refilled from {} to {above}, above {ceiling}",
+            was.tk
+        ));
+    }
+    *fraction = (*fraction).min(was.rp - 1);
+    Ok(())
+}
+
+/// A new item: shard 0 is full, any other holds what was moved into it.
+pub(crate) fn created(
+    shard: u32,
+    new: &Row,
+    known: Option<i128>,
+    moved: &mut BTreeMap<String, i128>,
+) -> Result<(), String> {
+    for (name, cell) in &new.limits {
+        let holds = cell.tk + cell.tc;
+        if cell.tk < 0 {
+            return Err(format!("a new shard owes {} of {name}", -cell.tk));
+        }
+        if shard > 0 {
+            *moved.entry(name.clone()).or_default() += holds;
+        } else if holds != new.ceiling(cell) {
+            return Err(format!(
+                "a new bucket holds {holds} of {name}, not {}",
+                new.ceiling(cell)
+            ));
+        }
+    }
+    if !new.debris.is_empty() {
+        return Err(format!("a stub was created: {:?}", new.debris));
+    }
+    match known {
+        Some(count) if new.count < count => Err(format!(
+            "a shard counts {} shards, its siblings {count}",
+            new.count
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn count(old: &Row, new: &Row, source: Source, stats: &mut Stats) {
+    let moved = |f: fn(&Cell, &Cell) -> bool| {
+        let pairs = old
+            .limits
+            .iter()
+            .filter_map(|(name, was)| Some((was, new.limits.get(name)?)));
+        pairs.into_iter().any(|(was, is)| f(was, is))
+    };
+    let refilled = new.rf != old.rf || (old.vu.is_some() && new.vu.is_none());
+    match source {
+        Source::Acquire(_) => {
+            stats.refills += u64::from(refilled);
+            stats.debits += u64::from(!refilled && moved(|was, is| is.tc > was.tc));
+            stats.clamps += u64::from(refilled && moved(|was, is| is.tk + is.tc < was.tk + was.tc));
+            stats.compensations += u64::from(moved(|was, is| is.tc < was.tc));
+            stats.seeded += new.limits.len().saturating_sub(old.limits.len()) as u64;
+            stats.shards_raised += u64::from(new.count > old.count);
+        }
+        Source::Credit(_) => {
+            stats.credits += u64::from(moved(|was, is| is.tc < was.tc));
+            stats.charges += u64::from(moved(|was, is| is.tc > was.tc));
+            stats.debts += u64::from(moved(|was, is| was.tk >= 0 && is.tk < 0));
+        }
+        _ => {}
+    }
+}

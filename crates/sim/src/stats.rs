@@ -1,0 +1,145 @@
+//! What happened in a run, counted, so that a test can tell that nothing interesting was left out.
+
+use std::fmt;
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// What happened in a run, or in several.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl Stats {
+            /// Adds what happened in another run; of `max_` counters keeps the larger.
+            pub fn add(&mut self, other: &Self) {
+                $(if stringify!($name).starts_with("max_") {
+                    self.$name = self.$name.max(other.$name);
+                } else {
+                    self.$name += other.$name;
+                })+
+            }
+
+            /// Every counter with its name.
+            pub fn counters(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),+]
+            }
+        }
+    };
+}
+
+stats! {
+    /// Runs.
+    runs,
+    /// Events played.
+    steps,
+    /// Requests that reached the table.
+    table_calls,
+    /// Writes that the table applied.
+    writes,
+    /// Acquires started.
+    acquires,
+    /// Acquires admitted.
+    admitted,
+    /// Acquires rejected by a limit.
+    rejected,
+    /// Acquires rejected from memory, without a call.
+    rejected_from_memory,
+    /// Acquires rejected because a limit can never cover them.
+    never_possible,
+    /// Acquires that lost to concurrent writers.
+    contended,
+    /// Acquires refused because the entity is disabled.
+    disabled,
+    /// Acquires that failed.
+    failed,
+    /// Acquires whose caller stopped waiting.
+    abandoned,
+    /// Admissions that came after the caller had stopped waiting.
+    admitted_too_late,
+    /// Acquires with a parent's grant beside the entity's.
+    cascaded,
+    /// Refunds of an acquire that was not to be.
+    compensations,
+    /// Plain debits that applied.
+    debits,
+    /// Refilling writes that applied.
+    refills,
+    /// Refilling writes that cut a surplus.
+    clamps,
+    /// Writes that lost a race.
+    lost_races,
+    /// First shards created.
+    created,
+    /// Further shards created.
+    shards_created,
+    /// Of those, shards that were given tokens.
+    shards_with_tokens,
+    /// Shards raised to a later count.
+    shards_raised,
+    /// Shard counts doubled.
+    doublings,
+    /// The highest shard count.
+    max_shards,
+    /// Limits added to existing items.
+    seeded,
+    /// Credits that applied.
+    credits,
+    /// Charges after the fact that applied.
+    charges,
+    /// Balances in debt after a charge.
+    debts,
+    /// Debts that expired with their items.
+    debts_expired,
+    /// Credits above the ceiling.
+    overflows,
+    /// Credits sent again after a lost answer.
+    resent_credits,
+    /// Credits that turned out to have happened although the answer was lost.
+    recovered_credits,
+    /// Credits given up because nobody can tell.
+    in_doubt,
+    /// Credits whose bucket was gone.
+    gone,
+    /// Leases committed.
+    committed,
+    /// Leases rolled back.
+    rolled_back,
+    /// Leases dropped.
+    dropped,
+    /// Processes crashed.
+    crashes,
+    /// Requests throttled.
+    throttled,
+    /// Answers lost.
+    unknown,
+    /// Requests applied after the client had stopped waiting.
+    applied_late,
+    /// Requests that met a transaction.
+    conflicts,
+    /// Limits changed.
+    limit_changes,
+    /// Entities disabled or enabled.
+    flag_changes,
+    /// Entities moved to another parent.
+    moves,
+    /// Items swept after they expired.
+    swept,
+    /// Writes by other kinds of clients.
+    foreign_writes,
+    /// Promised waits tried out.
+    waits_tried,
+    /// Admissions above capacity plus refill of a window that starts just before a refill is due: what lazy
+    /// refill allows, up to one more capacity (see `account`).
+    lazy_bursts,
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, count)) in self.counters().into_iter().enumerate() {
+            let separator = if i % 3 == 2 { "\n" } else { "  " };
+            write!(f, "{name:>22} {count:>12}{separator}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,364 @@
+//! The event queue, the table and true time.
+//!
+//! Events are played in the order of their virtual time, and at one instant in the order they were made. All
+//! randomness comes from the plan's seed, so a plan always plays the same.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use zae_limiter_core::acquire::Reply;
+use zae_limiter_core::memory::MemoryTable;
+use zae_limiter_core::table::{Answer, Item, Key, Op, TableError};
+
+use crate::check::{Change, Check, Source};
+use crate::client::Process;
+use crate::jobs::Job;
+use crate::leases::Lease;
+use crate::plan::Plan;
+use crate::row;
+use crate::setup::Names;
+use crate::stats::Stats;
+
+/// True time at the start of every run, in milliseconds since the Unix epoch.
+pub const EPOCH_MS: i64 = 1_795_290_000_000;
+
+/// True time in milliseconds since the Unix epoch.
+pub fn true_ms(now_us: u64) -> i64 {
+    EPOCH_MS.saturating_add_unsigned(now_us / 1000)
+}
+
+/// More events than any plan needs: whoever gets there is going round in circles.
+const MAX_STEPS: u64 = 2_000_000;
+
+/// Something that must not happen, and did.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    /// The seed of the plan.
+    pub seed: u64,
+    /// The event at which it showed.
+    pub step: u64,
+    /// True time, in microseconds from the start.
+    pub at_us: u64,
+    /// What was violated.
+    pub message: String,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What happened.
+    pub stats: Stats,
+    /// What must not have happened.
+    pub violation: Option<Violation>,
+    /// Every event in a line, if that was wanted.
+    pub log: Vec<String>,
+    /// The table as the run left it.
+    pub table: MemoryTable,
+    /// When it ended, in microseconds from the start.
+    pub ended_us: u64,
+}
+
+/// What an event is about.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An action of the plan begins.
+    Act(usize),
+    /// A machine's request leaves the process.
+    Send { job: usize, call: usize, op: Op },
+    /// The table sees a write. With an instant, the client hears the answer then.
+    Write {
+        job: usize,
+        call: usize,
+        op: Op,
+        heard_at: Option<u64>,
+    },
+    /// The table sees one key of a read.
+    Read {
+        job: usize,
+        call: usize,
+        index: usize,
+        key: Key,
+    },
+    /// The client hears the outcome of a read.
+    ReadDone { job: usize, call: usize, keys: usize },
+    /// The configuration that a machine asked for has been read.
+    ConfigDone { job: usize, call: usize, asked_us: u64 },
+    /// The client hears.
+    Hear {
+        job: usize,
+        call: usize,
+        reply: Box<Reply>,
+    },
+    /// A caller stops waiting.
+    GiveUp(usize),
+    /// A lease ends.
+    EndLease(usize),
+    /// Somebody else writes.
+    Other { source: Source, op: Op },
+}
+
+#[derive(Debug)]
+struct Queued {
+    at_us: u64,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.order).cmp(&(other.at_us, other.order))
+    }
+}
+
+/// A run in progress.
+pub struct World<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) names: Names,
+    pub(crate) now_us: u64,
+    pub(crate) table: MemoryTable,
+    pub(crate) check: Check,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) leases: Vec<Lease>,
+    pub(crate) stats: Stats,
+    /// What multi-key reads have seen so far.
+    reads: BTreeMap<(usize, usize), Vec<Item>>,
+    queue: BinaryHeap<Reverse<Queued>>,
+    order: u64,
+    step: u64,
+    /// Every event, if that is wanted: telling them takes longer than playing them.
+    log: Option<Vec<String>>,
+    failure: Option<String>,
+}
+
+impl<'a> World<'a> {
+    /// The world before anything has happened.
+    pub fn new(plan: &'a Plan, keeps_log: bool) -> Self {
+        let names = Names::of(plan);
+        let table = crate::setup::table(plan, &names);
+        let (check, failure) = match Check::new(plan.most_ahead_ms(), table.items()) {
+            Ok(check) => (check, None),
+            Err(err) => (Check::default(), Some(err)),
+        };
+        let mut world = Self {
+            plan,
+            names,
+            now_us: 0,
+            table,
+            check,
+            processes: plan.processes.iter().copied().map(Process::new).collect(),
+            jobs: Vec::new(),
+            leases: Vec::new(),
+            stats: Stats {
+                runs: 1,
+                ..Stats::default()
+            },
+            reads: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            order: 0,
+            step: 0,
+            log: keeps_log.then(Vec::new),
+            failure,
+        };
+        for (index, (at, _)) in plan.actions.iter().enumerate() {
+            world.schedule(*at, Event::Act(index));
+        }
+        world
+    }
+
+    /// Plays to the end, or to the first violation.
+    pub fn play(mut self) -> Outcome {
+        while self.failure.is_none() {
+            let Some(Reverse(next)) = self.queue.pop() else {
+                break;
+            };
+            self.now_us = next.at_us;
+            self.step += 1;
+            if self.step > MAX_STEPS {
+                self.fail("the run does not end");
+                break;
+            }
+            self.handle(next.event);
+        }
+        if self.failure.is_none()
+            && let Err(err) = self.judge_end()
+        {
+            self.fail(err);
+        }
+        self.stats.steps = self.step;
+        let violation = self.failure.map(|message| Violation {
+            seed: self.plan.seed,
+            step: self.step,
+            at_us: self.now_us,
+            message,
+        });
+        Outcome {
+            stats: self.stats,
+            violation,
+            log: self.log.unwrap_or_default(),
+            table: self.table,
+            ended_us: self.now_us,
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, at_us: u64, event: Event) {
+        self.order += 1;
+        self.queue.push(Reverse(Queued {
+            at_us,
+            order: self.order,
+            event,
+        }));
+    }
+
+    pub(crate) fn fail(&mut self, message: impl Into<String>) {
+        self.failure.get_or_insert(message.into());
+    }
+
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        let Some(log) = &mut self.log else { return };
+        log.push(format!("{:>12.3} ms  {}", self.now_us as f64 / 1000.0, line()));
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Act(action) => self.act(action),
+            Event::Send { job, call, op } => self.send(job, call, op),
+            Event::Write {
+                job,
+                call,
+                op,
+                heard_at,
+            } => {
+                let source = self.jobs[job].source(job);
+                let reply = self.write(source, &op);
+                self.note(|| format!("job {job} call {call}: {}", shown(&op, &reply)));
+                if let Some(at) = heard_at {
+                    let reply = Box::new(Reply::Table(reply));
+                    self.schedule(at, Event::Hear { job, call, reply });
+                }
+            }
+            Event::Read {
+                job,
+                call,
+                index,
+                key,
+            } => {
+                let seen = self.table.get(&key).cloned();
+                let items = self.reads.entry((job, call)).or_default();
+                // Answers come in no particular order.
+                match seen {
+                    Some(item) if index % 2 == 0 => items.push(item),
+                    Some(item) => items.insert(0, item),
+                    None => {}
+                }
+            }
+            Event::ReadDone { job, call, keys } => {
+                let items = self.reads.remove(&(job, call)).unwrap_or_default();
+                self.note(|| format!("job {job} call {call}: read {} of {keys} items", items.len()));
+                self.hear(job, call, Reply::Table(Ok(Answer::Items(items))));
+            }
+            Event::ConfigDone { job, call, asked_us } => {
+                let items = self.reads.remove(&(job, call)).unwrap_or_default();
+                self.config_read(job, call, asked_us, &items);
+            }
+            Event::Hear { job, call, reply } => self.hear(job, call, *reply),
+            Event::GiveUp(job) => self.give_up(job),
+            Event::EndLease(lease) => self.end_lease(lease),
+            Event::Other { source, op } => {
+                let reply = self.write(source, &op);
+                if !matches!(reply, Ok(Answer::Refused(None))) {
+                    self.note(|| format!("{source:?}: {}", shown(&op, &reply)));
+                }
+            }
+        }
+    }
+
+    /// Does a request on the table now, and judges what it did.
+    pub(crate) fn write(&mut self, source: Source, op: &Op) -> Result<Answer, TableError> {
+        self.stats.table_calls += 1;
+        let keys = row::written(op);
+        let before: Vec<_> = keys.iter().map(|key| self.table.get(key).cloned()).collect();
+        let answer = self.table.call(op);
+        match &answer {
+            Err(err) => self.fail(format!("the table calls a request malformed: {err} in {op:?}")),
+            Ok(Answer::Applied(_)) => {
+                self.stats.writes += 1;
+                let changes: Vec<Change> = keys
+                    .into_iter()
+                    .zip(before)
+                    .map(|(key, old)| {
+                        let new = self.table.get(&key).cloned();
+                        Change { key, old, new }
+                    })
+                    .collect();
+                let judged = self.check.wrote(self.now_us, source, &changes, &mut self.stats);
+                if let Err(err) = judged {
+                    let reply = Ok(Answer::Applied(None));
+                    self.note(|| format!("{source:?}: {}", shown(op, &reply)));
+                    self.fail(err);
+                }
+            }
+            Ok(Answer::Refused(_) | Answer::Cancelled(_)) if matches!(source, Source::Acquire(_)) => {
+                self.stats.lost_races += u64::from(!is_plain_debit(op));
+            }
+            Ok(_) => {}
+        }
+        answer
+    }
+}
+
+/// Whether a write only takes from balances as they are.
+fn is_plain_debit(op: &Op) -> bool {
+    matches!(op, Op::Update(update) if update.set.is_empty() && update.remove.is_empty())
+}
+
+/// One operation and its outcome in a line.
+fn shown(op: &Op, reply: &Result<Answer, TableError>) -> String {
+    let outcome = match reply {
+        Ok(Answer::Applied(_)) => "applied".to_owned(),
+        Ok(Answer::Refused(Some(_))) => "refused".to_owned(),
+        Ok(Answer::Refused(None)) => "refused, no item".to_owned(),
+        Ok(Answer::Cancelled(reasons)) => {
+            let word = |reason: &_| match reason {
+                zae_limiter_core::table::Cancelled::Fine => "fine",
+                zae_limiter_core::table::Cancelled::Refused(_) => "refused",
+                _ => "conflict",
+            };
+            format!("cancelled {:?}", reasons.iter().map(word).collect::<Vec<_>>())
+        }
+        other => format!("{other:?}"),
+    };
+    let what = match op {
+        Op::Update(update) => {
+            let set: Vec<String> = update.set.iter().map(|(a, v)| format!("{a}={v:?}")).collect();
+            let add: Vec<String> = update.add.iter().map(|(a, n)| format!("{a}{n:+}")).collect();
+            format!(
+                "update {} add [{}] set [{}] remove {:?}",
+                update.key.pk,
+                add.join(" "),
+                set.join(" "),
+                update.remove
+            )
+        }
+        other => {
+            let keys: Vec<String> = row::written(other).into_iter().map(|key| key.pk).collect();
+            let costs = row::costs(other);
+            format!("transaction on {keys:?} costing {costs:?}")
+        }
+    };
+    format!("{what}: {outcome}")
+}

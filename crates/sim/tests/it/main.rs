@@ -1,0 +1,8 @@
+//! Simulation runs that `cargo test` makes: a batch of seeds, the seeds that once failed, and that the
+//! simulator is what it claims to be.
+//!
+//! - [`seeds`]: seeds hold, and together they leave nothing out.
+//! - [`replays`]: a seed replays, and shrinking keeps a failure.
+
+mod replays;
+mod seeds;
