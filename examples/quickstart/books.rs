@@ -38,6 +38,9 @@ pub(crate) struct Account {
 pub(crate) struct Standing {
     /// Whole tokens to be had; negative in debt.
     pub(crate) available: [i64; 2],
+    /// The same without the ceiling. A bucket earns by the time since its last refill, which plain debits do not
+    /// move: what does not fit now can still fit once something was taken.
+    earned: [i64; 2],
     /// Net consumption since the bucket was created, as the table counts it.
     pub(crate) counted: [Millitokens; 2],
 }
@@ -63,9 +66,10 @@ impl Books {
                     .find(|limit| limit.name().as_str() == *name)
                     .cloned()
             };
-            let standing = standing(limiter, &id).await?;
+            let limits: Vec<Limit> = LIMITS.iter().filter_map(named).collect();
+            let standing = standing(limiter, &id, &limits, now).await?;
             accounts.push(Account {
-                limits: LIMITS.iter().filter_map(named).collect(),
+                limits,
                 id,
                 spending: [Spending::default(); 2],
                 before: standing,
@@ -103,14 +107,14 @@ impl Books {
         now: EpochMillis,
     ) -> Result<Vec<String>, Failure> {
         for account in &mut self.accounts {
-            account.after = standing(limiter, &account.id).await?;
+            account.after = standing(limiter, &account.id, &account.limits, now).await?;
         }
         let mut faults: Vec<String> = self
             .accounts
             .iter()
             .flat_map(|account| account.faults(self.opened_at, now))
             .collect();
-        let (project, keys) = (self.project(), &self.accounts[..self.accounts.len() - 1]);
+        let (project, keys) = (self.project(), self.keys());
         for (i, limit) in LIMITS.iter().enumerate() {
             let keys = keys.iter().map(|key| key.counted(i).0).sum();
             if project.counted(i) != Millitokens(keys) {
@@ -141,17 +145,12 @@ impl Account {
                 ));
             }
             // What was there, and what was earned meanwhile, is spent or still there, or fell over the brim.
-            let (had, has) = (self.before.available[i], self.after.available[i]);
-            let earned = earned(limit, to.since(from));
-            if has > had + earned - used + 1 {
+            let (had, has) = (self.before, self.after.available[i]);
+            let most = had.earned[i] + earned(limit, to.since(from), 1) - used;
+            let least = had.available[i] - used;
+            if has > most.min(limit.capacity()) + 1 || has < least - 1 {
                 faults.push(format!(
-                    "{who}: {had} + {earned} earned - {used} used leaves {has}, which is too much"
-                ));
-            }
-            if has < had - used - 1 || has > limit.capacity() {
-                faults.push(format!(
-                    "{who}: {had} - {used} used leaves {has}, of {}",
-                    limit.capacity()
+                    "{who}: {has} are left, which should be from {least} to {most}"
                 ));
             }
         }
@@ -159,29 +158,43 @@ impl Account {
     }
 }
 
-/// Whole tokens that a limit earns in a time, rounded up.
-fn earned(limit: &Limit, millis: i64) -> i64 {
-    let parts = i128::from(limit.refill_amount()) * i128::from(millis);
-    let earned = (parts + i128::from(limit.refill_period_secs()) * 1000 - 1)
-        / (i128::from(limit.refill_period_secs()) * 1000);
-    i64::try_from(earned).unwrap_or(i64::MAX / 4)
+/// Whole tokens that one of so many shards earns in a time, rounded up.
+fn earned(limit: &Limit, millis: i64, shards: u32) -> i64 {
+    let period = i128::from(limit.refill_period_secs()) * 1000 * i128::from(shards);
+    let parts = i128::from(limit.refill_amount()) * i128::from(millis.max(0));
+    i64::try_from((parts + period - 1) / period).unwrap_or(i64::MAX / 4)
 }
 
-async fn standing(limiter: &RateLimiter, entity: &str) -> Result<Standing, Failure> {
+async fn standing(
+    limiter: &RateLimiter,
+    entity: &str,
+    limits: &[Limit],
+    now: EpochMillis,
+) -> Result<Standing, Failure> {
     let mut standing = Standing::default();
     // A key's statuses are followed by its project's.
     for status in limiter.check(entity, MODEL, &[]).await?.statuses {
-        if let Some(i) = LIMITS
-            .iter()
-            .position(|limit| status.limit_name == *limit && status.entity.as_str() == entity)
-        {
+        let limit = LIMITS.iter().position(|limit| status.limit_name == *limit);
+        if let Some(i) = limit.filter(|_| status.entity.as_str() == entity) {
             standing.available[i] = status.available;
         }
     }
-    if let Some(bucket) = bucket(limiter.repository(), entity).await? {
-        for (i, limit) in LIMITS.iter().enumerate() {
-            let stored = bucket.limits.iter().find(|stored| stored.name == *limit);
-            standing.counted[i] = stored.and_then(|stored| stored.consumed).unwrap_or_default();
+    let shards = shards(limiter.repository(), entity).await?;
+    if shards.is_empty() {
+        standing.earned = standing.available;
+    }
+    for bucket in shards {
+        for (i, limit) in limits.iter().enumerate() {
+            let Some(stored) = bucket
+                .limits
+                .iter()
+                .find(|stored| stored.name == *limit.name().as_str())
+            else {
+                continue;
+            };
+            standing.counted[i] += stored.consumed.unwrap_or_default();
+            let since_refill = earned(limit, now.since(bucket.refilled_at), bucket.shard_count);
+            standing.earned[i] += stored.balance.floor_tokens() + 1 + since_refill;
         }
     }
     Ok(standing)
@@ -191,22 +204,32 @@ async fn standing(limiter: &RateLimiter, entity: &str) -> Result<Standing, Failu
 pub(crate) async fn last_refill(repo: &Repository, keys: usize) -> Result<Option<EpochMillis>, Failure> {
     let mut last = None;
     for id in (0..keys).map(key).chain([PROJECT.to_owned()]) {
-        last = last.max(bucket(repo, &id).await?.map(|bucket| bucket.refilled_at));
+        last = last.max(
+            shards(repo, &id)
+                .await?
+                .iter()
+                .map(|bucket| bucket.refilled_at)
+                .max(),
+        );
     }
     Ok(last)
 }
 
-/// An entity's bucket as the table has it. It is of one shard: this example is far from a thousand writes a
-/// second on one bucket, from where on buckets are split.
-async fn bucket(repo: &Repository, entity: &str) -> Result<Option<Bucket>, Failure> {
+/// An entity's bucket as the table has it. Past a thousand writes a second it is split into shards, which are
+/// items of their own; the first knows how many there are.
+async fn shards(repo: &Repository, entity: &str) -> Result<Vec<Bucket>, Failure> {
     let id = BucketId {
         namespace: repo.namespace_id().clone(),
         entity: EntityId::new(entity).map_err(Error::from)?,
         resource: ResourceName::new(MODEL).map_err(Error::from)?,
     };
-    let item = repo.table().get(id.key(0), true).await?;
-    Ok(item
-        .map(|item| Bucket::decode(&item))
-        .transpose()
-        .map_err(Error::from)?)
+    let mut shards: Vec<Bucket> = Vec::new();
+    let mut shard = 0;
+    while shard < shards.first().map_or(1, |first| first.shard_count) {
+        if let Some(item) = repo.table().get(id.key(shard), true).await? {
+            shards.push(Bucket::decode(&item).map_err(Error::from)?);
+        }
+        shard += 1;
+    }
+    Ok(shards)
 }

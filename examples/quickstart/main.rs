@@ -44,8 +44,8 @@ use crate::zipf::Zipf;
 #[derive(Debug, Parser)]
 #[command(name = "quickstart")]
 struct Args {
-    /// The requests: a CSV file with the columns TIMESTAMP, ContextTokens and GeneratedTokens, such as the
-    /// public Azure LLM inference traces [default: a small sample]
+    /// The requests: a CSV file such as the public Azure LLM inference traces, see examples/data/README.md
+    /// [default: a small sample]
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
@@ -58,7 +58,7 @@ struct Args {
     keys: u16,
 
     /// Picks who makes which call, what is guessed and what fails
-    #[arg(long, value_name = "SEED", default_value_t = 42)]
+    #[arg(long, value_name = "SEED", default_value_t = 3)]
     seed: u64,
 
     /// Keeps the table in this directory; the next run goes on from it [default: in memory]

@@ -9,8 +9,9 @@ use crate::zipf::Zipf;
 /// The answer's tokens as a caller assumes them before there is an answer.
 const ASSUMED_ANSWER: f64 = 64.0;
 
-/// A caller counts no tokens, it guesses the prompt's from its length: between these parts of the truth.
-const GUESS: (f64, f64) = (0.75, 1.05);
+/// Callers count no tokens. They guess the prompt's from its length, between these parts of the truth: low
+/// enough for some to end up in debt.
+const GUESS: (f64, f64) = (0.6, 1.0);
 
 /// The part of calls that fail after they were admitted.
 const FAILING: f64 = 0.02;
@@ -40,11 +41,7 @@ pub(crate) struct Call {
 pub(crate) fn plan(trace: &[Request], traffic: &Zipf, seed: u64) -> Vec<Call> {
     let mut random = fastrand::Rng::with_seed(seed);
     let call = |request: &Request| {
-        let _ = GUESS;
-        let (low, high) = (
-            crate::setup::e("GL", 60) as f64 / 100.0,
-            crate::setup::e("GH", 100) as f64 / 100.0,
-        );
+        let (low, high) = GUESS;
         let prompt = f64::from(request.context) * (low + random.f64() * (high - low));
         let generated = i64::from(request.generated);
         Call {

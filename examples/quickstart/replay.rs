@@ -110,13 +110,12 @@ struct Promise {
 }
 
 impl Promise {
-    /// Whether it looked at a limit that refuses now.
+    /// Whether it looked at a limit that refuses now. (Of a bucket in shards it may have looked at another one.)
     fn covers(&self, now: &RateLimitExceeded) -> bool {
-        let mut looked_at = self.refused.statuses().iter();
-        looked_at.any(|then| {
-            now.violations()
-                .any(|now| (&now.entity, &now.limit_name) == (&then.entity, &then.limit_name))
-        })
+        let what = |status: &LimitStatus| (status.entity.clone(), status.limit_name.clone(), status.shards);
+        let looked_at: Vec<_> = self.refused.statuses().iter().map(what).collect();
+        now.violations()
+            .any(|status| status.shards == 1 && looked_at.contains(&what(status)))
     }
 }
 

@@ -51,7 +51,7 @@ impl Opening<'_> {
         let keys = self.books.keys().len();
         let _ = write!(
             text,
-            "Keys     {keys} of one project, which all that they spend is charged to as well"
+            "Keys     {keys} of one project, which is charged for all they spend"
         );
         if keys > 1 {
             let percent = |rank| self.traffic.part(rank) * 100.0;
@@ -76,7 +76,9 @@ impl Opening<'_> {
         if self.setup.keys_found == 0 {
             return;
         }
-        let Standing { available, counted } = self.books.project().before;
+        let Standing {
+            available, counted, ..
+        } = self.books.project().before;
         let [requests, tokens] = counted.map(|sum| grouped(sum.floor_tokens()));
         let [rpm, tpm] = available.map(grouped);
         let _ = writeln!(
@@ -210,7 +212,7 @@ pub(crate) fn closing(totals: &Totals, books: &Books, lasted: Duration, took: Du
 /// What to try next.
 pub(crate) fn next(kept: bool, own_trace: bool) -> &'static str {
     if !kept {
-        "\nNext     keep the table and run twice: --data-dir ./limits-demo\n"
+        "\nNext     keep the table and run twice: --data-dir target/limits-demo\n"
     } else if own_trace {
         "\nNext     run it again: it goes on from here\n"
     } else {

@@ -36,34 +36,29 @@ pub(crate) struct Setup {
 pub(crate) async fn prepare(repo: &Repository, keys: usize) -> Result<Setup, Error> {
     // For every entity and every resource that have nothing better.
     if repo.system_defaults().await?.0.is_empty() {
-        let limits = [Limit::per_minute("rpm", 30), Limit::per_minute("tpm", 20_000)];
+        let limits = [Limit::per_minute("rpm", 20), Limit::per_minute("tpm", 20_000)];
         repo.set_system_defaults(limits, None).await?;
     }
     // For every entity on this model. A key that was idle may spend a burst at once.
     if repo.resource_defaults(MODEL).await?.is_empty() {
         let limits = [
-            Limit::per_minute("rpm", e("RR", 60)),
-            Limit::per_minute("tpm", e("RT", 60_000)).burst(e("RB", 100_000)),
+            Limit::per_minute("rpm", 30),
+            Limit::per_minute("tpm", 50_000).burst(60_000),
         ];
         repo.set_resource_defaults(MODEL, limits).await?;
     }
     // For the project, which every call of its keys is charged to as well; and for its main key.
-    let own = [
-        (
-            PROJECT.to_owned(),
-            e("PR", 400),
-            e("PT", 400_000),
-            e("PB", 750_000),
-        ),
-        (key(0), e("KR", 120), e("KT", 180_000), e("KB", 360_000)),
+    let for_project = [
+        Limit::per_minute("rpm", 400),
+        Limit::per_minute("tpm", 400_000).burst(500_000),
     ];
-    for (entity, rpm, tpm, burst) in &own {
-        if repo.entity_limits(entity, ALL_RESOURCES).await?.is_empty() {
-            let limits = [
-                Limit::per_minute("rpm", *rpm),
-                Limit::per_minute("tpm", *tpm).burst(*burst),
-            ];
-            repo.set_entity_limits(entity, ALL_RESOURCES, limits).await?;
+    let for_main_key = [
+        Limit::per_minute("rpm", 120),
+        Limit::per_minute("tpm", 150_000).burst(180_000),
+    ];
+    for (entity, limits) in [(PROJECT.to_owned(), for_project), (key(0), for_main_key)] {
+        if repo.entity_limits(&entity, ALL_RESOURCES).await?.is_empty() {
+            repo.set_entity_limits(&entity, ALL_RESOURCES, limits).await?;
         }
     }
     create_unless_there(repo, NewEntity::new(PROJECT).name("Demo project")).await?;
@@ -109,8 +104,4 @@ async fn levels(repo: &Repository) -> Result<Vec<Level>, Error> {
             repo.entity_limits(&key(0), ALL_RESOURCES).await?,
         ),
     ])
-}
-
-pub(crate) fn e(n: &str, d: i64) -> i64 {
-    std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d)
 }

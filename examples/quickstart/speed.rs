@@ -51,7 +51,7 @@ mod tests {
     fn time_is_divided_by_the_factor() {
         assert_eq!(
             Speed::Times(60.0).wall_time(3_600_000),
-            Some(Duration::from_secs(60))
+            Some(Duration::from_mins(1))
         );
         assert_eq!(Speed::Max.wall_time(3_600_000), None);
     }

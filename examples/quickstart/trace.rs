@@ -53,7 +53,7 @@ enum Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(err) => write!(f, "cannot be read as text: {err}"),
+            Self::Unreadable(err) => write!(f, "cannot be read: {err}"),
             Self::NoColumn(column) => write!(
                 f,
                 "the first line names no column {column}; it must name {}",

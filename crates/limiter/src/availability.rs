@@ -125,15 +125,15 @@ impl Inner {
         entity: &EntityId,
         resource: &ResourceName,
     ) -> Result<std::sync::Arc<Resolved>, Error> {
-        let config = match self.config.peek(entity, resource, self.clock.now()) {
-            Some(config) => config,
-            None => {
-                let fetched = self
-                    .config
-                    .fetch(&*self.table, &*self.clock, entity, resource, false)
-                    .await;
-                fetched.map_err(|err| self.place.acquire_error(err))?
-            }
+        let known = self.config.peek(entity, resource, self.clock.now());
+        let config = if let Some(config) = known {
+            config
+        } else {
+            let fetched = self
+                .config
+                .fetch(&*self.table, &*self.clock, entity, resource, false)
+                .await;
+            fetched.map_err(|err| self.place.acquire_error(err))?
         };
         if let Some(feature) = &config.unsupported {
             return Err(feature.clone().into());

@@ -302,7 +302,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            config_cache_ttl: Duration::from_secs(60),
+            config_cache_ttl: Duration::from_mins(1),
             reject_cache_ttl: Duration::from_secs(1),
             reject_cache_size: 10_000,
             settings: Settings::default(),

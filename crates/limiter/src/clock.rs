@@ -51,6 +51,11 @@ impl ManualClock {
     pub fn advance_millis(&self, millis: i64) {
         self.0.fetch_add(millis, Ordering::SeqCst);
     }
+
+    /// Sets the clock to this many milliseconds since the epoch. All clones move with it.
+    pub fn set_millis(&self, millis: i64) {
+        self.0.store(millis, Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {

@@ -269,7 +269,7 @@ pub(crate) fn log_credit(id: &BucketId, shard: u32, end: &CreditEnd, what: &str)
     let resource = id.resource.as_str();
     match end {
         CreditEnd::Applied => {
-            tracing::debug!(entity = %id.entity, resource, shard, what, "tokens given back")
+            tracing::debug!(entity = %id.entity, resource, shard, what, "tokens given back");
         }
         CreditEnd::Gone => tracing::debug!(entity = %id.entity, resource, shard, what, "bucket is gone"),
         CreditEnd::InDoubt(error) => {

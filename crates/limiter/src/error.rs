@@ -58,10 +58,12 @@ pub enum Error {
         place: String,
     },
     /// The credentials may not do this. Refused under every outage policy, since it never heals by itself.
-    #[error("access to table '{stack}' was denied")]
+    #[error("access to table '{stack}' was denied: {reason}")]
     PermissionDenied {
         /// The stack's name.
         stack: String,
+        /// What was missing or refused, in the service's words.
+        reason: String,
         /// What the service said.
         #[source]
         source: TableError,
@@ -93,7 +95,7 @@ pub enum Error {
     #[error("the limiter's runtime cannot be started: {0}")]
     Runtime(Arc<std::io::Error>),
     /// The embedded table could not be opened.
-    #[error("the embedded table cannot be opened: {0}")]
+    #[error(transparent)]
     Embedded(Arc<dyn std::error::Error + Send + Sync>),
 }
 
@@ -142,6 +144,7 @@ impl Place {
             },
             FailureKind::AccessDenied => Error::PermissionDenied {
                 stack: self.stack.clone(),
+                reason: err.message.clone(),
                 source: err,
             },
             kind => Error::Unavailable(Unavailable {

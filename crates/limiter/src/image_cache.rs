@@ -91,8 +91,7 @@ impl ImageCache {
     /// The latest image of a shard, however old.
     pub(crate) fn latest(&self, id: &BucketId, shard: u32) -> Option<Arc<Bucket>> {
         let shards = self.buckets.get(id)?;
-        let image = lock(&shards).seen.get(&shard).map(|seen| Arc::clone(&seen.image));
-        image
+        lock(&shards).seen.get(&shard).map(|seen| Arc::clone(&seen.image))
     }
 
     /// Forgets a bucket's balances, not its shard count.

@@ -244,16 +244,15 @@ async fn a_refund_in_doubt_is_reported_and_never_doubled() {
         faulty.next(&[fault]);
         let result = lease.rollback().await;
         assert_eq!(w.consumed("k", "r", "tpm").await, left, "{fault:?}");
-        match fault {
+        if fault == Fault::LostAfter {
             // Our own mark is the last on the item: it had happened.
-            Fault::LostAfter => result.unwrap(),
-            _ => {
-                let err = result.unwrap_err();
-                assert!(
-                    matches!(&err, Error::Unavailable(down) if down.in_doubt()),
-                    "{err:?}"
-                );
-            }
+            result.unwrap();
+        } else {
+            let err = result.unwrap_err();
+            assert!(
+                matches!(&err, Error::Unavailable(down) if down.in_doubt()),
+                "{err:?}"
+            );
         }
     }
 }
@@ -276,7 +275,7 @@ async fn blocking_calls_do_the_same() {
         drop(limiter.acquire("k", "r").consume("rpm", 1).send()?);
         repo.drain();
         let wait = limiter.time_until_available("k", "r", &[("rpm", 3)])?;
-        assert!(wait.is_some_and(|wait| wait > Duration::from_secs(3600)));
+        assert!(wait.is_some_and(|wait| wait > Duration::from_hours(1)));
         limiter.available("k", "r").map(|left| left["rpm"])
     });
     assert_eq!(done.await.unwrap().unwrap(), 2);

@@ -13,7 +13,7 @@ async fn a_hanging_table_is_given_up_at_the_deadline_and_refused() {
     let limiter = faulty
         .limiter(&w, |builder| builder.acquire_timeout(Duration::from_millis(800)))
         .await;
-    faulty.from_now_on(Fault::Hangs);
+    faulty.always(Fault::Hangs);
     let begun = tokio::time::Instant::now();
     let err = limiter.acquire("k", "r").consume("rpm", 1).await.unwrap_err();
     assert_eq!(begun.elapsed(), Duration::from_millis(800));
@@ -42,7 +42,7 @@ async fn throttling_is_waited_out_and_then_refused() {
         .commit()
         .await
         .unwrap();
-    faulty.from_now_on(Fault::Throttled);
+    faulty.always(Fault::Throttled);
     let err = limiter.acquire("k", "r").consume("rpm", 1).await.unwrap_err();
     assert!(
         matches!(&err, Error::Unavailable(down) if !down.in_doubt() && down.is_retryable()),
@@ -98,7 +98,7 @@ async fn the_policy_is_the_calls_then_the_builders_then_the_stored_one() {
             .await
             .unwrap();
     }
-    faulty.from_now_on(Fault::LostBefore);
+    faulty.always(Fault::LostBefore);
     let mut lease = stored.acquire("k", "r").consume("rpm", 1).await.unwrap();
     assert!(lease.is_degraded());
     lease.adjust("rpm", 5).unwrap();
@@ -137,7 +137,7 @@ async fn degraded_admissions_are_bounded_by_a_part_of_the_limit() {
         .commit()
         .await
         .unwrap();
-    faulty.from_now_on(Fault::LostBefore);
+    faulty.always(Fault::LostBefore);
     for _ in 0..5 {
         let lease = limiter.acquire("k", "r").consume("rpm", 1).await.unwrap();
         assert!(lease.is_degraded());
@@ -167,7 +167,7 @@ async fn denied_access_is_refused_under_every_policy() {
         .commit()
         .await
         .unwrap();
-    faulty.from_now_on(Fault::Denied);
+    faulty.always(Fault::Denied);
     let err = limiter.acquire("k", "r").consume("rpm", 1).await.unwrap_err();
     assert!(matches!(err, Error::PermissionDenied { .. }), "{err:?}");
 }

@@ -172,7 +172,7 @@ impl Faulty {
         *self.plan.lock().unwrap() = faults;
     }
 
-    pub(crate) fn from_now_on(&self, fault: Fault) {
+    pub(crate) fn always(&self, fault: Fault) {
         *self.after.lock().unwrap() = fault;
         *self.reads_fail.lock().unwrap() = fault != Fault::None;
     }
