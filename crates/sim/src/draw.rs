@@ -90,6 +90,7 @@ impl Draw<'_> {
                 .rng
                 .pick(&[Origin::None, Origin::None, Origin::Old, Origin::New]),
             shards: self.rng.pick(&[1, 1, 1, 2, 4]),
+            untold: self.rng.pick(&[0, 0, 0, 1, 2]),
             write_units: self.rng.pick(&[1000, 1000, 5, 0]),
             filled: self.rng.pick(&[100, 100, 50, 0, -50]),
         }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use zae_limiter_core::Millitokens;
 use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Decision, Found, Grant, Observation, Reply, Request, Settings,
+    Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
 };
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::credit::{Credit, CreditEnd};
-use zae_limiter_core::resolve::{Slot, Stored, resolve};
-use zae_limiter_core::schema::{BucketId, key_of};
-use zae_limiter_core::table::{Answer, Applied, Item, Op, TableError};
+use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::table::{Answer, Applied, Op, TableError};
 
 use crate::check::{Source, Sums};
 use crate::faults::Fate;

@@ -61,6 +61,8 @@ pub struct EntityPlan {
     pub origin: Origin,
     /// Shards of that bucket.
     pub shards: u32,
+    /// How often shard 0 has been doubled beyond that by somebody who died before telling the others.
+    pub untold: u32,
     /// Write units left on that bucket.
     pub write_units: i64,
     /// Tokens left on that bucket, in percent of a share.

@@ -141,7 +141,8 @@ fn foreign_bucket(plan: &Plan, names: &Names, i: usize, entity: &EntityPlan, sha
     let mut put = |name: &str, value| drop(item.insert(name.to_owned(), value));
     let rules = entity.rules.as_ref().unwrap_or(&plan.rules);
     put("rf", Value::int(EPOCH_MS - 250));
-    put("shard_count", Value::int(entity.shards));
+    let doubled = if shard == 0 { entity.untold } else { 0 };
+    put("shard_count", Value::int(entity.shards << doubled));
     put("cascade", Value::Bool(entity.cascade));
     if let Some(parent) = entity.parent {
         put("parent_id", Value::text(names.entities[parent].as_str()));

@@ -16,13 +16,15 @@
 //! conditional write admits. Hints (the last images seen) may refuse a request without a call, and choose the
 //! shard; an admission always comes from an answer to this very acquire.
 //!
-//! An acquire has up to two legs, the entity's bucket and its parent's ([`take`]). They run concurrently once
+//! An acquire has up to two legs, the entity's bucket and its parent's (`take`). They run concurrently once
 //! the parent is known. When one refuses, what the other took is given back ([`crate::credit`]) before the
 //! refusal is told.
 //!
 //! Where this is going: group commit puts a queue per bucket shard between a driver and the table, and token
 //! leases put a purse before it. Neither changes this machine: both answer its plain debits.
 
+mod images;
+mod protocol;
 pub(crate) mod take;
 pub(crate) mod write;
 
@@ -32,176 +34,16 @@ use crate::bucket::{Bucket, Owner};
 use crate::config::{Level, Resolved};
 use crate::credit::{Credit, CreditEnd};
 use crate::error::{InvalidInput, RecordError};
-use crate::limit::Limit;
 use crate::name::{EntityId, LimitName, ResourceName};
 use crate::random::Random;
-use crate::refill::Wait;
 use crate::schema::BucketId;
-use crate::table::{Answer, Applied, FailureKind, Op, TableError};
+use crate::table::{Answer, TableError};
 use crate::units::{EpochMillis, Millitokens};
-use crate::verdict::{LimitStatus, RateLimitExceeded};
+use crate::verdict::RateLimitExceeded;
+use images::{remembered, short_shards, statuses_before};
+pub use protocol::*;
 pub use take::DisabledAt;
 use take::{Take, TakeEnd};
-
-/// What to take from where.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The bucket of the entity that asks.
-    pub id: BucketId,
-    /// Whole tokens by limit, each between 0 and the bound; an amount of 0 is refused in debt.
-    pub consume: Vec<(LimitName, Millitokens)>,
-    /// Limits to enforce instead of the stored ones, for the entity and its parent alike.
-    pub limits: Option<Vec<Limit>>,
-    /// How buckets are kept.
-    pub settings: Settings,
-}
-
-/// How buckets are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// An idle bucket under shared limits is kept this many times as long as it takes to fill; 0 keeps it
-    /// for ever. Default 7.
-    pub bucket_ttl_multiplier: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            bucket_ttl_multiplier: 7,
-        }
-    }
-}
-
-/// What a driver remembers of a bucket. May reject or steer, never admit.
-#[derive(Debug, Clone, Default)]
-pub struct Hint {
-    /// The highest shard count seen; 0 or 1 when unknown.
-    pub shard_count: u32,
-    /// The last image of each shard, if it is fresh enough to reject by.
-    pub images: Vec<(u32, Arc<Bucket>)>,
-}
-
-/// The answer to [`Ask::Config`].
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// The configuration in force.
-    pub config: Arc<Resolved>,
-    /// What is remembered of the entity's bucket.
-    pub hint: Hint,
-}
-
-/// Why an acquire could not be decided.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum AcquireError {
-    /// The request is not one that the configured limits can answer.
-    #[error(transparent)]
-    Input(#[from] InvalidInput),
-    /// No level defines limits for the entity and resource.
-    #[error("no limits are configured for entity '{entity}' and resource '{resource}' at any level")]
-    NotConfigured {
-        /// The entity.
-        entity: String,
-        /// The resource.
-        resource: String,
-    },
-    /// A stored record cannot be used.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The table failed.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// The caller stopped waiting.
-    #[error("the caller stopped waiting")]
-    Abandoned,
-}
-
-pub(crate) use AcquireError as TakeError;
-
-/// An error for a leg that lost its own thread.
-pub(crate) fn too_many_attempts() -> TableError {
-    TableError::new(
-        FailureKind::Internal,
-        Applied::Unknown,
-        "an answer arrived out of order",
-    )
-}
-
-/// Something the machine needs.
-#[expect(clippy::large_enum_variant, reason = "nearly every ask is a table operation")]
-#[derive(Debug, Clone, PartialEq)]
-pub enum Ask {
-    /// A table operation.
-    Table(Op),
-    /// The configuration of an entity for the request's resource.
-    Config {
-        /// The entity.
-        entity: EntityId,
-        /// Read it now, whatever is cached.
-        fresh: bool,
-    },
-}
-
-/// One request of the machine: wait `delay_ms`, then do `ask`, then answer with `id`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Call {
-    /// Names the call in [`Acquire::answer`].
-    pub id: usize,
-    /// Milliseconds to wait first.
-    pub delay_ms: u64,
-    /// What to do.
-    pub ask: Ask,
-}
-
-/// The outcome of a call.
-#[derive(Debug, Clone)]
-pub enum Reply {
-    /// Of a table operation.
-    Table(Result<Answer, TableError>),
-    /// Of a configuration request.
-    Config(Result<Found, AcquireError>),
-}
-
-/// Tokens taken from one shard.
-#[derive(Debug, Clone)]
-pub struct Grant {
-    /// The bucket.
-    pub id: BucketId,
-    /// The shard that was debited. Whatever is given back goes there.
-    pub shard: u32,
-    /// How much, by limit.
-    pub amounts: Vec<(LimitName, Millitokens)>,
-    /// The shard as the debit left it.
-    pub image: Arc<Bucket>,
-}
-
-/// How an acquire ended.
-#[derive(Debug, Clone)]
-pub enum Decision {
-    /// The tokens were taken: from the entity's bucket, and from its parent's if it cascades.
-    Admitted(Vec<Grant>),
-    /// A limit refused. Whatever was taken on the way has been given back.
-    Rejected(RateLimitExceeded),
-    /// The entity or resource is disabled.
-    Disabled {
-        /// Whose bucket.
-        entity: EntityId,
-        /// Where the flag is.
-        at: DisabledAt,
-    },
-    /// It could not be decided.
-    Failed(AcquireError),
-}
-
-/// A shard's image that an answer showed, for the driver to remember.
-#[derive(Debug, Clone)]
-pub struct Observation {
-    /// The bucket.
-    pub id: BucketId,
-    /// The shard.
-    pub shard: u32,
-    /// What it looked like.
-    pub image: Arc<Bucket>,
-}
 
 /// What a leg may use while it takes a step.
 pub(crate) struct Env<'a> {
@@ -767,98 +609,4 @@ fn known_owner(found: &Found) -> Option<&Owner> {
         Some((_, image)) => newest_owner(&image.owner, read),
         None => read,
     }
-}
-
-/// How a grant's limits stood before it was taken.
-fn statuses_before(grant: &Grant, now: EpochMillis) -> Vec<LimitStatus> {
-    let image = &grant.image;
-    let status = |(name, need): &(LimitName, Millitokens)| {
-        let limit = image.limit(name.as_str())?;
-        let mut balance = image.balance(limit);
-        balance.tokens += *need;
-        let who = (&grant.id.entity, &grant.id.resource);
-        Some(LimitStatus::check(
-            who,
-            name.as_str(),
-            limit.params,
-            image.shard_count,
-            balance,
-            *need,
-            now,
-        ))
-    };
-    grant.amounts.iter().filter_map(status).collect()
-}
-
-/// The shards that remembered images show to be short of these amounts, refilled to now.
-fn short_shards(
-    id: &BucketId,
-    hint: &Hint,
-    amounts: &[(LimitName, Millitokens)],
-    now: EpochMillis,
-) -> Vec<u32> {
-    let is_short = |(shard, image): &(u32, Arc<Bucket>)| {
-        image_statuses(id, image, amounts, now)
-            .is_some_and(|statuses| statuses.iter().any(|status| status.exceeded))
-            .then_some(*shard)
-    };
-    hint.images.iter().filter_map(is_short).collect()
-}
-
-/// The statuses of these amounts on a remembered image, if the image may be judged by.
-fn image_statuses(
-    id: &BucketId,
-    image: &Bucket,
-    amounts: &[(LimitName, Millitokens)],
-    now: EpochMillis,
-) -> Option<Vec<LimitStatus>> {
-    let trusted = !image.disabled
-        && !image.is_expired(now)
-        && image.unsupported.is_none()
-        // A forced pass on a plain item only cuts surplus; any other instant that has passed may add.
-        && (image.is_valid(now) || image.valid_until == Some(0));
-    if !trusted {
-        return None;
-    }
-    let who = (&id.entity, &id.resource);
-    amounts
-        .iter()
-        .map(|(name, need)| {
-            let limit = image.limit(name.as_str())?;
-            let balance = image.balance(limit);
-            Some(LimitStatus::check(
-                who,
-                name.as_str(),
-                limit.params,
-                image.shard_count,
-                balance,
-                *need,
-                now,
-            ))
-        })
-        .collect()
-}
-
-/// How the limits stand by the last images, refilled to now: on the shard that covers the amounts first.
-/// `None` unless every shard's image is known and may be judged by.
-fn remembered(
-    id: &BucketId,
-    amounts: &[(LimitName, Millitokens)],
-    hint: &Hint,
-    now: EpochMillis,
-) -> Option<Vec<LimitStatus>> {
-    let count = hint.shard_count.max(1);
-    let mut best: Option<(Wait, Vec<LimitStatus>)> = None;
-    for shard in 0..count {
-        let (_, image) = hint.images.iter().find(|(seen, _)| *seen == shard)?;
-        if image.shard_count > count {
-            return None;
-        }
-        let statuses = image_statuses(id, image, amounts, now)?;
-        let wait = statuses.iter().map(|status| status.wait).max()?;
-        if best.as_ref().is_none_or(|(least, _)| wait < *least) {
-            best = Some((wait, statuses));
-        }
-    }
-    best.map(|(_, statuses)| statuses)
 }

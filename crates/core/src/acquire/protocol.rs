@@ -1,0 +1,174 @@
+//! What a machine and its driver say to each other: requests, asks, replies, decisions.
+
+use std::sync::Arc;
+
+use super::DisabledAt;
+use crate::bucket::Bucket;
+use crate::config::Resolved;
+use crate::error::{InvalidInput, RecordError};
+use crate::limit::Limit;
+use crate::name::{EntityId, LimitName};
+use crate::schema::BucketId;
+use crate::table::{Answer, Applied, FailureKind, Op, TableError};
+use crate::units::Millitokens;
+use crate::verdict::RateLimitExceeded;
+
+/// What to take from where.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The bucket of the entity that asks.
+    pub id: BucketId,
+    /// Whole tokens by limit, each between 0 and the bound; an amount of 0 is refused in debt.
+    pub consume: Vec<(LimitName, Millitokens)>,
+    /// Limits to enforce instead of the stored ones, for the entity and its parent alike.
+    pub limits: Option<Vec<Limit>>,
+    /// How buckets are kept.
+    pub settings: Settings,
+}
+
+/// How buckets are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// An idle bucket under shared limits is kept this many times as long as it takes to fill; 0 keeps it
+    /// for ever. Default 7.
+    pub bucket_ttl_multiplier: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            bucket_ttl_multiplier: 7,
+        }
+    }
+}
+
+/// What a driver remembers of a bucket. May reject or steer, never admit.
+#[derive(Debug, Clone, Default)]
+pub struct Hint {
+    /// The highest shard count seen; 0 or 1 when unknown.
+    pub shard_count: u32,
+    /// The last image of each shard, if it is fresh enough to reject by.
+    pub images: Vec<(u32, Arc<Bucket>)>,
+}
+
+/// The answer to [`Ask::Config`].
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The configuration in force.
+    pub config: Arc<Resolved>,
+    /// What is remembered of the entity's bucket.
+    pub hint: Hint,
+}
+
+/// Why an acquire could not be decided.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AcquireError {
+    /// The request is not one that the configured limits can answer.
+    #[error(transparent)]
+    Input(#[from] InvalidInput),
+    /// No level defines limits for the entity and resource.
+    #[error("no limits are configured for entity '{entity}' and resource '{resource}' at any level")]
+    NotConfigured {
+        /// The entity.
+        entity: String,
+        /// The resource.
+        resource: String,
+    },
+    /// A stored record cannot be used.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The table failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The caller stopped waiting.
+    #[error("the caller stopped waiting")]
+    Abandoned,
+}
+
+pub(crate) use AcquireError as TakeError;
+
+/// An error for a leg that lost its own thread.
+pub(crate) fn too_many_attempts() -> TableError {
+    TableError::new(
+        FailureKind::Internal,
+        Applied::Unknown,
+        "an answer arrived out of order",
+    )
+}
+
+/// Something the machine needs.
+#[expect(clippy::large_enum_variant, reason = "nearly every ask is a table operation")]
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// A table operation.
+    Table(Op),
+    /// The configuration of an entity for the request's resource.
+    Config {
+        /// The entity.
+        entity: EntityId,
+        /// Read it now, whatever is cached.
+        fresh: bool,
+    },
+}
+
+/// One request of the machine: wait `delay_ms`, then do `ask`, then answer with `id`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// Names the call in [`Acquire::answer`](super::Acquire::answer).
+    pub id: usize,
+    /// Milliseconds to wait first.
+    pub delay_ms: u64,
+    /// What to do.
+    pub ask: Ask,
+}
+
+/// The outcome of a call.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// Of a table operation.
+    Table(Result<Answer, TableError>),
+    /// Of a configuration request.
+    Config(Result<Found, AcquireError>),
+}
+
+/// Tokens taken from one shard.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The bucket.
+    pub id: BucketId,
+    /// The shard that was debited. Whatever is given back goes there.
+    pub shard: u32,
+    /// How much, by limit.
+    pub amounts: Vec<(LimitName, Millitokens)>,
+    /// The shard as the debit left it.
+    pub image: Arc<Bucket>,
+}
+
+/// How an acquire ended.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    /// The tokens were taken: from the entity's bucket, and from its parent's if it cascades.
+    Admitted(Vec<Grant>),
+    /// A limit refused. Whatever was taken on the way has been given back.
+    Rejected(RateLimitExceeded),
+    /// The entity or resource is disabled.
+    Disabled {
+        /// Whose bucket.
+        entity: EntityId,
+        /// Where the flag is.
+        at: DisabledAt,
+    },
+    /// It could not be decided.
+    Failed(AcquireError),
+}
+
+/// A shard's image that an answer showed, for the driver to remember.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// The bucket.
+    pub id: BucketId,
+    /// The shard.
+    pub shard: u32,
+    /// What it looked like.
+    pub image: Arc<Bucket>,
+}
