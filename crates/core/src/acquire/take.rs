@@ -37,6 +37,9 @@ const MAX_OTHER_SHARDS: usize = 2;
 /// How often a leg looks again after losing a race before the caller is told to come back.
 const MAX_RACES: u32 = 10;
 
+/// How many requests a leg may send in all, whatever the table holds; ordinary ones need one or two.
+const MAX_SENT: u32 = 50;
+
 /// How a leg ended.
 #[derive(Debug, Clone)]
 pub(crate) enum TakeEnd {
@@ -97,6 +100,7 @@ pub(crate) struct Take {
     /// A shard that has the tokens, but no write units, and its image.
     dry: Option<(u32, Arc<Bucket>)>,
     races: u32,
+    sent: u32,
     doubled: bool,
     backoff: Backoff,
     last: Option<Ask>,
@@ -127,6 +131,7 @@ impl Take {
             best: None,
             dry: None,
             races: 0,
+            sent: 0,
             doubled: false,
             backoff: Backoff::default(),
             last: None,
@@ -170,6 +175,10 @@ impl Take {
     }
 
     fn send(&mut self, ask: Ask, state: State, env: &mut Env<'_>) {
+        self.sent += 1;
+        if self.sent > MAX_SENT && !matches!(state, State::Undo(_)) {
+            return self.finish(TakeEnd::Contended);
+        }
         self.last = Some(ask.clone());
         self.state = state;
         env.send(0, ask);

@@ -70,10 +70,12 @@ impl Take {
                 (None, Ok(_)) => {}
             }
         }
-        if let Some((_, image)) = siblings.iter().find(|(_, image)| image.unsupported.is_some()) {
-            // A quota's share must be moved by rules that are not known here.
+        let foreign = siblings.iter().find(|(_, image)| image.unsupported.is_some());
+        if let Some((shard, image)) = foreign.cloned() {
+            // A quota's share must be moved by rules that are not known here: make do with the sibling.
+            self.shard = shard;
             let attribute = image.unsupported.clone().unwrap_or_default();
-            return self.look_at_foreign(&image.clone(), &attribute, env);
+            return self.look_at_foreign(&image, &attribute, env);
         }
         let Some((_, root)) = siblings.iter().find(|(shard, _)| *shard == 0) else {
             // Without shard 0 nobody knows the count: start again from there.
