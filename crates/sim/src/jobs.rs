@@ -37,6 +37,7 @@ pub(crate) struct Job {
     pub(crate) incarnation: u32,
     pub(crate) action: usize,
     pub(crate) is_credit: bool,
+    pub(crate) abandoned: bool,
     pub(crate) machine: Machine,
     pub(crate) rng: Rng,
     /// Operations by call id; `None` for configuration.
@@ -115,6 +116,7 @@ impl World<'_> {
             incarnation: self.processes[process].incarnation,
             action,
             is_credit: matches!(machine, Machine::Credit(_)),
+            abandoned: false,
             machine,
             rng,
             calls: Vec::new(),
@@ -315,6 +317,11 @@ impl World<'_> {
             return self.fail(format!("job {job} ended without a decision"));
         };
         self.note(|| format!("job {job}: {}", shown(&decision)));
+        if self.jobs[job].abandoned && matches!(decision, Decision::Admitted(_)) {
+            return self.fail(format!(
+                "job {job} was admitted after its caller had stopped waiting"
+            ));
+        }
         let calls = self.jobs[job].calls.iter().flatten().count();
         match &decision {
             Decision::Admitted(_) => self.stats.admitted += 1,
@@ -391,6 +398,7 @@ impl World<'_> {
         }
         if let Machine::Acquire(acquire) = &mut self.jobs[job].machine {
             acquire.abandon();
+            self.jobs[job].abandoned = true;
             self.note(|| format!("job {job}: the caller stopped waiting"));
         }
     }

@@ -34,30 +34,16 @@ impl World<'_> {
     /// A caller holds tokens from now on.
     pub(crate) fn hold(&mut self, job: usize, grants: Vec<Grant>) {
         let slot = &self.jobs[job];
-        let Some((
-            begun,
-            Action::Acquire {
-                hold_ms,
-                end,
-                patience_ms,
-                ..
-            },
-        )) = self.plan.actions.get(slot.action)
-        else {
+        let Some((_, Action::Acquire { hold_ms, end, .. })) = self.plan.actions.get(slot.action) else {
             return;
         };
-        let mut end = end.clone();
-        let mut at = self.now_us + hold_ms.unsigned_abs() * 1000;
-        if self.now_us > begun + patience_ms.unsigned_abs() * 1000 {
-            self.stats.admitted_too_late += 1;
-            (end, at) = (End::Rollback, self.now_us);
-        }
+        let at = self.now_us + hold_ms.unsigned_abs() * 1000;
         let lease = Lease {
             process: slot.process,
             incarnation: slot.incarnation,
             action: slot.action,
             grants,
-            end,
+            end: end.clone(),
         };
         self.leases.push(lease);
         self.schedule(at, Event::EndLease(self.leases.len() - 1));

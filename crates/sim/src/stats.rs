@@ -55,8 +55,6 @@ stats! {
     failed,
     /// Acquires whose caller stopped waiting.
     abandoned,
-    /// Admissions that came after the caller had stopped waiting.
-    admitted_too_late,
     /// Acquires with a parent's grant beside the entity's.
     cascaded,
     /// Refunds of an acquire that was not to be.
