@@ -1,4 +1,4 @@
-//! Seeds hold.
+//! Seeds hold: a batch of them, and those that are known to tell.
 
 use zae_limiter_sim::{Stats, run_seed};
 
@@ -34,7 +34,7 @@ fn check_part(seeds: &[u64]) -> Stats {
 
 #[test]
 fn a_batch_of_seeds_holds_and_leaves_nothing_out() {
-    let total = check_seeds(&(0..300).collect::<Vec<_>>());
+    let total = check_seeds(&(0..240).collect::<Vec<_>>());
     // What is too rare for a batch of this size has a test of its own in the core.
     let rare = ["gone", "debts_expired"];
     for (name, count) in total.counters() {
@@ -46,17 +46,18 @@ fn a_batch_of_seeds_holds_and_leaves_nothing_out() {
     assert!(total.max_shards >= 8, "{total}");
 }
 
-/// Seeds that failed once, and why.
+/// Seeds that fail when a guard is taken out, each with what it then shows. Found by taking them out.
 #[test]
-fn seeds_that_failed_once_hold() {
+fn seeds_that_miss_a_guard_hold() {
     check_seeds(&[
-        9,      // A rejection from memory left the parent out.
-        78,     // (The account:) a charge on a surplus that was yet to be cut.
-        198,    // A late first sending of a credit happened after its repetition.
-        279,    // A moved entity kept its old parent on buckets of old clients.
-        462,    // (The account:) debt paid by time before it.
-        1120,   // Shard 0 expired while its siblings were in use.
-        2971,   // A new shard earned again what its sibling had earned by a clock ahead.
-        22_542, // (The account:) a bucket expired in debt.
+        1,    // `rf` set to now instead of the later of now and itself.
+        4,    // Shard 0 of a split bucket expires, and starts again undivided.
+        10,   // A refill without the pin that balances have not risen.
+        15,   // A sibling that earns the new shard's part is not raised with it.
+        283,  // A late first sending of a credit happens after its repetition.
+        494,  // A debit whose answer was lost is sent again.
+        1176, // A sibling is refilled while it hands over its part.
+        1239, // A moved entity keeps its old parent on buckets of old clients.
+        3702, // A new shard earns from a clock behind its sibling's.
     ]);
 }
