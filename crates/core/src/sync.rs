@@ -148,13 +148,16 @@ pub fn reconcile(
             .cloned()
             .collect();
         set_params(&mut update, &known);
-        set_ttl(
-            &mut update,
-            &config.limits,
-            config.level,
-            bucket_ttl_multiplier,
-            now,
-        );
+        // Shard 0 of a split bucket knows the count and must not expire.
+        if image.shard_count == 1 {
+            set_ttl(
+                &mut update,
+                &config.limits,
+                config.level,
+                bucket_ttl_multiplier,
+                now,
+            );
+        }
         for limit in &known {
             if let Some(stored) = image.limit(limit.name().as_str()) {
                 let is = |part, n| Condition::Is(limit_attr(&stored.name, part), Value::int(n));
