@@ -9,7 +9,7 @@ use std::fmt;
 use crate::bucket::Owner;
 use crate::error::{InvalidInput, RecordError, UnsupportedFeature};
 use crate::limit::Limit;
-use crate::name::{EntityId, LimitName, WCU};
+use crate::name::{EntityId, LimitName};
 use crate::record::Reader;
 use crate::table::{Attr, Item, Value};
 use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS};
@@ -302,11 +302,6 @@ impl Resolved {
 pub fn bucket_ttl_secs(limits: &[Limit], multiplier: u32) -> i64 {
     let slowest = limits.iter().map(Limit::seconds_to_fill).fold(0.0_f64, f64::max);
     (slowest * f64::from(multiplier)).floor() as i64
-}
-
-/// The name under which the reserved limit stands, for readers that list an item's limits.
-pub fn is_reserved(limit: &str) -> bool {
-    limit == WCU
 }
 
 /// Reads the text of a stored name that should be valid.

@@ -162,7 +162,7 @@ impl Acquire {
                 self.route(Route::Refund(refund), asks)
             }
             _ => {
-                self.decide(Decision::Failed(too_many_attempts().into()));
+                self.decide(Decision::Failed(out_of_order().into()));
                 Vec::new()
             }
         };
@@ -421,7 +421,7 @@ impl Acquire {
             return Vec::new();
         }
         if self.decision.is_none() && !self.abandoned {
-            let calls = self.confirm_parent(now, random);
+            let calls = self.confirm_parent();
             if !calls.is_empty() {
                 return calls;
             }
@@ -441,8 +441,7 @@ impl Acquire {
     }
 
     /// Once the child was debited, its own item says who the parent is, and overrules the cache.
-    fn confirm_parent(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
-        let _ = (now, random);
+    fn confirm_parent(&mut self) -> Vec<Call> {
         if self.parent_confirmed {
             return Vec::new();
         }

@@ -88,7 +88,7 @@ pub enum AcquireError {
 pub(crate) use AcquireError as TakeError;
 
 /// An error for a leg that lost its own thread.
-pub(crate) fn too_many_attempts() -> TableError {
+pub(crate) fn out_of_order() -> TableError {
     TableError::new(
         FailureKind::Internal,
         Applied::Unknown,

@@ -1,7 +1,6 @@
 //! A limiter on an embedded table with a clock in hand, and tables that fail on demand.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -146,7 +145,6 @@ pub(crate) struct Faulty {
     pub(crate) plan: Arc<Mutex<Vec<Fault>>>,
     pub(crate) after: Arc<Mutex<Fault>>,
     pub(crate) reads_fail: Arc<Mutex<bool>>,
-    pub(crate) calls: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Faulty {
@@ -162,7 +160,6 @@ impl Faulty {
             plan: Arc::default(),
             after: Arc::new(Mutex::new(Fault::None)),
             reads_fail: Arc::default(),
-            calls: Arc::default(),
         }
     }
 
@@ -196,7 +193,6 @@ fn failure(kind: FailureKind, applied: Applied) -> Result<Answer, TableError> {
 
 impl Table for Faulty {
     fn call(&self, op: Op) -> TableFuture {
-        self.calls.fetch_add(1, Ordering::SeqCst);
         let write = matches!(op, Op::Update(_) | Op::Transact(_) | Op::Put(_) | Op::Delete(_));
         let fault = if write {
             self.plan

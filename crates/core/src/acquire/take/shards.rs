@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 
 use super::{DisabledAt, MAX_RACES, State, Take, TakeEnd};
 use crate::acquire::write::{self, NewShard};
-use crate::acquire::{Ask, Env, too_many_attempts};
+use crate::acquire::{Ask, Env, out_of_order};
 use crate::backoff::Again;
 use crate::bucket::Bucket;
 use crate::limit::{Limit, Params};
@@ -200,11 +200,11 @@ impl Take {
             return self.debit(env);
         }
         let Some(Ask::Table(Op::Transact(parts))) = self.last.take() else {
-            return self.fail(too_many_attempts());
+            return self.fail(out_of_order());
         };
         match parts.into_iter().next() {
             Some(Part::Put(put)) => self.taken(&put.item, env),
-            _ => self.fail(too_many_attempts()),
+            _ => self.fail(out_of_order()),
         }
     }
 
