@@ -2,14 +2,14 @@
 
 use crate::limit::Limit;
 use crate::name::{NamespaceId, ResourceName};
-use crate::schema::{add_namespace_index, audit_key, key_item};
-use crate::table::{Condition, Item, Put, Value};
+use crate::schema::{add_namespace_index, audit_key, audit_pk, key_item, key_of};
+use crate::table::{Condition, Index, Item, Put, Query, Value};
 use crate::units::EpochMillis;
 
 /// Days that an event is kept unless configured otherwise.
 pub const DEFAULT_RETENTION_DAYS: i64 = 90;
 
-/// What an event is about, as it stands in keys: an entity id, `$SYSTEM`, or `$RESOURCE:{resource}`.
+/// The subject of changes to a resource's defaults.
 pub fn resource_subject(resource: &ResourceName) -> String {
     format!("$RESOURCE:{resource}")
 }
@@ -17,49 +17,87 @@ pub fn resource_subject(resource: &ResourceName) -> String {
 /// The subject of changes to the system level.
 pub const SYSTEM_SUBJECT: &str = "$SYSTEM";
 
-/// One change, on its way to the log.
-#[derive(Debug, Clone)]
+/// What an event's sort key begins with.
+const EVENT: &str = "#AUDIT#";
+
+/// One change, as it stands in the log.
+#[derive(Debug, Clone, PartialEq)]
 pub struct AuditEvent {
     /// A ULID: unique, and sorted by time.
     pub id: String,
-    /// What it is about.
+    /// What it is about, as it stands in keys: an entity id, `$SYSTEM`, or `$RESOURCE:{resource}`.
     pub subject: String,
     /// What was done, such as `limits_set`.
-    pub action: &'static str,
+    pub action: String,
     /// Who did it.
     pub principal: Option<String>,
     /// The resource concerned.
     pub resource: Option<String>,
     /// Particulars of the action.
     pub details: Item,
-    /// When.
-    pub at: EpochMillis,
+    /// When, as `YYYY-MM-DDTHH:MM:SSZ`.
+    pub timestamp: String,
 }
 
 impl AuditEvent {
     /// The write that logs it.
-    pub fn put(&self, namespace: &NamespaceId, retention_days: i64) -> Put {
+    ///
+    /// Guards that no event of this id is there: a repetition after a lost answer writes nothing twice.
+    pub fn put(&self, namespace: &NamespaceId, now: EpochMillis, retention_days: i64) -> Put {
         let key = audit_key(namespace, &self.subject, &self.id);
         let text = |text: &Option<String>| text.as_ref().map_or(Value::Null, Value::text);
         let mut item = key_item(&key);
         item.insert("event_id".into(), Value::text(&self.id));
         item.insert("entity_id".into(), Value::text(&self.subject));
-        item.insert("timestamp".into(), Value::S(self.at.to_text()));
-        item.insert("action".into(), Value::text(self.action));
+        item.insert("timestamp".into(), Value::text(&self.timestamp));
+        item.insert("action".into(), Value::text(&self.action));
         item.insert("principal".into(), text(&self.principal));
         item.insert("resource".into(), text(&self.resource));
         item.insert("details".into(), Value::M(self.details.clone()));
-        let ttl = self
-            .at
-            .secs()
-            .saturating_add(retention_days.saturating_mul(86_400));
+        let ttl = now.secs().saturating_add(retention_days.saturating_mul(86_400));
         item.insert("ttl".into(), Value::int(ttl));
         add_namespace_index(&mut item, namespace.as_str(), &key.pk);
         Put {
             item,
-            condition: Condition::ALWAYS,
+            condition: Condition::Absent("PK".into()),
         }
     }
+
+    /// Reads an event. Whatever is missing or of another type reads as empty: a damaged event must not hide
+    /// the others.
+    pub fn decode(item: &Item) -> Self {
+        let text = |attr| item.get(attr).and_then(Value::as_text).map(str::to_owned);
+        let key = key_of(item).unwrap_or_else(|| crate::table::Key {
+            pk: String::new(),
+            sk: "".into(),
+        });
+        let in_key = |key: &str, mark: &str| key.split_once(mark).map(|(_, rest)| rest.to_owned());
+        Self {
+            id: text("event_id")
+                .or_else(|| in_key(&key.sk, EVENT))
+                .unwrap_or_default(),
+            subject: text("entity_id")
+                .or_else(|| in_key(&key.pk, "/AUDIT#"))
+                .unwrap_or_default(),
+            action: text("action").unwrap_or_default(),
+            principal: text("principal"),
+            resource: text("resource"),
+            details: match item.get("details") {
+                Some(Value::M(details)) => details.clone(),
+                _ => Item::new(),
+            },
+            timestamp: text("timestamp").unwrap_or_default(),
+        }
+    }
+}
+
+/// Reads a subject's events, newest first; those before the event of id `before`, if given.
+pub fn events(namespace: &NamespaceId, subject: &str, before: Option<&str>) -> Query {
+    let mut query = Query::new(Index::Primary, audit_pk(namespace, subject))
+        .prefix(EVENT)
+        .descending();
+    query.start = before.map(|event| key_item(&audit_key(namespace, subject, event)));
+    query
 }
 
 /// A set of limits as it stands in an event's details.
@@ -76,4 +114,29 @@ pub fn limits_detail(limits: &[Limit]) -> Value {
         ]))
     };
     Value::L(limits.iter().map(detail).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_round_trip() {
+        let event = AuditEvent {
+            id: "01M7ZT4WJXXM3NYR6V7H64WNW5".into(),
+            subject: "$RESOURCE:gpt-4".into(),
+            action: "limits_set".into(),
+            principal: Some("ops".into()),
+            resource: Some("gpt-4".into()),
+            details: Item::from([("limits".into(), limits_detail(&[]))]),
+            timestamp: "2026-11-21T19:43:18Z".into(),
+        };
+        let namespace = NamespaceId::new("dSkXlbmmfyU").unwrap();
+        let put = event.put(&namespace, EpochMillis(1_795_290_198_636), 90);
+        assert_eq!(AuditEvent::decode(&put.item), event);
+        assert_eq!(put.item["ttl"], Value::int(1_803_066_198));
+        let stub = key_item(&audit_key(&namespace, "key-1", "01X"));
+        let event = AuditEvent::decode(&stub);
+        assert_eq!((&*event.id, &*event.subject), ("01X", "key-1"));
+    }
 }

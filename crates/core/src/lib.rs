@@ -4,7 +4,8 @@
 //! and return values: new balances, table operations to perform, decisions. Reading order:
 //!
 //! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic.
-//! 2. [`schema`], [`bucket`], [`config`], [`entity`]: the records of the shared table.
+//! 2. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
+//!    records of the shared table.
 //! 3. [`table`]: operations on a table, as values; [`memory`] interprets them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
 //! 5. [`verdict`]: what the caller is told.
@@ -31,14 +32,20 @@ pub mod schema;
 pub mod sync;
 pub mod table;
 pub mod units;
+pub mod usage;
 pub mod verdict;
+pub mod version;
 
+pub use audit::AuditEvent;
 pub use bucket::{Bucket, Owner};
 pub use config::{Level, OnUnavailable, Percent};
 pub use entity::{Entity, Metadata};
 pub use error::{CorruptRecord, InvalidInput, RecordError, UnsupportedFeature};
 pub use limit::{IntoLimit, Limit, LimitBuilder};
 pub use name::{EntityId, LimitName, NamespaceId, NamespaceName, ResourceName, ResourceScope, StackName};
+pub use namespace::{NamespaceRecord, NamespaceStatus};
 pub use refill::Wait;
 pub use units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
+pub use usage::{UsageSnapshot, UsageSummary, UsageTotal, Window};
 pub use verdict::{LimitStatus, RateLimitExceeded};
+pub use version::{Compatibility, VersionRecord};

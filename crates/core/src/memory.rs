@@ -121,7 +121,7 @@ impl MemoryTable {
             .items
             .values()
             .filter_map(|item| Some((position(item, range)?, item)))
-            .filter(|(at, item)| text(item, hash) == Some(&query.hash) && at.0.starts_with(&query.prefix))
+            .filter(|(at, item)| text(item, hash) == Some(&query.hash) && query.sort.contains(at.0))
             .collect();
         found.sort_by_key(|(at, _)| *at);
         if query.descending {

@@ -1,165 +1,226 @@
-//! Namespace records and the table's version record. Data model, sections 4 and 5.
-
-use std::fmt;
+//! Namespace records and their life: registered, deleted, recovered, purged. Data model, section 4.
+//!
+//! A namespace has two records: the forward one leads from its name to its id, the reverse one from its id
+//! to its name. Each change of both is one transaction, so no crash leaves half of it behind.
 
 use crate::error::RecordError;
 use crate::name::{NamespaceId, NamespaceName};
 use crate::record::Reader;
-use crate::schema::{
-    SCHEMA_VERSION, TABLE_PK, add_namespace_index, key_item, namespace_id_key, namespace_key, version_key,
-};
-use crate::table::{Condition, Item, Part, Put, Value};
+use crate::schema::{TABLE_PK, add_namespace_index, key_item, namespace_id_key, namespace_key};
+use crate::table::{Condition, Delete, Item, Key, Part, Put, Update, Value};
 use crate::units::EpochMillis;
+
+/// What has become of a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamespaceStatus {
+    /// In use.
+    Active,
+    /// Deleted; its data is still there, and it can be recovered.
+    Deleted,
+    /// Its data is being deleted for good.
+    Purging,
+}
+
+impl NamespaceStatus {
+    /// The status as stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Deleted => "deleted",
+            Self::Purging => "purging",
+        }
+    }
+}
+
+/// One of a namespace's two records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceRecord {
+    /// The id that prefixes its keys.
+    pub id: NamespaceId,
+    /// Its name, as stored.
+    pub name: String,
+    /// What has become of it.
+    pub status: NamespaceStatus,
+    /// When it was registered, as `YYYY-MM-DDTHH:MM:SSZ`.
+    pub created_at: Option<String>,
+    /// When it was deleted.
+    pub deleted_at: Option<String>,
+}
+
+impl NamespaceRecord {
+    /// Reads a forward or a reverse record.
+    pub fn decode(item: &Item) -> Result<Self, RecordError> {
+        let reader = Reader::new("namespace", item);
+        let text = |attr| Ok::<_, RecordError>(reader.text_opt(attr)?.map(str::to_owned));
+        Ok(Self {
+            id: crate::config::stored_name(&reader, "namespace_id", |text| NamespaceId::new(text))?,
+            name: reader.text("namespace_name")?.to_owned(),
+            status: match reader.text_opt("status")? {
+                Some("deleted") => NamespaceStatus::Deleted,
+                Some("purging") => NamespaceStatus::Purging,
+                _ => NamespaceStatus::Active,
+            },
+            created_at: text("created_at")?,
+            deleted_at: text("deleted_at")?,
+        })
+    }
+
+    /// Deletes the namespace: frees its name, keeps its data.
+    ///
+    /// Guards that the name still leads to this id, and that no purge has begun. A reverse record that was
+    /// lost is written anew, so that the data can be found again.
+    pub fn delete(&self, now: EpochMillis) -> Vec<Part> {
+        let mut reverse = Update::new(namespace_id_key(&self.id));
+        let mut set = |attr: &'static str, value| reverse.set.push((attr.into(), value));
+        set("status", Value::text("deleted"));
+        set("deleted_at", Value::S(now.to_text()));
+        set("namespace_id", Value::text(self.id.as_str()));
+        set("namespace_name", Value::text(&self.name));
+        set("GSI4PK", Value::text("_"));
+        set("GSI4SK", Value::text(TABLE_PK));
+        if let Some(created_at) = &self.created_at {
+            set("created_at", Value::text(created_at));
+        }
+        reverse.condition = Condition::IsNot("status".into(), Value::text("purging"));
+        vec![
+            Part::Delete(Delete {
+                key: self.forward_key(),
+                condition: Condition::Is("namespace_id".into(), Value::text(self.id.as_str())),
+            }),
+            Part::Update(reverse),
+        ]
+    }
+
+    /// Gives the namespace its name back.
+    ///
+    /// The first part guards that nobody has taken the name meanwhile, the second that the reverse record is
+    /// still as read: nobody recovered it or began to purge it.
+    pub fn recover(&self) -> Vec<Part> {
+        let mut reverse = Update::new(namespace_id_key(&self.id));
+        reverse.set.push(("status".into(), Value::text("active")));
+        reverse.remove.push("deleted_at".into());
+        reverse.condition = Condition::Is("status".into(), Value::text(self.status.as_str()));
+        let created_at = self.created_at.as_deref().unwrap_or_default();
+        vec![
+            put_record(&self.forward_key(), self.id.as_str(), &self.name, created_at),
+            Part::Update(reverse),
+        ]
+    }
+
+    /// Marks the namespace as being purged, after which it cannot be recovered.
+    ///
+    /// Guards that the reverse record still says what was read: nobody recovered it.
+    pub fn start_purge(&self, now: EpochMillis) -> Update {
+        let mut update = Update::new(namespace_id_key(&self.id));
+        update.set.push(("status".into(), Value::text("purging")));
+        if self.deleted_at.is_none() {
+            update.set.push(("deleted_at".into(), Value::S(now.to_text())));
+        }
+        update.condition = Condition::Is("status".into(), Value::text(self.status.as_str()));
+        update
+    }
+
+    /// Removes the last trace of a purged namespace.
+    pub fn finish_purge(&self) -> Delete {
+        Delete {
+            key: namespace_id_key(&self.id),
+            condition: Condition::Is("status".into(), Value::text("purging")),
+        }
+    }
+
+    /// The forward record's key. Built from the name as stored, which need not be one that we would register.
+    pub fn forward_key(&self) -> Key {
+        Key {
+            pk: TABLE_PK.into(),
+            sk: format!("#NAMESPACE#{}", self.name).into(),
+        }
+    }
+}
+
+fn put_record(key: &Key, id: &str, name: &str, created_at: &str) -> Part {
+    let mut item = key_item(key);
+    item.insert("namespace_id".into(), Value::text(id));
+    item.insert("namespace_name".into(), Value::text(name));
+    item.insert("status".into(), Value::text("active"));
+    item.insert("created_at".into(), Value::text(created_at));
+    add_namespace_index(&mut item, "_", TABLE_PK);
+    Part::Put(Put {
+        item,
+        condition: Condition::Absent("PK".into()),
+    })
+}
 
 /// The two records of a new namespace, to be written in one transaction: each only if its key is free.
 pub fn register(name: &NamespaceName, id: &NamespaceId, now: EpochMillis) -> Vec<Part> {
-    let record = |key| {
-        let mut item = key_item(&key);
-        item.insert("namespace_id".into(), Value::text(id.as_str()));
-        item.insert("namespace_name".into(), Value::text(name.as_str()));
-        item.insert("status".into(), Value::text("active"));
-        item.insert("created_at".into(), Value::S(now.to_text()));
-        add_namespace_index(&mut item, "_", TABLE_PK);
-        Part::Put(Put {
-            item,
-            condition: Condition::Absent("PK".into()),
-        })
-    };
+    let record = |key: Key| put_record(&key, id.as_str(), name.as_str(), &now.to_text());
     vec![record(namespace_key(name)), record(namespace_id_key(id))]
 }
 
 /// The id in a forward record, unless the namespace is deleted or being purged.
 pub fn active_id(item: &Item) -> Result<Option<NamespaceId>, RecordError> {
-    let reader = Reader::new("namespace", item);
-    if matches!(reader.text_opt("status")?, Some("deleted" | "purging")) {
-        return Ok(None);
-    }
-    crate::config::stored_name(&reader, "namespace_id", |text| NamespaceId::new(text)).map(Some)
-}
-
-/// A version `a.b.c`; anything behind it is a prerelease and comes before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    parts: [u32; 3],
-    released: bool,
-}
-
-impl Version {
-    /// A released version.
-    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
-        Self {
-            parts: [major, minor, patch],
-            released: true,
-        }
-    }
-
-    /// Reads `1.2.3`, `v1.2.3`, `1.2.3-rc1` or `1.2.3.dev4`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim().strip_prefix('v').unwrap_or(text.trim());
-        let end = text
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(text.len());
-        let (release, rest) = text.split_at(end);
-        let numbers: Vec<u32> = release
-            .trim_end_matches('.')
-            .split('.')
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .ok()?;
-        let parts = <[u32; 3]>::try_from(numbers).ok()?;
-        Some(Self {
-            parts,
-            released: rest.is_empty(),
-        })
-    }
-
-    /// The first number.
-    pub const fn major(self) -> u32 {
-        self.parts[0]
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [major, minor, patch] = self.parts;
-        write!(
-            f,
-            "{major}.{minor}.{patch}{}",
-            if self.released { "" } else { "-pre" }
-        )
-    }
-}
-
-/// The features of the shared format that this client honours, as the release that introduced them.
-///
-/// A table whose `client_min_version` is above this may hold what only newer clients can evaluate.
-pub const FEATURE_LEVEL: Version = Version::new(0, 14, 0);
-
-/// Why a table cannot be used by this client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Incompatible {
-    /// The table demands clients of at least this version.
-    ClientTooOld(String),
-    /// The table has another schema.
-    Schema(String),
-}
-
-/// Checks a version record.
-pub fn check_version(item: &Item) -> Result<Option<Incompatible>, RecordError> {
-    let reader = Reader::new("version", item);
-    let schema = reader.text_opt("schema_version")?.unwrap_or("1.0.0");
-    let ours = Version::parse(SCHEMA_VERSION).map(Version::major);
-    if Version::parse(schema).map(Version::major) != ours {
-        return Ok(Some(Incompatible::Schema(schema.to_owned())));
-    }
-    let minimum = reader.text_opt("client_min_version")?.unwrap_or("0.0.0");
-    let too_old = Version::parse(minimum).is_some_and(|minimum| minimum > FEATURE_LEVEL);
-    Ok(too_old.then(|| Incompatible::ClientTooOld(minimum.to_owned())))
-}
-
-/// The version record of a table that has none. Written only if absent: its minimum is never lowered.
-pub fn first_version(updated_by: &str, now: EpochMillis) -> Put {
-    let mut item = key_item(&version_key());
-    item.insert("schema_version".into(), Value::text(SCHEMA_VERSION));
-    item.insert("client_min_version".into(), Value::text("0.0.0"));
-    item.insert("lambda_version".into(), Value::Null);
-    item.insert("updated_at".into(), Value::S(now.to_text()));
-    item.insert("updated_by".into(), Value::text(updated_by));
-    add_namespace_index(&mut item, "_", TABLE_PK);
-    Put {
-        item,
-        condition: Condition::Absent("PK".into()),
-    }
+    let record = NamespaceRecord::decode(item)?;
+    Ok((record.status == NamespaceStatus::Active).then_some(record.id))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MemoryTable;
+    use crate::table::{Answer, Op};
 
-    #[test]
-    fn versions_compare_by_number_and_prereleases_come_first() {
-        let parse = |text| Version::parse(text).unwrap();
-        assert!(parse("0.9.0") < parse("0.10.0"));
-        assert!(parse("0.15.0.dev3") < parse("0.15.0"));
-        assert_eq!(parse("v1.2.3"), Version::new(1, 2, 3));
-        for bad in ["", "1.2", "one.two.three", "1.2.3.4", "99999999999.0.0"] {
-            assert_eq!(Version::parse(bad), None, "{bad}");
-        }
+    fn record(table: &mut MemoryTable, key: Key) -> Option<NamespaceRecord> {
+        let Ok(Answer::Item(item)) = table.call(&Op::Get {
+            key,
+            consistent: true,
+        }) else {
+            panic!("no item answered");
+        };
+        item.map(|item| NamespaceRecord::decode(&item).unwrap())
+    }
+
+    #[track_caller]
+    fn transact(table: &mut MemoryTable, parts: Vec<Part>, applied: bool) {
+        let answer = table.call(&Op::Transact(parts)).unwrap();
+        assert_eq!(answer == Answer::Applied(None), applied, "{answer:?}");
     }
 
     #[test]
-    fn a_table_that_demands_more_is_refused() {
-        let mut item = first_version("test", EpochMillis(0)).item;
-        assert_eq!(check_version(&item), Ok(None));
-        item.insert("client_min_version".into(), Value::text("0.15.0"));
-        assert_eq!(
-            check_version(&item),
-            Ok(Some(Incompatible::ClientTooOld("0.15.0".into())))
+    fn a_namespace_comes_and_goes() {
+        let mut table = MemoryTable::new();
+        let (name, id) = (
+            NamespaceName::new("team-a").unwrap(),
+            NamespaceId::new("dSkXlbmmfyU").unwrap(),
         );
-        item.insert("schema_version".into(), Value::text("1.0.0"));
+        transact(&mut table, register(&name, &id, EpochMillis(0)), true);
+        let first = record(&mut table, namespace_key(&name)).unwrap();
         assert_eq!(
-            check_version(&item),
-            Ok(Some(Incompatible::Schema("1.0.0".into())))
+            (first.status, first.created_at.as_deref()),
+            (NamespaceStatus::Active, Some("1970-01-01T00:00:00Z"))
         );
+
+        transact(&mut table, first.delete(EpochMillis(5000)), true);
+        assert_eq!(record(&mut table, namespace_key(&name)), None);
+        let deleted = record(&mut table, namespace_id_key(&id)).unwrap();
+        assert_eq!(deleted.status, NamespaceStatus::Deleted);
+        assert_eq!(deleted.deleted_at.as_deref(), Some("1970-01-01T00:00:05Z"));
+        // A second delete of the same knowledge changes nothing.
+        transact(&mut table, first.delete(EpochMillis(9000)), false);
+
+        transact(&mut table, deleted.recover(), true);
+        assert_eq!(record(&mut table, namespace_key(&name)), Some(first.clone()));
+        assert_eq!(record(&mut table, namespace_id_key(&id)), Some(first.clone()));
+        transact(&mut table, deleted.recover(), false);
+
+        transact(&mut table, first.delete(EpochMillis(5000)), true);
+        assert!(matches!(
+            table.call(&Op::Update(deleted.start_purge(EpochMillis(6000)))),
+            Ok(Answer::Applied(_))
+        ));
+        transact(&mut table, deleted.recover(), false);
+        assert!(matches!(
+            table.call(&Op::Delete(deleted.finish_purge())),
+            Ok(Answer::Applied(_))
+        ));
+        assert_eq!(record(&mut table, namespace_id_key(&id)), None);
     }
 }

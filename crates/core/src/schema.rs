@@ -176,6 +176,14 @@ pub fn entity_registry_key(namespace: &NamespaceId) -> Key {
     }
 }
 
+/// What a manifest manages in a namespace.
+pub fn provisioner_key(namespace: &NamespaceId) -> Key {
+    Key {
+        pk: system_pk(namespace),
+        sk: SmolStr::new_static("#PROVISIONER"),
+    }
+}
+
 /// A namespace's forward record: name to id.
 pub fn namespace_key(name: &NamespaceName) -> Key {
     Key {
@@ -200,10 +208,15 @@ pub fn version_key() -> Key {
     }
 }
 
-/// An audit event. `subject` is an entity id, `$SYSTEM` or `$RESOURCE:{resource}`.
+/// The partition of a subject's audit events. `subject` is an entity id, `$SYSTEM` or `$RESOURCE:{resource}`.
+pub fn audit_pk(namespace: &NamespaceId, subject: &str) -> String {
+    format!("{namespace}/AUDIT#{subject}")
+}
+
+/// An audit event.
 pub fn audit_key(namespace: &NamespaceId, subject: &str, event: &str) -> Key {
     Key {
-        pk: format!("{namespace}/AUDIT#{subject}"),
+        pk: audit_pk(namespace, subject),
         sk: format!("#AUDIT#{event}").into(),
     }
 }

@@ -10,6 +10,7 @@ use crate::acquire::write::owner_attributes;
 use crate::bucket::{Bucket, Owner, limit_attr};
 use crate::config::{Level, Resolved, bucket_ttl_secs};
 use crate::limit::Limit;
+use crate::schema::BucketId;
 use crate::table::{Condition, Key, Update, Value};
 use crate::units::EpochMillis;
 
@@ -20,6 +21,8 @@ pub struct LimitChange<'a> {
     pub limits: &'a [Limit],
     /// The level they come from; decides whether the bucket expires.
     pub level: Level,
+    /// Whether the shard may be given an expiry. The first shard of a split bucket may not: it knows the count.
+    pub may_expire: bool,
     /// Limits that no longer exist.
     pub stale: &'a [SmolStr],
     /// See [`crate::acquire::Settings::bucket_ttl_multiplier`].
@@ -28,7 +31,10 @@ pub struct LimitChange<'a> {
 
 /// Rewrites a shard's parameters after its limits were set or deleted.
 ///
-/// Guards that the item exists; a failure means that it is gone and nothing is to be done.
+/// Guards that the item exists; a failure without an image means that it is gone and nothing is to be done.
+/// Where it may and would give an expiry, it also guards that the bucket is in one piece, or that this is not
+/// its first shard; a failure with an image asks for the change once more with
+/// [`may_expire`](LimitChange::may_expire) off.
 pub fn change_limits(key: Key, change: &LimitChange<'_>, now: EpochMillis) -> Update {
     let mut update = Update::new(key);
     set_params(&mut update, change.limits);
@@ -45,15 +51,26 @@ pub fn change_limits(key: Key, change: &LimitChange<'_>, now: EpochMillis) -> Up
             update.remove.push(limit_attr(name, part));
         }
     }
-    set_ttl(
-        &mut update,
-        change.limits,
-        change.level,
-        change.bucket_ttl_multiplier,
-        now,
-    );
-    update.condition = Condition::Exists("PK".into());
+    let mut parts = vec![Condition::Exists("PK".into())];
+    let expires = !change.level.keeps_bucket() && change.bucket_ttl_multiplier > 0;
+    if change.may_expire || !expires {
+        set_ttl(
+            &mut update,
+            change.limits,
+            change.level,
+            change.bucket_ttl_multiplier,
+            now,
+        );
+        if expires && is_first_shard(&update.key) {
+            parts.push(Condition::AtMost("shard_count".into(), 1));
+        }
+    }
+    update.condition = Condition::All(parts);
     update
+}
+
+fn is_first_shard(key: &Key) -> bool {
+    BucketId::parse(key).is_none_or(|(_, shard)| shard == 0)
 }
 
 fn set_params(update: &mut Update, limits: &[Limit]) {

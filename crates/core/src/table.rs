@@ -252,6 +252,28 @@ pub enum Index {
     Gsi4,
 }
 
+/// Which sort keys a [`Query`] reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SortKeys {
+    /// All of them.
+    All,
+    /// Those that begin with this text.
+    Prefix(String),
+    /// Those from the first text to the second, both included.
+    Between(String, String),
+}
+
+impl SortKeys {
+    /// Whether a sort key is among them.
+    pub fn contains(&self, sort_key: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prefix(prefix) => sort_key.starts_with(prefix),
+            Self::Between(first, last) => (first.as_str()..=last.as_str()).contains(&sort_key),
+        }
+    }
+}
+
 /// Reads items that share a partition key, in the order of their sort key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
@@ -259,8 +281,8 @@ pub struct Query {
     pub index: Index,
     /// The partition key's value.
     pub hash: String,
-    /// What the sort key must begin with; empty for all.
-    pub prefix: String,
+    /// Which sort keys.
+    pub sort: SortKeys,
     /// Largest sort key first.
     pub descending: bool,
     /// How many items a page may hold.
@@ -269,6 +291,51 @@ pub struct Query {
     pub start: Option<Item>,
     /// Read the latest state. Only the primary index can.
     pub consistent: bool,
+}
+
+impl Query {
+    /// Everything that shares a partition key, smallest sort key first, eventually consistent.
+    pub fn new(index: Index, hash: impl Into<String>) -> Self {
+        Self {
+            index,
+            hash: hash.into(),
+            sort: SortKeys::All,
+            descending: false,
+            limit: None,
+            start: None,
+            consistent: false,
+        }
+    }
+
+    /// Only sort keys that begin with this text.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.sort = SortKeys::Prefix(prefix.into());
+        self
+    }
+
+    /// Only sort keys from `first` to `last`, both included.
+    pub fn between(mut self, first: impl Into<String>, last: impl Into<String>) -> Self {
+        self.sort = SortKeys::Between(first.into(), last.into());
+        self
+    }
+
+    /// Largest sort key first.
+    pub fn descending(mut self) -> Self {
+        self.descending = true;
+        self
+    }
+
+    /// At most this many items a page.
+    pub fn page(mut self, items: u32) -> Self {
+        self.limit = Some(items);
+        self
+    }
+
+    /// Reads the latest state. Only the primary index can.
+    pub fn consistent(mut self) -> Self {
+        self.consistent = true;
+        self
+    }
 }
 
 /// One part of a transaction.

@@ -31,8 +31,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::{
-    Availability, CacheStats, Entity, Error, IntoLimit, Limit, NamespaceId, NewEntity, OnUnavailable,
-    RepositoryBuilder,
+    AuditEvent, Availability, CacheStats, CapacityOf, Cursor, Entity, EntityId, Error, IntoLimit, Limit,
+    NamespaceId, NamespaceRecord, NewEntity, OnUnavailable, Progress, RepositoryBuilder, ResourceCapacity,
+    UsageQuery, UsageSnapshot, UsageSummary, VersionRecord,
 };
 
 /// The blocking [`Repository`](crate::Repository).
@@ -80,17 +81,9 @@ impl Repository {
     where
         F: Future<Output = Result<crate::Repository, Error>>,
     {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("zae-limiter")
-            .enable_all()
-            .build()
-            .map_err(|err| Error::Runtime(Arc::new(err)))?;
+        let runtime = runtime()?;
         let inner = runtime.block_on(async { open().await })?;
-        Ok(Self {
-            inner,
-            runtime: Arc::new(runtime),
-        })
+        Ok(Self { inner, runtime })
     }
 
     /// The async repository behind this one.
@@ -114,6 +107,14 @@ impl Repository {
     /// See [`crate::Repository::register_namespace`].
     pub fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
         self.wait(self.inner.register_namespace(name))
+    }
+
+    /// See [`crate::Repository::stack_handle`].
+    pub fn stack_handle(&self) -> Stack {
+        Stack {
+            inner: self.inner.stack_handle(),
+            runtime: Arc::clone(&self.runtime),
+        }
     }
 
     /// See [`crate::Repository::cache_stats`].
@@ -149,6 +150,64 @@ impl Repository {
     /// See [`crate::Repository::children`].
     pub fn children(&self, parent: &str) -> Result<Vec<Entity>, Error> {
         self.wait(self.inner.children(parent))
+    }
+
+    /// See [`crate::Repository::delete_entity`].
+    pub fn delete_entity(&self, id: &str) -> Result<u64, Error> {
+        self.wait(self.inner.delete_entity(id))
+    }
+
+    /// See [`crate::Repository::delete_entity_with_progress`].
+    pub fn delete_entity_with_progress(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+        self.wait(self.inner.delete_entity_with_progress(id, progress))
+    }
+
+    /// See [`crate::Repository::entities_with_limits`].
+    pub fn entities_with_limits(&self, resource: &str) -> Result<Pages<EntityId>, Error> {
+        Ok(self.pages(self.inner.entities_with_limits(resource)?))
+    }
+
+    /// See [`crate::Repository::resources_with_defaults`].
+    pub fn resources_with_defaults(&self) -> Result<Vec<String>, Error> {
+        self.wait(self.inner.resources_with_defaults())
+    }
+
+    /// See [`crate::Repository::resources_with_entity_limits`].
+    pub fn resources_with_entity_limits(&self) -> Result<BTreeMap<String, i64>, Error> {
+        self.wait(self.inner.resources_with_entity_limits())
+    }
+
+    /// See [`crate::Repository::audit_events`].
+    pub fn audit_events(&self, subject: &str, before: Option<&str>) -> Result<Pages<AuditEvent>, Error> {
+        Ok(self.pages(self.inner.audit_events(subject, before)?))
+    }
+
+    /// See [`crate::Repository::usage_snapshots`].
+    pub fn usage_snapshots(&self, query: UsageQuery) -> Result<Pages<UsageSnapshot>, Error> {
+        Ok(self.pages(self.inner.usage_snapshots(query)?))
+    }
+
+    /// See [`crate::Repository::usage_summary`].
+    pub fn usage_summary(&self, query: UsageQuery) -> Result<UsageSummary, Error> {
+        self.wait(self.inner.usage_summary(query))
+    }
+
+    /// See [`crate::Repository::resource_capacity`].
+    pub fn resource_capacity(
+        &self,
+        resource: &str,
+        limit: &str,
+        of: CapacityOf,
+    ) -> Result<ResourceCapacity, Error> {
+        self.wait(self.inner.resource_capacity(resource, limit, of))
+    }
+
+    fn pages<T>(&self, inner: crate::Pages<T>) -> Pages<T> {
+        Pages {
+            inner,
+            ready: Vec::new().into_iter(),
+            runtime: Arc::clone(&self.runtime),
+        }
     }
 
     /// See [`crate::Repository::set_entity_limits`].
@@ -212,6 +271,149 @@ impl Repository {
     /// See [`crate::Repository::effective_limits`].
     pub fn effective_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
         self.wait(self.inner.effective_limits(entity, resource))
+    }
+}
+
+fn runtime() -> Result<Arc<Runtime>, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("zae-limiter")
+        .enable_all()
+        .build()
+        .map(Arc::new)
+        .map_err(|err| Error::Runtime(Arc::new(err)))
+}
+
+/// The blocking [`Pages`](crate::Pages): an iterator that reads page by page.
+///
+/// After an error it may be asked again, and goes on with the page that could not be read.
+#[derive(Debug)]
+#[must_use = "nothing is read before the first result is asked for"]
+pub struct Pages<T> {
+    inner: crate::Pages<T>,
+    ready: std::vec::IntoIter<T>,
+    runtime: Arc<Runtime>,
+}
+
+impl<T> Pages<T> {
+    /// See [`crate::Pages::page_size`].
+    pub fn page_size(mut self, records: u32) -> Self {
+        self.inner = self.inner.page_size(records);
+        self
+    }
+
+    /// See [`crate::Pages::after`].
+    pub fn after(mut self, cursor: &Cursor) -> Self {
+        self.inner = self.inner.after(cursor);
+        self
+    }
+
+    /// See [`crate::Pages::cursor`]. Results read but not yet taken from the iterator are before it.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.inner.cursor()
+    }
+}
+
+impl<T> Iterator for Pages<T> {
+    type Item = Result<T, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(ready) = self.ready.next() {
+                return Some(Ok(ready));
+            }
+            match self.runtime.block_on(self.inner.next_page()) {
+                Ok(Some(page)) => self.ready = page.into_iter(),
+                Ok(None) => return None,
+                Err(err) => return Some(Err(err)),
+            }
+        }
+    }
+}
+
+/// The blocking [`Stack`](crate::Stack).
+#[derive(Debug, Clone)]
+pub struct Stack {
+    inner: crate::Stack,
+    runtime: Arc<Runtime>,
+}
+
+impl Stack {
+    /// See [`RepositoryBuilder::stack_handle`].
+    pub fn from_builder(builder: RepositoryBuilder) -> Result<Self, Error> {
+        let runtime = runtime()?;
+        let inner = runtime.block_on(async { builder.stack_handle().await })?;
+        Ok(Self { inner, runtime })
+    }
+
+    fn repository(&self, inner: crate::Repository) -> Repository {
+        Repository {
+            inner,
+            runtime: Arc::clone(&self.runtime),
+        }
+    }
+
+    /// See [`crate::Stack::open`].
+    pub fn open(&self, namespace: &str) -> Result<Repository, Error> {
+        Ok(self.repository(self.runtime.block_on(self.inner.open(namespace))?))
+    }
+
+    /// See [`crate::Stack::connect`].
+    pub fn connect(&self, namespace: &str) -> Result<Repository, Error> {
+        Ok(self.repository(self.runtime.block_on(self.inner.connect(namespace))?))
+    }
+
+    /// See [`crate::Stack::version`].
+    pub fn version(&self) -> Result<Option<VersionRecord>, Error> {
+        self.runtime.block_on(self.inner.version())
+    }
+
+    /// See [`crate::Stack::check_compatible`].
+    pub fn check_compatible(&self) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.check_compatible())
+    }
+
+    /// See [`crate::Stack::register_namespace`].
+    pub fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
+        self.runtime.block_on(self.inner.register_namespace(name))
+    }
+
+    /// See [`crate::Stack::register_namespaces`].
+    pub fn register_namespaces<S: AsRef<str>>(
+        &self,
+        names: impl IntoIterator<Item = S>,
+    ) -> Result<BTreeMap<String, NamespaceId>, Error> {
+        self.runtime.block_on(self.inner.register_namespaces(names))
+    }
+
+    /// See [`crate::Stack::namespaces`].
+    pub fn namespaces(&self) -> Result<Vec<NamespaceRecord>, Error> {
+        self.runtime.block_on(self.inner.namespaces())
+    }
+
+    /// See [`crate::Stack::namespace`].
+    pub fn namespace(&self, name: &str) -> Result<Option<NamespaceRecord>, Error> {
+        self.runtime.block_on(self.inner.namespace(name))
+    }
+
+    /// See [`crate::Stack::delete_namespace`].
+    pub fn delete_namespace(&self, name: &str) -> Result<bool, Error> {
+        self.runtime.block_on(self.inner.delete_namespace(name))
+    }
+
+    /// See [`crate::Stack::orphans`].
+    pub fn orphans(&self) -> Result<Vec<NamespaceRecord>, Error> {
+        self.runtime.block_on(self.inner.orphans())
+    }
+
+    /// See [`crate::Stack::recover_namespace`].
+    pub fn recover_namespace(&self, id: &str) -> Result<String, Error> {
+        self.runtime.block_on(self.inner.recover_namespace(id))
+    }
+
+    /// See [`crate::Stack::purge_namespace`].
+    pub fn purge_namespace(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+        self.runtime.block_on(self.inner.purge_namespace(id, progress))
     }
 }
 

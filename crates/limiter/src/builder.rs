@@ -9,9 +9,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use zae_limiter_core::acquire::Settings;
 use zae_limiter_core::config::OnUnavailable;
-use zae_limiter_core::namespace::{Incompatible, active_id, check_version, first_version, register};
-use zae_limiter_core::schema::{namespace_key, version_key};
-use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, StackName};
+use zae_limiter_core::{EntityId, NamespaceId, NamespaceName, StackName};
 
 use crate::background::Background;
 use crate::clock::{Clock, SystemClock};
@@ -19,8 +17,10 @@ use crate::config_cache::ConfigCache;
 use crate::degrade::LocalBuckets;
 use crate::error::{Error, Place};
 use crate::image_cache::ImageCache;
+use crate::principal::Principal;
 use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Inner, Repository};
-use crate::table::{Connection, DynamoTable, Meter, Table, TableExt, Timeouts, Transacted};
+use crate::stack::Stack;
+use crate::table::{Connection, DynamoTable, Meter, Table, Timeouts};
 
 /// Describes a [`Repository`].
 ///
@@ -165,7 +165,9 @@ impl RepositoryBuilder {
         self
     }
 
-    /// Who makes changes, for the audit log. Default: nobody is named.
+    /// Who makes changes, for the audit log: an identifier, or an ARN. Default: whom the credentials belong
+    /// to, as AWS's identity service tells it once, when a change is first made; for an embedded table and a
+    /// [`client`](Self::client) of the caller's, nobody.
     pub fn principal(mut self, principal: impl Into<String>) -> Self {
         self.options.principal = Some(principal.into());
         self
@@ -190,10 +192,7 @@ impl RepositoryBuilder {
     /// format does not fit; [`Error::InvalidInput`] for a bad name.
     pub async fn open(self) -> Result<Repository, Error> {
         let (parts, name) = self.parts(true).await?;
-        let (table, now) = (&*parts.table, parts.clock.now());
-        check_compatible(table, &parts.place, true, now).await?;
-        let id = register_namespace(table, &parts.place, &name, now).await?;
-        Ok(parts.assemble(name, id))
+        Stack { parts }.open(name.as_str()).await
     }
 
     /// Opens the namespace without writing anything.
@@ -202,11 +201,14 @@ impl RepositoryBuilder {
     /// As [`open`](Self::open), and [`Error::NamespaceNotFound`] if the namespace is not registered.
     pub async fn connect(self) -> Result<Repository, Error> {
         let (parts, name) = self.parts(false).await?;
-        check_compatible(&*parts.table, &parts.place, false, parts.clock.now()).await?;
-        match find_namespace(&*parts.table, &parts.place, &name).await? {
-            Some(id) => Ok(parts.assemble(name, id)),
-            None => Err(Error::NamespaceNotFound(name.to_string())),
-        }
+        Stack { parts }.connect(name.as_str()).await
+    }
+
+    /// The table as a whole, of which the builder's namespace is only one. Sends nothing, and does not ask
+    /// whether the table exists.
+    pub async fn stack_handle(self) -> Result<Stack, Error> {
+        let (parts, _) = self.parts(false).await?;
+        Ok(Stack { parts })
     }
 
     #[cfg_attr(
@@ -243,6 +245,7 @@ impl RepositoryBuilder {
                 .or_else(|| region.map(|region| format!("region {region}")))
                 .unwrap_or_else(|| "the configured region".to_owned())
         };
+        let mut caller = None;
         let (table, place) = match self.backend {
             Backend::Table(table) => (table, "a custom table".to_owned()),
             Backend::Client(client) => {
@@ -250,7 +253,9 @@ impl RepositoryBuilder {
                 (dynamo(client.clone()), place(&client))
             }
             Backend::Aws => {
-                let client = self.connection.client().await;
+                let config = self.connection.sdk_config().await;
+                let client = self.connection.client_of(&config);
+                caller = Some(config);
                 (dynamo(client.clone()), place(&client))
             }
             #[cfg(feature = "embedded")]
@@ -273,6 +278,11 @@ impl RepositoryBuilder {
                 (dynamo(client), place)
             }
         };
+        let principal = match (&self.options.principal, caller) {
+            (Some(name), _) => Principal::named(name.clone()),
+            (None, Some(config)) => Principal::caller(config),
+            (None, None) => Principal::default(),
+        };
         let parts = Parts {
             place: Place {
                 stack: stack.to_string(),
@@ -282,6 +292,7 @@ impl RepositoryBuilder {
             meter,
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             options: self.options,
+            principal: Arc::new(principal),
         };
         Ok((parts, name))
     }
@@ -314,12 +325,14 @@ impl Default for Options {
 }
 
 /// What all namespaces of a table share.
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) place: Place,
     pub(crate) table: Arc<dyn Table>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
+    pub(crate) principal: Arc<Principal>,
 }
 
 impl Parts {
@@ -330,6 +343,7 @@ impl Parts {
             meter,
             clock,
             options,
+            principal,
         } = self;
         Repository {
             inner: Arc::new(Inner {
@@ -347,6 +361,7 @@ impl Parts {
                 order: AtomicU64::new(0),
                 reconciled: Cache::new(10_000),
                 local: LocalBuckets::default(),
+                principal,
             }),
         }
     }
@@ -363,84 +378,4 @@ fn given(value: Option<String>, variables: &[&str], default: &str) -> String {
                 .find_map(|name| std::env::var(name).ok().filter(set))
         })
         .unwrap_or_else(|| default.to_owned())
-}
-
-pub(crate) async fn find_namespace(
-    table: &dyn Table,
-    place: &Place,
-    name: &NamespaceName,
-) -> Result<Option<NamespaceId>, Error> {
-    let item = table
-        .get(namespace_key(name), true)
-        .await
-        .map_err(|err| place.table_error(err))?;
-    Ok(match item {
-        Some(item) => active_id(&item)?,
-        None => None,
-    })
-}
-
-pub(crate) async fn register_namespace(
-    table: &dyn Table,
-    place: &Place,
-    name: &NamespaceName,
-    now: EpochMillis,
-) -> Result<NamespaceId, Error> {
-    if let Some(id) = find_namespace(table, place, name).await? {
-        return Ok(id);
-    }
-    let id = loop {
-        if let Some(id) = NamespaceId::from_random(fastrand::u64(..).to_be_bytes()) {
-            break id;
-        }
-    };
-    let written = table
-        .transact(register(name, &id, now))
-        .await
-        .map_err(|err| place.table_error(err))?;
-    if written == Transacted::Applied {
-        return Ok(id);
-    }
-    // Somebody else registered it at the same time, or it is being deleted.
-    match find_namespace(table, place, name).await? {
-        Some(id) => Ok(id),
-        None => Err(Error::NamespaceNotFound(name.to_string())),
-    }
-}
-
-/// Refuses a table whose format does not fit, and writes the version record of a table that has none.
-async fn check_compatible(
-    table: &dyn Table,
-    place: &Place,
-    create: bool,
-    now: EpochMillis,
-) -> Result<(), Error> {
-    let stored = table
-        .get(version_key(), true)
-        .await
-        .map_err(|err| place.table_error(err))?;
-    let Some(item) = stored else {
-        if create {
-            let tag = concat!("client:zae-limiter-rs-", env!("CARGO_PKG_VERSION"));
-            // Refused means that another client wrote it first, which is as good.
-            let _ = table
-                .put(first_version(tag, now))
-                .await
-                .map_err(|err| place.table_error(err))?;
-        }
-        return Ok(());
-    };
-    match check_version(&item)? {
-        None => Ok(()),
-        Some(Incompatible::ClientTooOld(minimum)) => Err(Error::VersionMismatch(format!(
-            "table '{}' demands clients with the features of {minimum}; this one has those of {}",
-            place.stack,
-            zae_limiter_core::namespace::FEATURE_LEVEL
-        ))),
-        Some(Incompatible::Schema(schema)) => Err(Error::VersionMismatch(format!(
-            "table '{}' has schema {schema}; this client needs {}",
-            place.stack,
-            zae_limiter_core::schema::SCHEMA_VERSION
-        ))),
-    }
 }

@@ -1,13 +1,15 @@
 //! Entities: creating, reading and listing who spends.
 
-use zae_limiter_core::audit::AuditEvent;
 use zae_limiter_core::entity::{Entity, MetaRecord, Metadata};
-use zae_limiter_core::schema::{meta_key, parent_pk};
-use zae_limiter_core::table::{Condition, Index, Item, Put, Query, Value};
-use zae_limiter_core::{EntityId, InvalidInput};
+use zae_limiter_core::schema::{META, entity_pk, key_of, meta_key, parent_pk};
+use zae_limiter_core::table::{Condition, Index, Item, Key, Put, Query, Value};
+use zae_limiter_core::{EntityId, InvalidInput, ResourceScope};
 
 use crate::error::Error;
+use crate::pages::Pages;
 use crate::repository::Repository;
+use crate::retry::BRIEF;
+use crate::sweep::{Progress, Sweep};
 use crate::table::TableExt;
 
 /// An entity about to be created.
@@ -98,7 +100,7 @@ impl Repository {
             item: meta.encode(&inner.namespace),
             condition: Condition::Absent("PK".into()),
         };
-        let written = self.retrying(|| inner.table.put(put.clone())).await?;
+        let written = inner.place.retrying(|| inner.table.put(put.clone())).await?;
         if !written.is_applied() {
             return Err(Error::EntityExists(meta.entity.id.to_string()));
         }
@@ -127,10 +129,9 @@ impl Repository {
         let inner = &self.inner;
         let key = meta_key(&inner.namespace, &EntityId::new(id)?);
         let item = inner
-            .table
-            .get(key, true)
-            .await
-            .map_err(|err| inner.table_error(err))?;
+            .place
+            .insisting(BRIEF, || inner.table.get(key.clone(), true))
+            .await?;
         Ok(item
             .map(|item| MetaRecord::decode(&item))
             .transpose()?
@@ -140,67 +141,74 @@ impl Repository {
     /// The entities whose parent this is, by id.
     pub async fn children(&self, parent: &str) -> Result<Vec<Entity>, Error> {
         let inner = &self.inner;
-        let query = Query {
-            index: Index::Gsi1,
-            hash: parent_pk(&inner.namespace, &EntityId::new(parent)?),
-            prefix: "CHILD#".into(),
-            descending: false,
-            limit: None,
-            start: None,
-            consistent: false,
-        };
-        let items = inner
-            .table
-            .query_all(query)
+        let hash = parent_pk(&inner.namespace, &EntityId::new(parent)?);
+        let query = Query::new(Index::Gsi1, hash).prefix("CHILD#");
+        let decode = |item: &Item| Ok(Some(MetaRecord::decode(item)?.entity));
+        Pages::new(&inner.place, &inner.table, Some(query), decode)
+            .all()
             .await
-            .map_err(|err| inner.table_error(err))?;
-        items
-            .iter()
-            .map(|item| Ok(MetaRecord::decode(item)?.entity))
-            .collect()
     }
 
-    /// Logs a change.
-    pub(crate) async fn audit(
-        &self,
-        subject: &str,
-        action: &'static str,
-        resource: Option<&str>,
-        details: Item,
-    ) -> Result<(), Error> {
+    /// Deletes an entity with everything of its own: buckets, limits, usage. What was logged of it stays.
+    ///
+    /// Returns how many records that were; zero if there were none. Its children keep naming it as their
+    /// parent. May be interrupted at any time and called again: the entity itself goes last.
+    pub async fn delete_entity(&self, id: &str) -> Result<u64, Error> {
+        self.delete_entity_with_progress(id, &|_| ()).await
+    }
+
+    /// [`delete_entity`](Self::delete_entity), which tells how far it is.
+    pub async fn delete_entity_with_progress(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
         let inner = &self.inner;
-        let now = inner.clock.now();
-        let event = AuditEvent {
-            id: ulid::Ulid::from_parts(now.0.unsigned_abs(), fastrand::u128(..)).to_string(),
-            subject: subject.to_owned(),
-            action,
-            principal: inner.options.principal.clone(),
-            resource: resource.map(str::to_owned),
-            details,
-            at: now,
-        };
-        let days = self.audit_retention_days().await?;
-        let put = event.put(&inner.namespace, days);
-        let _ = self.retrying(|| inner.table.put(put.clone())).await?;
+        let id = EntityId::new(id)?;
+        let sweep = Sweep::new(&inner.place, &inner.table, progress);
+        let done = self.sweep_entity(&sweep, &id).await;
+        let records = sweep.deleted();
+        self.invalidate_caches();
+        if records > 0 {
+            let details = Item::from([
+                ("records_deleted".into(), Value::int(i128::from(records))),
+                ("complete".into(), Value::Bool(done.is_ok())),
+            ]);
+            let logged = self.audit(id.as_str(), "entity_deleted", None, details).await;
+            // What stopped the deletion is the better news.
+            done.and(logged)?;
+        } else {
+            done?;
+        }
+        Ok(records)
+    }
+
+    async fn sweep_entity(&self, sweep: &Sweep<'_>, id: &EntityId) -> Result<(), Error> {
+        let inner = &self.inner;
+        let pk = entity_pk(&inner.namespace, id);
+        self.sweep_buckets(sweep, &pk).await?;
+        let own = Query::new(Index::Primary, &pk).consistent();
+        for item in sweep.find(own.clone().prefix("#CONFIG#")).await? {
+            let scope = key_of(&item).and_then(|key| key.sk.strip_prefix("#CONFIG#").map(ResourceScope::new));
+            if let Some(Ok(scope)) = scope
+                && self.delete_counted(id, &scope).await?
+            {
+                sweep.count(1);
+            }
+        }
+        // While META is there, a bucket may be created under it; look again for those that were.
+        let is_meta = |item: &Item| key_of(item).is_some_and(|key| key.sk == META);
+        sweep.delete_found(own.clone(), is_meta).await?;
+        self.sweep_buckets(sweep, &pk).await?;
+        sweep.delete_found(own, |_| false).await?;
         Ok(())
     }
 
-    /// Sends a write again while the table says that it did not happen and that it may later.
-    pub(crate) async fn retrying<T, F>(&self, mut send: impl FnMut() -> F) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, zae_limiter_core::table::TableError>>,
-    {
-        const ATTEMPTS: u32 = 6;
-        let mut attempt = 0;
-        loop {
-            match send().await {
-                Err(err) if err.may_resend() && attempt < ATTEMPTS => {
-                    let ceiling = 25_u64 << attempt;
-                    tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(..=ceiling))).await;
-                    attempt += 1;
-                }
-                result => return result.map_err(|err| self.inner.table_error(err)),
-            }
+    /// Deletes an entity's buckets. Records of operations on a bucket can be found through its first shard
+    /// only, so they go before.
+    async fn sweep_buckets(&self, sweep: &Sweep<'_>, pk: &str) -> Result<(), Error> {
+        let buckets = sweep.find(Query::new(Index::Gsi3, pk).prefix("BUCKET#")).await?;
+        let keys: Vec<Key> = buckets.iter().filter_map(key_of).collect();
+        for key in keys.iter().filter(|key| key.pk.ends_with("#0")) {
+            let operations = Query::new(Index::Primary, &key.pk).prefix("#OP#");
+            sweep.delete_found(operations, |_| false).await?;
         }
+        sweep.delete(&keys).await
     }
 }

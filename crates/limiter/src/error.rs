@@ -74,6 +74,19 @@ pub enum Error {
     /// There is no active namespace of this name.
     #[error("namespace '{0}' does not exist; register it first")]
     NamespaceNotFound(String),
+    /// There is no namespace of this id.
+    #[error("there is no namespace of the id '{0}'")]
+    NamespaceIdNotFound(String),
+    /// The namespace is not in the state that the call needs.
+    #[error("namespace '{namespace}' ({id}) is {state}")]
+    NamespaceState {
+        /// Its name.
+        namespace: String,
+        /// Its id.
+        id: String,
+        /// `active`, `deleted`, `purging`, `re-registered` (its name belongs to another now) or `gone`.
+        state: &'static str,
+    },
     /// The entity exists already.
     #[error("entity '{0}' exists already")]
     EntityExists(String),

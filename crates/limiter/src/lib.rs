@@ -29,13 +29,15 @@
 //! ```
 //!
 //! Reading order: [`RateLimiter`] and [`Acquire`] take tokens, [`Lease`] holds them, [`Repository`] stores
-//! limits and entities, [`Error`] says what went wrong, [`blocking`] is all of it without async. The
+//! limits and entities and tells of usage and changes, [`Stack`] keeps namespaces apart, [`Error`] says what went wrong, [`blocking`] is all of it without async. The
 //! arithmetic and every decision lie in `zae-limiter-core`; [`table`] is where items are kept.
 
+mod audit;
 mod availability;
 mod background;
 pub mod blocking;
 mod builder;
+mod capacity;
 pub mod clock;
 mod config_cache;
 mod degrade;
@@ -46,21 +48,34 @@ mod image_cache;
 mod lease;
 mod limiter;
 mod limits;
+mod listings;
+mod pages;
+mod principal;
 mod repository;
+mod retry;
+mod stack;
+mod sweep;
 pub mod table;
+mod usage;
 
 pub use availability::Availability;
 pub use builder::RepositoryBuilder;
+pub use capacity::{CapacityOf, EntityCapacity, ResourceCapacity};
 pub use config_cache::CacheStats;
 pub use entities::NewEntity;
 pub use error::{Error, Unavailable};
 pub use lease::Lease;
 pub use limiter::{Acquire, RateLimiter};
 pub use limits::ALL_RESOURCES;
+pub use pages::{Cursor, Pages};
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Repository};
+pub use stack::Stack;
+pub use sweep::Progress;
+pub use usage::UsageQuery;
 pub use zae_limiter_core::{
-    Entity, EntityId, IntoLimit, InvalidInput, Limit, LimitBuilder, LimitName, LimitStatus, NamespaceId,
-    OnUnavailable, Percent, RateLimitExceeded, ResourceName, Wait,
+    AuditEvent, Compatibility, Entity, EntityId, EpochMillis, IntoLimit, InvalidInput, Limit, LimitBuilder,
+    LimitName, LimitStatus, NamespaceId, NamespaceRecord, NamespaceStatus, OnUnavailable, Percent,
+    RateLimitExceeded, ResourceName, UsageSnapshot, UsageSummary, UsageTotal, VersionRecord, Wait, Window,
 };
 
 /// The pure core: records, arithmetic and state machines, for tools that need them.

@@ -14,7 +14,9 @@ use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Part, Query, 
 use zae_limiter_core::{Bucket, EntityId, IntoLimit, InvalidInput, Limit, ResourceName, ResourceScope};
 
 use crate::error::Error;
+use crate::pages::Pages;
 use crate::repository::{Inner, Repository};
+use crate::retry::{BRIEF, is_passing};
 use crate::table::{TableExt, Transacted, Write};
 
 /// Stands for all resources of an entity, in [`Repository::set_entity_limits`] and its like.
@@ -53,7 +55,8 @@ impl Repository {
             ("GSI3SK".into(), Value::text(entity.as_str())),
         ];
         level.extend(limit_attributes(&limits));
-        self.write_level(&key, level, Some(&scope)).await?;
+        self.write_level(&key, level, Some(Registry::Entities(&scope)))
+            .await?;
         // Before the buckets, so that no acquire of this process puts the old limits back.
         inner.config.forget(&key);
         let stale: [SmolStr; 0] = [];
@@ -79,25 +82,9 @@ impl Repository {
         let inner = &self.inner;
         let key = entity_config_key(&inner.namespace, &entity, &scope);
         let old = self.level(&key).await?;
-        let registry = entity_registry_key(&inner.namespace);
-        let resource = SmolStr::new(scope.as_str());
-        let mut count = Update::new(registry.clone());
-        count.add.push((resource.clone(), -1));
-        let exists = Condition::Exists("PK".into());
-        let parts = vec![
-            Part::Delete(Delete {
-                key: key.clone(),
-                condition: exists,
-            }),
-            Part::Update(count),
-        ];
-        if self.transact(parts).await? != Transacted::Applied {
+        if !self.clear_level(&key, Some(Registry::Entities(&scope))).await? {
             return Ok(false);
         }
-        let mut tidy = Update::new(registry);
-        tidy.remove.push(resource.clone());
-        tidy.condition = Condition::AtMost(resource, 0);
-        let _ = self.retrying(|| inner.table.update(tidy.clone())).await?;
         inner.config.forget(&key);
         let names: Vec<SmolStr> = old.limits.iter().map(|limit| limit.name().to_smol()).collect();
         self.carry_to_buckets(&entity, &scope, &names).await?;
@@ -125,12 +112,8 @@ impl Repository {
         let key = resource_config_key(&inner.namespace, &resource);
         let mut level = vec![("resource".into(), Value::text(resource.as_str()))];
         level.extend(limit_attributes(&limits));
-        self.write_level(&key, level, None).await?;
-        let mut registry = self.namespace_update(resource_registry_key(&inner.namespace));
-        registry
-            .add_to_set
-            .push(("resources".into(), resource.to_string()));
-        let _ = self.retrying(|| inner.table.update(registry.clone())).await?;
+        self.write_level(&key, level, Some(Registry::Resources(&resource)))
+            .await?;
         inner.config.forget(&key);
         let details = Item::from([("limits".into(), limits_detail(&limits))]);
         self.audit(
@@ -153,13 +136,9 @@ impl Repository {
         let resource = ResourceName::new(resource)?;
         let inner = &self.inner;
         let key = resource_config_key(&inner.namespace, &resource);
-        let existed = self.delete_level(&key).await?;
-        let mut registry = Update::new(resource_registry_key(&inner.namespace));
-        registry
-            .delete_from_set
-            .push(("resources".into(), resource.to_string()));
-        registry.condition = Condition::Exists("PK".into());
-        let _ = self.retrying(|| inner.table.update(registry.clone())).await?;
+        let existed = self
+            .clear_level(&key, Some(Registry::Resources(&resource)))
+            .await?;
         inner.config.forget(&key);
         let subject = resource_subject(&resource);
         self.audit(&subject, "limits_deleted", Some(resource.as_str()), Item::new())
@@ -179,17 +158,13 @@ impl Repository {
         on_unavailable: Option<OnUnavailable>,
     ) -> Result<(), Error> {
         let limits = check_limits(limits)?;
-        let policy = match on_unavailable {
-            None => Value::Null,
-            Some(OnUnavailable::Allow) => Value::text("allow"),
-            Some(OnUnavailable::Block) => Value::text("block"),
-            Some(OnUnavailable::Degrade(part)) => {
-                let reason = "cannot be stored for all clients; set it on the repository's builder";
-                return Err(
-                    InvalidInput::new("on_unavailable", format!("degrade({})", part.get()), reason).into(),
-                );
-            }
-        };
+        if let Some(OnUnavailable::Degrade(part)) = on_unavailable {
+            let reason = "cannot be stored for all clients; set it on the repository's builder";
+            return Err(
+                InvalidInput::new("on_unavailable", format!("degrade({})", part.get()), reason).into(),
+            );
+        }
+        let policy = policy_value(on_unavailable);
         let inner = &self.inner;
         let key = system_config_key(&inner.namespace);
         let mut level = limit_attributes(&limits);
@@ -215,7 +190,7 @@ impl Repository {
         let inner = &self.inner;
         let key = system_config_key(&inner.namespace);
         let old = self.level(&key).await?;
-        let existed = self.delete_level(&key).await?;
+        let existed = self.clear_level(&key, None).await?;
         inner.config.forget(&key);
         inner.remember_policy(None);
         let names = old
@@ -223,7 +198,10 @@ impl Repository {
             .iter()
             .map(|limit| Value::text(limit.name().as_str()))
             .collect();
-        let details = Item::from([("limits".into(), Value::L(names))]);
+        let details = Item::from([
+            ("limits".into(), Value::L(names)),
+            ("on_unavailable".into(), policy_value(old.on_unavailable)),
+        ]);
         self.audit(SYSTEM_SUBJECT, "limits_deleted", None, details)
             .await?;
         Ok(existed)
@@ -257,31 +235,124 @@ impl Repository {
     }
 
     async fn level(&self, key: &Key) -> Result<Config, Error> {
-        let item = self
-            .inner
-            .table
-            .get(key.clone(), true)
-            .await
-            .map_err(|err| self.inner.table_error(err))?;
+        let item = self.read(key).await?;
         Ok(item
             .map(|item| Config::decode(&item))
             .transpose()?
             .unwrap_or_default())
     }
 
-    async fn delete_level(&self, key: &Key) -> Result<bool, Error> {
-        let delete = Delete {
-            key: key.clone(),
-            condition: Condition::Exists("PK".into()),
-        };
-        Ok(self
-            .retrying(|| self.inner.table.delete(delete.clone()))
-            .await?
-            .is_applied())
+    async fn read(&self, key: &Key) -> Result<Option<Item>, Error> {
+        let inner = &self.inner;
+        inner
+            .place
+            .insisting(BRIEF, || inner.table.get(key.clone(), true))
+            .await
     }
 
     async fn transact(&self, parts: Vec<Part>) -> Result<Transacted, Error> {
-        self.retrying(|| self.inner.table.transact(parts.clone())).await
+        self.inner.place.transact(&*self.inner.table, parts).await
+    }
+
+    /// Deletes an entity's whole record of a scope, flags included, and counts it out of the registry. Tells
+    /// whether there was one.
+    pub(crate) async fn delete_counted(
+        &self,
+        entity: &EntityId,
+        scope: &ResourceScope,
+    ) -> Result<bool, Error> {
+        let delete = Delete {
+            key: entity_config_key(&self.inner.namespace, entity, scope),
+            condition: Condition::Exists("PK".into()),
+        };
+        let count = self.count(Registry::Entities(scope), -1);
+        let done = self.transact(vec![Part::Delete(delete), count]).await?;
+        self.tidy(Registry::Entities(scope)).await?;
+        Ok(done == Transacted::Applied)
+    }
+
+    /// The change of a registry when a level comes (`+1`) or goes (`-1`).
+    fn count(&self, registry: Registry<'_>, by: i128) -> Part {
+        let mut update = match registry {
+            Registry::Entities(_) => self.namespace_update(entity_registry_key(&self.inner.namespace)),
+            Registry::Resources(_) => self.namespace_update(resource_registry_key(&self.inner.namespace)),
+        };
+        match registry {
+            Registry::Entities(scope) => update.add.push((scope.as_str().into(), by)),
+            Registry::Resources(resource) => {
+                let sets = if by > 0 {
+                    &mut update.add_to_set
+                } else {
+                    &mut update.delete_from_set
+                };
+                sets.push(("resources".into(), resource.to_string()));
+            }
+        }
+        Part::Update(update)
+    }
+
+    /// Removes a count that has come to nothing.
+    async fn tidy(&self, registry: Registry<'_>) -> Result<(), Error> {
+        let Registry::Entities(scope) = registry else {
+            return Ok(());
+        };
+        let inner = &self.inner;
+        let mut tidy = Update::new(entity_registry_key(&inner.namespace));
+        tidy.remove.push(scope.as_str().into());
+        tidy.condition = Condition::AtMost(scope.as_str().into(), 0);
+        let _ = inner
+            .place
+            .insisting(BRIEF, || inner.table.update(tidy.clone()))
+            .await?;
+        Ok(())
+    }
+
+    /// Takes the limits of a level away, and its policy for outages: deletes the record, unless it holds
+    /// anything else (flags, retention, what newer clients keep there), which stays. Tells whether there was a
+    /// record. Record and registry change together.
+    async fn clear_level(&self, key: &Key, registry: Option<Registry<'_>>) -> Result<bool, Error> {
+        for _ in 0..MAX_RACES {
+            let Some(old) = self.read(key).await? else {
+                if let Some(registry @ Registry::Resources(_)) = registry {
+                    // Other clients write level and registry apart; a crash between leaves a name behind.
+                    let absent = Part::Check(key.clone(), Condition::Absent("PK".into()));
+                    if self.transact(vec![absent, self.count(registry, -1)]).await? != Transacted::Applied {
+                        continue;
+                    }
+                }
+                return Ok(false);
+            };
+            let pins = old
+                .iter()
+                .map(|(name, value)| Condition::Is(name.as_str().into(), value.clone()));
+            let pins = Condition::All(
+                pins.filter(|pin| !matches!(pin, Condition::Is(_, Value::Other)))
+                    .collect(),
+            );
+            let parts = if old.keys().all(|name| goes_with_limits(name)) {
+                let mut parts = vec![Part::Delete(Delete {
+                    key: key.clone(),
+                    condition: pins,
+                })];
+                parts.extend(registry.map(|registry| self.count(registry, -1)));
+                parts
+            } else {
+                let mut update = Update::new(key.clone());
+                let limits = old
+                    .keys()
+                    .filter(|name| is_limit_attribute(name) || *name == "on_unavailable");
+                update.remove.extend(limits.map(|name| name.as_str().into()));
+                update.condition = pins;
+                vec![Part::Update(update)]
+            };
+            if self.transact(parts).await? == Transacted::Applied {
+                if let Some(registry) = registry {
+                    self.tidy(registry).await?;
+                }
+                return Ok(true);
+            }
+        }
+        Err(self.inner.place.contended(key))
     }
 
     /// An update of a record of the namespace that lists it in the namespace's index if it is new.
@@ -296,21 +367,15 @@ impl Repository {
     }
 
     /// Replaces the limits of a level and leaves everything else on the record: flags, retention, and
-    /// attributes of newer clients. Null removes. With `counted`, a new record counts in the registry of
-    /// entity limits, in the same transaction.
+    /// attributes of newer clients. Null removes. Level and registry change in one transaction.
     async fn write_level(
         &self,
         key: &Key,
         attributes: Vec<(SmolStr, Value)>,
-        counted: Option<&ResourceScope>,
+        registry: Option<Registry<'_>>,
     ) -> Result<(), Error> {
-        let inner = &self.inner;
         for _ in 0..MAX_RACES {
-            let old = inner
-                .table
-                .get(key.clone(), true)
-                .await
-                .map_err(|err| inner.table_error(err))?;
+            let old = self.read(key).await?;
             let mut update = self.namespace_update(key.clone());
             update.set.push(("config_version".into(), Value::int(1)));
             for (name, value) in &attributes {
@@ -322,11 +387,7 @@ impl Repository {
             let Some(old) = old else {
                 update.condition = Condition::Absent("PK".into());
                 let mut parts = vec![Part::Update(update)];
-                if let Some(scope) = counted {
-                    let mut count = self.namespace_update(entity_registry_key(&inner.namespace));
-                    count.add.push((scope.as_str().into(), 1));
-                    parts.push(Part::Update(count));
-                }
+                parts.extend(registry.map(|registry| self.count(registry, 1)));
                 if self.transact(parts).await? == Transacted::Applied {
                     return Ok(());
                 }
@@ -345,9 +406,13 @@ impl Repository {
                 }
             }
             update.condition = Condition::All(pins);
-            match self.retrying(|| inner.table.update(update.clone())).await? {
-                Write::Applied(_) => return Ok(()),
-                Write::Refused(_) => {}
+            let mut parts = vec![Part::Update(update)];
+            if let Some(registry @ Registry::Resources(_)) = registry {
+                // Put in again: a level that other clients wrote may be missing from it.
+                parts.push(self.count(registry, 1));
+            }
+            if self.transact(parts).await? == Transacted::Applied {
+                return Ok(());
             }
         }
         Err(self.inner.place.contended(key))
@@ -406,22 +471,25 @@ impl Repository {
                 .any(|limit| limit.name().as_str() == name.as_str())
         };
         let stale: Vec<SmolStr> = stale.iter().filter(gone).cloned().collect();
-        let change = LimitChange {
+        let mut change = LimitChange {
+            may_expire: true,
             limits: &config.limits,
             level: config.level,
             stale: &stale,
             bucket_ttl_multiplier: self.inner.options.settings.bucket_ttl_multiplier,
         };
-        let update = change_limits(key.clone(), &change, self.inner.clock.now());
-        let mut attempts = 0;
+        let mut update = change_limits(key.clone(), &change, self.inner.clock.now());
+        let mut attempt = 0;
         loop {
-            // Refused means that the bucket is gone, and with it what was to be told.
             match self.inner.table.update(update.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(err) if err.may_resend() && attempts < MAX_RACES => {
-                    attempts += 1;
-                    tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..50))).await;
+                // The first shard of a split bucket, which must not expire.
+                Ok(Write::Refused(Some(_))) if change.may_expire => {
+                    change.may_expire = false;
+                    update = change_limits(key.clone(), &change, self.inner.clock.now());
                 }
+                // Refused means that the bucket is gone, and with it what was to be told.
+                Ok(_) => return Ok(()),
+                Err(err) if is_passing(&err) && BRIEF.pause(attempt).await => attempt += 1,
                 Err(err) => return Err(err),
             }
         }
@@ -432,23 +500,41 @@ impl Repository {
             ResourceScope::All => "BUCKET#".to_owned(),
             ResourceScope::One(resource) => format!("BUCKET#{resource}#"),
         };
-        let query = Query {
-            index: Index::Gsi3,
-            hash: entity_pk(&self.inner.namespace, entity),
-            prefix,
-            descending: false,
-            limit: None,
-            start: None,
-            consistent: false,
-        };
-        let items = self
-            .inner
-            .table
-            .query_all(query)
-            .await
-            .map_err(|err| self.inner.table_error(err))?;
-        Ok(items.iter().filter_map(key_of).collect())
+        let query = Query::new(Index::Gsi3, entity_pk(&self.inner.namespace, entity)).prefix(prefix);
+        let pages = Pages::new(&self.inner.place, &self.inner.table, Some(query), |item| {
+            Ok(key_of(item))
+        });
+        pages.all().await
     }
+}
+
+/// Where a level is listed.
+#[derive(Debug, Clone, Copy)]
+enum Registry<'a> {
+    /// Among the counts of entities with limits of their own.
+    Entities(&'a ResourceScope),
+    /// Among the resources with limits.
+    Resources(&'a ResourceName),
+}
+
+/// The stored form of a policy for outages.
+fn policy_value(policy: Option<OnUnavailable>) -> Value {
+    match policy {
+        Some(OnUnavailable::Allow) => Value::text("allow"),
+        Some(OnUnavailable::Block) => Value::text("block"),
+        // Refused before it could be stored.
+        Some(OnUnavailable::Degrade(_)) | None => Value::Null,
+    }
+}
+
+/// Whether an attribute of a configuration record has no use without limits.
+fn goes_with_limits(name: &str) -> bool {
+    is_limit_attribute(name)
+        || name.starts_with("GSI")
+        || matches!(
+            name,
+            "PK" | "SK" | "config_version" | "entity_id" | "resource" | "on_unavailable"
+        )
 }
 
 /// Whether an attribute of a configuration record belongs to its limits.

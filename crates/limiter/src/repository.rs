@@ -14,12 +14,14 @@ use zae_limiter_core::table::{FailureKind, TableError};
 use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, ResourceName};
 
 use crate::background::Background;
-use crate::builder::{Options, Parts, RepositoryBuilder, find_namespace, register_namespace};
+use crate::builder::{Options, Parts, RepositoryBuilder};
 use crate::clock::Clock;
 use crate::config_cache::{CacheStats, ConfigCache};
 use crate::degrade::LocalBuckets;
 use crate::error::{Error, Place};
 use crate::image_cache::ImageCache;
+use crate::principal::Principal;
+use crate::stack::Stack;
 use crate::table::{Meter, Table, TableExt, Usage};
 
 /// The stack that is used unless another is named, here or in `ZAEL_STACK`.
@@ -64,6 +66,7 @@ pub(crate) struct Inner {
     /// When a shard was last brought up to date.
     pub(crate) reconciled: Cache<(BucketId, u32), EpochMillis>,
     pub(crate) local: LocalBuckets,
+    pub(crate) principal: Arc<Principal>,
 }
 
 impl fmt::Debug for Inner {
@@ -119,31 +122,27 @@ impl Repository {
     /// # Errors
     /// [`Error::NamespaceNotFound`] if it is not registered.
     pub async fn namespace(&self, name: &str) -> Result<Self, Error> {
+        self.stack_handle().connect(name).await
+    }
+
+    /// The table as a whole: its version and its namespaces.
+    pub fn stack_handle(&self) -> Stack {
         let inner = &self.inner;
-        let name = NamespaceName::new(name)?;
-        let Some(id) = find_namespace(&*inner.table, &inner.place, &name).await? else {
-            return Err(Error::NamespaceNotFound(name.to_string()));
-        };
-        let parts = Parts {
-            place: inner.place.clone(),
-            table: Arc::clone(&inner.table),
-            meter: Arc::clone(&inner.meter),
-            clock: Arc::clone(&inner.clock),
-            options: inner.options.clone(),
-        };
-        Ok(parts.assemble(name, id))
+        Stack {
+            parts: Parts {
+                place: inner.place.clone(),
+                table: Arc::clone(&inner.table),
+                meter: Arc::clone(&inner.meter),
+                clock: Arc::clone(&inner.clock),
+                options: inner.options.clone(),
+                principal: Arc::clone(&inner.principal),
+            },
+        }
     }
 
     /// Registers a namespace unless it is, and returns its id.
     pub async fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
-        let inner = &self.inner;
-        register_namespace(
-            &*inner.table,
-            &inner.place,
-            &NamespaceName::new(name)?,
-            inner.clock.now(),
-        )
-        .await
+        self.stack_handle().register_namespace(name).await
     }
 
     /// The stack's name, which is the table's.

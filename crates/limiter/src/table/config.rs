@@ -15,9 +15,9 @@ use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvi
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Region, StalledStreamProtectionConfig};
-use aws_sdk_dynamodb::{Client, Config};
 use aws_smithy_types::retry::RetryConfig;
 use aws_types::service_config::ServiceConfigKey;
 
@@ -81,7 +81,16 @@ impl Connection {
     /// Against a local endpoint (`http://` and a loopback address) missing credentials and a missing region
     /// are replaced by dummies, and no metadata service is asked for them, which would take seconds.
     pub async fn client(&self) -> Client {
-        Client::from_conf(self.config().await)
+        self.client_of(&self.sdk_config().await)
+    }
+
+    /// [`client`](Self::client), from a configuration that was read before.
+    pub fn client_of(&self, config: &SdkConfig) -> Client {
+        let config = aws_sdk_dynamodb::config::Builder::from(config)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(self.timeouts.to_config())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        Client::from_conf(config.build())
     }
 
     /// As [`client`](Self::client), but the configuration all AWS clients share, for other services. Retries
@@ -119,14 +128,6 @@ impl Connection {
             builder = builder.credentials_provider(SharedCredentialsProvider::new(self.local_credentials()));
         }
         builder.build()
-    }
-
-    async fn config(&self) -> Config {
-        aws_sdk_dynamodb::config::Builder::from(&self.sdk_config().await)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(self.timeouts.to_config())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .build()
     }
 
     /// What is configured, else dummies. Asked for at the first request, as ever.
@@ -223,6 +224,8 @@ pub fn is_local(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::Config;
+
     use super::*;
 
     #[track_caller]

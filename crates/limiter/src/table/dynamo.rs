@@ -165,7 +165,7 @@ impl DynamoTable {
             Index::Gsi3 => (Some("GSI3"), "GSI3PK", "GSI3SK"),
             Index::Gsi4 => (Some("GSI4"), "GSI4PK", "GSI4SK"),
         };
-        let condition = render.key_range((hash, query.hash), (range, query.prefix));
+        let condition = render.key_range((hash, query.hash), (range, query.sort));
         let aliases = render.finish();
         let start = query.start.map(to_attributes).transpose()?;
         let request = self

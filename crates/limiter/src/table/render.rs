@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use zae_limiter_core::table::{Applied, Attr, Condition, FailureKind, TableError, Update};
+use zae_limiter_core::table::{Applied, Attr, Condition, FailureKind, SortKeys, TableError, Update};
 
 use super::convert::to_attribute;
 
@@ -105,22 +105,35 @@ impl Renderer {
         }
     }
 
-    /// The key condition of a query: a partition key's value, and what the sort key begins with.
+    /// The key condition of a query: a partition key's value, and which sort keys.
     pub(super) fn key_range(
         &mut self,
         hash: (&'static str, String),
-        range: (&'static str, String),
+        range: (&'static str, SortKeys),
     ) -> String {
         let mut text = String::with_capacity(32);
         self.name(&mut text, Attr::new_static(hash.0));
         text.push_str(" = ");
         self.value(&mut text, AttributeValue::S(hash.1));
-        if !range.1.is_empty() {
-            text.push_str(" AND begins_with(");
-            self.name(&mut text, Attr::new_static(range.0));
-            text.push_str(", ");
-            self.value(&mut text, AttributeValue::S(range.1));
-            text.push(')');
+        match range.1 {
+            SortKeys::All => {}
+            // Nothing begins with less than one character; a key is never empty.
+            SortKeys::Prefix(prefix) if prefix.is_empty() => {}
+            SortKeys::Prefix(prefix) => {
+                text.push_str(" AND begins_with(");
+                self.name(&mut text, Attr::new_static(range.0));
+                text.push_str(", ");
+                self.value(&mut text, AttributeValue::S(prefix));
+                text.push(')');
+            }
+            SortKeys::Between(first, last) => {
+                text.push_str(" AND ");
+                self.name(&mut text, Attr::new_static(range.0));
+                text.push_str(" BETWEEN ");
+                self.value(&mut text, AttributeValue::S(first));
+                text.push_str(" AND ");
+                self.value(&mut text, AttributeValue::S(last));
+            }
         }
         text
     }

@@ -111,9 +111,17 @@ fn a_change_may_start_with_any_section() {
 
 #[test]
 fn key_ranges_leave_out_an_empty_prefix() {
-    let range = |prefix: &str| Renderer::default().key_range(("PK", "p".into()), ("SK", prefix.into()));
-    assert_eq!(range(""), "#0 = :0");
-    assert_eq!(range("#A"), "#0 = :0 AND begins_with(#1, :1)");
+    let range = |sort| Renderer::default().key_range(("PK", "p".into()), ("SK", sort));
+    assert_eq!(range(SortKeys::All), "#0 = :0");
+    assert_eq!(range(SortKeys::Prefix(String::new())), "#0 = :0");
+    assert_eq!(
+        range(SortKeys::Prefix("#A".into())),
+        "#0 = :0 AND begins_with(#1, :1)"
+    );
+    assert_eq!(
+        range(SortKeys::Between("a".into(), "b".into())),
+        "#0 = :0 AND #1 BETWEEN :1 AND :2"
+    );
 }
 
 #[test]

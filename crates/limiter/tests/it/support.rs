@@ -108,15 +108,7 @@ pub(crate) fn set_of(texts: &[&str]) -> Value {
 }
 
 pub(crate) fn query(index: Index, hash: &str) -> Query {
-    Query {
-        index,
-        hash: hash.to_owned(),
-        prefix: String::new(),
-        descending: false,
-        limit: None,
-        start: None,
-        consistent: false,
-    }
+    Query::new(index, hash)
 }
 
 pub(crate) fn sort_keys(items: &[Item]) -> Vec<&str> {

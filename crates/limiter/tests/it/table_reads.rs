@@ -48,10 +48,7 @@ pub(crate) async fn queries_page_in_both_directions(table: &dyn Table) {
 
 pub(crate) async fn queries_by_prefix(table: &dyn Table) {
     fill(table, "p", &["#A", "#AB#1", "#AB#2", "#AC", "z"]).await;
-    let by = |prefix: &str| Query {
-        prefix: prefix.to_owned(),
-        ..query(Index::Primary, "p")
-    };
+    let by = |prefix: &str| query(Index::Primary, "p").prefix(prefix);
     assert_eq!(
         sort_keys(&table.query_all(by("#AB#")).await.unwrap()),
         ["#AB#1", "#AB#2"]
@@ -67,6 +64,13 @@ pub(crate) async fn queries_by_prefix(table: &dyn Table) {
     };
     assert_eq!(sort_keys(&table.query_page(last).await.unwrap().0), ["#AC"]);
     assert!(table.query_all(by("y")).await.unwrap().is_empty());
+
+    let between = |first, last| query(Index::Primary, "p").between(first, last);
+    assert_eq!(
+        sort_keys(&table.query_all(between("#AB", "#AC")).await.unwrap()),
+        ["#AB#1", "#AB#2", "#AC"]
+    );
+    assert!(table.query_all(between("#AD", "y")).await.unwrap().is_empty());
 }
 
 pub(crate) async fn global_indexes_hold_items_with_both_keys(table: &dyn Table) {

@@ -1,0 +1,226 @@
+//! The table's version record, and whether this client may use the table. Data model, section 5.
+
+use std::fmt;
+
+use crate::error::RecordError;
+use crate::record::Reader;
+use crate::schema::{SCHEMA_VERSION, TABLE_PK, add_namespace_index, key_item, version_key};
+use crate::table::{Condition, Item, Put, Value};
+use crate::units::EpochMillis;
+
+/// A version `a.b.c`; anything behind it is a prerelease and comes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    parts: [u32; 3],
+    released: bool,
+}
+
+impl Version {
+    /// A released version.
+    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
+        Self {
+            parts: [major, minor, patch],
+            released: true,
+        }
+    }
+
+    /// Reads `1.2.3`, `v1.2.3`, `1.2.3-rc1` or `1.2.3.dev4`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim().strip_prefix('v').unwrap_or(text.trim());
+        let end = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
+        let (release, rest) = text.split_at(end);
+        let numbers: Vec<u32> = release
+            .trim_end_matches('.')
+            .split('.')
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let parts = <[u32; 3]>::try_from(numbers).ok()?;
+        Some(Self {
+            parts,
+            released: rest.is_empty(),
+        })
+    }
+
+    /// The first number.
+    pub const fn major(self) -> u32 {
+        self.parts[0]
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [major, minor, patch] = self.parts;
+        write!(
+            f,
+            "{major}.{minor}.{patch}{}",
+            if self.released { "" } else { "-pre" }
+        )
+    }
+}
+
+/// The features of the shared format that this client honours, as the release that introduced them.
+///
+/// This is the client's version as the version record knows it, whatever its own release is called. A table
+/// whose `client_min_version` is above it may hold what only newer clients can evaluate.
+pub const FEATURE_LEVEL: Version = Version::new(0, 14, 0);
+
+/// What a table says of its format and of the clients it admits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRecord {
+    /// The version of its format.
+    pub schema: String,
+    /// The oldest client that may use it.
+    pub client_minimum: String,
+    /// The version of its functions; `None` if unknown, or if it has none.
+    pub functions: Option<String>,
+    /// When this was last written, as `YYYY-MM-DDTHH:MM:SSZ`.
+    pub updated_at: Option<String>,
+    /// By whom.
+    pub updated_by: Option<String>,
+}
+
+/// Whether this client may use a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compatibility {
+    /// It may.
+    Compatible,
+    /// It may; the table's functions, of this version, are older than the client.
+    FunctionsOutdated(String),
+    /// The table demands clients of at least this version.
+    ClientTooOld(String),
+    /// The table's format has this version, of another major number.
+    Schema(String),
+    /// The version of the table's format is this text, which is no version.
+    Unreadable(String),
+}
+
+impl Compatibility {
+    /// Why the client may not use the table, with versions; `None` if it may.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Compatible | Self::FunctionsOutdated(_) => None,
+            Self::ClientTooOld(minimum) => Some(format!(
+                "Client version {FEATURE_LEVEL} is below minimum required version {minimum}. Please upgrade."
+            )),
+            Self::Schema(schema) => {
+                let major = |text| Version::parse(text).map_or(0, Version::major);
+                Some(format!(
+                    "Schema version mismatch: client major version {} != schema major version {}. Schema \
+                     migration required.",
+                    FEATURE_LEVEL.major(),
+                    major(schema)
+                ))
+            }
+            Self::Unreadable(schema) => Some(format!("Invalid schema version: {schema}")),
+        }
+    }
+}
+
+impl VersionRecord {
+    /// Reads a version item. Missing parts read as schema `1.0.0` and minimum `0.0.0`.
+    pub fn decode(item: &Item) -> Result<Self, RecordError> {
+        let reader = Reader::new("version", item);
+        let text = |attr| Ok::<_, RecordError>(reader.text_opt(attr)?.map(str::to_owned));
+        Ok(Self {
+            schema: text("schema_version")?.unwrap_or_else(|| "1.0.0".into()),
+            client_minimum: text("client_min_version")?.unwrap_or_else(|| "0.0.0".into()),
+            functions: text("lambda_version")?,
+            updated_at: text("updated_at")?,
+            updated_by: text("updated_by")?,
+        })
+    }
+
+    /// Whether this client may use the table.
+    pub fn compatibility(&self) -> Compatibility {
+        let Some(schema) = Version::parse(&self.schema) else {
+            return Compatibility::Unreadable(self.schema.clone());
+        };
+        // A minimum that is no version demands nothing.
+        if Version::parse(&self.client_minimum).is_some_and(|minimum| minimum > FEATURE_LEVEL) {
+            return Compatibility::ClientTooOld(self.client_minimum.clone());
+        }
+        if schema.major() != FEATURE_LEVEL.major() {
+            return Compatibility::Schema(self.schema.clone());
+        }
+        match &self.functions {
+            Some(text) if Version::parse(text).is_none_or(|version| version.parts < FEATURE_LEVEL.parts) => {
+                Compatibility::FunctionsOutdated(text.clone())
+            }
+            _ => Compatibility::Compatible,
+        }
+    }
+}
+
+/// The version record of a table that has none. Written only if absent: its minimum is never lowered.
+pub fn first_version(updated_by: &str, now: EpochMillis) -> Put {
+    let mut item = key_item(&version_key());
+    item.insert("schema_version".into(), Value::text(SCHEMA_VERSION));
+    item.insert("client_min_version".into(), Value::text("0.0.0"));
+    item.insert("lambda_version".into(), Value::Null);
+    item.insert("updated_at".into(), Value::S(now.to_text()));
+    item.insert("updated_by".into(), Value::text(updated_by));
+    add_namespace_index(&mut item, "_", TABLE_PK);
+    Put {
+        item,
+        condition: Condition::Absent("PK".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number_and_prereleases_come_first() {
+        let parse = |text| Version::parse(text).unwrap();
+        assert!(parse("0.9.0") < parse("0.10.0"));
+        assert!(parse("0.15.0.dev3") < parse("0.15.0"));
+        assert_eq!(parse("v1.2.3"), Version::new(1, 2, 3));
+        for bad in ["", "1.2", "one.two.three", "1.2.3.4", "99999999999.0.0"] {
+            assert_eq!(Version::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[track_caller]
+    fn check(changes: &[(&str, &str)], expected: &Compatibility) {
+        let mut item = first_version("test", EpochMillis(0)).item;
+        for (attr, text) in changes {
+            item.insert((*attr).into(), Value::text(*text));
+        }
+        let found = VersionRecord::decode(&item).unwrap().compatibility();
+        assert_eq!(found.refusal().is_some(), expected.refusal().is_some());
+        assert_eq!(&found, expected);
+    }
+
+    #[test]
+    fn what_a_table_demands_decides() {
+        check(&[], &Compatibility::Compatible);
+        check(
+            &[("client_min_version", "0.15.0")],
+            &Compatibility::ClientTooOld("0.15.0".into()),
+        );
+        check(&[("client_min_version", "soon")], &Compatibility::Compatible);
+        check(
+            &[("schema_version", "1.0.0")],
+            &Compatibility::Schema("1.0.0".into()),
+        );
+        check(&[("schema_version", "x")], &Compatibility::Unreadable("x".into()));
+        check(&[("lambda_version", "0.17.0")], &Compatibility::Compatible);
+        check(
+            &[("lambda_version", "0.9.0")],
+            &Compatibility::FunctionsOutdated("0.9.0".into()),
+        );
+        check(
+            &[("lambda_version", "new")],
+            &Compatibility::FunctionsOutdated("new".into()),
+        );
+        // Of two reasons, the one that upgrading the client would mend.
+        check(
+            &[("client_min_version", "1.5.0"), ("schema_version", "1.0.0")],
+            &Compatibility::ClientTooOld("1.5.0".into()),
+        );
+    }
+}

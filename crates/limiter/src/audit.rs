@@ -1,0 +1,84 @@
+//! The audit log: every change of entities and limits, with who made it.
+
+use zae_limiter_core::audit::{AuditEvent, SYSTEM_SUBJECT, events};
+use zae_limiter_core::table::Item;
+use zae_limiter_core::{EntityId, InvalidInput, ResourceName};
+
+use crate::error::Error;
+use crate::pages::Pages;
+use crate::repository::Repository;
+use crate::retry::BRIEF;
+use crate::table::TableExt as _;
+
+impl Repository {
+    /// The changes made to a subject, newest first: those before the event of id `before`, if given.
+    ///
+    /// A subject is an entity's id, `$SYSTEM` for the namespace's own limits, or `$RESOURCE:{resource}` for a
+    /// resource's.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// # use zae_limiter::{Limit, Repository};
+    /// let repo = Repository::builder().in_memory().principal("ops").open().await?;
+    /// repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+    ///
+    /// let events = repo.audit_events("$RESOURCE:gpt-4", None)?.page_size(10).next_page().await?;
+    /// let event = &events.unwrap_or_default()[0];
+    /// assert_eq!((event.action.as_str(), event.principal.as_deref()), ("limits_set", Some("ops")));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if no change could ever be logged under such a subject.
+    pub fn audit_events(&self, subject: &str, before: Option<&str>) -> Result<Pages<AuditEvent>, Error> {
+        check_subject(subject)?;
+        if let Some(before) = before.filter(|id| ulid::Ulid::from_string(id).is_err()) {
+            let reason = "must be the 26 characters of an event's id";
+            return Err(InvalidInput::new("start_event_id", before, reason).into());
+        }
+        let inner = &self.inner;
+        let query = events(&inner.namespace, subject, before);
+        Ok(Pages::new(&inner.place, &inner.table, Some(query), |item| {
+            Ok(Some(AuditEvent::decode(item)))
+        }))
+    }
+
+    /// Logs a change.
+    pub(crate) async fn audit(
+        &self,
+        subject: &str,
+        action: &str,
+        resource: Option<&str>,
+        details: Item,
+    ) -> Result<(), Error> {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let event = AuditEvent {
+            id: ulid::Ulid::from_parts(now.0.unsigned_abs(), fastrand::u128(..)).to_string(),
+            subject: subject.to_owned(),
+            action: action.to_owned(),
+            principal: inner.principal.name().await,
+            resource: resource.map(str::to_owned),
+            details,
+            timestamp: now.to_text(),
+        };
+        let days = self.audit_retention_days().await?;
+        let put = event.put(&inner.namespace, now, days);
+        // Refused means that an earlier attempt wrote it, though its answer was lost.
+        let _ = inner
+            .place
+            .insisting(BRIEF, || inner.table.put(put.clone()))
+            .await?;
+        Ok(())
+    }
+}
+
+fn check_subject(subject: &str) -> Result<(), InvalidInput> {
+    if subject == SYSTEM_SUBJECT {
+        return Ok(());
+    }
+    match subject.strip_prefix("$RESOURCE:") {
+        Some(resource) => ResourceName::new(resource).map(drop),
+        None => EntityId::new(subject).map(drop),
+    }
+}

@@ -1,0 +1,119 @@
+//! Sending administrative requests again.
+//!
+//! Taking tokens never comes through here: its requests carry a deadline and are decided by the machines of
+//! the core. What an operator asks for may take its time, and waits out throttling and collisions.
+
+use std::time::Duration;
+
+use zae_limiter_core::table::{Cancelled, FailureKind, Part, TableError};
+
+use crate::error::{Error, Place};
+use crate::table::{Table, TableExt as _, Transacted};
+
+/// How often a request is sent again, and how long it pauses before: exponentially longer, with full jitter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    attempts: u32,
+    first: Duration,
+    longest: Duration,
+}
+
+/// For a single request that somebody waits for: about three seconds at most.
+pub(crate) const BRIEF: Patience = Patience {
+    attempts: 8,
+    first: Duration::from_millis(25),
+    longest: Duration::from_secs(1),
+};
+
+/// For one of many requests of a long work, which a short drought must not end.
+pub(crate) const LONG: Patience = Patience {
+    attempts: 14,
+    first: Duration::from_millis(50),
+    longest: Duration::from_secs(5),
+};
+
+impl Patience {
+    /// Sleeps before repetition number `attempt`, counted from zero; tells whether there is one.
+    pub(crate) async fn pause(self, attempt: u32) -> bool {
+        if attempt >= self.attempts {
+            return false;
+        }
+        let ceiling = self
+            .first
+            .saturating_mul(2_u32.saturating_pow(attempt))
+            .min(self.longest);
+        tokio::time::sleep(ceiling.mul_f64(fastrand::f64())).await;
+        true
+    }
+}
+
+/// Whether a request that may be applied twice without harm is worth sending again.
+pub(crate) fn is_passing(err: &TableError) -> bool {
+    !matches!(
+        err.kind,
+        FailureKind::AccessDenied | FailureKind::TableMissing | FailureKind::BadRequest
+    )
+}
+
+impl Place {
+    /// Sends a write again while the table says that it did not happen and that it may later.
+    pub(crate) async fn retrying<T, F>(&self, send: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, TableError>>,
+    {
+        self.repeat(BRIEF, TableError::may_resend, send).await
+    }
+
+    /// Sends a read, or a write that may be applied twice without harm, again while it may help.
+    pub(crate) async fn insisting<T, F>(
+        &self,
+        patience: Patience,
+        send: impl FnMut() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, TableError>>,
+    {
+        self.repeat(patience, is_passing, send).await
+    }
+
+    async fn repeat<T, F>(
+        &self,
+        patience: Patience,
+        again: impl Fn(&TableError) -> bool,
+        mut send: impl FnMut() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, TableError>>,
+    {
+        let mut attempt = 0;
+        loop {
+            match send().await {
+                Err(err) if again(&err) && patience.pause(attempt).await => attempt += 1,
+                result => return result.map_err(|err| self.table_error(err)),
+            }
+        }
+    }
+
+    /// Does all parts or none; waits out collisions with other transactions.
+    ///
+    /// A cancellation that is returned has a condition that did not hold.
+    pub(crate) async fn transact(&self, table: &dyn Table, parts: Vec<Part>) -> Result<Transacted, Error> {
+        let mut attempt = 0;
+        loop {
+            let done = self.retrying(|| table.transact(parts.clone())).await?;
+            let Transacted::Cancelled(reasons) = &done else {
+                return Ok(done);
+            };
+            if reasons
+                .iter()
+                .any(|reason| matches!(reason, Cancelled::Refused(_)))
+            {
+                return Ok(done);
+            }
+            if !BRIEF.pause(attempt).await {
+                return Err(self.unavailable(format!("a transaction kept being cancelled: {reasons:?}")));
+            }
+            attempt += 1;
+        }
+    }
+}

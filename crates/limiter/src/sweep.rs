@@ -1,0 +1,117 @@
+//! Deleting very many items: an entity with all it has, a namespace with all it holds.
+//!
+//! Both delete in an order that keeps findable what is left, so that a work that was interrupted is finished
+//! by doing it again. Deleting what is gone changes nothing, so batches are repeated without fear.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use zae_limiter_core::schema::key_of;
+use zae_limiter_core::table::{Answer, Item, Key, Op, Query};
+
+use crate::error::{Error, Place};
+use crate::retry::LONG;
+use crate::table::{BATCH_DELETE_LIMIT, Table, TableExt as _};
+
+/// How many batches are on their way at once.
+const IN_FLIGHT: usize = 8;
+
+/// How many items are looked for before they are deleted.
+const PAGE: u32 = 1000;
+
+/// Told how many records have been deleted so far.
+pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+/// A deletion that is under way.
+pub(crate) struct Sweep<'a> {
+    place: &'a Place,
+    table: &'a Arc<dyn Table>,
+    progress: Progress<'a>,
+    deleted: AtomicU64,
+}
+
+impl<'a> Sweep<'a> {
+    pub(crate) fn new(place: &'a Place, table: &'a Arc<dyn Table>, progress: Progress<'a>) -> Self {
+        Self {
+            place,
+            table,
+            progress,
+            deleted: AtomicU64::new(0),
+        }
+    }
+
+    /// Records deleted so far.
+    pub(crate) fn deleted(&self) -> u64 {
+        self.deleted.load(Ordering::Relaxed)
+    }
+
+    /// Counts records that were deleted by other means.
+    pub(crate) fn count(&self, records: u64) {
+        let before = self.deleted.fetch_add(records, Ordering::Relaxed);
+        (self.progress)(before + records);
+    }
+
+    /// Deletes items by key.
+    pub(crate) async fn delete(&self, keys: &[Key]) -> Result<(), Error> {
+        let batches = keys.chunks(BATCH_DELETE_LIMIT).map(|batch| async move {
+            let answer = self
+                .place
+                .insisting(LONG, || self.table.call(Op::BatchDelete(batch.to_vec())))
+                .await?;
+            debug_assert!(matches!(answer, Answer::Applied(_)), "{answer:?}");
+            self.count(batch.len() as u64);
+            Ok(())
+        });
+        stream::iter(batches)
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect()
+            .await
+    }
+
+    /// Deletes what a query finds, page by page, but for what `keep` says. Tells how many were found.
+    pub(crate) async fn delete_found(
+        &self,
+        query: Query,
+        keep: impl Fn(&Item) -> bool,
+    ) -> Result<u64, Error> {
+        let mut query = Some(query.page(PAGE));
+        let mut found = 0;
+        while let Some(page) = query.take() {
+            let (items, next) = self
+                .place
+                .insisting(LONG, || self.table.query_page(page.clone()))
+                .await?;
+            query = next.map(|start| Query {
+                start: Some(start),
+                ..page
+            });
+            let keys: Vec<Key> = items
+                .iter()
+                .filter(|item| !keep(item))
+                .filter_map(key_of)
+                .collect();
+            found += keys.len() as u64;
+            self.delete(&keys).await?;
+        }
+        Ok(found)
+    }
+
+    /// Reads all that a query finds.
+    pub(crate) async fn find(&self, query: Query) -> Result<Vec<Item>, Error> {
+        let mut query = Some(query);
+        let mut found = Vec::new();
+        while let Some(page) = query.take() {
+            let (mut items, next) = self
+                .place
+                .insisting(LONG, || self.table.query_page(page.clone()))
+                .await?;
+            found.append(&mut items);
+            query = next.map(|start| Query {
+                start: Some(start),
+                ..page
+            });
+        }
+        Ok(found)
+    }
+}
