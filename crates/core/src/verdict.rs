@@ -130,6 +130,28 @@ impl LimitStatus {
     pub fn deficit(&self) -> i64 {
         self.requested.saturating_sub(self.available).max(0)
     }
+
+    /// The status as it stands in [`RateLimitExceeded::to_json`]. `retry_after_seconds` is null for never.
+    pub fn to_json(&self) -> serde_json::Value {
+        let shards = i64::from(self.shards.max(1));
+        serde_json::json!({
+            "entity_id": self.entity.as_str(),
+            "resource": self.resource.as_str(),
+            "limit_name": self.limit_name.as_str(),
+            "kind": "rate",
+            "capacity": self.capacity / shards,
+            "refill_amount": self.refill_amount / shards,
+            "refill_period_seconds": self.refill_period_secs,
+            "available": self.available,
+            "requested": self.requested,
+            "exceeded": self.exceeded,
+            "soft": false,
+            "retry_after_seconds": match self.wait {
+                Wait::Millis(millis) => Some(millis.max(0) as f64 / 1000.0),
+                Wait::Never => None,
+            },
+        })
+    }
 }
 
 /// A request was refused because it would exceed a limit. Nothing was taken.
@@ -200,6 +222,30 @@ impl RateLimitExceeded {
     /// Whether the request lost to concurrent writers rather than to a limit.
     pub fn is_contended(&self) -> bool {
         self.contended
+    }
+
+    /// The body of an HTTP 429 response, in the shape that the Python library publishes.
+    ///
+    /// `error` is `rate_limit_exceeded`; `retry_after_seconds` and `retry_after_ms` are null when no wait will
+    /// help; `limits` holds every limit that was checked, with the share of the shard that was.
+    ///
+    /// ```
+    /// use zae_limiter_core::RateLimitExceeded;
+    ///
+    /// let body = RateLimitExceeded::contended(Vec::new()).to_json();
+    /// assert_eq!(body["error"], "rate_limit_exceeded");
+    /// assert_eq!(body["retry_after_ms"], 100);
+    /// ```
+    pub fn to_json(&self) -> serde_json::Value {
+        let wait = self.retry_after();
+        serde_json::json!({
+            "error": "rate_limit_exceeded",
+            "message": self.to_string(),
+            "contended": self.contended,
+            "retry_after_seconds": wait.map(|wait| wait.as_secs_f64()),
+            "retry_after_ms": wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            "limits": self.statuses.iter().map(LimitStatus::to_json).collect::<Vec<_>>(),
+        })
     }
 
     /// The value of an HTTP `Retry-After` header: whole seconds, rounded up, at least 1; `None` if never.

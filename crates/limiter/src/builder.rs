@@ -253,7 +253,8 @@ impl RepositoryBuilder {
                 (dynamo(client.clone()), place(&client))
             }
             Backend::Aws => {
-                let config = self.connection.sdk_config().await;
+                // Boxed, as below: the SDK's futures are tens of kilobytes large.
+                let config = Box::pin(self.connection.sdk_config()).await;
                 let client = self.connection.client_of(&config);
                 caller = Some(config);
                 (dynamo(client.clone()), place(&client))
@@ -271,9 +272,8 @@ impl RepositoryBuilder {
                         stack: stack.to_string(),
                         place: place.clone(),
                     };
-                    crate::table::definition::create_table(&client, stack.as_str())
-                        .await
-                        .map_err(|err| at.table_error(err))?;
+                    let created = crate::table::definition::create_table(&client, stack.as_str());
+                    Box::pin(created).await.map_err(|err| at.table_error(err))?;
                 }
                 (dynamo(client), place)
             }

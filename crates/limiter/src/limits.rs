@@ -1,6 +1,7 @@
 //! Limits at the four levels: set, read, deleted, and carried to live buckets.
 
 use smol_str::SmolStr;
+use zae_limiter_core::acquire::AcquireError;
 use zae_limiter_core::audit::{DEFAULT_RETENTION_DAYS, SYSTEM_SUBJECT, limits_detail, resource_subject};
 use zae_limiter_core::config::{Config, OnUnavailable, Resolved, limit_attributes};
 use zae_limiter_core::limit::check_limits;
@@ -60,10 +61,13 @@ impl Repository {
         // Before the buckets, so that no acquire of this process puts the old limits back.
         inner.config.forget(&key);
         let stale: [SmolStr; 0] = [];
-        self.carry_to_buckets(&entity, &scope, &stale).await?;
+        let told = self.carry_to_buckets(&entity, &scope, &stale).await;
+        // The level has changed, told or not.
         let details = Item::from([("limits".into(), limits_detail(&limits))]);
-        self.audit(entity.as_str(), "limits_set", Some(scope.as_str()), details)
-            .await
+        let logged = self
+            .audit(entity.as_str(), "limits_set", Some(scope.as_str()), details)
+            .await;
+        told.and(logged)
     }
 
     /// The limits that an entity has of its own for a resource or for [`ALL_RESOURCES`]; empty if none.
@@ -77,25 +81,33 @@ impl Repository {
 
     /// Deletes an entity's own limits; its live buckets go over to whatever is in force then. Tells whether
     /// there were any.
+    ///
+    /// # Errors
+    /// [`Error::FanoutIncomplete`] if the limits are gone but not every live bucket was told.
     pub async fn delete_entity_limits(&self, entity: &str, resource: &str) -> Result<bool, Error> {
         let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
         let inner = &self.inner;
         let key = entity_config_key(&inner.namespace, &entity, &scope);
         let old = self.level(&key).await?;
-        if !self.clear_level(&key, Some(Registry::Entities(&scope))).await? {
-            return Ok(false);
-        }
+        let existed = self.clear_level(&key, Some(Registry::Entities(&scope))).await?;
         inner.config.forget(&key);
         let names: Vec<SmolStr> = old.limits.iter().map(|limit| limit.name().to_smol()).collect();
-        self.carry_to_buckets(&entity, &scope, &names).await?;
-        self.audit(
-            entity.as_str(),
-            "limits_deleted",
-            Some(scope.as_str()),
-            Item::new(),
-        )
-        .await?;
-        Ok(true)
+        // Even if there were none: an earlier deletion may have stopped before every bucket was told.
+        let told = self.carry_to_buckets(&entity, &scope, &names).await;
+        if existed {
+            let logged = self
+                .audit(
+                    entity.as_str(),
+                    "limits_deleted",
+                    Some(scope.as_str()),
+                    Item::new(),
+                )
+                .await;
+            told.and(logged)?;
+        } else {
+            told?;
+        }
+        Ok(existed)
     }
 
     /// Sets the limits of a resource, for entities without limits of their own.
@@ -308,8 +320,8 @@ impl Repository {
     }
 
     /// Takes the limits of a level away, and its policy for outages: deletes the record, unless it holds
-    /// anything else (flags, retention, what newer clients keep there), which stays. Tells whether there was a
-    /// record. Record and registry change together.
+    /// anything else (flags, retention, what newer clients keep there), which stays. Tells whether there was
+    /// anything to take. Record and registry change together.
     async fn clear_level(&self, key: &Key, registry: Option<Registry<'_>>) -> Result<bool, Error> {
         for _ in 0..MAX_RACES {
             let Some(old) = self.read(key).await? else {
@@ -325,10 +337,13 @@ impl Repository {
             let pins = old
                 .iter()
                 .map(|(name, value)| Condition::Is(name.as_str().into(), value.clone()));
-            let pins = Condition::All(
-                pins.filter(|pin| !matches!(pin, Condition::Is(_, Value::Other)))
-                    .collect(),
-            );
+            let pins = pins.filter(|pin| !matches!(pin, Condition::Is(_, Value::Other)));
+            // Nor may a flag have come meanwhile, which would be lost with the record.
+            let come = ["disabled", "cascade", "audit_retention_days"]
+                .into_iter()
+                .filter(|name| !old.contains_key(*name))
+                .map(|name| Condition::Absent(SmolStr::new_static(name)));
+            let pins = Condition::All(pins.chain(come).collect());
             let parts = if old.keys().all(|name| goes_with_limits(name)) {
                 let mut parts = vec![Part::Delete(Delete {
                     key: key.clone(),
@@ -342,6 +357,9 @@ impl Repository {
                     .keys()
                     .filter(|name| is_limit_attribute(name) || *name == "on_unavailable");
                 update.remove.extend(limits.map(|name| name.as_str().into()));
+                if update.remove.is_empty() {
+                    return Ok(false);
+                }
                 update.condition = pins;
                 vec![Part::Update(update)]
             };
@@ -460,8 +478,8 @@ impl Repository {
         config: &Resolved,
         stale: &[SmolStr],
     ) -> Result<(), TableError> {
-        if config.limits.is_empty() {
-            // Nothing is in force: the bucket is left as it is.
+        if config.limits.is_empty() || config.unsupported.is_some() {
+            // Nothing is in force, or nothing that is understood: the bucket is left as it is.
             return Ok(());
         }
         let gone = |name: &&SmolStr| {
@@ -543,17 +561,24 @@ fn is_limit_attribute(name: &str) -> bool {
 }
 
 impl Inner {
-    /// Reads the configuration now, whatever is cached.
+    /// Reads the configuration now, whatever is cached; sends the read again while it may help.
     pub(crate) async fn resolve_now(
         &self,
         entity: &EntityId,
         resource: &ResourceName,
     ) -> Result<std::sync::Arc<Resolved>, Error> {
-        let config = self
-            .config
-            .fetch(&*self.table, &*self.clock, entity, resource, true)
-            .await;
-        config.map_err(|err| self.place.acquire_error(err))
+        let mut attempt = 0;
+        loop {
+            let config = self
+                .config
+                .fetch(&*self.table, &*self.clock, entity, resource, true);
+            match config.await {
+                Err(AcquireError::Table(err)) if is_passing(&err) && BRIEF.pause(attempt).await => {
+                    attempt += 1
+                }
+                config => return config.map_err(|err| self.place.acquire_error(err)),
+            }
+        }
     }
 
     /// Brings a shard that is behind the configuration up to date, in the background, at most once a second.
@@ -579,7 +604,11 @@ impl Inner {
     async fn reconcile(&self, id: &BucketId, shard: u32) -> Result<(), Error> {
         // Only what was read just now may be written: of two processes with different caches, the one that
         // knows less must not win.
-        let config = self.resolve_now(&id.entity, &id.resource).await?;
+        let config = self
+            .config
+            .fetch(&*self.table, &*self.clock, &id.entity, &id.resource, true)
+            .await
+            .map_err(|err| self.place.acquire_error(err))?;
         let Some(image) = self.images.latest(id, shard) else {
             return Ok(());
         };

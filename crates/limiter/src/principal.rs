@@ -36,7 +36,7 @@ impl Principal {
     pub(crate) async fn name(&self) -> Option<String> {
         let ask = || async {
             let client = aws_sdk_sts::Client::new(self.caller.as_ref()?);
-            match tokio::time::timeout(PATIENCE, client.get_caller_identity().send()).await {
+            match tokio::time::timeout(PATIENCE, Box::pin(client.get_caller_identity().send())).await {
                 Ok(Ok(identity)) => identity.arn,
                 Ok(Err(err)) => {
                     tracing::debug!(%err, "the identity service does not say who is calling");

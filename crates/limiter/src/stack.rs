@@ -10,7 +10,7 @@ use zae_limiter_core::schema::{
     CONFIG, TABLE_PK, key_of, namespace_id_key, namespace_key, provisioner_key, system_pk, version_key,
 };
 use zae_limiter_core::table::{Cancelled, Index, Item, Key, Query, Value};
-use zae_limiter_core::version::{VersionRecord, first_version};
+use zae_limiter_core::version::{Compatibility, FEATURE_LEVEL, VersionRecord, first_version};
 use zae_limiter_core::{InvalidInput, NamespaceId, NamespaceName};
 
 use crate::builder::Parts;
@@ -87,9 +87,17 @@ impl Stack {
         let Some(version) = self.version().await? else {
             return Ok(());
         };
-        match version.compatibility().refusal() {
-            Some(reason) => Err(Error::VersionMismatch(reason)),
+        let compatibility = version.compatibility();
+        match compatibility.refusal() {
             None => Ok(()),
+            Some(reason) if matches!(compatibility, Compatibility::Schema(_)) => {
+                Err(Error::VersionMismatch(reason))
+            }
+            Some(reason) => Err(Error::VersionMismatch(format!(
+                "Version mismatch: client={FEATURE_LEVEL}, schema={}, lambda={}. {reason}",
+                version.schema,
+                version.functions.as_deref().unwrap_or("unknown")
+            ))),
         }
     }
 

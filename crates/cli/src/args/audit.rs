@@ -1,0 +1,64 @@
+//! `audit`.
+
+use clap::{Args, Subcommand};
+
+use super::{Format, Namespaced};
+
+/// Who changed which limits, and when.
+///
+/// Every change of limits, and every entity created, leaves an event.
+#[derive(Debug, Clone, Subcommand)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter audit list --entity-id user-123"
+)]
+pub(crate) enum AuditCommand {
+    List(List),
+}
+
+/// Show the latest events of one subject, newest first.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter audit list --entity-id user-123
+  zae-limiter audit list --entity-id user-123 --limit 10
+
+  # Changes of system and resource defaults
+  zae-limiter audit list -e '$SYSTEM'
+  zae-limiter audit list -e '$RESOURCE:gpt-4'"
+)]
+pub(crate) struct List {
+    /// Entity whose events to show, or '$SYSTEM', or '$RESOURCE:name'
+    ///
+    /// Changes of the system's defaults are kept under '$SYSTEM', those of a resource's defaults under
+    /// '$RESOURCE:' and the resource's name. Quote them, so that the shell leaves the '$' alone.
+    #[arg(short, long, verbatim_doc_comment)]
+    pub(crate) entity_id: String,
+
+    /// Show this many events at most
+    #[arg(
+        short,
+        long,
+        value_name = "COUNT",
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) limit: u32,
+
+    /// Go on after this event, the last one of the page before
+    #[arg(long, value_name = "EVENT_ID")]
+    pub(crate) start_event_id: Option<String>,
+
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+
+    /// Where.
+    #[command(flatten)]
+    pub(crate) at: Namespaced,
+}

@@ -1,0 +1,69 @@
+//! Commands about the table as a whole: `check`, `deploy` and `version`.
+
+use clap::Args;
+
+use super::{Connection, Format};
+
+/// Tell whether this program and the table fit together.
+///
+/// Only reads. The exit code is 1 if they do not, or if there is no table.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter check --name my-app --region us-east-1
+  zae-limiter check --endpoint-url http://localhost:4566"
+)]
+pub(crate) struct Check {
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+
+    /// Where.
+    #[command(flatten)]
+    pub(crate) at: Connection,
+}
+
+/// Create a table on this machine.
+///
+/// Creates the table in the directory that --endpoint-url embedded:PATH names, and its namespace 'default'.
+/// A table that is there already is left as it is. This version cannot deploy a stack in AWS yet.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter deploy --endpoint-url embedded:./limits
+  zae-limiter deploy --name my-app --endpoint-url embedded:/var/lib/limits"
+)]
+pub(crate) struct Deploy {
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+
+    /// Where.
+    #[command(flatten)]
+    pub(crate) at: Connection,
+}
+
+/// Show the versions of this program, the table and its functions.
+///
+/// Only reads. Tells, too, whether they fit together.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter version --name my-app --region us-east-1
+  zae-limiter version --endpoint-url http://localhost:4566"
+)]
+pub(crate) struct Version {
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+
+    /// Where.
+    #[command(flatten)]
+    pub(crate) at: Connection,
+}

@@ -1,0 +1,121 @@
+//! `usage`.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Format, Namespaced};
+
+/// What entities used, hour by hour and day by day.
+///
+/// The stack's aggregator counts what is taken of each limit, by entity and resource. Each count is a
+/// snapshot. A table without an aggregator has none.
+#[derive(Debug, Clone, Subcommand)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter usage list --entity-id user-123
+  zae-limiter usage summary --resource gpt-4 --window daily"
+)]
+pub(crate) enum UsageCommand {
+    List(List),
+    Summary(Summary),
+}
+
+/// Show usage snapshots, newest first.
+///
+/// Name an entity with --entity-id, a resource with --resource, or both.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter usage list --entity-id user-123
+  zae-limiter usage list --resource gpt-4 --window hourly
+  zae-limiter usage list --entity-id user-123 --plot"
+)]
+pub(crate) struct List {
+    /// Of which snapshots.
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+
+    /// Read this many snapshots at most
+    #[arg(
+        short,
+        long,
+        value_name = "COUNT",
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) limit: u32,
+
+    /// Draw a chart of each limit instead of a table
+    #[arg(short, long)]
+    pub(crate) plot: bool,
+
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+
+    /// Where.
+    #[command(flatten)]
+    pub(crate) at: Namespaced,
+}
+
+/// Show totals and averages of usage.
+///
+/// Name an entity with --entity-id, a resource with --resource, or both.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter usage summary --entity-id user-123
+  zae-limiter usage summary --resource gpt-4 --window daily"
+)]
+pub(crate) struct Summary {
+    /// Of which snapshots.
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+
+    /// Where.
+    #[command(flatten)]
+    pub(crate) at: Namespaced,
+}
+
+/// Which snapshots. Without entity and resource there is nothing to ask for; the commands say so.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Selection {
+    /// Only usage of this entity
+    #[arg(short, long)]
+    pub(crate) entity_id: Option<String>,
+
+    /// Only usage of this resource
+    #[arg(short, long)]
+    pub(crate) resource: Option<String>,
+
+    /// Only snapshots of this kind
+    #[arg(short, long, value_enum)]
+    pub(crate) window: Option<Window>,
+
+    /// Only snapshots that begin at this time or later, such as 2026-01-01T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) start: Option<String>,
+
+    /// Only snapshots that begin at this time or earlier, such as 2026-01-31T23:59:59Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) end: Option<String>,
+}
+
+/// How long a snapshot's window is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Window {
+    /// One hour each
+    Hourly,
+    /// One day each
+    Daily,
+}

@@ -1,0 +1,80 @@
+//! The commands, one module for each group of them.
+
+pub(crate) mod acquire;
+pub(crate) mod audit;
+pub(crate) mod entity;
+pub(crate) mod namespace;
+pub(crate) mod resource;
+pub(crate) mod shell;
+pub(crate) mod system;
+pub(crate) mod table;
+pub(crate) mod usage;
+
+use serde_json::json;
+use zae_limiter::Limit;
+
+use crate::args::{Connection, Format, WrittenLimits};
+use crate::exit::Exit;
+use crate::failure::{Doing, Failure};
+use crate::out::Out;
+use crate::text::limit;
+
+/// How a command ends.
+pub(crate) type Outcome = Result<Exit, Failure>;
+
+/// Reads limits as they were written; the first bad one ends it. Of limits of one name the last is meant.
+fn written_limits(written: &WrittenLimits) -> Result<Written, Failure> {
+    let all: Vec<Limit> = written
+        .limits
+        .iter()
+        .map(|text| limit::parse(text))
+        .collect::<Result<_, _>>()
+        .map_err(Failure::error)?;
+    let mut meant: Vec<Limit> = Vec::new();
+    for limit in &all {
+        match meant.iter_mut().find(|other| other.name() == limit.name()) {
+            Some(other) => *other = limit.clone(),
+            None => meant.push(limit.clone()),
+        }
+    }
+    Ok(Written { all, meant })
+}
+
+/// Limits from the command line.
+struct Written {
+    /// As they were given, to be echoed.
+    all: Vec<Limit>,
+    /// What is to be stored.
+    meant: Vec<Limit>,
+}
+
+/// Stored limits in order of name.
+fn sorted(mut limits: Vec<Limit>) -> Vec<Limit> {
+    limits.sort_by(|a, b| a.name().cmp(b.name()));
+    limits
+}
+
+/// Prints limits, a line each.
+fn print_limits(out: &mut Out, indent: &str, limits: &[Limit]) -> Result<(), Failure> {
+    for limit in limits {
+        out.line(format_args!("{indent}{}", limit::describe(limit)))?;
+    }
+    Ok(())
+}
+
+/// The user said no where that is no failure.
+fn cancelled(format: &Format) -> Outcome {
+    let mut out = Out::new(format);
+    if out.is_json() {
+        out.json(&json!({ "cancelled": true }))?;
+    } else {
+        out.line("Cancelled")?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+/// Turns the library's errors into failures of what is being done.
+fn failed<'a>(at: &'a Connection, what: &'static str) -> impl Fn(zae_limiter::Error) -> Failure + Copy + 'a {
+    move |err| Doing { at, what }.failed(&err)
+}

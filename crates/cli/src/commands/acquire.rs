@@ -1,0 +1,335 @@
+//! `acquire` and `available`: taking tokens from a script, and looking at them.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+use tokio::process::Command;
+use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Repository};
+
+use super::system::policy;
+use super::{Outcome, failed};
+use crate::args::Amount;
+use crate::args::acquire::{Acquire, Available};
+use crate::connect::{Access, namespace};
+use crate::exit::Exit;
+use crate::failure::{Doing, Failure};
+use crate::out::Out;
+use crate::text::number::grouped;
+use crate::text::time;
+use crate::{interrupted, names, say};
+
+/// How long refunds may take when the program ends.
+const DRAIN: Duration = Duration::from_secs(5);
+
+pub(crate) async fn acquire(args: Acquire) -> Outcome {
+    const WHAT: &str = "acquire";
+    names::entity("entity_id", &args.entity_id)?;
+    names::resource(&args.resource)?;
+    let repo = tokio::select! {
+        repo = namespace(&args.at, Access::Read, WHAT) => repo?,
+        () = interrupted() => return Err(Failure::aborted()),
+    };
+    let taken = tokio::select! {
+        taken = take(&repo, &args) => taken,
+        () = interrupted() => {
+            // What a request on its way turns out to have taken is given back.
+            drain(&repo).await;
+            return Err(Failure::aborted());
+        }
+    };
+    let lease = match taken {
+        Ok(lease) => lease,
+        Err(err) => {
+            drain(&repo).await;
+            return refused(&args, &err);
+        }
+    };
+    if lease.is_degraded() {
+        say("Warning: the table cannot be used; the request was admitted without asking it");
+    }
+    let outcome = if args.command.is_empty() {
+        commit(lease, &args).await
+    } else {
+        run(lease, &args).await
+    };
+    drain(&repo).await;
+    outcome
+}
+
+/// Takes the tokens; if waiting for them was asked for, as often as the time for it allows.
+async fn take(repo: &Repository, args: &Acquire) -> Result<Lease, Error> {
+    let limiter = RateLimiter::new(repo.clone());
+    let mut patience = args.wait;
+    loop {
+        let mut request = limiter.acquire(&args.entity_id, &args.resource);
+        for Amount { limit, tokens } in &args.consume {
+            request = request.consume(limit, *tokens);
+        }
+        if let Some(written) = args.on_unavailable {
+            request = request.on_unavailable(policy(written));
+        }
+        if let Some(timeout) = args.timeout {
+            request = request.timeout(timeout);
+        }
+        let err = match request.await {
+            Err(Error::RateLimitExceeded(refused)) => refused,
+            other => return other,
+        };
+        let left = err
+            .retry_after()
+            .and_then(|wait| Some((wait, patience?.checked_sub(wait)?)));
+        let Some((wait, left)) = left else {
+            return Err(err.into());
+        };
+        if io::stderr().is_terminal() {
+            say(&format!("Waiting {} for tokens", time::wait(wait)));
+        }
+        // A clock that is ahead of the table's other users may come a little early; ask again no sooner than
+        // a millisecond later.
+        tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+        patience = Some(left);
+    }
+}
+
+async fn drain(repo: &Repository) {
+    if tokio::time::timeout(DRAIN, repo.drain()).await.is_err() {
+        say("Warning: not every refund was finished; tokens may stay taken");
+    }
+}
+
+fn refused(args: &Acquire, err: &Error) -> Outcome {
+    let Error::RateLimitExceeded(refused) = err else {
+        return Err(Doing {
+            at: &args.at.connection,
+            what: "acquire",
+        }
+        .failed(err));
+    };
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&refused.to_json())?;
+    }
+    out.flush()?;
+    let exit = if refused.is_never() {
+        Exit::Failure
+    } else {
+        Exit::TryLater
+    };
+    Err(Failure::with(refusal(refused), exit))
+}
+
+/// A refusal in a few lines: who refused, and until when.
+fn refusal(refused: &RateLimitExceeded) -> String {
+    let who = match refused.worst() {
+        Some(worst) => format!(
+            "Rate limit exceeded for '{}' on '{}'.",
+            worst.entity, worst.resource
+        ),
+        None => "Others kept taking tokens at the same moment.".to_owned(),
+    };
+    let when = match refused.retry_after() {
+        Some(wait) => format!("Retry after {}.", time::wait(wait)),
+        None => "It can never be admitted: more is asked than the limit can hold.".to_owned(),
+    };
+    let line = |status: &LimitStatus| {
+        let each = match status.shards {
+            0 | 1 => String::new(),
+            shards => format!(" in one of {shards} shards"),
+        };
+        format!(
+            "  {} of '{}': {} asked, {} available{each}",
+            status.limit_name,
+            status.entity,
+            grouped(status.requested.into()),
+            grouped(status.available.into())
+        )
+    };
+    let lines = std::iter::once(format!("{who} {when}")).chain(refused.violations().map(line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+async fn commit(lease: Lease, args: &Acquire) -> Outcome {
+    let degraded = lease.is_degraded();
+    lease
+        .commit()
+        .await
+        .map_err(failed(&args.at.connection, "acquire"))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        let consumed: Map<_, _> = args
+            .consume
+            .iter()
+            .map(|amount| (amount.limit.clone(), json!(amount.tokens)))
+            .collect();
+        out.json(&json!({
+            "entity_id": args.entity_id,
+            "resource": args.resource,
+            "consumed": consumed,
+            "degraded": degraded,
+        }))?;
+    } else {
+        out.line(format_args!(
+            "Acquired for entity '{}' on resource '{}':",
+            args.entity_id, args.resource
+        ))?;
+        for Amount { limit, tokens } in &args.consume {
+            out.line(format_args!("  {limit}: {}", grouped((*tokens).into())))?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+/// Runs the command; gives the tokens back if it fails.
+async fn run(lease: Lease, args: &Acquire) -> Outcome {
+    let failed = failed(&args.at.connection, "acquire");
+    let ended = match run_command(&args.command).await {
+        Ok(status) => status,
+        Err(err) => {
+            // The codes by which shells tell these.
+            let code = if err.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            };
+            lease.rollback().await.map_err(failed)?;
+            let program = args.command.first().map(|name| name.to_string_lossy());
+            return Err(Failure::with(
+                format!("Cannot run '{}': {err}", program.unwrap_or_default()),
+                Exit::Command(code),
+            ));
+        }
+    };
+    if ended.success() {
+        lease.commit().await.map_err(failed)?;
+        return Ok(Exit::Success);
+    }
+    if let Err(err) = lease.rollback().await {
+        // The command's failure is what the caller must learn.
+        say(&format!("Warning: the tokens were not given back: {err}"));
+    }
+    Ok(Exit::Command(code_of(ended)))
+}
+
+/// The exit code of a command, as a shell tells it.
+fn code_of(ended: ExitStatus) -> u8 {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&ended) {
+        return u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    }
+    ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// Runs a command to its end. Signals that would end this program go to the command, whose end is awaited, so
+/// that the tokens are not lost.
+#[cfg(unix)]
+async fn run_command(command: &[OsString]) -> io::Result<ExitStatus> {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Ctrl-C reaches the command without us: it shares our terminal.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
+    let mut child = Command::new(program).args(arguments).spawn()?;
+    let id = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .map(Pid::from_raw);
+    loop {
+        let forwarded = tokio::select! {
+            ended = child.wait() => return ended,
+            Some(()) = terminate.recv() => Signal::SIGTERM,
+            Some(()) = hangup.recv() => Signal::SIGHUP,
+            Some(()) = interrupt.recv() => continue,
+        };
+        if let Some(id) = id {
+            // Fails if it has just ended, which the next turn sees.
+            let _ = kill(id, forwarded);
+        }
+    }
+}
+
+/// Runs a command to its end.
+#[cfg(not(unix))]
+async fn run_command(command: &[OsString]) -> io::Result<ExitStatus> {
+    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
+    let mut child = Command::new(program).args(arguments).spawn()?;
+    loop {
+        tokio::select! {
+            ended = child.wait() => return ended,
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
+}
+
+/// How a limit stands, over all shards.
+fn standing(status: &LimitStatus) -> Json {
+    let mut value = status.to_json();
+    value["capacity"] = json!(status.capacity);
+    value["refill_amount"] = json!(status.refill_amount);
+    value
+}
+
+pub(crate) async fn available(args: Available) -> Outcome {
+    const WHAT: &str = "look at tokens";
+    names::entity("entity_id", &args.entity_id)?;
+    names::resource(&args.resource)?;
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let needed: Vec<(&str, i64)> = args
+        .consume
+        .iter()
+        .map(|amount| (&*amount.limit, amount.tokens))
+        .collect();
+    let found = RateLimiter::new(repo)
+        .check(&args.entity_id, &args.resource, &needed)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let wait = found.retry_after();
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        let limits: Vec<Json> = found.statuses.iter().map(standing).collect();
+        let mut value = json!({
+            "entity_id": args.entity_id,
+            "resource": args.resource,
+            "available": found.available(),
+            "limits": limits,
+        });
+        if !needed.is_empty() {
+            value["retry_after_seconds"] = json!(wait.map(|wait| wait.as_secs_f64()));
+        }
+        out.json(&value)?;
+    } else {
+        out.line(format_args!(
+            "Available to entity '{}' on resource '{}':",
+            args.entity_id, args.resource
+        ))?;
+        for status in &found.statuses {
+            let whose = if status.entity.as_str() == args.entity_id {
+                String::new()
+            } else {
+                format!(" (parent '{}')", status.entity)
+            };
+            out.line(format_args!(
+                "  {}: {} of {}{whose}",
+                status.limit_name,
+                grouped(status.available.into()),
+                grouped(status.capacity.into()),
+            ))?;
+        }
+        if !needed.is_empty() {
+            out.line(match wait {
+                Some(Duration::ZERO) => "What is asked can be taken now".to_owned(),
+                Some(wait) => format!("What is asked can be taken in {}", time::wait(wait)),
+                None => "What is asked can never be taken: it is more than a limit can hold".to_owned(),
+            })?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,296 @@
+//! `entity`.
+
+use serde_json::json;
+use zae_limiter::{Entity, NewEntity};
+
+use super::{Outcome, failed, print_limits, sorted, written_limits};
+use crate::args::entity::{
+    Children, Create, Delete, DeleteLimits, EntityCommand, GetLimits, List, ListResources, SetLimits, Show,
+};
+use crate::ask::agreed;
+use crate::connect::{Access, namespace};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::{Counter, Out};
+use crate::text::literal;
+use crate::text::table::printable;
+use crate::{json, names};
+
+pub(crate) async fn run(command: EntityCommand) -> Outcome {
+    match command {
+        EntityCommand::Children(args) => children(args).await,
+        EntityCommand::Create(args) => create(args).await,
+        EntityCommand::Delete(args) => delete(args).await,
+        EntityCommand::DeleteLimits(args) => delete_limits(args).await,
+        EntityCommand::GetLimits(args) => get_limits(args).await,
+        EntityCommand::List(args) => list(args).await,
+        EntityCommand::ListResources(args) => list_resources(args).await,
+        EntityCommand::SetLimits(args) => set_limits(args).await,
+        EntityCommand::Show(args) => show(args).await,
+    }
+}
+
+async fn children(args: Children) -> Outcome {
+    const WHAT: &str = "list children";
+    names::entity("entity_id", &args.entity_id)?;
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let failed = failed(&args.at.connection, WHAT);
+    let mut out = Out::new(&args.format);
+    let children = repo.children(&args.entity_id).await.map_err(failed)?;
+    if children.is_empty() && !out.is_json() {
+        out.line(format_args!("No children of entity '{}'", args.entity_id))?;
+    } else {
+        let mut list = out.list()?;
+        for child in &children {
+            list.push(&child.id, || json::entity(child))?;
+        }
+        list.end()?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn create(args: Create) -> Outcome {
+    names::entity("entity_id", &args.entity_id)?;
+    if let Some(parent) = &args.parent {
+        names::entity("parent_id", parent)?;
+    }
+    let mut new = NewEntity::new(&args.entity_id).cascade(args.cascades());
+    if let Some(name) = args.display_name.as_ref().filter(|name| !name.is_empty()) {
+        new = new.name(name);
+    }
+    if let Some(parent) = &args.parent {
+        new = new.parent(parent);
+    }
+    let repo = namespace(&args.at, Access::Write, "").await?;
+    let entity = repo
+        .create_entity(new)
+        .await
+        .map_err(failed(&args.at.connection, ""))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json::entity(&entity))?;
+    } else {
+        out.line(format_args!("Created entity '{}'", entity.id))?;
+        if entity.name != entity.id.as_str() {
+            out.line(format_args!("  Name:    {}", printable(&entity.name)))?;
+        }
+        if let Some(parent) = &entity.parent {
+            out.line(format_args!("  Parent:  {parent}"))?;
+        }
+        out.line(format_args!("  Cascade: {}", truth(entity.cascade)))?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn delete(args: Delete) -> Outcome {
+    const WHAT: &str = "delete entity";
+    names::entity("entity_id", &args.entity_id)?;
+    let question = format!(
+        "Delete entity '{}' with its buckets, limits and usage?",
+        args.entity_id
+    );
+    if !agreed(&args.consent, &args.format, question).await? {
+        return super::cancelled(&args.format);
+    }
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let counter = Counter::new();
+    let deleted = repo
+        .delete_entity_with_progress(&args.entity_id, &|records| counter.show(records))
+        .await;
+    drop(counter);
+    let records = deleted.map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "entity_id": args.entity_id, "records_deleted": records }))?;
+    } else {
+        out.line(format_args!(
+            "Deleted entity '{}' ({} {})",
+            args.entity_id,
+            crate::text::number::grouped(records.into()),
+            if records == 1 { "record" } else { "records" }
+        ))?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn delete_limits(args: DeleteLimits) -> Outcome {
+    const WHAT: &str = "delete entity limits";
+    names::entity("entity_id", &args.entity_id)?;
+    names::scope(&args.on.resource)?;
+    let (entity, resource) = (&args.entity_id, &args.on.resource);
+    let question = format!("Delete limits for entity '{entity}' on resource '{resource}'?");
+    if !agreed(&args.consent, &args.format, question).await? {
+        return super::cancelled(&args.format);
+    }
+    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let existed = repo
+        .delete_entity_limits(entity, resource)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "entity_id": entity, "resource": resource, "deleted": existed }))?;
+    } else {
+        out.line(format_args!(
+            "Deleted limits for entity '{entity}' on resource '{resource}'"
+        ))?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn get_limits(args: GetLimits) -> Outcome {
+    const WHAT: &str = "get entity limits";
+    names::entity("entity_id", &args.entity_id)?;
+    names::scope(&args.on.resource)?;
+    let (entity, resource) = (&args.entity_id, &args.on.resource);
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let limits = repo
+        .entity_limits(entity, resource)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let limits = sorted(limits);
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "entity_id": entity, "resource": resource, "limits": json::limits(&limits) }))?;
+    } else if limits.is_empty() {
+        out.line(format_args!(
+            "No limits configured for entity '{entity}' on resource '{resource}'"
+        ))?;
+    } else {
+        out.line(format_args!(
+            "Limits for entity '{entity}' on resource '{resource}':"
+        ))?;
+        print_limits(&mut out, "  ", &limits)?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn list(args: List) -> Outcome {
+    const WHAT: &str = "list entities";
+    let resource = &args.with_custom_limits;
+    names::scope(resource)?;
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let failed = failed(&args.at.connection, WHAT);
+    let mut pages = repo.entities_with_limits(resource).map_err(failed)?;
+    let mut left = args.limit.unwrap_or(u32::MAX);
+    if left < 1000 {
+        pages = pages.page_size(left);
+    }
+    let mut out = Out::new(&args.format);
+    let mut list = out.list()?;
+    while left > 0
+        && let Some(page) = pages.next_page().await.map_err(failed)?
+    {
+        for id in page.iter().take(left as usize) {
+            list.push(id, || json!(id.as_str()))?;
+            left -= 1;
+        }
+        list.flush()?;
+    }
+    let length = list.end()?;
+    if length == 0 && !out.is_json() {
+        out.line(format_args!(
+            "No entities with custom limits for resource '{resource}'"
+        ))?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn list_resources(args: ListResources) -> Outcome {
+    const WHAT: &str = "list resources";
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let counts = repo
+        .resources_with_entity_limits()
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        let counts = counts
+            .iter()
+            .map(|(resource, count)| json!({ "resource": resource, "entities": count }));
+        out.json(&counts.collect())?;
+    } else if counts.is_empty() {
+        out.line("No resources with entity-level custom limits")?;
+    } else {
+        out.line("Resources with entity-level custom limits:")?;
+        for resource in counts.keys() {
+            out.line(format_args!("  {}", printable(resource)))?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn set_limits(args: SetLimits) -> Outcome {
+    const WHAT: &str = "set entity limits";
+    let written = written_limits(&args.limits)?;
+    names::entity("entity_id", &args.entity_id)?;
+    names::scope(&args.on.resource)?;
+    let (entity, resource) = (&args.entity_id, &args.on.resource);
+    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    repo.set_entity_limits(entity, resource, &written.meant)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        let limits = json::limits(&written.meant);
+        out.json(&json!({ "entity_id": entity, "resource": resource, "limits": limits }))?;
+    } else {
+        out.line(format_args!(
+            "Set {} limit(s) for entity '{entity}' on resource '{resource}':",
+            written.all.len()
+        ))?;
+        print_limits(&mut out, "  ", &written.all)?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn show(args: Show) -> Outcome {
+    names::entity("entity_id", &args.entity_id)?;
+    let repo = namespace(&args.at, Access::Read, "").await?;
+    let found = repo
+        .entity(&args.entity_id)
+        .await
+        .map_err(failed(&args.at.connection, ""))?;
+    let Some(entity) = found else {
+        return Err(Failure::bare(
+            format!("Entity '{}' not found", args.entity_id),
+            Exit::Failure,
+        ));
+    };
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json::entity(&entity))?;
+    } else {
+        print_entity(&mut out, &entity)?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+fn print_entity(out: &mut Out, entity: &Entity) -> Result<(), Failure> {
+    out.line(format_args!("Entity: {}", entity.id))?;
+    if entity.name != entity.id.as_str() {
+        out.line(format_args!("  Name:       {}", printable(&entity.name)))?;
+    }
+    let parent = entity.parent.as_ref().map_or("(none)", |parent| parent.as_str());
+    out.line(format_args!("  Parent:     {parent}"))?;
+    out.line(format_args!("  Cascade:    {}", truth(entity.cascade)))?;
+    out.line(format_args!("  Created:    {}", printable(&entity.created_at)))?;
+    if !entity.metadata.is_empty() {
+        out.line(format_args!("  Metadata:   {}", literal::dict(&entity.metadata)))?;
+    }
+    Ok(())
+}
+
+/// A truth value as this program has always shown it.
+fn truth(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
+}

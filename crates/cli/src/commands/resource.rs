@@ -1,0 +1,112 @@
+//! `resource`.
+
+use serde_json::json;
+
+use super::{Outcome, cancelled, failed, print_limits, sorted, written_limits};
+use crate::args::resource::{DeleteDefaults, GetDefaults, List, ResourceCommand, SetDefaults};
+use crate::ask::agreed;
+use crate::connect::{Access, namespace};
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::text::table::printable;
+use crate::{json, names};
+
+pub(crate) async fn run(command: ResourceCommand) -> Outcome {
+    match command {
+        ResourceCommand::DeleteDefaults(args) => delete_defaults(args).await,
+        ResourceCommand::GetDefaults(args) => get_defaults(args).await,
+        ResourceCommand::List(args) => list(args).await,
+        ResourceCommand::SetDefaults(args) => set_defaults(args).await,
+    }
+}
+
+async fn delete_defaults(args: DeleteDefaults) -> Outcome {
+    const WHAT: &str = "delete resource defaults";
+    let resource = &args.resource_name;
+    names::resource(resource)?;
+    let question = format!("Delete all defaults for resource '{resource}'?");
+    if !agreed(&args.consent, &args.format, question).await? {
+        return cancelled(&args.format);
+    }
+    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let existed = repo
+        .delete_resource_defaults(resource)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "resource": resource, "deleted": existed }))?;
+    } else {
+        out.line(format_args!("Deleted defaults for resource '{resource}'"))?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn get_defaults(args: GetDefaults) -> Outcome {
+    const WHAT: &str = "get resource defaults";
+    let resource = &args.resource_name;
+    names::resource(resource)?;
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let limits = repo
+        .resource_defaults(resource)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let limits = sorted(limits);
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "resource": resource, "limits": json::limits(&limits) }))?;
+    } else if limits.is_empty() {
+        out.line(format_args!("No defaults configured for resource '{resource}'"))?;
+    } else {
+        out.line(format_args!("Defaults for resource '{resource}':"))?;
+        print_limits(&mut out, "  ", &limits)?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn list(args: List) -> Outcome {
+    const WHAT: &str = "list resources";
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let resources = repo
+        .resources_with_defaults()
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!(resources))?;
+    } else if resources.is_empty() {
+        out.line("No resources with configured defaults")?;
+    } else {
+        out.line("Resources with configured defaults:")?;
+        for resource in &resources {
+            out.line(format_args!("  {}", printable(resource)))?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn set_defaults(args: SetDefaults) -> Outcome {
+    const WHAT: &str = "set resource defaults";
+    let resource = &args.resource_name;
+    let written = written_limits(&args.limits)?;
+    names::resource(resource)?;
+    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    repo.set_resource_defaults(resource, &written.meant)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "resource": resource, "limits": json::limits(&written.meant) }))?;
+    } else {
+        out.line(format_args!(
+            "Set {} default(s) for resource '{resource}':",
+            written.all.len()
+        ))?;
+        print_limits(&mut out, "  ", &written.all)?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}

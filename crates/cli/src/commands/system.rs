@@ -1,0 +1,113 @@
+//! `system`.
+
+use serde_json::json;
+
+use super::{Outcome, cancelled, failed, print_limits, sorted, written_limits};
+use crate::args::OnUnavailable;
+use crate::args::system::{DeleteDefaults, GetDefaults, SetDefaults, SystemCommand};
+use crate::ask::agreed;
+use crate::connect::{Access, namespace};
+use crate::exit::Exit;
+use crate::json;
+use crate::out::Out;
+
+pub(crate) async fn run(command: SystemCommand) -> Outcome {
+    match command {
+        SystemCommand::DeleteDefaults(args) => delete_defaults(args).await,
+        SystemCommand::GetDefaults(args) => get_defaults(args).await,
+        SystemCommand::SetDefaults(args) => set_defaults(args).await,
+    }
+}
+
+async fn delete_defaults(args: DeleteDefaults) -> Outcome {
+    const WHAT: &str = "delete system defaults";
+    if !agreed(
+        &args.consent,
+        &args.format,
+        "Delete all system-wide defaults?".into(),
+    )
+    .await?
+    {
+        return cancelled(&args.format);
+    }
+    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let existed = repo
+        .delete_system_defaults()
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "deleted": existed }))?;
+    } else {
+        out.line("Deleted all system-wide defaults")?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn get_defaults(args: GetDefaults) -> Outcome {
+    const WHAT: &str = "get system defaults";
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let (limits, policy) = repo
+        .system_defaults()
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let limits = sorted(limits);
+    let policy = policy.map(stored_name);
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "limits": json::limits(&limits), "on_unavailable": policy }))?;
+    } else if limits.is_empty() && policy.is_none() {
+        out.line("No system defaults configured")?;
+    } else {
+        out.line("System-wide defaults:")?;
+        if !limits.is_empty() {
+            out.line("  Limits:")?;
+            print_limits(&mut out, "    ", &limits)?;
+        }
+        if let Some(policy) = policy {
+            out.line(format_args!("  on_unavailable: {policy}"))?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn set_defaults(args: SetDefaults) -> Outcome {
+    const WHAT: &str = "set system defaults";
+    let written = written_limits(&args.limits)?;
+    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let policy = args.on_unavailable.map(policy);
+    repo.set_system_defaults(&written.meant, policy)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let policy = policy.map(stored_name);
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&json!({ "limits": json::limits(&written.meant), "on_unavailable": policy }))?;
+    } else {
+        out.line(format_args!("Set {} system-wide default(s):", written.all.len()))?;
+        print_limits(&mut out, "  ", &written.all)?;
+        if let Some(policy) = policy {
+            out.line(format_args!("  on_unavailable: {policy}"))?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+/// The library's policy for outages.
+pub(crate) fn policy(written: OnUnavailable) -> zae_limiter::OnUnavailable {
+    match written {
+        OnUnavailable::Allow => zae_limiter::OnUnavailable::Allow,
+        OnUnavailable::Block => zae_limiter::OnUnavailable::Block,
+    }
+}
+
+fn stored_name(policy: zae_limiter::OnUnavailable) -> &'static str {
+    match policy {
+        zae_limiter::OnUnavailable::Allow => "allow",
+        zae_limiter::OnUnavailable::Block => "block",
+        zae_limiter::OnUnavailable::Degrade(_) => "degrade",
+    }
+}

@@ -1,0 +1,290 @@
+//! `check`, `deploy` and `version`: the table as a whole.
+
+use serde_json::json;
+use zae_limiter::core::schema::SCHEMA_VERSION;
+use zae_limiter::core::version::FEATURE_LEVEL;
+use zae_limiter::{Compatibility, Error, VersionRecord};
+
+use super::Outcome;
+use crate::args::Connection;
+use crate::args::table::{Check, Deploy, Version};
+use crate::connect::{Opening, builder, embedded, stack, unlocked};
+use crate::exit::Exit;
+use crate::failure::{Doing, Failure, exit_of, with_causes};
+use crate::out::Out;
+use crate::text::table::printable;
+
+/// What a table says of itself.
+enum Found {
+    NoTable,
+    NoRecord,
+    Record(VersionRecord),
+}
+
+async fn found(at: &Connection) -> Result<Found, Failure> {
+    let stack = match stack(at, "").await {
+        Err(Failure::Message {
+            exit: Exit::NoStack, ..
+        }) => return Ok(Found::NoTable),
+        other => other?,
+    };
+    match stack.version().await {
+        Ok(Some(record)) => Ok(Found::Record(record)),
+        Ok(None) => Ok(Found::NoRecord),
+        Err(Error::InfrastructureNotFound { .. }) => Ok(Found::NoTable),
+        Err(err) => Err(Doing { at, what: "" }.failed(&err)),
+    }
+}
+
+/// `✗ {what}: {why}`, in place of `Error: {why}`.
+fn marked(failure: Failure, what: &str) -> Failure {
+    match failure {
+        Failure::Message { text, exit } => {
+            let why = text.strip_prefix("Error: ").unwrap_or(&text);
+            Failure::bare(format!("✗ {what}: {why}"), exit)
+        }
+        Failure::NobodyReads => Failure::NobodyReads,
+    }
+}
+
+fn deploy_command(at: &Connection) -> String {
+    let option = |name: &str, value: Option<&str>| value.map(|v| format!(" {name} {v}")).unwrap_or_default();
+    let name = Some(&*at.name).filter(|name| *name != crate::args::PROGRAM);
+    format!(
+        "zae-limiter deploy{}{}{}",
+        option("--name", name),
+        option("--region", at.region.as_deref()),
+        option("--endpoint-url", at.endpoint_url.as_deref())
+    )
+}
+
+fn json_of(found: &Found) -> serde_json::Value {
+    let (state, record) = match found {
+        Found::NoTable => ("not_deployed", None),
+        Found::NoRecord => ("not_initialized", None),
+        Found::Record(record) => (
+            match record.compatibility() {
+                Compatibility::Compatible => "compatible",
+                Compatibility::FunctionsOutdated(_) => "lambda_outdated",
+                Compatibility::ClientTooOld(_) => "client_too_old",
+                Compatibility::Schema(_) => "schema_mismatch",
+                Compatibility::Unreadable(_) => "unreadable",
+            },
+            Some(record),
+        ),
+    };
+    json!({
+        "state": state,
+        "program_version": env!("CARGO_PKG_VERSION"),
+        "client_version": FEATURE_LEVEL.to_string(),
+        "client_schema_version": SCHEMA_VERSION,
+        "schema_version": record.map(|record| &record.schema),
+        "lambda_version": record.and_then(|record| record.functions.as_ref()),
+        "client_min_version": record.map(|record| &record.client_minimum),
+        "updated_at": record.and_then(|record| record.updated_at.as_ref()),
+        "updated_by": record.and_then(|record| record.updated_by.as_ref()),
+        "reason": record.and_then(|record| record.compatibility().refusal()),
+    })
+}
+
+pub(crate) async fn version(args: Version) -> Outcome {
+    crate::names::stack(&args.at.name)?;
+    let mut out = Out::new(&args.format);
+    if !out.is_json() {
+        out.line("\nzae-limiter Infrastructure Version")?;
+        out.line("====================================\n")?;
+        out.line(format_args!("Client Version:     {FEATURE_LEVEL}"))?;
+        out.line(format_args!("Schema Version:     {SCHEMA_VERSION}\n"))?;
+        out.flush()?;
+    }
+    let found = found(&args.at)
+        .await
+        .map_err(|failure| marked(failure, "Failed to get version info"))?;
+    if out.is_json() {
+        out.json(&json_of(&found))?;
+        out.flush()?;
+        return Ok(version_exit(&found));
+    }
+    match &found {
+        Found::NoTable | Found::NoRecord => {
+            out.line("Infrastructure:     Not initialized\n")?;
+            out.line(format_args!(
+                "Run '{}' to initialize infrastructure.",
+                deploy_command(&args.at)
+            ))?;
+        }
+        Found::Record(record) => {
+            out.line(format_args!("Infra Schema:       {}", printable(&record.schema)))?;
+            out.line(format_args!("Lambda Version:     {}", functions(record)))?;
+            out.line(format_args!(
+                "Min Client Version: {}\n",
+                printable(&record.client_minimum)
+            ))?;
+            match record.compatibility() {
+                Compatibility::Compatible => out.line("Status: COMPATIBLE")?,
+                Compatibility::FunctionsOutdated(old) => {
+                    out.line("Status: COMPATIBLE (Lambda update available)\n")?;
+                    out.line(format_args!(
+                        "  Lambda update available: {} -> {FEATURE_LEVEL}\n",
+                        printable(&old)
+                    ))?;
+                    out.line("Run 'zae-limiter upgrade' to update Lambda.")?;
+                }
+                refused => {
+                    let migrate = matches!(refused, Compatibility::Schema(_));
+                    let what = if migrate {
+                        " (Schema migration required)"
+                    } else {
+                        ""
+                    };
+                    out.flush()?;
+                    return incompatible(&mut out, &format!("Status: INCOMPATIBLE{what}"), "  ", &refused);
+                }
+            }
+        }
+    }
+    out.flush()?;
+    Ok(version_exit(&found))
+}
+
+fn version_exit(found: &Found) -> Exit {
+    match found {
+        Found::NoTable => Exit::NoStack,
+        Found::Record(record) if record.compatibility().refusal().is_some() => Exit::Failure,
+        Found::NoRecord | Found::Record(_) => Exit::Success,
+    }
+}
+
+pub(crate) async fn check(args: Check) -> Outcome {
+    crate::names::stack(&args.at.name)?;
+    let mut out = Out::new(&args.format);
+    if !out.is_json() {
+        out.line("\nCompatibility Check\n====================\n")?;
+        out.flush()?;
+    }
+    let found = found(&args.at)
+        .await
+        .map_err(|failure| marked(failure, "Check failed"))?;
+    if out.is_json() {
+        out.json(&json_of(&found))?;
+        out.flush()?;
+        return Ok(check_exit(&found));
+    }
+    match &found {
+        Found::NoTable | Found::NoRecord => {
+            out.line("Result: NOT INITIALIZED\n")?;
+            out.line("Infrastructure has not been deployed yet.")?;
+            out.line(format_args!("Run '{}' to initialize.", deploy_command(&args.at)))?;
+        }
+        Found::Record(record) => {
+            out.line(format_args!("Client:      {FEATURE_LEVEL}"))?;
+            out.line(format_args!("Schema:      {}", printable(&record.schema)))?;
+            out.line(format_args!("Lambda:      {}\n", functions(record)))?;
+            match record.compatibility() {
+                Compatibility::Compatible => {
+                    out.line("Result: COMPATIBLE\n")?;
+                    out.line("Client and infrastructure are fully compatible.")?;
+                }
+                Compatibility::FunctionsOutdated(old) => {
+                    out.line("Result: COMPATIBLE (update available)\n")?;
+                    out.line(format_args!(
+                        "Lambda update available: {} -> {FEATURE_LEVEL}\n",
+                        printable(&old)
+                    ))?;
+                    out.line("Run 'zae-limiter upgrade' to update.")?;
+                }
+                refused => {
+                    out.flush()?;
+                    return incompatible(&mut out, "Result: INCOMPATIBLE", "", &refused);
+                }
+            }
+        }
+    }
+    out.flush()?;
+    Ok(check_exit(&found))
+}
+
+fn check_exit(found: &Found) -> Exit {
+    match found {
+        Found::NoTable => Exit::NoStack,
+        Found::Record(record) if record.compatibility().refusal().is_none() => Exit::Success,
+        Found::NoRecord | Found::Record(_) => Exit::Failure,
+    }
+}
+
+/// The verdict goes to standard error, the explanation to standard output.
+fn incompatible(out: &mut Out, verdict: &str, indent: &str, why: &Compatibility) -> Outcome {
+    crate::say(verdict);
+    if let Some(reason) = why.refusal() {
+        out.line(format_args!("\n{indent}{}", printable(&reason)))?;
+    }
+    out.flush()?;
+    Ok(Exit::Failure)
+}
+
+fn functions(record: &VersionRecord) -> String {
+    let version = record.functions.as_deref().unwrap_or("unknown");
+    printable(version).into_owned()
+}
+
+pub(crate) async fn deploy(args: Deploy) -> Outcome {
+    let at = &args.at;
+    crate::names::stack(&at.name)?;
+    let Some(path) = embedded(at) else {
+        return Err(Failure::bare(
+            "✗ Deployment failed: this version cannot deploy a stack to AWS or to a server yet; it creates \
+             embedded tables only (--endpoint-url embedded:PATH). A stack that the Python zae-limiter deploys \
+             can be used by both.",
+            Exit::Failure,
+        ));
+    };
+    let mut out = Out::new(&args.format);
+    if !out.is_json() {
+        out.line(format_args!("Deploying stack: {}", at.name))?;
+        out.line(format_args!("  Table name: {}", at.name))?;
+        out.line(format_args!(
+            "  Directory: {}\n",
+            printable(&path.to_string_lossy())
+        ))?;
+        out.flush()?;
+    }
+    let created = create(at)
+        .await
+        .map_err(|failure| marked(failure, "Deployment failed"))?;
+    if out.is_json() {
+        out.json(&json!({ "name": at.name, "directory": path.to_string_lossy(), "created": created }))?;
+    } else {
+        out.line(if created {
+            "✓ Table created"
+        } else {
+            "✓ Table exists already; it was left as it is"
+        })?;
+        out.line(format_args!(
+            "✓ Version record initialized (schema {SCHEMA_VERSION})"
+        ))?;
+        out.line("✓ Default namespace registered")?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+/// Creates an embedded table with its namespace `default`, unless it is there. Tells whether it was not.
+async fn create(at: &Connection) -> Result<bool, Failure> {
+    let created = unlocked(|| async {
+        let stack = builder(at)?.stack_handle().await.map_err(Opening::Failed)?;
+        let missing = match stack.version().await {
+            Ok(_) => false,
+            Err(Error::InfrastructureNotFound { .. }) => true,
+            Err(err) => return Err(Opening::Failed(err)),
+        };
+        // The directory is locked while it is in use.
+        drop(stack);
+        let repository = builder(at)?.namespace("default").open();
+        repository.await.map_err(Opening::Failed)?;
+        Ok(missing)
+    });
+    created.await.map_err(|err| match err {
+        Opening::Refused(failure) => failure,
+        Opening::Failed(err) => Failure::with(with_causes(&err), exit_of(&err)),
+    })
+}

@@ -1,0 +1,241 @@
+//! `usage`.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value as Json, json};
+use zae_limiter::{EpochMillis, UsageQuery, UsageSnapshot, UsageSummary, Window as Kind};
+
+use super::{Outcome, failed};
+use crate::args::usage::{List, Selection, Summary, UsageCommand, Window};
+use crate::connect::{Access, namespace};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::text::number::{average, grouped};
+use crate::text::plot::{Point, Title, plot};
+use crate::text::table::{Column, Table, printable};
+use crate::text::time;
+use crate::{json, names};
+
+const SNAPSHOTS: [Column; 6] = [
+    Column::left("Window Start", 20),
+    Column::left("Type", 6),
+    Column::left("Resource", 8),
+    Column::left("Entity", 8),
+    Column::left("Events", 6),
+    Column::left("Counters", 16),
+];
+
+const TOTALS: [Column; 3] = [
+    Column::left("Limit", 5),
+    Column::right("Total", 8),
+    Column::right("Average", 9),
+];
+
+pub(crate) async fn run(command: UsageCommand) -> Outcome {
+    match command {
+        UsageCommand::List(args) => list(args).await,
+        UsageCommand::Summary(args) => summary(args).await,
+    }
+}
+
+/// What is asked of the library.
+fn query(selection: &Selection) -> Result<UsageQuery, Failure> {
+    let mut query = match (&selection.entity_id, &selection.resource) {
+        (None, None) => {
+            return Err(Failure::error(
+                "Either --entity-id or --resource must be provided",
+            ));
+        }
+        (Some(entity), _) => {
+            names::entity("entity_id", entity)?;
+            UsageQuery::entity(entity)
+        }
+        (None, Some(resource)) => UsageQuery::of_resource(resource),
+    };
+    if let Some(resource) = &selection.resource {
+        names::resource(resource)?;
+        query = query.resource(resource);
+    }
+    if let Some(window) = selection.window {
+        query = query.window(kind(window));
+    }
+    if let Some(start) = &selection.start {
+        query = query.from(instant(&time::parse_start(start).map_err(Failure::error)?));
+    }
+    if let Some(end) = &selection.end {
+        query = query.until(instant(&time::parse_end(end).map_err(Failure::error)?));
+    }
+    Ok(query)
+}
+
+fn kind(window: Window) -> Kind {
+    match window {
+        Window::Hourly => Kind::Hourly,
+        Window::Daily => Kind::Daily,
+    }
+}
+
+/// An instant from its stored form. Those at the very end of time count as the last there is.
+fn instant(stored: &str) -> EpochMillis {
+    let time = stored.parse().unwrap_or(Timestamp::MAX);
+    EpochMillis(time.as_millisecond())
+}
+
+async fn list(args: List) -> Outcome {
+    const WHAT: &str = "list usage snapshots";
+    let query = query(&args.selection)?;
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let failed = failed(&args.at.connection, WHAT);
+    let limit = args.limit as usize;
+    // One more than asked for tells whether there are more.
+    let mut pages = repo
+        .usage_snapshots(query)
+        .map_err(failed)?
+        .page_size(args.limit.saturating_add(1).min(1000));
+    let mut snapshots = Vec::new();
+    while snapshots.len() <= limit
+        && let Some(mut page) = pages.next_page().await.map_err(failed)?
+    {
+        snapshots.append(&mut page);
+    }
+    let more = snapshots.len() > limit;
+    snapshots.truncate(limit);
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        let snapshots: Vec<_> = snapshots.iter().map(json::snapshot).collect();
+        out.json(&json!({ "snapshots": snapshots, "more": more }))?;
+    } else if snapshots.is_empty() {
+        out.line("No usage snapshots found")?;
+    } else {
+        if args.plot {
+            out.line(chart(&snapshots))?;
+        } else {
+            out.line("\nUsage Snapshots\n")?;
+            out.line(table(&snapshots))?;
+        }
+        out.line(format_args!(
+            "\nTotal: {} snapshots",
+            grouped(snapshots.len() as i128)
+        ))?;
+        if more {
+            out.line("\nMore snapshots exist. Use --limit, --start or --end to see more.")?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+fn table(snapshots: &[UsageSnapshot]) -> Table {
+    let mut table = Table::ruled(&SNAPSHOTS);
+    for snapshot in snapshots {
+        let counters: Vec<_> = snapshot
+            .counters
+            .iter()
+            .map(|(name, tokens)| format!("{name}={}", grouped(*tokens)))
+            .collect();
+        table.row([
+            snapshot.window_start.clone(),
+            snapshot.window.clone(),
+            snapshot.resource.clone(),
+            snapshot.entity.clone(),
+            snapshot.total_events.to_string(),
+            counters.join(", "),
+        ]);
+    }
+    table
+}
+
+fn chart(snapshots: &[UsageSnapshot]) -> String {
+    let mut points: Vec<_> = snapshots
+        .iter()
+        .map(|snapshot| Point {
+            window_start: &snapshot.window_start,
+            counters: &snapshot.counters,
+        })
+        .collect();
+    points.sort_by_key(|point| point.window_start);
+    let Some(oldest) = snapshots.iter().min_by_key(|snapshot| &snapshot.window_start) else {
+        return String::new();
+    };
+    let title = Title {
+        resource: &oldest.resource,
+        window_type: &oldest.window,
+        entity: &oldest.entity,
+    };
+    plot(&title, &points)
+}
+
+async fn summary(args: Summary) -> Outcome {
+    const WHAT: &str = "get usage summary";
+    let query = query(&args.selection)?;
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let summary = repo
+        .usage_summary(query)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut out = Out::new(&args.format);
+    if out.is_json() {
+        out.json(&summary_json(&args.selection, &summary))?;
+    } else if summary.snapshots == 0 {
+        out.line("No usage data found matching the criteria")?;
+    } else {
+        print_summary(&mut out, &args.selection, &summary)?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+fn summary_json(selection: &Selection, summary: &UsageSummary) -> Json {
+    let limits: Map<_, _> = summary
+        .limits
+        .iter()
+        .map(|(name, limit)| {
+            let average = limit.total as f64 / limit.snapshots.max(1) as f64;
+            let value = json!({
+                "total": json::number(limit.total),
+                "average": average,
+                "snapshots": limit.snapshots,
+            });
+            (name.clone(), value)
+        })
+        .collect();
+    json!({
+        "entity_id": selection.entity_id,
+        "resource": selection.resource,
+        "window": selection.window.map(|window| kind(window).as_str()),
+        "snapshots": summary.snapshots,
+        "first_window_start": summary.first,
+        "last_window_start": summary.last,
+        "limits": limits,
+    })
+}
+
+fn print_summary(out: &mut Out, selection: &Selection, summary: &UsageSummary) -> Result<(), Failure> {
+    out.line("\nUsage Summary\n")?;
+    if let Some(entity) = &selection.entity_id {
+        out.line(format_args!("Entity:     {entity}"))?;
+    }
+    if let Some(resource) = &selection.resource {
+        out.line(format_args!("Resource:   {resource}"))?;
+    }
+    if let Some(window) = selection.window {
+        out.line(format_args!("Window:     {}", kind(window)))?;
+    }
+    out.line(format_args!("Snapshots:  {}", grouped(summary.snapshots.into())))?;
+    if let (Some(first), Some(last)) = (&summary.first, &summary.last) {
+        out.line(format_args!(
+            "Time Range: {} to {}",
+            printable(first),
+            printable(last)
+        ))?;
+    }
+    let mut table = Table::ruled(&TOTALS);
+    for (name, limit) in &summary.limits {
+        table.row([
+            name.clone(),
+            grouped(limit.total),
+            average(limit.total, limit.snapshots),
+        ]);
+    }
+    out.line(format_args!("\n{table}\n"))
+}

@@ -1,0 +1,162 @@
+//! From options to a table. Nothing here creates one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zae_limiter::table::embedded::{DATA_FILE, OpenError};
+use zae_limiter::{EntityId, Error, Repository, RepositoryBuilder, Stack};
+
+use crate::args::{Connection, Namespaced};
+use crate::failure::{Doing, Failure, no_stack};
+use crate::names;
+
+/// What a command does to a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It only reads; a namespace that is not registered is not found.
+    Read,
+    /// It writes; a namespace that is not registered is.
+    Write,
+}
+
+/// What an endpoint that is a directory of this machine begins with.
+const EMBEDDED: &str = "embedded:";
+
+/// How long to wait for another process that uses the same directory.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The directory that an endpoint names, if it is one.
+pub(crate) fn embedded(at: &Connection) -> Option<PathBuf> {
+    at.endpoint_url
+        .as_deref()?
+        .strip_prefix(EMBEDDED)
+        .map(PathBuf::from)
+}
+
+/// The builder of whatever the options lead to.
+pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
+    names::stack(&at.name)?;
+    let mut builder = Repository::builder().stack(&at.name);
+    if let Some(path) = embedded(at) {
+        if path.as_os_str().is_empty() {
+            return Err(Failure::error(format!(
+                "Invalid endpoint: {EMBEDDED} must be followed by a directory, as in {EMBEDDED}./limits"
+            )));
+        }
+        // Nobody signs requests to a directory, so the system's user is who makes changes.
+        let user = ["USER", "LOGNAME"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok());
+        if let Some(user) = user.filter(|user| EntityId::new(user).is_ok()) {
+            builder = builder.principal(user);
+        }
+        return Ok(builder.embedded(path));
+    }
+    if let Some(url) = &at.endpoint_url {
+        let is_http = ["http://", "https://"]
+            .iter()
+            .any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()));
+        if !is_http {
+            return Err(Failure::error(format!(
+                "Invalid endpoint: {url}. Give a URL that begins with http:// or https://, or {EMBEDDED}PATH."
+            )));
+        }
+        builder = builder.endpoint_url(url);
+    }
+    if let Some(region) = &at.region {
+        if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(Failure::error(format!(
+                "Invalid region: '{region}'. Regions look like us-east-1."
+            )));
+        }
+        builder = builder.region(region);
+    }
+    Ok(builder)
+}
+
+/// The table as a whole. Whether it exists shows at its first use.
+pub(crate) async fn stack(at: &Connection, what: &'static str) -> Result<Stack, Failure> {
+    names::stack(&at.name)?;
+    if let Some(path) = embedded(at)
+        && !path.as_os_str().is_empty()
+        && !exists(&path)
+    {
+        return Err(no_stack(at));
+    }
+    unlocked(|| async {
+        builder(at)
+            .map(RepositoryBuilder::stack_handle)?
+            .await
+            .map_err(Opening::Failed)
+    })
+    .await
+    .map_err(|err| match err {
+        Opening::Refused(failure) => failure,
+        Opening::Failed(err) => Doing { at, what }.failed(&err),
+    })
+}
+
+/// A namespace of the table.
+pub(crate) async fn namespace(
+    at: &Namespaced,
+    access: Access,
+    what: &'static str,
+) -> Result<Repository, Failure> {
+    names::namespace(&at.namespace)?;
+    let stack = stack(&at.connection, what).await?;
+    let opened = match access {
+        Access::Read => stack.connect(&at.namespace).await,
+        Access::Write => stack.open(&at.namespace).await,
+    };
+    opened.map_err(|err| {
+        Doing {
+            at: &at.connection,
+            what,
+        }
+        .failed(&err)
+    })
+}
+
+/// Whether a directory holds a table's data.
+pub(crate) fn exists(directory: &Path) -> bool {
+    directory.join(DATA_FILE).exists()
+}
+
+/// Why a table was not opened.
+pub(crate) enum Opening {
+    /// The options do not lead to one.
+    Refused(Failure),
+    /// It failed.
+    Failed(Error),
+}
+
+impl From<Failure> for Opening {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+/// Opens a table; while another process uses its directory, tries again for a while.
+pub(crate) async fn unlocked<T, F>(mut open: impl FnMut() -> F) -> Result<T, Opening>
+where
+    F: Future<Output = Result<T, Opening>>,
+{
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut waited = Duration::ZERO;
+    loop {
+        match open().await {
+            Err(Opening::Failed(err)) if is_in_use(&err) && waited < PATIENCE => {
+                tokio::time::sleep(PAUSE).await;
+                waited += PAUSE;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_in_use(err: &Error) -> bool {
+    let Error::Embedded(err) = err else {
+        return false;
+    };
+    matches!(err.downcast_ref(), Some(OpenError::InUse { .. }))
+}

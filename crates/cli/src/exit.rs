@@ -1,0 +1,41 @@
+//! Exit codes, in one place.
+
+use std::process::ExitCode;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done; also when there was nothing to do, or the user said no to it.
+    Success,
+    /// Failed: bad names and limits, things that are not there, a table that does not fit.
+    Failure,
+    /// The table, or what leads to it, failed or refused: throttling, timeouts, credentials, permissions.
+    Aws,
+    /// There is no such stack.
+    NoStack,
+    /// A limit refused the request; it may succeed later. The number is that of `EX_TEMPFAIL` in sysexits.h.
+    TryLater,
+    /// A command that was run ended with this code.
+    Command(u8),
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            // 2 is a wrong command line, which the parser ends with.
+            Self::Aws => 3,
+            Self::NoStack => 4,
+            Self::TryLater => 75,
+            Self::Command(code) => code,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

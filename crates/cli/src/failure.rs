@@ -1,0 +1,216 @@
+//! What went wrong, in this program's words, and the exit code that goes with it.
+
+use std::io;
+
+use zae_limiter::core::table::{FailureKind, TableError};
+use zae_limiter::{Error, InvalidInput};
+
+use crate::args::Connection;
+use crate::exit::Exit;
+use crate::text::table::printable;
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Print this on standard error.
+    Message {
+        /// What, with its prefix.
+        text: String,
+        /// How to end.
+        exit: Exit,
+    },
+    /// Nobody reads the output any more.
+    NobodyReads,
+}
+
+impl Failure {
+    /// `Error: {text}`, ending with code 1.
+    pub(crate) fn error(text: impl AsRef<str>) -> Self {
+        Self::with(text, Exit::Failure)
+    }
+
+    /// `Error: {text}`.
+    pub(crate) fn with(text: impl AsRef<str>, exit: Exit) -> Self {
+        Self::bare(format!("Error: {}", text.as_ref()), exit)
+    }
+
+    /// The text as it is, but for what could move a terminal's cursor.
+    pub(crate) fn bare(text: impl AsRef<str>, exit: Exit) -> Self {
+        Self::Message {
+            text: text
+                .as_ref()
+                .split('\n')
+                .map(printable)
+                .collect::<Vec<_>>()
+                .join("\n"),
+            exit,
+        }
+    }
+
+    /// The user turned away: end of input, or Ctrl-C.
+    pub(crate) fn aborted() -> Self {
+        Self::bare("Aborted!", Exit::Failure)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(err: io::Error) -> Self {
+        if err.kind() == io::ErrorKind::BrokenPipe {
+            Self::NobodyReads
+        } else {
+            Self::error(format!("Cannot write the output: {err}"))
+        }
+    }
+}
+
+/// What was being done to which table, for messages about its failure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doing<'a> {
+    /// The table.
+    pub(crate) at: &'a Connection,
+    /// Completes "Failed to"; empty where the failure speaks for itself.
+    pub(crate) what: &'static str,
+}
+
+impl Doing<'_> {
+    /// The failure of a call of the library.
+    pub(crate) fn failed(self, err: &Error) -> Failure {
+        let text = match err {
+            // These tell of the command line or of what is stored, whatever was being done.
+            Error::InvalidInput(err) => return Failure::error(invalid(err)),
+            Error::InfrastructureNotFound { .. } => return no_stack(self.at),
+            Error::NamespaceNotFound(name) => {
+                return Failure::error(format!(
+                    "Namespace '{name}' not found. Register it with 'zae-limiter namespace register {name}{}'.",
+                    options(self.at)
+                ));
+            }
+            Error::VersionMismatch(reason) => return Failure::error(reason),
+            Error::EntityExists(id) => return Failure::error(format!("Entity already exists: {id}")),
+            Error::NamespaceIdNotFound(id) => {
+                return Failure::error(format!("Namespace ID '{id}' not found."));
+            }
+            Error::NamespaceState { namespace, state, .. } => {
+                return Failure::error(wrong_state(namespace, state));
+            }
+            Error::PermissionDenied { source, .. } => permission(source),
+            Error::Unavailable(_) => match table_error(err) {
+                Some(source) => unavailable(source, self.at),
+                None => err.to_string(),
+            },
+            other => with_causes(other),
+        };
+        let text = match self.what {
+            "" => text,
+            what => format!("Failed to {what}: {text}"),
+        };
+        Failure::with(text, exit_of(err))
+    }
+}
+
+/// The exit code of a failed call.
+pub(crate) fn exit_of(err: &Error) -> Exit {
+    match err {
+        Error::PermissionDenied { .. } | Error::Unavailable(_) | Error::FanoutIncomplete { .. } => Exit::Aws,
+        Error::InfrastructureNotFound { .. } => Exit::NoStack,
+        _ => Exit::Failure,
+    }
+}
+
+fn invalid(err: &InvalidInput) -> String {
+    format!("Invalid {} '{}': {}", err.field(), err.value(), err.reason())
+}
+
+/// There is no table: says how to get one.
+pub(crate) fn no_stack(at: &Connection) -> Failure {
+    let place = match (&at.endpoint_url, &at.region) {
+        (Some(url), _) => url,
+        (None, Some(region)) => region,
+        (None, None) => "the configured region",
+    };
+    Failure::with(
+        format!(
+            "Stack '{0}' not found in {place}. Deploy it with 'zae-limiter deploy -n {0}{1}'.",
+            at.name,
+            place_options(at)
+        ),
+        Exit::NoStack,
+    )
+}
+
+/// The options that lead to the same table, as they follow a command.
+fn options(at: &Connection) -> String {
+    let name = match &*at.name {
+        crate::args::PROGRAM => String::new(),
+        name => format!(" -n {name}"),
+    };
+    name + &place_options(at)
+}
+
+fn place_options(at: &Connection) -> String {
+    let option = |name, value: &Option<String>| {
+        value
+            .as_ref()
+            .map(|value| format!(" {name} {value}"))
+            .unwrap_or_default()
+    };
+    option("--region", &at.region) + &option("--endpoint-url", &at.endpoint_url)
+}
+
+fn wrong_state(name: &str, state: &str) -> String {
+    match state {
+        "purging" => format!("Cannot recover namespace '{name}' — purge is in progress and is terminal"),
+        "re-registered" => {
+            format!("Cannot recover namespace '{name}' — the name has been re-registered by another caller")
+        }
+        "active" => format!("Namespace '{name}' is already active (not deleted)"),
+        other => format!("Namespace '{name}' is {other}"),
+    }
+}
+
+fn table_error(err: &Error) -> Option<&TableError> {
+    std::error::Error::source(err)?.downcast_ref()
+}
+
+/// Missing credentials come as a denial, though nobody was asked.
+fn permission(err: &TableError) -> String {
+    if err.message.contains("no credentials found in chain") {
+        return "Unable to locate credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+                or log in."
+            .to_owned();
+    }
+    if err.message.contains("credential") {
+        return format!("Unable to load credentials: {}", err.message);
+    }
+    err.message.clone()
+}
+
+fn unavailable(err: &TableError, at: &Connection) -> String {
+    match err.kind {
+        FailureKind::BadRequest if err.message.contains("Missing Region") => {
+            "You must specify a region. Use --region, AWS_REGION, or a profile that has one.".to_owned()
+        }
+        FailureKind::Unreachable => match at.endpoint_url.as_deref() {
+            Some(url) => format!(
+                "Could not connect to the endpoint URL: \"{url}\" ({})",
+                err.message
+            ),
+            None => format!("Could not connect to the service ({})", err.message),
+        },
+        _ => err.to_string(),
+    }
+}
+
+/// An error with its causes, each once, on one line.
+pub(crate) fn with_causes(err: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        let more = err.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = err.source();
+    }
+    text
+}

@@ -1,0 +1,123 @@
+//! The `zae-limiter` command.
+//!
+//! `args` reads the command line, `connect` finds the table, `commands` do the work with the library, `out` and
+//! `text` show results, `failure` and `exit` say what went wrong and how to end. Nothing here decides about
+//! tokens or knows how records are stored.
+
+mod args;
+mod ask;
+mod commands;
+mod connect;
+mod exit;
+mod failure;
+mod json;
+mod names;
+mod out;
+mod text;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use args::{Cli, Command};
+use commands::Outcome;
+use exit::Exit;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(err) => {
+            // Nobody who could be told, if this fails.
+            let _ = err.print();
+            return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(1));
+        }
+    };
+    match run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(Failure::NobodyReads) => Exit::Success.into(),
+        Err(Failure::Message { text, exit }) => {
+            say(&text);
+            exit.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    let command = match command {
+        Command::Completions(args) => return commands::shell::completions(&args),
+        Command::Man(args) => return commands::shell::man(&args),
+        other => other,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|err| Failure::error(format!("Cannot start: {err}")))?;
+    let outcome = runtime.block_on(start(command));
+    // A question that nobody answered must not hold the program up.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn start(command: Command) -> Outcome {
+    // It hears of signals itself: its tokens must not be lost, nor its command be left alone.
+    let command = match command {
+        Command::Acquire(args) => return commands::acquire::acquire(args).await,
+        other => other,
+    };
+    tokio::select! {
+        outcome = dispatch(command) => outcome,
+        () = interrupted() => {
+            say("");
+            Err(Failure::aborted())
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Acquire(args) => commands::acquire::acquire(args).await,
+        Command::Audit(command) => commands::audit::run(command).await,
+        Command::Available(args) => commands::acquire::available(args).await,
+        Command::Check(args) => commands::table::check(args).await,
+        Command::Completions(args) => commands::shell::completions(&args),
+        Command::Deploy(args) => commands::table::deploy(args).await,
+        Command::Entity(command) => commands::entity::run(command).await,
+        Command::Man(args) => commands::shell::man(&args),
+        Command::Namespace(command) => commands::namespace::run(command).await,
+        Command::Resource(command) => commands::resource::run(command).await,
+        Command::System(command) => commands::system::run(command).await,
+        Command::Usage(command) => commands::usage::run(command).await,
+        Command::Version(args) => commands::table::version(args).await,
+    }
+}
+
+/// Ends when the user presses Ctrl-C.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without the handler the system ends the program, as it would have.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Prints a line on standard error, what it begins with in colour where colours are wanted. If nobody can read
+/// it, so be it.
+fn say(text: &str) {
+    let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+    let marks = [
+        ("Error:", red),
+        ("✗", red),
+        ("Warning:", yellow),
+        ("Note:", yellow),
+    ];
+    let marked = marks
+        .iter()
+        .find_map(|(mark, style)| Some((*mark, *style, text.strip_prefix(mark)?)));
+    let mut to = anstream::stderr().lock();
+    // On anything but a terminal, and with NO_COLOR, the stream leaves the colours out.
+    let _ = match marked {
+        Some((mark, style, rest)) => writeln!(to, "{style}{mark}{style:#}{rest}"),
+        None => writeln!(to, "{text}"),
+    };
+}

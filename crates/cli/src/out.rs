@@ -1,0 +1,121 @@
+//! Where results go: text for people, or JSON for programs, on standard output.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+
+use serde_json::Value;
+
+use crate::args::{Format, OutputFormat};
+use crate::failure::Failure;
+use crate::text::number::grouped;
+
+/// Standard output, in the form that was asked for.
+pub(crate) struct Out {
+    form: OutputFormat,
+    to: BufWriter<io::StdoutLock<'static>>,
+}
+
+impl Out {
+    /// Standard output. There is one at a time.
+    pub(crate) fn new(format: &Format) -> Self {
+        Self {
+            form: format.output,
+            to: BufWriter::new(io::stdout().lock()),
+        }
+    }
+
+    /// Whether programs read it.
+    pub(crate) fn is_json(&self) -> bool {
+        self.form == OutputFormat::Json
+    }
+
+    /// Prints a line of text.
+    pub(crate) fn line(&mut self, text: impl Display) -> Result<(), Failure> {
+        Ok(writeln!(self.to, "{text}")?)
+    }
+
+    /// Prints a value.
+    pub(crate) fn json(&mut self, value: &Value) -> Result<(), Failure> {
+        Ok(writeln!(self.to, "{value:#}")?)
+    }
+
+    /// Hands on what was printed so far.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.to.flush()?)
+    }
+
+    /// Starts a list whose elements are printed as they come: a JSON array, or a line each.
+    pub(crate) fn list(&mut self) -> Result<List<'_>, Failure> {
+        if self.is_json() {
+            write!(self.to, "[")?;
+        }
+        Ok(List { out: self, length: 0 })
+    }
+}
+
+/// A list under way.
+pub(crate) struct List<'a> {
+    out: &'a mut Out,
+    length: u64,
+}
+
+impl List<'_> {
+    /// Prints one element: the text, or the value.
+    pub(crate) fn push(&mut self, text: impl Display, value: impl FnOnce() -> Value) -> Result<(), Failure> {
+        if self.out.is_json() {
+            let comma = if self.length == 0 { "" } else { "," };
+            write!(self.out.to, "{comma}\n  {}", value())?;
+        } else {
+            self.out.line(text)?;
+        }
+        self.length += 1;
+        Ok(())
+    }
+
+    /// Hands on what was printed so far.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.out.flush()
+    }
+
+    /// Ends the list; tells how long it was.
+    pub(crate) fn end(self) -> Result<u64, Failure> {
+        if self.out.is_json() {
+            let line_break = if self.length == 0 { "" } else { "\n" };
+            writeln!(self.out.to, "{line_break}]")?;
+        }
+        Ok(self.length)
+    }
+}
+
+/// Tells on a terminal how far a long deletion is; is silent elsewhere.
+pub(crate) struct Counter {
+    shown: bool,
+}
+
+impl Counter {
+    /// How many records lie between two lines.
+    const STEP: u64 = 500;
+
+    /// A counter that shows itself if standard error is a terminal.
+    pub(crate) fn new() -> Self {
+        Self {
+            shown: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Shows a number, now and then.
+    pub(crate) fn show(&self, records: u64) {
+        if self.shown && records % Self::STEP < 25 {
+            // A terminal that went away is no reason to stop.
+            let _ = write!(io::stderr(), "\r{} records deleted", grouped(records.into()));
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\u{1b}[K");
+        }
+    }
+}
