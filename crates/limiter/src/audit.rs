@@ -32,12 +32,14 @@ impl Repository {
     /// [`Error::InvalidInput`] if no change could ever be logged under such a subject.
     pub fn audit_events(&self, subject: &str, before: Option<&str>) -> Result<Pages<AuditEvent>, Error> {
         check_subject(subject)?;
-        if let Some(before) = before.filter(|id| ulid::Ulid::from_string(id).is_err()) {
+        let read = |id: &str| {
             let reason = "must be the 26 characters of an event's id";
-            return Err(InvalidInput::new("start_event_id", before, reason).into());
-        }
+            ulid::Ulid::from_string(id).map_err(|_| InvalidInput::new("start_event_id", id, reason))
+        };
+        // As it stands in keys, which is upper case.
+        let before = before.map(read).transpose()?.map(|id| id.to_string());
         let inner = &self.inner;
-        let query = events(&inner.namespace, subject, before);
+        let query = events(&inner.namespace, subject, before.as_deref());
         Ok(Pages::new(&inner.place, &inner.table, Some(query), |item| {
             Ok(Some(AuditEvent::decode(item)))
         }))
@@ -53,8 +55,11 @@ impl Repository {
     ) -> Result<(), Error> {
         let inner = &self.inner;
         let now = inner.clock.now();
+        // Of the 80 bits behind the time, half count: changes within a millisecond keep their order.
+        let counted = u128::from(inner.next_order() & 0xff_ffff_ffff) << 40;
+        let tail = counted | u128::from(fastrand::u64(..) >> 24);
         let event = AuditEvent {
-            id: ulid::Ulid::from_parts(now.0.unsigned_abs(), fastrand::u128(..)).to_string(),
+            id: ulid::Ulid::from_parts(now.0.unsigned_abs(), tail).to_string(),
             subject: subject.to_owned(),
             action: action.to_owned(),
             principal: inner.principal.name().await,

@@ -8,11 +8,15 @@ use zae_limiter_core::limit::check_limits;
 use zae_limiter_core::name::DEFAULT_RESOURCE;
 use zae_limiter_core::schema::{
     BucketId, add_namespace_index, entity_config_key, entity_config_pk, entity_pk, entity_registry_key,
-    key_of, resource_config_key, resource_registry_key, system_config_key,
+    key_item, key_of, resource_config_key, resource_registry_key, system_config_key,
 };
 use zae_limiter_core::sync::{Drift, LimitChange, change_limits, reconcile};
-use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Part, Query, TableError, Update, Value};
-use zae_limiter_core::{Bucket, EntityId, IntoLimit, InvalidInput, Limit, ResourceName, ResourceScope};
+use zae_limiter_core::table::{
+    Condition, Delete, Index, Item, Key, Part, Put, Query, TableError, Update, Value,
+};
+use zae_limiter_core::{
+    Bucket, CorruptRecord, EntityId, IntoLimit, InvalidInput, Limit, ResourceName, ResourceScope,
+};
 
 use crate::error::Error;
 use crate::pages::Pages;
@@ -334,34 +338,25 @@ impl Repository {
                 }
                 return Ok(false);
             };
-            let pins = old
-                .iter()
-                .map(|(name, value)| Condition::Is(name.as_str().into(), value.clone()));
-            let pins = pins.filter(|pin| !matches!(pin, Condition::Is(_, Value::Other)));
-            // Nor may a flag have come meanwhile, which would be lost with the record.
-            let come = ["disabled", "cascade", "audit_retention_days"]
-                .into_iter()
-                .filter(|name| !old.contains_key(*name))
-                .map(|name| Condition::Absent(SmolStr::new_static(name)));
-            let pins = Condition::All(pins.chain(come).collect());
+            let unchanged = unchanged(key, &old)?;
             let parts = if old.keys().all(|name| goes_with_limits(name)) {
-                let mut parts = vec![Part::Delete(Delete {
+                let delete = Delete {
                     key: key.clone(),
-                    condition: pins,
-                })];
+                    condition: unchanged,
+                };
+                let mut parts = vec![Part::Delete(delete)];
                 parts.extend(registry.map(|registry| self.count(registry, -1)));
                 parts
             } else {
-                let mut update = Update::new(key.clone());
-                let limits = old
-                    .keys()
-                    .filter(|name| is_limit_attribute(name) || *name == "on_unavailable");
-                update.remove.extend(limits.map(|name| name.as_str().into()));
-                if update.remove.is_empty() {
+                let mut item = old.clone();
+                item.retain(|name, _| !is_limit_attribute(name) && name != "on_unavailable");
+                if item.len() == old.len() {
                     return Ok(false);
                 }
-                update.condition = pins;
-                vec![Part::Update(update)]
+                vec![Part::Put(Put {
+                    item,
+                    condition: unchanged,
+                })]
             };
             if self.transact(parts).await? == Transacted::Applied {
                 if let Some(registry) = registry {
@@ -394,40 +389,27 @@ impl Repository {
     ) -> Result<(), Error> {
         for _ in 0..MAX_RACES {
             let old = self.read(key).await?;
-            let mut update = self.namespace_update(key.clone());
-            update.set.push(("config_version".into(), Value::int(1)));
+            let is_new = old.is_none();
+            let condition = match &old {
+                Some(old) => unchanged(key, old)?,
+                None => Condition::Absent("PK".into()),
+            };
+            let mut item = old.unwrap_or_else(|| key_item(key));
+            item.retain(|name, _| !is_limit_attribute(name));
+            add_namespace_index(&mut item, self.inner.namespace.as_str(), &key.pk);
+            item.insert("config_version".into(), Value::int(1));
             for (name, value) in &attributes {
                 match value {
-                    Value::Null => update.remove.push(name.clone()),
-                    value => update.set.push((name.clone(), value.clone())),
+                    Value::Null => drop(item.remove(name.as_str())),
+                    value => drop(item.insert(name.to_string(), value.clone())),
                 }
             }
-            let Some(old) = old else {
-                update.condition = Condition::Absent("PK".into());
-                let mut parts = vec![Part::Update(update)];
-                parts.extend(registry.map(|registry| self.count(registry, 1)));
-                if self.transact(parts).await? == Transacted::Applied {
-                    return Ok(());
-                }
-                continue;
-            };
-            let mut pins = vec![Condition::Exists("PK".into())];
-            for (name, value) in old.iter().filter(|(name, _)| is_limit_attribute(name)) {
-                pins.push(Condition::Is(name.as_str().into(), value.clone()));
-                if !attributes.iter().any(|(new, _)| new == name.as_str()) {
-                    update.remove.push(name.as_str().into());
-                }
-            }
-            for (name, _) in attributes.iter().filter(|(name, _)| is_limit_attribute(name)) {
-                if !old.contains_key(name.as_str()) {
-                    pins.push(Condition::Absent(name.clone()));
-                }
-            }
-            update.condition = Condition::All(pins);
-            let mut parts = vec![Part::Update(update)];
-            if let Some(registry @ Registry::Resources(_)) = registry {
-                // Put in again: a level that other clients wrote may be missing from it.
-                parts.push(self.count(registry, 1));
+            let mut parts = vec![Part::Put(Put { item, condition })];
+            match registry {
+                // Put in again each time: a level that other clients wrote may be missing from it.
+                Some(registry @ Registry::Resources(_)) => parts.push(self.count(registry, 1)),
+                Some(registry) if is_new => parts.push(self.count(registry, 1)),
+                _ => {}
             }
             if self.transact(parts).await? == Transacted::Applied {
                 return Ok(());
@@ -545,6 +527,29 @@ fn policy_value(policy: Option<OnUnavailable>) -> Value {
     }
 }
 
+/// The condition that a level's record is as it was read, so that whole records can be written: nobody set
+/// limits, and no flag has come meanwhile that would be lost.
+fn unchanged(key: &Key, old: &Item) -> Result<Condition, Error> {
+    let mut parts = Vec::with_capacity(old.len() + FLAGS.len());
+    for (name, value) in old {
+        if matches!(value, Value::Other) {
+            return Err(Error::Corrupt(CorruptRecord {
+                record: "config",
+                key: key.to_string(),
+                attribute: name.clone(),
+                problem: "is of a type that no client stores there; the record was left alone".into(),
+            }));
+        }
+        parts.push(Condition::Is(name.as_str().into(), value.clone()));
+    }
+    let absent = FLAGS.iter().filter(|name| !old.contains_key(**name));
+    parts.extend(absent.map(|name| Condition::Absent(SmolStr::new_static(name))));
+    Ok(Condition::All(parts))
+}
+
+/// What a level may hold beside limits.
+const FLAGS: [&str; 3] = ["disabled", "cascade", "audit_retention_days"];
+
 /// Whether an attribute of a configuration record has no use without limits.
 fn goes_with_limits(name: &str) -> bool {
     is_limit_attribute(name)
@@ -574,7 +579,7 @@ impl Inner {
                 .fetch(&*self.table, &*self.clock, entity, resource, true);
             match config.await {
                 Err(AcquireError::Table(err)) if is_passing(&err) && BRIEF.pause(attempt).await => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 config => return config.map_err(|err| self.place.acquire_error(err)),
             }

@@ -119,7 +119,9 @@ impl Stack {
 
     /// Registers a namespace unless it is, and returns its id.
     pub async fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
-        self.register(&NamespaceName::new(name)?).await
+        let name = NamespaceName::new(name)?;
+        self.check_compatible().await?;
+        self.register(&name).await
     }
 
     /// Registers namespaces, those that are new. Names are checked before anything is written.
@@ -131,6 +133,7 @@ impl Stack {
             .into_iter()
             .map(NamespaceName::new)
             .collect::<Result<_, InvalidInput>>()?;
+        self.check_compatible().await?;
         let mut ids = BTreeMap::new();
         for some in names.chunks(8) {
             let registered = some
@@ -184,6 +187,7 @@ impl Stack {
     /// whether there was one.
     pub async fn delete_namespace(&self, name: &str) -> Result<bool, Error> {
         let name = NamespaceName::new(name)?;
+        self.check_compatible().await?;
         for _ in 0..2 {
             let Some(item) = self.get(namespace_key(&name)).await? else {
                 return Ok(false);
@@ -223,6 +227,7 @@ impl Stack {
     /// [`Error::NamespaceIdNotFound`]; [`Error::NamespaceState`] if it is not deleted, is being purged, or its
     /// name has been registered again.
     pub async fn recover_namespace(&self, id: &str) -> Result<String, Error> {
+        self.check_compatible().await?;
         let record = match NamespaceId::new(id) {
             Ok(id) => self.reverse(&id).await?,
             Err(_) => None,
@@ -258,6 +263,7 @@ impl Stack {
         let Ok(id) = NamespaceId::new(id) else {
             return Ok(0);
         };
+        self.check_compatible().await?;
         let mut record = self.reverse(&id).await?;
         if let Some(found) = &mut record {
             if found.status != NamespaceStatus::Purging {
@@ -342,7 +348,14 @@ impl Stack {
 
     async fn records(&self, prefix: &str) -> Result<Vec<NamespaceRecord>, Error> {
         let query = Query::new(Index::Primary, TABLE_PK).prefix(prefix).consistent();
-        let decode = |item: &Item| Ok(Some(NamespaceRecord::decode(item)?));
+        // A damaged record must not hide the others.
+        let decode = |item: &Item| {
+            let record = NamespaceRecord::decode(item);
+            if let Err(error) = &record {
+                tracing::warn!(%error, "a namespace's record cannot be read");
+            }
+            Ok(record.ok())
+        };
         Pages::new(&self.parts.place, &self.parts.table, Some(query), decode)
             .all()
             .await

@@ -54,19 +54,23 @@ impl<'a> Sweep<'a> {
 
     /// Deletes items by key.
     pub(crate) async fn delete(&self, keys: &[Key]) -> Result<(), Error> {
-        let batches = keys.chunks(BATCH_DELETE_LIMIT).map(|batch| async move {
-            let answer = self
-                .place
-                .insisting(LONG, || self.table.call(Op::BatchDelete(batch.to_vec())))
-                .await?;
-            debug_assert!(matches!(answer, Answer::Applied(_)), "{answer:?}");
-            self.count(batch.len() as u64);
-            Ok(())
-        });
+        // Owned, so that the future can be sent between threads.
+        let batches: Vec<Vec<Key>> = keys.chunks(BATCH_DELETE_LIMIT).map(<[Key]>::to_vec).collect();
         stream::iter(batches)
+            .map(|batch| self.delete_batch(batch))
             .buffer_unordered(IN_FLIGHT)
             .try_collect()
             .await
+    }
+
+    async fn delete_batch(&self, batch: Vec<Key>) -> Result<(), Error> {
+        let answer = self
+            .place
+            .insisting(LONG, || self.table.call(Op::BatchDelete(batch.clone())))
+            .await?;
+        debug_assert!(matches!(answer, Answer::Applied(_)), "{answer:?}");
+        self.count(batch.len() as u64);
+        Ok(())
     }
 
     /// Deletes what a query finds, page by page, but for what `keep` says. Tells how many were found.

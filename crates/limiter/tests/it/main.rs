@@ -5,21 +5,34 @@
 //! - `failure`: what requests mean that get no answer;
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `limits`, `outage`: the limiter on an embedded table;
+//! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
+//!   administration, on tables of `admin` that can be read through and through;
 //! - `paths`: what each path costs in requests and capacity units.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 #![cfg(feature = "embedded")]
 
 mod acquire;
+mod admin;
+mod audit;
+mod blocking_admin;
+mod capacity;
 mod cost;
+mod deletion;
 mod engine;
 mod failure;
 mod lease;
 mod limits;
+mod namespaces;
 mod outage;
+mod paging;
 mod paths;
+mod registries;
+mod sendable;
 mod support;
 mod table;
 mod table_reads;
 mod table_writes;
+mod usage;
+mod versions;
 mod world;

@@ -205,24 +205,29 @@ impl Table for Faulty {
         } else {
             Fault::None
         };
-        let inner = Arc::clone(&self.inner);
-        Box::pin(async move {
-            match fault {
-                Fault::None => inner.call(op).await,
-                Fault::Throttled => failure(FailureKind::Throttled, Applied::No),
-                Fault::Denied => failure(FailureKind::AccessDenied, Applied::No),
-                Fault::LostBefore => failure(FailureKind::Timeout, Applied::Unknown),
-                Fault::LostAfter => {
-                    let _ = inner.call(op).await;
-                    failure(FailureKind::Timeout, Applied::Unknown)
-                }
-                Fault::Late(millis) => {
-                    let answer = inner.call(op).await;
-                    tokio::time::sleep(Duration::from_millis(millis)).await;
-                    answer
-                }
-                Fault::Hangs => std::future::pending().await,
-            }
-        })
+        suffer(&self.inner, fault, op)
     }
+}
+
+/// Sends a request to a table under a fault.
+pub(crate) fn suffer(table: &Arc<dyn Table>, fault: Fault, op: Op) -> TableFuture {
+    let inner = Arc::clone(table);
+    Box::pin(async move {
+        match fault {
+            Fault::None => inner.call(op).await,
+            Fault::Throttled => failure(FailureKind::Throttled, Applied::No),
+            Fault::Denied => failure(FailureKind::AccessDenied, Applied::No),
+            Fault::LostBefore => failure(FailureKind::Timeout, Applied::Unknown),
+            Fault::LostAfter => {
+                let _ = inner.call(op).await;
+                failure(FailureKind::Timeout, Applied::Unknown)
+            }
+            Fault::Late(millis) => {
+                let answer = inner.call(op).await;
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                answer
+            }
+            Fault::Hangs => std::future::pending().await,
+        }
+    })
 }

@@ -1,0 +1,269 @@
+//! Deleting an entity with everything of its own.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use zae_limiter::core::table::{Op, Value};
+use zae_limiter::{ALL_RESOURCES, AuditEvent, EntityId, Error, Repository, ResourceName};
+
+use crate::admin::{Admin, FURNISHED, Meanwhile, bucket, furnish, put_all, rpm, snapshot};
+use crate::world::Fault;
+
+/// What was logged of deletions of an entity, oldest first: records, and whether it was complete.
+async fn deletions(repo: &Repository, entity: &str) -> Vec<(i128, bool)> {
+    let mut events = repo.audit_events(entity, None).unwrap().all().await.unwrap();
+    events.reverse();
+    let of = |event: &AuditEvent| {
+        let (records, complete) = (
+            event.details.get("records_deleted")?,
+            event.details.get("complete")?,
+        );
+        (event.action == "entity_deleted").then_some((records.as_int()?, complete.as_bool()?))
+    };
+    events.iter().filter_map(of).collect()
+}
+
+async fn counts(repo: &Repository) -> Vec<(String, i64)> {
+    let counts = repo.resources_with_entity_limits().await.unwrap();
+    counts.into_iter().collect()
+}
+
+#[tokio::test]
+async fn everything_of_the_entity_goes_and_its_log_stays() {
+    let a = Admin::new().await;
+    furnish(&a.repo, "key-1").await;
+    a.repo.set_entity_limits("other", "gpt-4", rpm(1)).await.unwrap();
+    let logged = a.repo.audit_events("key-1", None).unwrap().all().await.unwrap();
+    assert_eq!(logged.len(), 4);
+    let all = ["_default_", "a/b:c", "gpt-4"].map(str::to_owned);
+    assert_eq!(
+        counts(&a.repo).await,
+        all.into_iter().zip([1, 1, 2]).collect::<Vec<_>>()
+    );
+    assert_eq!(a.repo.children("proj").await.unwrap().len(), 1);
+
+    a.clock.advance_millis(1000);
+    let progress = Mutex::new(Vec::new());
+    let told = |n| progress.lock().unwrap().push(n);
+    assert_eq!(
+        a.repo.delete_entity_with_progress("key-1", &told).await.unwrap(),
+        FURNISHED
+    );
+    assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
+    let progress = progress.into_inner().unwrap();
+    assert!(
+        progress.is_sorted() && progress.last() == Some(&FURNISHED),
+        "{progress:?}"
+    );
+
+    // Counted out of the registry, which forgets a resource that nobody is left for.
+    assert_eq!(counts(&a.repo).await, [("gpt-4".to_owned(), 1)]);
+    let registry = zae_limiter::core::schema::entity_registry_key(a.repo.namespace_id());
+    let registry = a.item(registry).await.unwrap();
+    assert!(
+        !registry.contains_key("a/b:c") && !registry.contains_key(ALL_RESOURCES),
+        "{registry:?}"
+    );
+    assert!(a.repo.children("proj").await.unwrap().is_empty());
+    assert_eq!(a.repo.entity("key-1").await.unwrap(), None);
+
+    let now = a.repo.audit_events("key-1", None).unwrap().all().await.unwrap();
+    assert_eq!(now[1..], logged[..], "what was logged stays");
+    assert_eq!(
+        (now[0].action.as_str(), &now[0].resource),
+        ("entity_deleted", &None)
+    );
+    assert_eq!(deletions(&a.repo, "key-1").await, [(i128::from(FURNISHED), true)]);
+}
+
+#[tokio::test]
+async fn entities_whose_ids_begin_the_same_are_not_touched() {
+    let a = Admin::new().await;
+    for entity in ["key", "key-1", "key-10", "key-1:a"] {
+        furnish(&a.repo, entity).await;
+    }
+    let others = |dump: crate::admin::Dump| {
+        let mut dump = dump;
+        dump.retain(|(pk, sk), _| {
+            let own = pk.ends_with("/ENTITY#key-1") || pk.contains("/BUCKET#key-1#");
+            !own && !pk.ends_with("AUDIT#key-1") && sk != "#ENTITY_CONFIG_RESOURCES"
+        });
+        dump
+    };
+    let before = others(a.dump(None).await);
+    assert!(before.len() as u64 > 3 * FURNISHED);
+    assert_eq!(a.repo.delete_entity("key-1").await.unwrap(), FURNISHED);
+    assert_eq!(others(a.dump(None).await), before);
+    assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
+    assert!(counts(&a.repo).await.iter().all(|(_, count)| *count == 3));
+}
+
+#[tokio::test]
+async fn the_same_entity_of_another_namespace_stays() {
+    let a = Admin::new().await;
+    let other = a.repo.stack_handle().open("other").await.unwrap();
+    for repo in [&a.repo, &other] {
+        furnish(repo, "key-1").await;
+    }
+    let id = a.repo.namespace_id().as_str();
+    let before = a.others(id).await;
+    a.repo.delete_entity("key-1").await.unwrap();
+    assert_eq!(a.others(id).await, before);
+}
+
+#[tokio::test]
+async fn an_entity_that_was_never_there_is_no_deletion() {
+    let a = Admin::new().await;
+    let before = a.dump(None).await;
+    assert_eq!(a.repo.delete_entity("nobody").await.unwrap(), 0);
+    assert_eq!(a.dump(None).await, before, "and nothing is logged");
+    let Err(Error::InvalidInput(input)) = a.repo.delete_entity("no#body").await else {
+        panic!("accepted")
+    };
+    assert_eq!(input.field(), "entity_id");
+}
+
+#[tokio::test]
+async fn what_was_spent_or_limited_without_being_created_goes_too() {
+    let a = Admin::new().await;
+    a.configure().await;
+    let take = a.limiter.acquire("ghost", "gpt-4").consume("rpm", 1);
+    take.await.unwrap().commit().await.unwrap();
+    a.repo.set_entity_limits("ghost", "gpt-4", rpm(3)).await.unwrap();
+    assert_eq!(a.repo.delete_entity("ghost").await.unwrap(), 2);
+    assert_eq!(a.traces_of_entity("ghost").await, [""; 0]);
+    // Spending again starts afresh, under the defaults: no cache remembers the limits that went.
+    let take = a.limiter.acquire("ghost", "gpt-4").consume("rpm", 10);
+    take.await.unwrap().commit().await.unwrap();
+}
+
+/// Stops the deletion after each number of writes in turn; the next one finishes it.
+#[tokio::test]
+async fn a_deletion_that_was_interrupted_is_finished_by_the_next() {
+    for writes in 0.. {
+        let a = Admin::new().await;
+        furnish(&a.repo, "key-1").await;
+        a.repo.set_entity_limits("other", "gpt-4", rpm(1)).await.unwrap();
+        let left = AtomicI64::new(writes);
+        let failing = a.ruled(move |op| match op {
+            Op::BatchDelete(_) | Op::Transact(_) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => Fault::Denied,
+            _ => Fault::None,
+        });
+        let first = failing.await.delete_entity("key-1").await;
+        let logged = deletions(&a.repo, "key-1").await;
+        if first.is_ok() {
+            assert!(writes >= 6, "it was interrupted in {writes} places only");
+            assert_eq!(logged, [(i128::from(FURNISHED), true)]);
+            return;
+        }
+        assert!(matches!(first, Err(Error::PermissionDenied { .. })), "{first:?}");
+        assert!(
+            a.repo.entity("key-1").await.unwrap().is_some(),
+            "it goes last ({writes} writes)"
+        );
+        let done = logged.first().map_or(0, |(records, _)| *records);
+        assert_eq!(logged, if writes == 0 { vec![] } else { vec![(done, false)] });
+        a.clock.advance_millis(1000);
+        let rest = a.repo.delete_entity("key-1").await.unwrap();
+        assert_eq!(
+            done + i128::from(rest),
+            i128::from(FURNISHED),
+            "after {writes} writes"
+        );
+        assert_eq!(
+            deletions(&a.repo, "key-1").await.last(),
+            Some(&(i128::from(rest), true))
+        );
+        assert_eq!(
+            a.traces_of_entity("key-1").await,
+            [""; 0],
+            "after {writes} writes"
+        );
+        assert_eq!(counts(&a.repo).await, [("gpt-4".to_owned(), 1)]);
+    }
+}
+
+/// A third of all requests is throttled, and the answer of every second deletion is lost.
+#[tokio::test]
+async fn a_deletion_waits_out_throttling_and_lost_answers() {
+    let a = Admin::new().await;
+    furnish(&a.repo, "key-1").await;
+    let (calls, deletions_sent) = (AtomicI64::new(0), AtomicI64::new(0));
+    let shaky = a.ruled(move |op| {
+        if calls.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
+            Fault::Throttled
+        } else if matches!(op, Op::BatchDelete(_)) && deletions_sent.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+            Fault::LostAfter
+        } else {
+            Fault::None
+        }
+    });
+    assert_eq!(shaky.await.delete_entity("key-1").await.unwrap(), FURNISHED);
+    assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
+    assert_eq!(counts(&a.repo).await, []);
+    assert_eq!(deletions(&a.repo, "key-1").await, [(i128::from(FURNISHED), true)]);
+}
+
+/// A bucket comes to be while the entity is deleted: it is found by looking again.
+#[tokio::test]
+async fn a_bucket_created_during_the_deletion_goes_as_well() {
+    let a = Admin::new().await;
+    furnish(&a.repo, "key-1").await;
+    let (table, id) = (a.repo.table(), a.id("key-1", "late"));
+    // Between the buckets and the limits.
+    let table = Meanwhile::new(&a, |op| matches!(op, Op::Transact(_)), async move {
+        put_all(&*table, [bucket(&id, 0, 1, 9, 3)]).await;
+    });
+    let repo = a.over(table, |builder| builder).await;
+    assert_eq!(repo.delete_entity("key-1").await.unwrap(), FURNISHED + 1);
+    assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn thousands_of_records_go_in_one_call() {
+    let a = Admin::new().await;
+    let ns = a.repo.namespace_id().as_str();
+    furnish(&a.repo, "key-1").await;
+    let instants = (0..2200).map(|n| {
+        format!(
+            "2027-{:02}-{:02}T{:02}:00:00Z",
+            1 + n / 672,
+            1 + n / 24 % 28,
+            n % 24
+        )
+    });
+    let usage =
+        instants.map(|start| snapshot((ns, "key-1", "gpt-4"), ("hourly", &start, "x"), &[("rpm", 1)]));
+    put_all(&*a.repo.table(), usage).await;
+    let buckets = (0..40).flat_map(|n| {
+        let mut id = a.id("key-1", "r");
+        id.resource = ResourceName::new(format!("r{n}")).unwrap();
+        id.entity = EntityId::new("key-1").unwrap();
+        (0..4).map(move |shard| bucket(&id, shard, 4, 9, 3))
+    });
+    put_all(&*a.repo.table(), buckets).await;
+    let expected = FURNISHED + 2200 + 160;
+    let progress = Mutex::new(Vec::new());
+    let told = |n| progress.lock().unwrap().push(n);
+    assert_eq!(
+        a.repo.delete_entity_with_progress("key-1", &told).await.unwrap(),
+        expected
+    );
+    assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
+    assert_eq!(deletions(&a.repo, "key-1").await, [(i128::from(expected), true)]);
+    let progress = progress.into_inner().unwrap();
+    assert!(progress.len() > 50 && progress.is_sorted(), "told step by step");
+}
+
+/// Records of other clients in the entity's partition are nobody else's.
+#[tokio::test]
+async fn records_that_are_not_understood_go_with_the_entity() {
+    let a = Admin::new().await;
+    let pk = format!("{}/ENTITY#key-1", a.repo.namespace_id());
+    a.write(&pk, "#BUCKET#gpt-4", [("n", Value::int(1))]).await;
+    a.write(&pk, "#CONFIG#not a scope", [("n", Value::int(1))]).await;
+    a.write(&pk, "#OF_THE_FUTURE", [("n", Value::int(1))]).await;
+    assert_eq!(a.repo.delete_entity("key-1").await.unwrap(), 3);
+    assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
+    assert_eq!(counts(&a.repo).await, []);
+}
