@@ -76,24 +76,22 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
 
 /// The table as a whole. Whether it exists shows at its first use.
 pub(crate) async fn stack(at: &Connection, what: &'static str) -> Result<Stack, Failure> {
+    open_stack(at).await.map_err(|err| err.into_failure(at, what))
+}
+
+async fn open_stack(at: &Connection) -> Result<Stack, Opening> {
     names::stack(&at.name)?;
     if let Some(path) = embedded(at)
         && !path.as_os_str().is_empty()
         && !exists(&path)
     {
-        return Err(no_stack(at));
+        return Err(no_stack(at).into());
     }
     unlocked(|| async {
-        builder(at)
-            .map(RepositoryBuilder::stack_handle)?
-            .await
-            .map_err(Opening::Failed)
+        let handle = builder(at)?.stack_handle();
+        handle.await.map_err(Opening::Failed)
     })
     .await
-    .map_err(|err| match err {
-        Opening::Refused(failure) => failure,
-        Opening::Failed(err) => Doing { at, what }.failed(&err),
-    })
 }
 
 /// A namespace of the table.
@@ -102,19 +100,20 @@ pub(crate) async fn namespace(
     access: Access,
     what: &'static str,
 ) -> Result<Repository, Failure> {
+    open_namespace(at, access)
+        .await
+        .map_err(|err| err.into_failure(&at.connection, what))
+}
+
+/// A namespace of the table; the library's own error if that fails.
+pub(crate) async fn open_namespace(at: &Namespaced, access: Access) -> Result<Repository, Opening> {
     names::namespace(&at.namespace)?;
-    let stack = stack(&at.connection, what).await?;
+    let stack = open_stack(&at.connection).await?;
     let opened = match access {
         Access::Read => stack.connect(&at.namespace).await,
         Access::Write => stack.open(&at.namespace).await,
     };
-    opened.map_err(|err| {
-        Doing {
-            at: &at.connection,
-            what,
-        }
-        .failed(&err)
-    })
+    opened.map_err(Opening::Failed)
 }
 
 /// Whether a directory holds a table's data.
@@ -128,6 +127,16 @@ pub(crate) enum Opening {
     Refused(Failure),
     /// It failed.
     Failed(Error),
+}
+
+impl Opening {
+    /// What to tell about it.
+    pub(crate) fn into_failure(self, at: &Connection, what: &'static str) -> Failure {
+        match self {
+            Self::Refused(failure) => failure,
+            Self::Failed(err) => Doing { at, what }.failed(&err),
+        }
+    }
 }
 
 impl From<Failure> for Opening {

@@ -192,6 +192,7 @@ impl Repository {
                 sweep.count(1);
             }
         }
+        self.tidy_counts().await?;
         // While META is there, a bucket may be created under it; look again for those that were.
         let is_meta = |item: &Item| key_of(item).is_some_and(|key| key.sk == META);
         sweep.delete_found(own.clone(), is_meta).await?;

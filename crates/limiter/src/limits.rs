@@ -323,6 +323,17 @@ impl Repository {
         Ok(())
     }
 
+    /// Removes every count that has come to nothing; a client that was killed may have left one.
+    pub(crate) async fn tidy_counts(&self) -> Result<(), Error> {
+        let key = entity_registry_key(&self.inner.namespace);
+        for (name, count) in self.read(&key).await?.unwrap_or_default() {
+            if let (Ok(scope), Some(..=0)) = (ResourceScope::new(&name), count.as_int()) {
+                self.tidy(Registry::Entities(&scope)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the limits of a level away, and its policy for outages: deletes the record, unless it holds
     /// anything else (flags, retention, what newer clients keep there), which stays. Tells whether there was
     /// anything to take. Record and registry change together.

@@ -6,7 +6,7 @@ use super::{Connection, Format};
 
 /// Tell whether this program and the table fit together.
 ///
-/// Only reads. The exit code is 1 if they do not, or if there is no table.
+/// Only reads. The exit code is 1 if they do not, and 4 if there is no table.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,

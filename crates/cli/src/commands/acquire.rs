@@ -11,15 +11,21 @@ use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Rep
 
 use super::system::policy;
 use super::{Outcome, failed};
-use crate::args::Amount;
 use crate::args::acquire::{Acquire, Available};
-use crate::connect::{Access, namespace};
+use crate::args::{Amount, OnUnavailable};
+use crate::connect::{Access, Opening, namespace, open_namespace};
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::out::Out;
 use crate::text::number::grouped;
 use crate::text::time;
 use crate::{interrupted, names, say};
+
+/// How long the table may take to be found, unless told otherwise.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Said when nobody was asked.
+const UNASKED: &str = "Warning: the table cannot be used; the request was admitted without asking it";
 
 /// How long refunds may take when the program ends.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -28,9 +34,22 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     const WHAT: &str = "acquire";
     names::entity("entity_id", &args.entity_id)?;
     names::resource(&args.resource)?;
-    let repo = tokio::select! {
-        repo = namespace(&args.at, Access::Read, WHAT) => repo?,
+    let timeout = args.timeout.unwrap_or(TIMEOUT);
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(timeout, open_namespace(&args.at, Access::Read)) => opened,
         () = interrupted() => return Err(Failure::aborted()),
+    };
+    let may_pass = args.on_unavailable == Some(OnUnavailable::Allow);
+    let repo = match opened {
+        Ok(Ok(repo)) => repo,
+        Ok(Err(Opening::Failed(Error::Unavailable(_)))) | Err(_) if may_pass => {
+            return without_table(&args).await;
+        }
+        Ok(Err(err)) => return Err(err.into_failure(&args.at.connection, WHAT)),
+        Err(_) => {
+            let text = format!("the table did not answer within {}", time::wait(timeout));
+            return Err(Failure::with(text, Exit::Aws));
+        }
     };
     let taken = tokio::select! {
         taken = take(&repo, &args) => taken,
@@ -48,10 +67,14 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
         }
     };
     if lease.is_degraded() {
-        say("Warning: the table cannot be used; the request was admitted without asking it");
+        say(UNASKED);
     }
     let outcome = if args.command.is_empty() {
-        commit(lease, &args).await
+        let degraded = lease.is_degraded();
+        match lease.commit().await {
+            Ok(()) => acquired(&args, degraded),
+            Err(err) => Err(failed(&args.at.connection, WHAT)(err)),
+        }
     } else {
         run(lease, &args).await
     };
@@ -110,9 +133,12 @@ fn refused(args: &Acquire, err: &Error) -> Outcome {
     };
     let mut out = Out::new(&args.format);
     if out.is_json() {
-        out.json(&refused.to_json())?;
+        match out.json(&refused.to_json()).and_then(|()| out.flush()) {
+            // A refusal is one even if nobody reads it.
+            Ok(()) | Err(Failure::NobodyReads) => {}
+            Err(other) => return Err(other),
+        }
     }
-    out.flush()?;
     let exit = if refused.is_never() {
         Exit::Failure
     } else {
@@ -151,12 +177,21 @@ fn refusal(refused: &RateLimitExceeded) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-async fn commit(lease: Lease, args: &Acquire) -> Outcome {
-    let degraded = lease.is_degraded();
-    lease
-        .commit()
-        .await
-        .map_err(failed(&args.at.connection, "acquire"))?;
+/// The table cannot even be opened, and the operator chose to let requests pass then.
+async fn without_table(args: &Acquire) -> Outcome {
+    say(UNASKED);
+    if args.command.is_empty() {
+        return acquired(args, true);
+    }
+    match run_command(&args.command).await {
+        Ok(ended) if ended.success() => Ok(Exit::Success),
+        Ok(ended) => Ok(Exit::Command(code_of(ended))),
+        Err(err) => Err(cannot_run(&args.command, &err)),
+    }
+}
+
+/// Tells what was taken.
+fn acquired(args: &Acquire, degraded: bool) -> Outcome {
     let mut out = Out::new(&args.format);
     if out.is_json() {
         let consumed: Map<_, _> = args
@@ -189,18 +224,8 @@ async fn run(lease: Lease, args: &Acquire) -> Outcome {
     let ended = match run_command(&args.command).await {
         Ok(status) => status,
         Err(err) => {
-            // The codes by which shells tell these.
-            let code = if err.kind() == io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
             lease.rollback().await.map_err(failed)?;
-            let program = args.command.first().map(|name| name.to_string_lossy());
-            return Err(Failure::with(
-                format!("Cannot run '{}': {err}", program.unwrap_or_default()),
-                Exit::Command(code),
-            ));
+            return Err(cannot_run(&args.command, &err));
         }
     };
     if ended.success() {
@@ -212,6 +237,20 @@ async fn run(lease: Lease, args: &Acquire) -> Outcome {
         say(&format!("Warning: the tokens were not given back: {err}"));
     }
     Ok(Exit::Command(code_of(ended)))
+}
+
+/// A command that could not be started, with the exit code by which shells tell it.
+fn cannot_run(command: &[OsString], err: &io::Error) -> Failure {
+    let code = if err.kind() == io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    };
+    let program = command.first().map(|name| name.to_string_lossy());
+    Failure::with(
+        format!("Cannot run '{}': {err}", program.unwrap_or_default()),
+        Exit::Command(code),
+    )
 }
 
 /// The exit code of a command, as a shell tells it.
@@ -233,8 +272,9 @@ async fn run_command(command: &[OsString]) -> io::Result<ExitStatus> {
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    // Ctrl-C reaches the command without us: it shares our terminal.
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // On a terminal Ctrl-C reaches the command without us. Where there is none, somebody meant this program.
+    let has_terminal = std::fs::File::open("/dev/tty").is_ok();
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
     let mut child = Command::new(program).args(arguments).spawn()?;
     let id = child
@@ -246,7 +286,12 @@ async fn run_command(command: &[OsString]) -> io::Result<ExitStatus> {
             ended = child.wait() => return ended,
             Some(()) = terminate.recv() => Signal::SIGTERM,
             Some(()) = hangup.recv() => Signal::SIGHUP,
-            Some(()) = interrupt.recv() => continue,
+            Some(()) = interrupt.recv() => {
+                if has_terminal {
+                    continue;
+                }
+                Signal::SIGINT
+            }
         };
         if let Some(id) = id {
             // Fails if it has just ended, which the next turn sees.

@@ -8,10 +8,10 @@ use crate::args::audit::{AuditCommand, List};
 use crate::connect::{Access, namespace};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::json;
 use crate::out::Out;
 use crate::text::number::grouped;
 use crate::text::table::{Column, Table};
+use crate::{json, names};
 
 const COLUMNS: [Column; 4] = [
     Column::left("Timestamp", 23),
@@ -28,6 +28,10 @@ pub(crate) async fn run(command: AuditCommand) -> Outcome {
 
 async fn list(args: List) -> Outcome {
     const WHAT: &str = "list audit events";
+    // The others are '$SYSTEM' and '$RESOURCE:name'.
+    if !args.entity_id.starts_with('$') {
+        names::entity("entity_id", &args.entity_id)?;
+    }
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let failed = failed(&args.at.connection, WHAT);
     let mut pages = repo

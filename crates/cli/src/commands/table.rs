@@ -238,6 +238,8 @@ pub(crate) async fn deploy(args: Deploy) -> Outcome {
             Exit::Failure,
         ));
     };
+    let failed = |failure| marked(failure, "Deployment failed");
+    drop(builder(at).map_err(failed)?);
     let mut out = Out::new(&args.format);
     if !out.is_json() {
         out.line(format_args!("Deploying stack: {}", at.name))?;
@@ -248,9 +250,7 @@ pub(crate) async fn deploy(args: Deploy) -> Outcome {
         ))?;
         out.flush()?;
     }
-    let created = create(at)
-        .await
-        .map_err(|failure| marked(failure, "Deployment failed"))?;
+    let created = create(at).await.map_err(failed)?;
     if out.is_json() {
         out.json(&json!({ "name": at.name, "directory": path.to_string_lossy(), "created": created }))?;
     } else {

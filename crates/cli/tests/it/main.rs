@@ -1,0 +1,35 @@
+//! The program as its users see it: what it prints, where, and how it ends. One binary of tests.
+//!
+//! - `world`: a table of its own for each test, and transcripts, which are compared with approved ones;
+//! - `entity`, `resource`, `system`, `namespace`, `audit`, `usage`, `table`: the commands, group by group;
+//! - `page`: the sample outputs of the reference page, to the letter;
+//! - `values`: names and limits that are wrong;
+//! - `connect`: tables that are not there, cannot be opened or do not answer;
+//! - `acquire`: taking tokens, with and without a command to run;
+//! - `docs`: the examples of the README and the guide;
+//! - `help`: help, wrong command lines, completions, manual pages;
+//! - `streams`: output that nobody reads, colours;
+//! - `big`: deletions of very many records that are killed on the way.
+//!
+//! Set `ZAE_LIMITER_TEST_ENDPOINT` to the URL of another implementation of DynamoDB to run them on that; see
+//! `world`.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod acquire;
+mod audit;
+mod big;
+mod connect;
+mod docs;
+mod entity;
+mod help;
+mod namespace;
+mod page;
+mod resource;
+mod streams;
+mod system;
+mod table;
+mod usage;
+mod values;
+mod world;
