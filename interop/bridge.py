@@ -1,0 +1,357 @@
+"""Our library as Python calls, and both libraries behind one set of names.
+
+`Bridge` runs `zae-limiter-bridge calls` and talks to it in JSON lines. `Ours` and `Theirs` are one client each, of
+this library and of the original, with the same methods; tests drive either without knowing which it is.
+"""
+
+import itertools
+import json
+import subprocess
+import threading
+from concurrent.futures import Future
+
+from zae_limiter import Limit as TheirLimit
+from zae_limiter import (
+    RateLimiterUnavailable,
+    RateLimitExceeded,
+    SyncRateLimiter,
+    SyncRepository,
+)
+
+
+class Refused(Exception):
+    """A limit refused the request. `retry_after` is in seconds, None for never."""
+
+    def __init__(self, retry_after):
+        super().__init__(f"refused, retry after {retry_after}")
+        self.retry_after = retry_after
+
+
+class Failed(Exception):
+    """The library says no for another reason; `kind` is our error's name or the original's class."""
+
+    def __init__(self, kind, message, detail=None):
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.detail = detail or {}
+
+
+class Bridge:
+    """A process that answers calls of our library. Safe to use from many threads."""
+
+    def __init__(self, program):
+        self.process = subprocess.Popen(
+            [program, "calls"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.ids = itertools.count()
+        self.waiting = {}
+        self.lock = threading.Lock()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            answer = json.loads(line)
+            with self.lock:
+                future = self.waiting.pop(answer["id"])
+            future.set_result(answer)
+        with self.lock:
+            for future in self.waiting.values():
+                future.set_exception(RuntimeError("the bridge ended"))
+
+    def start(self, call, **arguments):
+        """Sends a call; returns a future of its answer."""
+        number = next(self.ids)
+        future = Future()
+        with self.lock:
+            self.waiting[number] = future
+            self.process.stdin.write(json.dumps({"id": number, "call": call, **arguments}) + "\n")
+            self.process.stdin.flush()
+        return future
+
+    def call(self, call, **arguments):
+        answer = self.start(call, **arguments).result(timeout=120)
+        if "ok" in answer:
+            return answer["ok"]
+        error = answer["error"]
+        if error["kind"] == "RateLimitExceeded":
+            raise Refused(error["body"]["retry_after_seconds"])
+        raise Failed(error["kind"], error["message"], error)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+
+class OurLease:
+    def __init__(self, client, number):
+        self.client, self.number = client, number
+
+    def adjust(self, **amounts):
+        self.client.bridge.call("adjust", lease=self.number, amounts=amounts)
+
+    def release(self, **amounts):
+        self.client.bridge.call("release", lease=self.number, amounts=amounts)
+
+    def commit(self):
+        self.client.bridge.call("commit", lease=self.number)
+
+    def rollback(self):
+        self.client.bridge.call("rollback", lease=self.number)
+
+
+class Ours:
+    """A client of our library."""
+
+    name = "ours"
+
+    def __init__(self, bridge, endpoint, stack, namespace="default", now_ms=None, **options):
+        self.bridge = bridge
+        if now_ms is not None:
+            options["now_ms"] = now_ms
+        opened = bridge.call("open", endpoint=endpoint, stack=stack, namespace=namespace, **options)
+        self.number, self.namespace_id = opened["client"], opened["namespace_id"]
+
+    def call(self, call, **arguments):
+        return self.bridge.call(call, client=self.number, **arguments)
+
+    def set_clock(self, now_ms):
+        self.call("set_clock", now_ms=now_ms)
+
+    def acquire(self, entity, resource, **consume):
+        answer = self.call("acquire", entity=entity, resource=resource, consume=consume)
+        return OurLease(self, answer["lease"])
+
+    def available(self, entity, resource):
+        return self.call("available", entity=entity, resource=resource)
+
+    def create_entity(self, entity, **facts):
+        self.call("create_entity", entity=entity, **facts)
+
+    def entity(self, entity):
+        found = self.call("entity", entity=entity)
+        return found and {key: found[key] for key in ("id", "name", "parent", "cascade", "metadata")}
+
+    def children(self, entity):
+        return sorted(self.call("children", entity=entity))
+
+    def delete_entity(self, entity):
+        self.call("delete_entity", entity=entity)
+
+    def set_entity_limits(self, entity, resource, limits):
+        self.call("set_entity_limits", entity=entity, resource=resource, limits=limits)
+
+    def entity_limits(self, entity, resource):
+        return sorted(map(tuple, self.call("entity_limits", entity=entity, resource=resource)))
+
+    def delete_entity_limits(self, entity, resource):
+        self.call("delete_entity_limits", entity=entity, resource=resource)
+
+    def set_resource_defaults(self, resource, limits):
+        self.call("set_resource_defaults", resource=resource, limits=limits)
+
+    def resource_defaults(self, resource):
+        return sorted(map(tuple, self.call("resource_defaults", resource=resource)))
+
+    def delete_resource_defaults(self, resource):
+        self.call("delete_resource_defaults", resource=resource)
+
+    def set_system_defaults(self, limits, on_unavailable=None):
+        self.call("set_system_defaults", limits=limits, on_unavailable=on_unavailable)
+
+    def system_defaults(self):
+        found = self.call("system_defaults")
+        return sorted(map(tuple, found["limits"])), found["on_unavailable"]
+
+    def delete_system_defaults(self):
+        self.call("delete_system_defaults")
+
+    def listings(self, resource):
+        return (
+            self.call("resources_with_defaults"),
+            sorted(self.call("resources_with_entity_limits")),
+            self.call("entities_with_limits", resource=resource),
+        )
+
+    def audit(self, subject):
+        return [tuple(event) for event in self.call("audit_events", subject=subject)]
+
+    def namespaces(self):
+        return sorted(map(tuple, self.call("namespaces")))
+
+    def orphans(self):
+        return sorted(map(tuple, self.call("orphans")))
+
+    def register_namespace(self, name):
+        return self.call("register_namespace", namespace=name)
+
+    def delete_namespace(self, name):
+        self.call("delete_namespace", namespace=name)
+
+    def recover_namespace(self, number):
+        return self.call("recover_namespace", namespace_id=number)
+
+    def purge_namespace(self, number):
+        self.call("purge_namespace", namespace_id=number)
+
+    def forget(self):
+        """Forgets everything cached."""
+        self.call("invalidate")
+
+    def settle(self):
+        """Waits for what runs in the background."""
+        self.call("drain")
+
+    def close(self):
+        self.settle()
+
+
+class TheirLease:
+    """A lease of the original outside a `with` block, so that tests can interleave clients."""
+
+    def __init__(self, context):
+        self.context = context
+        self.lease = context.__enter__()
+
+    def adjust(self, **amounts):
+        self.lease.adjust(**amounts)
+
+    def release(self, **amounts):
+        self.lease.release(**amounts)
+
+    def commit(self):
+        self.context.__exit__(None, None, None)
+
+    def rollback(self):
+        try:
+            raise KeyError("rolled back by the test")
+        except KeyError as err:
+            self.context.__exit__(type(err), err, err.__traceback__)
+
+
+def theirs_from(limit):
+    return (limit.name, limit.capacity, limit.refill_amount, limit.refill_period_seconds)
+
+
+def theirs_of(limits):
+    return [
+        TheirLimit(name=name, capacity=capacity, refill_amount=amount, refill_period_seconds=seconds)
+        for name, capacity, amount, seconds in limits
+    ]
+
+
+class Theirs:
+    """A client of the original."""
+
+    name = "theirs"
+
+    def __init__(self, endpoint, stack, namespace="default", now_ms=None, **options):
+        self.repo = SyncRepository.open(
+            namespace, stack=stack, region="us-east-1", endpoint_url=endpoint, **options
+        )
+        self.limiter = SyncRateLimiter(repository=self.repo)
+        self.namespace_id = self.repo.namespace_id
+        if now_ms is not None:
+            self.set_clock(now_ms)
+
+    def set_clock(self, now_ms):
+        self.repo._now_ms = lambda: now_ms
+
+    def _do(self, call, *arguments, **options):
+        try:
+            return call(*arguments, **options)
+        except RateLimitExceeded as err:
+            raise Refused(err.retry_after_seconds) from err
+        except RateLimiterUnavailable as err:
+            raise Failed("Unavailable", str(err)) from err
+
+    def acquire(self, entity, resource, **consume):
+        context = self.limiter.acquire(entity_id=entity, resource=resource, consume=consume)
+        return self._do(TheirLease, context)
+
+    def available(self, entity, resource):
+        return self.limiter.available(entity, resource)
+
+    def create_entity(self, entity, name=None, parent=None, cascade=False, metadata=None):
+        self.repo.create_entity(entity, name=name, parent_id=parent, cascade=cascade, metadata=metadata)
+
+    def entity(self, entity):
+        found = self.repo.get_entity(entity)
+        return found and {
+            "id": found.id,
+            "name": found.name,
+            "parent": found.parent_id,
+            "cascade": found.cascade,
+            "metadata": found.metadata,
+        }
+
+    def children(self, entity):
+        return sorted(child.id for child in self.repo.get_children(entity))
+
+    def delete_entity(self, entity):
+        self.repo.delete_entity(entity)
+
+    def set_entity_limits(self, entity, resource, limits):
+        self.limiter.set_limits(entity, theirs_of(limits), resource=resource)
+
+    def entity_limits(self, entity, resource):
+        return sorted(map(theirs_from, self.repo.get_limits(entity, resource)))
+
+    def delete_entity_limits(self, entity, resource):
+        self.limiter.delete_limits(entity, resource=resource)
+
+    def set_resource_defaults(self, resource, limits):
+        self.repo.set_resource_defaults(resource, theirs_of(limits))
+
+    def resource_defaults(self, resource):
+        return sorted(map(theirs_from, self.repo.get_resource_defaults(resource)))
+
+    def delete_resource_defaults(self, resource):
+        self.repo.delete_resource_defaults(resource)
+
+    def set_system_defaults(self, limits, on_unavailable=None):
+        self.repo.set_system_defaults(theirs_of(limits), on_unavailable=on_unavailable)
+
+    def system_defaults(self):
+        limits, policy = self.repo.get_system_defaults()
+        return sorted(map(theirs_from, limits)), policy
+
+    def delete_system_defaults(self):
+        self.repo.delete_system_defaults()
+
+    def listings(self, resource):
+        return (
+            self.repo.list_resources_with_defaults(),
+            self.repo.list_resources_with_entity_configs(),
+            self.repo.list_entities_with_custom_limits(resource)[0],
+        )
+
+    def audit(self, subject):
+        events = self.repo.get_audit_events(subject)
+        return [(event.action, event.principal, event.resource) for event in events]
+
+    def namespaces(self):
+        return sorted((one["name"], one["namespace_id"]) for one in self.repo.list_namespaces())
+
+    def orphans(self):
+        return sorted((one["namespace"], one["namespace_id"]) for one in self.repo.list_orphan_namespaces())
+
+    def register_namespace(self, name):
+        return self.repo.register_namespace(name)
+
+    def delete_namespace(self, name):
+        self.repo.delete_namespace(name)
+
+    def recover_namespace(self, number):
+        return self.repo.recover_namespace(number)
+
+    def purge_namespace(self, number):
+        self.repo.purge_namespace(number)
+
+    def forget(self):
+        self.repo.invalidate_config_cache()
+
+    def settle(self):
+        pass
+
+    def close(self):
+        self.repo.close()

@@ -1,0 +1,216 @@
+"""What only newer clients of the original can set: ours honours it or refuses, and never destroys it."""
+
+from datetime import timedelta
+
+import pytest
+from bridge import Failed, Refused
+from zae_limiter import Limit, ScheduleEntry
+
+# 2027-01-15, 08:00 UTC, a Friday.
+START = 1_800_000_000_000
+RPM = ["rpm", 20, 20, 60]
+
+
+@pytest.fixture
+def pair(world):
+    """The original, which sets features, and ours, which was open before."""
+    world.open("theirs")
+    # As on a stack whose functions are of the same release, which newer features ask for.
+    world.dynamo.update_item(
+        TableName=world.stack,
+        Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
+        UpdateExpression="SET lambda_version = :v",
+        ExpressionAttributeValues={":v": {"S": "0.17.0"}},
+    )
+    theirs = world.open("theirs", now_ms=START)
+    theirs.set_system_defaults([RPM])
+    return theirs, world.open("ours", now_ms=START, config_cache_ms=0, reject_cache_ms=0)
+
+
+def stored(world, suffix, sort):
+    """The item whose key ends so."""
+    [item] = [item for (pk, sk), item in world.items().items() if pk.endswith(suffix) and sk == sort]
+    return item
+
+
+def refuses(ours, kind, entity="key-1", resource="gpt-4"):
+    with pytest.raises(Failed) as failed:
+        ours.acquire(entity, resource, rpm=1)
+    assert failed.value.kind == kind
+    return failed.value
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["no bucket", "bucket"])
+@pytest.mark.parametrize("scope", ["resource", "entity", "entity everywhere"])
+def test_disabled(pair, used, scope):
+    theirs, ours = pair
+    if used:
+        ours.acquire("key-1", "gpt-4", rpm=1).commit()
+    if scope == "resource":
+        theirs.repo.disable_resource("gpt-4")
+    elif scope == "entity":
+        theirs.repo.disable_entity("key-1", "gpt-4")
+    else:
+        theirs.repo.disable_entity("key-1")
+    refuses(ours, "Disabled")
+    if scope == "resource":
+        # An entity that is explicitly enabled passes.
+        theirs.repo.enable_entity("key-2", "gpt-4")
+        ours.acquire("key-2", "gpt-4", rpm=1).commit()
+        theirs.repo.enable_resource("gpt-4")
+    elif scope == "entity":
+        ours.acquire("key-1", "claude-3", rpm=1).commit()
+        theirs.repo.enable_entity("key-1", "gpt-4")
+    else:
+        refuses(ours, "Disabled", resource="claude-3")
+        theirs.repo.clear_entity_disabled("key-1")
+    ours.acquire("key-1", "gpt-4", rpm=1).commit()
+
+
+def test_our_changes_keep_their_flags(pair, world):
+    theirs, ours = pair
+    theirs.repo.disable_resource("gpt-4")
+    theirs.repo.disable_entity("key-1", "gpt-4")
+    ours.set_resource_defaults("gpt-4", [RPM])
+    ours.set_entity_limits("key-1", "gpt-4", [RPM])
+    ours.delete_entity_limits("key-1", "gpt-4")
+    ours.delete_resource_defaults("gpt-4")
+    assert stored(world, "/RESOURCE#gpt-4", "#CONFIG")["disabled"] == {"BOOL": True}
+    assert stored(world, "/ENTITY#key-1", "#CONFIG#gpt-4")["disabled"] == {"BOOL": True}
+    assert theirs.repo.get_resource_disabled("gpt-4") is True
+    refuses(ours, "Disabled")
+
+
+SCHEDULED = {
+    "schedule": lambda: Limit.per_minute("rpm", 20).with_schedule(
+        (ScheduleEntry(cron="* 0-12 * * *", scale=0.5),)
+    ),
+    "daily quota": lambda: Limit.quota("rpm", 20, cron="0 0 * * *"),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULED)
+def test_schedules_and_quotas_without_a_bucket(pair, world, kind):
+    theirs, ours = pair
+    theirs.repo.set_resource_defaults("gpt-4", [SCHEDULED[kind]()])
+    before = world.items(ours.namespace_id)
+    refuses(ours, "Unsupported")
+    assert world.items(ours.namespace_id) == before
+    # Elsewhere nothing is in the way.
+    ours.acquire("key-1", "claude-3", rpm=1).commit()
+
+
+@pytest.mark.parametrize("kind", SCHEDULED)
+def test_schedules_and_quotas_on_a_bucket(pair, world, kind):
+    """Spent while it is valid, as far as it goes; never refilled, never rewritten, never more than the original."""
+    theirs, ours = pair
+    theirs.repo.set_resource_defaults("gpt-4", [SCHEDULED[kind]()])
+    theirs.acquire("key-1", "gpt-4", rpm=1).commit()
+    before = world.bucket(theirs, "key-1", "gpt-4")
+    ceiling = 10 if kind == "schedule" else 20
+    admitted = 1
+    for now in [START] * 15 + [START + 1000] * 15 + [START + 30_000] * 15:
+        ours.set_clock(now)
+        try:
+            ours.acquire("key-1", "gpt-4", rpm=1).commit()
+            admitted += 1
+        except (Refused, Failed):
+            pass
+        ours.settle()
+    assert admitted <= ceiling
+    after = world.bucket(theirs, "key-1", "gpt-4")
+    moved = {"b_rpm_tk", "b_rpm_tc", "b_wcu_tk", "b_wcu_tc", "cr", "cf"}
+    assert {k: v for k, v in after.items() if k not in moved} == {
+        k: v for k, v in before.items() if k not in moved
+    }
+    assert int(after["b_rpm_tc"]["N"]) == admitted * 1000
+    # The original goes on with what is left.
+    theirs.set_clock(START + 30_000)
+    for _ in range(40):
+        try:
+            theirs.acquire("key-1", "gpt-4", rpm=1).commit()
+            admitted += 1
+        except Refused:
+            break
+    earned = 5 if kind == "schedule" else 0
+    assert admitted <= ceiling + earned
+
+
+def test_schedules_survive_our_administration(pair, world):
+    theirs, ours = pair
+    theirs.repo.set_resource_defaults("gpt-4", [SCHEDULED["schedule"]()])
+    theirs.acquire("key-1", "gpt-4", rpm=1).commit()
+    config = stored(world, "/RESOURCE#gpt-4", "#CONFIG")
+    ours.create_entity("key-9")
+    ours.set_entity_limits("key-9", "gpt-4", [RPM])
+    ours.set_resource_defaults("claude-3", [RPM])
+    ours.set_system_defaults([RPM])
+    assert stored(world, "/RESOURCE#gpt-4", "#CONFIG") == config
+    # Replacing the very level replaces its limits as a whole, schedule included, for the original too.
+    ours.set_resource_defaults("gpt-4", [RPM])
+    assert theirs.resource_defaults("gpt-4") == [tuple(RPM)]
+    assert "l_rpm_sched" not in stored(world, "/RESOURCE#gpt-4", "#CONFIG")
+
+
+GATED = {
+    "session window": lambda repo: repo.set_entity_limits_of(
+        [Limit.quota("rpm", 20, reset_after=timedelta(hours=5))]
+    ),
+    "soft limit": lambda repo: repo.set_entity_limits_of([Limit.per_minute("rpm", 20, soft=True)]),
+    "bypass": lambda repo: repo.bypass_entity("key-1", "gpt-4"),
+    "cascade policy": lambda repo: repo.set_resource_cascade("gpt-4", True),
+    "moved parent": lambda repo: repo.set_parent("child-1", "proj-2"),
+    "top-up": lambda repo: repo.top_up("key-1", "gpt-4", {"rpm": 5}),
+}
+
+
+@pytest.mark.parametrize("feature", GATED)
+def test_features_of_newer_releases(pair, world, feature):
+    """Storing one shuts clients out that are opened later and do not know it; those open already stay safe."""
+    theirs, ours = pair
+    for project in ("proj-1", "proj-2"):
+        theirs.create_entity(project)
+    theirs.create_entity("child-1", parent="proj-1", cascade=True)
+    ours.acquire("key-1", "gpt-4", rpm=15).commit()
+    ours.acquire("child-1", "gpt-4", rpm=1).commit()
+    repo = theirs.repo
+    repo.set_entity_limits_of = lambda limits: repo.set_limits("key-1", limits, resource="gpt-4")
+    GATED[feature](repo)
+    minimum = stored(world, "_/SYSTEM#", "#VERSION")["client_min_version"]["S"]
+    if minimum != "0.0.0":
+        with pytest.raises(Failed, match="VersionMismatch"):
+            world.open("ours")
+    admitted = 0
+    for _ in range(30):
+        try:
+            ours.acquire("key-1", "gpt-4", rpm=1).commit()
+            admitted += 1
+        except (Refused, Failed):
+            break
+        ours.settle()
+    # 5 were left; a top-up may add as many.
+    assert admitted <= (10 if feature == "top-up" else 5)
+    if feature == "moved parent":
+        ours.forget()
+        ours.acquire("child-1", "gpt-4", rpm=1).commit()
+        assert world.balance(ours, "proj-2", "gpt-4", "rpm")[1] == 1000
+        assert world.balance(ours, "proj-1", "gpt-4", "rpm")[1] == 1000
+    if feature == "cascade policy":
+        theirs.create_entity("late-1", parent="proj-1", cascade=False)
+        ours.acquire("late-1", "gpt-4", rpm=2).commit()
+        assert world.balance(ours, "proj-1", "gpt-4", "rpm")[1] == 3000
+
+
+def test_resets_by_an_operator(pair, world):
+    theirs, ours = pair
+    ours.acquire("key-1", "gpt-4", rpm=20).commit()
+    theirs.repo.reset_bucket("key-1", "gpt-4", idempotency_key="once")
+    operations = [sk for _, sk in world.items(ours.namespace_id) if sk.startswith("#OP#")]
+    assert len(operations) == 1
+    for _ in range(20):
+        ours.acquire("key-1", "gpt-4", rpm=1).commit()
+    with pytest.raises(Refused):
+        ours.acquire("key-1", "gpt-4", rpm=1)
+    # The bucket's partition holds more than its state; deleting the entity takes all of it.
+    ours.delete_entity("key-1")
+    assert not [pk for pk, sk in world.items(ours.namespace_id) if "BUCKET#key-1#" in pk]
