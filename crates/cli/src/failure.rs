@@ -109,7 +109,7 @@ impl Doing<'_> {
 }
 
 /// The exit code of a failed call.
-pub(crate) fn exit_of(err: &Error) -> Exit {
+fn exit_of(err: &Error) -> Exit {
     match err {
         Error::PermissionDenied { .. } | Error::Unavailable(_) | Error::FanoutIncomplete { .. } => Exit::Aws,
         Error::InfrastructureNotFound { .. } => Exit::NoStack,
@@ -147,7 +147,8 @@ fn options(at: &Connection) -> String {
     name + &place_options(at)
 }
 
-fn place_options(at: &Connection) -> String {
+/// The options that lead to the same place, as they follow a command.
+pub(crate) fn place_options(at: &Connection) -> String {
     let option = |name, value: &Option<String>| {
         value
             .as_ref()
@@ -202,7 +203,7 @@ fn unavailable(err: &TableError, at: &Connection) -> String {
 }
 
 /// An error with its causes, each once, on one line.
-pub(crate) fn with_causes(err: &(dyn std::error::Error + 'static)) -> String {
+fn with_causes(err: &(dyn std::error::Error + 'static)) -> String {
     let mut text = err.to_string();
     let mut cause = err.source();
     while let Some(err) = cause {

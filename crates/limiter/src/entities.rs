@@ -2,13 +2,12 @@
 
 use zae_limiter_core::entity::{Entity, MetaRecord, Metadata};
 use zae_limiter_core::schema::{META, entity_pk, key_of, meta_key, parent_pk};
-use zae_limiter_core::table::{Condition, Index, Item, Key, Put, Query, Value};
+use zae_limiter_core::table::{Condition, Index, Item, Put, Query, Value};
 use zae_limiter_core::{EntityId, InvalidInput, ResourceScope};
 
 use crate::error::Error;
 use crate::pages::Pages;
 use crate::repository::Repository;
-use crate::retry::BRIEF;
 use crate::sweep::{Progress, Sweep};
 use crate::table::TableExt;
 
@@ -128,10 +127,7 @@ impl Repository {
     pub async fn entity(&self, id: &str) -> Result<Option<Entity>, Error> {
         let inner = &self.inner;
         let key = meta_key(&inner.namespace, &EntityId::new(id)?);
-        let item = inner
-            .place
-            .insisting(BRIEF, || inner.table.get(key.clone(), true))
-            .await?;
+        let item = inner.place.read(&*inner.table, &key).await?;
         Ok(item
             .map(|item| MetaRecord::decode(&item))
             .transpose()?
@@ -184,8 +180,8 @@ impl Repository {
         let pk = entity_pk(&inner.namespace, id);
         self.sweep_buckets(sweep, &pk).await?;
         let own = Query::new(Index::Primary, &pk).consistent();
-        for item in sweep.find(own.clone().prefix("#CONFIG#")).await? {
-            let scope = key_of(&item).and_then(|key| key.sk.strip_prefix("#CONFIG#").map(ResourceScope::new));
+        for key in sweep.find(own.clone().prefix("#CONFIG#")).await? {
+            let scope = key.sk.strip_prefix("#CONFIG#").map(ResourceScope::new);
             if let Some(Ok(scope)) = scope
                 && self.delete_counted(id, &scope).await?
             {
@@ -204,8 +200,7 @@ impl Repository {
     /// Deletes an entity's buckets. Records of operations on a bucket can be found through its first shard
     /// only, so they go before.
     async fn sweep_buckets(&self, sweep: &Sweep<'_>, pk: &str) -> Result<(), Error> {
-        let buckets = sweep.find(Query::new(Index::Gsi3, pk).prefix("BUCKET#")).await?;
-        let keys: Vec<Key> = buckets.iter().filter_map(key_of).collect();
+        let keys = sweep.find(Query::new(Index::Gsi3, pk).prefix("BUCKET#")).await?;
         for key in keys.iter().filter(|key| key.pk.ends_with("#0")) {
             let operations = Query::new(Index::Primary, &key.pk).prefix("#OP#");
             sweep.delete_found(operations, |_| false).await?;

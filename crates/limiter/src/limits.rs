@@ -259,11 +259,7 @@ impl Repository {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Item>, Error> {
-        let inner = &self.inner;
-        inner
-            .place
-            .insisting(BRIEF, || inner.table.get(key.clone(), true))
-            .await
+        self.inner.place.read(&*self.inner.table, key).await
     }
 
     async fn transact(&self, parts: Vec<Part>) -> Result<Transacted, Error> {
@@ -490,20 +486,16 @@ impl Repository {
             bucket_ttl_multiplier: self.inner.options.settings.bucket_ttl_multiplier,
         };
         let mut update = change_limits(key.clone(), &change, self.inner.clock.now());
-        let mut attempt = 0;
-        loop {
-            match self.inner.table.update(update.clone()).await {
-                // The first shard of a split bucket, which must not expire.
-                Ok(Write::Refused(Some(_))) if change.may_expire => {
-                    change.may_expire = false;
-                    update = change_limits(key.clone(), &change, self.inner.clock.now());
-                }
-                // Refused means that the bucket is gone, and with it what was to be told.
-                Ok(_) => return Ok(()),
-                Err(err) if is_passing(&err) && BRIEF.pause(attempt).await => attempt += 1,
-                Err(err) => return Err(err),
-            }
+        let table = &self.inner.table;
+        let told = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
+        // An image means the first shard of a split bucket, which must not expire. Otherwise refused means that
+        // the bucket is gone, and with it what was to be told.
+        if matches!(told, Write::Refused(Some(_))) {
+            change.may_expire = false;
+            update = change_limits(key.clone(), &change, self.inner.clock.now());
+            let _ = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
         }
+        Ok(())
     }
 
     async fn buckets_of(&self, entity: &EntityId, scope: &ResourceScope) -> Result<Vec<Key>, Error> {
@@ -583,18 +575,13 @@ impl Inner {
         entity: &EntityId,
         resource: &ResourceName,
     ) -> Result<std::sync::Arc<Resolved>, Error> {
-        let mut attempt = 0;
-        loop {
-            let config = self
-                .config
-                .fetch(&*self.table, &*self.clock, entity, resource, true);
-            match config.await {
-                Err(AcquireError::Table(err)) if is_passing(&err) && BRIEF.pause(attempt).await => {
-                    attempt += 1;
-                }
-                config => return config.map_err(|err| self.place.acquire_error(err)),
-            }
-        }
+        let passing = |err: &AcquireError| matches!(err, AcquireError::Table(err) if is_passing(err));
+        let fetch = || {
+            self.config
+                .fetch(&*self.table, &*self.clock, entity, resource, true)
+        };
+        let config = BRIEF.repeat(passing, fetch).await;
+        config.map_err(|err| self.place.acquire_error(err))
     }
 
     /// Brings a shard that is behind the configuration up to date, in the background, at most once a second.

@@ -9,8 +9,6 @@ use zae_limiter_core::{CorruptRecord, EntityId, ResourceScope};
 use crate::error::Error;
 use crate::pages::Pages;
 use crate::repository::Repository;
-use crate::retry::BRIEF;
-use crate::table::TableExt as _;
 
 impl Repository {
     /// The entities with limits of their own for a resource, or for [`ALL_RESOURCES`](crate::ALL_RESOURCES),
@@ -55,11 +53,7 @@ impl Repository {
     }
 
     async fn registry(&self, key: Key) -> Result<Item, Error> {
-        let inner = &self.inner;
-        let item = inner
-            .place
-            .insisting(BRIEF, || inner.table.get(key.clone(), true))
-            .await?;
+        let item = self.inner.place.read(&*self.inner.table, &key).await?;
         Ok(item.unwrap_or_default())
     }
 }

@@ -8,7 +8,7 @@ use zae_limiter_core::InvalidInput;
 use zae_limiter_core::table::{Item, Query, Value};
 
 use crate::error::{Error, Place};
-use crate::retry::BRIEF;
+use crate::retry::{BRIEF, Patience};
 use crate::table::{Table, TableExt as _};
 
 /// Reads one thing out of an item; `None` leaves it out.
@@ -37,6 +37,7 @@ pub struct Pages<T> {
     /// `None` when the last page has been read.
     query: Option<Query>,
     decode: Decode<T>,
+    patience: Patience,
 }
 
 impl<T> fmt::Debug for Pages<T> {
@@ -59,7 +60,14 @@ impl<T> Pages<T> {
             table: Arc::clone(table),
             query,
             decode: Arc::new(decode),
+            patience: BRIEF,
         }
+    }
+
+    /// Waits out longer droughts.
+    pub(crate) fn patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// At most this many records a page. Default: as many as fit a megabyte, DynamoDB's own bound.
@@ -87,7 +95,7 @@ impl<T> Pages<T> {
         };
         let (items, next) = self
             .place
-            .insisting(BRIEF, || self.table.query_page(query.clone()))
+            .insisting(self.patience, || self.table.query_page(query.clone()))
             .await?;
         match next {
             Some(next) => query.start = Some(next),

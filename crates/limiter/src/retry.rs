@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use zae_limiter_core::table::{Cancelled, FailureKind, Part, TableError};
+use zae_limiter_core::table::{Cancelled, FailureKind, Item, Key, Part, TableError};
 
 use crate::error::{Error, Place};
 use crate::table::{Table, TableExt as _, Transacted};
@@ -33,8 +33,26 @@ pub(crate) const LONG: Patience = Patience {
 };
 
 impl Patience {
+    /// Sends again while the failure is one that `again` says may pass.
+    pub(crate) async fn repeat<T, E, F>(
+        self,
+        again: impl Fn(&E) -> bool,
+        mut send: impl FnMut() -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut attempt = 0;
+        loop {
+            match send().await {
+                Err(err) if again(&err) && self.pause(attempt).await => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
     /// Sleeps before repetition number `attempt`, counted from zero; tells whether there is one.
-    pub(crate) async fn pause(self, attempt: u32) -> bool {
+    async fn pause(self, attempt: u32) -> bool {
         if attempt >= self.attempts {
             return false;
         }
@@ -61,7 +79,8 @@ impl Place {
     where
         F: Future<Output = Result<T, TableError>>,
     {
-        self.repeat(BRIEF, TableError::may_resend, send).await
+        let outcome = BRIEF.repeat(TableError::may_resend, send).await;
+        outcome.map_err(|err| self.table_error(err))
     }
 
     /// Sends a read, or a write that may be applied twice without harm, again while it may help.
@@ -73,25 +92,13 @@ impl Place {
     where
         F: Future<Output = Result<T, TableError>>,
     {
-        self.repeat(patience, is_passing, send).await
+        let outcome = patience.repeat(is_passing, send).await;
+        outcome.map_err(|err| self.table_error(err))
     }
 
-    async fn repeat<T, F>(
-        &self,
-        patience: Patience,
-        again: impl Fn(&TableError) -> bool,
-        mut send: impl FnMut() -> F,
-    ) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, TableError>>,
-    {
-        let mut attempt = 0;
-        loop {
-            match send().await {
-                Err(err) if again(&err) && patience.pause(attempt).await => attempt += 1,
-                result => return result.map_err(|err| self.table_error(err)),
-            }
-        }
+    /// Reads the latest state of an item.
+    pub(crate) async fn read(&self, table: &dyn Table, key: &Key) -> Result<Option<Item>, Error> {
+        self.insisting(BRIEF, || table.get(key.clone(), true)).await
     }
 
     /// Does all parts or none; waits out collisions with other transactions.

@@ -84,27 +84,16 @@ impl Stack {
     /// # Errors
     /// [`Error::VersionMismatch`]; [`Error::InfrastructureNotFound`] if there is no table.
     pub async fn check_compatible(&self) -> Result<(), Error> {
-        let Some(version) = self.version().await? else {
-            return Ok(());
-        };
-        let compatibility = version.compatibility();
-        match compatibility.refusal() {
+        match self.version().await? {
+            Some(version) => check_version(&version),
             None => Ok(()),
-            Some(reason) if matches!(compatibility, Compatibility::Schema(_)) => {
-                Err(Error::VersionMismatch(reason))
-            }
-            Some(reason) => Err(Error::VersionMismatch(format!(
-                "Version mismatch: client={FEATURE_LEVEL}, schema={}, lambda={}. {reason}",
-                version.schema,
-                version.functions.as_deref().unwrap_or("unknown")
-            ))),
         }
     }
 
     /// Checks the version, and writes the version record of a table that has none.
     pub(crate) async fn prepare(&self) -> Result<(), Error> {
-        if self.version().await?.is_some() {
-            return self.check_compatible().await;
+        if let Some(version) = self.version().await? {
+            return check_version(&version);
         }
         let tag = concat!("client:zae-limiter-rs-", env!("CARGO_PKG_VERSION"));
         let put = first_version(tag, self.parts.clock.now());
@@ -362,14 +351,26 @@ impl Stack {
     }
 
     async fn get(&self, key: Key) -> Result<Option<Item>, Error> {
-        self.parts
-            .place
-            .insisting(BRIEF, || self.parts.table.get(key.clone(), true))
-            .await
+        self.parts.place.read(&*self.parts.table, &key).await
     }
 
     async fn transact(&self, parts: Vec<zae_limiter_core::table::Part>) -> Result<Transacted, Error> {
         self.parts.place.transact(&*self.parts.table, parts).await
+    }
+}
+
+fn check_version(version: &VersionRecord) -> Result<(), Error> {
+    let compatibility = version.compatibility();
+    match compatibility.refusal() {
+        None => Ok(()),
+        Some(reason) if matches!(compatibility, Compatibility::Schema(_)) => {
+            Err(Error::VersionMismatch(reason))
+        }
+        Some(reason) => Err(Error::VersionMismatch(format!(
+            "Version mismatch: client={FEATURE_LEVEL}, schema={}, lambda={}. {reason}",
+            version.schema,
+            version.functions.as_deref().unwrap_or("unknown")
+        ))),
     }
 }
 

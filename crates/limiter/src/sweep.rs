@@ -11,8 +11,9 @@ use zae_limiter_core::schema::key_of;
 use zae_limiter_core::table::{Answer, Item, Key, Op, Query};
 
 use crate::error::{Error, Place};
+use crate::pages::Pages;
 use crate::retry::LONG;
-use crate::table::{BATCH_DELETE_LIMIT, Table, TableExt as _};
+use crate::table::{BATCH_DELETE_LIMIT, Table};
 
 /// How many batches are on their way at once.
 const IN_FLIGHT: usize = 8;
@@ -77,45 +78,23 @@ impl<'a> Sweep<'a> {
     pub(crate) async fn delete_found(
         &self,
         query: Query,
-        keep: impl Fn(&Item) -> bool,
+        keep: impl Fn(&Item) -> bool + Send + Sync + 'static,
     ) -> Result<u64, Error> {
-        let mut query = Some(query.page(PAGE));
+        let mut pages = self.pages(query.page(PAGE), move |item| key_of(item).filter(|_| !keep(item)));
         let mut found = 0;
-        while let Some(page) = query.take() {
-            let (items, next) = self
-                .place
-                .insisting(LONG, || self.table.query_page(page.clone()))
-                .await?;
-            query = next.map(|start| Query {
-                start: Some(start),
-                ..page
-            });
-            let keys: Vec<Key> = items
-                .iter()
-                .filter(|item| !keep(item))
-                .filter_map(key_of)
-                .collect();
+        while let Some(keys) = pages.next_page().await? {
             found += keys.len() as u64;
             self.delete(&keys).await?;
         }
         Ok(found)
     }
 
-    /// Reads all that a query finds.
-    pub(crate) async fn find(&self, query: Query) -> Result<Vec<Item>, Error> {
-        let mut query = Some(query);
-        let mut found = Vec::new();
-        while let Some(page) = query.take() {
-            let (mut items, next) = self
-                .place
-                .insisting(LONG, || self.table.query_page(page.clone()))
-                .await?;
-            found.append(&mut items);
-            query = next.map(|start| Query {
-                start: Some(start),
-                ..page
-            });
-        }
-        Ok(found)
+    /// The keys of all that a query finds.
+    pub(crate) async fn find(&self, query: Query) -> Result<Vec<Key>, Error> {
+        self.pages(query, key_of).all().await
+    }
+
+    fn pages(&self, query: Query, key: impl Fn(&Item) -> Option<Key> + Send + Sync + 'static) -> Pages<Key> {
+        Pages::new(self.place, self.table, Some(query), move |item| Ok(key(item))).patience(LONG)
     }
 }

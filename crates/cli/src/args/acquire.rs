@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{
-    Amount, Format, Namespaced, OnUnavailable, parse_amount, parse_duration, parse_positive_duration,
-};
+use super::values::{parse_amount, parse_duration, parse_positive_duration};
+use super::{Amount, Format, Namespaced, OnUnavailable};
 
 /// Take an entity's tokens, and run a command with them.
 ///

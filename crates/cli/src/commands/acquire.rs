@@ -15,7 +15,7 @@ use crate::args::acquire::{Acquire, Available};
 use crate::args::{Amount, OnUnavailable};
 use crate::connect::{Access, Opening, namespace, open_namespace};
 use crate::exit::Exit;
-use crate::failure::{Doing, Failure};
+use crate::failure::Failure;
 use crate::out::Out;
 use crate::text::number::grouped;
 use crate::text::time;
@@ -63,7 +63,7 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
         Ok(lease) => lease,
         Err(err) => {
             drain(&repo).await;
-            return refused(&args, &err);
+            return refused(&args, err);
         }
     };
     if lease.is_degraded() {
@@ -123,13 +123,10 @@ async fn drain(repo: &Repository) {
     }
 }
 
-fn refused(args: &Acquire, err: &Error) -> Outcome {
-    let Error::RateLimitExceeded(refused) = err else {
-        return Err(Doing {
-            at: &args.at.connection,
-            what: "acquire",
-        }
-        .failed(err));
+fn refused(args: &Acquire, err: Error) -> Outcome {
+    let refused = match err {
+        Error::RateLimitExceeded(refused) => refused,
+        other => return Err(failed(&args.at.connection, "acquire")(other)),
     };
     let mut out = Out::new(&args.format);
     if out.is_json() {
@@ -144,7 +141,7 @@ fn refused(args: &Acquire, err: &Error) -> Outcome {
     } else {
         Exit::TryLater
     };
-    Err(Failure::with(refusal(refused), exit))
+    Err(Failure::with(refusal(&refused), exit))
 }
 
 /// A refusal in a few lines: who refused, and until when.

@@ -25,7 +25,7 @@ pub(crate) async fn run(command: NamespaceCommand) -> Outcome {
     }
 }
 
-/// The table, if it fits this client.
+/// The table, if it fits this client, which the calls that write ask themselves.
 async fn stack(at: &Connection, what: &'static str) -> Result<Stack, Failure> {
     let stack = connect::stack(at, what).await?;
     stack.check_compatible().await.map_err(failed(at, what))?;
@@ -40,7 +40,7 @@ async fn delete(args: Delete) -> Outcome {
     if !agreed(&args.consent, &args.format, question).await? {
         return Err(Failure::aborted());
     }
-    let stack = stack(&args.at, WHAT).await?;
+    let stack = connect::stack(&args.at, WHAT).await?;
     let existed = stack
         .delete_namespace(name)
         .await
@@ -139,7 +139,7 @@ async fn purge(args: Purge) -> Outcome {
 async fn recover(args: Recover) -> Outcome {
     const WHAT: &str = "recover namespace";
     let id = &args.namespace_id;
-    let stack = stack(&args.at, WHAT).await?;
+    let stack = connect::stack(&args.at, WHAT).await?;
     let name = stack
         .recover_namespace(id)
         .await
@@ -167,7 +167,7 @@ async fn register(args: Register) -> Outcome {
             names.push(name);
         }
     }
-    let stack = stack(&args.at, WHAT).await?;
+    let stack = connect::stack(&args.at, WHAT).await?;
     let ids = stack
         .register_namespaces(&names)
         .await

@@ -6,11 +6,11 @@ use zae_limiter::core::version::FEATURE_LEVEL;
 use zae_limiter::{Compatibility, Error, VersionRecord};
 
 use super::Outcome;
-use crate::args::Connection;
 use crate::args::table::{Check, Deploy, Version};
+use crate::args::{Connection, PROGRAM};
 use crate::connect::{Opening, builder, embedded, stack, unlocked};
 use crate::exit::Exit;
-use crate::failure::{Doing, Failure, exit_of, with_causes};
+use crate::failure::{Doing, Failure, place_options};
 use crate::out::Out;
 use crate::text::table::printable;
 
@@ -48,14 +48,11 @@ fn marked(failure: Failure, what: &str) -> Failure {
 }
 
 fn deploy_command(at: &Connection) -> String {
-    let option = |name: &str, value: Option<&str>| value.map(|v| format!(" {name} {v}")).unwrap_or_default();
-    let name = Some(&*at.name).filter(|name| *name != crate::args::PROGRAM);
-    format!(
-        "zae-limiter deploy{}{}{}",
-        option("--name", name),
-        option("--region", at.region.as_deref()),
-        option("--endpoint-url", at.endpoint_url.as_deref())
-    )
+    let name = match &*at.name {
+        PROGRAM => String::new(),
+        name => format!(" --name {name}"),
+    };
+    format!("zae-limiter deploy{name}{}", place_options(at))
 }
 
 fn json_of(found: &Found) -> serde_json::Value {
@@ -283,8 +280,5 @@ async fn create(at: &Connection) -> Result<bool, Failure> {
         repository.await.map_err(Opening::Failed)?;
         Ok(missing)
     });
-    created.await.map_err(|err| match err {
-        Opening::Refused(failure) => failure,
-        Opening::Failed(err) => Failure::with(with_causes(&err), exit_of(&err)),
-    })
+    created.await.map_err(|err| err.into_failure(at, ""))
 }

@@ -1,0 +1,79 @@
+//! Values that have a form of their own: amounts of tokens, and times.
+
+use std::fmt;
+use std::time::Duration;
+
+/// An amount of one limit's tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Amount {
+    /// The limit's name, not empty but otherwise unchecked.
+    pub(crate) limit: String,
+    /// How many tokens, 0 or more.
+    pub(crate) tokens: i64,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.limit, self.tokens)
+    }
+}
+
+/// Reads `LIMIT:AMOUNT`. `_` and `,` may stand between digits.
+pub(crate) fn parse_amount(text: &str) -> Result<Amount, String> {
+    const EXPECTED: &str = "expected LIMIT:AMOUNT, such as rpm:1";
+    let Some((limit, amount)) = text.rsplit_once(':') else {
+        return Err(format!("the amount is missing; {EXPECTED}"));
+    };
+    if limit.is_empty() {
+        return Err(format!("the limit's name is missing; {EXPECTED}"));
+    }
+    let is_number = |group: &str| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit());
+    if !amount.split(['_', ',']).all(is_number) {
+        return Err(format!(
+            "'{amount}' is not a whole number of tokens, 0 or more; {EXPECTED}"
+        ));
+    }
+    match amount.replace(['_', ','], "").parse() {
+        Ok(tokens) => Ok(Amount {
+            limit: limit.to_owned(),
+            tokens,
+        }),
+        Err(_) => Err(format!("'{amount}' is more tokens than any limit holds")),
+    }
+}
+
+/// The longest time that can be asked for: far beyond use, and far below what overflows a clock.
+const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
+
+/// Reads a time such as `500ms`, `30s`, `2m`, `1h`, or a number of seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str =
+        "expected a whole number of ms, s, m or h, such as 500ms or 2m, or just of seconds";
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let millis_each: u64 = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(EXPECTED.to_owned()),
+    };
+    if number.is_empty() {
+        return Err(EXPECTED.to_owned());
+    }
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(millis_each))
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= MAX_DURATION)
+        .ok_or_else(|| "longer than a year".to_owned())
+}
+
+/// Reads a time as [`parse_duration`] does, but not 0.
+pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("expected more than 0".to_owned()),
+        duration => Ok(duration),
+    }
+}
