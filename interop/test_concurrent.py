@@ -17,9 +17,9 @@ ROUNDS = 60
 LIMIT = ["rpm", CAPACITY, CAPACITY, 86_400]
 
 
-def hammer(world, entities, processes=2):
+def hammer(world, entities, ours=2, theirs=2):
     """Starts processes of each kind; returns what they kept in all and how many requests were refused."""
-    theirs = [
+    started = [
         subprocess.Popen(
             [sys.executable, "worker.py", world.endpoint, world.stack, str(ROUNDS), str(seed), ",".join(entities)],
             cwd=os.path.dirname(os.path.abspath(__file__)),
@@ -27,19 +27,19 @@ def hammer(world, entities, processes=2):
             stdout=subprocess.PIPE,
             text=True,
         )
-        for seed in range(processes)
+        for seed in range(theirs)
     ]
     results, threads, bridges = [], [], []
-    for seed in range(processes):
+    for seed in range(ours):
         bridge = Bridge(PROGRAM)
         bridges.append(bridge)
         for thread in range(2):
             client = Ours(bridge, world.endpoint, world.stack)
             arguments = client, entities, "gpt-4", ROUNDS, 100 * seed + thread
             threads.append(threading.Thread(target=lambda *a: results.append(work(*a)), args=arguments))
-    for process in theirs:
+    for process in started:
         assert process.stdout.readline() == "ready\n"
-    for process in theirs:
+    for process in started:
         process.stdin.write("go\n")
         process.stdin.flush()
     for thread in threads:
@@ -48,16 +48,15 @@ def hammer(world, entities, processes=2):
         thread.join()
     for bridge in bridges:
         bridge.close()
-    for process in theirs:
+    for process in started:
         output = process.stdout.readline()
         process.wait(timeout=300)
         assert process.returncode == 0
         results.append(json.loads(output))
-    assert len(results) == 3 * processes
-    for kind in (results[: 2 * processes], results[2 * processes :]):
-        assert any(result["admitted"] for result in kind)
+    assert len(results) == 2 * ours + theirs
+    for kind in (results[: 2 * ours], results[2 * ours :]):
+        assert not kind or any(result["admitted"] for result in kind)
     return sum(r["kept"] for r in results), sum(r["refused"] for r in results)
-
 
 
 
@@ -114,21 +113,31 @@ def test_a_bucket_that_they_split(world, shards):
     assert kept + 1 <= 2 * CAPACITY - CAPACITY // shards
 
 
+def spend_write_units(world, client, entity):
+    """As after a thousand writes to a bucket within a second, and none earned back for another one and a half."""
+    set_write_units(world, client, entity, 0, later_ms=1500)
+
+
+def set_write_units(world, client, entity, units, later_ms):
+    world.dynamo.update_item(
+        TableName=world.stack,
+        Key={"PK": {"S": f"{client.namespace_id}/BUCKET#{entity}#gpt-4#0"}, "SK": {"S": "#STATE"}},
+        UpdateExpression="SET b_wcu_tk = :units, rf = rf + :later",
+        ExpressionAttributeValues={":units": {"N": str(units * 1000)}, ":later": {"N": str(later_ms)}},
+    )
+
+
 def test_our_split_under_their_load(world):
-    """Our client splits a bucket whose write units are spent while the original goes on with it."""
+    """Our client splits a bucket whose write units are spent, and both go on with its shards."""
     ours = world.open("ours")
     ours.set_system_defaults([LIMIT])
     ours.acquire("key-1", "gpt-4", rpm=1).commit()
-    key = {"PK": {"S": f"{ours.namespace_id}/BUCKET#key-1#gpt-4#0"}, "SK": {"S": "#STATE"}}
-    world.dynamo.update_item(
-        TableName=world.stack,
-        Key=key,
-        UpdateExpression="SET b_wcu_tk = :none, rf = rf + :later",
-        ExpressionAttributeValues={":none": {"N": "0"}, ":later": {"N": "1500"}},
-    )
+    spend_write_units(world, ours, "key-1")
     ours.acquire("key-1", "gpt-4", rpm=1).commit()
     ours.settle()
     assert int(world.bucket(ours, "key-1", "gpt-4")["shard_count"]["N"]) == 2
+    # Else the original splits again, and mints: see below.
+    set_write_units(world, ours, "key-1", 1000, later_ms=-1500)
     kept, refused = hammer(world, ["key-1"])
     tokens, consumed = world.balance(ours, "key-1", "gpt-4", "rpm")
     assert refused > 0
@@ -136,3 +145,25 @@ def test_our_split_under_their_load(world):
     assert kept + 2 <= CAPACITY + 5
     # What the original cuts from a shard above its share is gone; nothing is added.
     assert tokens + consumed <= CAPACITY * 1000 + 5_000, shards(world, ours)
+
+
+@pytest.mark.parametrize("theirs", [0, 2], ids=["ours alone", "both"])
+def test_splits_while_it_is_spent(world, theirs):
+    """The write units of a hot bucket stay spent for a while: its count doubles under load, by either client. Ours
+    alone admit no more than the limit. Each doubling by the original may mint half the capacity."""
+    ours = world.open("ours")
+    ours.set_system_defaults([LIMIT])
+    ours.acquire("key-1", "gpt-4", rpm=1).commit()
+    spend_write_units(world, ours, "key-1")
+    kept, refused = hammer(world, ["key-1"], theirs=theirs)
+    tokens, consumed = world.balance(ours, "key-1", "gpt-4", "rpm")
+    count = int(world.bucket(ours, "key-1", "gpt-4")["shard_count"]["N"])
+    assert count >= 2
+    assert refused > 0
+    assert consumed == (kept + 1) * 1000
+    minted = CAPACITY // 2 * (count.bit_length() - 1) if theirs else 0
+    assert kept + 1 <= CAPACITY + minted + 5
+    assert tokens + consumed <= (CAPACITY + minted) * 1000 + 5_000, shards(world, ours)
+    if not theirs:
+        # Nor is anything lost.
+        assert tokens + consumed >= CAPACITY * 1000, shards(world, ours)
