@@ -1,0 +1,149 @@
+"""Both command lines on one table: what either writes, both show, in the same words."""
+
+import os
+import re
+import subprocess
+
+import pytest
+from bridge import Refused
+from click.testing import CliRunner
+from zae_limiter.cli import cli as their_cli
+
+OUR_PROGRAM = os.environ["ZAE_LIMITER_CLI"]
+
+
+class Shell:
+    """The two programs on one table. Each call returns what was printed and the exit code."""
+
+    def __init__(self, world):
+        self.world = world
+        self.place = ["--name", world.stack, "--region", "us-east-1", "--endpoint-url", world.endpoint]
+
+    def run(self, who, *arguments):
+        arguments = [*arguments, *self.place]
+        if who == "theirs":
+            done = CliRunner().invoke(their_cli, arguments)
+            return done.output, done.exit_code
+        done = subprocess.run([OUR_PROGRAM, *arguments], capture_output=True, text=True, timeout=60)
+        # Ours repeats in a piece of advice where the table is.
+        advice = f" -n {self.world.stack} " + " ".join(self.place[2:])
+        return (done.stdout + done.stderr).replace(advice, ""), done.returncode
+
+
+def lines(output):
+    """Output as lines of words, sorted (the original shows limits as the table returns them), without rules and
+    separators of thousands."""
+    output = re.sub(r"(?<=\d),(?=\d{3})", "", output)
+    rows = ([word for word in line.split() if not re.fullmatch(r"[-+|=─—]+", word)] for line in output.splitlines())
+    return sorted(row for row in rows if row)
+
+
+@pytest.fixture
+def shell(world):
+    return Shell(world)
+
+
+WRITES = [
+    ["entity", "create", "proj-1", "--display-name", "Production"],
+    ["entity", "create", "key-1", "--parent", "proj-1", "--cascade"],
+    ["entity", "create", "key-2", "--parent", "proj-1"],
+    ["system", "set-defaults", "-l", "rpm:100", "-l", "tpm:10000/hour:20000", "--on-unavailable", "allow"],
+    ["resource", "set-defaults", "gpt-4", "-l", "rpm:50", "-l", "tph:7/2hour"],
+    ["resource", "set-defaults", "claude-3", "-l", "rpm:5/sec"],
+    ["entity", "set-limits", "key-1", "--resource", "gpt-4", "-l", "rpm:500/90sec"],
+    ["entity", "set-limits", "key-1", "--resource", "_default_", "-l", "tpd:1000000/day"],
+    ["entity", "set-limits", "key-2", "--resource", "gpt-4", "-l", "rpm:1"],
+    ["namespace", "register", "team-a", "team-b"],
+    ["namespace", "delete", "team-b", "--yes"],
+]
+UNDO = [
+    ["entity", "delete-limits", "key-2", "--resource", "gpt-4", "--yes"],
+    ["resource", "delete-defaults", "claude-3", "--yes"],
+    ["system", "delete-defaults", "--yes"],
+]
+READS = [
+    ["entity", "show", "key-1"],
+    ["entity", "show", "proj-1"],
+    ["entity", "show", "nobody"],
+    ["entity", "get-limits", "key-1", "--resource", "gpt-4"],
+    ["entity", "get-limits", "key-1", "--resource", "_default_"],
+    ["entity", "get-limits", "key-2", "--resource", "gpt-4"],
+    ["entity", "list", "--with-custom-limits", "gpt-4"],
+    ["entity", "list-resources"],
+    ["resource", "get-defaults", "gpt-4"],
+    ["resource", "get-defaults", "claude-3"],
+    ["resource", "list"],
+    ["system", "get-defaults"],
+    ["namespace", "list"],
+    ["namespace", "orphans"],
+    ["namespace", "show", "team-a"],
+    ["namespace", "show", "nobody"],
+    ["audit", "list", "--entity-id", "key-1"],
+    ["audit", "list", "--entity-id", "$SYSTEM"],
+    ["audit", "list", "--entity-id", "$RESOURCE:gpt-4"],
+    ["audit", "list", "--entity-id", "nobody"],
+    ["usage", "list", "--entity-id", "key-1"],
+    ["usage", "summary", "--entity-id", "key-1"],
+]
+
+
+@pytest.mark.parametrize("turn", [0, 1], ids=["ours first", "theirs first"])
+def test_one_table_two_command_lines(shell, turn):
+    """The two take turns in writing; after each half both are asked for everything."""
+    who = ["ours", "theirs"]
+    for number, command in enumerate(WRITES + UNDO):
+        output, code = shell.run(who[(number + turn) % 2], *command)
+        assert code == 0, (command, output)
+        if number + 1 in (len(WRITES), len(WRITES) + len(UNDO)):
+            for question in READS:
+                (ours, our_code), (theirs, their_code) = (shell.run(one, *question) for one in who)
+                assert lines(ours) == lines(theirs), question
+                assert our_code == their_code, question
+
+
+def test_a_script_beside_their_service(shell, world):
+    """`zae-limiter acquire` in a script spends the bucket that a service with the original spends."""
+    service = world.open("theirs")
+    service.set_system_defaults([["rpm", 10, 10, 86_400]])
+    service.create_entity("proj-1")
+    service.create_entity("key-1", parent="proj-1", cascade=True)
+    admitted = 0
+    for _ in range(6):
+        _, code = shell.run("ours", "acquire", "key-1", "-r", "gpt-4", "-c", "rpm:1")
+        admitted += code == 0
+        try:
+            service.acquire("key-1", "gpt-4", rpm=1).commit()
+            admitted += 1
+        except Refused:
+            pass
+    assert admitted == 10
+    assert world.balance(service, "key-1", "gpt-4", "rpm") == (0, 10_000)
+    assert world.balance(service, "proj-1", "gpt-4", "rpm") == (0, 10_000)
+    output, code = shell.run("ours", "acquire", "key-1", "-r", "gpt-4", "-c", "rpm:1")
+    assert code == 75, output
+    # A command that fails gives back what it took, to both entities.
+    world.dynamo.update_item(
+        TableName=world.stack,
+        Key={"PK": {"S": f"{service.namespace_id}/BUCKET#key-1#gpt-4#0"}, "SK": {"S": "#STATE"}},
+        UpdateExpression="SET b_rpm_tk = :two",
+        ExpressionAttributeValues={":two": {"N": "2000"}},
+    )
+    _, code = shell.run("ours", "acquire", "key-1", "-r", "gpt-4", "-c", "rpm:1")
+    assert code == 75
+    assert world.balance(service, "key-1", "gpt-4", "rpm") == (2_000, 10_000)
+
+
+def test_limits_set_by_a_script_reach_their_service(shell, world):
+    service = world.open("theirs", config_cache_ttl=0, rejection_cache_ttl=0)
+    service.set_system_defaults([["rpm", 100, 100, 86_400]])
+    service.acquire("key-1", "gpt-4", rpm=1).commit()
+    _, code = shell.run("ours", "entity", "set-limits", "key-1", "-r", "gpt-4", "-l", "rpm:5/day")
+    assert code == 0
+    admitted = 0
+    for _ in range(10):
+        try:
+            service.acquire("key-1", "gpt-4", rpm=1).commit()
+            admitted += 1
+        except Refused:
+            break
+    assert admitted == 5
