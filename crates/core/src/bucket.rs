@@ -112,6 +112,8 @@ pub struct Bucket {
     pub receipt: Option<SmolStr>,
     /// The last credit that had to be sent again.
     pub fence: Option<SmolStr>,
+    /// The fractions earned, as they stand on the item.
+    pub(crate) fractions: Option<SmolStr>,
     /// The first attribute that only a client with more features can evaluate.
     pub unsupported: Option<SmolStr>,
 }
@@ -176,6 +178,7 @@ impl Bucket {
             wcu: None,
             receipt: item.get(RECEIPT).and_then(Value::as_text).map(SmolStr::new),
             fence: item.get(FENCE).and_then(Value::as_text).map(SmolStr::new),
+            fractions: item.get(CARRY).and_then(Value::as_text).map(SmolStr::new),
             unsupported: None,
         };
         let carries = item.get(CARRY).and_then(Value::as_text).unwrap_or("");

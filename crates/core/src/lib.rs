@@ -5,7 +5,7 @@
 //!
 //! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic.
 //! 2. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
-//!    records of the shared table.
+//!    records of the shared table; [`definition`]: the table that holds them.
 //! 3. [`table`]: operations on a table, as values; [`memory`] interprets them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
 //! 5. [`verdict`]: what the caller is told.
@@ -13,11 +13,13 @@
 //! Applications use the crate `zae-limiter`, which drives these machines.
 
 pub mod acquire;
+pub mod assist;
 pub mod audit;
 mod backoff;
 pub mod bucket;
 pub mod config;
 pub mod credit;
+pub mod definition;
 pub mod entity;
 mod error;
 pub mod limit;
@@ -29,8 +31,10 @@ mod record;
 pub mod refill;
 pub mod resolve;
 pub mod schema;
+pub mod stream;
 pub mod sync;
 pub mod table;
+pub mod tally;
 pub mod units;
 pub mod usage;
 pub mod verdict;

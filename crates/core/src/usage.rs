@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use jiff::civil::DateTime;
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
 
 use crate::name::{EntityId, NamespaceId, ResourceName};
 use crate::schema::{entity_pk, resource_pk};
 use crate::table::{Index, Item, Query, Value};
+use crate::units::EpochMillis;
 
 /// The kind of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +42,34 @@ impl Window {
             .find(|window| window.as_str() == text)
     }
 
+    /// When the window starts that an instant falls in; `None` beyond the calendar.
+    pub fn start(self, at: EpochMillis) -> Option<EpochMillis> {
+        let secs = at.secs();
+        match self {
+            Self::Hourly => Some(EpochMillis((secs - secs.rem_euclid(3600)) * 1000)),
+            Self::Daily => Some(EpochMillis((secs - secs.rem_euclid(86_400)) * 1000)),
+            Self::Monthly => {
+                let day = Timestamp::from_second(secs).ok()?.to_zoned(TimeZone::UTC).date();
+                midnight(day.first_of_month())
+            }
+        }
+    }
+
+    /// When the next window starts, after the one that starts at `start`; `None` beyond the calendar.
+    pub fn next(self, start: EpochMillis) -> Option<EpochMillis> {
+        match self {
+            Self::Hourly => Some(start.plus(3_600_000)),
+            Self::Daily => Some(start.plus(86_400_000)),
+            Self::Monthly => {
+                let day = Timestamp::from_second(start.secs())
+                    .ok()?
+                    .to_zoned(TimeZone::UTC)
+                    .date();
+                midnight(day.last_of_month().tomorrow().ok()?)
+            }
+        }
+    }
+
     /// The last second of the window that starts at `start`; `None` if that is no instant.
     pub fn end(self, start: &str) -> Option<String> {
         let start: DateTime = start.strip_suffix('Z')?.parse().ok()?;
@@ -54,6 +85,11 @@ impl Window {
         };
         Some(end.build().ok()?.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
     }
+}
+
+fn midnight(day: Date) -> Option<EpochMillis> {
+    let start = day.to_zoned(TimeZone::UTC).ok()?;
+    Some(EpochMillis(start.timestamp().as_millisecond()))
 }
 
 impl fmt::Display for Window {
@@ -245,6 +281,25 @@ mod tests {
         check(Window::Daily, "2026-11-21T00:00:00Z", "2026-11-21T23:59:59Z");
         check(Window::Monthly, "2024-02-01T00:00:00Z", "2024-02-29T23:59:59Z");
         assert_eq!(Window::Daily.end("yesterday"), None);
+    }
+
+    #[test]
+    fn an_instant_falls_in_one_window_of_each_kind() {
+        let at: Timestamp = "2024-02-29T23:59:59.999Z".parse().unwrap();
+        let at = EpochMillis(at.as_millisecond());
+        let check = |window: Window, start: &str, next: &str| {
+            let found = window.start(at).unwrap();
+            assert_eq!(found.to_text(), start);
+            assert_eq!(window.next(found).unwrap().to_text(), next);
+        };
+        check(Window::Hourly, "2024-02-29T23:00:00Z", "2024-03-01T00:00:00Z");
+        check(Window::Daily, "2024-02-29T00:00:00Z", "2024-03-01T00:00:00Z");
+        check(Window::Monthly, "2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z");
+        assert_eq!(
+            Window::Hourly.start(EpochMillis(-1)),
+            Some(EpochMillis(-3_600_000))
+        );
+        assert_eq!(Window::Monthly.start(EpochMillis(i64::MAX)), None);
     }
 
     fn snapshot(start: &str, counters: &[(&str, i128)]) -> UsageSnapshot {

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::RecordError;
 use crate::record::Reader;
 use crate::schema::{SCHEMA_VERSION, TABLE_PK, add_namespace_index, key_item, version_key};
-use crate::table::{Condition, Item, Put, Value};
+use crate::table::{Condition, Item, Put, Update, Value};
 use crate::units::EpochMillis;
 
 /// A version `a.b.c`; anything behind it is a prerelease and comes before.
@@ -66,6 +66,13 @@ impl fmt::Display for Version {
 /// This is the client's version as the version record knows it, whatever its own release is called. A table
 /// whose `client_min_version` is above it may hold what only newer clients can evaluate.
 pub const FEATURE_LEVEL: Version = Version::new(0, 14, 0);
+
+/// What the version record says of this project's functions.
+///
+/// Above any release of the Python original: a client of it pushes its own code over functions whose stored
+/// version is below its own, which would leave ours without anything they could run. It says nothing of the
+/// release that deployed them, which is the stack's tag `zae-limiter:version`.
+pub const FUNCTIONS_LEVEL: &str = "0.99.0";
 
 /// What a table says of its format and of the clients it admits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,9 +176,140 @@ pub fn first_version(updated_by: &str, now: EpochMillis) -> Put {
     }
 }
 
+/// What a deployment writes to the version record that it found; `functions` is the version of those it deployed,
+/// if it did.
+///
+/// Lowers nothing: a schema or functions of a higher version stay, and so does the oldest client that may use the
+/// table. Guards that these have not changed since.
+pub fn deployed(
+    found: Option<&Item>,
+    functions: Option<&str>,
+    updated_by: &str,
+    now: EpochMillis,
+) -> Result<DeploymentWrite, RecordError> {
+    let Some(found) = found else {
+        let mut put = first_version(updated_by, now);
+        if let Some(version) = functions {
+            put.item.insert("lambda_version".into(), Value::text(version));
+        }
+        return Ok(DeploymentWrite::First(put));
+    };
+    let record = VersionRecord::decode(found)?;
+    let mut update = Update::new(version_key());
+    let mut set = |name: &'static str, value| update.set.push((name.into(), value));
+    if !is_above(Some(&record.schema), SCHEMA_VERSION) || !found.contains_key("schema_version") {
+        set("schema_version", Value::text(SCHEMA_VERSION));
+    }
+    if !found.contains_key("client_min_version") {
+        set("client_min_version", Value::text("0.0.0"));
+    }
+    match functions {
+        Some(version) if !is_above(record.functions.as_deref(), version) => {
+            set("lambda_version", Value::text(version));
+        }
+        None if !found.contains_key("lambda_version") => set("lambda_version", Value::Null),
+        _ => {}
+    }
+    set("updated_at", Value::S(now.to_text()));
+    set("updated_by", Value::text(updated_by));
+    let mut index = Item::new();
+    add_namespace_index(&mut index, "_", TABLE_PK);
+    update
+        .set
+        .extend(index.into_iter().map(|(name, value)| (name.into(), value)));
+    let same = |name: &str| Condition::same(name.into(), found.get(name).cloned());
+    update.condition = Condition::All(
+        ["schema_version", "client_min_version", "lambda_version"]
+            .map(same)
+            .to_vec(),
+    );
+    Ok(DeploymentWrite::Again(update))
+}
+
+/// Whether a stored version is above another. One that cannot be read is not.
+fn is_above(stored: Option<&str>, other: &str) -> bool {
+    match (stored.and_then(Version::parse), Version::parse(other)) {
+        (Some(stored), Some(other)) => stored > other,
+        _ => false,
+    }
+}
+
+/// A write of the version record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeploymentWrite {
+    /// Of a table that had none.
+    First(Put),
+    /// Over what is there.
+    Again(Update),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deployment_lowers_nothing() {
+        let again = |changes: &[(&str, Option<&str>)], functions| {
+            let mut item = first_version("test", EpochMillis(0)).item;
+            for (attr, text) in changes {
+                match text {
+                    Some(text) => item.insert((*attr).into(), Value::text(*text)),
+                    None => item.remove(*attr),
+                };
+            }
+            let now = EpochMillis(1_795_290_198_000);
+            let DeploymentWrite::Again(update) = deployed(Some(&item), functions, "cli:1", now).unwrap()
+            else {
+                panic!("there is a record");
+            };
+            assert!(update.condition.holds(Some(&item)));
+            update.apply(&mut item);
+            assert_eq!(item["updated_by"], Value::text("cli:1"));
+            assert_eq!(item["GSI4PK"], Value::text("_"));
+            VersionRecord::decode(&item).unwrap()
+        };
+        let record = again(&[("client_min_version", Some("0.15.0"))], Some(FUNCTIONS_LEVEL));
+        assert_eq!(record.client_minimum, "0.15.0");
+        assert_eq!(record.functions.as_deref(), Some(FUNCTIONS_LEVEL));
+        assert_eq!(record.updated_at.as_deref(), Some("2026-11-21T19:43:18Z"));
+        let record = again(
+            &[("lambda_version", Some("0.17.0")), ("client_min_version", None)],
+            None,
+        );
+        assert_eq!(
+            (record.functions.as_deref(), &*record.client_minimum),
+            (Some("0.17.0"), "0.0.0")
+        );
+        let record = again(&[("lambda_version", Some("1.0.0"))], Some(FUNCTIONS_LEVEL));
+        assert_eq!(record.functions.as_deref(), Some("1.0.0"));
+        let record = again(&[("schema_version", Some("2.0.0"))], None);
+        assert_eq!(record.schema, "2.0.0");
+        let record = again(
+            &[("schema_version", None), ("lambda_version", Some("odd"))],
+            Some("0.99.0"),
+        );
+        assert_eq!(
+            (&*record.schema, record.functions.as_deref()),
+            ("0.10.0", Some("0.99.0"))
+        );
+    }
+
+    #[test]
+    fn a_first_deployment_writes_the_whole_record() {
+        let write = deployed(None, Some(FUNCTIONS_LEVEL), "cli:1", EpochMillis(0)).unwrap();
+        let DeploymentWrite::First(put) = write else {
+            panic!("there was no record");
+        };
+        let record = VersionRecord::decode(&put.item).unwrap();
+        assert_eq!(record.functions.as_deref(), Some(FUNCTIONS_LEVEL));
+        assert_eq!(record.compatibility(), Compatibility::Compatible);
+        assert!(!put.condition.holds(Some(&put.item)));
+    }
+
+    #[test]
+    fn our_functions_are_above_any_release_of_the_original() {
+        assert!(Version::parse(FUNCTIONS_LEVEL).unwrap() > Version::new(0, 17, 0));
+    }
 
     #[test]
     fn versions_compare_by_number_and_prereleases_come_first() {

@@ -57,12 +57,16 @@ impl ImageCache {
             let age = now.since(seen.at);
             age >= 0 && (age as u128) < self.ttl.as_millis()
         };
-        let images = shards.seen.iter().filter(|(_, seen)| fresh(seen));
+        let image = |(shard, seen): (&u32, &Seen)| (*shard, Arc::clone(&seen.image));
         Hint {
             shard_count: shards.count,
-            images: images
-                .map(|(shard, seen)| (*shard, Arc::clone(&seen.image)))
+            images: shards
+                .seen
+                .iter()
+                .filter(|(_, seen)| fresh(seen))
+                .map(image)
                 .collect(),
+            last: shards.seen.iter().map(image).collect(),
         }
     }
 

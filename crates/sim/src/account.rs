@@ -5,13 +5,11 @@
 //! than the debts that charges after the fact have made.
 //!
 //! **Lazy refill.** A stored balance stands for the instant of its last refill, and plain debits do not move
-//! that instant: a bucket that lies idle with a full balance may be emptied, and then refilled for the time
-//! it lay idle, though it was full. So the format admits, in a window that begins just before a refill, up to
-//! one capacity more than a bucket that is refilled continuously. Let `tk` be a shard's balance and `w` what
-//! it would gain by now if it had no ceiling. What it can pay at once is at most `tk + min(w, C + slack)`, and
-//! no operation raises the sum of that over all shards by more than time earns. So the reference holds at
-//! most `2C + slack`, and starts with `C + slack`. What an idle shard has earned beyond that is lost to
-//! spenders, but it still pays for a charge after the fact.
+//! that instant: a bucket that lies idle with a full balance may be spent, and then refilled for the time it
+//! lay idle, though it was full. A debit therefore demands that the last refill is not older than an eighth of
+//! the time to fill (ADR 11). So the reference holds at most `C + C/8 + slack`, and starts with `C + slack`.
+//! What an idle shard has earned beyond its ceiling is lost to spenders, but it still pays for a charge after
+//! the fact.
 //!
 //! **Clocks.** A client whose clock is ahead earns early; one whose clock is behind, or whose write is slow to
 //! arrive, dates a full bucket too early, so that the difference is earned again. The slack is what is earned
@@ -19,6 +17,9 @@
 //!
 //! Beside it runs a strict bucket, which holds at most `C + slack`; what it would have refused is counted,
 //! not judged.
+
+/// The part of the time to fill for which a bucket is spent without being refilled.
+const HORIZON: i128 = 8;
 
 /// One limit's reference bucket. Balances in millitokens.
 #[derive(Debug, Clone)]
@@ -74,7 +75,9 @@ impl Account {
     }
 
     fn cap(&mut self) {
-        self.level = self.level.min(2 * self.capacity + self.slack());
+        self.level = self
+            .level
+            .min(self.capacity + self.capacity / HORIZON + self.slack());
         self.strict = self.strict.min(self.capacity + self.slack());
     }
 

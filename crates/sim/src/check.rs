@@ -342,7 +342,8 @@ impl Check {
                 account.lagged(lag);
             }
             let eaten = match (source, old.zip(was)) {
-                (Source::Credit(_), Some((old, was))) => {
+                // Others spend an idle bucket without refilling it first.
+                (Source::Credit(_) | Source::Foreign, Some((old, was))) => {
                     let earned_ms = true_ms(now_us) + self.ahead_ms - old.rf;
                     eaten(old, was, consumed, earned_ms, account.slack())
                 }

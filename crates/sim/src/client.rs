@@ -84,14 +84,13 @@ impl Process {
         let Some(memory) = self.images.get(id) else {
             return Hint::default();
         };
-        let fresh =
-            |(_, _, at): &&(u32, Arc<Bucket>, EpochMillis)| self.plan.remembers && now.since(*at) < FRESH_MS;
-        let images = memory.images.iter().filter(fresh);
+        let fresh = |(_, _, at): &&(u32, Arc<Bucket>, EpochMillis)| now.since(*at) < FRESH_MS;
+        let image = |(shard, image, _): &(u32, Arc<Bucket>, EpochMillis)| (*shard, Arc::clone(image));
+        let known = memory.images.iter().filter(|_| self.plan.remembers);
         Hint {
             shard_count: memory.shard_count,
-            images: images
-                .map(|(shard, image, _)| (*shard, Arc::clone(image)))
-                .collect(),
+            images: known.clone().filter(fresh).map(image).collect(),
+            last: known.map(image).collect(),
         }
     }
 

@@ -16,9 +16,8 @@ pub(crate) fn eaten(old: &Row, was: &Cell, charge: i128, earned_ms: i64, slack: 
     };
     let cut = cut.clamp(0, charge.max(0));
     let earned = i128::from(earned_ms.max(0)) * (was.ra / old.count) / was.rp;
-    let forgone = earned - old.ceiling(was) - slack - (-was.tk).max(0);
-    let beyond = charge - cut - (was.tk - cut).max(0);
-    cut + beyond.clamp(0, forgone.max(0))
+    let forgone = was.tk - cut + earned - old.ceiling(was) - slack;
+    cut + forgone.clamp(0, (charge - cut).max(0))
 }
 
 /// A spender leaves no debt, and heeds flags and forced passes.

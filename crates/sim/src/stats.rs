@@ -128,7 +128,7 @@ stats! {
     /// Promised waits tried out.
     waits_tried,
     /// Admissions above capacity plus refill of a window that starts just before a refill is due: what lazy
-    /// refill allows, up to one more capacity (see `account`).
+    /// refill allows, up to an eighth of the capacity (see `account`).
     lazy_bursts,
 }
 

@@ -25,6 +25,7 @@
 
 mod images;
 mod protocol;
+mod spread;
 pub(crate) mod take;
 pub(crate) mod write;
 
@@ -42,6 +43,7 @@ use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::RateLimitExceeded;
 use images::{remembered, short_shards, statuses_before};
 pub use protocol::*;
+pub use spread::{Spread, SpreadEnd};
 pub use take::DisabledAt;
 use take::{Take, TakeEnd};
 
@@ -258,6 +260,7 @@ impl Acquire {
         // An override is decided on the item alone.
         let hint = Hint {
             images: Vec::new(),
+            last: Vec::new(),
             ..found.hint
         };
         Ok(Found {
@@ -363,7 +366,7 @@ impl Acquire {
         self.legs.push(Leg { role, take });
         let shard_count = found.hint.shard_count;
         self.step(self.legs.len() - 1, now, random, |take, env| {
-            take.start(shard_count, &short, env);
+            take.start(shard_count, &short, &found.hint.last, env);
         })
     }
 

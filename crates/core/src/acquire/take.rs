@@ -60,6 +60,17 @@ pub enum DisabledAt {
     Bucket,
 }
 
+/// What a leg is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The entity that asks.
+    Child,
+    /// Its parent, which has a say only on the limits that it has.
+    Parent,
+    /// Creating one shard, and nothing else.
+    Shard,
+}
+
 #[derive(Debug)]
 enum State {
     /// A plain debit is out.
@@ -91,8 +102,7 @@ pub(crate) struct Take {
     settings: Settings,
     /// Whether the configuration was read in this very acquire.
     fresh: bool,
-    /// Whether it is about a parent, which has a say only on the limits that it has.
-    is_parent: bool,
+    purpose: Purpose,
     shard: u32,
     shard_count: u32,
     tried: Vec<u32>,
@@ -124,7 +134,11 @@ impl Take {
             amounts,
             settings,
             fresh,
-            is_parent,
+            purpose: if is_parent {
+                Purpose::Parent
+            } else {
+                Purpose::Child
+            },
             shard: 0,
             shard_count: 1,
             tried: Vec::new(),
@@ -163,15 +177,56 @@ impl Take {
         (self.config.level == Level::Override).then_some(self.config.limits.as_slice())
     }
 
-    /// Sends the first debit, to a random shard that is not known to be short.
-    pub(crate) fn start(&mut self, shard_count: u32, short: &[u32], env: &mut Env<'_>) {
+    /// Sends the first debit, to a random shard that is not known to be short. `last` are the last images seen: one
+    /// that a plain debit would be refused on, because it is due for a refill, is refilled and debited at once. That
+    /// write is pinned to the image.
+    pub(crate) fn start(
+        &mut self,
+        shard_count: u32,
+        short: &[u32],
+        last: &[(u32, Arc<Bucket>)],
+        env: &mut Env<'_>,
+    ) {
         self.shard_count = shard_count.max(1);
         let open: Vec<u32> = (0..self.shard_count)
             .filter(|shard| !short.contains(shard))
             .collect();
         let draw = env.random.below(open.len().max(1) as u32) as usize;
         self.shard = open.get(draw).copied().unwrap_or(0);
-        self.debit(env);
+        match last.iter().find(|(shard, _)| *shard == self.shard) {
+            Some((_, image)) if self.is_due(image, env.now) => self.refill_debit(image, env),
+            _ => self.debit(env),
+        }
+    }
+
+    /// Whether an image calls for a refill that would cover the amounts.
+    fn is_due(&self, image: &Bucket, now: EpochMillis) -> bool {
+        let is_plain = image.unsupported.is_none() && !image.disabled && image.valid_until.is_none();
+        let refilled = write::refill_all(image, self.exact(), now);
+        let covered = |(name, need): &(crate::name::LimitName, Millitokens)| {
+            let found = refilled.iter().find(|r| r.limit.name == name.as_str());
+            found.is_some_and(|r| r.balance.tokens >= *need)
+        };
+        is_plain
+            && image.shard_count == self.shard_count
+            && !image.is_expired(now)
+            && !self.is_fresh(image, now)
+            && !is_out_of_writes(image, now)
+            && self.amounts.iter().all(covered)
+    }
+
+    /// Whether a bucket was refilled lately enough to be spent as it stands.
+    fn is_fresh(&self, image: &Bucket, now: EpochMillis) -> bool {
+        now.since(image.refilled_at) <= self.config.horizon_ms()
+    }
+
+    /// Creates a shard other than the first, unless it exists, and then ends.
+    pub(crate) fn create_only(&mut self, shard: u32, shard_count: u32, env: &mut Env<'_>) {
+        self.purpose = Purpose::Shard;
+        self.fresh = true;
+        self.shard = shard;
+        self.shard_count = shard_count;
+        self.create(env);
     }
 
     fn send(&mut self, ask: Ask, state: State, env: &mut Env<'_>) {
@@ -193,7 +248,12 @@ impl Take {
     }
 
     fn debit(&mut self, env: &mut Env<'_>) {
-        let update = write::debit(self.id.key(self.shard), &self.amounts, self.exact(), env.now);
+        self.debit_within(Some(self.config.horizon_ms()), env);
+    }
+
+    fn debit_within(&mut self, horizon_ms: Option<i64>, env: &mut Env<'_>) {
+        let key = self.id.key(self.shard);
+        let update = write::debit(key, &self.amounts, self.exact(), horizon_ms, env.now);
         self.send(Ask::Table(Op::Update(update)), State::Debit, env);
     }
 
@@ -207,7 +267,7 @@ impl Take {
                 } else {
                     found.config
                 };
-                if self.is_parent {
+                if self.purpose == Purpose::Parent {
                     self.amounts.retain(|(name, _)| self.config.limit(name).is_some());
                 }
                 // What was in force when the acquire began may have gone since.
@@ -336,7 +396,7 @@ impl Take {
             }
             return self.short(statuses, env);
         }
-        if self.is_spendable(&image, &seeds, env.now) {
+        if self.is_fresh(&image, env.now) && self.is_spendable(&image, &seeds, env.now) {
             // A race was lost, but what won left enough.
             return self.debit(env);
         }
@@ -387,7 +447,7 @@ impl Take {
     /// An item with a feature that is not understood may be spent as it stands, but not refilled.
     fn look_at_foreign(&mut self, image: &Bucket, attribute: &SmolStr, env: &mut Env<'_>) {
         if self.is_spendable(image, &[], env.now) {
-            return self.debit(env);
+            return self.debit_within(None, env);
         }
         self.fail(RecordError::from(UnsupportedFeature {
             record: "bucket",

@@ -2,7 +2,7 @@
 //!
 //! | write | guards | failing means |
 //! |---|---|---|
-//! | [`debit`] | each balance covers its amount; the item is alive, enabled and needs no refill first | look at the image |
+//! | [`debit`] | each balance covers its amount; the item is alive, enabled and was refilled lately | look at the image |
 //! | [`refill_debit`] | everything the decision was made from is as it was, balances have not risen | look at the new image |
 //! | [`create`] | the shard does not exist, the entity is as read | somebody else created it, or the entity moved |
 //! | [`double`] | the shard count is as read | somebody else doubled |
@@ -51,8 +51,15 @@ fn spend(update: &mut Update, limit: &str, cost: Millitokens) {
 
 /// Takes the amounts from the balances as they are: one write, no read.
 ///
-/// `exact` additionally requires the item to carry these limits' very parameters.
-pub(crate) fn debit(key: Key, amounts: &Amounts, exact: Option<&[Limit]>, now: EpochMillis) -> Update {
+/// `exact` additionally requires the item to carry these limits' very parameters; `horizon_ms`, the item to have
+/// been refilled within that time.
+pub(crate) fn debit(
+    key: Key,
+    amounts: &Amounts,
+    exact: Option<&[Limit]>,
+    horizon_ms: Option<i64>,
+    now: EpochMillis,
+) -> Update {
     let mut update = Update::new(key);
     let mut parts = Vec::with_capacity(4 + amounts.len());
     for (limit, amount) in amounts {
@@ -71,6 +78,12 @@ pub(crate) fn debit(key: Key, amounts: &Amounts, exact: Option<&[Limit]>, now: E
     update.add.push((wcu("tk"), -WCU_COST));
     update.add.push((wcu("tc"), WCU_COST));
     parts.push(Condition::AtLeast(wcu("tk"), WCU_COST));
+    if let Some(horizon) = horizon_ms {
+        parts.push(Condition::AtLeast(
+            attr("rf"),
+            i128::from(now.0) - i128::from(horizon),
+        ));
+    }
     parts.push(Condition::Any(vec![
         Condition::Absent(attr("ttl")),
         Condition::AtLeast(attr("ttl"), i128::from(now.secs()) + 1),
@@ -258,6 +271,8 @@ fn pins(image: &Bucket) -> Vec<Condition> {
     let owner = &image.owner;
     let mut parts = vec![
         is("rf", image.refilled_at.0),
+        // A refill by a clock that is behind pays fractions out and leaves `rf` as it is.
+        Condition::same(attr(CARRY), image.fractions.as_deref().map(text)),
         Condition::same(attr("vu"), image.valid_until.map(Value::int)),
         Condition::same(attr("ttl"), image.ttl.map(Value::int)),
         Condition::Absent(attr("disabled")),

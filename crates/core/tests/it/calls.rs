@@ -1,7 +1,7 @@
 //! What each path costs, in requests to the table.
 
 use zae_limiter_core::acquire::Decision;
-use zae_limiter_core::table::Op;
+use zae_limiter_core::table::{Op, Value};
 
 use crate::drive::{Desk, per_minute};
 
@@ -58,13 +58,56 @@ fn an_admission_costs_one_write() {
 #[test]
 fn a_due_refill_costs_two_writes_and_no_read() {
     let mut desk = Desk::with(&[per_minute("rpm", 100)]);
-    desk.remembers = true;
     desk.admitted("u", &[("rpm", 100)]);
     desk.now += 30_000;
     desk.admitted("u", &[("rpm", 50)]);
-    check_calls(&desk, 2, 0);
+    check_calls(&desk, 2, 1);
     assert_eq!(desk.int("u", 0, "b_rpm_tk"), 0);
     assert_eq!(desk.int("u", 0, "rf"), i128::from(desk.now));
+}
+
+#[test]
+fn a_due_refill_of_a_bucket_that_nobody_else_uses_costs_one_write() {
+    let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+    desk.remembers = true;
+    desk.admitted("u", &[("rpm", 100)]);
+    desk.now += 30_000;
+    desk.admitted("u", &[("rpm", 49)]);
+    check_calls(&desk, 1, 0);
+    // If what is remembered is no longer true, the write is refused, and the answer shows what is.
+    let mut item = desk.table.get(&desk.id("u").key(0)).unwrap().clone();
+    item.insert("rf".into(), Value::int(desk.now + 1000));
+    item.insert("b_rpm_tk".into(), Value::int(2000));
+    desk.table.insert(item).unwrap();
+    desk.now += 30_000;
+    desk.admitted("u", &[("rpm", 50)]);
+    check_calls(&desk, 2, 0);
+    assert_eq!(desk.int("u", 0, "b_rpm_tk"), 333);
+}
+
+#[test]
+fn an_idle_bucket_earns_nothing_beyond_its_capacity() {
+    for remembers in [false, true] {
+        let mut desk = Desk::with(&[per_minute("rpm", 1000)]);
+        desk.remembers = remembers;
+        desk.admitted("u", &[("rpm", 1)]);
+        // Long since full.
+        desk.now += 3_600_000;
+        let mut admitted = 0;
+        while matches!(desk.acquire("u", &[("rpm", 50)]), Decision::Admitted(_)) {
+            admitted += 50;
+        }
+        assert_eq!(admitted, 1000, "remembers: {remembers}");
+        // Idle for a while, but not for long enough to be looked at: an eighth at most.
+        desk.now += 60_000;
+        desk.admitted("u", &[("rpm", 1)]);
+        desk.now += 7_400;
+        let mut admitted = 0;
+        while matches!(desk.acquire("u", &[("rpm", 1)]), Decision::Admitted(_)) {
+            admitted += 1;
+        }
+        assert!((1000..=1124).contains(&admitted), "{admitted}");
+    }
 }
 
 #[test]

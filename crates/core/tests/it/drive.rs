@@ -267,11 +267,13 @@ impl Desk {
             .images
             .iter()
             .filter(|((of, _), _)| self.remembers && *of == id);
+        let images: Vec<_> = images
+            .map(|((_, shard), image)| (*shard, Arc::clone(image)))
+            .collect();
         let hint = Hint {
             shard_count: self.counts.get(&id).copied().unwrap_or(1),
-            images: images
-                .map(|((_, shard), image)| (*shard, Arc::clone(image)))
-                .collect(),
+            last: images.clone(),
+            images,
         };
         Ok(Found { config, hint })
     }

@@ -60,7 +60,13 @@ async fn admitted() {
 async fn refill_due() {
     let w = World::configured().await;
     spend(&w, "k", 1000).await;
-    w.clock.advance_millis(30_000);
+    w.clock.advance_millis(20_000);
+    // Nobody else has touched it.
+    let ((), usage) = w.cost(spend(&w, "k", 100)).await;
+    check(usage, 1, 0, 0, 0.0, 2.0);
+    // Its image is not known, or no longer true.
+    w.clock.advance_millis(20_000);
+    w.repo.invalidate_images();
     let ((), usage) = w.cost(spend(&w, "k", 100)).await;
     check(usage, 2, 1, 0, 0.0, 3.0);
 }

@@ -54,6 +54,7 @@ fn seeds_that_miss_a_guard_hold() {
         4,    // Shard 0 of a split bucket expires, and starts again undivided.
         10,   // A refill without the pin that balances have not risen.
         15,   // A sibling that earns the new shard's part is not raised with it.
+        22,   // A bucket that stood idle is spent without being refilled.
         283,  // A late first sending of a credit happens after its repetition.
         494,  // A debit whose answer was lost is sent again.
         1176, // A sibling is refilled while it hands over its part.

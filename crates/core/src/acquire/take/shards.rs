@@ -5,7 +5,7 @@
 
 use smol_str::SmolStr;
 
-use super::{DisabledAt, MAX_RACES, State, Take, TakeEnd};
+use super::{DisabledAt, MAX_RACES, Purpose, State, Take, TakeEnd};
 use crate::acquire::write::{self, NewShard};
 use crate::acquire::{Ask, Env, out_of_order};
 use crate::backoff::Again;
@@ -70,8 +70,19 @@ impl Take {
                 (None, Ok(_)) => {}
             }
         }
+        let is_plain = |image: &Bucket| image.unsupported.is_none() && image.shard_count == self.shard_count;
+        if self.purpose == Purpose::Shard
+            && !siblings
+                .iter()
+                .any(|(shard, image)| *shard == 0 && is_plain(image))
+        {
+            return self.abandon();
+        }
         let foreign = siblings.iter().find(|(_, image)| image.unsupported.is_some());
         if let Some((shard, image)) = foreign.cloned() {
+            if self.purpose == Purpose::Shard {
+                return self.abandon();
+            }
             // A quota's share must be moved by rules that are not known here: make do with the sibling.
             self.shard = shard;
             let attribute = image.unsupported.clone().unwrap_or_default();
@@ -215,6 +226,9 @@ impl Take {
         }
         if let Some(Cancelled::Refused(image)) = reasons.first() {
             // Somebody else created it.
+            if self.purpose == Purpose::Shard {
+                return self.abandon();
+            }
             return match image {
                 Some(item) => self.look(item, env),
                 None => self.debit(env),
