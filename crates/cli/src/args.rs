@@ -9,6 +9,7 @@ pub(crate) mod entity;
 pub(crate) mod namespace;
 pub(crate) mod resource;
 pub(crate) mod shell;
+pub(crate) mod stack;
 pub(crate) mod system;
 pub(crate) mod table;
 pub(crate) mod usage;
@@ -20,7 +21,7 @@ use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub(crate) use values::Amount;
+pub(crate) use values::{Amount, Assignment};
 
 /// The program's name.
 pub(crate) const PROGRAM: &str = "zae-limiter";
@@ -45,6 +46,9 @@ pub(crate) const DEFAULT_RESOURCE: &str = "_default_";
     verbatim_doc_comment,
     after_help = "\
 Examples:
+  # A stack in AWS
+  zae-limiter deploy --name my-app --region us-east-1
+
   # A table in a directory of this machine
   zae-limiter deploy --endpoint-url embedded:./limits
 
@@ -80,18 +84,24 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     Available(acquire::Available),
+    CfnTemplate(stack::CfnTemplate),
     Check(table::Check),
     Completions(shell::Completions),
-    Deploy(table::Deploy),
+    Delete(stack::Delete),
+    Deploy(Box<stack::Deploy>),
     #[command(subcommand)]
     Entity(entity::EntityCommand),
+    LambdaExport(stack::LambdaExport),
+    List(stack::List),
     Man(shell::Man),
     #[command(subcommand)]
     Namespace(namespace::NamespaceCommand),
     #[command(subcommand)]
     Resource(resource::ResourceCommand),
+    Status(stack::Status),
     #[command(subcommand)]
     System(system::SystemCommand),
+    Upgrade(stack::Upgrade),
     #[command(subcommand)]
     Usage(usage::UsageCommand),
     Version(table::Version),
@@ -184,6 +194,53 @@ pub(crate) struct Connection {
     /// `embedded:PATH` is a table kept in the directory PATH of this machine, without server or account.
     #[arg(long, value_name = "URL", verbatim_doc_comment)]
     pub(crate) endpoint_url: Option<String>,
+}
+
+/// Which stack, where none is meant unless it is named.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Named {
+    /// Stack to work on
+    #[arg(short, long)]
+    name: String,
+
+    /// Where it is.
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Named {
+    /// The stack, as other commands name it.
+    pub(crate) fn connection(&self) -> Connection {
+        Connection {
+            name: self.name.clone(),
+            ..self.place.connection()
+        }
+    }
+}
+
+/// Where stacks are.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Place {
+    /// AWS region [default: what AWS's own settings say]
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+
+    /// Where AWS's services are served, if not by AWS: a URL
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint_url: Option<String>,
+}
+
+impl Place {
+    /// The place, with the name that stands for none.
+    pub(crate) fn connection(&self) -> Connection {
+        Connection {
+            name: PROGRAM.to_owned(),
+            region: self.region.clone(),
+            endpoint_url: self.endpoint_url.clone(),
+        }
+    }
 }
 
 /// Which table, and which tenant's part of it.

@@ -6,6 +6,7 @@ pub(crate) mod entity;
 pub(crate) mod namespace;
 pub(crate) mod resource;
 pub(crate) mod shell;
+pub(crate) mod stack;
 pub(crate) mod system;
 pub(crate) mod table;
 pub(crate) mod usage;

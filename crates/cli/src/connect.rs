@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zae_limiter::table::config::is_local;
 use zae_limiter::table::embedded::{DATA_FILE, OpenError};
 use zae_limiter::{EntityId, Error, Repository, RepositoryBuilder, Stack};
+use zae_limiter_infra::{StackManager, Waits};
 
 use crate::args::{Connection, Namespaced};
 use crate::failure::{Doing, Failure, no_stack};
@@ -52,6 +54,18 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
         }
         return Ok(builder.embedded(path));
     }
+    check_place(at)?;
+    if let Some(url) = &at.endpoint_url {
+        builder = builder.endpoint_url(url);
+    }
+    if let Some(region) = &at.region {
+        builder = builder.region(region);
+    }
+    Ok(builder)
+}
+
+/// Refuses what is no address of a server, or no region.
+fn check_place(at: &Connection) -> Result<(), Failure> {
     if let Some(url) = &at.endpoint_url {
         let is_http = ["http://", "https://"]
             .iter()
@@ -61,17 +75,47 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
                 "Invalid endpoint: {url}. Give a URL that begins with http:// or https://, or {EMBEDDED}PATH."
             )));
         }
-        builder = builder.endpoint_url(url);
     }
-    if let Some(region) = &at.region {
-        if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(Failure::error(format!(
-                "Invalid region: '{region}'. Regions look like us-east-1."
-            )));
-        }
-        builder = builder.region(region);
+    let is_bad =
+        |region: &str| region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    match &at.region {
+        Some(region) if is_bad(region) => Err(Failure::error(format!(
+            "Invalid region: '{region}'. Regions look like us-east-1."
+        ))),
+        _ => Ok(()),
     }
-    Ok(builder)
+}
+
+/// How to reach AWS, or the server in its place.
+pub(crate) fn connection(at: &Connection) -> Result<zae_limiter::table::Connection, Failure> {
+    check_place(at)?;
+    Ok(zae_limiter::table::Connection {
+        region: at.region.clone(),
+        endpoint_url: at.endpoint_url.clone(),
+        ..zae_limiter::table::Connection::default()
+    })
+}
+
+/// What manages stacks there.
+pub(crate) async fn manager(at: &Connection) -> Result<StackManager, Failure> {
+    let config = connection(at)?.sdk_config().await;
+    let waits = if config.endpoint_url().is_some_and(is_local) {
+        Waits::local()
+    } else {
+        Waits::default()
+    };
+    Ok(StackManager::new(&config, waits))
+}
+
+/// Ends a command that needs a stack, where there is only a table in a directory.
+pub(crate) fn needs_stack(at: &Connection, instead: &str) -> Result<(), Failure> {
+    match embedded(at) {
+        Some(path) => Err(Failure::error(format!(
+            "The table in the directory '{}' has no stack. {instead}",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The table as a whole. Whether it exists shows at its first use.

@@ -108,6 +108,42 @@ impl Doing<'_> {
     }
 }
 
+/// `✗ {what}: {why}`, in place of `Error: {why}`.
+pub(crate) fn marked(failure: Failure, what: &str) -> Failure {
+    match failure {
+        Failure::Message { text, exit } => {
+            let why = text.strip_prefix("Error: ").unwrap_or(&text);
+            Failure::bare(format!("✗ {what}: {why}"), exit)
+        }
+        Failure::NobodyReads => Failure::NobodyReads,
+    }
+}
+
+/// The failure of something done to a stack.
+pub(crate) fn of_stack(err: &zae_limiter_infra::Error, at: &Connection) -> Failure {
+    use zae_limiter_infra::{AwsFailure, Error as Infra};
+    let text = match (err, &at.endpoint_url) {
+        (Infra::InvalidInput(err), _) => invalid(err),
+        (Infra::NotFound { .. }, _) => return no_stack(at),
+        (
+            Infra::Aws {
+                kind: AwsFailure::Unreachable,
+                message,
+                ..
+            },
+            Some(url),
+        ) => {
+            format!("Could not connect to the endpoint URL: \"{url}\" ({message})")
+        }
+        _ => err.to_string(),
+    };
+    let exit = match err {
+        Infra::Aws { .. } | Infra::Operation { .. } => Exit::Aws,
+        _ => Exit::Failure,
+    };
+    Failure::with(text, exit)
+}
+
 /// The exit code of a failed call.
 fn exit_of(err: &Error) -> Exit {
     match err {
@@ -139,7 +175,7 @@ pub(crate) fn no_stack(at: &Connection) -> Failure {
 }
 
 /// The options that lead to the same table, as they follow a command.
-fn options(at: &Connection) -> String {
+pub(crate) fn options(at: &Connection) -> String {
     let name = match &*at.name {
         crate::args::PROGRAM => String::new(),
         name => format!(" -n {name}"),
@@ -171,6 +207,15 @@ fn wrong_state(name: &str, state: &str) -> String {
 
 fn table_error(err: &Error) -> Option<&TableError> {
     std::error::Error::source(err)?.downcast_ref()
+}
+
+/// The failure of a request to the table.
+pub(crate) fn table_failure(err: &TableError, at: &Connection) -> Failure {
+    let text = match err.kind {
+        FailureKind::AccessDenied => permission(err),
+        _ => unavailable(err, at),
+    };
+    Failure::with(text, Exit::Aws)
 }
 
 /// Missing credentials come as a denial, though nobody was asked.

@@ -3,6 +3,9 @@
 //! `args` reads the command line, `connect` finds the table, `commands` do the work with the library, `out` and
 //! `text` show results, `failure` and `exit` say what went wrong and how to end. Nothing here decides about
 //! tokens or knows how records are stored.
+//!
+//! The same executable is the bootstrap of the table's functions: started by AWS Lambda, it serves the one that
+//! the handler's name asks for.
 
 mod args;
 mod ask;
@@ -13,6 +16,7 @@ mod failure;
 mod json;
 mod names;
 mod out;
+mod progress;
 mod text;
 
 use std::io::Write as _;
@@ -23,8 +27,12 @@ use args::{Cli, Command};
 use commands::Outcome;
 use exit::Exit;
 use failure::Failure;
+use zae_limiter_lambda::{HANDLER, RUNTIME_API};
 
 fn main() -> ExitCode {
+    if let (Some(_), Ok(handler)) = (std::env::var_os(RUNTIME_API), std::env::var(HANDLER)) {
+        return serve_function(&handler);
+    }
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(err) => {
@@ -39,6 +47,20 @@ fn main() -> ExitCode {
         Err(Failure::Message { text, exit }) => {
             say(&text);
             exit.into()
+        }
+    }
+}
+
+/// Inside a function of AWS Lambda this program is the function.
+fn serve_function(handler: &str) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map(|runtime| runtime.block_on(zae_limiter_lambda::run(handler))) {
+        // What went wrong stands in the log.
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(_)) => ExitCode::FAILURE,
+        Err(err) => {
+            say(&format!("Error: Cannot start: {err}"));
+            ExitCode::FAILURE
         }
     }
 }
@@ -79,14 +101,20 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Acquire(args) => commands::acquire::acquire(args).await,
         Command::Audit(command) => commands::audit::run(command).await,
         Command::Available(args) => commands::acquire::available(args).await,
+        Command::CfnTemplate(args) => commands::stack::export::template(&args),
         Command::Check(args) => commands::table::check(args).await,
         Command::Completions(args) => commands::shell::completions(&args),
-        Command::Deploy(args) => commands::table::deploy(args).await,
+        Command::Delete(args) => commands::stack::delete::delete(args).await,
+        Command::Deploy(args) => commands::stack::deploy::deploy(*args).await,
         Command::Entity(command) => commands::entity::run(command).await,
+        Command::LambdaExport(args) => commands::stack::export::package(&args),
+        Command::List(args) => commands::stack::list::list(args).await,
         Command::Man(args) => commands::shell::man(&args),
         Command::Namespace(command) => commands::namespace::run(command).await,
         Command::Resource(command) => commands::resource::run(command).await,
+        Command::Status(args) => commands::stack::status::status(args).await,
         Command::System(command) => commands::system::run(command).await,
+        Command::Upgrade(args) => commands::stack::upgrade::upgrade(args).await,
         Command::Usage(command) => commands::usage::run(command).await,
         Command::Version(args) => commands::table::version(args).await,
     }

@@ -117,6 +117,22 @@ impl Repository {
         }
     }
 
+    /// See [`crate::Repository::audit_retention`].
+    pub fn audit_retention(&self) -> Result<u32, Error> {
+        self.runtime.block_on(self.inner.audit_retention())
+    }
+
+    /// See [`crate::Repository::set_audit_retention`].
+    pub fn set_audit_retention(&self, days: u32) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.set_audit_retention(days))
+    }
+
+    /// See [`crate::Repository::delete_stack`].
+    #[cfg(feature = "provision")]
+    pub fn delete_stack(&self) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.delete_stack())
+    }
+
     /// See [`crate::Repository::cache_stats`].
     pub fn cache_stats(&self) -> CacheStats {
         self.inner.cache_stats()
@@ -361,6 +377,18 @@ impl Stack {
     /// See [`crate::Stack::connect`].
     pub fn connect(&self, namespace: &str) -> Result<Repository, Error> {
         Ok(self.repository(self.runtime.block_on(self.inner.connect(namespace))?))
+    }
+
+    /// See [`crate::Stack::record_deployment`].
+    pub fn record_deployment(&self, functions: Option<&str>, updated_by: &str) -> Result<(), Error> {
+        self.runtime
+            .block_on(self.inner.record_deployment(functions, updated_by))
+    }
+
+    /// See [`crate::Stack::delete_stack`].
+    #[cfg(feature = "provision")]
+    pub fn delete_stack(&self) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.delete_stack())
     }
 
     /// See [`crate::Stack::version`].

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use aws_types::SdkConfig;
 use quick_cache::sync::Cache;
 use zae_limiter_core::acquire::Settings;
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::{EntityId, NamespaceId, NamespaceName, StackName};
+#[cfg(feature = "provision")]
+use zae_limiter_infra::StackOptions;
 
 use crate::background::Background;
 use crate::clock::{Clock, SystemClock};
@@ -18,6 +21,8 @@ use crate::degrade::LocalBuckets;
 use crate::error::{Error, Place};
 use crate::image_cache::ImageCache;
 use crate::principal::Principal;
+#[cfg(feature = "provision")]
+use crate::provision::Provision;
 use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Inner, Repository};
 use crate::stack::Stack;
 use crate::table::{Connection, DynamoTable, Meter, Table, Timeouts};
@@ -35,6 +40,8 @@ pub struct RepositoryBuilder {
     clock: Option<Arc<dyn Clock>>,
     options: Options,
     measure: bool,
+    #[cfg(feature = "provision")]
+    provision: Provision,
 }
 
 #[derive(Debug, Default)]
@@ -185,14 +192,59 @@ impl RepositoryBuilder {
         self
     }
 
-    /// Opens the namespace, and registers it if it is new. An embedded table is created if it is new.
+    /// Whether [`open`](Self::open) deploys the stack if there is none. On by default.
+    #[cfg(feature = "provision")]
+    pub fn auto_provision(mut self, enabled: bool) -> Self {
+        self.provision.enabled = enabled;
+        self
+    }
+
+    /// What the stack is deployed with, if there is none. A stack that exists is left as it is.
+    #[cfg(feature = "provision")]
+    pub fn stack_options(mut self, options: StackOptions) -> Self {
+        self.provision.options = options;
+        self
+    }
+
+    /// The file that the functions of a new stack run: the `zae-limiter` executable, or a zip made by
+    /// `zae-limiter lambda-export`. Default: `ZAE_LIMITER_LAMBDA_PACKAGE`, else the `zae-limiter` found on the path;
+    /// without either, a stack is deployed without functions, and the log says so.
+    #[cfg(feature = "provision")]
+    pub fn lambda_package(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.provision.package = Some(file.into());
+        self
+    }
+
+    /// The S3 bucket that the functions' code is put in. Default: one of the account's own, made on first use.
+    #[cfg(feature = "provision")]
+    pub fn code_bucket(mut self, name: impl Into<String>) -> Self {
+        self.provision.code_bucket = Some(name.into());
+        self
+    }
+
+    /// Opens the namespace, and registers it if it is new.
+    ///
+    /// What is missing is made: an embedded table, and, on AWS, the stack. Deploying a stack takes some two minutes
+    /// and needs the permissions for it; [`auto_provision`](Self::auto_provision) switches it off,
+    /// [`connect`](Self::connect) never does it. Functions of a stack that exists are never touched.
     ///
     /// # Errors
-    /// [`Error::InfrastructureNotFound`] if the table does not exist; [`Error::VersionMismatch`] if its
-    /// format does not fit; [`Error::InvalidInput`] for a bad name.
+    /// [`Error::InfrastructureNotFound`] if the table does not exist and is not to be deployed;
+    /// [`Error::VersionMismatch`] if its format does not fit; [`Error::InvalidInput`] for a bad name or option.
     pub async fn open(self) -> Result<Repository, Error> {
+        #[cfg(feature = "provision")]
+        let provision = self.provision.clone();
         let (parts, name) = self.parts(true).await?;
-        Stack { parts }.open(name.as_str()).await
+        let stack = Stack { parts };
+        let opened = stack.open(name.as_str()).await;
+        #[cfg(feature = "provision")]
+        if let (Err(Error::InfrastructureNotFound { .. }), true, Some(config)) =
+            (&opened, provision.enabled, stack.parts.config.clone())
+        {
+            stack.provision(&config, &provision).await?;
+            return stack.open(name.as_str()).await;
+        }
+        opened
     }
 
     /// Opens the namespace without writing anything.
@@ -278,6 +330,7 @@ impl RepositoryBuilder {
                 (dynamo(client), place)
             }
         };
+        let config = caller.clone();
         let principal = match (&self.options.principal, caller) {
             (Some(name), _) => Principal::named(name.clone()),
             (None, Some(config)) => Principal::caller(config),
@@ -293,6 +346,7 @@ impl RepositoryBuilder {
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             options: self.options,
             principal: Arc::new(principal),
+            config,
         };
         Ok((parts, name))
     }
@@ -333,6 +387,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
     pub(crate) principal: Arc<Principal>,
+    /// How to reach AWS, if that is where the table is.
+    pub(crate) config: Option<SdkConfig>,
 }
 
 impl Parts {
@@ -344,6 +400,7 @@ impl Parts {
             clock,
             options,
             principal,
+            config,
         } = self;
         Repository {
             inner: Arc::new(Inner {
@@ -362,6 +419,7 @@ impl Parts {
                 reconciled: Cache::new(10_000),
                 local: LocalBuckets::default(),
                 principal,
+                config_of_aws: config,
             }),
         }
     }

@@ -104,6 +104,13 @@ pub enum Error {
         #[source]
         source: TableError,
     },
+    /// The stack could not be deployed or deleted. Says which resource failed first, and why.
+    #[cfg(feature = "provision")]
+    #[error(transparent)]
+    Deployment(Arc<zae_limiter_infra::Error>),
+    /// The table is not in a stack of CloudFormation: it is embedded, or its client was brought by the caller.
+    #[error("the table in {0} is not in a stack of CloudFormation")]
+    NotAStack(String),
     /// The threads of a blocking repository could not be started.
     #[error("the limiter's runtime cannot be started: {0}")]
     Runtime(Arc<std::io::Error>),

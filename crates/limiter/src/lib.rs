@@ -51,8 +51,12 @@ mod limits;
 mod listings;
 mod pages;
 mod principal;
+#[cfg(feature = "provision")]
+mod provision;
 mod repository;
+mod retention;
 mod retry;
+mod spread;
 mod stack;
 mod sweep;
 pub mod table;
@@ -77,6 +81,9 @@ pub use zae_limiter_core::{
     LimitName, LimitStatus, NamespaceId, NamespaceRecord, NamespaceStatus, OnUnavailable, Percent,
     RateLimitExceeded, ResourceName, UsageSnapshot, UsageSummary, UsageTotal, VersionRecord, Wait, Window,
 };
+
+#[cfg(feature = "provision")]
+pub use zae_limiter_infra::StackOptions;
 
 /// The pure core: records, arithmetic and state machines, for tools that need them.
 pub use zae_limiter_core as core;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aws_types::SdkConfig;
 use quick_cache::sync::Cache;
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::schema::{BucketId, version_key};
@@ -67,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) reconciled: Cache<(BucketId, u32), EpochMillis>,
     pub(crate) local: LocalBuckets,
     pub(crate) principal: Arc<Principal>,
+    /// How to reach AWS, if that is where the table is.
+    pub(crate) config_of_aws: Option<SdkConfig>,
 }
 
 impl fmt::Debug for Inner {
@@ -87,13 +90,11 @@ impl fmt::Debug for Repository {
 }
 
 impl Repository {
-    /// Opens a namespace of the stack that the environment names, and registers it if it is new.
+    /// Opens a namespace of the stack that the environment names, and registers it if it is new. A stack that does
+    /// not exist is deployed; see [`RepositoryBuilder::open`].
     ///
     /// The stack is `ZAEL_STACK`, else `zae-limiter`; region and credentials are AWS's own. An empty
     /// `namespace` means `ZAEL_NAMESPACE`, else `default`.
-    ///
-    /// # Errors
-    /// [`Error::InfrastructureNotFound`] if the table does not exist.
     pub async fn open(namespace: &str) -> Result<Self, Error> {
         Self::builder().namespace(namespace).open().await
     }
@@ -136,6 +137,7 @@ impl Repository {
                 clock: Arc::clone(&inner.clock),
                 options: inner.options.clone(),
                 principal: Arc::clone(&inner.principal),
+                config: inner.config_of_aws.clone(),
             },
         }
     }

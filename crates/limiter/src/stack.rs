@@ -10,7 +10,9 @@ use zae_limiter_core::schema::{
     CONFIG, TABLE_PK, key_of, namespace_id_key, namespace_key, provisioner_key, system_pk, version_key,
 };
 use zae_limiter_core::table::{Cancelled, Index, Item, Key, Query, Value};
-use zae_limiter_core::version::{Compatibility, FEATURE_LEVEL, VersionRecord, first_version};
+use zae_limiter_core::version::{
+    Compatibility, DeploymentWrite, FEATURE_LEVEL, VersionRecord, deployed, first_version,
+};
 use zae_limiter_core::{InvalidInput, NamespaceId, NamespaceName};
 
 use crate::builder::Parts;
@@ -23,6 +25,9 @@ use crate::table::{TableExt as _, Transacted};
 
 /// How often a purge looks again for what others may have written meanwhile.
 const PURGE_PASSES: u32 = 10;
+
+/// How often the version record is written again when somebody else changes it at the same time.
+const RECORD_RACES: usize = 5;
 
 /// A table as a whole: its version and its namespaces.
 ///
@@ -104,6 +109,41 @@ impl Stack {
             .insisting(BRIEF, || self.parts.table.put(put.clone()))
             .await?;
         Ok(())
+    }
+
+    /// Notes in the version record that the stack was deployed or upgraded. `functions` is the version of the
+    /// functions that were deployed with it ([`FUNCTIONS_LEVEL`]); without, what is stored of them stays.
+    /// `updated_by` says who did it, such as `cli:0.1.0`.
+    ///
+    /// Lowers nothing that is stored. Whoever deploys calls this, once the stack is complete.
+    ///
+    /// [`FUNCTIONS_LEVEL`]: zae_limiter_core::version::FUNCTIONS_LEVEL
+    ///
+    /// # Errors
+    /// [`Error::VersionMismatch`] if the table does not admit this client.
+    pub async fn record_deployment(&self, functions: Option<&str>, updated_by: &str) -> Result<(), Error> {
+        for _ in 0..RECORD_RACES {
+            let found = self.get(version_key()).await?;
+            if let Some(item) = &found {
+                check_version(&VersionRecord::decode(item)?)?;
+            }
+            let write = deployed(found.as_ref(), functions, updated_by, self.parts.clock.now())?;
+            let (table, place) = (&self.parts.table, &self.parts.place);
+            let applied = match &write {
+                DeploymentWrite::First(put) => place
+                    .insisting(BRIEF, || table.put(put.clone()))
+                    .await?
+                    .is_applied(),
+                DeploymentWrite::Again(update) => place
+                    .insisting(BRIEF, || table.update(update.clone()))
+                    .await?
+                    .is_applied(),
+            };
+            if applied {
+                return Ok(());
+            }
+        }
+        Err(self.parts.place.contended(&version_key()))
     }
 
     /// Registers a namespace unless it is, and returns its id.
@@ -417,4 +457,30 @@ fn managed_levels(id: &NamespaceId, state: &Item) -> Vec<Key> {
     keys.sort();
     keys.dedup();
     keys
+}
+
+#[cfg(all(test, feature = "embedded"))]
+mod tests {
+    use zae_limiter_core::version::FUNCTIONS_LEVEL;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn deployments_are_noted_over_what_is_there() {
+        let stack = Repository::in_memory().await.unwrap().stack_handle();
+        let functions = async || stack.version().await.unwrap().unwrap().functions;
+        // The first client left it open which functions there are.
+        assert_eq!(functions().await, None);
+        stack.record_deployment(None, "cli:1").await.unwrap();
+        assert_eq!(functions().await, None);
+        stack
+            .record_deployment(Some(FUNCTIONS_LEVEL), "cli:2")
+            .await
+            .unwrap();
+        stack.record_deployment(None, "cli:3").await.unwrap();
+        assert_eq!(functions().await.as_deref(), Some(FUNCTIONS_LEVEL));
+        let record = stack.version().await.unwrap().unwrap();
+        assert_eq!(record.updated_by.as_deref(), Some("cli:3"));
+        assert_eq!(record.compatibility(), Compatibility::Compatible);
+    }
 }

@@ -1,4 +1,4 @@
-//! Commands about the table as a whole: `check`, `deploy` and `version`.
+//! Commands about the table as a whole: `check` and `version`.
 
 use clap::Args;
 
@@ -16,28 +16,6 @@ Examples:
   zae-limiter check --endpoint-url http://localhost:4566"
 )]
 pub(crate) struct Check {
-    /// How results are printed.
-    #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
-}
-
-/// Create a table on this machine.
-///
-/// Creates the table in the directory that --endpoint-url embedded:PATH names, and its namespace 'default'.
-/// A table that is there already is left as it is. This version cannot deploy a stack in AWS yet.
-#[derive(Debug, Clone, Args)]
-#[command(
-    verbatim_doc_comment,
-    after_help = "\
-Examples:
-  zae-limiter deploy --endpoint-url embedded:./limits
-  zae-limiter deploy --name my-app --endpoint-url embedded:/var/lib/limits"
-)]
-pub(crate) struct Deploy {
     /// How results are printed.
     #[command(flatten)]
     pub(crate) format: Format,

@@ -78,10 +78,12 @@ fn definitions_are_consistent() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of all commands")]
 fn commands_take_these_options() {
     const CONNECTION: &str = "--name/-n=zae-limiter --region --endpoint-url";
     const NAMESPACED: &str =
         "--name/-n=zae-limiter --region --endpoint-url --namespace/-N=default --output=text";
+    const NAMED: &str = "--name/-n* --region --endpoint-url --output=text";
     const USAGE: &str = "--entity-id/-e --resource/-r --window/-w --start --end";
     let connection = format!("{CONNECTION} --output=text");
     let with = |options: &str, group: &str| format!("{options} {group}").trim().to_owned();
@@ -98,9 +100,24 @@ fn commands_take_these_options() {
             with("--entity-id/-e* --limit/-l=100 --start-event-id", NAMESPACED),
         ),
         ("available", with("--resource/-r* --consume/-c+", NAMESPACED)),
+        ("cfn-template", "--output/-o".to_owned()),
         ("check", connection.clone()),
         ("completions", String::new()),
-        ("deploy", connection.clone()),
+        ("delete", with("--wait --no-wait --yes/-y", NAMED)),
+        (
+            "deploy",
+            with(
+                "--wait --no-wait --tag/-t+ --usage-retention-days --audit-retention-days --pitr-recovery-days \
+                 --enable-deletion-protection --no-deletion-protection --enable-aggregator --no-aggregator \
+                 --enable-provisioner --no-provisioner --snapshot-windows --log-retention-days --lambda-timeout \
+                 --lambda-memory --enable-audit-archival --no-audit-archival --audit-archive-glacier-days \
+                 --enable-tracing --no-tracing --lambda-package --code-bucket --enable-alarms --no-alarms \
+                 --alarm-sns-topic --lambda-duration-threshold-pct --iam --no-iam --create-iam-roles \
+                 --no-create-iam-roles --aggregator-role-arn --permission-boundary --role-name-format \
+                 --policy-name-format",
+                &connection,
+            ),
+        ),
         ("entity children", with("", NAMESPACED)),
         (
             "entity create",
@@ -119,6 +136,11 @@ fn commands_take_these_options() {
             with("--resource/-r=_default_ --limit/-l*+", NAMESPACED),
         ),
         ("entity show", with("", NAMESPACED)),
+        (
+            "lambda-export",
+            "--output/-o=lambda.zip --info --force/-f --lambda-package".to_owned(),
+        ),
+        ("list", "--region --endpoint-url --output=text".to_owned()),
         ("man", "--dir".to_owned()),
         ("namespace delete", with("--yes/-y", &connection)),
         ("namespace list", connection.clone()),
@@ -131,11 +153,19 @@ fn commands_take_these_options() {
         ("resource get-defaults", with("", NAMESPACED)),
         ("resource list", with("", NAMESPACED)),
         ("resource set-defaults", with("--limit/-l*+", NAMESPACED)),
+        ("status", NAMED.to_owned()),
         ("system delete-defaults", with("--yes/-y", NAMESPACED)),
         ("system get-defaults", with("", NAMESPACED)),
         (
             "system set-defaults",
             with("--limit/-l*+ --on-unavailable", NAMESPACED),
+        ),
+        (
+            "upgrade",
+            with(
+                "--lambda-only --force --parameter+ --yes/-y --lambda-package --code-bucket",
+                &connection,
+            ),
         ),
         (
             "usage list",
@@ -209,6 +239,17 @@ fn lines_that_mean_the_same() {
             "deploy --endpoint-url http://a --endpoint-url=embedded:b",
             "deploy --endpoint-url embedded:b",
         ),
+        (
+            "deploy --no-alarms --lambda-memory 200 --lambda-memory=300",
+            "deploy --lambda-memory 300 --no-alarms",
+        ),
+        ("status -n a -n b", "status --name b"),
+        ("delete -y --no-wait -n a --wait", "delete --name a --yes --wait"),
+        (
+            "upgrade --parameter A=1 --parameter B=",
+            "upgrade --parameter=A=1 --parameter B=",
+        ),
+        ("lambda-export", "lambda-export -o lambda.zip"),
         ("entity show e -N a -Nb", "entity show e --namespace b"),
         (
             "audit list -e a -e b -l 1 -l 2",
@@ -477,12 +518,18 @@ fn variables_stand_in_for_name_and_namespace() {
     for (path, command) in every_command() {
         for arg in command.get_arguments() {
             let variable = match arg.get_long() {
-                Some("name") => Some("ZAEL_STACK".as_ref()),
+                // What deletes or judges one stack wants it named there and then.
+                Some("name") if !arg.is_required_set() => Some("ZAEL_STACK".as_ref()),
                 Some("namespace") => Some("ZAEL_NAMESPACE".as_ref()),
+                Some("lambda-package") => Some("ZAE_LIMITER_LAMBDA_PACKAGE".as_ref()),
                 _ => None,
             };
-            assert_eq!(arg.get_env(), variable, "{path} {arg}");
-            assert!(variable.is_none() || arg.is_hide_env_values_set(), "{path} {arg}");
+            let name = arg.get_id();
+            assert_eq!(arg.get_env(), variable, "{path} {name}");
+            assert!(
+                variable.is_none() || arg.is_hide_env_values_set(),
+                "{path} {name}"
+            );
         }
     }
 }

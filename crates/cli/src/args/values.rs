@@ -77,3 +77,26 @@ pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
         duration => Ok(duration),
     }
 }
+
+/// A name and a value: `NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Assignment {
+    /// The name, not empty.
+    pub(crate) name: String,
+    /// The value, which may be empty.
+    pub(crate) value: String,
+}
+
+impl std::str::FromStr for Assignment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok(Self {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            }),
+            _ => Err("expected NAME=VALUE, such as LambdaMemorySize=512".to_owned()),
+        }
+    }
+}

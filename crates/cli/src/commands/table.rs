@@ -1,4 +1,4 @@
-//! `check`, `deploy` and `version`: the table as a whole.
+//! `check` and `version`: the table as a whole.
 
 use serde_json::json;
 use zae_limiter::core::schema::SCHEMA_VERSION;
@@ -6,11 +6,11 @@ use zae_limiter::core::version::FEATURE_LEVEL;
 use zae_limiter::{Compatibility, Error, VersionRecord};
 
 use super::Outcome;
-use crate::args::table::{Check, Deploy, Version};
+use crate::args::table::{Check, Version};
 use crate::args::{Connection, PROGRAM};
-use crate::connect::{Opening, builder, embedded, stack, unlocked};
+use crate::connect::stack;
 use crate::exit::Exit;
-use crate::failure::{Doing, Failure, place_options};
+use crate::failure::{Doing, Failure, marked, place_options};
 use crate::out::Out;
 use crate::text::table::printable;
 
@@ -33,17 +33,6 @@ async fn found(at: &Connection) -> Result<Found, Failure> {
         Ok(None) => Ok(Found::NoRecord),
         Err(Error::InfrastructureNotFound { .. }) => Ok(Found::NoTable),
         Err(err) => Err(Doing { at, what: "" }.failed(&err)),
-    }
-}
-
-/// `✗ {what}: {why}`, in place of `Error: {why}`.
-fn marked(failure: Failure, what: &str) -> Failure {
-    match failure {
-        Failure::Message { text, exit } => {
-            let why = text.strip_prefix("Error: ").unwrap_or(&text);
-            Failure::bare(format!("✗ {what}: {why}"), exit)
-        }
-        Failure::NobodyReads => Failure::NobodyReads,
     }
 }
 
@@ -222,63 +211,4 @@ fn incompatible(out: &mut Out, verdict: &str, indent: &str, why: &Compatibility)
 fn functions(record: &VersionRecord) -> String {
     let version = record.functions.as_deref().unwrap_or("unknown");
     printable(version).into_owned()
-}
-
-pub(crate) async fn deploy(args: Deploy) -> Outcome {
-    let at = &args.at;
-    crate::names::stack(&at.name)?;
-    let Some(path) = embedded(at) else {
-        return Err(Failure::bare(
-            "✗ Deployment failed: this version cannot deploy a stack to AWS or to a server yet; it creates \
-             embedded tables only (--endpoint-url embedded:PATH). A stack that the Python zae-limiter deploys \
-             can be used by both.",
-            Exit::Failure,
-        ));
-    };
-    let failed = |failure| marked(failure, "Deployment failed");
-    drop(builder(at).map_err(failed)?);
-    let mut out = Out::new(&args.format);
-    if !out.is_json() {
-        out.line(format_args!("Deploying stack: {}", at.name))?;
-        out.line(format_args!("  Table name: {}", at.name))?;
-        out.line(format_args!(
-            "  Directory: {}\n",
-            printable(&path.to_string_lossy())
-        ))?;
-        out.flush()?;
-    }
-    let created = create(at).await.map_err(failed)?;
-    if out.is_json() {
-        out.json(&json!({ "name": at.name, "directory": path.to_string_lossy(), "created": created }))?;
-    } else {
-        out.line(if created {
-            "✓ Table created"
-        } else {
-            "✓ Table exists already; it was left as it is"
-        })?;
-        out.line(format_args!(
-            "✓ Version record initialized (schema {SCHEMA_VERSION})"
-        ))?;
-        out.line("✓ Default namespace registered")?;
-    }
-    out.flush()?;
-    Ok(Exit::Success)
-}
-
-/// Creates an embedded table with its namespace `default`, unless it is there. Tells whether it was not.
-async fn create(at: &Connection) -> Result<bool, Failure> {
-    let created = unlocked(|| async {
-        let stack = builder(at)?.stack_handle().await.map_err(Opening::Failed)?;
-        let missing = match stack.version().await {
-            Ok(_) => false,
-            Err(Error::InfrastructureNotFound { .. }) => true,
-            Err(err) => return Err(Opening::Failed(err)),
-        };
-        // The directory is locked while it is in use.
-        drop(stack);
-        let repository = builder(at)?.namespace("default").open();
-        repository.await.map_err(Opening::Failed)?;
-        Ok(missing)
-    });
-    created.await.map_err(|err| err.into_failure(at, ""))
 }

@@ -46,6 +46,22 @@ pub(crate) fn average(total: i128, count: u64) -> String {
     format!("{sign}{}.{cents:02}", group_digits(&whole.to_string()))
 }
 
+/// A size: `512 B`, `1.5 KB`, `2 MB`, in steps of 1024 and with a decimal where it says something.
+pub(crate) fn size(bytes: u64) -> String {
+    let (unit, divisor) = match bytes {
+        0..0x400 => return format!("{bytes} B"),
+        0x400..0x10_0000 => ("KB", 0x400),
+        0x10_0000..0x4000_0000 => ("MB", 0x10_0000),
+        _ => ("GB", 0x4000_0000),
+    };
+    let (whole, tenths) = (bytes / divisor, bytes % divisor * 10 / divisor);
+    if tenths == 0 {
+        format!("{whole} {unit}")
+    } else {
+        format!("{whole}.{tenths} {unit}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +133,22 @@ mod tests {
         #[test]
         fn grouping_only_adds_commas(number in any::<i128>()) {
             prop_assert_eq!(grouped(number).replace(',', "").parse(), Ok(number));
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KB"),
+            (1536, "1.5 KB"),
+            (262_144, "256 KB"),
+            (1_048_575, "1023.9 KB"),
+            (1_048_576, "1 MB"),
+            (5_368_709_120, "5 GB"),
+        ] {
+            assert_eq!(size(bytes), expected);
         }
     }
 }

@@ -37,7 +37,7 @@ fn of_every_command() {
     let world = World::without_table();
     let mut all = String::new();
     let commands = every_command(&world);
-    assert_eq!(commands.len(), 40);
+    assert_eq!(commands.len(), 46);
     for path in commands {
         let mut args = path.clone();
         args.push("--help".to_owned());
@@ -130,7 +130,23 @@ fn wrong_command_lines() {
         ("usage list -e u --window monthly", "--window"),
         ("usage list -e u -l 99999999999", "--limit"),
         ("usage summary -e u --limit 5", "--limit"),
-        ("deploy --tag a=b", "--tag"),
+        ("deploy --tag", "--tag"),
+        ("deploy --lambda-timeout 0", "--lambda-timeout"),
+        ("deploy --lambda-memory 64", "--lambda-memory"),
+        ("deploy --log-retention-days 2", "--log-retention-days"),
+        (
+            "deploy --audit-archive-glacier-days 0",
+            "--audit-archive-glacier-days",
+        ),
+        (
+            "deploy --lambda-duration-threshold-pct 101",
+            "--lambda-duration-threshold-pct",
+        ),
+        ("status", "--name"),
+        ("delete --yes", "--name"),
+        ("list --name x", "--name"),
+        ("upgrade --parameter LambdaMemorySize", "--parameter"),
+        ("lambda-export --output", "--output"),
         ("completions", "SHELL"),
         ("completions tcsh", "tcsh"),
         ("man --dir", "--dir"),
@@ -153,7 +169,12 @@ fn completions_know_every_command() {
         for name in commands.iter().flatten() {
             assert!(ran.stdout.contains(&**name), "{shell}: {name}");
         }
-        for option in ["endpoint-url", "with-custom-limits", "on-unavailable"] {
+        for option in [
+            "endpoint-url",
+            "with-custom-limits",
+            "on-unavailable",
+            "pitr-recovery-days",
+        ] {
             assert!(ran.stdout.contains(option), "{shell}: {option}");
         }
         // The shell itself can read it, where there is one.

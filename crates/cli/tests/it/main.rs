@@ -5,6 +5,7 @@
 //! - `page`: the sample outputs of the reference page, to the letter;
 //! - `values`: names and limits that are wrong;
 //! - `connect`: tables that are not there, cannot be opened or do not answer;
+//! - `stack`: stacks in AWS, as far as no server is needed; the rest is in `interop/test_stack.py`;
 //! - `acquire`: taking tokens, with and without a command to run;
 //! - `docs`: the examples of the README and the guide;
 //! - `help`: help, wrong command lines, completions, manual pages;
@@ -27,6 +28,7 @@ mod help;
 mod namespace;
 mod page;
 mod resource;
+mod stack;
 mod streams;
 mod system;
 mod table;

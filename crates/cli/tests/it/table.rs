@@ -45,9 +45,6 @@ fn deployed_once_and_again() {
 #[test]
 fn deployed_where_it_cannot_be() {
     let mut world = World::without_table();
-    world.plainly("deploy");
-    world.plainly("deploy --region us-east-1 -n my-app");
-    world.plainly("deploy --endpoint-url http://localhost:4566");
     world.plainly("deploy --endpoint-url embedded:");
     world.plainly("deploy --endpoint-url embedded:/dev/null/x");
     world.plainly("deploy -n bad_name --endpoint-url embedded:./x");

@@ -187,7 +187,7 @@ pub(super) fn without_retries(client: Client) -> Client {
 }
 
 /// The endpoint that the DynamoDB client will use, if it is not the region's own. The order is the SDK's.
-fn endpoint(config: &SdkConfig) -> Option<String> {
+pub(crate) fn endpoint(config: &SdkConfig) -> Option<String> {
     let general = || config.endpoint_url().map(str::to_owned);
     if config.get_origin("endpoint_url").is_client_config() {
         return general();

@@ -1,4 +1,4 @@
-//! The table's definition: keys, indexes, billing, stream and expiry (data model, section 2).
+//! Creates the table from its definition: keys, indexes, billing, stream and expiry (data model, section 2).
 
 use std::time::Duration;
 
@@ -9,74 +9,16 @@ use aws_sdk_dynamodb::types::{
     Projection, ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType, TableStatus,
     TimeToLiveSpecification, TimeToLiveStatus,
 };
+pub use zae_limiter_core::definition::{INDEXES, IndexDefinition, KEY, STREAM_VIEW, TTL_ATTRIBUTE};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
 use super::failure::{Access, from_sdk};
-
-/// An index of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IndexDefinition {
-    /// Its name, such as `GSI1`.
-    pub name: &'static str,
-    /// The attribute that is its partition key. For a local index this is the table's own.
-    pub hash: &'static str,
-    /// The attribute that is its sort key.
-    pub range: &'static str,
-    /// Whether it holds keys only, rather than whole items.
-    pub keys_only: bool,
-    /// Whether it is local: bound to the table's partition key, and made with the table or never.
-    pub local: bool,
-}
-
-/// The table's partition and sort key. Both are texts, as are the keys of all indexes.
-pub const KEY: [&str; 2] = ["PK", "SK"];
-
-/// The attribute that holds an item's expiry, in epoch seconds.
-pub const TTL_ATTRIBUTE: &str = "ttl";
-
-/// The indexes. The local ones are reserved: no record has their sort keys, but they cannot be added later.
-pub const INDEXES: [IndexDefinition; 9] = [
-    local("LSI1", "LSI1SK", false),
-    local("LSI2", "LSI2SK", true),
-    local("LSI3", "LSI3SK", false),
-    local("LSI4", "LSI4SK", true),
-    local("LSI5", "LSI5SK", false),
-    global("GSI1", "GSI1PK", "GSI1SK", false),
-    global("GSI2", "GSI2PK", "GSI2SK", false),
-    global("GSI3", "GSI3PK", "GSI3SK", true),
-    global("GSI4", "GSI4PK", "GSI4SK", true),
-];
 
 /// How often at most [`create_table`] looks whether the table is there.
 const POLLS: u32 = 120;
 
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-const fn local(name: &'static str, range: &'static str, keys_only: bool) -> IndexDefinition {
-    IndexDefinition {
-        name,
-        hash: KEY[0],
-        range,
-        keys_only,
-        local: true,
-    }
-}
-
-const fn global(
-    name: &'static str,
-    hash: &'static str,
-    range: &'static str,
-    keys_only: bool,
-) -> IndexDefinition {
-    IndexDefinition {
-        name,
-        hash,
-        range,
-        keys_only,
-        local: false,
-    }
-}
 
 /// Creates the table if it is not there, waits until it can be used, and switches expiry on.
 ///
@@ -137,7 +79,7 @@ async fn request_table(client: &Client, name: &str) -> Result<(), TableError> {
     }
     let stream = StreamSpecification::builder()
         .stream_enabled(true)
-        .stream_view_type(StreamViewType::NewAndOldImages)
+        .stream_view_type(StreamViewType::from(STREAM_VIEW))
         .build()
         .map_err(invalid)?;
     match request.stream_specification(stream).send().await {

@@ -1,0 +1,603 @@
+//! The options of `deploy`, and what they say.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use zae_limiter_infra::{LOG_RETENTION_DAYS, StackOptions};
+
+use super::super::{Connection, Format};
+use super::Code;
+use crate::failure::Failure;
+
+/// Create the stack: the table, functions, alarms and permissions.
+///
+/// With --endpoint-url embedded:PATH it creates a table in that directory and nothing else.
+///
+/// A stack that exists keeps its template and settings: it gets the tags that it lacks and the functions of this
+/// program. Settings that differ are named; 'upgrade' changes them.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  # A stack in AWS
+  zae-limiter deploy --name my-app --region us-east-1
+
+  # For production
+  zae-limiter deploy --name prod --region us-east-1 --enable-deletion-protection --enable-tracing
+
+  # The table alone
+  zae-limiter deploy --name simple --no-aggregator --no-provisioner
+
+  # Where roles are restricted
+  zae-limiter deploy --permission-boundary DeveloperBoundary --role-name-format \"pb-{}-PowerUser\"
+
+  # A table in a directory of this machine
+  zae-limiter deploy --endpoint-url embedded:./limits"
+)]
+pub(crate) struct Deploy {
+    /// Wait until the stack is complete (the default)
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+
+    /// Only begin
+    #[arg(long, overrides_with = "wait")]
+    no_wait: bool,
+
+    /// A tag of your own; repeat it for more
+    #[arg(short, long = "tag", value_name = "KEY=VALUE")]
+    tags: Vec<String>,
+
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+
+    /// The table.
+    #[command(flatten)]
+    table: TableOptions,
+
+    /// The functions.
+    #[command(flatten)]
+    functions: FunctionOptions,
+
+    /// Their code.
+    #[command(flatten)]
+    pub(crate) code: Code,
+
+    /// Alarms.
+    #[command(flatten)]
+    alarms: AlarmOptions,
+
+    /// Permissions.
+    #[command(flatten)]
+    permissions: PermissionOptions,
+
+    /// Where.
+    #[command(flatten)]
+    pub(crate) at: Connection,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Table")]
+struct TableOptions {
+    /// For how many days usage is kept [default: 90]
+    #[arg(long, value_name = "DAYS")]
+    usage_retention_days: Option<u32>,
+
+    /// For how many days audit events of the namespace 'default' are kept [default: 90]
+    #[arg(long, value_name = "DAYS")]
+    audit_retention_days: Option<u32>,
+
+    /// To how many days back the table can be restored, 1 to 35 [default: 35, which is AWS's]
+    #[arg(long, value_name = "DAYS")]
+    pitr_recovery_days: Option<u32>,
+
+    /// Protect the table from deletion
+    #[arg(long, overrides_with = "no_deletion_protection")]
+    enable_deletion_protection: bool,
+
+    /// Do not protect the table from deletion (the default)
+    #[arg(long, overrides_with = "enable_deletion_protection")]
+    no_deletion_protection: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Functions")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+struct FunctionOptions {
+    /// Deploy the aggregator, which sums up usage and archives audit events (the default)
+    #[arg(long, overrides_with = "no_aggregator")]
+    enable_aggregator: bool,
+
+    /// Leave the aggregator out
+    #[arg(long, overrides_with = "enable_aggregator")]
+    no_aggregator: bool,
+
+    /// Deploy the provisioner, which applies limits from manifests (the default)
+    #[arg(long, overrides_with = "no_provisioner")]
+    enable_provisioner: bool,
+
+    /// Leave the provisioner out
+    #[arg(long, overrides_with = "enable_provisioner")]
+    no_provisioner: bool,
+
+    /// Windows in which usage is summed up, separated by commas: hourly, daily, monthly [default: hourly,daily]
+    #[arg(long, value_name = "WINDOWS")]
+    snapshot_windows: Option<String>,
+
+    /// For how many days logs are kept [default: 30]
+    #[arg(long, value_name = "DAYS", value_parser = log_retention_days)]
+    log_retention_days: Option<u32>,
+
+    /// How long the aggregator may run, 1 to 900 seconds [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=900))]
+    lambda_timeout: Option<u32>,
+
+    /// Memory of the aggregator, 128 to 3008 MB [default: 256]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(128..=3008))]
+    lambda_memory: Option<u32>,
+
+    /// Archive audit events that expire in S3 (the default)
+    #[arg(long, overrides_with = "no_audit_archival")]
+    enable_audit_archival: bool,
+
+    /// Let audit events expire for good
+    #[arg(long, overrides_with = "enable_audit_archival")]
+    no_audit_archival: bool,
+
+    /// Days until archives move to Glacier Instant Retrieval, 1 to 3650 [default: 90]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    audit_archive_glacier_days: Option<u32>,
+
+    /// Trace the aggregator with AWS X-Ray
+    #[arg(long, overrides_with = "no_tracing")]
+    enable_tracing: bool,
+
+    /// Do not trace the aggregator (the default)
+    #[arg(long, overrides_with = "enable_tracing")]
+    no_tracing: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Alarms")]
+struct AlarmOptions {
+    /// Create CloudWatch alarms (the default)
+    #[arg(long, overrides_with = "no_alarms")]
+    enable_alarms: bool,
+
+    /// Leave alarms out
+    #[arg(long, overrides_with = "enable_alarms")]
+    no_alarms: bool,
+
+    /// SNS topic that alarms are sent to
+    #[arg(long, value_name = "ARN")]
+    alarm_sns_topic: Option<String>,
+
+    /// Alarm when the aggregator runs for this part of its timeout, 1 to 100 percent [default: 80]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    lambda_duration_threshold_pct: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Permissions")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+struct PermissionOptions {
+    /// Create policies and roles (the default)
+    #[arg(long, overrides_with = "no_iam")]
+    iam: bool,
+
+    /// Create nothing in IAM; then there are no functions, unless there is --aggregator-role-arn
+    #[arg(long, overrides_with = "iam")]
+    no_iam: bool,
+
+    /// Create roles for applications, administrators and readers
+    #[arg(long, overrides_with = "no_create_iam_roles")]
+    create_iam_roles: bool,
+
+    /// Create policies without such roles (the default)
+    #[arg(long, overrides_with = "create_iam_roles")]
+    no_create_iam_roles: bool,
+
+    /// Role of the aggregator, instead of one in the stack
+    #[arg(long, value_name = "ARN")]
+    aggregator_role_arn: Option<String>,
+
+    /// Permission boundary of all roles: a policy's name or ARN
+    #[arg(long, value_name = "POLICY")]
+    permission_boundary: Option<String>,
+
+    /// Names of roles, with {} for the usual name: pb-{} makes pb-my-app-aggr
+    #[arg(long, value_name = "FORMAT")]
+    role_name_format: Option<String>,
+
+    /// Names of policies, with {} for the usual name: pb-{} makes pb-my-app-acq
+    #[arg(long, value_name = "FORMAT")]
+    policy_name_format: Option<String>,
+}
+
+/// Reads a number of days that CloudWatch offers.
+fn log_retention_days(text: &str) -> Result<u32, String> {
+    let known = |days: &u32| LOG_RETENTION_DAYS.contains(days);
+    text.parse::<u32>().ok().filter(known).ok_or_else(|| {
+        let days = LOG_RETENTION_DAYS.map(|days| days.to_string()).join(", ");
+        format!("CloudWatch offers {days}")
+    })
+}
+
+/// What a pair of options says; `None` if neither was given.
+const fn pair(on: bool, off: bool) -> Option<bool> {
+    match (on, off) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    }
+}
+
+/// What the options of `deploy` come to.
+pub(crate) struct Chosen {
+    /// The stack's options.
+    pub(crate) options: StackOptions,
+    /// Each option that was given and is a parameter of the template, with the parameters that it sets.
+    pub(crate) given: Vec<(&'static str, &'static [&'static str])>,
+    /// Those that were given and are none.
+    pub(crate) others: Vec<&'static str>,
+    /// For how many days audit events are to be kept, if that was said.
+    pub(crate) audit_retention: Option<u32>,
+    /// What else is to be said: options that others switch off.
+    pub(crate) notes: Vec<&'static str>,
+}
+
+impl Deploy {
+    /// Whether to wait: what the last of the two options says.
+    pub(crate) const fn waits(&self) -> bool {
+        !self.no_wait
+    }
+
+    /// Reads the options.
+    pub(crate) fn chosen(&self) -> Result<Chosen, Failure> {
+        let (permissions, functions, table) = (&self.permissions, &self.functions, &self.table);
+        let create_iam = pair(permissions.iam, permissions.no_iam);
+        let create_iam_roles = pair(permissions.create_iam_roles, permissions.no_create_iam_roles);
+        if create_iam == Some(false) && create_iam_roles == Some(true) {
+            return Err(Failure::error("--create-iam-roles cannot be used with --no-iam"));
+        }
+        let mut chosen = Chosen {
+            options: StackOptions::default(),
+            given: Vec::new(),
+            others: Vec::new(),
+            audit_retention: table.audit_retention_days,
+            notes: Vec::new(),
+        };
+        chosen.options.tags = self.tags()?;
+        if !self.tags.is_empty() {
+            chosen.others.push("--tag");
+        }
+        chosen.table(table);
+        chosen.functions(functions);
+        chosen.alarms(&self.alarms);
+        chosen.permissions(permissions, create_iam, create_iam_roles);
+        for (option, given) in [
+            ("--code-bucket", self.code.code_bucket.is_some()),
+            ("--no-wait", self.no_wait),
+        ] {
+            if given {
+                chosen.others.push(option);
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn tags(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let read = |text: &String| match text.split_once('=') {
+            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+            None => Err(Failure::error(format!(
+                "Invalid tag format '{text}'. Use KEY=VALUE."
+            ))),
+        };
+        self.tags.iter().map(read).collect()
+    }
+}
+
+impl Chosen {
+    /// Takes an option over, if it was given.
+    fn take<T: Clone>(
+        &mut self,
+        value: Option<&T>,
+        into: impl FnOnce(&mut StackOptions) -> &mut T,
+        option: &'static str,
+        parameters: &'static [&'static str],
+    ) {
+        if let Some(value) = value {
+            *into(&mut self.options) = value.clone();
+            self.given.push((option, parameters));
+        }
+    }
+
+    /// Takes an option over that has no default.
+    fn take_some<T: Clone>(
+        &mut self,
+        value: Option<&T>,
+        into: impl FnOnce(&mut StackOptions) -> &mut Option<T>,
+        option: &'static str,
+        parameters: &'static [&'static str],
+    ) {
+        let value = value.cloned();
+        self.take(value.is_some().then_some(&value), into, option, parameters);
+    }
+
+    /// Takes a pair of options over; it is called by the one that was given.
+    fn take_pair(
+        &mut self,
+        value: Option<bool>,
+        into: impl FnOnce(&mut StackOptions) -> &mut bool,
+        (on, off): (&'static str, &'static str),
+        parameters: &'static [&'static str],
+    ) {
+        let option = if value == Some(true) { on } else { off };
+        self.take(value.as_ref(), into, option, parameters);
+    }
+
+    fn table(&mut self, given: &TableOptions) {
+        self.take(
+            given.usage_retention_days.as_ref(),
+            |o| &mut o.usage_retention_days,
+            "--usage-retention-days",
+            &["SnapshotRetentionDays"],
+        );
+        if let Some(days) = given.audit_retention_days {
+            self.options.audit_retention_days = days;
+        }
+        self.take_some(
+            given.pitr_recovery_days.as_ref(),
+            |o| &mut o.pitr_recovery_days,
+            "--pitr-recovery-days",
+            &["PITRRecoveryPeriodDays"],
+        );
+        self.take_pair(
+            pair(given.enable_deletion_protection, given.no_deletion_protection),
+            |o| &mut o.enable_deletion_protection,
+            ("--enable-deletion-protection", "--no-deletion-protection"),
+            &["EnableDeletionProtection"],
+        );
+    }
+
+    fn functions(&mut self, given: &FunctionOptions) {
+        self.take_pair(
+            pair(given.enable_aggregator, given.no_aggregator),
+            |o| &mut o.enable_aggregator,
+            ("--enable-aggregator", "--no-aggregator"),
+            &["EnableAggregator"],
+        );
+        self.take_pair(
+            pair(given.enable_provisioner, given.no_provisioner),
+            |o| &mut o.enable_provisioner,
+            ("--enable-provisioner", "--no-provisioner"),
+            &["EnableProvisioner"],
+        );
+        self.take(
+            given.snapshot_windows.as_ref(),
+            |o| &mut o.snapshot_windows,
+            "--snapshot-windows",
+            &["SnapshotWindows"],
+        );
+        self.take(
+            given.log_retention_days.as_ref(),
+            |o| &mut o.log_retention_days,
+            "--log-retention-days",
+            &["LogRetentionDays"],
+        );
+        self.take(
+            given.lambda_timeout.as_ref(),
+            |o| &mut o.lambda_timeout,
+            "--lambda-timeout",
+            &["LambdaTimeout", "LambdaDurationThreshold"],
+        );
+        self.take(
+            given.lambda_memory.as_ref(),
+            |o| &mut o.lambda_memory,
+            "--lambda-memory",
+            &["LambdaMemorySize"],
+        );
+        self.take_pair(
+            pair(given.enable_audit_archival, given.no_audit_archival),
+            |o| &mut o.enable_audit_archival,
+            ("--enable-audit-archival", "--no-audit-archival"),
+            &["EnableAuditArchival"],
+        );
+        self.take(
+            given.audit_archive_glacier_days.as_ref(),
+            |o| &mut o.audit_archive_glacier_days,
+            "--audit-archive-glacier-days",
+            &["AuditArchiveGlacierTransitionDays"],
+        );
+        self.take_pair(
+            pair(given.enable_tracing, given.no_tracing),
+            |o| &mut o.enable_tracing,
+            ("--enable-tracing", "--no-tracing"),
+            &["EnableTracing"],
+        );
+    }
+
+    fn alarms(&mut self, given: &AlarmOptions) {
+        self.take_pair(
+            pair(given.enable_alarms, given.no_alarms),
+            |o| &mut o.enable_alarms,
+            ("--enable-alarms", "--no-alarms"),
+            &["EnableAlarms"],
+        );
+        self.take_some(
+            given.alarm_sns_topic.as_ref(),
+            |o| &mut o.alarm_sns_topic,
+            "--alarm-sns-topic",
+            &["AlarmSNSTopicArn"],
+        );
+        self.take(
+            given.lambda_duration_threshold_pct.as_ref(),
+            |o| &mut o.lambda_duration_threshold_pct,
+            "--lambda-duration-threshold-pct",
+            &["LambdaDurationThreshold"],
+        );
+    }
+
+    fn permissions(
+        &mut self,
+        given: &PermissionOptions,
+        create_iam: Option<bool>,
+        create_iam_roles: Option<bool>,
+    ) {
+        self.take_pair(
+            create_iam,
+            |o| &mut o.create_iam,
+            ("--iam", "--no-iam"),
+            &["EnableIAM"],
+        );
+        self.take_pair(
+            create_iam_roles,
+            |o| &mut o.create_iam_roles,
+            ("--create-iam-roles", "--no-create-iam-roles"),
+            &["EnableIAMRoles"],
+        );
+        self.take_some(
+            given.aggregator_role_arn.as_ref(),
+            |o| &mut o.aggregator_role_arn,
+            "--aggregator-role-arn",
+            &["AggregatorRoleArn"],
+        );
+        self.take_some(
+            given.permission_boundary.as_ref(),
+            |o| &mut o.permission_boundary,
+            "--permission-boundary",
+            &["PermissionBoundary"],
+        );
+        self.take_some(
+            given.role_name_format.as_ref(),
+            |o| &mut o.role_name_format,
+            "--role-name-format",
+            &["RoleNameFormat"],
+        );
+        self.take_some(
+            given.policy_name_format.as_ref(),
+            |o| &mut o.policy_name_format,
+            "--policy-name-format",
+            &["AcquireOnlyPolicyName"],
+        );
+        let options = &mut self.options;
+        if options.create_iam {
+            return;
+        }
+        if options.enable_aggregator && options.aggregator_role_arn.is_none() {
+            options.enable_aggregator = false;
+            self.notes.push(
+                "Note: --no-iam disables aggregator (no IAM role). Use --aggregator-role-arn to provide an external \
+                 role.",
+            );
+        }
+        if options.enable_provisioner {
+            options.enable_provisioner = false;
+            self.notes
+                .push("Note: --no-iam disables the limits provisioner (no IAM role).");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(args_override_self = true)]
+    struct Line {
+        #[command(flatten)]
+        deploy: Deploy,
+    }
+
+    #[track_caller]
+    fn chosen(line: &str) -> Chosen {
+        let words = std::iter::once("deploy").chain(line.split_whitespace());
+        match Line::try_parse_from(words).unwrap().deploy.chosen() {
+            Ok(chosen) => chosen,
+            Err(failure) => panic!("{line}: {failure:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_given_is_the_default() {
+        let chosen = chosen("");
+        assert_eq!(chosen.options, StackOptions::default());
+        assert!(chosen.given.is_empty() && chosen.others.is_empty() && chosen.notes.is_empty());
+    }
+
+    #[test]
+    fn every_option_is_taken_over_and_remembered() {
+        let role = "arn:aws:iam::123456789012:role/x";
+        let chosen = chosen(&format!(
+            "--snapshot-windows monthly --usage-retention-days 1 --audit-retention-days 2 --pitr-recovery-days 3 \
+             --log-retention-days 5 --lambda-timeout 6 --lambda-memory 777 --lambda-duration-threshold-pct 8 \
+             --audit-archive-glacier-days 9 --alarm-sns-topic t --permission-boundary p --role-name-format r{{}} \
+             --policy-name-format p{{}} --aggregator-role-arn {role} --no-aggregator --no-provisioner --no-alarms \
+             --no-audit-archival --enable-tracing --create-iam-roles --iam --enable-deletion-protection -t a=b=c \
+             --tag d= --code-bucket b --no-wait"
+        ));
+        let expected = StackOptions {
+            snapshot_windows: "monthly".into(),
+            usage_retention_days: 1,
+            audit_retention_days: 2,
+            pitr_recovery_days: Some(3),
+            log_retention_days: 5,
+            lambda_timeout: 6,
+            lambda_memory: 777,
+            lambda_duration_threshold_pct: 8,
+            audit_archive_glacier_days: 9,
+            alarm_sns_topic: Some("t".into()),
+            permission_boundary: Some("p".into()),
+            role_name_format: Some("r{}".into()),
+            policy_name_format: Some("p{}".into()),
+            aggregator_role_arn: Some(role.into()),
+            enable_aggregator: false,
+            enable_provisioner: false,
+            enable_alarms: false,
+            enable_audit_archival: false,
+            enable_tracing: true,
+            create_iam_roles: true,
+            create_iam: true,
+            enable_deletion_protection: true,
+            tags: [("a".into(), "b=c".into()), ("d".into(), String::new())].into(),
+        };
+        assert_eq!(chosen.options, expected);
+        // All but the audit log's retention, which is no setting of the stack.
+        assert_eq!(chosen.given.len(), 21);
+        assert_eq!(chosen.others, ["--tag", "--code-bucket", "--no-wait"]);
+        // Each names parameters that the options really set.
+        let set = expected.parameters("app").unwrap();
+        for (option, parameters) in &chosen.given {
+            for parameter in *parameters {
+                assert!(
+                    set.iter().any(|(name, _)| name == parameter),
+                    "{option}: {parameter}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_pair_the_last_counts() {
+        let options = |line| chosen(line).options;
+        assert!(options("--no-alarms --enable-alarms").enable_alarms);
+        assert!(!options("--enable-alarms --no-alarms").enable_alarms);
+        assert!(options("--no-iam --iam --create-iam-roles").create_iam_roles);
+        assert!(!options("--enable-tracing --no-tracing").enable_tracing);
+    }
+
+    #[test]
+    fn without_iam_there_are_no_functions() {
+        let none = chosen("--no-iam");
+        assert!(!none.options.enable_aggregator && !none.options.enable_provisioner);
+        assert_eq!(none.notes.len(), 2);
+        let external = chosen("--no-iam --aggregator-role-arn arn:aws:iam::123456789012:role/x");
+        assert!(external.options.enable_aggregator && external.options.has_functions());
+        assert_eq!(external.notes.len(), 1);
+        assert_eq!(chosen("--no-iam --no-aggregator --no-provisioner").notes.len(), 0);
+    }
+}

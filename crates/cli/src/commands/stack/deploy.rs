@@ -1,0 +1,327 @@
+//! `deploy`.
+
+use serde_json::json;
+use zae_limiter::core::schema::SCHEMA_VERSION;
+use zae_limiter::{Error, Repository};
+use zae_limiter_infra::{Deployed, Deployment, Functions, Progress};
+
+use super::{DEFAULT_NAMESPACE, embedded, record, summary};
+use crate::args::Connection;
+use crate::args::stack::{Chosen, Deploy};
+use crate::commands::Outcome;
+use crate::connect::{embedded as directory, manager, stack};
+use crate::exit::Exit;
+use crate::failure::{Doing, Failure, marked, of_stack, options as options_of};
+use crate::out::Out;
+use crate::progress::Reporter;
+use crate::text::number;
+use crate::text::table::printable;
+
+pub(crate) async fn deploy(args: Deploy) -> Outcome {
+    let at = &args.at;
+    let chosen = args.chosen()?;
+    crate::names::stack(&at.name)?;
+    if let Some(path) = directory(at) {
+        let given = chosen.given.iter().map(|(option, _)| *option);
+        let senseless: Vec<&str> = given.chain(chosen.others.iter().copied()).collect();
+        embedded::check(&args, &senseless)?;
+        return embedded::deploy(at, &path, &args.format, chosen.audit_retention).await;
+    }
+    let options = &chosen.options;
+    options.check(&at.name).map_err(|err| of_stack(&err.into(), at))?;
+    let failed = |failure| marked(failure, "Deployment failed");
+    let manager = manager(at).await.map_err(failed)?;
+    let mut out = Out::new(&args.format);
+    if !out.is_json() {
+        for note in &chosen.notes {
+            out.line(note)?;
+        }
+        for line in summary::lines(at, options) {
+            out.line(line)?;
+        }
+        out.line("")?;
+        out.flush()?;
+    }
+    let wanted = Deployment {
+        stack: &at.name,
+        options,
+        package: &args.code.package.source(),
+        code_bucket: args.code.code_bucket.as_deref(),
+        wait: args.waits(),
+    };
+    let reporter = Reporter::new(&args.format);
+    let mut uploaded = None;
+    let deployed = manager
+        .deploy(&wanted, &mut |progress| {
+            if let Progress::Uploaded {
+                bucket, key, bytes, ..
+            } = &progress
+            {
+                uploaded = Some((format!("s3://{bucket}/{key}"), *bytes));
+            }
+            reporter.show(&progress);
+        })
+        .await
+        .map_err(|err| failed(of_stack(&err, at)))?;
+    let ignored = ignored(&chosen, &deployed);
+    if !out.is_json() {
+        print_stack(&mut out, at, &deployed, &ignored)?;
+        out.flush()?;
+    }
+    if !args.waits() {
+        drop(reporter);
+        return begun(&mut out, at, &deployed, &ignored);
+    }
+    let ready = if deployed.created && options.has_aggregator() {
+        reporter.wait("Waiting for the aggregator to read the stream".into());
+        Some(manager.aggregator_reads(&at.name).await)
+    } else {
+        None
+    };
+    drop(reporter);
+    if !out.is_json() {
+        let place = uploaded.as_ref().map(|(place, _)| place.as_str());
+        print_functions(&mut out, at, &deployed, place)?;
+        if ready == Some(true) {
+            out.line("✓ Event Source Mapping ready")?;
+        }
+        out.line("\nInitializing version record...")?;
+        out.flush()?;
+    }
+    finish(at, &deployed, chosen.audit_retention)
+        .await
+        .map_err(failed)?;
+    if out.is_json() {
+        out.json(&json_of(at, &deployed, &ignored, ready, true))?;
+    } else {
+        out.line(format_args!(
+            "✓ Version record initialized (schema {SCHEMA_VERSION})"
+        ))?;
+        out.line("✓ Default namespace registered")?;
+        if let Some(days) = chosen.audit_retention {
+            out.line(format_args!("✓ Audit retention set to {days} days"))?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+/// An option that a stack that exists was not changed by.
+struct Ignored {
+    option: &'static str,
+    parameter: &'static str,
+    wanted: String,
+    current: String,
+}
+
+/// The options that were given and would change something, had the stack not existed.
+fn ignored(chosen: &Chosen, deployed: &Deployed) -> Vec<Ignored> {
+    // Of a stack that is only being created the parameters are not known, and are what was asked for.
+    if deployed.created {
+        return Vec::new();
+    }
+    let wanted = chosen
+        .options
+        .parameters(&deployed.stack.name)
+        .unwrap_or_default();
+    let given = chosen
+        .given
+        .iter()
+        .flat_map(|(option, parameters)| parameters.iter().map(move |parameter| (*option, *parameter)));
+    let mut ignored: Vec<Ignored> = Vec::new();
+    for (option, parameter) in given {
+        let Some((_, wanted)) = wanted.iter().find(|(name, _)| *name == parameter) else {
+            continue;
+        };
+        let current = deployed.stack.parameters.get(parameter);
+        if current != Some(wanted) && ignored.iter().all(|other| other.parameter != parameter) {
+            ignored.push(Ignored {
+                option,
+                parameter,
+                wanted: wanted.clone(),
+                current: current.cloned().unwrap_or_default(),
+            });
+        }
+    }
+    ignored
+}
+
+fn print_stack(
+    out: &mut Out,
+    at: &Connection,
+    deployed: &Deployed,
+    ignored: &[Ignored],
+) -> Result<(), Failure> {
+    if deployed.waited {
+        out.line("✓ Stack already exists and ready")?;
+    } else {
+        out.line(format_args!("✓ Stack {}", in_words(&deployed.stack.status)))?;
+    }
+    out.line(format_args!("  Stack ID: {}", printable(&deployed.stack.id)))?;
+    if deployed.created {
+        return Ok(());
+    }
+    out.line("  It existed; its template and settings were left as they are.")?;
+    if deployed.tagged {
+        out.line("  Tags added")?;
+    }
+    if ignored.is_empty() {
+        return Ok(());
+    }
+    out.line("Note: not applied, because the stack exists:")?;
+    for one in ignored {
+        out.line(format_args!(
+            "  {}: the stack has {}={}",
+            one.option,
+            one.parameter,
+            printable(&one.current)
+        ))?;
+    }
+    out.line(format_args!(
+        "  To change it: {}",
+        printable(&change_command(at, ignored))
+    ))
+}
+
+fn change_command(at: &Connection, ignored: &[Ignored]) -> String {
+    let mut command = format!("zae-limiter upgrade{}", options_of(at));
+    for one in ignored {
+        let quote = if one.wanted.contains(['{', ' ', '*', '$']) {
+            "'"
+        } else {
+            ""
+        };
+        command.push_str(" --parameter ");
+        for part in [quote, one.parameter, "=", &one.wanted, quote] {
+            command.push_str(part);
+        }
+    }
+    command
+}
+
+fn in_words(status: &str) -> String {
+    status.to_lowercase().replace('_', " ")
+}
+
+fn print_functions(
+    out: &mut Out,
+    at: &Connection,
+    deployed: &Deployed,
+    place: Option<&str>,
+) -> Result<(), Failure> {
+    match &deployed.functions {
+        Functions::None | Functions::Unknown => Ok(()),
+        Functions::Foreign => out.line(
+            "Note: the stack has no functions, and its template does not take this program's. 'zae-limiter upgrade' \
+             brings both.",
+        ),
+        Functions::Python(names) => out.line(format_args!(
+            "Note: {} {} Python and {} left alone. To replace {}: zae-limiter upgrade{}",
+            names.join(" and "),
+            if names.len() == 1 { "runs" } else { "run" },
+            if names.len() == 1 { "was" } else { "were" },
+            if names.len() == 1 { "it" } else { "them" },
+            options_of(at),
+        )),
+        Functions::Ours { sha256, bytes, changed } => {
+            out.line("\nDeploying Lambda function code...")?;
+            let size = number::size(*bytes);
+            let outputs = &deployed.stack.outputs;
+            let verb = if *changed { "deployed" } else { "already deployed" };
+            for (what, output) in [
+                ("Lambda", "AggregatorFunctionArn"),
+                ("Provisioner", "ProvisionerFunctionArn"),
+            ] {
+                let Some(arn) = outputs.get(output) else {
+                    continue;
+                };
+                out.line(format_args!("✓ {what} code {verb} ({size})"))?;
+                out.line(format_args!("  Function ARN: {}", printable(arn)))?;
+            }
+            let sha256 = sha256.get(..16).unwrap_or(sha256);
+            out.line(format_args!("  Code SHA256: {sha256}..."))?;
+            match place {
+                Some(place) => out.line(format_args!("  Code: {}", printable(place))),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// The end of a deployment that nobody waits for.
+fn begun(out: &mut Out, at: &Connection, deployed: &Deployed, ignored: &[Ignored]) -> Outcome {
+    if out.is_json() {
+        out.json(&json_of(at, deployed, ignored, None, false))?;
+    } else {
+        if deployed.stack.is_in_progress() {
+            let what = if deployed.stack.status.starts_with("CREATE") {
+                "creation"
+            } else {
+                "update"
+            };
+            out.line(format_args!(
+                "\nStack {what} initiated. Use 'status' command to check progress."
+            ))?;
+        }
+        out.line(format_args!(
+            "Note: Run 'zae-limiter deploy{}' again when it is complete, to write the version record and register the \
+             default namespace.",
+            options_of(at)
+        ))?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+/// What a deployment writes to the table.
+async fn finish(at: &Connection, deployed: &Deployed, retention: Option<u32>) -> Result<(), Failure> {
+    record(at, &deployed.functions).await?;
+    let failed = |err: Error| Doing { at, what: "" }.failed(&err);
+    let handle = stack(at, "").await?;
+    handle
+        .register_namespace(DEFAULT_NAMESPACE)
+        .await
+        .map_err(failed)?;
+    if let Some(days) = retention {
+        let repository: Repository = handle.connect(DEFAULT_NAMESPACE).await.map_err(failed)?;
+        repository.set_audit_retention(days).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn json_of(
+    at: &Connection,
+    deployed: &Deployed,
+    ignored: &[Ignored],
+    ready: Option<bool>,
+    initialized: bool,
+) -> serde_json::Value {
+    let functions = match &deployed.functions {
+        Functions::None => json!({ "state": "none" }),
+        Functions::Ours {
+            sha256,
+            bytes,
+            changed,
+        } => {
+            json!({ "state": "deployed", "sha256": sha256, "size_bytes": bytes, "changed": changed })
+        }
+        Functions::Python(names) => json!({ "state": "python", "functions": names }),
+        Functions::Foreign => json!({ "state": "foreign" }),
+        Functions::Unknown => json!({ "state": "unknown" }),
+    };
+    let not_applied: serde_json::Map<_, _> = ignored
+        .iter()
+        .map(|one| (one.parameter.to_owned(), json!(one.wanted)))
+        .collect();
+    json!({
+        "name": at.name,
+        "stack_id": deployed.stack.id,
+        "status": deployed.stack.status,
+        "created": deployed.created,
+        "functions": functions,
+        "event_source_mapping_ready": ready,
+        "not_applied": not_applied,
+        "initialized": initialized,
+        "outputs": deployed.stack.outputs,
+    })
+}

@@ -1,0 +1,332 @@
+//! Creating a stack, and bringing one that exists up to date.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_cloudformation::types as sdk;
+
+use crate::code::CodeLocation;
+use crate::error::{Error, failed};
+use crate::options::{Parameter, StackOptions};
+use crate::package::{Package, PackageSource};
+use crate::stack::StackSummary;
+use crate::tags::{self, Tags};
+use crate::template::{FUNCTION_ARCHITECTURE, FUNCTION_CODE_KEY, TEMPLATE};
+use crate::{Progress, StackManager, names};
+
+/// What an update ends as when it went well.
+pub(crate) const UPDATED: [&str; 1] = ["UPDATE_COMPLETE"];
+
+/// A stack that is wanted.
+#[derive(Debug, Clone)]
+pub struct Deployment<'a> {
+    /// Its name.
+    pub stack: &'a str,
+    /// How it is created if it does not exist.
+    pub options: &'a StackOptions,
+    /// What its functions run; looked at only if it has any.
+    pub package: &'a PackageSource,
+    /// The bucket that the functions' code is put in; `None` is one of the account's own.
+    pub code_bucket: Option<&'a str>,
+    /// Whether to wait until it is there.
+    pub wait: bool,
+}
+
+/// What a deployment found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployed {
+    /// The stack as it is now.
+    pub stack: StackSummary,
+    /// Whether this created it.
+    pub created: bool,
+    /// Whether another operation had to be waited for first.
+    pub waited: bool,
+    /// What was done to the functions.
+    pub functions: Functions,
+    /// Whether tags were added to a stack that existed.
+    pub tagged: bool,
+}
+
+/// What a deployment did to a stack's functions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Functions {
+    /// There are none.
+    None,
+    /// They run this package now.
+    Ours {
+        /// The package's SHA-256, in hexadecimal.
+        sha256: String,
+        /// The size of its zip, in bytes.
+        bytes: u64,
+        /// Whether that is a change.
+        changed: bool,
+    },
+    /// They run Python, and were left as they are. The names of the functions.
+    Python(Vec<String>),
+    /// The stack was created by a template that does not take this project's code, and has no functions yet.
+    Foreign,
+    /// The stack is busy, and waiting was not asked for.
+    Unknown,
+}
+
+impl StackManager {
+    /// Creates the stack. One that exists keeps its template and parameters: it gets the tags that it lacks, and the
+    /// package's code if it runs this project's functions.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] and [`Error::Package`] before anything is called; [`Error::State`] for a stack that
+    /// cannot be used; [`Error::Operation`] if the operation failed or was rolled back, with what failed first.
+    pub async fn deploy(
+        &self,
+        wanted: &Deployment<'_>,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<Deployed, Error> {
+        wanted.options.check(wanted.stack)?;
+        match self.existing(wanted.stack).await? {
+            Some(found) => self.refresh(wanted, found, progress).await,
+            None => self.create(wanted, progress).await,
+        }
+    }
+
+    async fn create(
+        &self,
+        wanted: &Deployment<'_>,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<Deployed, Error> {
+        let options = wanted.options;
+        let mut parameters = options.parameters(wanted.stack)?;
+        let mut functions = Functions::None;
+        if options.has_functions() {
+            let package = wanted.package.load_aside().await?;
+            let code = self.upload(&package, wanted.code_bucket, false, progress).await?;
+            parameters.extend(code.parameters());
+            functions = ours(&package, true);
+        }
+        progress(Progress::Creating);
+        let create = self.clients.stacks.create_stack().stack_name(wanted.stack);
+        let created = create
+            .template_body(TEMPLATE)
+            .set_parameters(Some(values(&parameters)))
+            .set_tags(Some(sdk_tags(&tags::merged(
+                wanted.stack,
+                &Tags::new(),
+                &options.tags,
+            )?)))
+            .capabilities(sdk::Capability::CapabilityNamedIam)
+            .send()
+            .await
+            .map_err(failed("CreateStack"));
+        let id = match created {
+            Ok(answer) => answer.stack_id.unwrap_or_else(|| wanted.stack.to_owned()),
+            Err(err) if err.is_code("AlreadyExistsException") => {
+                return Err(Error::AlreadyExists {
+                    stack: wanted.stack.to_owned(),
+                });
+            }
+            Err(err) => return Err(err),
+        };
+        let stack = if wanted.wait {
+            let ended = self.finished(&id, None, progress).await?;
+            ended.expect(wanted.stack, &["CREATE_COMPLETE"])?
+        } else {
+            StackSummary {
+                name: wanted.stack.to_owned(),
+                status: "CREATE_IN_PROGRESS".to_owned(),
+                id,
+                ..StackSummary::default()
+            }
+        };
+        Ok(Deployed {
+            stack,
+            created: true,
+            waited: false,
+            functions,
+            tagged: false,
+        })
+    }
+
+    async fn refresh(
+        &self,
+        wanted: &Deployment<'_>,
+        found: StackSummary,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<Deployed, Error> {
+        let mut found = found;
+        let mut delayed = false;
+        if found.is_in_progress() && found.status != "DELETE_IN_PROGRESS" {
+            if !wanted.wait {
+                return Ok(Deployed {
+                    stack: found,
+                    created: false,
+                    waited: delayed,
+                    functions: Functions::Unknown,
+                    tagged: false,
+                });
+            }
+            progress(Progress::WaitingForOther {
+                status: &found.status,
+            });
+            let since = self.newest_event(&found.id).await;
+            let ended = self.finished(&found.id, since.as_deref(), progress).await?;
+            let good = [
+                "CREATE_COMPLETE",
+                "UPDATE_COMPLETE",
+                "UPDATE_ROLLBACK_COMPLETE",
+                "IMPORT_COMPLETE",
+            ];
+            found = ended.expect(wanted.stack, &good)?;
+            delayed = true;
+        }
+        let found = found.usable()?;
+        let (functions, code) = self.code_for(wanted, &found, progress).await?;
+        let current = &found.tags;
+        let lacks = |(key, value): (&String, &String)| current.get(key) != Some(value);
+        let tagged = !tags::are_found_by(wanted.stack, current) || wanted.options.tags.iter().any(lacks);
+        let new_code = code.as_ref().filter(|(_, code)| is_new(&found, code));
+        let mut stack = found.clone();
+        if tagged || new_code.is_some() {
+            let user = &wanted.options.tags;
+            let tags = tags::merged(wanted.stack, current, user)?;
+            let parameters = new_code
+                .map(|(_, code)| code.parameters())
+                .into_iter()
+                .flatten()
+                .collect();
+            let waits = wanted.wait;
+            stack = self.update(&found, parameters, &tags, waits, progress).await?;
+        }
+        let mut functions = functions;
+        if let (Some((package, code)), None, true) = (&code, &new_code, wanted.wait)
+            && !self.mend(&found, package, code, false).await?.is_empty()
+        {
+            functions = ours(package, true);
+        }
+        Ok(Deployed {
+            stack,
+            created: false,
+            waited: delayed,
+            functions,
+            tagged,
+        })
+    }
+
+    /// The code that an existing stack is to run, brought to S3; none if it has no functions, or not ours.
+    async fn code_for(
+        &self,
+        wanted: &Deployment<'_>,
+        found: &StackSummary,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<(Functions, Option<(Package, CodeLocation)>), Error> {
+        if found.wanted_functions().is_empty() {
+            return Ok((Functions::None, None));
+        }
+        if !found.takes_code() {
+            let python = self.python_functions(wanted.stack).await?;
+            let functions = if python.is_empty() {
+                Functions::Foreign
+            } else {
+                Functions::Python(python)
+            };
+            return Ok((functions, None));
+        }
+        names::check(wanted.stack, found.wants_aggregator(), found.wants_provisioner())?;
+        let package = wanted.package.load_aside().await?;
+        let code = self.upload(&package, wanted.code_bucket, false, progress).await?;
+        let changed = is_new(found, &code);
+        Ok((ours(&package, changed), Some((package, code))))
+    }
+
+    /// The stack's functions that run Python.
+    pub async fn python_functions(&self, stack: &str) -> Result<Vec<String>, Error> {
+        let found = self.functions(stack).await?;
+        let python = found.into_iter().filter(crate::FunctionState::is_python);
+        Ok(python.map(|function| function.name).collect())
+    }
+
+    /// Changes some parameters and all tags of a stack, and nothing else.
+    pub(crate) async fn update(
+        &self,
+        found: &StackSummary,
+        parameters: Vec<Parameter>,
+        tags: &Tags,
+        wait: bool,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<StackSummary, Error> {
+        let since = self.newest_event(&found.id).await;
+        let mut changed: BTreeMap<&str, String> = parameters.into_iter().collect();
+        let mut all: Vec<sdk::Parameter> = found
+            .parameters
+            .keys()
+            .map(|name| match changed.remove(name.as_str()) {
+                Some(value) => value_of(name, &value),
+                None => as_before(name),
+            })
+            .collect();
+        all.extend(changed.into_iter().map(|(name, value)| value_of(name, &value)));
+        progress(Progress::Updating);
+        let update = self.clients.stacks.update_stack().stack_name(&found.name);
+        let answer = update
+            .use_previous_template(true)
+            .set_parameters(Some(all))
+            .set_tags(Some(sdk_tags(tags)))
+            .capabilities(sdk::Capability::CapabilityNamedIam)
+            .send()
+            .await
+            .map_err(failed("UpdateStack"));
+        match answer {
+            Ok(_) => {}
+            Err(err) if err.to_string().contains("No updates are to be performed") => {
+                return Ok(found.clone());
+            }
+            Err(err) => return Err(err),
+        }
+        if !wait {
+            return Ok(StackSummary {
+                status: "UPDATE_IN_PROGRESS".to_owned(),
+                ..found.clone()
+            });
+        }
+        let ended = self.finished(&found.id, since.as_deref(), progress).await?;
+        ended.expect(&found.name, &UPDATED)
+    }
+}
+
+pub(crate) fn ours(package: &Package, changed: bool) -> Functions {
+    Functions::Ours {
+        sha256: package.sha256.clone(),
+        bytes: package.size(),
+        changed,
+    }
+}
+
+/// Whether code is other than what the stack has.
+pub(crate) fn is_new(found: &StackSummary, code: &CodeLocation) -> bool {
+    // The same code in another bucket is the same.
+    found.parameters.get(FUNCTION_CODE_KEY) != Some(&code.key)
+        || found.parameters.get(FUNCTION_ARCHITECTURE).map(String::as_str) != Some(code.architecture)
+}
+
+pub(crate) fn value_of(name: &str, value: &str) -> sdk::Parameter {
+    sdk::Parameter::builder()
+        .parameter_key(name)
+        .parameter_value(value)
+        .build()
+}
+
+pub(crate) fn as_before(name: &str) -> sdk::Parameter {
+    sdk::Parameter::builder()
+        .parameter_key(name)
+        .use_previous_value(true)
+        .build()
+}
+
+fn values(parameters: &[Parameter]) -> Vec<sdk::Parameter> {
+    parameters
+        .iter()
+        .map(|(name, value)| value_of(name, value))
+        .collect()
+}
+
+pub(crate) fn sdk_tags(tags: &Tags) -> Vec<sdk::Tag> {
+    let tag = |(key, value): (&String, &String)| sdk::Tag::builder().key(key).value(value).build();
+    tags.iter().map(tag).collect()
+}

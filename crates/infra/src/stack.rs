@@ -1,0 +1,406 @@
+//! A stack as it is found, and waiting for it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use aws_sdk_cloudformation::types as sdk;
+use tokio::time::{Instant, sleep};
+use zae_limiter_core::InvalidInput;
+
+use crate::error::{Error, failed};
+use crate::events::{StackEvent, first_failures, instant, stack_reason};
+use crate::names;
+use crate::tags::Tags;
+use crate::template::FUNCTION_CODE_KEY;
+use crate::{Progress, StackManager};
+
+/// How many looks in a row may fail before waiting is given up.
+const LOOKS: u32 = 5;
+
+/// How many looks at a stack that does not change are needed to believe that its operation is over, if no event says
+/// so.
+const STILL: u32 = 4;
+
+/// A stack as CloudFormation describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StackSummary {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub id: String,
+    /// Its status, such as `CREATE_COMPLETE`.
+    pub status: String,
+    /// Why it has that status.
+    pub reason: Option<String>,
+    /// The template's parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// The template's outputs.
+    pub outputs: BTreeMap<String, String>,
+    /// Its tags.
+    pub tags: Tags,
+    /// When it was created, as `YYYY-MM-DDTHH:MM:SSZ`.
+    pub created: Option<String>,
+    /// When it was last changed.
+    pub updated: Option<String>,
+}
+
+impl StackSummary {
+    pub(crate) fn of(stack: &sdk::Stack) -> Self {
+        let pairs = |pairs: &mut dyn Iterator<Item = (Option<&str>, Option<&str>)>| {
+            pairs
+                .filter_map(|(key, value)| Some((key?.to_owned(), value.unwrap_or_default().to_owned())))
+                .collect::<BTreeMap<_, _>>()
+        };
+        Self {
+            name: stack.stack_name().unwrap_or_default().to_owned(),
+            id: stack.stack_id().unwrap_or_default().to_owned(),
+            status: stack
+                .stack_status()
+                .map(sdk::StackStatus::as_str)
+                .unwrap_or_default()
+                .to_owned(),
+            reason: stack.stack_status_reason().map(str::to_owned),
+            parameters: pairs(
+                &mut stack
+                    .parameters()
+                    .iter()
+                    .map(|p| (p.parameter_key(), p.parameter_value())),
+            ),
+            outputs: pairs(&mut stack.outputs().iter().map(|o| (o.output_key(), o.output_value()))),
+            tags: pairs(&mut stack.tags().iter().map(|tag| (tag.key(), tag.value()))),
+            created: instant(stack.creation_time()),
+            updated: instant(stack.last_updated_time()),
+        }
+    }
+
+    /// A parameter's value; that of the template's default if the stack has no such parameter.
+    fn parameter<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        self.parameters.get(name).map_or(default, String::as_str)
+    }
+
+    /// Whether an operation is under way.
+    pub fn is_in_progress(&self) -> bool {
+        self.status.ends_with("_IN_PROGRESS") && self.status != "REVIEW_IN_PROGRESS"
+    }
+
+    /// Whether the last operation failed, or was rolled back.
+    pub fn is_failed(&self) -> bool {
+        self.status.contains("FAILED") || self.status.contains("ROLLBACK")
+    }
+
+    /// Whether the stack is as it was last asked to be.
+    pub fn is_healthy(&self) -> bool {
+        matches!(
+            self.status.as_str(),
+            "CREATE_COMPLETE" | "UPDATE_COMPLETE" | "IMPORT_COMPLETE"
+        )
+    }
+
+    /// Whether its template takes the functions' code as parameters, as this project's does.
+    pub fn takes_code(&self) -> bool {
+        self.parameters.contains_key(FUNCTION_CODE_KEY)
+    }
+
+    /// Whether its parameters demand the aggregator, however it gets its code.
+    pub fn wants_aggregator(&self) -> bool {
+        self.parameter("EnableAggregator", "true") == "true"
+            && (self.parameter("EnableIAM", "true") == "true"
+                || !self.parameter("AggregatorRoleArn", "").is_empty())
+    }
+
+    /// Whether its parameters demand the provisioner.
+    pub fn wants_provisioner(&self) -> bool {
+        self.parameter("EnableProvisioner", "true") == "true" && self.parameter("EnableIAM", "true") == "true"
+    }
+
+    /// The functions that its parameters demand.
+    pub fn wanted_functions(&self) -> Vec<String> {
+        let wanted = [
+            (self.wants_aggregator(), names::aggregator(&self.name)),
+            (self.wants_provisioner(), names::provisioner(&self.name)),
+        ];
+        wanted
+            .into_iter()
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, name)| name)
+            .collect()
+    }
+
+    /// The release that deployed the stack, by its tags.
+    pub fn release(&self) -> Option<&str> {
+        self.tags.get(crate::tags::VERSION).map(String::as_str)
+    }
+
+    /// Refuses a stack that cannot be changed.
+    pub(crate) fn usable(self) -> Result<Self, Error> {
+        let advice = match self.status.as_str() {
+            "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "CREATE_FAILED" => {
+                "its creation failed, and CloudFormation can only delete it; run 'zae-limiter delete', then deploy again"
+            }
+            "DELETE_FAILED" => {
+                "its deletion failed half-way; run 'zae-limiter delete' again, which says what is in the way"
+            }
+            "DELETE_IN_PROGRESS" => "wait until it is deleted, then deploy again",
+            "REVIEW_IN_PROGRESS" => {
+                "somebody has made a change set that would create it; execute that, or delete the stack, then try again"
+            }
+            "UPDATE_ROLLBACK_FAILED" => {
+                "an update could neither be made nor undone; run 'aws cloudformation continue-update-rollback'"
+            }
+            "UPDATE_FAILED" => {
+                "an update failed and was left half-way; run 'aws cloudformation rollback-stack'"
+            }
+            "IMPORT_ROLLBACK_FAILED" => "an import could not be undone; mend it in the AWS console",
+            _ => return Ok(self),
+        };
+        Err(Error::State {
+            stack: self.name,
+            status: self.status,
+            advice,
+        })
+    }
+}
+
+/// What an operation did before it ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The stack; `None` once it is gone.
+    pub(crate) stack: Option<StackSummary>,
+    /// The operation's events, oldest first.
+    pub(crate) events: Vec<StackEvent>,
+}
+
+impl Ended {
+    /// The stack, if the operation ended as it should.
+    pub(crate) fn expect(self, name: &str, good: &[&str]) -> Result<StackSummary, Error> {
+        let (status, reason) = match self.stack {
+            Some(stack) if good.contains(&stack.status.as_str()) => return Ok(stack),
+            Some(stack) => (stack.status, stack.reason),
+            None => ("DELETE_COMPLETE".to_owned(), None),
+        };
+        let failed = first_failures(&self.events);
+        let reason = stack_reason(&self.events).map(str::to_owned).or(reason);
+        // Where the resources say why, the stack only counts them.
+        let reason = match reason.filter(|_| failed.is_empty()) {
+            Some(reason) => format!("it ended as {status}: {reason}"),
+            None => format!("it ended as {status}"),
+        };
+        Err(Error::Operation {
+            stack: name.to_owned(),
+            reason,
+            failed,
+        })
+    }
+}
+
+impl StackManager {
+    /// The stack of this name or ARN; `None` if there is none. One that was deleted is found by its ARN alone.
+    pub async fn find(&self, name: &str) -> Result<Option<StackSummary>, Error> {
+        let answer = self
+            .clients
+            .stacks
+            .describe_stacks()
+            .stack_name(name)
+            .send()
+            .await;
+        match answer.map_err(failed("DescribeStacks")) {
+            Ok(answer) => Ok(answer.stacks().first().map(StackSummary::of)),
+            // CloudFormation has no better code for a stack that is not there.
+            Err(err) if err.is_code("ValidationError") && err.to_string().contains("does not exist") => {
+                Ok(None)
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    /// The stack of this name, if there is one that was not deleted.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for what cannot be a stack's name.
+    pub async fn existing(&self, name: &str) -> Result<Option<StackSummary>, Error> {
+        zae_limiter_core::StackName::new(name)?;
+        let found = self.find(name).await?;
+        Ok(found.filter(|stack| stack.status != "DELETE_COMPLETE"))
+    }
+
+    /// The id of a stack's newest event: where an operation that comes next begins.
+    pub(crate) async fn newest_event(&self, stack: &str) -> Option<String> {
+        let answer = self
+            .clients
+            .stacks
+            .describe_stack_events()
+            .stack_name(stack)
+            .send()
+            .await
+            .ok()?;
+        answer.stack_events().first()?.event_id().map(str::to_owned)
+    }
+
+    /// Events that are not among those seen, oldest first; as good as none if CloudFormation does not tell.
+    async fn new_events(
+        &self,
+        stack: &str,
+        since: Option<&str>,
+        seen: &mut HashSet<String>,
+    ) -> Vec<StackEvent> {
+        let mut found = Vec::new();
+        let mut token = None;
+        'pages: loop {
+            let call = self.clients.stacks.describe_stack_events().stack_name(stack);
+            let Ok(page) = call.set_next_token(token).send().await else {
+                // Next time, with those that are missing now.
+                found.clear();
+                break;
+            };
+            for event in page.stack_events() {
+                let event = StackEvent::of(event);
+                if since == Some(&event.id) || seen.contains(&event.id) {
+                    break 'pages;
+                }
+                found.push(event);
+            }
+            match page.next_token() {
+                Some(next) => token = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        seen.extend(found.iter().map(|event| event.id.clone()));
+        found.reverse();
+        found
+    }
+
+    /// Waits until no operation is under way, telling what happens. `stack` is its ARN; `since` is the newest event
+    /// before the operation.
+    pub(crate) async fn finished(
+        &self,
+        stack: &str,
+        since: Option<&str>,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<Ended, Error> {
+        let deadline = Instant::now() + self.waits.stack;
+        let mut seen = HashSet::new();
+        let mut events: Vec<StackEvent> = Vec::new();
+        let (mut pause, mut failures, mut still) = (self.waits.first, 0, 0);
+        loop {
+            let look = self.find(stack).await;
+            for event in self.new_events(stack, since, &mut seen).await {
+                progress(Progress::Event(&event));
+                events.push(event);
+            }
+            match look {
+                Ok(Some(found)) if found.is_in_progress() => (failures, still) = (0, 0),
+                Ok(found) => {
+                    failures = 0;
+                    still += 1;
+                    // Right after it was begun, the stack may still look as it did before.
+                    let told = events
+                        .iter()
+                        .any(|event| event.is_of_stack() && !event.status.ends_with("_IN_PROGRESS"));
+                    if found.is_none() || told || still >= STILL {
+                        return Ok(Ended { stack: found, events });
+                    }
+                }
+                Err(err) => {
+                    failures += 1;
+                    if failures >= LOOKS || !err.is_passing() {
+                        return Err(err);
+                    }
+                }
+            }
+            if Instant::now() + pause > deadline {
+                return Err(Error::Operation {
+                    stack: stack.to_owned(),
+                    reason: format!(
+                        "it did not end within {} s; it may still do so, look with 'zae-limiter status'",
+                        self.waits.stack.as_secs()
+                    ),
+                    failed: first_failures(&events),
+                });
+            }
+            sleep(pause).await;
+            pause = self.waits.after(pause);
+        }
+    }
+}
+
+/// A name that a stack can have.
+pub(crate) fn checked(name: &str) -> Result<(), InvalidInput> {
+    zae_limiter_core::StackName::new(name).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(status: &str, parameters: &[(&str, &str)]) -> StackSummary {
+        StackSummary {
+            name: "app".into(),
+            status: status.into(),
+            parameters: parameters
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
+            ..StackSummary::default()
+        }
+    }
+
+    #[test]
+    fn states_that_cannot_be_changed_say_what_to_do() {
+        for status in [
+            "CREATE_COMPLETE",
+            "UPDATE_COMPLETE",
+            "UPDATE_ROLLBACK_COMPLETE",
+            "UPDATE_IN_PROGRESS",
+        ] {
+            stack(status, &[]).usable().unwrap();
+        }
+        for (status, advice) in [
+            ("ROLLBACK_COMPLETE", "zae-limiter delete"),
+            ("ROLLBACK_FAILED", "zae-limiter delete"),
+            ("CREATE_FAILED", "zae-limiter delete"),
+            ("DELETE_FAILED", "zae-limiter delete"),
+            ("DELETE_IN_PROGRESS", "wait"),
+            ("REVIEW_IN_PROGRESS", "change set"),
+            ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback"),
+            ("UPDATE_FAILED", "rollback-stack"),
+        ] {
+            let text = stack(status, &[]).usable().unwrap_err().to_string();
+            assert!(
+                text.starts_with(&format!("stack 'app' is {status}: ")) && text.contains(advice),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn which_functions_a_stack_wants() {
+        let wanted = |parameters: &[(&str, &str)]| stack("", parameters).wanted_functions();
+        assert_eq!(wanted(&[]), ["app-aggregator", "app-limits-provisioner"]);
+        assert_eq!(
+            wanted(&[("EnableAggregator", "false")]),
+            ["app-limits-provisioner"]
+        );
+        assert_eq!(wanted(&[("EnableProvisioner", "false")]), ["app-aggregator"]);
+        assert_eq!(wanted(&[("EnableIAM", "false")]), [""; 0]);
+        let external = [("EnableIAM", "false"), ("AggregatorRoleArn", "arn:x")];
+        assert_eq!(wanted(&external), ["app-aggregator"]);
+    }
+
+    #[test]
+    fn only_a_complete_operation_is_a_success() {
+        let ended = |status| Ended {
+            stack: Some(stack(status, &[])),
+            events: Vec::new(),
+        };
+        let good = ["CREATE_COMPLETE"];
+        ended("CREATE_COMPLETE").expect("app", &good).unwrap();
+        for bad in [
+            "ROLLBACK_COMPLETE",
+            "UPDATE_COMPLETE",
+            "UPDATE_ROLLBACK_COMPLETE",
+            "CREATE_FAILED",
+        ] {
+            let text = ended(bad).expect("app", &good).unwrap_err().to_string();
+            assert_eq!(text, format!("Stack 'app' operation failed: it ended as {bad}"));
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! Bringing a stack to this release's template and functions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use aws_sdk_cloudformation::types as sdk;
+use tokio::time::{Instant, sleep};
+use zae_limiter_core::InvalidInput;
+
+use crate::code::CodeLocation;
+use crate::deploy::{Functions, UPDATED, as_before, is_new, ours, sdk_tags, value_of};
+use crate::error::{Error, failed};
+use crate::package::{Package, PackageSource};
+use crate::stack::StackSummary;
+use crate::tags::{self, Tags};
+use crate::template::{FUNCTION_ARCHITECTURE, FUNCTION_CODE_BUCKET, FUNCTION_CODE_KEY, TEMPLATE};
+use crate::{Progress, StackManager, names};
+
+/// The parameters that follow from the package.
+const CODE: [&str; 3] = [FUNCTION_CODE_BUCKET, FUNCTION_CODE_KEY, FUNCTION_ARCHITECTURE];
+
+/// What an upgrade is to do.
+#[derive(Debug, Clone)]
+pub struct Upgrade<'a> {
+    /// The stack.
+    pub stack: &'a str,
+    /// What its functions run; looked at only if it has any.
+    pub package: &'a PackageSource,
+    /// The bucket that the functions' code is put in; `None` is one of the account's own.
+    pub code_bucket: Option<&'a str>,
+    /// Whether the template stays as it is.
+    pub lambda_only: bool,
+    /// Parameters to change. All others keep their values.
+    pub parameters: &'a BTreeMap<String, String>,
+    /// Whether to put the code into the functions even if they have it.
+    pub force: bool,
+}
+
+impl Upgrade<'_> {
+    /// Checks everything that can be known to be wrong before AWS is called.
+    ///
+    /// # Errors
+    /// Names the parameter that the template does not have, or that cannot be changed this way.
+    pub fn check(&self) -> Result<(), InvalidInput> {
+        crate::stack::checked(self.stack)?;
+        check_parameters(self)
+    }
+}
+
+/// A change of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// `Add`, `Modify` or `Remove`.
+    pub action: String,
+    /// The resource's name in the template.
+    pub logical_id: String,
+    /// Its type.
+    pub resource_type: String,
+    /// Whether it is replaced: `True`, `False` or `Conditional`; empty if CloudFormation does not say.
+    pub replacement: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.action, self.logical_id, self.resource_type)
+    }
+}
+
+/// An upgrade that was prepared. Nothing has changed yet: it must be [applied](StackManager::apply) or
+/// [discarded](StackManager::discard).
+#[derive(Debug)]
+#[must_use = "a prepared upgrade is applied or discarded"]
+pub struct Plan {
+    /// The stack as it is.
+    pub stack: StackSummary,
+    /// What the new template and parameters change, in the template's order.
+    pub changes: Vec<Change>,
+    /// The functions that run Python, which would be replaced.
+    pub python: Vec<String>,
+    /// Whether the functions get other code.
+    pub new_code: bool,
+    /// Whether tags change.
+    pub new_tags: bool,
+    change_set: Option<String>,
+    code: Option<(Package, CodeLocation)>,
+    tags: Tags,
+    force: bool,
+}
+
+impl Plan {
+    /// Whether there is nothing to do to the stack.
+    pub fn is_empty(&self) -> bool {
+        self.change_set.is_none() && !self.new_code && !self.new_tags && !self.force
+    }
+
+    /// Whether the functions get their code even if they have it.
+    pub const fn force(&self) -> bool {
+        self.force
+    }
+}
+
+/// What an upgrade did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgraded {
+    /// The stack as it is now.
+    pub stack: StackSummary,
+    /// What was done to the functions.
+    pub functions: Functions,
+    /// The functions whose code somebody had changed past the stack, and which have the stack's again.
+    pub mended: Vec<String>,
+}
+
+impl StackManager {
+    /// Prepares an upgrade, and tells what it would change.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::State`]; [`Error::Refused`] if the template would remove or replace resources;
+    /// [`Error::InvalidInput`] for parameters that it does not have.
+    pub async fn plan(
+        &self,
+        wanted: &Upgrade<'_>,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<Plan, Error> {
+        wanted.check()?;
+        let Some(found) = self.existing(wanted.stack).await? else {
+            return Err(Error::NotFound {
+                stack: wanted.stack.to_owned(),
+            });
+        };
+        if found.is_in_progress() {
+            return Err(Error::State {
+                stack: found.name,
+                status: found.status,
+                advice: "wait until that is done, then upgrade",
+            });
+        }
+        let found = found.usable()?;
+        let mut then = found.clone();
+        then.parameters.extend(wanted.parameters.clone());
+        if wanted.lambda_only && !found.takes_code() {
+            return Err(Error::State {
+                stack: found.name,
+                status: "deployed by another template".into(),
+                advice: "its functions cannot run this project's code; upgrade without --lambda-only",
+            });
+        }
+        let python = self.python_functions(wanted.stack).await?;
+        names::check(wanted.stack, then.wants_aggregator(), then.wants_provisioner())?;
+        let mut code = None;
+        if !then.wanted_functions().is_empty() {
+            let package = wanted.package.load_aside().await?;
+            let location = self
+                .upload(&package, wanted.code_bucket, wanted.force, progress)
+                .await?;
+            code = Some((package, location));
+        }
+        let tags = tags::merged(wanted.stack, &found.tags, &Tags::new())?;
+        let current = |key: &String| found.tags.get(key);
+        let mut plan = Plan {
+            new_code: code.as_ref().is_some_and(|(_, code)| is_new(&found, code)),
+            new_tags: tags.iter().any(|(key, value)| current(key) != Some(value)),
+            changes: Vec::new(),
+            change_set: None,
+            stack: found,
+            force: wanted.force,
+            python,
+            code,
+            tags,
+        };
+        if !wanted.lambda_only {
+            self.make_change_set(&mut plan, wanted, progress).await?;
+        }
+        Ok(plan)
+    }
+
+    /// Gives a prepared upgrade up.
+    pub async fn discard(&self, plan: Plan) -> Result<(), Error> {
+        match &plan.change_set {
+            Some(id) => self.delete_change_set(id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does what was prepared, and waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Operation`] if it failed, and was rolled back.
+    pub async fn apply(
+        &self,
+        plan: Plan,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<Upgraded, Error> {
+        let found = &plan.stack;
+        let mut stack = found.clone();
+        if let Some(id) = &plan.change_set {
+            let since = self.newest_event(&found.id).await;
+            progress(Progress::Updating);
+            let execute = self.clients.stacks.execute_change_set().change_set_name(id);
+            execute.send().await.map_err(failed("ExecuteChangeSet"))?;
+            let ended = self.finished(&found.id, since.as_deref(), progress).await?;
+            stack = ended.expect(&found.name, &UPDATED)?;
+        } else if plan.new_tags || plan.new_code {
+            let code = plan.code.as_ref().filter(|_| plan.new_code);
+            let parameters = code
+                .map(|(_, code)| code.parameters())
+                .into_iter()
+                .flatten()
+                .collect();
+            stack = self.update(found, parameters, &plan.tags, true, progress).await?;
+        }
+        let (mut functions, mut mended) = (Functions::None, Vec::new());
+        if let Some((package, code)) = &plan.code {
+            mended = self.mend(&stack, package, code, plan.force).await?;
+            functions = ours(package, plan.new_code || !mended.is_empty());
+        }
+        Ok(Upgraded {
+            stack,
+            functions,
+            mended,
+        })
+    }
+
+    async fn make_change_set(
+        &self,
+        plan: &mut Plan,
+        wanted: &Upgrade<'_>,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<(), Error> {
+        progress(Progress::Comparing);
+        let found = &plan.stack;
+        let mut values: BTreeMap<&str, String> = wanted
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.clone()))
+            .collect();
+        if let Some((_, code)) = plan.code.as_ref().filter(|_| plan.new_code) {
+            values.extend(code.parameters());
+        }
+        let parameters = parameters_of(TEMPLATE)
+            .into_iter()
+            .filter_map(|name| match values.get(name) {
+                Some(value) => Some(value_of(name, value)),
+                // Of the others the template's defaults hold.
+                None => found.parameters.contains_key(name).then(|| as_before(name)),
+            });
+        let name = format!("zae-limiter-upgrade-{}", unique());
+        let create = self.clients.stacks.create_change_set().stack_name(&found.name);
+        let created = create
+            .change_set_name(&name)
+            .change_set_type(sdk::ChangeSetType::Update)
+            .template_body(TEMPLATE)
+            .set_parameters(Some(parameters.collect()))
+            .set_tags(Some(sdk_tags(&plan.tags)))
+            .capabilities(sdk::Capability::CapabilityNamedIam)
+            .send()
+            .await
+            .map_err(failed("CreateChangeSet"));
+        let id = match created {
+            Ok(answer) => answer.id.unwrap_or(name),
+            Err(err) if changes_nothing(&err.to_string()) => return Ok(()),
+            Err(err) => return Err(err),
+        };
+        let changes = match self.changes(found, &id).await {
+            Ok(changes) => changes,
+            Err(err) => {
+                // The reason matters more than what is left behind, which expires.
+                let _ = self.delete_change_set(&id).await;
+                return Err(err);
+            }
+        };
+        let Some(changes) = changes else {
+            return self.delete_change_set(&id).await;
+        };
+        let refused: Vec<String> = changes.iter().filter_map(loss).collect();
+        if !refused.is_empty() {
+            self.delete_change_set(&id).await?;
+            return Err(Error::Refused {
+                stack: found.name.clone(),
+                resources: refused,
+            });
+        }
+        plan.change_set = Some(id);
+        plan.changes = changes;
+        Ok(())
+    }
+
+    /// What a change set changes; `None` if nothing.
+    async fn changes(&self, stack: &StackSummary, id: &str) -> Result<Option<Vec<Change>>, Error> {
+        let deadline = Instant::now() + self.waits.change_set;
+        let mut pause = self.waits.first;
+        let mut changes = Vec::new();
+        let mut token: Option<String> = None;
+        let wrong = |reason| Error::Operation {
+            stack: stack.name.clone(),
+            reason,
+            failed: Vec::new(),
+        };
+        loop {
+            let call = self.clients.stacks.describe_change_set();
+            let page = call
+                .change_set_name(id)
+                .stack_name(&stack.id)
+                .set_next_token(token.take())
+                .send()
+                .await
+                .map_err(failed("DescribeChangeSet"))?;
+            match page.status() {
+                Some(sdk::ChangeSetStatus::CreateComplete) => {
+                    changes.extend(page.changes().iter().filter_map(change_of));
+                    match page.next_token {
+                        Some(next) => token = Some(next),
+                        None => return Ok(Some(changes)),
+                    }
+                    continue;
+                }
+                Some(sdk::ChangeSetStatus::Failed) => {
+                    let reason = page.status_reason().unwrap_or("CloudFormation gave no reason");
+                    if changes_nothing(reason) {
+                        return Ok(None);
+                    }
+                    return Err(wrong(format!("the new template was refused: {reason}")));
+                }
+                _ => {}
+            }
+            if Instant::now() + pause > deadline {
+                let waited = self.waits.change_set.as_secs();
+                return Err(wrong(format!(
+                    "CloudFormation did not say within {waited} s what the new template changes"
+                )));
+            }
+            sleep(pause).await;
+            pause = self.waits.after(pause);
+        }
+    }
+
+    async fn delete_change_set(&self, id: &str) -> Result<(), Error> {
+        let call = self.clients.stacks.delete_change_set().change_set_name(id);
+        call.send().await.map_err(failed("DeleteChangeSet")).map(drop)
+    }
+}
+
+fn check_parameters(wanted: &Upgrade<'_>) -> Result<(), InvalidInput> {
+    let declared = parameters_of(TEMPLATE);
+    for (name, value) in wanted.parameters {
+        let wrong = |reason: String| Err(InvalidInput::new("parameter", format!("{name}={value}"), reason));
+        if wanted.lambda_only {
+            return wrong(
+                "cannot be changed with --lambda-only, which leaves everything but the code alone".into(),
+            );
+        }
+        if CODE.contains(&name.as_str()) {
+            return wrong("follows from the package; use --lambda-package and --code-bucket".into());
+        }
+        if !declared.contains(&name.as_str()) {
+            return wrong(format!(
+                "is no parameter of the template, which has {}",
+                declared.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The parameters that a template declares: the keys below its line `Parameters:`, by their indentation.
+fn parameters_of(template: &str) -> Vec<&str> {
+    let section = template.lines().skip_while(|line| *line != "Parameters:").skip(1);
+    section
+        .take_while(|line| line.is_empty() || line.starts_with([' ', '#']))
+        .filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':'))
+        .filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .collect()
+}
+
+fn change_of(change: &sdk::Change) -> Option<Change> {
+    let change = change.resource_change()?;
+    Some(Change {
+        action: change
+            .action()
+            .map(sdk::ChangeAction::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+        logical_id: change.logical_resource_id().unwrap_or_default().to_owned(),
+        resource_type: change.resource_type().unwrap_or_default().to_owned(),
+        replacement: change
+            .replacement()
+            .map(sdk::Replacement::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+    })
+}
+
+/// What a change would lose, if anything.
+fn loss(change: &Change) -> Option<String> {
+    let what = if change.action == "Remove" {
+        "would be removed"
+    } else {
+        match change.replacement.as_str() {
+            "True" => "would be replaced",
+            "Conditional" => "might be replaced",
+            _ => return None,
+        }
+    };
+    Some(format!(
+        "{} ({}): {what}",
+        change.logical_id, change.resource_type
+    ))
+}
+
+fn changes_nothing(reason: &str) -> bool {
+    reason.contains("didn't contain changes") || reason.contains("No updates are to be performed")
+}
+
+/// Twelve hexadecimal digits that no other change set of the stack is likely to have.
+fn unique() -> String {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let mut random = std::collections::hash_map::RandomState::new().build_hasher();
+    random.write_u32(std::process::id());
+    format!("{:012x}", random.finish() & 0xffff_ffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_parameters_are_all_read() {
+        let template: serde_json::Value = serde_saphyr::from_str(TEMPLATE).unwrap();
+        let declared: Vec<&String> = template["Parameters"].as_object().unwrap().keys().collect();
+        let mut read = parameters_of(TEMPLATE);
+        read.sort_unstable();
+        let mut expected: Vec<&str> = declared.iter().map(|name| name.as_str()).collect();
+        expected.sort_unstable();
+        assert_eq!(read, expected);
+        for name in CODE {
+            assert!(read.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_parameter_that_options_set_is_declared() {
+        let options = crate::StackOptions {
+            pitr_recovery_days: Some(7),
+            alarm_sns_topic: Some("t".into()),
+            permission_boundary: Some("p".into()),
+            role_name_format: Some("{}".into()),
+            policy_name_format: Some("{}".into()),
+            aggregator_role_arn: Some("arn".into()),
+            ..crate::StackOptions::default()
+        };
+        let declared = parameters_of(TEMPLATE);
+        let set = options.parameters("app").unwrap();
+        for (name, _) in &set {
+            assert!(declared.contains(name), "{name}");
+        }
+        // And the other way round, but for the code.
+        for name in declared {
+            assert!(
+                CODE.contains(&name) || set.iter().any(|(set, _)| *set == name),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn changes_that_lose_data_are_told_apart() {
+        let change = |action: &str, replacement: &str| Change {
+            action: action.into(),
+            logical_id: "T".into(),
+            resource_type: "AWS::DynamoDB::Table".into(),
+            replacement: replacement.into(),
+        };
+        assert_eq!(loss(&change("Modify", "False")), None);
+        assert_eq!(loss(&change("Add", "")), None);
+        let lost = |action, replacement| loss(&change(action, replacement)).unwrap();
+        assert_eq!(lost("Remove", ""), "T (AWS::DynamoDB::Table): would be removed");
+        assert_eq!(
+            lost("Modify", "True"),
+            "T (AWS::DynamoDB::Table): would be replaced"
+        );
+        assert_eq!(
+            lost("Modify", "Conditional"),
+            "T (AWS::DynamoDB::Table): might be replaced"
+        );
+    }
+
+    #[test]
+    fn parameters_are_checked_before_anything_is_called() {
+        let check = |name: &str, lambda_only, reason: &str| {
+            let parameters = BTreeMap::from([(name.to_owned(), "1".to_owned())]);
+            let wanted = Upgrade {
+                stack: "app",
+                package: &PackageSource::ThisProgram,
+                code_bucket: None,
+                lambda_only,
+                parameters: &parameters,
+                force: false,
+            };
+            let err = check_parameters(&wanted).unwrap_err();
+            assert!(err.reason().contains(reason), "{err}");
+        };
+        check("Nope", false, "LambdaTimeout");
+        check("FunctionCodeKey", false, "--lambda-package");
+        check("LambdaTimeout", true, "--lambda-only");
+    }
+}

@@ -1,0 +1,117 @@
+//! The functions of zae-limiter's table, native for AWS Lambda (`provided.al2023`).
+//!
+//! - [`aggregator`] is fed by the table's stream. It counts usage, refills and splits hot buckets, and archives
+//!   audit events that expire.
+//! - [`provisioner`] is called by `zae-limiter limits` and by CloudFormation.
+//!
+//! One executable serves both: [`run`] starts the function that the handler's name asks for. Around them,
+//! [`settings`] reads the environment, [`log`] writes JSON lines, [`archive`] keeps expired audit events.
+
+pub mod aggregator;
+pub mod archive;
+pub mod log;
+pub mod provisioner;
+pub mod settings;
+
+use std::sync::Arc;
+
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::Value as Json;
+use zae_limiter::Repository;
+use zae_limiter::clock::{Clock, SystemClock};
+use zae_limiter::table::Connection;
+
+use aggregator::{Aggregator, Invocation};
+use archive::Bucket;
+use log::Log;
+use provisioner::Provisioner;
+use settings::{AggregatorSettings, BadSetting, table_name};
+
+/// The variable by which Lambda tells where its runtime interface is; set only inside a function.
+pub const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
+
+/// The variable by which Lambda tells the function's handler.
+pub const HANDLER: &str = "_HANDLER";
+
+/// Why a function did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The handler's name is not one of ours.
+    #[error("there is no handler '{0}'; the function's handler must be 'aggregator' or 'provisioner'")]
+    UnknownHandler(String),
+    /// A variable of the environment is wrong.
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
+    /// The table's name is no table's name, or the SDK's configuration cannot be used.
+    #[error(transparent)]
+    Table(#[from] zae_limiter::Error),
+    /// The runtime interface failed.
+    #[error("the runtime interface failed: {0}")]
+    Runtime(lambda_runtime::Error),
+}
+
+/// Serves invocations until the environment is shut down.
+///
+/// # Errors
+/// [`RunError`] if the function cannot start. It is also logged: what ends the process before the first
+/// invocation is an error of initialisation to Lambda.
+pub async fn run(handler: &str) -> Result<(), RunError> {
+    let log = Log::from_env(Arc::new(SystemClock));
+    let outcome = serve(handler, log.clone()).await;
+    if let Err(err) = &outcome {
+        log.error(
+            "zae_limiter_lambda",
+            "Function cannot run",
+            &[("exception", err.to_string().into())],
+        );
+    }
+    outcome
+}
+
+async fn serve(handler: &str, log: Log) -> Result<(), RunError> {
+    match handler {
+        "aggregator" => {
+            let settings = AggregatorSettings::from_env()?;
+            let config = Connection::default().sdk_config().await;
+            let stack = Repository::builder()
+                .stack(&settings.table)
+                .stack_handle()
+                .await?;
+            let archive = settings
+                .archive_bucket
+                .as_ref()
+                .map(|name| Bucket::new(&config, name));
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+            let aggregator = Arc::new(Aggregator::new(stack, settings, archive, clock, log));
+            serve_with(move |event: LambdaEvent<Json>| {
+                let aggregator = Arc::clone(&aggregator);
+                async move {
+                    let invocation = Invocation::from(&event.context);
+                    Ok::<_, lambda_runtime::Error>(aggregator.handle(&event.payload, &invocation).await)
+                }
+            })
+            .await
+        }
+        "provisioner" => {
+            let stack = Repository::builder().stack(table_name()).stack_handle().await?;
+            let provisioner = Arc::new(Provisioner::new(stack, log));
+            serve_with(move |event: LambdaEvent<Json>| {
+                let provisioner = Arc::clone(&provisioner);
+                async move { provisioner.handle(&event.payload).await }
+            })
+            .await
+        }
+        other => Err(RunError::UnknownHandler(other.to_owned())),
+    }
+}
+
+async fn serve_with<F, Fut, E>(handler: F) -> Result<(), RunError>
+where
+    F: Fn(LambdaEvent<Json>) -> Fut,
+    Fut: Future<Output = Result<Json, E>>,
+    E: Into<lambda_runtime::Diagnostic> + std::fmt::Debug,
+{
+    lambda_runtime::run(service_fn(handler))
+        .await
+        .map_err(RunError::Runtime)
+}

@@ -1,0 +1,70 @@
+//! Creating shards ahead of the requests that will draw them. For the table's functions.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zae_limiter_core::acquire::{Ask, Found, Hint, Reply, Settings, Spread, SpreadEnd};
+use zae_limiter_core::schema::BucketId;
+
+use crate::config_cache::ConfigCache;
+use crate::driver::FastRandom;
+use crate::error::Error;
+use crate::stack::Stack;
+use crate::table::Table;
+
+impl Stack {
+    /// The table itself, for tools and tests.
+    pub fn table(&self) -> Arc<dyn Table> {
+        Arc::clone(&self.parts.table)
+    }
+
+    /// Creates those shards of a bucket that do not exist, with what its other shards hold beyond their
+    /// shares. `count` is how many shards the bucket has now. Returns how many were created.
+    ///
+    /// # Errors
+    /// The first failure, after all shards have been tried. A shard that was not created is created by the
+    /// request that draws it.
+    pub async fn create_shards(&self, id: &BucketId, shards: Range<u32>, count: u32) -> Result<u32, Error> {
+        let config = ConfigCache::new(id.namespace.clone(), Duration::ZERO);
+        let (mut created, mut failure) = (0, None);
+        for shard in shards {
+            match self.create_shard(&config, id, shard, count).await {
+                SpreadEnd::Created => created += 1,
+                SpreadEnd::NotNeeded => {}
+                SpreadEnd::Failed(err) => {
+                    failure.get_or_insert(err);
+                }
+            }
+        }
+        match failure {
+            None => Ok(created),
+            Some(err) => Err(self.parts.place.acquire_error(err)),
+        }
+    }
+
+    async fn create_shard(&self, config: &ConfigCache, id: &BucketId, shard: u32, count: u32) -> SpreadEnd {
+        let (table, clock) = (&self.parts.table, &self.parts.clock);
+        let mut spread = Spread::new(id.clone(), shard, count, Settings::default());
+        let mut next = Some((0, spread.start()));
+        while let Some((delay_ms, ask)) = next {
+            if delay_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            }
+            let reply = match ask {
+                Ask::Table(op) => Reply::Table(table.call(op).await),
+                Ask::Config { entity, fresh } => {
+                    let found = config
+                        .fetch(&**table, &**clock, &entity, &id.resource, fresh)
+                        .await;
+                    Reply::Config(found.map(|config| Found {
+                        config,
+                        hint: Hint::default(),
+                    }))
+                }
+            };
+            next = spread.answer(reply, clock.now(), &mut FastRandom).pop();
+        }
+        spread.end().cloned().unwrap_or(SpreadEnd::NotNeeded)
+    }
+}
