@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import boto3
 import pytest
+from bridge import Bridge, Failed, Ours
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from zae_limiter import SyncRepository
@@ -528,3 +529,58 @@ def test_a_package_that_cannot_run_is_refused(shell, tmp_path):
     assert "it is no Linux executable" in err and "musl" in err
     with pytest.raises(ClientError, match="does not exist"):
         shell.stack()
+
+
+@pytest.mark.parametrize("with_functions", [True, False], ids=["functions", "no package"])
+def test_the_library_deploys_what_it_opens(aws, package, monkeypatch, with_functions):
+    """`Repository::open` on a stack that does not exist; the second time it only opens it."""
+    # Theirs has the same name, and is no package.
+    directory = package.path.parent / "bin"
+    directory.mkdir()
+    (directory / "zae-limiter").write_text("#!/usr/bin/env python\n")
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    if with_functions:
+        monkeypatch.setenv("ZAE_LIMITER_LAMBDA_PACKAGE", str(package.path))
+    else:
+        monkeypatch.delenv("ZAE_LIMITER_LAMBDA_PACKAGE", raising=False)
+    bridge = Bridge(os.environ["ZAE_LIMITER_BRIDGE"])
+    stack = f"s{uuid.uuid4().hex[:10]}"
+
+    def client(service):
+        return boto3.client(service, endpoint_url=aws, region_name=REGION)
+
+    one = Ours(bridge, aws, stack, namespace="tenant-a")
+    [found] = client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    assert found["StackStatus"] == "CREATE_COMPLETE"
+    key = {"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}}
+    record = client("dynamodb").get_item(TableName=stack, Key=key)["Item"]
+    names = [function["FunctionName"] for function in client("lambda").list_functions()["Functions"]]
+    if with_functions:
+        assert f"{stack}-aggregator" in names
+        assert record["lambda_version"] == {"S": "0.99.0"}
+    else:
+        assert f"{stack}-aggregator" not in names
+        assert record["lambda_version"] == {"NULL": True}
+    one.set_system_defaults([["rpm", 5, 5, 60]])
+    two = Ours(bridge, aws, stack, namespace="tenant-a")
+    two.acquire("key-1", "gpt-4", rpm=1).commit()
+    assert one.namespace_id == two.namespace_id
+    assert [name for name, _ in one.namespaces()] == ["default", "tenant-a"]
+    one.call("delete_stack")
+    with pytest.raises(ClientError, match="does not exist"):
+        client("cloudformation").describe_stacks(StackName=stack)
+    one.call("delete_stack")
+    bridge.close()
+
+
+def test_a_table_without_a_stack_is_not_deleted(aws, package):
+    bridge = Bridge(os.environ["ZAE_LIMITER_BRIDGE"])
+    stack = f"s{uuid.uuid4().hex[:10]}"
+    bridge.call("create_table", endpoint=aws, stack=stack)
+    client = Ours(bridge, aws, stack)
+    # There is no stack of this name, so there is nothing to delete, and the table stays.
+    client.call("delete_stack")
+    client.set_system_defaults([["rpm", 5, 5, 60]])
+    with pytest.raises(Failed):
+        client.call("no_such_call")
+    bridge.close()

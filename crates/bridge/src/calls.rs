@@ -511,6 +511,10 @@ impl Client {
                 Json::Null
             }
             "delete_system_defaults" => json!(repo.delete_system_defaults().await?),
+            "delete_stack" => {
+                repo.delete_stack().await?;
+                Json::Null
+            }
             "register_namespace" => {
                 let id = repo.register_namespace(arguments.text("namespace")?).await?;
                 json!(id.as_str())

@@ -49,9 +49,10 @@ impl Provision {
             })
             .or_else(|| {
                 let path = std::env::var_os("PATH")?;
+                // The Python library's command has the same name.
                 std::env::split_paths(&path)
                     .map(|directory| directory.join(PROGRAM))
-                    .find(|file| file.is_file())
+                    .find(|file| PackageSource::File(file.clone()).inspect().is_ok())
             })
     }
 }
