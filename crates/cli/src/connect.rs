@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use zae_limiter::table::config::is_local;
 use zae_limiter::table::embedded::{DATA_FILE, OpenError};
 use zae_limiter::{EntityId, Error, Repository, RepositoryBuilder, Stack};
-use zae_limiter_infra::{StackManager, Waits};
+use zae_limiter_infra::StackManager;
 
 use crate::args::{Connection, Namespaced};
 use crate::failure::{Doing, Failure, no_stack};
@@ -99,12 +98,7 @@ pub(crate) fn connection(at: &Connection) -> Result<zae_limiter::table::Connecti
 /// What manages stacks there.
 pub(crate) async fn manager(at: &Connection) -> Result<StackManager, Failure> {
     let config = connection(at)?.sdk_config().await;
-    let waits = if config.endpoint_url().is_some_and(is_local) {
-        Waits::local()
-    } else {
-        Waits::default()
-    };
-    Ok(StackManager::new(&config, waits))
+    Ok(zae_limiter::stack_manager(&config))
 }
 
 /// Ends a command that needs a stack, where there is only a table in a directory.

@@ -171,8 +171,8 @@ impl Tally {
     }
 }
 
-/// The consumption counters of a bucket's image, by limit, the reserved one included.
-fn consumption(image: &Item) -> impl Iterator<Item = (&str, i128)> {
+/// The consumption counters of a bucket's image in thousandths of a token, by limit, the reserved one included.
+pub fn consumption(image: &Item) -> impl Iterator<Item = (&str, i128)> {
     image.iter().filter_map(|(attr, value)| {
         let name = attr.strip_prefix("b_")?.strip_suffix("_tc")?;
         Some((name, value.as_int()?))

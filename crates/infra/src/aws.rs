@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
+use tokio::time::{Instant, sleep};
 
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -58,8 +59,37 @@ impl Waits {
     }
 
     /// The pause after this one.
-    pub(crate) fn after(&self, pause: Duration) -> Duration {
+    fn after(&self, pause: Duration) -> Duration {
         (pause * 2).min(self.longest)
+    }
+
+    /// Begins to look for something, for this long.
+    pub(crate) fn looks(self, within: Duration) -> Looks {
+        Looks {
+            waits: self,
+            deadline: Instant::now() + within,
+            pause: self.first,
+        }
+    }
+}
+
+/// Looks at something until it is there, at longer and longer intervals.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    waits: Waits,
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Looks {
+    /// Pauses before the next look; `false`, at once, if time runs out before it.
+    pub(crate) async fn again(&mut self) -> bool {
+        if Instant::now() + self.pause > self.deadline {
+            return false;
+        }
+        sleep(self.pause).await;
+        self.pause = self.waits.after(self.pause);
+        true
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_cloudformation::types as sdk;
+use zae_limiter_core::version::FUNCTIONS_LEVEL;
 
 use crate::code::CodeLocation;
 use crate::error::{Error, failed};
@@ -66,6 +67,14 @@ pub enum Functions {
     Foreign,
     /// The stack is busy, and waiting was not asked for.
     Unknown,
+}
+
+impl Functions {
+    /// What the table's version record is to say of them; `None` to leave what it says, because they are not this
+    /// project's or their state is not known.
+    pub fn level(&self) -> Option<&'static str> {
+        matches!(self, Self::Ours { .. }).then_some(FUNCTIONS_LEVEL)
+    }
 }
 
 impl StackManager {

@@ -5,6 +5,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use zae_limiter_core::InvalidInput;
 
 use crate::events::StackEvent;
+use crate::stack::StackSummary;
 
 /// How a call of AWS failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// An operation on a stack that did not succeed, without a resource that failed.
+    pub(crate) fn operation(stack: &StackSummary, reason: String) -> Self {
+        Self::Operation {
+            stack: stack.name.clone(),
+            reason,
+            failed: Vec::new(),
+        }
+    }
+
     /// Whether the service answered with this code.
     pub fn is_code(&self, wanted: &str) -> bool {
         matches!(self, Self::Aws { code, .. } if code == wanted)

@@ -1,6 +1,6 @@
 //! A stack's functions: what they run, and whether they do.
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::StackManager;
 use crate::code::CodeLocation;
@@ -99,13 +99,8 @@ impl StackManager {
     }
 
     async fn function_updated(&self, stack: &StackSummary, name: &str) -> Result<(), Error> {
-        let deadline = Instant::now() + self.waits.function;
-        let mut pause = self.waits.first;
-        let wrong = |reason| Error::Operation {
-            stack: stack.name.clone(),
-            reason,
-            failed: Vec::new(),
-        };
+        let mut looks = self.waits.looks(self.waits.function);
+        let wrong = |reason| Error::operation(stack, reason);
         loop {
             match self.function(name).await? {
                 None => return Err(wrong(format!("the function {name} is gone"))),
@@ -118,14 +113,12 @@ impl StackManager {
                 Some(found) if found.update != "InProgress" => return Ok(()),
                 Some(_) => {}
             }
-            if Instant::now() + pause > deadline {
+            if !looks.again().await {
                 let waited = self.waits.function.as_secs();
                 return Err(wrong(format!(
                     "the function {name} did not take its new code within {waited} s"
                 )));
             }
-            sleep(pause).await;
-            pause = self.waits.after(pause);
         }
     }
 
@@ -133,8 +126,7 @@ impl StackManager {
     /// is consumed meanwhile may not be counted.
     pub async fn aggregator_reads(&self, stack: &str) -> bool {
         let name = names::aggregator(stack);
-        let deadline = Instant::now() + self.waits.mapping;
-        let mut pause = self.waits.first;
+        let mut looks = self.waits.looks(self.waits.mapping);
         let mut enabled_since = None;
         loop {
             let call = self
@@ -165,11 +157,9 @@ impl StackManager {
                     }
                 }
             }
-            if Instant::now() + pause > deadline {
+            if !looks.again().await {
                 return false;
             }
-            sleep(pause).await;
-            pause = self.waits.after(pause);
         }
     }
 }

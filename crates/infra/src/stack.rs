@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use aws_sdk_cloudformation::types as sdk;
-use tokio::time::{Instant, sleep};
 use zae_limiter_core::InvalidInput;
 
 use crate::error::{Error, failed};
@@ -276,10 +275,10 @@ impl StackManager {
         since: Option<&str>,
         progress: &mut (dyn FnMut(Progress<'_>) + Send),
     ) -> Result<Ended, Error> {
-        let deadline = Instant::now() + self.waits.stack;
+        let mut looks = self.waits.looks(self.waits.stack);
         let mut seen = HashSet::new();
         let mut events: Vec<StackEvent> = Vec::new();
-        let (mut pause, mut failures, mut still) = (self.waits.first, 0, 0);
+        let (mut failures, mut still) = (0, 0);
         loop {
             let look = self.find(stack).await;
             for event in self.new_events(stack, since, &mut seen).await {
@@ -306,7 +305,7 @@ impl StackManager {
                     }
                 }
             }
-            if Instant::now() + pause > deadline {
+            if !looks.again().await {
                 return Err(Error::Operation {
                     stack: stack.to_owned(),
                     reason: format!(
@@ -316,8 +315,6 @@ impl StackManager {
                     failed: first_failures(&events),
                 });
             }
-            sleep(pause).await;
-            pause = self.waits.after(pause);
         }
     }
 }

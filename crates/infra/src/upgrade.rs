@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use aws_sdk_cloudformation::types as sdk;
-use tokio::time::{Instant, sleep};
 use zae_limiter_core::InvalidInput;
 
 use crate::code::CodeLocation;
@@ -286,15 +285,10 @@ impl StackManager {
 
     /// What a change set changes; `None` if nothing.
     async fn changes(&self, stack: &StackSummary, id: &str) -> Result<Option<Vec<Change>>, Error> {
-        let deadline = Instant::now() + self.waits.change_set;
-        let mut pause = self.waits.first;
+        let mut looks = self.waits.looks(self.waits.change_set);
         let mut changes = Vec::new();
         let mut token: Option<String> = None;
-        let wrong = |reason| Error::Operation {
-            stack: stack.name.clone(),
-            reason,
-            failed: Vec::new(),
-        };
+        let wrong = |reason| Error::operation(stack, reason);
         loop {
             let call = self.clients.stacks.describe_change_set();
             let page = call
@@ -322,14 +316,12 @@ impl StackManager {
                 }
                 _ => {}
             }
-            if Instant::now() + pause > deadline {
+            if !looks.again().await {
                 let waited = self.waits.change_set.as_secs();
                 return Err(wrong(format!(
                     "CloudFormation did not say within {waited} s what the new template changes"
                 )));
             }
-            sleep(pause).await;
-            pause = self.waits.after(pause);
         }
     }
 

@@ -14,13 +14,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value as Json, json};
 use zae_limiter::clock::Clock;
-use zae_limiter::table::Table;
 use zae_limiter::{EpochMillis, Error, Stack};
 use zae_limiter_core::assist::{self, Consumed};
 use zae_limiter_core::bucket::{Bucket as Image, MAX_SHARDS};
@@ -28,7 +26,7 @@ use zae_limiter_core::name::WCU;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::stream::{Change, Sequence, StreamRecord};
 use zae_limiter_core::table::{Answer, FailureKind, Item, Op, TableError, Update, Value};
-use zae_limiter_core::tally::{Addition, SnapshotId, Tally};
+use zae_limiter_core::tally::{Addition, SnapshotId, Tally, consumption};
 use zae_limiter_core::{Millitokens, bucket::limit_attr};
 
 use crate::archive::{Bucket, Collector};
@@ -41,9 +39,6 @@ const ARCHIVER: &str = "zae_limiter_aggregator.archiver";
 
 /// How many writes are on their way at once.
 const IN_FLIGHT: usize = 32;
-
-/// How often a write is sent before it counts as failed.
-const ATTEMPTS: u32 = 5;
 
 /// How often a snapshot is looked at again because another function writes it too.
 const RACES: u32 = 20;
@@ -137,7 +132,6 @@ enum Help {
 /// Serves the stream of one table.
 pub struct Aggregator {
     stack: Stack,
-    table: Arc<dyn Table>,
     settings: AggregatorSettings,
     archive: Option<Bucket>,
     clock: Arc<dyn Clock>,
@@ -164,7 +158,6 @@ impl Aggregator {
         log: Log,
     ) -> Self {
         Self {
-            table: stack.table(),
             stack,
             settings,
             archive,
@@ -376,7 +369,7 @@ impl Aggregator {
             let Some(update) = addition.write(stored.as_ref(), self.settings.retention_days) else {
                 return Ok(false);
             };
-            match self.send(Op::Update(update)).await? {
+            match self.stack.insist(Op::Update(update)).await? {
                 Answer::Applied(Some(image)) => {
                     self.remember(&addition.id, image);
                     return Ok(true);
@@ -404,26 +397,6 @@ impl Aggregator {
             known.clear();
         }
         known.insert(id.clone(), image);
-    }
-
-    /// Sends a write that may be repeated, because it is pinned to what it was made from.
-    async fn send(&self, op: Op) -> Result<Answer, TableError> {
-        let mut attempt = 0;
-        loop {
-            let err = match self.table.call(op.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(err) => err,
-            };
-            let passing = !matches!(
-                err.kind,
-                FailureKind::AccessDenied | FailureKind::TableMissing | FailureKind::BadRequest
-            );
-            attempt += 1;
-            if !passing || attempt >= ATTEMPTS {
-                return Err(err);
-            }
-            tokio::time::sleep(Duration::from_millis(25 << attempt)).await;
-        }
     }
 
     /// Refills and splits hot buckets, and brings new shards about.
@@ -454,7 +427,7 @@ impl Aggregator {
     async fn give(&self, help: Help) -> Result<usize, (&'static str, BucketId, String)> {
         match help {
             Help::Refill(id, update) => {
-                let written = self.send(Op::Update(update)).await;
+                let written = self.stack.insist(Op::Update(update)).await;
                 let written =
                     written.map_err(|err| ("Error refilling bucket", id.clone(), err.to_string()))?;
                 let (message, refills) = match written {
@@ -470,7 +443,7 @@ impl Aggregator {
                 count,
                 left,
             } => {
-                let written = self.send(Op::Update(update)).await;
+                let written = self.stack.insist(Op::Update(update)).await;
                 let written =
                     written.map_err(|err| ("Error in proactive sharding", id.clone(), err.to_string()))?;
                 if matches!(written, Answer::Applied(_)) {
@@ -493,7 +466,7 @@ impl Aggregator {
                 let failed = |err: String| ("Error propagating shard_count", id.clone(), err);
                 let mut touched = 0;
                 for update in assist::propagate(&id, from, count) {
-                    let written = self.send(Op::Update(update)).await;
+                    let written = self.stack.insist(Op::Update(update)).await;
                     let written = written.map_err(|err| failed(err.to_string()))?;
                     touched += u32::from(matches!(written, Answer::Applied(_)));
                 }
@@ -549,14 +522,11 @@ fn hot(records: &[StreamRecord]) -> BTreeMap<(BucketId, u32), Hot> {
             image: Item::new(),
             consumed: Consumed::new(),
         });
-        for (attr, value) in new {
-            let Some(name) = attr.strip_prefix("b_").and_then(|rest| rest.strip_suffix("_tc")) else {
-                continue;
-            };
+        for (name, value) in consumption(new) {
             let was = old
                 .and_then(|old| old.get(limit_attr(name, "tc").as_str()))
                 .and_then(Value::as_int);
-            let delta = value.as_int().unwrap_or(0).saturating_sub(was.unwrap_or(0));
+            let delta = value.saturating_sub(was.unwrap_or(0));
             let sum = found.consumed.entry(name.into()).or_insert(Millitokens::ZERO);
             sum.0 = sum.0.saturating_add(delta);
         }

@@ -16,6 +16,10 @@ pub struct BadSetting {
 
 /// The table's name: `TABLE_NAME`, else `rate-limits`.
 pub fn table_name() -> String {
+    table_name_in(&variable)
+}
+
+fn table_name_in(variable: &dyn Fn(&str) -> Option<String>) -> String {
     variable("TABLE_NAME").unwrap_or_else(|| "rate-limits".into())
 }
 
@@ -50,7 +54,7 @@ impl AggregatorSettings {
         let days = variable("SNAPSHOT_TTL_DAYS").unwrap_or_else(|| "90".into());
         let archive = variable("ENABLE_ARCHIVAL").is_some_and(|on| on.eq_ignore_ascii_case("true"));
         Ok(Self {
-            table: variable("TABLE_NAME").unwrap_or_else(|| "rate-limits".into()),
+            table: table_name_in(variable),
             windows: parse_windows(&windows)?,
             retention_days: days
                 .trim()

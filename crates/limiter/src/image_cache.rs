@@ -57,17 +57,19 @@ impl ImageCache {
             let age = now.since(seen.at);
             age >= 0 && (age as u128) < self.ttl.as_millis()
         };
-        let image = |(shard, seen): (&u32, &Seen)| (*shard, Arc::clone(&seen.image));
-        Hint {
+        let mut hint = Hint {
             shard_count: shards.count,
-            images: shards
-                .seen
-                .iter()
-                .filter(|(_, seen)| fresh(seen))
-                .map(image)
-                .collect(),
-            last: shards.seen.iter().map(image).collect(),
+            ..Hint::default()
+        };
+        for (shard, seen) in &shards.seen {
+            let images = if fresh(seen) {
+                &mut hint.images
+            } else {
+                &mut hint.older
+            };
+            images.push((*shard, Arc::clone(&seen.image)));
         }
+        hint
     }
 
     /// Remembers what an answer showed. `order` numbers the requests in the order they were sent.

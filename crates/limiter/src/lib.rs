@@ -83,6 +83,8 @@ pub use zae_limiter_core::{
 };
 
 #[cfg(feature = "provision")]
+pub use provision::stack_manager;
+#[cfg(feature = "provision")]
 pub use zae_limiter_infra::StackOptions;
 
 /// The pure core: records, arithmetic and state machines, for tools that need them.

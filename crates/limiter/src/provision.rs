@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_types::SdkConfig;
-use zae_limiter_core::version::FUNCTIONS_LEVEL;
-use zae_limiter_infra::{Deployment, Functions, PackageSource, StackManager, StackOptions, Waits};
+use zae_limiter_infra::{Deployment, PackageSource, StackManager, StackOptions, Waits};
 
 use crate::error::Error;
 use crate::repository::Repository;
-use crate::stack::Stack;
+use crate::stack::{Stack, UPDATED_BY};
 
 /// Names the file that the functions run, where no option does.
 const PACKAGE: &str = "ZAE_LIMITER_LAMBDA_PACKAGE";
@@ -57,7 +56,8 @@ impl Provision {
     }
 }
 
-fn manager(config: &SdkConfig) -> StackManager {
+/// What manages the stacks in the account and region, or on the server, that a configuration leads to.
+pub fn stack_manager(config: &SdkConfig) -> StackManager {
     let local =
         crate::table::config::endpoint(config).is_some_and(|url| crate::table::config::is_local(&url));
     let waits = if local { Waits::local() } else { Waits::default() };
@@ -80,7 +80,7 @@ impl Stack {
             options.enable_provisioner = false;
         }
         let package = package.map_or(PackageSource::ThisProgram, PackageSource::File);
-        let manager = manager(config);
+        let manager = stack_manager(config);
         let stack = self.name().to_owned();
         tracing::info!(stack, "there is no such stack yet; deploying it");
         let deployment = Deployment {
@@ -94,9 +94,8 @@ impl Stack {
             tracing::debug!(?progress, "deploying");
         };
         let deployed = Box::pin(manager.deploy(&deployment, &mut progress)).await?;
-        let functions = matches!(deployed.functions, Functions::Ours { .. }).then_some(FUNCTIONS_LEVEL);
-        let by = concat!("client:zae-limiter-rs-", env!("CARGO_PKG_VERSION"));
-        self.record_deployment(functions, by).await?;
+        self.record_deployment(deployed.functions.level(), UPDATED_BY)
+            .await?;
         self.register_namespace(crate::DEFAULT_NAMESPACE).await?;
         Ok(())
     }
@@ -111,7 +110,7 @@ impl Stack {
         let Some(config) = &self.parts.config else {
             return Err(Error::NotAStack(self.parts.place.place.clone()));
         };
-        let manager = manager(config);
+        let manager = stack_manager(config);
         let mut progress = |progress: zae_limiter_infra::Progress<'_>| {
             tracing::debug!(?progress, "deleting");
         };

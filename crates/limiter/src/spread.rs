@@ -1,4 +1,5 @@
-//! Creating shards ahead of the requests that will draw them. For the table's functions.
+//! What the table's functions need of it: writes that are sent until they are answered, and shards created ahead of
+//! the requests that will draw them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,10 +7,12 @@ use std::time::Duration;
 
 use zae_limiter_core::acquire::{Ask, Found, Hint, Reply, Settings, Spread, SpreadEnd};
 use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::table::{Answer, Op, TableError};
 
 use crate::config_cache::ConfigCache;
 use crate::driver::FastRandom;
 use crate::error::Error;
+use crate::retry::{BRIEF, is_passing};
 use crate::stack::Stack;
 use crate::table::Table;
 
@@ -17,6 +20,17 @@ impl Stack {
     /// The table itself, for tools and tests.
     pub fn table(&self) -> Arc<dyn Table> {
         Arc::clone(&self.parts.table)
+    }
+
+    /// Sends a request that may be applied twice without harm, such as a write that is pinned to what it was made from,
+    /// again while that may help: for about three seconds.
+    ///
+    /// # Errors
+    /// The last failure.
+    pub async fn insist(&self, op: Op) -> Result<Answer, TableError> {
+        BRIEF
+            .repeat(is_passing, || self.parts.table.call(op.clone()))
+            .await
     }
 
     /// Creates those shards of a bucket that do not exist, with what its other shards hold beyond their

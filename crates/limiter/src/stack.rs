@@ -26,6 +26,9 @@ use crate::table::{TableExt as _, Transacted};
 /// How often a purge looks again for what others may have written meanwhile.
 const PURGE_PASSES: u32 = 10;
 
+/// Who changes the version record.
+pub(crate) const UPDATED_BY: &str = concat!("client:zae-limiter-rs-", env!("CARGO_PKG_VERSION"));
+
 /// How often the version record is written again when somebody else changes it at the same time.
 const RECORD_RACES: usize = 5;
 
@@ -100,8 +103,7 @@ impl Stack {
         if let Some(version) = self.version().await? {
             return check_version(&version);
         }
-        let tag = concat!("client:zae-limiter-rs-", env!("CARGO_PKG_VERSION"));
-        let put = first_version(tag, self.parts.clock.now());
+        let put = first_version(UPDATED_BY, self.parts.clock.now());
         // Refused means that another client wrote it first, which is as good.
         let _ = self
             .parts

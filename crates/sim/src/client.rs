@@ -84,14 +84,19 @@ impl Process {
         let Some(memory) = self.images.get(id) else {
             return Hint::default();
         };
-        let fresh = |(_, _, at): &&(u32, Arc<Bucket>, EpochMillis)| now.since(*at) < FRESH_MS;
-        let image = |(shard, image, _): &(u32, Arc<Bucket>, EpochMillis)| (*shard, Arc::clone(image));
-        let known = memory.images.iter().filter(|_| self.plan.remembers);
-        Hint {
+        let mut hint = Hint {
             shard_count: memory.shard_count,
-            images: known.clone().filter(fresh).map(image).collect(),
-            last: known.map(image).collect(),
+            ..Hint::default()
+        };
+        for (shard, image, at) in memory.images.iter().filter(|_| self.plan.remembers) {
+            let images = if now.since(*at) < FRESH_MS {
+                &mut hint.images
+            } else {
+                &mut hint.older
+            };
+            images.push((*shard, Arc::clone(image)));
         }
+        hint
     }
 
     /// The last image seen of a shard, however old.

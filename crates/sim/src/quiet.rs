@@ -160,11 +160,10 @@ impl Quiet<'_> {
         let config = resolve(entity, stored, now);
         let id = self.names.bucket_of(entity);
         let images = self.hints.iter().filter(|seen| seen.id == id);
-        let images: Vec<_> = images.map(|seen| (seen.shard, Arc::clone(&seen.image))).collect();
         let hint = Hint {
             shard_count: 1,
-            last: images.clone(),
-            images,
+            images: images.map(|seen| (seen.shard, Arc::clone(&seen.image))).collect(),
+            older: Vec::new(),
         };
         Ok(Found {
             config: Arc::new(config),

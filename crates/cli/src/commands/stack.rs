@@ -10,24 +10,21 @@ pub(crate) mod status;
 mod summary;
 pub(crate) mod upgrade;
 
-use zae_limiter::core::version::FUNCTIONS_LEVEL;
+use zae_limiter::Stack;
 use zae_limiter_infra::Functions;
 
+use super::failed;
 use crate::args::Connection;
 use crate::connect::stack;
-use crate::failure::{Doing, Failure};
-
-/// The namespace that every table has.
-const DEFAULT_NAMESPACE: &str = "default";
+use crate::failure::Failure;
 
 /// Who changes the version record.
 const UPDATED_BY: &str = concat!("cli:", env!("CARGO_PKG_VERSION"));
 
-/// Notes a deployment in the table's version record. Functions that are not ours, or whose state is not known, keep
-/// what is stored of them.
-async fn record(at: &Connection, functions: &Functions) -> Result<(), Failure> {
-    let level = matches!(functions, Functions::Ours { .. }).then_some(FUNCTIONS_LEVEL);
+/// Notes a deployment in the table's version record, and gives the table.
+async fn record(at: &Connection, functions: &Functions) -> Result<Stack, Failure> {
     let handle = stack(at, "").await?;
-    let recorded = handle.record_deployment(level, UPDATED_BY).await;
-    recorded.map_err(|err| Doing { at, what: "" }.failed(&err))
+    let recorded = handle.record_deployment(functions.level(), UPDATED_BY).await;
+    recorded.map_err(failed(at, ""))?;
+    Ok(handle)
 }

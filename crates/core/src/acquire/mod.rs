@@ -260,7 +260,7 @@ impl Acquire {
         // An override is decided on the item alone.
         let hint = Hint {
             images: Vec::new(),
-            last: Vec::new(),
+            older: Vec::new(),
             ..found.hint
         };
         Ok(Found {
@@ -364,9 +364,8 @@ impl Acquire {
             role == Role::Parent,
         );
         self.legs.push(Leg { role, take });
-        let shard_count = found.hint.shard_count;
         self.step(self.legs.len() - 1, now, random, |take, env| {
-            take.start(shard_count, &short, &found.hint.last, env);
+            take.start(&found.hint, &short, env);
         })
     }
 

@@ -49,8 +49,9 @@ pub struct Hint {
     pub shard_count: u32,
     /// The last image of each shard, if it is fresh enough to reject by.
     pub images: Vec<(u32, Arc<Bucket>)>,
-    /// The last image of each shard, however old: good for choosing the first write, which is pinned to it.
-    pub last: Vec<(u32, Arc<Bucket>)>,
+    /// The last image of each other shard that was seen: too old for that, but good for choosing the first write,
+    /// which is pinned to it.
+    pub older: Vec<(u32, Arc<Bucket>)>,
 }
 
 /// The answer to [`Ask::Config`].

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::write::{self, Amounts, RefillDebit, Ttl};
-use super::{Ask, Env, Grant, Reply, Settings, TakeError};
+use super::{Ask, Env, Grant, Hint, Reply, Settings, TakeError};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
 use crate::config::{Level, Resolved};
@@ -177,23 +177,18 @@ impl Take {
         (self.config.level == Level::Override).then_some(self.config.limits.as_slice())
     }
 
-    /// Sends the first debit, to a random shard that is not known to be short. `last` are the last images seen: one
-    /// that a plain debit would be refused on, because it is due for a refill, is refilled and debited at once. That
-    /// write is pinned to the image.
-    pub(crate) fn start(
-        &mut self,
-        shard_count: u32,
-        short: &[u32],
-        last: &[(u32, Arc<Bucket>)],
-        env: &mut Env<'_>,
-    ) {
-        self.shard_count = shard_count.max(1);
+    /// Sends the first debit, to a random shard that is not known to be short. One whose last image shows that a
+    /// refill is due, so that a plain debit would be refused, is refilled and debited at once. That write is pinned
+    /// to the image.
+    pub(crate) fn start(&mut self, hint: &Hint, short: &[u32], env: &mut Env<'_>) {
+        self.shard_count = hint.shard_count.max(1);
         let open: Vec<u32> = (0..self.shard_count)
             .filter(|shard| !short.contains(shard))
             .collect();
         let draw = env.random.below(open.len().max(1) as u32) as usize;
         self.shard = open.get(draw).copied().unwrap_or(0);
-        match last.iter().find(|(shard, _)| *shard == self.shard) {
+        let mut known = hint.images.iter().chain(&hint.older);
+        match known.find(|(shard, _)| *shard == self.shard) {
             Some((_, image)) if self.is_due(image, env.now) => self.refill_debit(image, env),
             _ => self.debit(env),
         }
@@ -202,17 +197,19 @@ impl Take {
     /// Whether an image calls for a refill that would cover the amounts.
     fn is_due(&self, image: &Bucket, now: EpochMillis) -> bool {
         let is_plain = image.unsupported.is_none() && !image.disabled && image.valid_until.is_none();
+        if self.is_fresh(image, now)
+            || !is_plain
+            || image.shard_count != self.shard_count
+            || image.is_expired(now)
+            || is_out_of_writes(image, now)
+        {
+            return false;
+        }
         let refilled = write::refill_all(image, self.exact(), now);
-        let covered = |(name, need): &(crate::name::LimitName, Millitokens)| {
+        self.amounts.iter().all(|(name, need)| {
             let found = refilled.iter().find(|r| r.limit.name == name.as_str());
             found.is_some_and(|r| r.balance.tokens >= *need)
-        };
-        is_plain
-            && image.shard_count == self.shard_count
-            && !image.is_expired(now)
-            && !self.is_fresh(image, now)
-            && !is_out_of_writes(image, now)
-            && self.amounts.iter().all(covered)
+        })
     }
 
     /// Whether a bucket was refilled lately enough to be spent as it stands.

@@ -267,13 +267,12 @@ impl Desk {
             .images
             .iter()
             .filter(|((of, _), _)| self.remembers && *of == id);
-        let images: Vec<_> = images
-            .map(|((_, shard), image)| (*shard, Arc::clone(image)))
-            .collect();
         let hint = Hint {
             shard_count: self.counts.get(&id).copied().unwrap_or(1),
-            last: images.clone(),
-            images,
+            images: images
+                .map(|((_, shard), image)| (*shard, Arc::clone(image)))
+                .collect(),
+            older: Vec::new(),
         };
         Ok(Found { config, hint })
     }

@@ -2,16 +2,16 @@
 
 use serde_json::json;
 use zae_limiter::core::schema::SCHEMA_VERSION;
-use zae_limiter::{Error, Repository};
+use zae_limiter::{DEFAULT_NAMESPACE, Repository};
 use zae_limiter_infra::{Deployed, Deployment, Functions, Progress};
 
-use super::{DEFAULT_NAMESPACE, embedded, record, summary};
+use super::{embedded, record, summary};
 use crate::args::Connection;
 use crate::args::stack::{Chosen, Deploy};
-use crate::commands::Outcome;
-use crate::connect::{embedded as directory, manager, stack};
+use crate::commands::{Outcome, failed};
+use crate::connect::{embedded as directory, manager};
 use crate::exit::Exit;
-use crate::failure::{Doing, Failure, marked, of_stack, options as options_of};
+use crate::failure::{Failure, marked, of_stack, options as options_of};
 use crate::out::Out;
 use crate::progress::Reporter;
 use crate::text::number;
@@ -275,9 +275,8 @@ fn begun(out: &mut Out, at: &Connection, deployed: &Deployed, ignored: &[Ignored
 
 /// What a deployment writes to the table.
 async fn finish(at: &Connection, deployed: &Deployed, retention: Option<u32>) -> Result<(), Failure> {
-    record(at, &deployed.functions).await?;
-    let failed = |err: Error| Doing { at, what: "" }.failed(&err);
-    let handle = stack(at, "").await?;
+    let failed = failed(at, "");
+    let handle = record(at, &deployed.functions).await?;
     handle
         .register_namespace(DEFAULT_NAMESPACE)
         .await

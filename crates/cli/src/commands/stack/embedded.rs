@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use serde_json::json;
-use zae_limiter::Error;
 use zae_limiter::core::schema::SCHEMA_VERSION;
+use zae_limiter::{DEFAULT_NAMESPACE, Error};
 
-use super::DEFAULT_NAMESPACE;
 use crate::args::stack::Deploy;
 use crate::args::{Connection, Format};
 use crate::commands::Outcome;
