@@ -1,0 +1,167 @@
+//! What the endpoint remembers beside the tables: documents of JSON in a database of their own.
+//!
+//! A write is in the file when it returns, so a killed process loses nothing that it answered.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The tables of the database. A document is named by its kind and its name within that.
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS documents (
+        kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS log_events (
+        id INTEGER PRIMARY KEY, log_group TEXT NOT NULL, stream TEXT NOT NULL, at INTEGER NOT NULL, message TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS log_events_order ON log_events (log_group, stream, id);
+    CREATE TABLE IF NOT EXISTS messages (
+        id INTEGER PRIMARY KEY, queue TEXT NOT NULL, body TEXT NOT NULL, attributes TEXT NOT NULL,
+        visible_at INTEGER NOT NULL, sent_at INTEGER NOT NULL, received INTEGER NOT NULL DEFAULT 0, receipt TEXT
+    );
+    CREATE INDEX IF NOT EXISTS messages_order ON messages (queue, visible_at, id);";
+
+/// The documents could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database failed.
+    #[error("the endpoint's own records could not be used: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// A document is not what this version writes.
+    #[error("the record {kind}/{name} cannot be read: {source}")]
+    Document {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What the reader said.
+        source: serde_json::Error,
+    },
+}
+
+/// The endpoint's records. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Store {
+    /// Records that go with the process.
+    pub fn memory() -> Result<Self, StoreError> {
+        Self::of(Connection::open_in_memory()?)
+    }
+
+    /// Records in a file, which is created if need be.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open(path)?;
+        // As with the tables: killing the process loses nothing, a power cut perhaps the last moments.
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+        Self::of(connection)
+    }
+
+    fn of(connection: Connection) -> Result<Self, StoreError> {
+        connection.execute_batch(SCHEMA)?;
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+        })
+    }
+
+    /// The database, for what is no document. Hold it briefly, and never across an `await`.
+    pub fn database(&self) -> MutexGuard<'_, Connection> {
+        // A panic elsewhere leaves the database as SQLite left it.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A document.
+    pub fn get<T: DeserializeOwned>(&self, kind: &'static str, name: &str) -> Result<Option<T>, StoreError> {
+        let body: Option<String> = self
+            .database()
+            .prepare_cached("SELECT body FROM documents WHERE kind = ?1 AND name = ?2")?
+            .query_row(params![kind, name], |row| row.get(0))
+            .optional()?;
+        body.map(|body| read(kind, name, &body)).transpose()
+    }
+
+    /// Writes a document in place of any other of its name.
+    pub fn put(&self, kind: &'static str, name: &str, document: &impl Serialize) -> Result<(), StoreError> {
+        let body = serde_json::to_string(document).map_err(|source| StoreError::Document {
+            kind,
+            name: name.to_owned(),
+            source,
+        })?;
+        self.database()
+            .prepare_cached("INSERT OR REPLACE INTO documents (kind, name, body) VALUES (?1, ?2, ?3)")?
+            .execute(params![kind, name, body])?;
+        Ok(())
+    }
+
+    /// Deletes a document; tells whether there was one.
+    pub fn delete(&self, kind: &'static str, name: &str) -> Result<bool, StoreError> {
+        let deleted = self
+            .database()
+            .prepare_cached("DELETE FROM documents WHERE kind = ?1 AND name = ?2")?
+            .execute(params![kind, name])?;
+        Ok(deleted > 0)
+    }
+
+    /// The documents of a kind, with their names, in the names' order.
+    pub fn list<T: DeserializeOwned>(&self, kind: &'static str) -> Result<Vec<(String, T)>, StoreError> {
+        let found: Vec<(String, String)> = self
+            .database()
+            .prepare_cached("SELECT name, body FROM documents WHERE kind = ?1 ORDER BY name")?
+            .query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        found
+            .into_iter()
+            .map(|(name, body)| {
+                let document = read(kind, &name, &body)?;
+                Ok((name, document))
+            })
+            .collect()
+    }
+}
+
+fn read<T: DeserializeOwned>(kind: &'static str, name: &str, body: &str) -> Result<T, StoreError> {
+    serde_json::from_str(body).map_err(|source| StoreError::Document {
+        kind,
+        name: name.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_outlive_the_process_that_wrote_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records.sqlite");
+        let store = Store::open(&path).unwrap();
+        store.put("stack", "b", &2).unwrap();
+        store.put("stack", "a", &1).unwrap();
+        store.put("other", "a", &3).unwrap();
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.get::<i32>("stack", "a").unwrap(), Some(1));
+        assert_eq!(
+            store.list::<i32>("stack").unwrap(),
+            [("a".into(), 1), ("b".into(), 2)]
+        );
+        assert!(store.delete("stack", "a").unwrap());
+        assert!(!store.delete("stack", "a").unwrap());
+        assert_eq!(store.get::<i32>("stack", "a").unwrap(), None);
+    }
+
+    #[test]
+    fn a_foreign_document_is_an_error_that_names_it() {
+        let store = Store::memory().unwrap();
+        store.put("stack", "a", &"text").unwrap();
+        let text = store.get::<i32>("stack", "a").unwrap_err().to_string();
+        assert!(text.starts_with("the record stack/a cannot be read"), "{text}");
+    }
+}

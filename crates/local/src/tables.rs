@@ -1,0 +1,144 @@
+//! DynamoDB and its streams: the embedded engine, and the knock on the door of whoever follows a stream.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde_json::Value as Json;
+use tokio::sync::watch;
+use zae_limiter::table::EmbeddedEngine;
+
+use crate::wire::{ACCOUNT, Refusal, Reply, Request};
+
+/// What the engine's ARNs begin with; those of a region are translated.
+const ENGINE_ARN: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
+
+/// The operations that change items, and so may add to a stream.
+const WRITES: [&str; 8] = [
+    "UpdateItem",
+    "PutItem",
+    "DeleteItem",
+    "TransactWriteItems",
+    "BatchWriteItem",
+    "ExecuteStatement",
+    "ExecuteTransaction",
+    "BatchExecuteStatement",
+];
+
+/// The operations on items, whose bodies are the users' own: nothing in them is translated.
+const ITEMS: [&str; 7] = [
+    "GetItem",
+    "Query",
+    "Scan",
+    "BatchGetItem",
+    "TransactGetItems",
+    "GetRecords",
+    "SearchVectors",
+];
+
+/// The tables. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    engine: EmbeddedEngine,
+    writes: Arc<watch::Sender<u64>>,
+}
+
+impl Tables {
+    /// The tables of an engine.
+    pub fn new(engine: EmbeddedEngine) -> Self {
+        Self {
+            engine,
+            writes: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// Tells of writes: its value changes after each.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.writes.subscribe()
+    }
+
+    /// Deletes items whose time has come. Returns how many.
+    pub async fn sweep(&self) -> Result<usize, Refusal> {
+        let engine = self.engine.clone();
+        let swept =
+            tokio::task::spawn_blocking(move || engine.sweep_expired().map_err(|err| err.to_string()))
+                .await
+                .map_err(|err| Refusal::internal(&err))?
+                .map_err(|err| Refusal::internal(&err))?;
+        if swept > 0 {
+            self.knock();
+        }
+        Ok(swept)
+    }
+
+    fn knock(&self) {
+        self.writes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Runs an operation, such as `DescribeTable`, as a client of that region would.
+    ///
+    /// # Errors
+    /// What DynamoDB would say.
+    pub async fn call(&self, region: &str, operation: &str, request: &Json) -> Result<Json, Refusal> {
+        let (status, body) = self.answer(operation, region, request.to_string().into()).await?;
+        let body: Json = serde_json::from_str(&body).map_err(|err| Refusal::internal(&err))?;
+        if status == 200 {
+            return Ok(body);
+        }
+        let code = body["__type"].as_str().unwrap_or_default();
+        let code = code.rsplit_once('#').map_or(code, |(_, code)| code).to_owned();
+        let message = body["message"]
+            .as_str()
+            .or(body["Message"].as_str())
+            .unwrap_or_default();
+        Err(Refusal::new(code, message).status(status))
+    }
+
+    /// Serves a request of DynamoDB or its streams.
+    pub async fn serve(&self, request: Request) -> Reply {
+        let target = request.header("x-amz-target").unwrap_or_default();
+        let operation = target
+            .rsplit_once('.')
+            .map_or(target, |(_, operation)| operation)
+            .to_owned();
+        match self.answer(&operation, &request.region(), request.body).await {
+            Ok((status, body)) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Reply::new(status, "application/x-amz-json-1.0", body)
+            }
+            Err(refusal) => refusal.amz_json(),
+        }
+    }
+
+    async fn answer(
+        &self,
+        operation: &str,
+        region: &str,
+        body: bytes::Bytes,
+    ) -> Result<(u16, String), Refusal> {
+        let is_write = WRITES.contains(&operation);
+        let translated = !is_write && !ITEMS.contains(&operation);
+        let arn = format!("arn:aws:dynamodb:{region}:{ACCOUNT}:");
+        let body = match std::str::from_utf8(&body) {
+            Ok(text) if translated && text.contains(&arn) => text.replace(&arn, ENGINE_ARN).into(),
+            _ => body,
+        };
+        let reply = if self.engine.path().is_none() && !translated {
+            // Some microseconds of work: passing it to another thread would cost more.
+            self.engine.answer(operation, &body)
+        } else {
+            let (engine, operation) = (self.engine.clone(), operation.to_owned());
+            tokio::task::spawn_blocking(move || engine.answer(&operation, &body))
+                .await
+                .map_err(|err| Refusal::internal(&err))?
+        };
+        if is_write && reply.status == 200 {
+            self.knock();
+        }
+        let body = if translated {
+            reply.body.replace(ENGINE_ARN, &arn)
+        } else {
+            reply.body
+        };
+        Ok((reply.status, body))
+    }
+}
