@@ -6,6 +6,7 @@
 pub(crate) mod acquire;
 pub(crate) mod audit;
 pub(crate) mod entity;
+pub(crate) mod local;
 pub(crate) mod namespace;
 pub(crate) mod resource;
 pub(crate) mod shell;
@@ -93,6 +94,8 @@ pub(crate) enum Command {
     Entity(entity::EntityCommand),
     LambdaExport(stack::LambdaExport),
     List(stack::List),
+    #[command(subcommand)]
+    Local(local::LocalCommand),
     Man(shell::Man),
     #[command(subcommand)]
     Namespace(namespace::NamespaceCommand),

@@ -23,6 +23,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use args::local::LocalCommand;
 use args::{Cli, Command};
 use commands::Outcome;
 use exit::Exit;
@@ -69,6 +70,8 @@ fn run(command: Command) -> Outcome {
     let command = match command {
         Command::Completions(args) => return commands::shell::completions(&args),
         Command::Man(args) => return commands::shell::man(&args),
+        // It has threads of its own.
+        Command::Local(LocalCommand::Up(args)) if args.foreground => return commands::local::serve(&args),
         other => other,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -109,6 +112,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Entity(command) => commands::entity::run(command).await,
         Command::LambdaExport(args) => commands::stack::export::package(&args),
         Command::List(args) => commands::stack::list::list(args).await,
+        Command::Local(command) => commands::local::run(command).await,
         Command::Man(args) => commands::shell::man(&args),
         Command::Namespace(command) => commands::namespace::run(command).await,
         Command::Resource(command) => commands::resource::run(command).await,

@@ -15,14 +15,18 @@ const SCHEMA: &str = "
         kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, name)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS log_events (
-        id INTEGER PRIMARY KEY, log_group TEXT NOT NULL, stream TEXT NOT NULL, at INTEGER NOT NULL, message TEXT NOT NULL
+        id INTEGER PRIMARY KEY, log_group TEXT NOT NULL, stream TEXT NOT NULL, at INTEGER NOT NULL,
+        ingested INTEGER NOT NULL, message TEXT NOT NULL
     );
-    CREATE INDEX IF NOT EXISTS log_events_order ON log_events (log_group, stream, id);
+    CREATE INDEX IF NOT EXISTS log_events_of_group ON log_events (log_group, at, id);
+    CREATE INDEX IF NOT EXISTS log_events_of_stream ON log_events (log_group, stream, at, id);
     CREATE TABLE IF NOT EXISTS messages (
-        id INTEGER PRIMARY KEY, queue TEXT NOT NULL, body TEXT NOT NULL, attributes TEXT NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, body TEXT NOT NULL, attributes TEXT NOT NULL,
         visible_at INTEGER NOT NULL, sent_at INTEGER NOT NULL, received INTEGER NOT NULL DEFAULT 0, receipt TEXT
     );
-    CREATE INDEX IF NOT EXISTS messages_order ON messages (queue, visible_at, id);";
+    CREATE INDEX IF NOT EXISTS messages_order ON messages (queue, visible_at, id);
+    CREATE TABLE IF NOT EXISTS stack_events (id INTEGER PRIMARY KEY, stack TEXT NOT NULL, body TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS stack_events_order ON stack_events (stack, id);";
 
 /// The documents could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -88,15 +92,26 @@ impl Store {
 
     /// Writes a document in place of any other of its name.
     pub fn put(&self, kind: &'static str, name: &str, document: &impl Serialize) -> Result<(), StoreError> {
-        let body = serde_json::to_string(document).map_err(|source| StoreError::Document {
-            kind,
-            name: name.to_owned(),
-            source,
-        })?;
+        let body = write(kind, name, document)?;
         self.database()
             .prepare_cached("INSERT OR REPLACE INTO documents (kind, name, body) VALUES (?1, ?2, ?3)")?
             .execute(params![kind, name, body])?;
         Ok(())
+    }
+
+    /// Writes a document unless there is one of its name; tells whether it did.
+    pub fn insert(
+        &self,
+        kind: &'static str,
+        name: &str,
+        document: &impl Serialize,
+    ) -> Result<bool, StoreError> {
+        let body = write(kind, name, document)?;
+        let inserted = self
+            .database()
+            .prepare_cached("INSERT OR IGNORE INTO documents (kind, name, body) VALUES (?1, ?2, ?3)")?
+            .execute(params![kind, name, body])?;
+        Ok(inserted > 0)
     }
 
     /// Deletes a document; tells whether there was one.
@@ -115,14 +130,63 @@ impl Store {
             .prepare_cached("SELECT name, body FROM documents WHERE kind = ?1 ORDER BY name")?
             .query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        found
-            .into_iter()
-            .map(|(name, body)| {
-                let document = read(kind, &name, &body)?;
-                Ok((name, document))
-            })
-            .collect()
+        read_all(kind, found)
     }
+
+    /// Up to `limit` documents of a kind, from a name on, in the names' order.
+    pub fn range<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        from: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, T)>, StoreError> {
+        let found: Vec<(String, String)> = self
+            .database()
+            .prepare_cached(
+                "SELECT name, body FROM documents WHERE kind = ?1 AND name >= ?2 ORDER BY name LIMIT ?3",
+            )?
+            .query_map(params![kind, from, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        read_all(kind, found)
+    }
+
+    /// The documents of a kind whose names begin so, in the names' order.
+    pub fn with_prefix<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        prefix: &str,
+    ) -> Result<Vec<(String, T)>, StoreError> {
+        let found: Vec<(String, String)> = self
+            .database()
+            .prepare_cached(
+                "SELECT name, body FROM documents
+                 WHERE kind = ?1 AND name >= ?2 AND substr(name, 1, length(?2)) = ?2 ORDER BY name",
+            )?
+            .query_map([kind, prefix], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        read_all(kind, found)
+    }
+}
+
+fn read_all<T: DeserializeOwned>(
+    kind: &'static str,
+    found: Vec<(String, String)>,
+) -> Result<Vec<(String, T)>, StoreError> {
+    found
+        .into_iter()
+        .map(|(name, body)| {
+            let document = read(kind, &name, &body)?;
+            Ok((name, document))
+        })
+        .collect()
+}
+
+fn write(kind: &'static str, name: &str, document: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(document).map_err(|source| StoreError::Document {
+        kind,
+        name: name.to_owned(),
+        source,
+    })
 }
 
 fn read<T: DeserializeOwned>(kind: &'static str, name: &str, body: &str) -> Result<T, StoreError> {
@@ -152,9 +216,31 @@ mod tests {
             store.list::<i32>("stack").unwrap(),
             [("a".into(), 1), ("b".into(), 2)]
         );
+        assert!(!store.insert("stack", "a", &7).unwrap());
+        assert_eq!(store.get::<i32>("stack", "a").unwrap(), Some(1));
+        assert!(store.insert("stack", "c", &7).unwrap());
         assert!(store.delete("stack", "a").unwrap());
         assert!(!store.delete("stack", "a").unwrap());
         assert_eq!(store.get::<i32>("stack", "a").unwrap(), None);
+    }
+
+    #[test]
+    fn documents_are_found_by_range_and_prefix() {
+        let store = Store::memory().unwrap();
+        for name in ["a/1", "a/2", "a/\u{10FFFF}", "b/1", "A/1"] {
+            store.put("object", name, &name).unwrap();
+        }
+        let names = |found: Vec<(String, String)>| -> Vec<String> {
+            found.into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(
+            names(store.range("object", "a/2", 2).unwrap()),
+            ["a/2", "a/\u{10FFFF}"]
+        );
+        assert_eq!(
+            names(store.with_prefix("object", "a/").unwrap()),
+            ["a/1", "a/2", "a/\u{10FFFF}"]
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use serde_json::Value as Json;
 use tokio::sync::watch;
 use zae_limiter::table::EmbeddedEngine;
+use zae_limiter::table::embedded::StreamKeeper;
 
 use crate::wire::{ACCOUNT, Refusal, Reply, Request};
 
@@ -68,6 +69,14 @@ impl Tables {
             self.knock();
         }
         Ok(swept)
+    }
+
+    /// Takes over the trimming of the streams.
+    ///
+    /// # Errors
+    /// If the engine's database cannot be opened a second time.
+    pub fn keep_streams(&self) -> Result<StreamKeeper, Refusal> {
+        self.engine.keep_streams().map_err(|err| Refusal::internal(&err))
     }
 
     fn knock(&self) {

@@ -290,12 +290,23 @@ impl Xml {
         self
     }
 
+    /// Adds text, escaped.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(&escape(text));
+        self
+    }
+
     /// Adds an element with others inside.
     pub fn nest(&mut self, name: &str, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let _ = write!(self.text, "<{name}>");
         fill(self);
         let _ = write!(self.text, "</{name}>");
         self
+    }
+
+    /// Adds an element with XML that was made apart.
+    pub fn raw(&mut self, name: &str, inner: &Self) -> &mut Self {
+        self.nest(name, |xml| xml.text.push_str(&inner.text))
     }
 
     /// Adds a list in the query protocols' form: `<name><member>…</member>…</name>`.
@@ -339,6 +350,13 @@ impl Form {
             .find_map(|(key, value)| (key == name).then_some(value.as_str()))
     }
 
+    /// All parameters in their order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// A parameter that must be there and hold something.
     pub fn need(&self, name: &str) -> Result<&str, Refusal> {
         self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| {
@@ -359,8 +377,10 @@ impl Form {
     /// The structures of a list: of each, the parameters named, in that order.
     pub fn structures<const N: usize>(&self, name: &str, fields: [&str; N]) -> Vec<[Option<&str>; N]> {
         (1..)
-            .map(|index| fields.map(|field| self.get(&format!("{name}.member.{index}.{field}"))))
-            .take_while(|found| found.iter().any(Option::is_some))
+            .map_while(|index| {
+                let found = fields.map(|field| self.get(&format!("{name}.member.{index}.{field}")));
+                found.iter().any(Option::is_some).then_some(found)
+            })
             .collect()
     }
 }

@@ -141,6 +141,16 @@ fn commands_take_these_options() {
             "--output/-o=lambda.zip --info --force/-f --lambda-package".to_owned(),
         ),
         ("list", "--region --endpoint-url --output=text".to_owned()),
+        ("local down", "--docker-host --output=text".to_owned()),
+        ("local env", "--format/-f=eval --port=4566".to_owned()),
+        ("local logs", "--follow/-f --tail=100 --docker-host".to_owned()),
+        ("local status", "--docker-host --output=text".to_owned()),
+        (
+            "local up",
+            "--name/-n --port=4566 --host=127.0.0.1 --foreground --announce --data-dir --ephemeral --verbose --image \
+             --docker-host --output=text"
+                .to_owned(),
+        ),
         ("man", "--dir".to_owned()),
         ("namespace delete", with("--yes/-y", &connection)),
         ("namespace list", connection.clone()),
@@ -421,7 +431,7 @@ fn lines_that_are_wrong() {
         ("available e", MissingRequiredArgument, "--resource"),
         ("completions", MissingRequiredArgument, "<SHELL>"),
         ("completions tcsh", InvalidValue, "<SHELL>"),
-        ("usage list -w monthly", InvalidValue, "'--window <WINDOW>'"),
+        ("usage list -w weekly", InvalidValue, "'--window <WINDOW>'"),
         ("usage list -w Daily", InvalidValue, "'--window <WINDOW>'"),
         (
             "system set-defaults -l a:1 --on-unavailable x",
@@ -518,10 +528,13 @@ fn variables_stand_in_for_name_and_namespace() {
     for (path, command) in every_command() {
         for arg in command.get_arguments() {
             let variable = match arg.get_long() {
+                // Nothing is deployed that was not asked for.
+                Some("name") if path == "local up" => None,
                 // What deletes or judges one stack wants it named there and then.
                 Some("name") if !arg.is_required_set() => Some("ZAEL_STACK".as_ref()),
                 Some("namespace") => Some("ZAEL_NAMESPACE".as_ref()),
                 Some("lambda-package") => Some("ZAE_LIMITER_LAMBDA_PACKAGE".as_ref()),
+                Some("port") => Some("ZAE_LIMITER_LOCAL_PORT".as_ref()),
                 _ => None,
             };
             let name = arg.get_id();

@@ -118,4 +118,6 @@ pub(crate) enum Window {
     Hourly,
     /// One day each
     Daily,
+    /// One month each
+    Monthly,
 }

@@ -72,6 +72,7 @@ fn kind(window: Window) -> Kind {
     match window {
         Window::Hourly => Kind::Hourly,
         Window::Daily => Kind::Daily,
+        Window::Monthly => Kind::Monthly,
     }
 }
 

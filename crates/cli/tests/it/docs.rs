@@ -51,6 +51,12 @@ fn matches(expected: &str, line: &str) -> bool {
     (0..=rest.len()).any(|skipped| rest.is_char_boundary(skipped) && matches(after, &rest[skipped..]))
 }
 
+/// A port that nobody listens on just now.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 #[track_caller]
 fn check(document: &str) {
     const END: &str = "~~~ exit code ";
@@ -75,6 +81,9 @@ fn check(document: &str) {
         .env("PATH", std::env::join_paths(search).unwrap())
         .env("HOME", directory.path())
         .env("USER", "tester")
+        // Where the examples start a local endpoint, it must not be the user's own.
+        .env("ZAE_LIMITER_STATE_DIR", directory.path().join("state"))
+        .env("ZAE_LIMITER_LOCAL_PORT", free_port().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let file = std::fs::File::create(directory.path().join("script"));

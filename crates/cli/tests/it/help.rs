@@ -37,7 +37,7 @@ fn of_every_command() {
     let world = World::without_table();
     let mut all = String::new();
     let commands = every_command(&world);
-    assert_eq!(commands.len(), 46);
+    assert_eq!(commands.len(), 52);
     for path in commands {
         let mut args = path.clone();
         args.push("--help".to_owned());
@@ -127,7 +127,7 @@ fn wrong_command_lines() {
         ),
         ("audit list", "--entity-id"),
         ("audit list -e u --limit 0", "--limit"),
-        ("usage list -e u --window monthly", "--window"),
+        ("usage list -e u --window weekly", "--window"),
         ("usage list -e u -l 99999999999", "--limit"),
         ("usage summary -e u --limit 5", "--limit"),
         ("deploy --tag", "--tag"),

@@ -124,6 +124,7 @@ fn of_one_kind_of_window() {
     let mut world = some_usage();
     world.run("usage list -e user-9 -w daily");
     world.run("usage list -r gpt-4 --window hourly");
+    world.run("usage list -e user-9 -w monthly");
     world.plainly("usage list -e user-9 -w weekly");
     world.run("usage summary -e user-9 -w daily");
     world.run("usage summary -r gpt-4 -w hourly --output json");

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::config::auth::{Params as AuthParams, ResolveAuthScheme};
@@ -33,6 +33,10 @@ use dynoxide::{Database, DynoxideError};
 
 use super::config::LOCAL_REGION;
 
+mod streams;
+
+pub use streams::{StreamKeeper, StreamReader, TrimError, Trimmed};
+
 /// The file in an engine's directory that holds its data.
 pub const DATA_FILE: &str = "zae-limiter.sqlite";
 
@@ -43,7 +47,8 @@ const LOCK_FILE: &str = "zae-limiter.lock";
 ///
 /// Every write to a table with a stream looks up the stream's last sequence number, and without an index
 /// reads the whole stream to find it. And the engine keeps stream records for good; DynamoDB keeps them for a
-/// day. Here the last [`STREAM_KEEPS`] stay, so a table in memory stays small. The names are ours, and
+/// day. Here the last [`STREAM_KEEPS`] stay, so a table in memory stays small; whoever needs another rule takes
+/// the trimming over, see [`EmbeddedEngine::keep_streams`]. The names are ours, and
 /// the engine's own migrations leave what they do not know alone.
 const TUNING: &str = "
     CREATE INDEX IF NOT EXISTS zae_limiter_stream_order
@@ -110,12 +115,28 @@ pub enum OpenError {
 pub struct EmbeddedEngine {
     database: Database,
     storage: Storage,
+    gate: Gate,
+}
+
+/// Lets requests pass, any number at once, unless somebody works on the database beside the engine.
+///
+/// A second connection to a database in memory shares the engine's locks on tables, which nobody waits for: a
+/// request that met one would fail.
+#[derive(Debug, Clone, Default)]
+struct Gate(Arc<RwLock<()>>);
+
+impl Gate {
+    fn pass(&self) -> RwLockReadGuard<'_, ()> {
+        // It guards no value that a panic could have left half changed.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where an engine keeps its data.
 #[derive(Clone)]
 enum Storage {
-    Memory,
+    /// A name that is this engine's alone.
+    Memory(Arc<str>),
     /// The open file holds the lock on the directory.
     Directory(Arc<(PathBuf, File)>),
 }
@@ -141,7 +162,8 @@ impl EmbeddedEngine {
         let database = tuned(&name).map_err(|err| OpenError::Engine { source: err.into() })?;
         Ok(Self {
             database,
-            storage: Storage::Memory,
+            storage: Storage::Memory(name.into()),
+            gate: Gate::default(),
         })
     }
 
@@ -198,13 +220,14 @@ impl EmbeddedEngine {
         Ok(Self {
             database,
             storage: Storage::Directory(Arc::new((path, lock_file))),
+            gate: Gate::default(),
         })
     }
 
     /// The directory that holds the data, if it is not in memory.
     pub fn path(&self) -> Option<&Path> {
         match &self.storage {
-            Storage::Memory => None,
+            Storage::Memory(_) => None,
             Storage::Directory(held) => Some(&held.0),
         }
     }
@@ -236,6 +259,7 @@ impl EmbeddedEngine {
 
     /// Deletes items whose expiry has passed, which the engine does not do by itself. Returns their number.
     pub fn sweep_expired(&self) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+        let _pass = self.gate.pass();
         Ok(self.database.sweep_ttl()?)
     }
 
@@ -244,6 +268,7 @@ impl EmbeddedEngine {
     /// Blocks while it works, for the time of a disk write where the data is on disk.
     pub fn answer(&self, target: &str, body: &[u8]) -> Reply {
         let operation = target.rsplit_once('.').map_or(target, |(_, operation)| operation);
+        let _pass = self.gate.pass();
         match dispatch(&self.database, operation, body) {
             Ok(body) => Reply { status: 200, body },
             Err(err) => Reply {
@@ -347,7 +372,7 @@ impl HttpConnector for EngineConnector {
         let engine = self.engine.clone();
         match &self.engine.storage {
             // Some microseconds of work: passing it to another thread would cost more.
-            Storage::Memory => HttpConnectorFuture::new(async move { reply(&engine, &request) }),
+            Storage::Memory(_) => HttpConnectorFuture::new(async move { reply(&engine, &request) }),
             // A write waits for the disk. The task runs to its end even if nobody waits for it.
             Storage::Directory(_) => HttpConnectorFuture::new(async move {
                 tokio::task::spawn_blocking(move || reply(&engine, &request))

@@ -1,0 +1,234 @@
+//! `local`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Format;
+
+/// The port that local endpoints are at, unless it is said otherwise.
+pub(crate) const PORT: u16 = 4566;
+
+/// Names another port for `up` and `env`.
+const PORT_VARIABLE: &str = "ZAE_LIMITER_LOCAL_PORT";
+
+/// The whole system on this machine, with no AWS account.
+///
+/// 'local up' starts an endpoint that stands in for AWS: DynamoDB with its streams, and the CloudFormation,
+/// Lambda, S3, SQS, STS and CloudWatch Logs that a stack needs. Functions run as processes of this machine.
+/// Nothing checks signatures or policies.
+#[derive(Debug, Clone, Subcommand)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter local up --name my-app
+  zae-limiter local status
+  zae-limiter local down"
+)]
+pub(crate) enum LocalCommand {
+    Down(Down),
+    Env(Env),
+    Logs(Logs),
+    Status(Status),
+    Up(Box<Up>),
+}
+
+/// Start the local endpoint.
+///
+/// It runs in the background until 'local down'. Data stays in a directory, and the next start goes on from it.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  # Start the endpoint
+  zae-limiter local up
+
+  # Start it, and deploy a stack to it
+  zae-limiter local up --name my-app
+
+  # Another port, and nothing kept
+  zae-limiter local up --port 4567 --ephemeral
+
+  # LocalStack in Docker instead
+  zae-limiter local up --image localstack/localstack:4.14"
+)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(crate) struct Up {
+    /// Stack to deploy once the endpoint is ready; with LocalStack, to name in the instructions
+    #[arg(short, long)]
+    pub(crate) name: Option<String>,
+
+    /// Port to listen on; 0 for any that is free
+    #[arg(long, default_value_t = PORT, env = PORT_VARIABLE, hide_env_values = true)]
+    pub(crate) port: u16,
+
+    /// Address to listen on; anything but a loopback address lets others in
+    #[arg(
+        long,
+        default_value = "127.0.0.1",
+        value_name = "ADDRESS",
+        conflicts_with = "docker"
+    )]
+    pub(crate) host: IpAddr,
+
+    /// Stay in the foreground, with the log on standard error
+    #[arg(long, conflicts_with_all = ["docker", "name"])]
+    pub(crate) foreground: bool,
+
+    /// Directory to keep data in [default: in the user's state directory]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["ephemeral", "docker"])]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Keep nothing: the data is gone when the endpoint ends
+    #[arg(long, conflicts_with = "docker")]
+    pub(crate) ephemeral: bool,
+
+    /// Write every request into the log
+    #[arg(long, conflicts_with = "docker")]
+    pub(crate) verbose: bool,
+
+    /// Tell in a line of JSON on standard output once it is ready, or why not.
+    #[arg(long, hide = true, requires = "foreground")]
+    pub(crate) announce: bool,
+
+    /// LocalStack in its place.
+    #[command(flatten)]
+    pub(crate) docker: DockerUp,
+
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// `LocalStack` in Docker, to be started.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "LocalStack in Docker, instead of the own endpoint")]
+#[group(id = "docker", multiple = true)]
+pub(crate) struct DockerUp {
+    /// Image to run; those of 2026.03 and later need an account [default: localstack/localstack:4.14]
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+
+    /// Docker daemon, such as `unix:///path/to/docker.sock` [default: `$DOCKER_HOST`]
+    #[arg(long, value_name = "URL")]
+    pub(crate) docker_host: Option<String>,
+}
+
+impl DockerUp {
+    /// Whether it is wanted.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.image.is_some() || self.docker_host.is_some()
+    }
+}
+
+/// Which of them is meant, where it does not follow from what runs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "LocalStack in Docker, instead of the own endpoint")]
+pub(crate) struct DockerHost {
+    /// Docker daemon that LocalStack runs on, such as `unix:///path/to/docker.sock`
+    #[arg(long, value_name = "URL")]
+    pub(crate) docker_host: Option<String>,
+}
+
+/// Stop the local endpoint.
+///
+/// What is under way is finished first. Data in a directory stays.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter local down"
+)]
+pub(crate) struct Down {
+    /// LocalStack in its place.
+    #[command(flatten)]
+    pub(crate) docker: DockerHost,
+
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// Show whether the local endpoint runs, and where.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  zae-limiter local status")]
+pub(crate) struct Status {
+    /// LocalStack in its place.
+    #[command(flatten)]
+    pub(crate) docker: DockerHost,
+
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// Show the local endpoint's log.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  # Show recent logs
+  zae-limiter local logs
+
+  # Follow logs
+  zae-limiter local logs --follow
+
+  # Show last 50 lines
+  zae-limiter local logs --tail 50")]
+pub(crate) struct Logs {
+    /// Go on with what is added, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Begin with this many lines from the end
+    #[arg(long, value_name = "LINES", default_value_t = 100)]
+    pub(crate) tail: u32,
+
+    /// LocalStack in its place.
+    #[command(flatten)]
+    pub(crate) docker: DockerHost,
+}
+
+/// Print the environment variables that lead AWS clients to the local endpoint.
+///
+/// It need not run.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  # bash and zsh: eval \"$(zae-limiter local env)\"
+  zae-limiter local env
+
+  # Into the file .envrc
+  zae-limiter local env --format direnv
+
+  # PowerShell
+  zae-limiter local env --format powershell"
+)]
+pub(crate) struct Env {
+    /// Who is to read them
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = EnvFormat::Eval)]
+    pub(crate) format: EnvFormat,
+
+    /// Port of the endpoint
+    #[arg(long, default_value_t = PORT, env = PORT_VARIABLE, hide_env_values = true)]
+    pub(crate) port: u16,
+}
+
+/// A reader of environment variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EnvFormat {
+    /// bash, zsh and other POSIX shells
+    Eval,
+    /// A file of direnv
+    Direnv,
+    /// `PowerShell`
+    #[value(name = "powershell")]
+    PowerShell,
+}

@@ -1,0 +1,427 @@
+//! The endpoint as a process in the background.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use zae_limiter_local::health;
+use zae_limiter_local::state::{Running, State};
+
+use super::{data, instructions, state, unusable};
+use crate::args::local::{Logs, Up};
+use crate::args::{Cli, Command as Parsed, Format, PROGRAM};
+use crate::commands::Outcome;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long an endpoint may take to finish what is under way, before it is ended by force.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often to look whether it has ended, or has written more.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A log of more bytes is put aside at the next start.
+const LONG: u64 = 10 * 1024 * 1024;
+
+/// What the process that was started says of itself.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Said {
+    /// It answers.
+    Ready(Running),
+    /// Another one runs, which may be only just starting.
+    Running(Option<Running>),
+    /// It could not start.
+    Error(String),
+}
+
+pub(super) async fn up(args: &Up) -> Outcome {
+    let state = state()?;
+    if let Some(name) = &args.name {
+        crate::names::stack(name)?;
+    }
+    let mut out = Out::new(&args.format);
+    let found = state.running().map_err(|err| unusable(&state, &err))?;
+    let (running, new) = match found {
+        Some(running) => (running, false),
+        None => start(args, &state, &mut out).await?,
+    };
+    let url = running.url();
+    if !args.host.is_loopback() {
+        let warning = format!(
+            "Warning: the endpoint listens on {}, and everyone who reaches it is let in: signatures are not checked.",
+            args.host
+        );
+        crate::say(&warning);
+    }
+    if out.is_json() {
+        let data = running
+            .data
+            .as_deref()
+            .map(Path::display)
+            .map(|path| path.to_string());
+        out.json(&json!({
+            "url": url, "port": running.port, "pid": running.pid, "data": data, "started": new,
+        }))?;
+    } else if new {
+        out.line(format_args!("Local endpoint is ready at {url}"))?;
+        instructions(&mut out, running.port)?;
+    } else {
+        out.line(format_args!("Local endpoint is already running at {url}"))?;
+        let moved = |wanted: u16| wanted != 0 && wanted != running.port && wanted != super::PORT;
+        if moved(args.port) {
+            out.line(format_args!(
+                "It keeps its port; to use port {}, run 'zae-limiter local down' first.",
+                args.port
+            ))?;
+        }
+    }
+    let Some(name) = &args.name else {
+        out.flush()?;
+        return Ok(Exit::Success);
+    };
+    if !out.is_json() {
+        out.line("")?;
+    }
+    out.flush()?;
+    drop(out);
+    deploy(name, &url, &args.format).await
+}
+
+/// Does what the command `deploy` does.
+async fn deploy(name: &str, url: &str, format: &Format) -> Outcome {
+    let mut words = vec![
+        PROGRAM,
+        "deploy",
+        "--name",
+        name,
+        "--endpoint-url",
+        url,
+        "--region",
+        "us-east-1",
+    ];
+    if format.output == crate::args::OutputFormat::Json {
+        words.extend(["--output", "json"]);
+    }
+    match Cli::read(words).map(|cli| cli.command) {
+        Ok(Parsed::Deploy(args)) => crate::commands::stack::deploy::deploy(*args).await,
+        Ok(_) => Ok(Exit::Success),
+        Err(err) => Err(Failure::error(err.to_string())),
+    }
+}
+
+async fn start(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool), Failure> {
+    let place = match data(args, state) {
+        Some(path) => format!("data in {}", path.display()),
+        None => "data in memory".to_owned(),
+    };
+    if !out.is_json() {
+        let version = env!("CARGO_PKG_VERSION");
+        out.line(format_args!(
+            "Starting the local endpoint (zae-limiter {version}, {place})..."
+        ))?;
+        out.flush()?;
+    }
+    let failed = |what: &str, err: &io::Error| Failure::error(format!("{what}: {err}"));
+    let log = open_log(state).map_err(|err| unusable(state, &err))?;
+    let program = std::env::current_exe().map_err(|err| failed("Cannot find this program", &err))?;
+    let mut command = Command::new(program);
+    command
+        .args(["local", "up", "--foreground", "--announce"])
+        .args(["--port", &args.port.to_string(), "--host", &args.host.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    if let Some(path) = &args.data_dir {
+        command.arg("--data-dir").arg(path);
+    }
+    for (flag, is_set) in [("--ephemeral", args.ephemeral), ("--verbose", args.verbose)] {
+        if is_set {
+            command.arg(flag);
+        }
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt as _;
+        // Ctrl-C in this terminal is not meant for it.
+        command.process_group(0);
+    }
+    let mut child = command
+        .spawn()
+        .map_err(|err| failed("Cannot start the endpoint", &err))?;
+    let stdout = child.stdout.take();
+    let line = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        let read = stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line));
+        read.transpose().map(|_| line)
+    });
+    let line = match tokio::time::timeout(PATIENCE, line).await {
+        Ok(Ok(Ok(line))) => line,
+        Ok(_) => String::new(),
+        Err(_) => {
+            // It is of no use to anybody, whatever it does.
+            let _ = child.kill();
+            return Err(Failure::error(format!(
+                "The endpoint was not ready within {} s; see {}",
+                PATIENCE.as_secs(),
+                state.log().display()
+            )));
+        }
+    };
+    match serde_json::from_str(&line) {
+        Ok(Said::Ready(running)) => Ok((running, true)),
+        Ok(Said::Running(Some(running))) => Ok((running, false)),
+        Ok(Said::Running(None)) => match awaited(state).await? {
+            Some(running) => Ok((running, false)),
+            None => Err(Failure::error(
+                "Another endpoint was just starting or stopping. Try again.",
+            )),
+        },
+        Ok(Said::Error(text)) => Err(Failure::bare(text, Exit::Failure)),
+        Err(_) => Err(Failure::error(format!(
+            "The endpoint ended before it was ready; see {}",
+            state.log().display()
+        ))),
+    }
+}
+
+/// Waits for an endpoint that somebody else is starting.
+async fn awaited(state: &State) -> Result<Option<Running>, Failure> {
+    let mut waited = Duration::ZERO;
+    while waited < GRACE {
+        if let Some(running) = state.running().map_err(|err| unusable(state, &err))? {
+            return Ok(Some(running));
+        }
+        tokio::time::sleep(PAUSE).await;
+        waited += PAUSE;
+    }
+    Ok(None)
+}
+
+fn open_log(state: &State) -> io::Result<File> {
+    fs::create_dir_all(state.directory())?;
+    let path = state.log();
+    if fs::metadata(&path).is_ok_and(|found| found.len() > LONG) {
+        fs::rename(&path, path.with_extension("log.1"))?;
+    }
+    File::options().create(true).append(true).open(path)
+}
+
+pub(super) async fn down(running: Option<Running>, format: &Format) -> Outcome {
+    let mut out = Out::new(format);
+    let Some(running) = running else {
+        if out.is_json() {
+            out.json(&json!({ "stopped": false }))?;
+        } else {
+            out.line("Local endpoint is not running.")?;
+        }
+        out.flush()?;
+        return Ok(Exit::Success);
+    };
+    if !out.is_json() {
+        out.line("Stopping the local endpoint...")?;
+        out.flush()?;
+    }
+    let state = state()?;
+    let ended = stop(&running, &state).await?;
+    if out.is_json() {
+        out.json(&json!({ "stopped": true, "by_force": !ended }))?;
+    } else if ended {
+        out.line("Local endpoint stopped.")?;
+    } else {
+        out.line("Local endpoint stopped by force: it did not end by itself.")?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+/// Asks the endpoint to end, and makes it if it does not. Tells whether asking was enough.
+#[cfg(unix)]
+async fn stop(running: &Running, state: &State) -> Result<bool, Failure> {
+    use nix::errno::Errno;
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let pid = i32::try_from(running.pid).ok().filter(|pid| *pid > 1);
+    let pid =
+        pid.ok_or_else(|| Failure::error(format!("The endpoint's process id {} is none", running.pid)))?;
+    for (signal, by_itself) in [(Signal::SIGTERM, true), (Signal::SIGKILL, false)] {
+        match kill(Pid::from_raw(pid), signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(err) => {
+                return Err(Failure::error(format!(
+                    "The endpoint's process {pid} could not be stopped: {err}"
+                )));
+            }
+        }
+        let mut waited = Duration::ZERO;
+        while waited < GRACE {
+            if !state.is_held().map_err(|err| unusable(state, &err))? {
+                return Ok(by_itself);
+            }
+            tokio::time::sleep(PAUSE).await;
+            waited += PAUSE;
+        }
+    }
+    Err(Failure::error(format!(
+        "The endpoint's process {pid} does not end"
+    )))
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unused_async, reason = "elsewhere it waits")]
+async fn stop(running: &Running, _: &State) -> Result<bool, Failure> {
+    Err(Failure::error(format!(
+        "This system has no way to ask a process to end; end process {} yourself",
+        running.pid
+    )))
+}
+
+pub(super) async fn status(running: Option<&Running>, format: &Format) -> Outcome {
+    let mut out = Out::new(format);
+    let Some(running) = running else {
+        if out.is_json() {
+            out.json(&json!({ "running": false }))?;
+        } else {
+            out.line("Local endpoint: not running")?;
+        }
+        out.flush()?;
+        return Ok(Exit::Success);
+    };
+    let health = health::ask(running.port).await;
+    let services = health
+        .as_ref()
+        .map(|health| health.services.join(","))
+        .unwrap_or_default();
+    let word = match &health {
+        Ok(health) if health.pid == running.pid => "healthy",
+        Ok(_) => "unhealthy: another process answers on its port",
+        Err(_) => "unhealthy: it does not answer",
+    };
+    let data = match &running.data {
+        Some(path) => path.display().to_string(),
+        None => "in memory".to_owned(),
+    };
+    if out.is_json() {
+        out.json(&json!({
+            "running": true, "url": running.url(), "port": running.port, "address": running.host, "pid": running.pid,
+            "health": word, "version": running.version, "data": running.data, "services": services,
+        }))?;
+    } else {
+        out.line("Local endpoint: running")?;
+        out.line(format_args!("Endpoint:   {}", running.url()))?;
+        out.line(format_args!("Health:     {word}"))?;
+        out.line(format_args!(
+            "Version:    zae-limiter {} (process {})",
+            running.version, running.pid
+        ))?;
+        out.line(format_args!("Data:       {data}"))?;
+        out.line(format_args!("Services:   {services}"))?;
+        if health.is_ok() {
+            instructions(&mut out, running.port)?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+pub(super) async fn logs(running: Option<&Running>, args: &Logs) -> Outcome {
+    let state = state()?;
+    let path = state.log();
+    let Some(running) = running else {
+        let past = if path.exists() {
+            format!(" Its last log is in {}.", path.display())
+        } else {
+            String::new()
+        };
+        return Err(Failure::error(format!(
+            "The local endpoint is not running. Run 'zae-limiter local up' first.{past}"
+        )));
+    };
+    if !running.logs {
+        return Err(Failure::error(format!(
+            "The local endpoint runs in the foreground of process {}, and its log is there.",
+            running.pid
+        )));
+    }
+    let mut file = File::open(&path).map_err(|err| unreadable(&path, &err))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)
+        .map_err(|err| unreadable(&path, &err))?;
+    show(last_lines(&text, args.tail))?;
+    if args.follow {
+        follow(&state, &mut file, &path).await?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Shows what is added to the log, until the endpoint ends.
+async fn follow(state: &State, log: &mut File, path: &Path) -> Result<(), Failure> {
+    loop {
+        // Looked at before reading, so that the last words are not missed.
+        let runs = state.is_held().map_err(|err| unusable(state, &err))?;
+        let mut more = Vec::new();
+        // It goes on where it stopped.
+        log.read_to_end(&mut more).map_err(|err| unreadable(path, &err))?;
+        show(&more)?;
+        if !runs {
+            crate::say("Local endpoint stopped.");
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE * 10).await;
+    }
+}
+
+fn unreadable(log: &Path, err: &io::Error) -> Failure {
+    Failure::error(format!("The log {} cannot be read: {err}", log.display()))
+}
+
+fn show(text: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    Ok(out.flush()?)
+}
+
+/// The last lines of a text.
+fn last_lines(text: &[u8], lines: u32) -> &[u8] {
+    let mut left = lines;
+    if left == 0 {
+        return &[];
+    }
+    let ends = text
+        .iter()
+        .enumerate()
+        .rev()
+        .skip(1)
+        .filter(|(_, byte)| **byte == b'\n');
+    for (index, _) in ends {
+        left -= 1;
+        if left == 0 {
+            return &text[index + 1..];
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn the_end_of_a_log() {
+        let log = b"one\ntwo\nthree\n";
+        assert_eq!(last_lines(log, 0), b"");
+        assert_eq!(last_lines(log, 1), b"three\n");
+        assert_eq!(last_lines(log, 2), b"two\nthree\n");
+        assert_eq!(last_lines(log, 9), log);
+        assert_eq!(last_lines(b"", 3), b"");
+        assert_eq!(last_lines(b"unfinished", 1), b"unfinished");
+    }
+}

@@ -1,0 +1,229 @@
+//! An endpoint from its start to its end.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use zae_limiter::table::EmbeddedEngine;
+use zae_limiter::table::embedded::OpenError;
+
+use crate::server;
+use crate::stacks;
+use crate::store::{Store, StoreError};
+use crate::tables::Tables;
+use crate::wire::Refusal;
+use crate::world::World;
+
+/// How often items whose time has come are deleted.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The file in the data directory with everything that is in no table.
+const RECORDS: &str = "endpoint.sqlite";
+
+/// How an endpoint is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The address to listen on. On the loopback address of IPv4 that of IPv6 is listened on, too, if there is one.
+    pub address: SocketAddr,
+    /// Where the data is.
+    pub data: Data,
+}
+
+/// Where an endpoint keeps its data.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// In memory. Objects and unpacked functions are files in this directory, which is emptied at the start and at the end.
+    Ephemeral(PathBuf),
+    /// In a directory, which is created if need be.
+    Directory(PathBuf),
+}
+
+/// An endpoint could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Something else listens there.
+    #[error("Port {0} is already in use")]
+    PortInUse(u16),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The tables cannot be opened.
+    #[error(transparent)]
+    Tables(#[from] OpenError),
+    /// The records of everything else cannot be opened.
+    #[error("{} cannot be used: {source}; move it away to start afresh", .path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: StoreError,
+    },
+    /// A directory cannot be made or emptied.
+    #[error("the directory {} cannot be used: {source}", .path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A service cannot start from what is kept of it.
+    #[error("what is kept cannot be used: {0}")]
+    Services(Refusal),
+}
+
+/// An endpoint that listens, but does not answer yet.
+#[derive(Debug)]
+pub struct Endpoint {
+    world: Arc<World>,
+    listeners: Vec<TcpListener>,
+    port: u16,
+    /// What is emptied at the end.
+    scratch: Option<PathBuf>,
+}
+
+impl Endpoint {
+    /// Opens the data and listens.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        // The port first: it is the cheapest to be refused.
+        let listener = listen(options.address).await?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: options.address,
+            source,
+        })?;
+        let mut listeners = vec![listener];
+        if address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            // `localhost` is this one for some clients. Without IPv6 they find the other.
+            let six = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port());
+            listeners.extend(TcpListener::bind(six).await.ok());
+        }
+        let (engine, store, files, scratch) = match &options.data {
+            Data::Ephemeral(directory) => {
+                empty(directory)?;
+                let records = Store::memory().map_err(records(Path::new(":memory:")))?;
+                (
+                    EmbeddedEngine::memory()?,
+                    records,
+                    directory.clone(),
+                    Some(directory.clone()),
+                )
+            }
+            Data::Directory(directory) => {
+                // The engine's lock guards the records, too.
+                let engine = EmbeddedEngine::open(directory)?;
+                let path = directory.join(RECORDS);
+                let store = Store::open(&path).map_err(records(&path))?;
+                (engine, store, directory.clone(), None)
+            }
+        };
+        let host = if address.ip().is_unspecified() {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        } else {
+            address.ip()
+        };
+        let url = format!("http://{}", SocketAddr::new(host, address.port()));
+        let world = World::new(Tables::new(engine), store, files, url).map_err(StartError::Services)?;
+        let world = Arc::new(world);
+        stacks::resume(&world).map_err(|err| StartError::Services(err.into()))?;
+        Ok(Self {
+            world,
+            listeners,
+            port: address.port(),
+            scratch,
+        })
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Answers until `stop` ends, finishes what is under way, and ends the functions.
+    ///
+    /// # Errors
+    /// If the port cannot be listened on any longer.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let world = self.world;
+        let sweeper = tokio::spawn(sweep(world.tables.clone()));
+        let (stopped, _) = tokio::sync::watch::channel(false);
+        let servers: Vec<_> = self
+            .listeners
+            .into_iter()
+            .map(|listener| {
+                let mut heard = stopped.subscribe();
+                let stop = async move {
+                    // The sender outlives the servers.
+                    let _ = heard.wait_for(|stopped| *stopped).await;
+                };
+                tokio::spawn(server::serve(Arc::clone(&world), listener, stop))
+            })
+            .collect();
+        stop.await;
+        stopped.send_replace(true);
+        for server in servers {
+            server.await.map_err(io::Error::other)??;
+        }
+        sweeper.abort();
+        world.close().await;
+        if let Some(directory) = self.scratch {
+            // Whatever is left is emptied at the next start.
+            let _ = fs::remove_dir_all(directory);
+        }
+        Ok(())
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortInUse(address.port()),
+            _ => StartError::Listen { address, source },
+        })
+}
+
+fn records(path: &Path) -> impl FnOnce(StoreError) -> StartError {
+    let path = path.to_path_buf();
+    move |source| StartError::Records { path, source }
+}
+
+fn empty(directory: &Path) -> Result<(), StartError> {
+    let failed = |source| StartError::Directory {
+        path: directory.to_path_buf(),
+        source,
+    };
+    match fs::remove_dir_all(directory) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed(err)),
+        _ => {}
+    }
+    fs::create_dir_all(directory).map_err(failed)
+}
+
+/// Deletes items whose time has come, as `DynamoDB` does within days, and this within a second.
+async fn sweep(tables: Tables) {
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        match tables.sweep().await {
+            Ok(_) => failing = false,
+            Err(err) if !failing => {
+                failing = true;
+                tracing::warn!(error = %err, "expired items could not be deleted");
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,532 @@
+//! A running function: its process, its desk, its log.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::becomes;
+use super::desk::{Answer, Desk, LARGEST, Work};
+use super::machine::{self, Notes, Unfit};
+use super::names::{FunctionId, LATEST};
+use super::neighbours::Neighbours;
+use super::output::{self, Drained, Output};
+use crate::clock::{iso, now_ms};
+use crate::wire::uuid;
+
+/// How long a process may take to ask for its first event, if the function's own time is shorter.
+const INIT: Duration = Duration::from_secs(10);
+
+/// How often the memory of a process is looked at while it works.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long to wait for a process's last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a process is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub(crate) id: FunctionId,
+    pub(crate) directory: PathBuf,
+    pub(crate) handler: String,
+    pub(crate) architecture: String,
+    pub(crate) memory_mb: u32,
+    pub(crate) timeout: Duration,
+    /// The address of the endpoint.
+    pub(crate) endpoint: String,
+    /// The function's own variables.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+/// How an invocation ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Finished {
+    pub(crate) request_id: String,
+    /// Whether the payload is an error's.
+    pub(crate) failed: bool,
+    pub(crate) payload: Bytes,
+    /// The last of the log.
+    pub(crate) tail: String,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    launch: Arc<Launch>,
+    output: Arc<Output>,
+    desk: Arc<Desk>,
+    pid: u32,
+    began: Instant,
+    ready: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<End>>,
+    work: mpsc::Sender<Work>,
+    drains: mpsc::Sender<Drained>,
+    kill: Arc<Notify>,
+    /// Whether it has served an invocation.
+    used: bool,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct End(String);
+
+impl Instance {
+    /// Starts a process. It is not waited for.
+    pub(crate) async fn start(
+        launch: Arc<Launch>,
+        neighbours: Arc<dyn Neighbours>,
+        notes: &Notes,
+    ) -> Result<Self, Unfit> {
+        let bootstrap = launch.directory.join("bootstrap");
+        machine::check(&bootstrap, &launch.architecture)?;
+        let failed = |err: std::io::Error| Unfit::entry(format!("fork/exec /var/task/bootstrap: {err}"));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let stream = stream_name();
+        let output = Arc::new(Output::new(
+            neighbours,
+            &launch.id.region,
+            &launch.id.log_group(),
+            &stream,
+        ));
+        let began = Instant::now();
+        let mut child = spawn(&launch, &address.to_string(), &stream)
+            .await
+            .map_err(failed)?;
+        let pid = child.id().unwrap_or_default();
+        notes.add(pid);
+
+        let (work, given) = mpsc::channel(1);
+        let (desk, ready) = Desk::new(given);
+        let (drains, drain) = mpsc::channel(1);
+        let following = match (child.stdout.take(), child.stderr.take()) {
+            (Some(stdout), Some(stderr)) => {
+                tokio::spawn(output::follow(stdout, stderr, Arc::clone(&output), drain))
+            }
+            _ => return Err(Unfit::entry("the process has no output".to_owned())),
+        };
+        let kill = Arc::new(Notify::new());
+        let (end, ended) = watch::channel(None);
+        let notes = notes.clone();
+        let killed = Arc::clone(&kill);
+        let served = Arc::clone(&desk);
+        tokio::spawn(async move {
+            let group = Group(pid);
+            let run = async {
+                tokio::select! {
+                    status = child.wait() => status,
+                    () = killed.notified() => {
+                        machine::kill(pid);
+                        child.wait().await
+                    }
+                }
+            };
+            let (stop, stopped) = oneshot::channel::<()>();
+            let serve = served.serve(listener, async move {
+                // Ended when the other side goes.
+                let _ = stopped.await;
+            });
+            let run = async {
+                let status = run.await;
+                drop(stop);
+                status
+            };
+            let (status, ()) = tokio::join!(run, serve);
+            // What it started may still run, and hold its output open.
+            drop(group);
+            let _ = tokio::time::timeout(LAST_WORDS, following).await;
+            notes.remove(pid);
+            end.send_replace(Some(End(describe(status))));
+        });
+        Ok(Self {
+            launch,
+            output,
+            desk,
+            pid,
+            began,
+            ready,
+            ended,
+            work,
+            drains,
+            kill,
+            used: false,
+        })
+    }
+
+    /// Whether it runs still.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.ended.borrow().is_none()
+    }
+
+    /// Kills it, and waits until it has ended.
+    pub(crate) async fn end(mut self) {
+        self.kill().await;
+    }
+
+    async fn kill(&mut self) -> String {
+        self.kill.notify_one();
+        self.has_ended().await
+    }
+
+    async fn has_ended(&mut self) -> String {
+        match self.ended.wait_for(Option::is_some).await {
+            Ok(end) => end.as_ref().map(|end| end.0.clone()).unwrap_or_default(),
+            Err(_) => "the endpoint is being stopped".to_owned(),
+        }
+    }
+
+    /// Runs an invocation. Whether the instance may be used again tells [`is_alive`](Self::is_alive).
+    pub(crate) async fn invoke(&mut self, request_id: String, payload: Bytes) -> Finished {
+        self.output.begin();
+        let (init, trouble) = if self.used {
+            (None, None)
+        } else {
+            self.used = true;
+            self.init().await
+        };
+        self.write(format!("START RequestId: {request_id} Version: {LATEST}"));
+        let began = Instant::now();
+        let mut most = machine::memory(self.pid).unwrap_or(0);
+        let outcome = match trouble {
+            Some(trouble) => Err(trouble),
+            None => self.answer(&request_id, payload, &mut most).await,
+        };
+        let took = began.elapsed();
+        self.drain().await;
+        if let Err(Trouble::TimedOut) = outcome {
+            self.write(format!(
+                "{} {request_id} {}",
+                iso(now_ms()),
+                timed_out(self.launch.timeout)
+            ));
+        }
+        let (failed, payload) = match outcome {
+            Ok(Answer::Response(payload)) => (false, payload),
+            Ok(Answer::Error(payload)) => (true, payload),
+            Ok(Answer::TooLarge) => (
+                true,
+                error(
+                    "Function.ResponseSizeTooLarge",
+                    &format!(
+                        "Response payload size exceeded maximum allowed payload size ({LARGEST} bytes)."
+                    ),
+                ),
+            ),
+            Err(trouble) => (true, trouble.payload(&request_id, self.launch.timeout)),
+        };
+        self.report(&request_id, took, init, most);
+        Finished {
+            request_id,
+            failed,
+            payload,
+            tail: self.output.last(),
+        }
+    }
+
+    /// Waits until the process has asked for its first event. Returns how long it took, and what went wrong.
+    async fn init(&mut self) -> (Option<Duration>, Option<Trouble>) {
+        let limit = INIT.max(self.launch.timeout);
+        let trouble = tokio::select! {
+            biased;
+            ready = becomes(&mut self.ready, |ready| *ready) => (!ready).then_some(None),
+            _ = becomes(&mut self.ended, Option::is_some) => Some(None),
+            () = tokio::time::sleep_until(self.began + limit) => Some(Some(Trouble::TimedOut)),
+        };
+        let took = Some(self.began.elapsed());
+        let trouble = match trouble {
+            None => return (took, None),
+            Some(Some(trouble)) => {
+                self.kill().await;
+                trouble
+            }
+            Some(None) => {
+                let end = self.has_ended().await;
+                match self.desk.init_error() {
+                    Some(said) => Trouble::Said(said),
+                    None => Trouble::Exited(end),
+                }
+            }
+        };
+        self.write(format!(
+            "INIT_REPORT Init Duration: {} ms\tPhase: init\tStatus: {}",
+            milliseconds(self.began.elapsed()),
+            if matches!(trouble, Trouble::TimedOut) {
+                "timeout"
+            } else {
+                "error"
+            }
+        ));
+        (took, Some(trouble))
+    }
+
+    async fn answer(&mut self, request_id: &str, payload: Bytes, most: &mut u64) -> Result<Answer, Trouble> {
+        let (answer, mut answered) = oneshot::channel();
+        let deadline = Instant::now() + self.launch.timeout;
+        let work = Work {
+            request_id: request_id.to_owned(),
+            deadline_ms: now_ms() + self.launch.timeout.as_millis() as i64,
+            function_arn: self.launch.id.arn(),
+            trace_id: trace_id(),
+            payload,
+            answer,
+        };
+        if self.work.send(work).await.is_err() {
+            return Err(Trouble::Exited(self.has_ended().await));
+        }
+        let mut looks = tokio::time::interval(LOOK);
+        let limit = u64::from(self.launch.memory_mb) * 1024 * 1024;
+        let mut ended = self.ended.clone();
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answered => {
+                    *most = machine::memory(self.pid).unwrap_or(0).max(*most);
+                    return match answer {
+                        Ok(answer) => Ok(answer),
+                        // It asked for the next event without having answered this one, or it is ending.
+                        Err(_) => Err(Trouble::Exited(self.kill().await)),
+                    };
+                }
+                _ = becomes(&mut ended, Option::is_some) => {
+                    return Err(Trouble::Exited(self.has_ended().await));
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    self.kill().await;
+                    return Err(Trouble::TimedOut);
+                }
+                _ = looks.tick() => {
+                    *most = machine::memory(self.pid).unwrap_or(0).max(*most);
+                    if *most > limit {
+                        self.kill().await;
+                        return Err(Trouble::OutOfMemory);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until what the process has written is in the log.
+    async fn drain(&self) {
+        let (drained, done) = oneshot::channel();
+        // A process that has ended has been drained.
+        if self.drains.send(drained).await.is_ok() {
+            let _ = tokio::time::timeout(LAST_WORDS, done).await;
+        }
+    }
+
+    fn report(&self, request_id: &str, took: Duration, init: Option<Duration>, most: u64) {
+        let billed = (took + init.unwrap_or_default()).as_secs_f64() * 1_000.0;
+        let mut line = format!(
+            "REPORT RequestId: {request_id}\tDuration: {} ms\tBilled Duration: {} ms\tMemory Size: {} MB\tMax Memory \
+             Used: {} MB\t",
+            milliseconds(took),
+            billed.ceil() as u64,
+            self.launch.memory_mb,
+            most.div_ceil(1024 * 1024),
+        );
+        if let Some(init) = init {
+            // Writing to a string does not fail.
+            let _ = write!(line, "Init Duration: {} ms\t", milliseconds(init));
+        }
+        self.output
+            .write(vec![format!("END RequestId: {request_id}"), line]);
+    }
+
+    fn write(&self, line: String) {
+        self.output.write(vec![line]);
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.kill.notify_one();
+    }
+}
+
+/// Kills the processes of a group when it goes, whatever the reason.
+#[derive(Debug)]
+struct Group(u32);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        machine::kill(self.0);
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum Trouble {
+    TimedOut,
+    OutOfMemory,
+    Exited(String),
+    /// What the process said when it could not begin.
+    Said(Bytes),
+}
+
+impl Trouble {
+    fn payload(self, request_id: &str, timeout: Duration) -> Bytes {
+        let (kind, message) = match self {
+            Self::Said(payload) => return payload,
+            Self::TimedOut => ("Sandbox.Timedout", timed_out(timeout)),
+            Self::OutOfMemory => (
+                "Runtime.OutOfMemory",
+                "Runtime exited with error: signal: killed".to_owned(),
+            ),
+            Self::Exited(how) => ("Runtime.ExitError", format!("Runtime exited {how}")),
+        };
+        error(kind, &format!("RequestId: {request_id} Error: {message}"))
+    }
+}
+
+impl Unfit {
+    /// What an invocation of a function says that cannot be started.
+    pub(crate) fn finished(&self, request_id: String) -> Finished {
+        let message = format!("RequestId: {request_id} Error: {}", self.message);
+        Finished {
+            request_id,
+            failed: true,
+            payload: error(self.kind, &message),
+            tail: String::new(),
+        }
+    }
+}
+
+fn error(kind: &str, message: &str) -> Bytes {
+    json!({"errorType": kind, "errorMessage": message})
+        .to_string()
+        .into()
+}
+
+fn timed_out(timeout: Duration) -> String {
+    format!("Task timed out after {:.2} seconds", timeout.as_secs_f64())
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.2}", duration.as_secs_f64() * 1_000.0)
+}
+
+fn describe(status: std::io::Result<ExitStatus>) -> String {
+    let status = match status {
+        Ok(status) => status,
+        Err(err) => return format!("for a reason that the system does not tell: {err}"),
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::ExitStatusExt as _;
+        if let Some(signal) = status.signal() {
+            let name = nix::sys::signal::Signal::try_from(signal)
+                .map_or("unknown", nix::sys::signal::Signal::as_str);
+            let name = match name {
+                "SIGKILL" => "killed",
+                "SIGSEGV" => "segmentation fault",
+                "SIGABRT" => "aborted",
+                other => other,
+            };
+            return format!("with error: signal: {name}");
+        }
+    }
+    match status.code() {
+        Some(0) => "without providing a reason".to_owned(),
+        Some(code) => format!("with error: exit status {code}"),
+        None => "for an unknown reason".to_owned(),
+    }
+}
+
+/// A log stream's name: the day, the version, and something of its own.
+fn stream_name() -> String {
+    let day = iso(now_ms())[..10].replace('-', "/");
+    format!("{day}/[{LATEST}]{}", uuid().replace('-', ""))
+}
+
+fn trace_id() -> String {
+    let hex = uuid().replace('-', "");
+    format!(
+        "Root=1-{:08x}-{};Parent={:016x};Sampled=0",
+        now_ms() / 1_000,
+        &hex[..24],
+        fastrand::u64(..)
+    )
+}
+
+async fn spawn(launch: &Launch, address: &str, stream: &str) -> std::io::Result<Child> {
+    let inherited = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let mut command = Command::new(launch.directory.join("bootstrap"));
+    command
+        .current_dir(&launch.directory)
+        .env_clear()
+        .env("PATH", inherited("PATH", "/usr/local/bin:/usr/bin:/bin"))
+        .env("LANG", inherited("LANG", "en_US.UTF-8"))
+        .env("TZ", ":UTC")
+        .env("AWS_ENDPOINT_URL", &launch.endpoint)
+        .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+        .env("LAMBDA_TASK_ROOT", &launch.directory)
+        .env("_HANDLER", &launch.handler)
+        .env("AWS_LAMBDA_RUNTIME_API", address)
+        .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+        .env("AWS_LAMBDA_FUNCTION_NAME", &launch.id.name)
+        .env("AWS_LAMBDA_FUNCTION_VERSION", LATEST)
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", launch.memory_mb.to_string())
+        .env("AWS_LAMBDA_LOG_GROUP_NAME", launch.id.log_group())
+        .env("AWS_LAMBDA_LOG_STREAM_NAME", stream)
+        .env("AWS_REGION", &launch.id.region)
+        .env("AWS_DEFAULT_REGION", &launch.id.region)
+        .env("AWS_ACCESS_KEY_ID", "local")
+        .env("AWS_SECRET_ACCESS_KEY", "local")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    #[cfg(unix)]
+    command.process_group(0);
+    // Another thread that starts a process just now may hold the file that was unpacked open for a moment.
+    for _ in 0..50 {
+        match command.spawn() {
+            Err(err) if err.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            other => return other,
+        }
+    }
+    command.spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn troubles_are_told_as_lambda_does() {
+        let said = |trouble: Trouble| {
+            let payload = trouble.payload("id", Duration::from_secs(3));
+            let error: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+            let text = |name: &str| error[name].as_str().unwrap().to_owned();
+            (text("errorType"), text("errorMessage"))
+        };
+        let (kind, message) = said(Trouble::TimedOut);
+        assert_eq!(kind, "Sandbox.Timedout");
+        assert_eq!(message, "RequestId: id Error: Task timed out after 3.00 seconds");
+        let (kind, message) = said(Trouble::Exited("with error: exit status 7".into()));
+        assert_eq!(kind, "Runtime.ExitError");
+        assert_eq!(
+            message,
+            "RequestId: id Error: Runtime exited with error: exit status 7"
+        );
+    }
+
+    #[test]
+    fn streams_and_traces_have_lambdas_form() {
+        let stream = stream_name();
+        let (day, rest) = stream.split_at(11);
+        assert_eq!(day.matches('/').count(), 3, "{stream}");
+        assert_eq!(rest.len(), "[$LATEST]".len() + 32, "{stream}");
+        assert!(trace_id().starts_with("Root=1-"));
+    }
+}

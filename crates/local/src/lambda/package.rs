@@ -1,0 +1,279 @@
+//! Packages of functions, unpacked: a directory for each, named by what the package holds.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Cursor, Read as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use zip::ZipArchive;
+use zip::read::ZipFile;
+
+use super::function::Code;
+use super::refusal;
+use crate::wire::{Refusal, uuid};
+
+/// The most that a package may unpack to, which is Lambda's limit.
+const LARGEST: u64 = 262_144_000;
+
+/// How many files a package may hold.
+const MOST_FILES: usize = 50_000;
+
+/// What begins the name of a directory that is being filled.
+const UNFINISHED: &str = ".new-";
+
+/// The directory of unpacked packages.
+#[derive(Debug, Clone)]
+pub(crate) struct Packages {
+    directory: PathBuf,
+}
+
+impl Packages {
+    /// Opens the directory, and sweeps what a killed process left half done.
+    pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&directory)?;
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(Self { directory })
+    }
+
+    /// Where a package is unpacked.
+    pub(crate) fn directory(&self, code: &Code) -> PathBuf {
+        self.directory.join(&code.sha256)
+    }
+
+    /// Unpacks a package, unless it is there already.
+    pub(crate) fn unpack(&self, package: &[u8]) -> Result<Code, Refusal> {
+        let code = Code {
+            sha256: hex(&Sha256::digest(package)),
+            size: package.len() as u64,
+        };
+        let target = self.directory(&code);
+        if target.is_dir() {
+            return Ok(code);
+        }
+        let unfinished = self.directory.join(format!("{UNFINISHED}{}", uuid()));
+        let unpacked =
+            unpack(package, &unfinished, LARGEST).and_then(|()| match fs::rename(&unfinished, &target) {
+                // Somebody else was faster with the same package.
+                Err(_) if target.is_dir() => {
+                    fs::remove_dir_all(&unfinished).map_err(|err| failed(&target, &err))
+                }
+                other => other.map_err(|err| failed(&target, &err)),
+            });
+        if unpacked.is_err() {
+            let _ = fs::remove_dir_all(&unfinished);
+        }
+        unpacked.map(|()| code)
+    }
+
+    /// Deletes what none of these packages is.
+    pub(crate) fn keep(&self, used: &BTreeSet<String>) {
+        let Ok(entries) = fs::read_dir(&self.directory) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(UNFINISHED) || used.contains(&name) {
+                continue;
+            }
+            if let Err(err) = fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), error = %err, "a function's old code could not be deleted");
+            }
+        }
+    }
+}
+
+fn unpack(package: &[u8], target: &Path, largest: u64) -> Result<(), Refusal> {
+    let damaged = |err: &dyn std::fmt::Display| {
+        refusal(format!(
+            "Could not unzip uploaded file. Please check your file, then try to upload again. ({err})"
+        ))
+    };
+    let mut archive = ZipArchive::new(Cursor::new(package)).map_err(|err| damaged(&err))?;
+    if archive.len() > MOST_FILES {
+        return Err(refusal(format!(
+            "the package holds {} files; it may hold {MOST_FILES}",
+            archive.len()
+        )));
+    }
+    fs::create_dir_all(target).map_err(|err| failed(target, &err))?;
+    let mut left = largest;
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).map_err(|err| damaged(&err))?;
+        let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
+        let Some(inside) = entry.enclosed_name() else {
+            return Err(refusal(format!(
+                "the package's file '{name}' would lie outside the package; pack it with a relative path"
+            )));
+        };
+        if entry.is_symlink() {
+            return Err(refusal(format!(
+                "the package's file '{name}' is a symbolic link; pack the file itself"
+            )));
+        }
+        let path = target.join(inside);
+        if entry.is_dir() {
+            fs::create_dir_all(&path).map_err(|err| failed(&path, &err))?;
+            continue;
+        }
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|err| failed(parent, &err))?;
+        }
+        left = write(entry, &path, left)
+            .map_err(|err| damaged(&err))?
+            .ok_or_else(|| {
+                refusal(format!(
+                    "Unzipped size must be smaller than {largest} bytes; the package unpacks to more"
+                ))
+            })?;
+    }
+    Ok(())
+}
+
+/// Writes a file of the package; returns how much room is left, or nothing if there is none.
+fn write(entry: ZipFile<'_, Cursor<&[u8]>>, path: &Path, left: u64) -> io::Result<Option<u64>> {
+    let mode = entry.unix_mode();
+    let mut file = fs::File::create(path)?;
+    // What the package says of its sizes is not believed.
+    let written = io::copy(&mut entry.take(left + 1), &mut file)?;
+    set_mode(&file, mode)?;
+    Ok(left.checked_sub(written))
+}
+
+/// Gives a file the mode that the package says; one that says nothing may be anything, so it may be run.
+#[cfg(unix)]
+fn set_mode(file: &fs::File, mode: Option<u32>) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = mode.map_or(0o755, |mode| (mode & 0o755) | 0o444);
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps)]
+fn set_mode(_: &fs::File, _: Option<u32>) -> io::Result<()> {
+    Ok(())
+}
+
+fn failed(path: &Path, err: &io::Error) -> Refusal {
+    Refusal::internal(&format!("{} could not be written: {err}", path.display()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn zipped(fill: impl FnOnce(&mut ZipWriter<Cursor<Vec<u8>>>)) -> Vec<u8> {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        fill(&mut zip);
+        zip.finish().unwrap().into_inner()
+    }
+
+    fn opened() -> (tempfile::TempDir, Packages) {
+        let directory = tempfile::tempdir().unwrap();
+        let packages = Packages::open(directory.path().join("code")).unwrap();
+        (directory, packages)
+    }
+
+    fn names(packages: &Packages) -> Vec<String> {
+        fs::read_dir(&packages.directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn files_are_unpacked_with_their_modes() {
+        let package = zipped(|zip| {
+            let run = SimpleFileOptions::default().unix_permissions(0o777);
+            zip.start_file("bootstrap", run).unwrap();
+            zip.write_all(b"#!").unwrap();
+            let read = SimpleFileOptions::default().unix_permissions(0o600);
+            zip.start_file("lib/data.txt", read).unwrap();
+            zip.write_all(b"x").unwrap();
+        });
+        let (_directory, packages) = opened();
+        let code = packages.unpack(&package).unwrap();
+        assert_eq!((code.sha256.len(), code.size), (64, package.len() as u64));
+        assert_eq!(packages.unpack(&package).unwrap(), code);
+        let root = packages.directory(&code);
+        assert_eq!(fs::read(root.join("lib/data.txt")).unwrap(), b"x");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = |name: &str| fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode("bootstrap"), mode("lib/data.txt")), (0o755, 0o644));
+        }
+    }
+
+    #[test]
+    fn what_would_leave_the_directory_is_refused() {
+        let (directory, packages) = opened();
+        let outside = zipped(|zip| {
+            zip.start_file("../outside", SimpleFileOptions::default())
+                .unwrap();
+        });
+        let link = zipped(|zip| {
+            zip.add_symlink("link", "/etc", SimpleFileOptions::default())
+                .unwrap();
+        });
+        for (package, said) in [(outside, "outside"), (link, "link"), (b"PK".to_vec(), "unzip")] {
+            let err = packages.unpack(&package).unwrap_err();
+            assert_eq!(err.code, "InvalidParameterValueException");
+            assert!(err.message.contains(said), "{}", err.message);
+        }
+        assert!(names(&packages).is_empty(), "{:?}", names(&packages));
+        assert!(!directory.path().join("outside").exists());
+    }
+
+    #[test]
+    fn a_package_that_unpacks_to_too_much_is_refused() {
+        let package = zipped(|zip| {
+            zip.start_file("zeros", SimpleFileOptions::default()).unwrap();
+            zip.write_all(&[0; 2_000]).unwrap();
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let err = unpack(&package, &directory.path().join("a"), 1_999).unwrap_err();
+        assert!(err.message.contains("1999"), "{}", err.message);
+        assert_eq!(unpack(&package, &directory.path().join("b"), 2_000), Ok(()));
+    }
+
+    #[test]
+    fn only_used_packages_stay() {
+        let (_directory, packages) = opened();
+        let one = packages
+            .unpack(&zipped(|zip| {
+                zip.start_file("a", SimpleFileOptions::default()).unwrap();
+            }))
+            .unwrap();
+        let other = packages
+            .unpack(&zipped(|zip| {
+                zip.start_file("b", SimpleFileOptions::default()).unwrap();
+            }))
+            .unwrap();
+        packages.keep(&BTreeSet::from([other.sha256.clone()]));
+        assert!(!packages.directory(&one).exists());
+        assert_eq!(names(&packages), [other.sha256]);
+        fs::create_dir(packages.directory.join(".new-x")).unwrap();
+        let packages = Packages::open(packages.directory).unwrap();
+        assert_eq!(names(&packages).len(), 1);
+    }
+}

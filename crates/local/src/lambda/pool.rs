@@ -1,0 +1,171 @@
+//! The running functions: kept warm, taken again, ended when nobody needs them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::instance::{Finished, Instance, Launch};
+use super::machine::Notes;
+use super::neighbours::Neighbours;
+
+/// How many invocations may run at once, over all functions.
+const CONCURRENCY: usize = 32;
+
+/// There are as many invocations as there may be.
+#[derive(Debug)]
+pub(crate) struct Busy;
+
+/// The running functions.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    neighbours: Arc<dyn Neighbours>,
+    notes: Notes,
+    idle_for: Duration,
+    permits: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stopped: bool,
+    counter: u64,
+    functions: HashMap<String, Warm>,
+}
+
+/// What is warm of a function.
+#[derive(Debug, Default)]
+struct Warm {
+    /// Counts the function's changes: an instance of an earlier one is not taken again.
+    generation: u64,
+    /// The one used last is taken first, so that those not needed grow old.
+    idle: Vec<(u64, Instance)>,
+}
+
+impl Pool {
+    pub(crate) fn new(neighbours: Arc<dyn Neighbours>, notes: Notes, idle_for: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            neighbours,
+            notes,
+            idle_for,
+            permits: Semaphore::new(CONCURRENCY),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Runs an invocation to its end.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        launch: Launch,
+        request_id: String,
+        payload: Bytes,
+    ) -> Result<Finished, Busy> {
+        let _permit = self.permits.try_acquire().map_err(|_| Busy)?;
+        let key = launch.id.key();
+        let (generation, warm) = {
+            let mut state = self.state();
+            if state.stopped {
+                return Err(Busy);
+            }
+            let warm = state.functions.entry(key.clone()).or_default();
+            let mut found = None;
+            // Some may have ended by themselves.
+            while let Some((_, instance)) = warm.idle.pop() {
+                if instance.is_alive() {
+                    found = Some(instance);
+                    break;
+                }
+            }
+            (warm.generation, found)
+        };
+        let mut instance = match warm {
+            Some(instance) => instance,
+            None => {
+                match Instance::start(Arc::new(launch), Arc::clone(&self.neighbours), &self.notes).await {
+                    Ok(instance) => instance,
+                    Err(unfit) => {
+                        tracing::warn!(
+                            function = key,
+                            error = unfit.message,
+                            "a function could not be started"
+                        );
+                        return Ok(unfit.finished(request_id));
+                    }
+                }
+            }
+        };
+        let finished = instance.invoke(request_id, payload).await;
+        self.put_back(key, generation, instance).await;
+        Ok(finished)
+    }
+
+    async fn put_back(self: &Arc<Self>, key: String, generation: u64, instance: Instance) {
+        let unwanted = {
+            let mut state = self.state();
+            state.counter += 1;
+            let (stopped, number) = (state.stopped, state.counter);
+            let warm = state.functions.entry(key.clone()).or_default();
+            if stopped || warm.generation != generation || !instance.is_alive() {
+                Some(instance)
+            } else {
+                warm.idle.push((number, instance));
+                tokio::spawn(expire(Arc::downgrade(self), key, number, self.idle_for));
+                None
+            }
+        };
+        if let Some(instance) = unwanted {
+            instance.end().await;
+        }
+    }
+
+    /// Sees to it that no instance of a function as it was is used again.
+    pub(crate) async fn retire(&self, key: &str) {
+        let idle = match self.state().functions.get_mut(key) {
+            Some(warm) => {
+                warm.generation += 1;
+                std::mem::take(&mut warm.idle)
+            }
+            None => Vec::new(),
+        };
+        for (_, instance) in idle {
+            instance.end().await;
+        }
+    }
+
+    /// Ends all that is idle, and lets nothing begin any more. What still works ends when it is done or the
+    /// process goes.
+    pub(crate) async fn stop(&self) {
+        let functions = {
+            let mut state = self.state();
+            state.stopped = true;
+            std::mem::take(&mut state.functions)
+        };
+        for (_, instance) in functions.into_values().flat_map(|warm| warm.idle) {
+            instance.end().await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends an instance if nobody has taken it for a while.
+async fn expire(pool: Weak<Pool>, key: String, number: u64, idle_for: Duration) {
+    tokio::time::sleep(idle_for).await;
+    let Some(pool) = pool.upgrade() else {
+        return;
+    };
+    let expired = {
+        let mut state = pool.state();
+        state.functions.get_mut(&key).and_then(|warm| {
+            let place = warm.idle.iter().position(|(idle, _)| *idle == number)?;
+            Some(warm.idle.remove(place).1)
+        })
+    };
+    if let Some(instance) = expired {
+        instance.end().await;
+    }
+}

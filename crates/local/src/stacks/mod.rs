@@ -1,0 +1,230 @@
+//! CloudFormation: stacks of the resources that this endpoint has.
+//!
+//! `record` is a stack as it is kept, `operation` makes, changes and deletes one, step by step, `resources` knows each
+//! type, `change_set` says beforehand what a change would do, `api` is what clients call. Templates are evaluated by
+//! [`crate::template`].
+
+mod api;
+mod change_set;
+mod operation;
+mod record;
+mod resources;
+mod start;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::params;
+use serde_json::Value as Json;
+use tokio::sync::oneshot;
+
+use crate::clock::now_ms;
+use crate::store::{Store, StoreError};
+use crate::wire::{Refusal, Reply, Request};
+use crate::world::World;
+use record::{Event, Output, Stack};
+
+/// The kind of a stack's document, which is named by the stack's id.
+const STACKS: &str = "stack";
+
+/// The path at which custom resources answer; a token follows.
+pub const CALLBACK: &str = "/_zae-limiter/custom-resource/";
+
+/// The stacks.
+#[derive(Debug)]
+pub struct Stacks {
+    store: Store,
+    /// Held while an operation is begun, so that a stack has one at a time.
+    beginning: Mutex<()>,
+    /// Custom resources that have not answered yet, by their tokens.
+    waiting: Mutex<HashMap<String, oneshot::Sender<Json>>>,
+}
+
+impl Stacks {
+    /// The stacks in these records.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            beginning: Mutex::new(()),
+            waiting: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Every stack, also those that were deleted.
+    fn all(&self) -> Result<Vec<Stack>, StoreError> {
+        Ok(self
+            .store
+            .list(STACKS)?
+            .into_iter()
+            .map(|(_, stack)| stack)
+            .collect())
+    }
+
+    /// The stack of this id, or the one of this name that was not deleted.
+    fn find(&self, name: &str) -> Result<Option<Stack>, StoreError> {
+        if name.starts_with("arn:") {
+            return self.store.get(STACKS, name);
+        }
+        let found = self.all()?.into_iter();
+        Ok(found
+            .into_iter()
+            .find(|stack| stack.name == name && !stack.is_gone()))
+    }
+
+    /// The stack of this name or id.
+    fn need(&self, name: &str) -> Result<Stack, Refusal> {
+        self.find(name)?
+            .ok_or_else(|| Refusal::new("ValidationError", format!("Stack with id {name} does not exist")))
+    }
+
+    fn save(&self, stack: &Stack) -> Result<(), StoreError> {
+        self.store.put(STACKS, &stack.id, stack)
+    }
+
+    /// Keeps an event.
+    fn record(&self, event: &Event) -> Result<(), StoreError> {
+        let body = serde_json::to_string(event).map_err(|source| StoreError::Document {
+            kind: "stack-event",
+            name: event.id.clone(),
+            source,
+        })?;
+        self.store
+            .database()
+            .prepare_cached("INSERT INTO stack_events (stack, body) VALUES (?1, ?2)")?
+            .execute(params![event.stack, body])?;
+        Ok(())
+    }
+
+    /// The events of a stack, newest first, after one that was seen: at most a page of them, and what comes after.
+    fn events(
+        &self,
+        stack: &str,
+        before: Option<i64>,
+        page: usize,
+    ) -> Result<(Vec<Event>, Option<i64>), StoreError> {
+        let database = self.store.database();
+        let mut query = database.prepare_cached(
+            "SELECT id, body FROM stack_events WHERE stack = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
+        )?;
+        let limit = i64::try_from(page).unwrap_or(i64::MAX);
+        let rows: Vec<(i64, String)> = query
+            .query_map(params![stack, before.unwrap_or(i64::MAX), limit], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        let next = rows.last().map(|(id, _)| *id).filter(|_| rows.len() == page);
+        let events = rows
+            .into_iter()
+            .map(|(id, body)| {
+                serde_json::from_str(&body).map_err(|source| StoreError::Document {
+                    kind: "stack-event",
+                    name: id.to_string(),
+                    source,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok((events, next))
+    }
+
+    /// The exports of all stacks: name, stack's id, value.
+    fn exports(&self) -> Result<Vec<(String, String, String)>, StoreError> {
+        let mut found = Vec::new();
+        for stack in self.all()? {
+            if stack.is_gone() {
+                continue;
+            }
+            for Output { value, export, .. } in &stack.outputs {
+                if let Some(name) = export {
+                    found.push((name.clone(), stack.id.clone(), value.clone()));
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The values of all exports, by name.
+    fn exported(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        let exports = self.exports()?.into_iter();
+        Ok(exports.map(|(name, _, value)| (name, value)).collect())
+    }
+
+    /// ARN and tags of every stack that exists.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub fn tags(&self) -> Result<impl Iterator<Item = (String, Vec<(String, String)>)> + use<>, StoreError> {
+        let stacks = self.all()?.into_iter().filter(|stack| !stack.is_gone());
+        Ok(stacks.map(|stack| (stack.id, stack.wanted.tags)))
+    }
+
+    /// Expects the answer of a custom resource; dropping it ends that.
+    fn expect(&self, token: &str) -> oneshot::Receiver<Json> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|_, sender| !sender.is_closed());
+        waiting.insert(token.to_owned(), sender);
+        receiver
+    }
+
+    /// Takes the answer of a custom resource.
+    pub fn answered(&self, token: &str, request: &Request) -> Reply {
+        let sender = self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(token);
+        let answer = serde_json::from_slice(&request.body).unwrap_or(Json::Null);
+        match sender.map(|sender| sender.send(answer)) {
+            Some(Ok(())) => Reply::empty(hyper::StatusCode::OK),
+            _ => Reply::empty(hyper::StatusCode::FORBIDDEN),
+        }
+    }
+}
+
+/// Serves a request of CloudFormation.
+pub async fn serve(world: &Arc<World>, request: &Request) -> Reply {
+    api::serve(world, request).await
+}
+
+/// Takes up what was under way when the endpoint stopped.
+///
+/// # Errors
+/// If the records cannot be read or written.
+pub fn resume(world: &Arc<World>) -> Result<(), StoreError> {
+    for stack in world.stacks.all()? {
+        if stack.is_busy() {
+            tracing::info!(
+                stack = stack.name,
+                status = stack.status,
+                "taking up what was under way"
+            );
+            operation::begin(world, stack, operation::Work::Resume);
+        }
+    }
+    Ok(())
+}
+
+/// A new event of a stack.
+fn event(
+    stack: &Stack,
+    logical: &str,
+    physical: &str,
+    kind: &str,
+    status: &str,
+    reason: Option<&str>,
+) -> Event {
+    Event {
+        id: format!("{logical}-{status}-{}", crate::wire::uuid()),
+        stack: stack.id.clone(),
+        name: stack.name.clone(),
+        logical: logical.to_owned(),
+        physical: physical.to_owned(),
+        kind: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.map(str::to_owned),
+        properties: None,
+        token: stack.task.as_ref().and_then(|task| task.token.clone()),
+        at: now_ms(),
+    }
+}

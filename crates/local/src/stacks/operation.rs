@@ -1,0 +1,749 @@
+//! What is done to a stack: each step is written down before it is taken and after, so that an operation that was cut
+//! off is undone, or finished, at the next start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::record::{Before, OnFailure, Output, Resource, STACK, Stack, Task};
+use super::resources::{self, Place};
+use super::{Stacks, event};
+use crate::clock::now_ms;
+use crate::store::StoreError;
+use crate::template::{Bound, Known, KnownResource, Policy, TemplateError, same};
+use crate::world::World;
+
+/// Why an update is undone that was under way when the endpoint stopped.
+const CUT_OFF: &str = "The local endpoint was stopped while the operation was under way";
+
+/// Why a step was not taken.
+#[derive(Debug)]
+enum Trouble {
+    /// It failed; what was done so far is undone.
+    Failed(String),
+    /// The records cannot be written: nothing more is done, and the next start goes on from what they say.
+    Records(StoreError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(err: StoreError) -> Self {
+        Self::Records(err)
+    }
+}
+
+impl From<TemplateError> for Trouble {
+    fn from(err: TemplateError) -> Self {
+        Self::Failed(err.to_string())
+    }
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Create the resources of a stack that is `CREATE_IN_PROGRESS`.
+    Create(Box<Bound>),
+    /// Change a stack that is `UPDATE_IN_PROGRESS`, whose task says what it was before.
+    Update(Box<Bound>),
+    /// Delete a stack that is `DELETE_IN_PROGRESS`, except for the resources named.
+    Delete(BTreeSet<String>),
+    /// Take up what was cut off: deletions are finished, everything else is undone.
+    Resume,
+}
+
+/// Begins to work on a stack.
+pub(super) fn begin(world: &Arc<World>, stack: Stack, work: Work) {
+    let mut operation = Operation {
+        world: Arc::clone(world),
+        stack,
+    };
+    tokio::spawn(async move {
+        if let Err(trouble) = operation.work(work).await {
+            let error = match trouble {
+                Trouble::Failed(reason) => reason,
+                Trouble::Records(err) => err.to_string(),
+            };
+            tracing::error!(stack = operation.stack.name, error, "an operation was cut off");
+        }
+    });
+}
+
+/// An operation on a stack.
+struct Operation {
+    world: Arc<World>,
+    stack: Stack,
+}
+
+impl Operation {
+    async fn work(&mut self, work: Work) -> Result<(), Trouble> {
+        match work {
+            Work::Create(bound) => match self.build(&bound).await {
+                Ok(()) => self.ended("CREATE_COMPLETE", None),
+                Err(Trouble::Failed(reason)) => self.creation_failed(&reason).await,
+                Err(err) => Err(err),
+            },
+            Work::Update(bound) => match self.build(&bound).await {
+                Ok(()) => {
+                    self.forget_leftovers(&bound)?;
+                    self.status("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", None)?;
+                    self.clean_up("UPDATE_COMPLETE").await
+                }
+                Err(Trouble::Failed(reason)) => self.update_failed(&reason).await,
+                Err(err) => Err(err),
+            },
+            Work::Delete(retained) => self.delete(&retained).await,
+            Work::Resume => match self.stack.status.as_str() {
+                "CREATE_IN_PROGRESS" => self.creation_failed(CUT_OFF).await,
+                "ROLLBACK_IN_PROGRESS" => self.roll_back().await,
+                "UPDATE_IN_PROGRESS" => self.update_failed(CUT_OFF).await,
+                "UPDATE_ROLLBACK_IN_PROGRESS" => self.undo_update().await,
+                "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS" => self.clean_up("UPDATE_COMPLETE").await,
+                "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS" => {
+                    self.clean_up("UPDATE_ROLLBACK_COMPLETE").await
+                }
+                _ => self.delete(&BTreeSet::new()).await,
+            },
+        }
+    }
+
+    // What is written down.
+
+    fn stacks(&self) -> &Stacks {
+        &self.world.stacks
+    }
+
+    /// The stack has another status.
+    fn status(&mut self, status: &str, reason: Option<&str>) -> Result<(), Trouble> {
+        self.stack.status = status.into();
+        self.stack.reason = reason.map(str::to_owned);
+        self.stacks().save(&self.stack)?;
+        let (name, id) = (&self.stack.name, &self.stack.id);
+        tracing::info!(stack = name, status, reason, "stack");
+        let event = event(&self.stack, name, id, STACK, status, reason);
+        Ok(self.stacks().record(&event)?)
+    }
+
+    /// The operation is over.
+    fn ended(&mut self, status: &str, reason: Option<&str>) -> Result<(), Trouble> {
+        // The event comes first, with the caller's token, and the stack is free once its status says so.
+        let event = event(
+            &self.stack,
+            &self.stack.name,
+            &self.stack.id,
+            STACK,
+            status,
+            reason,
+        );
+        self.stacks().record(&event)?;
+        tracing::info!(stack = self.stack.name, status, reason, "stack");
+        self.stack.status = status.into();
+        self.stack.reason = reason.map(str::to_owned);
+        self.stack.task = None;
+        Ok(self.stacks().save(&self.stack)?)
+    }
+
+    /// A resource has another status.
+    fn resource(&mut self, id: &str, status: &str, reason: Option<&str>) -> Result<(), Trouble> {
+        let Some(resource) = self.stack.resources.get_mut(id) else {
+            return Ok(());
+        };
+        resource.status = status.into();
+        resource.reason = reason.map(str::to_owned);
+        resource.at = now_ms();
+        let resource = resource.clone();
+        self.stacks().save(&self.stack)?;
+        self.tell(id, &resource, status, reason)
+    }
+
+    /// Something happened to a resource, also to one that the stack no longer has.
+    fn tell(&self, id: &str, resource: &Resource, status: &str, reason: Option<&str>) -> Result<(), Trouble> {
+        let mut event = event(
+            &self.stack,
+            id,
+            &resource.physical,
+            &resource.kind,
+            status,
+            reason,
+        );
+        event.properties = Some(resource.properties.to_string());
+        if status.ends_with("_FAILED") {
+            tracing::warn!(stack = self.stack.name, resource = id, status, reason, "resource");
+        } else {
+            tracing::debug!(stack = self.stack.name, resource = id, status, reason, "resource");
+        }
+        Ok(self.stacks().record(&event)?)
+    }
+
+    fn place<'a>(&'a self, logical: &'a str) -> Place<'a> {
+        Place {
+            world: &self.world,
+            stack: &self.stack.name,
+            stack_id: &self.stack.id,
+            region: &self.stack.region,
+            logical,
+        }
+    }
+
+    /// What references resolve to.
+    fn known(&self) -> Result<Known, Trouble> {
+        let resources = self.stack.resources.iter();
+        Ok(Known {
+            resources: resources
+                .map(|(id, resource)| {
+                    let known = KnownResource {
+                        physical_id: resource.physical.clone(),
+                        attributes: resource.attributes.clone(),
+                    };
+                    (id.clone(), known)
+                })
+                .collect(),
+            exports: self.stacks().exported()?,
+        })
+    }
+
+    // Making the stack what its template says.
+
+    /// Creates what is missing and changes what is otherwise, in the order of dependencies; then the outputs.
+    async fn build(&mut self, bound: &Bound) -> Result<(), Trouble> {
+        for id in bound.order().iter().flatten() {
+            let Some(declared) = bound.template().resources().get(id) else {
+                continue;
+            };
+            let properties = bound.properties(id, &self.known()?)?;
+            let wanted = Resource {
+                kind: declared.resource_type().to_owned(),
+                properties,
+                after: bound.dependencies(id).into_iter().collect(),
+                retain: declared.deletion_policy() != Policy::Delete,
+                retain_replaced: declared.update_replace_policy() != Policy::Delete,
+                ..Resource::default()
+            };
+            match self.stack.resources.get(id).cloned() {
+                None => self.make(id, wanted).await?,
+                Some(existing) => self.change(id, existing, wanted).await?,
+            }
+        }
+        let outputs = bound.outputs(&self.known()?)?;
+        let taken: BTreeMap<String, String> = self
+            .stacks()
+            .exports()?
+            .into_iter()
+            .filter(|(_, stack, _)| *stack != self.stack.id)
+            .map(|(name, stack, _)| (name, stack))
+            .collect();
+        let outputs: Vec<Output> = outputs
+            .into_iter()
+            .map(|output| Output {
+                key: output.name,
+                value: output.value,
+                description: output.description,
+                export: output.export_name,
+            })
+            .collect();
+        for export in outputs.iter().filter_map(|output| output.export.as_ref()) {
+            if let Some(stack) = taken.get(export) {
+                return Err(Trouble::Failed(format!(
+                    "Export with name {export} is already exported by stack {}",
+                    stack_name(stack)
+                )));
+            }
+        }
+        self.check_imports(&outputs)?;
+        self.stack.outputs = outputs;
+        Ok(())
+    }
+
+    /// Refuses to take away or change exports that other stacks import.
+    fn check_imports(&self, outputs: &[Output]) -> Result<(), Trouble> {
+        let value_of = |outputs: &[Output], name: &str| {
+            let found = outputs
+                .iter()
+                .find(|output| output.export.as_deref() == Some(name));
+            found.map(|output| output.value.clone())
+        };
+        for name in self
+            .stack
+            .outputs
+            .iter()
+            .filter_map(|output| output.export.clone())
+        {
+            let (old, new) = (value_of(&self.stack.outputs, &name), value_of(outputs, &name));
+            if old == new {
+                continue;
+            }
+            if let Some(importer) = super::start::importers(self.stacks(), &name)?.first() {
+                let what = if new.is_some() { "update" } else { "delete" };
+                return Err(Trouble::Failed(format!(
+                    "Cannot {what} export {name} as it is in use by {importer}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn make(&mut self, id: &str, mut wanted: Resource) -> Result<(), Trouble> {
+        let place = self.place(id);
+        let named = resources::name(&wanted.kind, &place, &wanted.properties);
+        let physical = match named {
+            Ok(physical) if resources::exists(&wanted.kind, &place, &physical).await => {
+                Err(format!("{physical} already exists"))
+            }
+            named => named,
+        };
+        let (physical, refused) = match physical {
+            Ok(physical) => (physical, None),
+            Err(reason) => (String::new(), Some(reason)),
+        };
+        wanted.physical = physical;
+        if let Some(reason) = refused {
+            // It never became the stack's, so nothing of it is kept.
+            self.tell(id, &wanted, "CREATE_FAILED", Some(&reason))?;
+            return Err(Trouble::Failed(format!(
+                "The following resource(s) failed to create: [{id}]. "
+            )));
+        }
+        self.stack.resources.insert(id.to_owned(), wanted.clone());
+        self.resource(id, "CREATE_IN_PROGRESS", None)?;
+        let made = resources::create(
+            &wanted.kind,
+            &self.place(id),
+            &wanted.physical,
+            &wanted.properties,
+        )
+        .await;
+        match made {
+            Ok(made) => {
+                if let Some(resource) = self.stack.resources.get_mut(id) {
+                    resource.physical = made.physical;
+                    resource.attributes = made.attributes;
+                }
+                self.resource(id, "CREATE_IN_PROGRESS", Some("Resource creation Initiated"))?;
+                self.resource(id, "CREATE_COMPLETE", None)
+            }
+            Err(reason) => {
+                self.resource(id, "CREATE_FAILED", Some(&reason))?;
+                Err(Trouble::Failed(format!(
+                    "The following resource(s) failed to create: [{id}]. "
+                )))
+            }
+        }
+    }
+
+    async fn change(&mut self, id: &str, existing: Resource, wanted: Resource) -> Result<(), Trouble> {
+        if existing.kind != wanted.kind {
+            self.tell(
+                id,
+                &existing,
+                "UPDATE_FAILED",
+                Some(&format!(
+                    "Update of resource type is not permitted. {id} is {}",
+                    existing.kind
+                )),
+            )?;
+            return Err(failed_to_update(id));
+        }
+        if same(&existing.properties, &wanted.properties) {
+            // Policies and dependencies are the stack's own affair.
+            if let Some(resource) = self.stack.resources.get_mut(id) {
+                resource.after = wanted.after;
+                resource.retain = wanted.retain;
+                resource.retain_replaced = wanted.retain_replaced;
+            }
+            return Ok(());
+        }
+        if resources::must_replace(&wanted.kind, &existing.properties, &wanted.properties) {
+            return self.replace(id, existing, wanted).await;
+        }
+        let before = existing.properties.clone();
+        self.keep(
+            id,
+            Resource {
+                physical: existing.physical.clone(),
+                attributes: existing.attributes,
+                ..wanted.clone()
+            },
+        );
+        self.resource(id, "UPDATE_IN_PROGRESS", None)?;
+        let place = self.place(id);
+        let made = resources::update(
+            &wanted.kind,
+            &place,
+            &existing.physical,
+            &before,
+            &wanted.properties,
+        )
+        .await;
+        match made {
+            Ok(made) => {
+                // A custom resource that answers with another id is another resource.
+                let replaced = made.physical != existing.physical;
+                if replaced && let Some(task) = &mut self.stack.task {
+                    let old = Resource {
+                        properties: before,
+                        retain_replaced: wanted.retain_replaced,
+                        physical: existing.physical,
+                        kind: existing.kind,
+                        ..Resource::default()
+                    };
+                    task.replaced.push((id.to_owned(), old));
+                }
+                if let Some(resource) = self.stack.resources.get_mut(id) {
+                    resource.physical = made.physical;
+                    resource.attributes = made.attributes;
+                }
+                self.resource(id, "UPDATE_COMPLETE", None)
+            }
+            Err(reason) => {
+                self.resource(id, "UPDATE_FAILED", Some(&reason))?;
+                Err(failed_to_update(id))
+            }
+        }
+    }
+
+    /// Makes another in its place; the old one goes when the update has succeeded.
+    async fn replace(&mut self, id: &str, existing: Resource, wanted: Resource) -> Result<(), Trouble> {
+        const WHY: &str =
+            "Requested update requires the creation of a new physical resource; hence creating one.";
+        let place = self.place(id);
+        let physical = match resources::name(&wanted.kind, &place, &wanted.properties) {
+            Ok(physical) if physical == existing.physical => Err(format!(
+                "CloudFormation cannot update a stack when a custom-named resource requires replacing. Rename \
+                 {physical} and update the stack again."
+            )),
+            Ok(physical) if resources::exists(&wanted.kind, &place, &physical).await => {
+                Err(format!("{physical} already exists"))
+            }
+            named => named,
+        };
+        let physical = match physical {
+            Ok(physical) => physical,
+            Err(reason) => {
+                self.tell(id, &existing, "UPDATE_FAILED", Some(&reason))?;
+                return Err(failed_to_update(id));
+            }
+        };
+        if let Some(task) = &mut self.stack.task {
+            let old = Resource {
+                retain_replaced: wanted.retain_replaced,
+                ..existing
+            };
+            task.replaced.push((id.to_owned(), old));
+        }
+        self.keep(id, Resource { physical, ..wanted });
+        self.resource(id, "UPDATE_IN_PROGRESS", Some(WHY))?;
+        let Some(resource) = self.stack.resources.get(id).cloned() else {
+            return Ok(());
+        };
+        let place = self.place(id);
+        match resources::create(&resource.kind, &place, &resource.physical, &resource.properties).await {
+            Ok(made) => {
+                if let Some(resource) = self.stack.resources.get_mut(id) {
+                    resource.physical = made.physical;
+                    resource.attributes = made.attributes;
+                }
+                self.resource(id, "UPDATE_COMPLETE", None)
+            }
+            Err(reason) => {
+                self.resource(id, "UPDATE_FAILED", Some(&reason))?;
+                Err(failed_to_update(id))
+            }
+        }
+    }
+
+    fn keep(&mut self, id: &str, resource: Resource) {
+        self.stack.resources.insert(id.to_owned(), resource);
+    }
+
+    // Undoing.
+
+    async fn creation_failed(&mut self, reason: &str) -> Result<(), Trouble> {
+        match self.stack.on_failure {
+            OnFailure::Nothing => self.ended("CREATE_FAILED", Some(reason)),
+            OnFailure::Rollback => {
+                let reason = format!("{reason}Rollback requested by user.");
+                self.status("ROLLBACK_IN_PROGRESS", Some(&reason))?;
+                self.roll_back().await
+            }
+            OnFailure::Delete => {
+                let reason = format!("{reason}Delete requested by user.");
+                self.status("DELETE_IN_PROGRESS", Some(&reason))?;
+                self.delete(&BTreeSet::new()).await
+            }
+        }
+    }
+
+    async fn roll_back(&mut self) -> Result<(), Trouble> {
+        let failed = self.delete_resources(&BTreeSet::new(), true).await?;
+        if failed.is_empty() {
+            return self.ended("ROLLBACK_COMPLETE", None);
+        }
+        let reason = failed_to_delete(&failed);
+        self.ended("ROLLBACK_FAILED", Some(&reason))
+    }
+
+    async fn update_failed(&mut self, reason: &str) -> Result<(), Trouble> {
+        self.status("UPDATE_ROLLBACK_IN_PROGRESS", Some(reason))?;
+        self.undo_update().await
+    }
+
+    /// Makes the stack what it was before the update.
+    async fn undo_update(&mut self) -> Result<(), Trouble> {
+        let Some(task) = self.stack.task.clone() else {
+            return self.ended(
+                "UPDATE_ROLLBACK_FAILED",
+                Some("what the stack was before is not known"),
+            );
+        };
+        let Some(before) = task.before else {
+            return self.ended(
+                "UPDATE_ROLLBACK_FAILED",
+                Some("what the stack was before is not known"),
+            );
+        };
+        let mut failed = Vec::new();
+        let mut leftovers = Vec::new();
+        for id in creation_order(&self.stack.resources).into_iter().rev() {
+            let Some(now) = self.stack.resources.get(&id).cloned() else {
+                continue;
+            };
+            match before.resources.get(&id) {
+                // It was made by the update, or in the place of another: it goes once the rest is restored.
+                None => {
+                    leftovers.push((id.clone(), now));
+                    self.stack.resources.remove(&id);
+                }
+                Some(old) if old.physical != now.physical => {
+                    leftovers.push((id.clone(), now));
+                    self.keep(&id, old.clone());
+                    self.stacks().save(&self.stack)?;
+                    self.tell(&id, old, "UPDATE_COMPLETE", None)?;
+                }
+                Some(old) if !same(&old.properties, &now.properties) => {
+                    self.resource(&id, "UPDATE_IN_PROGRESS", None)?;
+                    let place = self.place(&id);
+                    let restored =
+                        resources::update(&old.kind, &place, &now.physical, &now.properties, &old.properties);
+                    match restored.await {
+                        Ok(_) => {
+                            self.keep(&id, old.clone());
+                            self.resource(&id, "UPDATE_COMPLETE", None)?;
+                        }
+                        Err(reason) => {
+                            self.resource(&id, "UPDATE_FAILED", Some(&reason))?;
+                            failed.push(id.clone());
+                        }
+                    }
+                }
+                Some(old) => self.keep(&id, old.clone()),
+            }
+        }
+        // What the update had taken out of the stack was not deleted yet.
+        for (id, old) in &before.resources {
+            self.stack
+                .resources
+                .entry(id.clone())
+                .or_insert_with(|| old.clone());
+        }
+        if !failed.is_empty() {
+            let reason = format!(
+                "The following resource(s) failed to update: [{}].",
+                failed.join(", ")
+            );
+            return self.ended("UPDATE_ROLLBACK_FAILED", Some(&reason));
+        }
+        let Before {
+            wanted,
+            outputs,
+            change_set,
+            ..
+        } = before;
+        self.stack.wanted = wanted;
+        self.stack.outputs = outputs;
+        self.stack.change_set = change_set;
+        self.stack.task = Some(Task {
+            replaced: leftovers,
+            before: None,
+            token: task.token,
+        });
+        self.status("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", None)?;
+        self.clean_up("UPDATE_ROLLBACK_COMPLETE").await
+    }
+
+    // Deleting.
+
+    /// What the new template does not have is deleted with what was replaced.
+    fn forget_leftovers(&mut self, bound: &Bound) -> Result<(), Trouble> {
+        let order = creation_order(&self.stack.resources);
+        let gone = order.into_iter().rev().filter(|id| !bound.exists(id));
+        let gone: Vec<String> = gone.collect();
+        let mut replaced = Vec::new();
+        for id in gone {
+            if let Some(mut resource) = self.stack.resources.remove(&id) {
+                resource.retain_replaced = resource.retain;
+                replaced.push((id, resource));
+            }
+        }
+        if let Some(task) = &mut self.stack.task {
+            task.replaced.extend(replaced);
+            // From here on the update is not undone.
+            task.before = None;
+        }
+        Ok(self.stacks().save(&self.stack)?)
+    }
+
+    /// Deletes what an update, or its undoing, left over. What cannot be deleted is left where it is, as AWS does.
+    async fn clean_up(&mut self, then: &str) -> Result<(), Trouble> {
+        let leftovers = self.stack.task.as_ref().map(|task| task.replaced.clone());
+        for (id, resource) in leftovers.unwrap_or_default() {
+            if resource.retain_replaced {
+                self.tell(&id, &resource, "DELETE_SKIPPED", None)?;
+                continue;
+            }
+            self.tell(&id, &resource, "DELETE_IN_PROGRESS", None)?;
+            let place = self.place(&id);
+            let deleted =
+                resources::delete(&resource.kind, &place, &resource.physical, &resource.properties).await;
+            match deleted {
+                Ok(()) => self.tell(&id, &resource, "DELETE_COMPLETE", None)?,
+                Err(reason) => self.tell(&id, &resource, "DELETE_FAILED", Some(&reason))?,
+            }
+            if let Some(task) = &mut self.stack.task {
+                task.replaced.retain(|(_, left)| *left != resource);
+            }
+            self.stacks().save(&self.stack)?;
+        }
+        self.ended(then, None)
+    }
+
+    async fn delete(&mut self, retained: &BTreeSet<String>) -> Result<(), Trouble> {
+        let failed = self.delete_resources(retained, false).await?;
+        if !failed.is_empty() {
+            let reason = failed_to_delete(&failed);
+            return self.ended("DELETE_FAILED", Some(&reason));
+        }
+        self.stack.deleted = Some(now_ms());
+        self.stack.outputs.clear();
+        self.ended("DELETE_COMPLETE", None)
+    }
+
+    /// Deletes all resources, last made first; goes on where one cannot be. `all`: also those that outlive the stack,
+    /// since a stack that never was has nothing to leave. Returns the ids of those that are still there.
+    async fn delete_resources(
+        &mut self,
+        retained: &BTreeSet<String>,
+        all: bool,
+    ) -> Result<Vec<String>, Trouble> {
+        let mut failed = Vec::new();
+        for id in creation_order(&self.stack.resources).into_iter().rev() {
+            let Some(resource) = self.stack.resources.get(&id).cloned() else {
+                continue;
+            };
+            if retained.contains(&id) || (resource.retain && !all) {
+                self.stack.resources.remove(&id);
+                self.stacks().save(&self.stack)?;
+                self.tell(&id, &resource, "DELETE_SKIPPED", None)?;
+                continue;
+            }
+            // Whatever was made from it would be left hanging.
+            let needed = self.stack.resources.iter();
+            let needed = needed.filter(|(other, _)| failed.contains(*other));
+            if needed.into_iter().any(|(_, other)| other.after.contains(&id)) {
+                failed.push(id);
+                continue;
+            }
+            self.resource(&id, "DELETE_IN_PROGRESS", None)?;
+            let place = self.place(&id);
+            let deleted =
+                resources::delete(&resource.kind, &place, &resource.physical, &resource.properties).await;
+            match deleted {
+                Ok(()) => {
+                    self.stack.resources.remove(&id);
+                    self.stacks().save(&self.stack)?;
+                    self.tell(&id, &resource, "DELETE_COMPLETE", None)?;
+                }
+                Err(reason) => {
+                    self.resource(&id, "DELETE_FAILED", Some(&reason))?;
+                    failed.push(id);
+                }
+            }
+        }
+        Ok(failed)
+    }
+}
+
+fn failed_to_update(id: &str) -> Trouble {
+    Trouble::Failed(format!("The following resource(s) failed to update: [{id}]. "))
+}
+
+fn failed_to_delete(ids: &[String]) -> String {
+    format!(
+        "The following resource(s) failed to delete: [{}]. ",
+        ids.join(", ")
+    )
+}
+
+/// The name in a stack's ARN.
+pub(super) fn stack_name(id: &str) -> &str {
+    id.split('/').nth(1).unwrap_or(id)
+}
+
+/// The resources in an order in which they could have been made.
+fn creation_order(resources: &BTreeMap<String, Resource>) -> Vec<String> {
+    let mut order: Vec<String> = Vec::with_capacity(resources.len());
+    let mut placed = BTreeSet::new();
+    while order.len() < resources.len() {
+        let before = order.len();
+        for (id, resource) in resources {
+            let ready = |other: &String| placed.contains(other) || !resources.contains_key(other);
+            if !placed.contains(id) && resource.after.iter().all(ready) {
+                placed.insert(id.clone());
+                order.push(id.clone());
+            }
+        }
+        if order.len() == before {
+            // Records of an older template may go in circles together with those of a newer one.
+            order.extend(resources.keys().filter(|id| !placed.contains(*id)).cloned());
+        }
+    }
+    order
+}
+
+/// What `Fn::GetAtt` gives, from pairs.
+pub(super) fn attributes<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, Json> {
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Json::String(value)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(others: &[&str]) -> Resource {
+        Resource {
+            after: others.iter().map(|other| (*other).to_owned()).collect(),
+            ..Resource::default()
+        }
+    }
+
+    #[test]
+    fn what_others_need_is_made_first() {
+        let resources = BTreeMap::from([
+            ("A".to_owned(), after(&["C"])),
+            ("B".to_owned(), after(&[])),
+            ("C".to_owned(), after(&["B", "Gone"])),
+        ]);
+        assert_eq!(creation_order(&resources), ["B", "C", "A"]);
+        let circle = BTreeMap::from([("A".to_owned(), after(&["B"])), ("B".to_owned(), after(&["A"]))]);
+        assert_eq!(creation_order(&circle).len(), 2);
+    }
+
+    #[test]
+    fn the_name_is_in_the_arn() {
+        assert_eq!(
+            stack_name("arn:aws:cloudformation:us-east-1:000000000000:stack/my-app/1234"),
+            "my-app"
+        );
+    }
+}

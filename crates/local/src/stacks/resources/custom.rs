@@ -1,0 +1,118 @@
+//! Custom resources: a function is told, and answers at an address of this endpoint.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::properties::{Properties, scalar};
+use super::{Made, Place};
+use crate::stacks::CALLBACK;
+use crate::template::scalars_as_text;
+use crate::wire::uuid;
+
+/// How long a function may take to answer, unless the resource says otherwise.
+const PATIENCE: u64 = 3600;
+
+fn service_token(properties: &Json) -> Result<String, String> {
+    scalar(&properties["ServiceToken"]).ok_or_else(|| {
+        "a custom resource needs the property ServiceToken: the ARN of the function that makes it".to_owned()
+    })
+}
+
+/// Its physical id is the function's to choose.
+pub(super) fn name(place: &Place<'_>, properties: &Json) -> Result<String, String> {
+    service_token(properties)?;
+    Ok(place.generated(255))
+}
+
+pub(super) async fn create(kind: &str, place: &Place<'_>, properties: &Json) -> Result<Made, String> {
+    tell(place, kind, "Create", None, properties, None).await
+}
+
+pub(super) async fn update(
+    kind: &str,
+    place: &Place<'_>,
+    physical: &str,
+    old: &Json,
+    new: &Json,
+) -> Result<Made, String> {
+    tell(place, kind, "Update", Some(physical), new, Some(old)).await
+}
+
+pub(super) async fn delete(
+    kind: &str,
+    place: &Place<'_>,
+    physical: &str,
+    properties: &Json,
+) -> Result<(), String> {
+    tell(place, kind, "Delete", Some(physical), properties, None)
+        .await
+        .map(|_| ())
+}
+
+async fn tell(
+    place: &Place<'_>,
+    kind: &str,
+    request: &str,
+    physical: Option<&str>,
+    properties: &Json,
+    old: Option<&Json>,
+) -> Result<Made, String> {
+    let function = service_token(properties)?;
+    let known = Properties::new(kind, properties, &all_names(properties))?;
+    let patience = known.integer("ServiceTimeout")?.unwrap_or_default();
+    let patience = u64::try_from(patience)
+        .ok()
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or(PATIENCE);
+    let token = uuid();
+    let answer = place.world.stacks.expect(&token);
+    let mut event = json!({
+        "RequestType": request,
+        "ServiceToken": function,
+        "ResponseURL": format!("{}{CALLBACK}{token}", place.world.url),
+        "StackId": place.stack_id,
+        "RequestId": uuid(),
+        "LogicalResourceId": place.logical,
+        "ResourceType": kind,
+        "ResourceProperties": scalars_as_text(properties),
+    });
+    if let Some(physical) = physical {
+        event["PhysicalResourceId"] = json!(physical);
+    }
+    if let Some(old) = old {
+        event["OldResourceProperties"] = scalars_as_text(old);
+    }
+    let payload = event.to_string().into();
+    let told = place.world.lambda.invoke_event(place.region, &function, payload);
+    told.map_err(|err| format!("the function {function} could not be told: {err}"))?;
+    let answer = tokio::time::timeout(Duration::from_secs(patience), answer)
+        .await
+        .map_err(|_| format!("the function {function} did not answer within {patience} s"))?
+        .map_err(|_| format!("the function {function} will not answer any more"))?;
+    if answer["Status"] != "SUCCESS" {
+        let reason = answer["Reason"].as_str().unwrap_or("it gave no reason");
+        return Err(format!(
+            "Received response status [FAILED] from custom resource. Message returned: {reason}"
+        ));
+    }
+    let id = answer["PhysicalResourceId"].as_str().or(physical);
+    let id = id.ok_or("the function's answer has no PhysicalResourceId")?;
+    let data = answer["Data"].as_object();
+    let attributes: BTreeMap<String, Json> = data
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    Ok(Made {
+        physical: id.to_owned(),
+        attributes,
+    })
+}
+
+/// A custom resource may have any property.
+fn all_names(properties: &Json) -> Vec<&str> {
+    let map = properties.as_object();
+    map.into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+}

@@ -1,0 +1,183 @@
+//! Resources that are only kept: roles, policies, permissions and alarms. Nothing here evaluates them, but templates
+//! refer to them, and two stacks cannot both have one of the same name.
+
+use serde_json::{Value as Json, json};
+
+use super::properties::Properties;
+use super::{Made, Place};
+use crate::wire::ACCOUNT;
+
+/// The kind of such a resource's document, which is named by its type and its name.
+const KEPT: &str = "kept";
+
+/// What a type looks like: the properties it has, the one that names it, and the longest name.
+struct Shape {
+    known: &'static [&'static str],
+    named_by: Option<&'static str>,
+    longest: usize,
+}
+
+fn shape(kind: &str) -> Option<Shape> {
+    let (known, named_by, longest): (&[&str], _, _) = match kind {
+        "AWS::IAM::Role" => (
+            &[
+                "AssumeRolePolicyDocument",
+                "Description",
+                "ManagedPolicyArns",
+                "MaxSessionDuration",
+                "Path",
+                "PermissionsBoundary",
+                "Policies",
+                "RoleName",
+                "Tags",
+            ],
+            Some("RoleName"),
+            64,
+        ),
+        "AWS::IAM::ManagedPolicy" => (
+            &[
+                "Description",
+                "Groups",
+                "ManagedPolicyName",
+                "Path",
+                "PolicyDocument",
+                "Roles",
+                "Users",
+            ],
+            Some("ManagedPolicyName"),
+            128,
+        ),
+        "AWS::IAM::Policy" => (
+            &["Groups", "PolicyDocument", "PolicyName", "Roles", "Users"],
+            Some("PolicyName"),
+            128,
+        ),
+        "AWS::CloudWatch::Alarm" => (
+            &[
+                "ActionsEnabled",
+                "AlarmActions",
+                "AlarmDescription",
+                "AlarmName",
+                "ComparisonOperator",
+                "DatapointsToAlarm",
+                "Dimensions",
+                "EvaluationPeriods",
+                "ExtendedStatistic",
+                "InsufficientDataActions",
+                "MetricName",
+                "Metrics",
+                "Namespace",
+                "OKActions",
+                "Period",
+                "Statistic",
+                "Tags",
+                "Threshold",
+                "TreatMissingData",
+                "Unit",
+            ],
+            Some("AlarmName"),
+            255,
+        ),
+        "AWS::Lambda::Permission" => (
+            &[
+                "Action",
+                "EventSourceToken",
+                "FunctionName",
+                "Principal",
+                "SourceAccount",
+                "SourceArn",
+            ],
+            None,
+            100,
+        ),
+        "AWS::S3::BucketPolicy" => (&["Bucket", "PolicyDocument"], Some("Bucket"), 63),
+        _ => return None,
+    };
+    Some(Shape {
+        known,
+        named_by,
+        longest,
+    })
+}
+
+fn read<'a>(kind: &'a str, properties: &'a Json) -> Result<(Properties<'a>, Shape), String> {
+    let shape = shape(kind).ok_or_else(|| format!("the local endpoint has no resources of type {kind}"))?;
+    Ok((Properties::new(kind, properties, shape.known)?, shape))
+}
+
+/// The physical id: of a managed policy its ARN, of the rest the name.
+pub(super) fn name(kind: &str, place: &Place<'_>, properties: &Json) -> Result<String, String> {
+    let (read, shape) = read(kind, properties)?;
+    let given = match shape.named_by {
+        Some(property) => read.text(property)?,
+        None => None,
+    };
+    if let Some(name) = &given
+        && (name.is_empty() || name.chars().count() > shape.longest)
+    {
+        return Err(format!(
+            "the name '{name}' of {kind} has {} characters; it must have 1 to {}",
+            name.chars().count(),
+            shape.longest
+        ));
+    }
+    let name = given.unwrap_or_else(|| place.generated(shape.longest));
+    Ok(match kind {
+        "AWS::IAM::ManagedPolicy" => format!("arn:aws:iam::{ACCOUNT}:policy{}{name}", path(&read)?),
+        _ => name,
+    })
+}
+
+fn path(properties: &Properties<'_>) -> Result<String, String> {
+    Ok(properties.text("Path")?.unwrap_or_else(|| "/".to_owned()))
+}
+
+fn key(kind: &str, physical: &str) -> String {
+    format!("{kind} {physical}")
+}
+
+pub(super) fn exists(kind: &str, place: &Place<'_>, physical: &str) -> bool {
+    // Two policies inside roles may have one name.
+    kind != "AWS::IAM::Policy"
+        && matches!(
+            place.world.store.get::<Json>(KEPT, &key(kind, physical)),
+            Ok(Some(_))
+        )
+}
+
+pub(super) fn create(
+    kind: &str,
+    place: &Place<'_>,
+    physical: &str,
+    properties: &Json,
+) -> Result<Made, String> {
+    let (read, _) = read(kind, properties)?;
+    let document = json!({"stack": place.stack_id, "properties": properties});
+    let store = &place.world.store;
+    store
+        .put(KEPT, &key(kind, physical), &document)
+        .map_err(|err| err.to_string())?;
+    Ok(match kind {
+        "AWS::IAM::Role" => Made::new(
+            physical,
+            [
+                (
+                    "Arn",
+                    format!("arn:aws:iam::{ACCOUNT}:role{}{physical}", path(&read)?),
+                ),
+                ("RoleId", format!("AROA{:016X}", fastrand::u64(..))),
+            ],
+        ),
+        "AWS::IAM::ManagedPolicy" => Made::new(physical, [("PolicyArn", physical.to_owned())]),
+        "AWS::CloudWatch::Alarm" => Made::new(
+            physical,
+            [("Arn", place.arn("cloudwatch", &format!("alarm:{physical}")))],
+        ),
+        _ => Made::new(physical, []),
+    })
+}
+
+pub(super) fn delete(kind: &str, place: &Place<'_>, physical: &str) -> Result<(), String> {
+    let deleted = place.world.store.delete(KEPT, &key(kind, physical));
+    deleted.map(|_| ()).map_err(|err| err.to_string())
+}

@@ -1,0 +1,72 @@
+//! CloudFormation templates: read, checked, evaluated, ordered and compared. Values in, values out.
+//!
+//! [`Template::parse`] reads JSON or YAML and checks all that does not depend on anybody's values.
+//! [`Template::values`] makes values for its parameters, [`Template::bind`] puts the two together. The [`Bound`] template
+//! knows which resources exist and in which [order](Bound::order) they are made, and evaluates their
+//! [properties](Bound::properties) from what is [`Known`]; [`changes`] compares two of them.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use zae_limiter_local::template::{Given, GivenValue, Known, Pseudo, Template};
+//!
+//! # fn main() -> Result<(), zae_limiter_local::template::TemplateError> {
+//! let template = Arc::new(Template::parse(
+//!     "
+//! Parameters:
+//!   Days: {Type: Number, MinValue: 1}
+//! Resources:
+//!   Log:
+//!     Type: AWS::Logs::LogGroup
+//!     Properties: {LogGroupName: !Sub '/app/${AWS::StackName}', RetentionInDays: !Ref Days}
+//! ",
+//! )?);
+//! let days = Given { name: "Days".to_owned(), value: GivenValue::Text("7".to_owned()) };
+//! let values = template.values(&[days], None)?;
+//! let pseudo = Pseudo { stack_name: "web".to_owned(), ..Pseudo::default() };
+//! let bound = template.bind(values, pseudo)?;
+//! let properties = bound.properties("Log", &Known::default())?;
+//! assert_eq!(properties["LogGroupName"], "/app/web");
+//! assert_eq!(properties["RetentionInDays"], "7");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What CloudFormation offers and this module does not is refused by name, never ignored. Whether a resource type or a
+//! property exists is no question for this module, nor is how anything is created.
+//!
+//! Reading order: `read` (text to tree), `node` (what a value is), `document` with `resource` and `parameter`, `check`,
+//! `values`, `bound`, `evaluate`, `changes`.
+
+mod base64;
+mod bound;
+mod capabilities;
+mod changes;
+mod check;
+mod document;
+mod error;
+mod evaluate;
+mod graph;
+mod known;
+mod node;
+mod parameter;
+mod pseudo;
+mod read;
+mod resource;
+mod text;
+mod values;
+mod walk;
+
+pub use bound::{Bound, OutputValue};
+pub use capabilities::Capabilities;
+pub use changes::{
+    Action, Attribute, ChangeSource, Changes, Detail, Evaluation, NO_UPDATES, Recreation, Replacement,
+    ResourceChange, Rules, additions, changes,
+};
+pub use document::Template;
+pub use error::{ErrorKind, Position, TemplateError};
+pub use known::{Known, KnownResource, has_unknown, is_unknown, unknown_causes};
+pub use parameter::{Parameter, ParameterType};
+pub use pseudo::Pseudo;
+pub use resource::{Output, Policy, Resource};
+pub use text::{same, scalars_as_text};
+pub use values::{Given, GivenValue, ParameterValues};

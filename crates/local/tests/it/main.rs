@@ -1,0 +1,8 @@
+//! The crate from outside.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod client;
+mod services;
+mod stacks;
+mod template;
