@@ -289,7 +289,7 @@ def test_the_provisioner_answers(world, start):
     kind, _ = function.invoke(event)
     assert kind == "response"
     assert answers.bodies[-1]["Status"] == "FAILED"
-    assert "manifests" in answers.bodies[-1]["Reason"]
+    assert answers.bodies[-1]["Reason"] == "namespace 'default' does not exist; register it first"
     # What never was is deleted with success, so that the stack can be.
     for physical in ("failed", f"{world.stack}/dSkXlbmmfyU/limits-provisioner"):
         kind, _ = function.invoke({**event, "RequestType": "Delete", "PhysicalResourceId": physical})
@@ -297,9 +297,45 @@ def test_the_provisioner_answers(world, start):
         assert answers.bodies[-1]["Status"] == "SUCCESS", answers.bodies[-1]
         assert answers.bodies[-1]["PhysicalResourceId"] == physical
         assert answers.bodies[-1]["LogicalResourceId"] == "TenantLimits"
-    kind, answer = function.invoke({"action": "plan", "namespace_id": "x", "manifest": {}})
+    client = world.open("theirs")
+    event["ResourceProperties"]["Resources"] = {"gpt-4": {"Limits": {"rpm": {"Capacity": "5"}}}}
+    for _ in range(2):
+        kind, _ = function.invoke(event)
+        assert (kind, answers.bodies[-1]["Status"]) == ("response", "SUCCESS"), answers.bodies[-1]
+        assert client.resource_defaults("gpt-4") == [("rpm", 5, 5, 60)]
+    physical = answers.bodies[-1]["PhysicalResourceId"]
+    assert physical == f"{world.stack}/{client.namespace_id}/limits-provisioner"
+    function.invoke({**event, "RequestType": "Delete", "PhysicalResourceId": physical})
+    assert answers.bodies[-1]["Data"]["deleted"] == 1
+    assert client.resource_defaults("gpt-4") == []
+    kind, answer = function.invoke({"action": "plan", "namespace_id": "", "manifest": {"namespace": "default"}})
     assert kind == "error"
-    assert "manifests" in answer["errorMessage"]
+    assert "namespace_id" in answer["errorMessage"]
+
+
+def test_the_provisioners_role_grants_what_it_calls(world, start):
+    """An apply with levels that come, change and go, buckets to be told, and work that is left over."""
+    client = world.open("ours")
+    recorder = Recorder(world.endpoint)
+    function = start("provisioner", endpoint=recorder.endpoint)
+
+    def apply(manifest):
+        manifest = {"namespace": "default", **manifest}
+        event = {"action": "apply", "table_name": world.stack, "namespace_id": client.namespace_id, "manifest": manifest}
+        kind, answer = function.invoke(event)
+        assert (kind, answer["errors"], answer["pending"]) == ("response", [], 0), answer
+
+    def level(capacity):
+        return {"resources": {"gpt-4": {"limits": {"rpm": {"capacity": capacity}}}}}
+
+    apply({**level(50), "entities": {"key-1": level(5)}})
+    client.acquire("key-1", "gpt-4", rpm=1).commit()
+    apply({**level(50), "entities": {"key-1": level(6)}})
+    apply(level(50))
+    apply({})
+    needed = {action.removesuffix(" index") for action in recorder.actions}
+    assert needed <= granted("ProvisionerRole"), needed
+    assert {"BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem"} <= needed
 
 
 class Recorder:

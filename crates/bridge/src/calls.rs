@@ -233,6 +233,16 @@ impl State {
         match arguments.text("call")? {
             "create_table" => create_table(arguments).await,
             "open" => self.open(arguments).await,
+            "check_manifest" => Ok(crate::limits::check(call)),
+            "manifest_schema" => Ok(crate::limits::schema()),
+            "limits" => {
+                let client = self.client(arguments).await?;
+                let served = crate::limits::serve(&client.repo, call).await;
+                served.map_err(|err| match err {
+                    Ok(err) => Failure::Library(err),
+                    Err(text) => Failure::Call(text),
+                })
+            }
             "acquire" => self.acquire(arguments).await,
             "consume" | "adjust" | "release" => self.change_lease(arguments).await,
             "commit" => {

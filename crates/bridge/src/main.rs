@@ -5,6 +5,7 @@
 //! [`server`]. Both end with their standard input, so that nothing outlives the test that started it.
 
 mod calls;
+mod limits;
 mod server;
 
 use std::path::PathBuf;

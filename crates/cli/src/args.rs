@@ -6,6 +6,7 @@
 pub(crate) mod acquire;
 pub(crate) mod audit;
 pub(crate) mod entity;
+pub(crate) mod limits;
 pub(crate) mod local;
 pub(crate) mod namespace;
 pub(crate) mod resource;
@@ -93,6 +94,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Entity(entity::EntityCommand),
     LambdaExport(stack::LambdaExport),
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
     List(stack::List),
     #[command(subcommand)]
     Local(local::LocalCommand),

@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     Failure,
     /// The table, or what leads to it, failed or refused: throttling, timeouts, credentials, permissions.
     Aws,
+    /// There is something to do, where the exit code is to tell that.
+    Changes,
     /// There is no such stack.
     NoStack,
     /// A limit refused the request; it may succeed later. The number is that of `EX_TEMPFAIL` in sysexits.h.
@@ -25,7 +27,8 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Failure => 1,
-            // 2 is a wrong command line, which the parser ends with.
+            // Else 2 is a wrong command line, which the parser ends with.
+            Self::Changes => 2,
             Self::Aws => 3,
             Self::NoStack => 4,
             Self::TryLater => 75,

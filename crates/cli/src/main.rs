@@ -39,7 +39,10 @@ fn main() -> ExitCode {
         Err(err) => {
             // Nobody who could be told, if this fails.
             let _ = err.print();
-            return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(1));
+            let code = u8::try_from(err.exit_code()).unwrap_or(1);
+            // Where it is given, 2 says that there is something to do.
+            let is_detailed = std::env::args_os().any(|arg| arg == "--detailed-exitcode");
+            return ExitCode::from(if is_detailed { code.min(1) } else { code });
         }
     };
     match run(cli.command) {
@@ -111,6 +114,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Deploy(args) => commands::stack::deploy::deploy(*args).await,
         Command::Entity(command) => commands::entity::run(command).await,
         Command::LambdaExport(args) => commands::stack::export::package(&args),
+        Command::Limits(command) => commands::limits::run(command).await,
         Command::List(args) => commands::stack::list::list(args).await,
         Command::Local(command) => commands::local::run(command).await,
         Command::Man(args) => commands::shell::man(&args),

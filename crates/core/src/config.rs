@@ -187,6 +187,11 @@ pub fn config_attr(limit: &str, part: &str) -> Attr {
     format_smolstr!("l_{limit}_{part}")
 }
 
+/// Whether an attribute of a configuration record belongs to its limits.
+pub fn is_limit_attribute(name: &str) -> bool {
+    name.starts_with("l_") || name.starts_with("w_") || name == "sched_tz"
+}
+
 /// The attributes that store a set of limits.
 pub fn limit_attributes(limits: &[Limit]) -> Vec<(Attr, Value)> {
     let mut attrs = Vec::with_capacity(3 * limits.len());

@@ -9,6 +9,7 @@
 //! 3. [`table`]: operations on a table, as values; [`memory`] interprets them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
 //! 5. [`verdict`]: what the caller is told.
+//! 6. [`manifest`]: limits declared in one document, and what applying it would change.
 //!
 //! Applications use the crate `zae-limiter`, which drives these machines.
 
@@ -23,6 +24,7 @@ pub mod definition;
 pub mod entity;
 mod error;
 pub mod limit;
+pub mod manifest;
 pub mod memory;
 pub mod name;
 pub mod namespace;

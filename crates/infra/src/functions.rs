@@ -1,5 +1,7 @@
 //! A stack's functions: what they run, and whether they do.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::StackManager;
@@ -20,6 +22,8 @@ pub struct FunctionState {
     pub runtime: String,
     /// The SHA-256 of its code, in base64.
     pub code_sha256: String,
+    /// After how long it is stopped, if that is known.
+    pub timeout: Option<Duration>,
     /// Whether its last update is in effect: `Successful`, `InProgress` or `Failed`.
     update: String,
     reason: String,
@@ -49,6 +53,10 @@ impl StackManager {
                     .map(|runtime| runtime.as_str().to_owned())
                     .unwrap_or_default(),
                 code_sha256: found.code_sha256.unwrap_or_default(),
+                timeout: found
+                    .timeout
+                    .and_then(|secs| u64::try_from(secs).ok())
+                    .map(Duration::from_secs),
                 update: found
                     .last_update_status
                     .map(|status| status.as_str().to_owned())

@@ -7,7 +7,8 @@
 //! - [`template`]: the template itself;
 //! - `package`, `elf`, `code`: the executable that functions run, whether it can, and how it gets to S3;
 //! - `deploy`, `upgrade`, `delete`, `discovery`: the operations, each a method of [`StackManager`];
-//! - `stack`, `events`, `functions`: what is found, and waiting for it.
+//! - `stack`, `events`, `functions`: what is found, and waiting for it;
+//! - `invoke`: calling a function.
 //!
 //! Every wait has an end ([`Waits`]), and nothing counts as done before the service says so.
 
@@ -20,6 +21,7 @@ mod elf;
 mod error;
 mod events;
 mod functions;
+mod invoke;
 pub mod names;
 mod options;
 mod package;
@@ -37,6 +39,7 @@ pub use elf::Architecture;
 pub use error::{AwsFailure, Error};
 pub use events::StackEvent;
 pub use functions::FunctionState;
+pub use invoke::Invoked;
 pub use options::{LOG_RETENTION_DAYS, Parameter, StackOptions};
 pub use package::{Package, PackageInfo, PackageSource};
 pub use stack::StackSummary;

@@ -14,6 +14,7 @@ pub mod provisioner;
 pub mod settings;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value as Json;
@@ -97,7 +98,13 @@ async fn serve(handler: &str, log: Log) -> Result<(), RunError> {
             let provisioner = Arc::new(Provisioner::new(stack, log));
             serve_with(move |event: LambdaEvent<Json>| {
                 let provisioner = Arc::clone(&provisioner);
-                async move { provisioner.handle(&event.payload).await }
+                async move {
+                    let now = SystemClock.now().0.unsigned_abs();
+                    let left = event.context.deadline.saturating_sub(now);
+                    provisioner
+                        .handle(&event.payload, Some(Duration::from_millis(left)))
+                        .await
+                }
             })
             .await
         }

@@ -1,7 +1,7 @@
 //! The audit log: every change of entities and limits, with who made it.
 
 use zae_limiter_core::audit::{AuditEvent, SYSTEM_SUBJECT, events};
-use zae_limiter_core::table::Item;
+use zae_limiter_core::table::{Item, Put};
 use zae_limiter_core::{EntityId, InvalidInput, ResourceName};
 
 use crate::error::Error;
@@ -46,13 +46,20 @@ impl Repository {
     }
 
     /// Logs a change.
-    pub(crate) async fn audit(
-        &self,
-        subject: &str,
-        action: &str,
-        resource: Option<&str>,
-        details: Item,
-    ) -> Result<(), Error> {
+    pub(crate) async fn audit(&self, event: Event) -> Result<(), Error> {
+        let inner = &self.inner;
+        let days = self.audit_retention_days().await?;
+        let put = self.event_put(event, days).await;
+        // Refused means that an earlier attempt wrote it, though its answer was lost.
+        let _ = inner
+            .place
+            .insisting(BRIEF, || inner.table.put(put.clone()))
+            .await?;
+        Ok(())
+    }
+
+    /// The write that logs a change as of now.
+    pub(crate) async fn event_put(&self, event: Event, retention_days: i64) -> Put {
         let inner = &self.inner;
         let now = inner.clock.now();
         // Of the 80 bits behind the time, half count: changes within a millisecond keep their order.
@@ -60,21 +67,38 @@ impl Repository {
         let tail = counted | u128::from(fastrand::u64(..) >> 24);
         let event = AuditEvent {
             id: ulid::Ulid::from_parts(now.0.unsigned_abs(), tail).to_string(),
-            subject: subject.to_owned(),
-            action: action.to_owned(),
+            subject: event.subject,
+            action: event.action.to_owned(),
             principal: inner.principal.name().await,
-            resource: resource.map(str::to_owned),
-            details,
+            resource: event.resource,
+            details: event.details,
             timestamp: now.to_text(),
         };
-        let days = self.audit_retention_days().await?;
-        let put = event.put(&inner.namespace, now, days);
-        // Refused means that an earlier attempt wrote it, though its answer was lost.
-        let _ = inner
-            .place
-            .insisting(BRIEF, || inner.table.put(put.clone()))
-            .await?;
-        Ok(())
+        event.put(&inner.namespace, now, retention_days)
+    }
+}
+
+/// A change that is to be logged.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    /// An entity's id, `$SYSTEM` or `$RESOURCE:{resource}`.
+    pub(crate) subject: String,
+    /// What was done.
+    pub(crate) action: &'static str,
+    /// The resource concerned.
+    pub(crate) resource: Option<String>,
+    /// Particulars.
+    pub(crate) details: Item,
+}
+
+impl Event {
+    pub(crate) fn of_entity(id: &EntityId, action: &'static str, details: Item) -> Self {
+        Self {
+            subject: id.to_string(),
+            action,
+            resource: None,
+            details,
+        }
     }
 }
 

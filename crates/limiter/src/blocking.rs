@@ -29,11 +29,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use zae_limiter_core::manifest::{Manifest, Target};
 
 use crate::{
-    AuditEvent, Availability, CacheStats, CapacityOf, Cursor, Entity, EntityId, Error, IntoLimit, Limit,
-    NamespaceId, NamespaceRecord, NewEntity, OnUnavailable, Progress, RepositoryBuilder, ResourceCapacity,
-    UsageQuery, UsageSnapshot, UsageSummary, VersionRecord,
+    ApplyOptions, AuditEvent, Availability, CacheStats, CapacityOf, Cursor, Entity, EntityId, Error,
+    IntoLimit, Limit, LimitsApplied, LimitsPlan, NamespaceId, NamespaceRecord, NewEntity, OnUnavailable,
+    Progress, RepositoryBuilder, ResourceCapacity, UsageQuery, UsageSnapshot, UsageSummary, VersionRecord,
 };
 
 /// The blocking [`Repository`](crate::Repository).
@@ -115,6 +116,21 @@ impl Repository {
             inner: self.inner.stack_handle(),
             runtime: Arc::clone(&self.runtime),
         }
+    }
+
+    /// See [`crate::Repository::plan_limits`].
+    pub fn plan_limits(&self, manifest: &Manifest, options: ApplyOptions) -> Result<LimitsPlan, Error> {
+        self.wait(self.inner.plan_limits(manifest, options))
+    }
+
+    /// See [`crate::Repository::apply_limits`].
+    pub fn apply_limits(&self, manifest: &Manifest, options: ApplyOptions) -> Result<LimitsApplied, Error> {
+        self.wait(self.inner.apply_limits(manifest, options))
+    }
+
+    /// See [`crate::Repository::hand_made_limits`].
+    pub fn hand_made_limits(&self, manifest: &Manifest) -> Result<Vec<Target>, Error> {
+        self.wait(self.inner.hand_made_limits(manifest))
     }
 
     /// See [`crate::Repository::audit_retention`].
@@ -377,6 +393,11 @@ impl Stack {
     /// See [`crate::Stack::connect`].
     pub fn connect(&self, namespace: &str) -> Result<Repository, Error> {
         Ok(self.repository(self.runtime.block_on(self.inner.connect(namespace))?))
+    }
+
+    /// See [`crate::Stack::connect_id`].
+    pub fn connect_id(&self, id: &str) -> Result<Repository, Error> {
+        Ok(self.repository(self.runtime.block_on(self.inner.connect_id(id))?))
     }
 
     /// See [`crate::Stack::record_deployment`].

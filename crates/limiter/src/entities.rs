@@ -5,6 +5,7 @@ use zae_limiter_core::schema::{META, entity_pk, key_of, meta_key, parent_pk};
 use zae_limiter_core::table::{Condition, Index, Item, Put, Query, Value};
 use zae_limiter_core::{EntityId, InvalidInput, ResourceScope};
 
+use crate::audit::Event;
 use crate::error::Error;
 use crate::pages::Pages;
 use crate::repository::Repository;
@@ -119,7 +120,8 @@ impl Repository {
             ("cascade".into(), Value::Bool(cascade)),
             ("metadata".into(), Value::M(metadata)),
         ]);
-        self.audit(id.as_str(), "entity_created", None, details).await?;
+        self.audit(Event::of_entity(&id, "entity_created", details))
+            .await?;
         Ok(meta.entity)
     }
 
@@ -166,7 +168,7 @@ impl Repository {
                 ("records_deleted".into(), Value::int(i128::from(records))),
                 ("complete".into(), Value::Bool(done.is_ok())),
             ]);
-            let logged = self.audit(id.as_str(), "entity_deleted", None, details).await;
+            let logged = self.audit(Event::of_entity(&id, "entity_deleted", details)).await;
             // What stopped the deletion is the better news.
             done.and(logged)?;
         } else {

@@ -81,6 +81,29 @@ impl Stack {
         }
     }
 
+    /// Opens a namespace by its id without writing anything.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceIdNotFound`]; [`Error::NamespaceState`] if it is deleted or being purged.
+    pub async fn connect_id(&self, id: &str) -> Result<Repository, Error> {
+        let unknown = || Error::NamespaceIdNotFound(id.to_owned());
+        let id = NamespaceId::new(id).map_err(|_| unknown())?;
+        self.check_compatible().await?;
+        let record = match self.reverse(&id).await? {
+            Some(record) if record.status != NamespaceStatus::Active => {
+                return Err(wrong_state(&record, record.status.as_str()));
+            }
+            Some(record) => record,
+            // Other clients write the two records of a namespace apart.
+            None => {
+                let mut named = self.namespaces().await?.into_iter();
+                named.find(|named| named.id == id).ok_or_else(unknown)?
+            }
+        };
+        let name = NamespaceName::new(&record.name)?;
+        Ok(self.parts.clone().assemble(name, id))
+    }
+
     /// The table's version record; `None` if it was never initialised.
     pub async fn version(&self) -> Result<Option<VersionRecord>, Error> {
         let item = self.get(version_key()).await?;

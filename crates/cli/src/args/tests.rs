@@ -84,6 +84,7 @@ fn commands_take_these_options() {
     const NAMESPACED: &str =
         "--name/-n=zae-limiter --region --endpoint-url --namespace/-N=default --output=text";
     const NAMED: &str = "--name/-n* --region --endpoint-url --output=text";
+    const DECLARED: &str = "--name/-n* --region --endpoint-url --namespace/-N --direct";
     const USAGE: &str = "--entity-id/-e --resource/-r --window/-w --start --end";
     let connection = format!("{CONNECTION} --output=text");
     let with = |options: &str, group: &str| format!("{options} {group}").trim().to_owned();
@@ -140,6 +141,26 @@ fn commands_take_these_options() {
             "lambda-export",
             "--output/-o=lambda.zip --info --force/-f --lambda-package".to_owned(),
         ),
+        (
+            "limits apply",
+            with("--file/-f* --full --quiet/-q --output=text", DECLARED),
+        ),
+        ("limits cfn-template", "--name/-n* --file/-f* --full".to_owned()),
+        (
+            "limits diff",
+            with(
+                "--file/-f* --quiet/-q --verbose/-v --detailed-exitcode --output=text",
+                DECLARED,
+            ),
+        ),
+        (
+            "limits plan",
+            with(
+                "--file/-f* --quiet/-q --verbose/-v --detailed-exitcode --output=text",
+                DECLARED,
+            ),
+        ),
+        ("limits schema", String::new()),
         ("list", "--region --endpoint-url --output=text".to_owned()),
         ("local down", "--docker-host --output=text".to_owned()),
         ("local env", "--format/-f=eval --port=4566".to_owned()),
@@ -216,6 +237,8 @@ fn every_command_has_examples_and_they_are_right() {
             .unwrap_or_default();
         assert!(help.starts_with("Examples:\n"), "{path}");
         let mut count = 0;
+        // Some name a file that must exist.
+        let help = help.replace("--file limits.yaml", "--file Cargo.toml");
         for line in help
             .lines()
             .filter_map(|line| line.strip_prefix("  zae-limiter "))
@@ -527,12 +550,14 @@ fn help_and_version() {
 fn variables_stand_in_for_name_and_namespace() {
     for (path, command) in every_command() {
         for arg in command.get_arguments() {
+            let declared = path.starts_with("limits ");
             let variable = match arg.get_long() {
                 // Nothing is deployed that was not asked for.
                 Some("name") if path == "local up" => None,
                 // What deletes or judges one stack wants it named there and then.
-                Some("name") if !arg.is_required_set() => Some("ZAEL_STACK".as_ref()),
-                Some("namespace") => Some("ZAEL_NAMESPACE".as_ref()),
+                Some("name") if declared || !arg.is_required_set() => Some("ZAEL_STACK".as_ref()),
+                // A file that declares limits names its namespace.
+                Some("namespace") if !declared => Some("ZAEL_NAMESPACE".as_ref()),
                 Some("lambda-package") => Some("ZAE_LIMITER_LAMBDA_PACKAGE".as_ref()),
                 Some("port") => Some("ZAE_LIMITER_LOCAL_PORT".as_ref()),
                 _ => None,

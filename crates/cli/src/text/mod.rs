@@ -6,3 +6,4 @@ pub(crate) mod number;
 pub(crate) mod plot;
 pub(crate) mod table;
 pub(crate) mod time;
+pub(crate) mod yaml;

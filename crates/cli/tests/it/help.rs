@@ -37,7 +37,7 @@ fn of_every_command() {
     let world = World::without_table();
     let mut all = String::new();
     let commands = every_command(&world);
-    assert_eq!(commands.len(), 52);
+    assert_eq!(commands.len(), 58);
     for path in commands {
         let mut args = path.clone();
         args.push("--help".to_owned());
@@ -61,7 +61,16 @@ fn of_every_command() {
 #[test]
 fn without_a_command_it_is_an_error() {
     let world = World::without_table();
-    for group in ["", "audit", "entity", "namespace", "resource", "system", "usage"] {
+    for group in [
+        "",
+        "audit",
+        "entity",
+        "limits",
+        "namespace",
+        "resource",
+        "system",
+        "usage",
+    ] {
         let mut args: Vec<String> = group.split_whitespace().map(str::to_owned).collect();
         let ran = run(&world, &args);
         args.push("--help".to_owned());
@@ -147,6 +156,16 @@ fn wrong_command_lines() {
         ("list --name x", "--name"),
         ("upgrade --parameter LambdaMemorySize", "--parameter"),
         ("lambda-export --output", "--output"),
+        ("limits plan -f -", "--name"),
+        ("limits apply -n my-app", "--file"),
+        ("limits diff -n my-app -f missing.yaml", "--file"),
+        ("limits plan -n my-app -f /", "--file"),
+        ("limits plan -n my-app -f - --quiet --verbose", "--quiet"),
+        ("limits apply -n my-app -f - --yes", "--yes"),
+        (
+            "limits cfn-template -n my-app -f - --region us-east-1",
+            "--region",
+        ),
         ("completions", "SHELL"),
         ("completions tcsh", "tcsh"),
         ("man --dir", "--dir"),

@@ -2,6 +2,7 @@
 //!
 //! - `world`: a table of its own for each test, and transcripts, which are compared with approved ones;
 //! - `entity`, `resource`, `system`, `namespace`, `audit`, `usage`, `table`: the commands, group by group;
+//! - `limits`: manifests; `functions`: a server with a table and a function that is not to be trusted;
 //! - `page`: the sample outputs of the reference page, to the letter;
 //! - `values`: names and limits that are wrong;
 //! - `connect`: tables that are not there, cannot be opened or do not answer;
@@ -24,7 +25,9 @@ mod big;
 mod connect;
 mod docs;
 mod entity;
+mod functions;
 mod help;
+mod limits;
 mod namespace;
 mod page;
 mod resource;

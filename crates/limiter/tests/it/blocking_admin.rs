@@ -4,11 +4,39 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use zae_limiter::blocking::{RateLimiter, Repository, Stack};
+use zae_limiter::core::manifest::Manifest;
 use zae_limiter::{
-    ALL_RESOURCES, CapacityOf, Cursor, Error, NamespaceStatus, NewEntity, UsageQuery, UsageSummary,
+    ALL_RESOURCES, ApplyOptions, CapacityOf, Cursor, Error, NamespaceStatus, NewEntity, UsageQuery,
+    UsageSummary,
 };
 
 use crate::admin::{FURNISHED, furnish, rpm};
+
+#[test]
+fn manifests_are_planned_and_applied() -> Result<(), Error> {
+    let repo = Repository::in_memory()?;
+    let declared = serde_json::json!({ "namespace": "default", "resources": { "a": {
+        "limits": { "rpm": { "capacity": 5 } },
+    } } });
+    let manifest = Manifest::from_json(&declared).unwrap();
+    repo.set_resource_defaults("b", rpm(1))?;
+    assert_eq!(
+        repo.plan_limits(&manifest, ApplyOptions::default())?
+            .changes
+            .len(),
+        1
+    );
+    assert_eq!(repo.apply_limits(&manifest, ApplyOptions::default())?.created, 1);
+    assert_eq!(repo.resource_defaults("a")?[0].capacity(), 5);
+    let by_hand = repo.hand_made_limits(&manifest)?;
+    assert_eq!(by_hand.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b"]);
+    let id = repo.as_async().namespace_id().to_string();
+    assert_eq!(
+        repo.stack_handle().connect_id(&id)?.resource_defaults("a")?.len(),
+        1
+    );
+    Ok(())
+}
 
 #[test]
 fn namespaces_live_and_die() -> Result<(), Error> {

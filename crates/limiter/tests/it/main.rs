@@ -7,6 +7,7 @@
 //! - `acquire`, `lease`, `limits`, `outage`: the limiter on an embedded table;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
+//! - `declare`: limits from manifests, interrupted and at once;
 //! - `paths`: what each path costs in requests and capacity units.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
@@ -18,6 +19,7 @@ mod audit;
 mod blocking_admin;
 mod capacity;
 mod cost;
+mod declare;
 mod deletion;
 mod engine;
 mod failure;

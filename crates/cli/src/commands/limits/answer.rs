@@ -1,0 +1,224 @@
+//! What a plan or an apply says. The library, this project's function and those of the Python original answer in one
+//! form; the oldest say less.
+
+use serde_json::Value as Json;
+use zae_limiter::Limit;
+
+use crate::text::limit::describe;
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Answer {
+    /// The changes, in order.
+    pub(super) changes: Vec<Change>,
+    /// How many declared levels are as declared; `None` if nothing was compared.
+    pub(super) unchanged: Option<u64>,
+    /// How many levels have live buckets that are still to be told.
+    pub(super) pending: u64,
+    /// Whether it goes on with an apply that was interrupted.
+    pub(super) resumed: bool,
+    /// Levels created.
+    pub(super) created: u64,
+    /// Levels updated.
+    pub(super) updated: u64,
+    /// Levels deleted.
+    pub(super) deleted: u64,
+    /// What failed.
+    pub(super) errors: Vec<String>,
+}
+
+/// A change.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Change {
+    /// `create`, `update` or `delete`.
+    pub(super) action: String,
+    /// `system`, `resource` or `entity`.
+    pub(super) level: String,
+    /// Which one; `None` for the system's.
+    pub(super) target: Option<String>,
+    /// What is stored and what is declared, as far as the answer says.
+    pub(super) values: Option<Values>,
+    /// As it was told.
+    pub(super) json: Json,
+}
+
+/// What a level holds, a line for each limit.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Values {
+    /// Now.
+    pub(super) old: Vec<String>,
+    /// After the change.
+    pub(super) new: Vec<String>,
+}
+
+impl Change {
+    /// Its sign.
+    pub(super) fn symbol(&self) -> char {
+        match &*self.action {
+            "create" => '+',
+            "update" => '~',
+            "delete" => '-',
+            _ => '?',
+        }
+    }
+
+    /// What it is about.
+    pub(super) fn target(&self) -> &str {
+        self.target.as_deref().unwrap_or("(system defaults)")
+    }
+}
+
+/// Why a function failed, if this is what it says.
+pub(super) fn failure(payload: &Json) -> Option<String> {
+    match payload.get("errorMessage")? {
+        Json::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+impl Answer {
+    /// Understands an answer; else says what is wrong with it.
+    pub(super) fn of(answer: &Json) -> Result<Self, String> {
+        let changes = answer["changes"]
+            .as_array()
+            .ok_or_else(|| format!("its 'changes' are {}; they must be a list", answer["changes"]))?;
+        let number = |name: &str| answer[name].as_u64();
+        Ok(Self {
+            changes: changes.iter().map(change).collect::<Result<_, _>>()?,
+            unchanged: number("unchanged"),
+            pending: number("pending").unwrap_or(0),
+            resumed: answer["resumed"] == true,
+            created: number("created").unwrap_or(0),
+            updated: number("updated").unwrap_or(0),
+            deleted: number("deleted").unwrap_or(0),
+            errors: answer["errors"]
+                .as_array()
+                .map(|errors| errors.iter().map(text).collect())
+                .unwrap_or_default(),
+        })
+    }
+}
+
+fn text(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn change(json: &Json) -> Result<Change, String> {
+    let wrong = |name| format!("the '{name}' of a change is {}; it must be text", json[name]);
+    let word = |name| json[name].as_str().map(str::to_owned).ok_or_else(|| wrong(name));
+    let has_values = json.get("old").is_some() || json.get("new").is_some();
+    Ok(Change {
+        action: word("action")?,
+        level: word("level")?,
+        target: json["target"].as_str().map(str::to_owned),
+        values: has_values.then(|| Values {
+            old: level(&json["old"]),
+            new: level(&json["new"]),
+        }),
+        json: json.clone(),
+    })
+}
+
+/// What a level holds.
+fn level(json: &Json) -> Vec<String> {
+    let limits = json["limits"].as_object().into_iter().flatten();
+    let mut lines: Vec<String> = limits
+        .map(|(name, numbers)| match limit(name, numbers) {
+            Some(limit) => describe(&limit),
+            // None of this release's; shown as it was told.
+            None => format!("{name}: {numbers}"),
+        })
+        .collect();
+    lines.extend(
+        json["on_unavailable"]
+            .as_str()
+            .map(|policy| format!("on_unavailable: {policy}")),
+    );
+    lines.extend(json["note"].as_str().map(str::to_owned));
+    lines
+}
+
+fn limit(name: &str, numbers: &Json) -> Option<Limit> {
+    let capacity = numbers["capacity"].as_i64()?;
+    let refill = numbers["refill_amount"].as_i64()?;
+    let period = numbers["refill_period"].as_i64()?;
+    Limit::custom(name, capacity, refill, period).build().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_oldest_release() {
+        let answer = Answer::of(&json!({
+            "status": "applied",
+            "changes": [{ "action": "create", "level": "system", "target": null }],
+            "created": 1, "updated": 0, "deleted": 0, "errors": ["delete resource x: boom"],
+        }))
+        .unwrap();
+        assert_eq!((answer.unchanged, answer.pending, answer.created), (None, 0, 1));
+        assert_eq!(answer.errors, ["delete resource x: boom"]);
+        let change = &answer.changes[0];
+        assert_eq!(
+            (change.symbol(), change.target(), &change.values),
+            ('+', "(system defaults)", &None)
+        );
+    }
+
+    #[test]
+    fn what_levels_hold() {
+        let rpm = |capacity: i64| json!({ "rpm": { "capacity": capacity, "refill_amount": 5, "refill_period": 60 } });
+        let answer = Answer::of(&json!({ "changes": [
+            { "action": "update", "level": "system", "target": null,
+              "old": { "limits": rpm(10), "note": "a schedule" },
+              "new": { "limits": rpm(5), "on_unavailable": "block" } },
+            { "action": "create", "level": "resource", "target": "r", "old": null, "new": { "limits": rpm(-1) } },
+            { "action": "replace", "level": "resource", "target": "r" },
+        ], "unchanged": 3, "pending": 2, "resumed": true }))
+        .unwrap();
+        assert_eq!(
+            (answer.unchanged, answer.pending, answer.resumed),
+            (Some(3), 2, true)
+        );
+        let values: Vec<_> = answer
+            .changes
+            .iter()
+            .map(|change| change.values.as_ref())
+            .collect();
+        let first = values[0].unwrap();
+        assert_eq!(first.old, ["rpm: 5/min (burst: 10)", "a schedule"]);
+        assert_eq!(first.new, ["rpm: 5/min", "on_unavailable: block"]);
+        let second = values[1].unwrap();
+        assert_eq!(second.old, [""; 0]);
+        assert_eq!(
+            second.new,
+            ["rpm: {\"capacity\":-1,\"refill_amount\":5,\"refill_period\":60}"]
+        );
+        assert_eq!((values[2], answer.changes[2].symbol()), (None, '?'));
+    }
+
+    #[test]
+    fn what_is_no_answer() {
+        for (json, expected) in [
+            (Json::Null, "its 'changes' are null; they must be a list"),
+            (
+                json!({ "changes": [{ "action": 1, "level": "system" }] }),
+                "the 'action' of a change is 1; it must be text",
+            ),
+            (
+                json!({ "changes": ["x"] }),
+                "the 'action' of a change is null; it must be text",
+            ),
+        ] {
+            assert_eq!(Answer::of(&json).unwrap_err(), expected);
+        }
+        assert_eq!(
+            failure(&json!({ "errorMessage": "no", "stackTrace": [] })),
+            Some("no".into())
+        );
+        assert_eq!(failure(&json!({ "changes": [] })), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! Manifests in files.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use zae_limiter::core::manifest::{Manifest, Position, Problem};
+
+use crate::args::limits::STANDARD_INPUT;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// How many problems are told; more would bury the first.
+const MOST: usize = 100;
+
+/// Reads a manifest. All that is wrong with it is told, each problem with its place.
+pub(super) fn read(path: &Path) -> Result<Manifest, Failure> {
+    let text = content(path).map_err(|err| Failure::error(format!("Cannot read {}: {err}", shown(path))))?;
+    Manifest::from_yaml(&text).map_err(|problems| {
+        let file = shown(path);
+        let mut lines: Vec<String> = problems
+            .iter()
+            .take(MOST)
+            .map(|problem| line_of(&file, problem))
+            .collect();
+        if problems.len() > MOST {
+            lines.push(format!("Error: {file}: and {} more", problems.len() - MOST));
+        }
+        Failure::bare(lines.join("\n"), Exit::Failure)
+    })
+}
+
+/// A problem as compilers tell theirs, for editors that jump to it.
+fn line_of(file: &str, problem: &Problem) -> String {
+    let place = match problem.at {
+        Some(Position { line, column }) => format!("{file}:{line}:{column}"),
+        None => file.to_owned(),
+    };
+    let what = Problem {
+        at: None,
+        ..problem.clone()
+    };
+    format!("Error: {place}: {what}")
+}
+
+/// What a file is called in messages.
+pub(super) fn shown(path: &Path) -> Cow<'_, str> {
+    if path == Path::new(STANDARD_INPUT) {
+        "<stdin>".into()
+    } else {
+        path.to_string_lossy()
+    }
+}
+
+fn content(path: &Path) -> io::Result<Vec<u8>> {
+    if path != Path::new(STANDARD_INPUT) {
+        return fs::read(path);
+    }
+    let mut text = Vec::new();
+    io::stdin().lock().read_to_end(&mut text)?;
+    Ok(text)
+}

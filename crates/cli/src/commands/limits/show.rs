@@ -1,0 +1,261 @@
+//! Plans, applies and differences, as they are printed.
+
+use serde_json::{Map, Value as Json, json};
+use zae_limiter::core::manifest::Target;
+
+use super::answer::{Answer, Change};
+use crate::args::Format;
+use crate::args::limits::Shown;
+use crate::commands::Outcome;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::say;
+use crate::text::table::printable;
+
+const NO_CHANGES: &str = "No changes. Infrastructure is up-to-date.";
+
+/// What is common to what programs are told.
+type Common = Map<String, Json>;
+
+/// Prints a plan.
+pub(super) fn planned(
+    answer: &Answer,
+    shown: &Shown,
+    format: &Format,
+    common: Common,
+) -> Result<(), Failure> {
+    let quiet = shown.quiet.quiet;
+    let mut out = Out::new(format);
+    if out.is_json() {
+        let mut json = with_changes(common, answer, quiet);
+        json.insert("resumed".into(), json!(answer.resumed));
+        out.json(&json.into())?;
+        return out.flush();
+    }
+    if answer.changes.is_empty() {
+        out.line(nothing_to_change(answer))?;
+        return out.flush();
+    }
+    out.line(format_args!(
+        "Plan: {} change(s){}",
+        answer.changes.len(),
+        unchanged(answer)
+    ))?;
+    if !quiet {
+        out.line("")?;
+        for change in &answer.changes {
+            out.line(with_verb(change))?;
+            values(&mut out, change, shown.verbose)?;
+        }
+        notes(&mut out, answer)?;
+        tell_of_missing_values(answer, shown.verbose);
+    }
+    out.flush()
+}
+
+/// Prints an apply, and how it ends.
+pub(super) fn applied(answer: &Answer, quiet: bool, format: &Format, common: &Common) -> Outcome {
+    let mut out = Out::new(format);
+    let has_failed = !answer.errors.is_empty();
+    if out.is_json() {
+        let mut json = with_changes(common.clone(), answer, quiet);
+        json.insert("resumed".into(), json!(answer.resumed));
+        json.insert("created".into(), json!(answer.created));
+        json.insert("updated".into(), json!(answer.updated));
+        json.insert("deleted".into(), json!(answer.deleted));
+        json.insert("errors".into(), json!(answer.errors));
+        out.json(&json.into())?;
+        out.flush()?;
+        return Ok(if has_failed { Exit::Failure } else { Exit::Success });
+    }
+    if answer.changes.is_empty() {
+        out.line(if has_failed {
+            "No config changes; retried fan-outs did not finish (see errors).".to_owned()
+        } else {
+            nothing_to_change(answer)
+        })?;
+    } else {
+        if !quiet {
+            for change in &answer.changes {
+                out.line(with_verb(change))?;
+            }
+            out.line("")?;
+        }
+        out.line(format_args!(
+            "Applied: {} created, {} updated, {} deleted{}.",
+            answer.created,
+            answer.updated,
+            answer.deleted,
+            unchanged(answer)
+        ))?;
+    }
+    if !quiet {
+        if !answer.changes.is_empty() {
+            notes(&mut out, answer)?;
+        }
+        if answer.resumed {
+            out.line(
+                "Note: resumed the fan-outs an earlier full apply did not finish, instead of starting over.",
+            )?;
+        }
+    }
+    out.flush()?;
+    if has_failed {
+        let lines: Vec<String> = answer
+            .errors
+            .iter()
+            .map(|error| format!("\n  - {}", printable(error)))
+            .collect();
+        return Err(Failure::bare(
+            format!("\nErrors ({}):{}", answer.errors.len(), lines.concat()),
+            Exit::Failure,
+        ));
+    }
+    Ok(Exit::Success)
+}
+
+/// Prints differences, and what was set by hand if that is known.
+pub(super) fn differing(
+    answer: &Answer,
+    by_hand: Option<&[Target]>,
+    shown: &Shown,
+    format: &Format,
+    common: Common,
+) -> Result<(), Failure> {
+    let quiet = shown.quiet.quiet;
+    let mut out = Out::new(format);
+    if out.is_json() {
+        let mut json = with_changes(common, answer, quiet);
+        if !quiet {
+            json.insert("set_by_hand".into(), by_hand.map(targets).into());
+        }
+        out.json(&json.into())?;
+        return out.flush();
+    }
+    if answer.changes.is_empty() {
+        out.line("No drift detected. Live state matches YAML.")?;
+    } else {
+        out.line(format_args!(
+            "Drift detected: {} difference(s){}",
+            answer.changes.len(),
+            unchanged(answer)
+        ))?;
+    }
+    if quiet {
+        return out.flush();
+    }
+    let by_hand = by_hand.unwrap_or_default();
+    if !answer.changes.is_empty() || !by_hand.is_empty() {
+        out.line("")?;
+    }
+    for change in &answer.changes {
+        out.line(without_verb(change))?;
+        values(&mut out, change, shown.verbose)?;
+    }
+    for target in by_hand {
+        let name = target.to_string();
+        out.line(format_args!(
+            "  ? {}: {} (set by hand, left alone)",
+            target.level(),
+            printable(&name)
+        ))?;
+    }
+    notes(&mut out, answer)?;
+    tell_of_missing_values(answer, shown.verbose);
+    out.flush()
+}
+
+/// ` (3 unchanged)`, if there are any.
+fn unchanged(answer: &Answer) -> String {
+    match answer.unchanged {
+        Some(0) | None => String::new(),
+        Some(number) => format!(" ({number} unchanged)"),
+    }
+}
+
+fn nothing_to_change(answer: &Answer) -> String {
+    match answer.pending {
+        0 => NO_CHANGES.to_owned(),
+        pending => format!(
+            "No config changes; {pending} bucket fan-out(s) an earlier apply did not finish will be retried by the next \
+             apply."
+        ),
+    }
+}
+
+fn notes(out: &mut Out, answer: &Answer) -> Result<(), Failure> {
+    match answer.pending {
+        0 => Ok(()),
+        pending => out.line(format_args!(
+            "Note: {pending} bucket fan-out(s) an earlier apply did not finish; the next apply retries them."
+        )),
+    }
+}
+
+fn with_verb(change: &Change) -> String {
+    printable(&format!(
+        "  {} {} {}: {}",
+        change.symbol(),
+        change.action,
+        change.level,
+        change.target()
+    ))
+    .into_owned()
+}
+
+fn without_verb(change: &Change) -> String {
+    printable(&format!(
+        "  {} {}: {}",
+        change.symbol(),
+        change.level,
+        change.target()
+    ))
+    .into_owned()
+}
+
+/// The values that differ.
+fn values(out: &mut Out, change: &Change, verbose: bool) -> Result<(), Failure> {
+    let Some(values) = change.values.as_ref().filter(|_| verbose) else {
+        return Ok(());
+    };
+    let without = |lines: &[String], others: &[String]| -> Vec<String> {
+        lines
+            .iter()
+            .filter(|line| !others.contains(line))
+            .cloned()
+            .collect()
+    };
+    for line in without(&values.old, &values.new) {
+        out.line(format_args!("      - {}", printable(&line)))?;
+    }
+    for line in without(&values.new, &values.old) {
+        out.line(format_args!("      + {}", printable(&line)))?;
+    }
+    Ok(())
+}
+
+fn tell_of_missing_values(answer: &Answer, verbose: bool) {
+    if verbose && answer.changes.iter().any(|change| change.values.is_none()) {
+        say(
+            "Note: old and new limits are not shown where the answer leaves them out, as that of an old limits \
+             provisioner and that of very many changes do.",
+        );
+    }
+}
+
+fn with_changes(mut json: Common, answer: &Answer, quiet: bool) -> Common {
+    if !quiet {
+        let changes = answer.changes.iter().map(|change| change.json.clone());
+        json.insert("changes".into(), changes.collect());
+    }
+    json.insert("change_count".into(), json!(answer.changes.len()));
+    json.insert("unchanged".into(), json!(answer.unchanged));
+    json.insert("pending".into(), json!(answer.pending));
+    json
+}
+
+fn targets(targets: &[Target]) -> Json {
+    let target = |target: &Target| json!({ "level": target.level(), "target": target.name() });
+    targets.iter().map(target).collect()
+}

@@ -1,0 +1,200 @@
+//! Manifests: the limits of a namespace, declared in one document.
+//!
+//! A manifest says which levels exist and what their limits are. [`Manifest::from_json`] reads it from a function's
+//! event, `from_yaml` (feature `yaml`) from a file, [`Manifest::from_properties`] from CloudFormation; all three
+//! share one set of rules and report every problem they find, with its place. [`plan`] compares a manifest with what
+//! is stored, [`managed`] is the record of what manifests manage, [`pending`] the records of live buckets that have
+//! not been told yet. Nothing here writes.
+
+mod hash;
+pub mod managed;
+pub mod pending;
+pub mod plan;
+mod problem;
+mod properties;
+mod read;
+mod suggest;
+mod tree;
+#[cfg(feature = "yaml")]
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::config::OnUnavailable;
+use crate::limit::Limit;
+use crate::name::{EntityId, NamespaceName, ResourceName, ResourceScope};
+
+pub use managed::Managed;
+pub use plan::{Action, Change, LevelState, Plan, Target};
+pub use problem::{Position, Problem, Problems};
+pub use properties::flag;
+
+/// The refill period of a limit that names none, in seconds.
+pub const DEFAULT_PERIOD_SECS: i64 = 60;
+
+/// The limits of a namespace, as declared.
+///
+/// ```
+/// use zae_limiter_core::manifest::Manifest;
+///
+/// let manifest = Manifest::from_json(&serde_json::json!({
+///     "namespace": "default",
+///     "resources": { "gpt-4": { "limits": { "tpm": { "capacity": 50_000 } } } },
+/// }))?;
+/// let tpm = &manifest.resources.values().next().unwrap()[0];
+/// assert_eq!((tpm.refill_amount(), tpm.refill_period_secs()), (50_000, 60));
+///
+/// let err = Manifest::from_json(&serde_json::json!({ "namespace": "default", "resorces": {} })).unwrap_err();
+/// assert!(err.to_string().contains("did you mean 'resources'"));
+/// # Ok::<(), zae_limiter_core::manifest::Problems>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The namespace's name.
+    pub namespace: NamespaceName,
+    /// The system level; `None` if the manifest does not declare it.
+    pub system: Option<SystemLevel>,
+    /// The limits of resources, each sorted by name.
+    pub resources: BTreeMap<ResourceName, Vec<Limit>>,
+    /// The limits of entities for resources, each sorted by name.
+    pub entities: BTreeMap<EntityId, BTreeMap<ResourceScope, Vec<Limit>>>,
+}
+
+/// The system level of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SystemLevel {
+    /// The limits, sorted by name.
+    pub limits: Vec<Limit>,
+    /// The policy for outages; never [`OnUnavailable::Degrade`], which cannot be stored.
+    pub on_unavailable: Option<OnUnavailable>,
+}
+
+impl Manifest {
+    /// The JSON Schema of a manifest (draft 2020-12), for editors.
+    pub const SCHEMA: &'static str = include_str!("schema.json");
+
+    /// A manifest that declares nothing: applied, it deletes all that is managed.
+    pub fn empty(namespace: NamespaceName) -> Self {
+        Self {
+            namespace,
+            system: None,
+            resources: BTreeMap::new(),
+            entities: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a manifest from the bytes of a YAML file.
+    ///
+    /// # Errors
+    /// Every problem of the file, with line and column.
+    #[cfg(feature = "yaml")]
+    pub fn from_yaml(text: &[u8]) -> Result<Self, Problems> {
+        let (root, problems) = yaml::read(text);
+        read::manifest(root, read::Dialect::File, problems)
+    }
+
+    /// Reads a manifest from JSON.
+    ///
+    /// # Errors
+    /// Every problem, with its path.
+    pub fn from_json(value: &Json) -> Result<Self, Problems> {
+        read::manifest(
+            Some(tree::Node::from_json(value)),
+            read::Dialect::File,
+            Vec::new(),
+        )
+    }
+
+    /// Reads a manifest from the properties of a custom resource, which CloudFormation delivers with every number
+    /// and truth value as text. Properties of the resource itself (`ServiceToken`, `TableName` and the like) are
+    /// passed over.
+    ///
+    /// # Errors
+    /// Every problem, with the property's path.
+    pub fn from_properties(value: &Json) -> Result<Self, Problems> {
+        read::manifest(
+            Some(tree::Node::from_json(value)),
+            read::Dialect::Stack,
+            Vec::new(),
+        )
+    }
+
+    /// The manifest with every default written out. [`from_json`](Self::from_json) reads it back.
+    pub fn to_json(&self) -> Json {
+        let limits = |limits: &[Limit]| json!({ "limits": normalised(limits) });
+        let mut manifest = Map::new();
+        manifest.insert("namespace".into(), json!(self.namespace.as_str()));
+        if let Some(system) = &self.system {
+            let mut level = limits(&system.limits);
+            if let Some(policy) = policy_text(system.on_unavailable) {
+                level["on_unavailable"] = json!(policy);
+            }
+            manifest.insert("system".into(), level);
+        }
+        if !self.resources.is_empty() {
+            let levels = self.resources.iter();
+            let levels: Map<_, _> = levels
+                .map(|(name, level)| (name.to_string(), limits(level)))
+                .collect();
+            manifest.insert("resources".into(), levels.into());
+        }
+        if !self.entities.is_empty() {
+            let entity = |levels: &BTreeMap<ResourceScope, Vec<Limit>>| {
+                let levels = levels.iter();
+                let levels: Map<_, _> = levels
+                    .map(|(name, level)| (name.to_string(), limits(level)))
+                    .collect();
+                json!({ "resources": levels })
+            };
+            let entities = self.entities.iter();
+            let entities: Map<_, _> = entities
+                .map(|(id, levels)| (id.to_string(), entity(levels)))
+                .collect();
+            manifest.insert("entities".into(), entities.into());
+        }
+        manifest.into()
+    }
+
+    /// The manifest as properties of a custom resource: `Namespace`, `System`, `Resources` and `Entities`, without
+    /// what is a default anyway.
+    pub fn to_properties(&self) -> Json {
+        properties::write(self)
+    }
+
+    /// The fingerprint that an apply leaves in the record of what is managed.
+    pub fn hash(&self) -> String {
+        hash::fingerprint(&self.to_json())
+    }
+
+    /// How many levels it declares.
+    pub fn levels(&self) -> usize {
+        let entities = self.entities.values().map(BTreeMap::len);
+        usize::from(self.system.is_some()) + self.resources.len() + entities.sum::<usize>()
+    }
+}
+
+fn normalised(limits: &[Limit]) -> Json {
+    let limit = |limit: &Limit| {
+        let numbers = json!({
+            "capacity": limit.capacity(),
+            "refill_amount": limit.refill_amount(),
+            "refill_period": limit.refill_period_secs(),
+        });
+        (limit.name().to_string(), numbers)
+    };
+    limits.iter().map(limit).collect::<Map<_, _>>().into()
+}
+
+/// The stored form of a policy for outages; `None` for what cannot be stored.
+pub(crate) fn policy_text(policy: Option<OnUnavailable>) -> Option<&'static str> {
+    match policy {
+        Some(OnUnavailable::Allow) => Some("allow"),
+        Some(OnUnavailable::Block) => Some("block"),
+        Some(OnUnavailable::Degrade(_)) | None => None,
+    }
+}

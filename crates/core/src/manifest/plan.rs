@@ -1,0 +1,312 @@
+//! What an apply would change: a manifest beside what is managed and what is stored.
+//!
+//! Levels that are stored but neither declared nor managed were made by hand, and are never touched.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Value as Json, json};
+use smol_str::SmolStr;
+
+use super::managed::Managed;
+use super::{Manifest, normalised, policy_text};
+use crate::config::{Config, OnUnavailable, is_limit_attribute, limit_attributes};
+use crate::limit::Limit;
+use crate::name::{EntityId, NamespaceId, ResourceName, ResourceScope};
+use crate::schema::{entity_config_key, resource_config_key, system_config_key};
+use crate::table::{Item, Key, Value};
+
+/// What is done to a level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// It is declared and was not managed.
+    Create,
+    /// It is declared, managed, and holds something else.
+    Update,
+    /// It is managed and no longer declared.
+    Delete,
+}
+
+impl Action {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// The sign for it: `+`, `~` or `-`.
+    pub fn symbol(self) -> char {
+        match self {
+            Self::Create => '+',
+            Self::Update => '~',
+            Self::Delete => '-',
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A level that a manifest can declare.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// The namespace's own.
+    System,
+    /// A resource's.
+    Resource(ResourceName),
+    /// An entity's, for a resource or for all.
+    Entity(EntityId, ResourceScope),
+}
+
+impl Target {
+    /// The kind of level: `system`, `resource` or `entity`.
+    pub fn level(&self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Resource(_) => "resource",
+            Self::Entity(..) => "entity",
+        }
+    }
+
+    /// Which one: the resource, or entity and resource with a `/` between; `None` for the system level.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Self::System => None,
+            Self::Resource(name) => Some(name.to_string()),
+            Self::Entity(id, scope) => Some(format!("{id}/{scope}")),
+        }
+    }
+
+    /// Reads a level and its name; `None` if there can be no such level.
+    pub fn parse(level: &str, name: &str) -> Option<Self> {
+        match level {
+            "system" => name.is_empty().then_some(Self::System),
+            "resource" => ResourceName::new(name).ok().map(Self::Resource),
+            "entity" => {
+                let (id, scope) = name.split_once('/')?;
+                Some(Self::Entity(
+                    EntityId::new(id).ok()?,
+                    ResourceScope::new(scope).ok()?,
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// The key of its record.
+    pub fn key(&self, namespace: &NamespaceId) -> Key {
+        match self {
+            Self::System => system_config_key(namespace),
+            Self::Resource(name) => resource_config_key(namespace, name),
+            Self::Entity(id, scope) => entity_config_key(namespace, id, scope),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(&name),
+            None => f.write_str("(system defaults)"),
+        }
+    }
+}
+
+/// What a level holds, as far as a manifest can say it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LevelState {
+    /// The limits, sorted by name.
+    pub limits: Vec<Limit>,
+    /// The policy for outages. System level only.
+    pub on_unavailable: Option<OnUnavailable>,
+    /// Why not all that is stored can be shown.
+    pub note: Option<String>,
+}
+
+impl LevelState {
+    /// Reads a level's record.
+    pub fn of(item: &Item) -> Self {
+        match Config::decode(item) {
+            Ok(config) => {
+                let mut limits = config.limits;
+                limits.sort_by(|a, b| a.name().cmp(b.name()));
+                Self {
+                    limits,
+                    on_unavailable: config.on_unavailable,
+                    note: config.unsupported.map(|feature| feature.to_string()),
+                }
+            }
+            Err(err) => Self {
+                note: Some(err.to_string()),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// As a manifest has it.
+    pub fn to_json(&self) -> Json {
+        let mut level = json!({ "limits": normalised(&self.limits) });
+        if let Some(policy) = policy_text(self.on_unavailable) {
+            level["on_unavailable"] = json!(policy);
+        }
+        if let Some(note) = &self.note {
+            level["note"] = json!(note);
+        }
+        level
+    }
+
+    /// Whether a record holds exactly this: the same limits without any addition, and the same policy. What else
+    /// is on the record is none of a manifest's business.
+    pub fn is_stored(&self, item: &Item) -> bool {
+        let stored = item.iter().filter(|(name, _)| is_limit_attribute(name));
+        let declared: BTreeMap<SmolStr, Value> = limit_attributes(&self.limits).into_iter().collect();
+        let same = |a: &Value, b: &Value| match (a.as_int(), b.as_int()) {
+            (Some(a), Some(b)) => a == b,
+            _ => a == b,
+        };
+        let limits = stored.clone().count() == declared.len()
+            && stored.into_iter().all(|(name, value)| {
+                declared
+                    .get(name.as_str())
+                    .is_some_and(|other| same(value, other))
+            });
+        limits && item.get("on_unavailable").and_then(Value::as_text) == policy_text(self.on_unavailable)
+    }
+}
+
+/// One level that an apply changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What is done to it.
+    pub action: Action,
+    /// Which level.
+    pub target: Target,
+    /// What is stored; `None` if nothing is.
+    pub old: Option<LevelState>,
+    /// What is declared; `None` for a deletion.
+    pub new: Option<LevelState>,
+}
+
+impl Change {
+    /// As the provisioner's answer lists it: `action`, `level` and `target`.
+    pub fn to_json(&self) -> Json {
+        json!({
+            "action": self.action.as_str(), "level": self.target.level(), "target": self.target.name(),
+        })
+    }
+
+    /// The same with what is stored and what is declared, as `old` and `new`.
+    pub fn to_full_json(&self) -> Json {
+        let mut json = self.to_json();
+        json["old"] = self.old.as_ref().map_or(Json::Null, LevelState::to_json);
+        json["new"] = self.new.as_ref().map_or(Json::Null, LevelState::to_json);
+        json
+    }
+}
+
+/// What an apply would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The changes: system, resources, entities, each sorted by name with deletions last.
+    pub changes: Vec<Change>,
+    /// How many declared levels are stored as declared.
+    pub unchanged: usize,
+}
+
+/// The levels that a manifest declares, in the order of a plan.
+pub fn declared(manifest: &Manifest) -> Vec<(Target, LevelState)> {
+    let state = |limits: &[Limit]| LevelState {
+        limits: limits.to_vec(),
+        ..LevelState::default()
+    };
+    let mut levels = Vec::with_capacity(manifest.levels());
+    if let Some(system) = &manifest.system {
+        let state = LevelState {
+            on_unavailable: system.on_unavailable,
+            ..state(&system.limits)
+        };
+        levels.push((Target::System, state));
+    }
+    let resources = manifest.resources.iter();
+    levels.extend(resources.map(|(name, limits)| (Target::Resource(name.clone()), state(limits))));
+    for (id, scopes) in &manifest.entities {
+        let mut scopes: Vec<_> = scopes.iter().collect();
+        scopes.sort_by_key(|(scope, _)| scope.as_str());
+        let level = |(scope, limits): (&ResourceScope, &Vec<Limit>)| {
+            (Target::Entity(id.clone(), scope.clone()), state(limits))
+        };
+        levels.extend(scopes.into_iter().map(level));
+    }
+    levels
+}
+
+/// The keys of all records that a plan looks at.
+pub fn keys(namespace: &NamespaceId, manifest: &Manifest, managed: &Managed) -> Vec<Key> {
+    let declared = declared(manifest).into_iter().map(|(target, _)| target);
+    let mut keys: Vec<Key> = declared
+        .chain(managed.targets())
+        .map(|target| target.key(namespace))
+        .collect();
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// Compares a manifest with what is managed and stored. With `all`, every declared level is a change.
+pub fn plan(
+    namespace: &NamespaceId,
+    manifest: &Manifest,
+    managed: &Managed,
+    stored: &BTreeMap<Key, Item>,
+    all: bool,
+) -> Plan {
+    let mut plan = Plan::default();
+    let declares = Managed::of(manifest);
+    for (target, new) in declared(manifest) {
+        let item = stored.get(&target.key(namespace));
+        if !all && item.is_some_and(|item| new.is_stored(item)) {
+            plan.unchanged += 1;
+            continue;
+        }
+        let action = if managed.contains(&target) {
+            Action::Update
+        } else {
+            Action::Create
+        };
+        plan.changes.push(Change {
+            action,
+            target,
+            old: item.map(LevelState::of),
+            new: Some(new),
+        });
+    }
+    for target in managed.targets() {
+        if !declares.contains(&target) {
+            let old = stored.get(&target.key(namespace)).map(LevelState::of);
+            plan.changes.push(Change {
+                action: Action::Delete,
+                target,
+                old,
+                new: None,
+            });
+        }
+    }
+    // Sorting is stable: the two runs of each level stay in the order of names.
+    plan.changes
+        .sort_by_key(|change| (rank(&change.target), change.action == Action::Delete));
+    plan
+}
+
+fn rank(target: &Target) -> u8 {
+    match target {
+        Target::System => 0,
+        Target::Resource(_) => 1,
+        Target::Entity(..) => 2,
+    }
+}

@@ -1,0 +1,78 @@
+//! Manifests as properties of the custom resource `Custom::ZaeLimiterLimits`.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::problem::{Path, Problem, Problems};
+use super::tree::Node;
+use super::{DEFAULT_PERIOD_SECS, Manifest, policy_text};
+use crate::limit::Limit;
+
+pub(super) fn write(manifest: &Manifest) -> Json {
+    let level = |limits: &[Limit]| json!({ "Limits": limits_of(limits) });
+    let mut properties = Map::new();
+    properties.insert("Namespace".into(), json!(manifest.namespace.as_str()));
+    if let Some(system) = &manifest.system {
+        let mut level = Map::new();
+        if let Some(policy) = policy_text(system.on_unavailable) {
+            level.insert("OnUnavailable".into(), json!(policy));
+        }
+        if !system.limits.is_empty() {
+            level.insert("Limits".into(), limits_of(&system.limits));
+        }
+        properties.insert("System".into(), level.into());
+    }
+    if !manifest.resources.is_empty() {
+        let levels = manifest.resources.iter();
+        let levels: Map<_, _> = levels
+            .map(|(name, limits)| (name.to_string(), level(limits)))
+            .collect();
+        properties.insert("Resources".into(), levels.into());
+    }
+    if !manifest.entities.is_empty() {
+        let mut entities = Map::new();
+        for (id, levels) in &manifest.entities {
+            let levels = levels.iter();
+            let levels: Map<_, _> = levels
+                .map(|(name, limits)| (name.to_string(), level(limits)))
+                .collect();
+            entities.insert(id.to_string(), json!({ "Resources": levels }));
+        }
+        properties.insert("Entities".into(), entities.into());
+    }
+    properties.into()
+}
+
+fn limits_of(limits: &[Limit]) -> Json {
+    let mut map = Map::new();
+    for limit in limits {
+        let mut numbers = json!({ "Capacity": limit.capacity() });
+        if limit.refill_amount() != limit.capacity() {
+            numbers["RefillAmount"] = json!(limit.refill_amount());
+        }
+        if limit.refill_period_secs() != DEFAULT_PERIOD_SECS {
+            numbers["RefillPeriod"] = json!(limit.refill_period_secs());
+        }
+        map.insert(limit.name().to_string(), numbers);
+    }
+    map.into()
+}
+
+/// A truth value among the properties: `true` or `false`, or their names in any case, since CloudFormation delivers
+/// every scalar as text. Absent is `None`.
+///
+/// # Errors
+/// Anything else, by the property's name.
+pub fn flag(properties: &Json, name: &str) -> Result<Option<bool>, Problems> {
+    let value = match properties.get(name) {
+        None => return Ok(None),
+        Some(Json::Bool(value)) => Some(*value),
+        Some(Json::String(text)) if text.eq_ignore_ascii_case("true") => Some(true),
+        Some(Json::String(text)) if text.eq_ignore_ascii_case("false") => Some(false),
+        Some(_) => None,
+    };
+    value.map(Some).ok_or_else(|| {
+        let problem = Problem::new(None, &Path::of(&[name]), "must be true or false");
+        let shown = Node::from_json(&properties[name]).shown();
+        Problems::new(vec![problem.with_value(shown)])
+    })
+}

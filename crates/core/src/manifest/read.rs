@@ -1,0 +1,354 @@
+//! The rules of a manifest: from a tree to a [`Manifest`], or to all that is wrong with it.
+
+use std::collections::BTreeMap;
+
+use super::problem::{Path, Problem, Problems};
+use super::suggest::nearest;
+use super::tree::{Entry, Node, Tree};
+use super::{DEFAULT_PERIOD_SECS, Manifest, SystemLevel};
+use crate::config::OnUnavailable;
+use crate::error::InvalidInput;
+use crate::limit::{Limit, MAX_LIMITS};
+use crate::name::{EntityId, LimitName, NamespaceName, ResourceName, ResourceScope};
+use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS};
+
+/// How the keys of a manifest are spelled, and what its scalars look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// A file or an event: `refill_amount`, scalars of their own types.
+    File,
+    /// Properties of a custom resource: `RefillAmount`, every scalar may be a text.
+    Stack,
+}
+
+/// A key in both spellings.
+#[derive(Clone, Copy)]
+struct Key(&'static str, &'static str);
+
+impl Key {
+    fn in_dialect(self, dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::File => self.0,
+            Dialect::Stack => self.1,
+        }
+    }
+}
+
+const NAMESPACE: Key = Key("namespace", "Namespace");
+const SYSTEM: Key = Key("system", "System");
+const RESOURCES: Key = Key("resources", "Resources");
+const ENTITIES: Key = Key("entities", "Entities");
+const LIMITS: Key = Key("limits", "Limits");
+const ON_UNAVAILABLE: Key = Key("on_unavailable", "OnUnavailable");
+const DISABLED: Key = Key("disabled", "Disabled");
+const CASCADE: Key = Key("cascade", "Cascade");
+const CAPACITY: Key = Key("capacity", "Capacity");
+const BURST: Key = Key("burst", "Burst");
+const REFILL_AMOUNT: Key = Key("refill_amount", "RefillAmount");
+const REFILL_PERIOD: Key = Key("refill_period", "RefillPeriod");
+const SCHEDULE: Key = Key("schedule", "Schedule");
+const RESET_SCHEDULE: Key = Key("reset_schedule", "ResetSchedule");
+const RESET_AFTER: Key = Key("reset_after_seconds", "ResetAfterSeconds");
+const SOFT: Key = Key("soft", "Soft");
+
+/// Why a key of newer manifests is refused.
+const NOT_APPLIED: &str = "is not applied by this release, and would have no effect; remove it";
+
+/// Why such a key is refused under `system`.
+const NOT_AT_SYSTEM: &str =
+    "has no effect at the system level; it belongs to a resource, or to a resource of an entity";
+
+/// Reads a tree. `problems` are those that were met on the way to it.
+pub(super) fn manifest(
+    root: Option<Node>,
+    dialect: Dialect,
+    problems: Vec<Problem>,
+) -> Result<Manifest, Problems> {
+    let mut rules = Rules { dialect, problems };
+    let manifest = root.and_then(|root| rules.manifest(&root));
+    match manifest {
+        Some(manifest) if rules.problems.is_empty() => Ok(manifest),
+        _ => Err(Problems::new(rules.problems)),
+    }
+}
+
+struct Rules {
+    dialect: Dialect,
+    problems: Vec<Problem>,
+}
+
+impl Rules {
+    fn manifest(&mut self, root: &Node) -> Option<Manifest> {
+        let top = Path::default();
+        if matches!(root.value, Tree::Null) {
+            let reason = "is empty; it must at least name its namespace";
+            self.problem(Problem::new(root.at, &top, reason));
+            return None;
+        }
+        let entries = self.map(&top, root)?;
+        // The custom resource has properties of its own beside the manifest's.
+        if self.dialect == Dialect::File {
+            self.known(&top, entries, &[NAMESPACE, SYSTEM, RESOURCES, ENTITIES], &[]);
+        }
+        let namespace = self.namespace(root, entries);
+        let system = self
+            .find(entries, SYSTEM)
+            .map(|node| self.system(&self.path(&top, SYSTEM), node));
+        let mut resources = BTreeMap::new();
+        if let Some(node) = self.find(entries, RESOURCES) {
+            let path = self.path(&top, RESOURCES);
+            for entry in self.map(&path, node).unwrap_or_default() {
+                let path = path.to(&entry.name);
+                let name = self.name(&path, entry, ResourceName::new(&entry.name));
+                let limits = self.level(&path, &entry.node);
+                resources.extend(name.map(|name| (name, limits)));
+            }
+        }
+        let mut entities = BTreeMap::new();
+        if let Some(node) = self.find(entries, ENTITIES) {
+            let path = self.path(&top, ENTITIES);
+            for entry in self.map(&path, node).unwrap_or_default() {
+                let path = path.to(&entry.name);
+                let id = self.name(&path, entry, EntityId::new(&entry.name));
+                let levels = self.entity(&path, &entry.node);
+                entities.extend(id.map(|id| (id, levels)));
+            }
+        }
+        Some(Manifest {
+            namespace: namespace?,
+            system,
+            resources,
+            entities,
+        })
+    }
+
+    fn namespace(&mut self, root: &Node, entries: &[Entry]) -> Option<NamespaceName> {
+        let path = self.path(&Path::default(), NAMESPACE);
+        let Some(node) = self.find(entries, NAMESPACE) else {
+            if self.dialect == Dialect::Stack {
+                return NamespaceName::new("default").ok();
+            }
+            self.problem(Problem::new(root.at, &path, "is missing"));
+            return None;
+        };
+        let Tree::Text(text) = &node.value else {
+            self.wrong(
+                &path,
+                node,
+                "must be a text; put it in quotes if it looks like something else",
+            );
+            return None;
+        };
+        self.checked(&path, node, NamespaceName::new(text))
+    }
+
+    fn system(&mut self, path: &Path, node: &Node) -> SystemLevel {
+        let entries = self.map(path, node).unwrap_or_default();
+        self.known(
+            path,
+            entries,
+            &[LIMITS, ON_UNAVAILABLE],
+            &[(DISABLED, NOT_AT_SYSTEM), (CASCADE, NOT_AT_SYSTEM)],
+        );
+        let on_unavailable = self.find(entries, ON_UNAVAILABLE).and_then(|node| {
+            let path = self.path(path, ON_UNAVAILABLE);
+            match &node.value {
+                Tree::Null => None,
+                Tree::Text(text) if text == "allow" => Some(OnUnavailable::Allow),
+                Tree::Text(text) if text == "block" => Some(OnUnavailable::Block),
+                _ => {
+                    self.wrong(&path, node, "must be 'allow' or 'block'");
+                    None
+                }
+            }
+        });
+        SystemLevel {
+            limits: self.limits(path, entries),
+            on_unavailable,
+        }
+    }
+
+    fn entity(&mut self, path: &Path, node: &Node) -> BTreeMap<ResourceScope, Vec<Limit>> {
+        let entries = self.map(path, node).unwrap_or_default();
+        self.known(path, entries, &[RESOURCES], &[]);
+        let mut levels = BTreeMap::new();
+        if let Some(node) = self.find(entries, RESOURCES) {
+            let path = self.path(path, RESOURCES);
+            for entry in self.map(&path, node).unwrap_or_default() {
+                let path = path.to(&entry.name);
+                let scope = self.name(&path, entry, ResourceScope::new(&entry.name));
+                let limits = self.level(&path, &entry.node);
+                levels.extend(scope.map(|scope| (scope, limits)));
+            }
+        }
+        levels
+    }
+
+    fn level(&mut self, path: &Path, node: &Node) -> Vec<Limit> {
+        let entries = self.map(path, node).unwrap_or_default();
+        let refused = [(DISABLED, NOT_APPLIED), (CASCADE, NOT_APPLIED)];
+        self.known(path, entries, &[LIMITS], &refused);
+        self.limits(path, entries)
+    }
+
+    fn limits(&mut self, path: &Path, entries: &[Entry]) -> Vec<Limit> {
+        let Some(node) = self.find(entries, LIMITS) else {
+            return Vec::new();
+        };
+        let path = self.path(path, LIMITS);
+        let declared = self.map(&path, node).unwrap_or_default();
+        if declared.len() > MAX_LIMITS {
+            let reason =
+                format!("must hold at most {MAX_LIMITS} limits, so that one write can change them all");
+            self.wrong(&path, node, &reason);
+        }
+        let mut limits = Vec::with_capacity(declared.len());
+        for entry in declared {
+            let path = path.to(&entry.name);
+            let name = self.name(&path, entry, LimitName::new(&entry.name));
+            let limit = self.limit(&path, &entry.name, &entry.node);
+            limits.extend(name.and(limit));
+        }
+        limits.sort_by(|a: &Limit, b| a.name().cmp(b.name()));
+        limits
+    }
+
+    fn limit(&mut self, path: &Path, name: &str, node: &Node) -> Option<Limit> {
+        let entries = self.map(path, node)?;
+        let refused = [SCHEDULE, RESET_SCHEDULE, RESET_AFTER, SOFT].map(|key| (key, NOT_APPLIED));
+        let known: &[Key] = match self.dialect {
+            Dialect::File => &[CAPACITY, BURST, REFILL_AMOUNT, REFILL_PERIOD],
+            Dialect::Stack => &[CAPACITY, REFILL_AMOUNT, REFILL_PERIOD],
+        };
+        self.known(path, entries, known, &refused);
+        let told = self.problems.len();
+        let mut number = |key, max| self.number(path, entries, key, max);
+        let capacity = number(CAPACITY, MAX_TOKENS);
+        let burst = number(BURST, MAX_TOKENS);
+        let refill = number(REFILL_AMOUNT, MAX_TOKENS);
+        let period = number(REFILL_PERIOD, MAX_PERIOD_SECS);
+        if self.problems.len() > told {
+            return None;
+        }
+        let Some(capacity) = capacity else {
+            let reason = format!("must be given: a whole number from 1 to {MAX_TOKENS}");
+            let path = self.path(path, CAPACITY);
+            self.problem(Problem::new(node.at, &path, reason));
+            return None;
+        };
+        let capacity = burst.unwrap_or(capacity);
+        let period = period.unwrap_or(DEFAULT_PERIOD_SECS);
+        let limit = Limit::custom(name, capacity, refill.unwrap_or(capacity), period);
+        // A name that is wrong has been told already.
+        limit.build().ok()
+    }
+
+    /// A number of at least 1; `None` if it is absent or wrong.
+    fn number(&mut self, path: &Path, entries: &[Entry], key: Key, max: i64) -> Option<i64> {
+        let node = self.find(entries, key)?;
+        let number = match &node.value {
+            Tree::Null => return None,
+            Tree::Int(number) => Some(*number),
+            Tree::Text(text) if self.dialect == Dialect::Stack => {
+                if text.is_empty() && key.0 != CAPACITY.0 {
+                    return None;
+                }
+                text.trim().parse().ok()
+            }
+            _ => None,
+        };
+        let number = number.and_then(|number| i64::try_from(number).ok());
+        if let Some(number) = number.filter(|number| (1..=max).contains(number)) {
+            return Some(number);
+        }
+        let path = self.path(path, key);
+        self.wrong(&path, node, &format!("must be a whole number from 1 to {max}"));
+        None
+    }
+
+    /// Refuses keys that nobody knows, and those that are known and not applied, unless they ask for nothing.
+    fn known(&mut self, path: &Path, entries: &[Entry], known: &[Key], refused: &[(Key, &str)]) {
+        for entry in entries {
+            let is = |key: &Key| key.in_dialect(self.dialect) == entry.name;
+            if known.iter().any(is) {
+                continue;
+            }
+            let path = path.to(&entry.name);
+            if let Some((_, reason)) = refused.iter().find(|(key, _)| is(key)) {
+                if !self.asks_for_nothing(entry) {
+                    let problem = Problem::new(entry.at, &path, *reason);
+                    self.problem(problem);
+                }
+                continue;
+            }
+            let names: Vec<_> = known.iter().map(|key| key.in_dialect(self.dialect)).collect();
+            let reason = match nearest(&entry.name, &names) {
+                Some(name) => format!("is unknown; did you mean '{name}'?"),
+                None => format!("is unknown; known here: {}", names.join(", ")),
+            };
+            self.problem(Problem::new(entry.at, &path, reason));
+        }
+    }
+
+    /// Whether a key that is not applied says what holds without it.
+    fn asks_for_nothing(&self, entry: &Entry) -> bool {
+        let in_stack = self.dialect == Dialect::Stack;
+        let is_soft = entry.name == SOFT.in_dialect(self.dialect);
+        match &entry.node.value {
+            Tree::Null => true,
+            Tree::List(items) => items.is_empty(),
+            Tree::Bool(value) => is_soft && !value,
+            Tree::Text(text) if in_stack => {
+                text.is_empty() || (is_soft && text.eq_ignore_ascii_case("false"))
+            }
+            _ => false,
+        }
+    }
+
+    fn map<'n>(&mut self, path: &Path, node: &'n Node) -> Option<&'n [Entry]> {
+        match &node.value {
+            Tree::Map(entries) => Some(entries),
+            Tree::Null => Some(&[]),
+            _ => {
+                self.wrong(path, node, "must be a mapping of names to values");
+                None
+            }
+        }
+    }
+
+    fn find<'n>(&self, entries: &'n [Entry], key: Key) -> Option<&'n Node> {
+        let name = key.in_dialect(self.dialect);
+        let entry = entries.iter().find(|entry| entry.name == name);
+        entry.map(|entry| &entry.node)
+    }
+
+    fn path(&self, path: &Path, key: Key) -> Path {
+        path.to(key.in_dialect(self.dialect))
+    }
+
+    fn name<T>(&mut self, path: &Path, entry: &Entry, result: Result<T, InvalidInput>) -> Option<T> {
+        let at = Node {
+            at: entry.at,
+            value: Tree::Text(entry.name.clone()),
+        };
+        self.checked(path, &at, result)
+    }
+
+    fn checked<T>(&mut self, path: &Path, node: &Node, result: Result<T, InvalidInput>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(err) => {
+                self.wrong(path, node, err.reason());
+                None
+            }
+        }
+    }
+
+    fn wrong(&mut self, path: &Path, node: &Node, reason: &str) {
+        self.problem(Problem::new(node.at, path, reason).with_value(node.shown()));
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+}

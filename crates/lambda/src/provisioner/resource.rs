@@ -1,0 +1,133 @@
+//! The custom resource `Custom::ZaeLimiterLimits`: a manifest as properties, applied when CloudFormation says so.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use zae_limiter::core::manifest::{Manifest, flag};
+use zae_limiter::core::name::NamespaceName;
+use zae_limiter::{ApplyOptions, Error};
+
+use super::{LOGGER, Provisioner, Refusal, in_time, reply};
+
+/// What a physical id ends with; before it are the table's name and the namespace's id.
+const PHYSICAL: &str = "/limits-provisioner";
+
+/// What the answer names when nothing was made.
+const NOTHING: &str = "failed";
+
+impl Provisioner {
+    /// Serves a call of CloudFormation and answers it.
+    pub(super) async fn serve_resource(&self, event: &Json, remaining: Option<Duration>) -> Json {
+        let kind = event["RequestType"].as_str().unwrap_or_default();
+        // What exists once the call is over, even if it fails: a rollback deletes it by this name.
+        let mut physical = event["PhysicalResourceId"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let work = async {
+            match kind {
+                "Create" | "Update" => self.set(event, kind, remaining, &mut physical).await,
+                "Delete" => self.delete(event, remaining).await,
+                other => {
+                    let text = format!("'RequestType' is '{other}'; it must be Create, Update or Delete");
+                    Err(Refusal::Event(text))
+                }
+            }
+        };
+        let outcome = in_time(remaining, work).await;
+        let outcome = outcome.map_err(|refusal| refusal.to_string());
+        if physical.is_empty() {
+            NOTHING.clone_into(&mut physical);
+        }
+        match &outcome {
+            Ok(data) => self.log.info(
+                LOGGER,
+                "Custom resource done",
+                &[
+                    ("request_type", json!(kind)),
+                    (
+                        "error_count",
+                        json!(data["errors"].as_array().map_or(0, Vec::len)),
+                    ),
+                ],
+            ),
+            Err(reason) => self.log.error(
+                LOGGER,
+                "Custom resource failed",
+                &[("request_type", json!(kind)), ("exception", json!(reason))],
+            ),
+        }
+        let answer = reply::answer(event, &physical, &outcome);
+        if let Some(url) = event["ResponseURL"].as_str()
+            && let Err(err) = reply::put(url, &answer).await
+        {
+            self.log.error(
+                LOGGER,
+                "CloudFormation could not be answered",
+                &[("exception", json!(err))],
+            );
+        }
+        answer
+    }
+
+    async fn set(
+        &self,
+        event: &Json,
+        kind: &str,
+        remaining: Option<Duration>,
+        physical: &mut String,
+    ) -> Result<Json, Refusal> {
+        let properties = &event["ResourceProperties"];
+        self.check_table(&properties["TableName"])?;
+        let manifest = Manifest::from_properties(properties)?;
+        let full = flag(properties, "FullApply")?.unwrap_or(false);
+        let repo = match &properties["NamespaceId"] {
+            Json::Null => self.stack.connect(manifest.namespace.as_str()).await?,
+            Json::String(id) if id.is_empty() => self.stack.connect(manifest.namespace.as_str()).await?,
+            Json::String(id) => self.stack.connect_id(id).await?,
+            other => {
+                return Err(Refusal::Event(format!(
+                    "NamespaceId is {other}; it must be a text"
+                )));
+            }
+        };
+        let id = format!("{}/{}{PHYSICAL}", self.stack.name(), repo.namespace_id());
+        // A creation that stops half-way has made something, which its rollback must find.
+        if kind == "Create" {
+            physical.clone_from(&id);
+        }
+        let data = self
+            .apply(&repo, &manifest, ApplyOptions { full, remaining })
+            .await?;
+        *physical = id;
+        Ok(data)
+    }
+
+    /// Deletes all that is managed. Where there is nothing to delete from, it is done already.
+    async fn delete(&self, event: &Json, remaining: Option<Duration>) -> Result<Json, Refusal> {
+        let nothing = || Ok(json!({ "status": "applied", "deleted": 0, "errors": [] }));
+        let physical = event["PhysicalResourceId"].as_str().unwrap_or_default();
+        let Some((table, id)) = physical
+            .strip_suffix(PHYSICAL)
+            .and_then(|rest| rest.rsplit_once('/'))
+        else {
+            return nothing();
+        };
+        self.check_table(&json!(table))?;
+        let repo = match self.stack.connect_id(id).await {
+            Ok(repo) => repo,
+            Err(
+                Error::NamespaceIdNotFound(_)
+                | Error::NamespaceState { .. }
+                | Error::InfrastructureNotFound { .. },
+            ) => return nothing(),
+            Err(err) => return Err(err.into()),
+        };
+        let name = NamespaceName::new(repo.namespace_name()).map_err(Error::from)?;
+        let options = ApplyOptions {
+            full: false,
+            remaining,
+        };
+        self.apply(&repo, &Manifest::empty(name), options).await
+    }
+}

@@ -1,0 +1,259 @@
+//! The provisioner on a table in memory: calls of the command line and of CloudFormation, right and wrong, and more
+//! than once.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use zae_limiter::clock::SystemClock;
+use zae_limiter::{Limit, Repository};
+use zae_limiter_lambda::log::{Level, Log};
+use zae_limiter_lambda::provisioner::Provisioner;
+
+struct World {
+    repo: Repository,
+    function: Provisioner,
+}
+
+impl World {
+    async fn new() -> Self {
+        let repo = Repository::in_memory().await.unwrap();
+        let log = Log::new(Level::Error, Arc::new(SystemClock));
+        let function = Provisioner::new(repo.stack_handle(), log);
+        Self { repo, function }
+    }
+
+    fn id(&self) -> String {
+        self.repo.namespace_id().to_string()
+    }
+
+    fn event(&self, action: &str, manifest: &Json) -> Json {
+        json!({
+            "action": action, "table_name": self.repo.stack(), "namespace_id": self.id(), "manifest": manifest,
+        })
+    }
+
+    async fn call(&self, event: &Json) -> Result<Json, String> {
+        let time = Some(Duration::from_mins(5));
+        let served = self.function.handle(event, time).await;
+        served.map_err(|err| err.error_message)
+    }
+
+    /// A call of CloudFormation; returns the answer.
+    async fn resource(&self, kind: &str, physical: Option<&str>, properties: &Json) -> Json {
+        let event = json!({
+            "RequestType": kind, "StackId": "s", "RequestId": "r", "LogicalResourceId": "TenantLimits",
+            "PhysicalResourceId": physical, "ResourceProperties": properties,
+        });
+        let answer = self.call(&event).await.unwrap();
+        assert!(answer.to_string().len() <= 4096);
+        answer
+    }
+
+    async fn capacity(&self, resource: &str) -> Option<i64> {
+        let limits = self.repo.resource_defaults(resource).await.unwrap();
+        limits.first().map(Limit::capacity)
+    }
+}
+
+fn manifest(capacity: i64) -> Json {
+    json!({ "namespace": "default", "resources": { "gpt-4": { "limits": { "rpm": { "capacity": capacity } } } } })
+}
+
+fn properties(capacity: &str) -> Json {
+    json!({
+        "ServiceToken": "arn", "TableName": "zae-limiter", "Namespace": "default",
+        "Resources": { "gpt-4": { "Limits": { "rpm": { "Capacity": capacity } } } },
+    })
+}
+
+#[tokio::test]
+async fn the_command_line_plans_and_applies() {
+    let w = World::new().await;
+    let change = |action: &str| json!([action, "resource", "gpt-4"]);
+    let listed = |answer: &Json| {
+        let changes = answer["changes"].as_array().unwrap().iter();
+        changes
+            .map(|change| json!([change["action"], change["level"], change["target"]]))
+            .collect::<Vec<_>>()
+    };
+    let mut event = w.event("plan", &manifest(5));
+    let planned = w.call(&event).await.unwrap();
+    assert_eq!(planned["status"], "planned");
+    assert_eq!(listed(&planned), [change("create")]);
+    assert_eq!(w.capacity("gpt-4").await, None);
+    // Without an action, it is a plan.
+    event["action"] = Json::Null;
+    assert_eq!(w.call(&event).await.unwrap(), planned);
+    event["action"] = json!("apply");
+    let applied = w.call(&event).await.unwrap();
+    assert_eq!(
+        (&applied["status"], &applied["created"]),
+        (&json!("applied"), &json!(1))
+    );
+    for key in ["updated", "deleted", "unchanged", "pending"] {
+        assert_eq!(applied[key], 0, "{key}");
+    }
+    assert_eq!(
+        (&applied["errors"], &applied["full"], &applied["resumed"]),
+        (&json!([]), &json!(false), &json!(false))
+    );
+    // Delivered again, it does nothing.
+    let again = w.call(&event).await.unwrap();
+    assert_eq!((listed(&again).len(), &again["unchanged"]), (0, &json!(1)));
+    event["full"] = json!(true);
+    assert_eq!(w.call(&event).await.unwrap()["updated"], 1);
+    assert_eq!(w.capacity("gpt-4").await, Some(5));
+}
+
+#[tokio::test]
+async fn wrong_calls_are_refused_in_words() {
+    let w = World::new().await;
+    let right = w.event("apply", &manifest(5));
+    for (key, value, words) in [
+        ("namespace_id", json!(""), "'namespace_id' is \"\""),
+        ("namespace_id", Json::Null, "'namespace_id' is null"),
+        (
+            "namespace_id",
+            json!("dSkXlbmmfyU"),
+            "no namespace of the id 'dSkXlbmmfyU'",
+        ),
+        ("action", json!("diff"), "'action' is \"diff\""),
+        ("full", json!("yes"), "'full' is \"yes\""),
+        (
+            "table_name",
+            json!("another"),
+            "this function serves 'zae-limiter'",
+        ),
+        ("manifest", Json::Null, "the manifest is empty"),
+        (
+            "manifest",
+            json!({ "namespace": "other" }),
+            "is not the namespace that is open",
+        ),
+        (
+            "manifest",
+            json!({ "namespace": "default", "limits": {} }),
+            "limits is unknown",
+        ),
+    ] {
+        let mut event = right.clone();
+        event[key] = value;
+        let err = w.call(&event).await.unwrap_err();
+        assert!(err.contains(words), "{key}: {err}");
+    }
+    assert_eq!(w.capacity("gpt-4").await, None);
+}
+
+#[tokio::test]
+async fn a_custom_resource_lives_and_dies() {
+    let w = World::new().await;
+    let physical = format!("zae-limiter/{}/limits-provisioner", w.id());
+    let created = w.resource("Create", None, &properties("5")).await;
+    assert_eq!(
+        (&created["Status"], &created["PhysicalResourceId"]),
+        (&json!("SUCCESS"), &json!(physical))
+    );
+    assert_eq!(created["Data"]["created"], 1);
+    assert_eq!(
+        (&created["StackId"], &created["LogicalResourceId"]),
+        (&json!("s"), &json!("TenantLimits"))
+    );
+    let updated = w.resource("Update", Some(&physical), &properties("7")).await;
+    assert_eq!(
+        (&updated["Status"], &updated["Data"]["updated"]),
+        (&json!("SUCCESS"), &json!(1))
+    );
+    assert_eq!(w.capacity("gpt-4").await, Some(7));
+    // By its id, whatever the name.
+    let mut by_id = properties("8");
+    by_id["NamespaceId"] = json!(w.id());
+    assert_eq!(
+        w.resource("Update", Some(&physical), &by_id).await["Status"],
+        "SUCCESS"
+    );
+    // Rewritten as a whole.
+    by_id["FullApply"] = json!("True");
+    assert_eq!(
+        w.resource("Update", Some(&physical), &by_id).await["Data"]["full"],
+        true
+    );
+    for _ in 0..2 {
+        let deleted = w.resource("Delete", Some(&physical), &properties("7")).await;
+        assert_eq!(deleted["Status"], "SUCCESS");
+        assert_eq!(w.capacity("gpt-4").await, None);
+    }
+}
+
+#[tokio::test]
+async fn what_fails_says_why_and_leaves_nothing_that_cannot_be_deleted() {
+    let w = World::new().await;
+    let physical = format!("zae-limiter/{}/limits-provisioner", w.id());
+    for (key, value, words) in [
+        (
+            "Namespace",
+            json!("missing"),
+            "namespace 'missing' does not exist",
+        ),
+        (
+            "TableName",
+            json!("another"),
+            "this function serves 'zae-limiter'",
+        ),
+        ("FullApply", json!("1"), "FullApply is '1'"),
+        (
+            "Resources",
+            json!({ "r": { "Limits": { "rpm": { "Capacity": "many" } } } }),
+            "Resources.r.Limits.rpm.Capacity",
+        ),
+    ] {
+        let mut wrong = properties("5");
+        wrong[key] = value;
+        let failed = w.resource("Create", None, &wrong).await;
+        assert_eq!(
+            (&failed["Status"], &failed["PhysicalResourceId"]),
+            (&json!("FAILED"), &json!("failed")),
+            "{key}"
+        );
+        assert!(failed["Reason"].as_str().unwrap().contains(words), "{failed}");
+        // The rollback.
+        let deleted = w.resource("Delete", Some("failed"), &wrong).await;
+        assert_eq!(deleted["Status"], "SUCCESS", "{deleted}");
+    }
+    assert_eq!(
+        w.resource("Rename", Some(&physical), &properties("5")).await["Status"],
+        "FAILED"
+    );
+    // A namespace that is gone has nothing to delete.
+    w.resource("Create", None, &properties("5")).await;
+    w.repo.stack_handle().delete_namespace("default").await.unwrap();
+    assert_eq!(
+        w.resource("Delete", Some(&physical), &properties("5")).await["Status"],
+        "SUCCESS"
+    );
+    let other = "zae-limiter/dSkXlbmmfyU/limits-provisioner";
+    assert_eq!(
+        w.resource("Delete", Some(other), &properties("5")).await["Status"],
+        "SUCCESS"
+    );
+}
+
+#[tokio::test]
+async fn a_call_without_time_is_answered_before_it_ends() {
+    let w = World::new().await;
+    let event = json!({
+        "RequestType": "Create", "StackId": "s", "RequestId": "r", "LogicalResourceId": "l",
+        "ResourceProperties": properties("5"),
+    });
+    let answer = w.function.handle(&event, Some(Duration::ZERO)).await.unwrap();
+    assert_eq!(answer["Status"], "FAILED");
+    assert!(
+        answer["Reason"]
+            .as_str()
+            .unwrap()
+            .contains("not finished after 0 seconds"),
+        "{answer}"
+    );
+}
