@@ -62,7 +62,7 @@ pub enum StartError {
     #[error(transparent)]
     Tables(#[from] OpenError),
     /// The records of everything else cannot be opened.
-    #[error("{} cannot be used: {source}; move it away to start afresh", .path.display())]
+    #[error("{} cannot be used: {source}. If it is damaged, move it away to start afresh", .path.display())]
     Records {
         /// The file.
         path: PathBuf,

@@ -17,7 +17,7 @@ use crate::s3::S3;
 use crate::stacks::{self, CALLBACK, Stacks};
 use crate::store::Store;
 use crate::tables::Tables;
-use crate::tagging::{Tagged, TaggedResource, Tagging};
+use crate::tagging::Tagging;
 use crate::wire::{Form, Refusal, Reply, Request};
 
 /// The paths that tell whether the endpoint is well; the second is LocalStack's, which scripts look at.
@@ -50,7 +50,7 @@ pub struct World {
     /// The functions and what feeds them.
     pub lambda: Lambda,
     /// The stacks.
-    pub stacks: Stacks,
+    pub stacks: Arc<Stacks>,
     /// Who has which tags.
     pub tagging: Tagging,
     /// The records of everything beside the tables.
@@ -81,12 +81,12 @@ impl World {
             neighbours: Arc::new(around),
             pace: Pace::default(),
         })?;
-        let stacks = Stacks::new(store.clone());
+        let stacks = Arc::new(Stacks::new(store.clone()));
         let tagging = Tagging::default();
         tagging.add(Arc::new(s3.clone()));
         tagging.add(Arc::new(queues.clone()));
         tagging.add(Arc::new(logs.clone()));
-        tagging.add(Arc::new(StackTags(store.clone())));
+        tagging.add(Arc::<Stacks>::clone(&stacks));
         Ok(Self {
             tables,
             s3,
@@ -185,24 +185,6 @@ impl Neighbours for Around {
 
     fn log(&self, region: &str, group: &str, stream: &str, lines: &[LogLine]) -> Result<(), Refusal> {
         self.logs.append(region, group, stream, lines)
-    }
-}
-
-/// The stacks' tags.
-#[derive(Debug)]
-struct StackTags(Store);
-
-impl Tagged for StackTags {
-    fn resources(&self, region: &str) -> Result<Vec<TaggedResource>, Refusal> {
-        let all = Stacks::new(self.0.clone()).tags()?;
-        let here = format!("arn:aws:cloudformation:{region}:");
-        let found = all.filter(|(arn, _)| arn.starts_with(&here));
-        Ok(found
-            .map(|(arn, tags)| TaggedResource {
-                arn,
-                tags: tags.into_iter().collect(),
-            })
-            .collect())
     }
 }
 

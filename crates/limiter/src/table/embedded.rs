@@ -213,9 +213,13 @@ impl EmbeddedEngine {
             database.disable_bulk_loading()?;
             Ok(database)
         });
-        let database = opened.map_err(|err| OpenError::Corrupt {
-            path: data.clone(),
-            source: err.into(),
+        let database = opened.map_err(|err| match probe(&path) {
+            Ok(()) => OpenError::Corrupt {
+                path: data.clone(),
+                source: err.into(),
+            },
+            // A disk that is full, most likely, which SQLite's words do not tell from damage.
+            Err(source) => io(&path)(source),
         })?;
         Ok(Self {
             database,
@@ -285,6 +289,15 @@ impl fmt::Debug for EmbeddedEngine {
             .field("path", &self.path())
             .finish_non_exhaustive()
     }
+}
+
+/// Tries to write into a directory.
+fn probe(directory: &Path) -> io::Result<()> {
+    let file = directory.join("zae-limiter.probe");
+    let written = fs::write(&file, vec![0; 64 * 1024]);
+    // What could not be written whole is there in part.
+    let _ = fs::remove_file(file);
+    written
 }
 
 /// Opens a database and adds to it what [`TUNING`] says.

@@ -1,8 +1,8 @@
 //! Lambda: native functions as processes of this machine, and event source mappings on the tables' streams.
 //!
 //! A function's package is unpacked, and its `bootstrap` run with a Runtime API of its own, so what is deployed is
-//! what runs. Parts that know neither time nor processes: [`pattern`] and [`batch`]. [`instance`] is one process,
-//! [`pool`] all of them; [`reader`] and [`poller`] serve a mapping; [`functions`], [`mappings`] and [`api`] are what callers see.
+//! what runs. Parts that know neither time nor processes: `pattern` and `batch`. `instance` is one process,
+//! `pool` all of them; `reader` and `poller` serve a mapping; `functions`, `mappings` and `api` are what callers see.
 
 mod api;
 mod batch;

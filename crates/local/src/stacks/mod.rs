@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::now_ms;
 use crate::store::{Store, StoreError};
+use crate::tagging::{Tagged, TaggedResource};
 use crate::wire::{Refusal, Reply, Request};
 use crate::world::World;
 use record::{Event, Output, Stack};
@@ -149,15 +150,6 @@ impl Stacks {
         Ok(exports.map(|(name, _, value)| (name, value)).collect())
     }
 
-    /// ARN and tags of every stack that exists.
-    ///
-    /// # Errors
-    /// If the records cannot be read.
-    pub fn tags(&self) -> Result<impl Iterator<Item = (String, Vec<(String, String)>)> + use<>, StoreError> {
-        let stacks = self.all()?.into_iter().filter(|stack| !stack.is_gone());
-        Ok(stacks.map(|stack| (stack.id, stack.wanted.tags)))
-    }
-
     /// Expects the answer of a custom resource; dropping it ends that.
     fn expect(&self, token: &str) -> oneshot::Receiver<Json> {
         let (sender, receiver) = oneshot::channel();
@@ -179,6 +171,19 @@ impl Stacks {
             Some(Ok(())) => Reply::empty(hyper::StatusCode::OK),
             _ => Reply::empty(hyper::StatusCode::FORBIDDEN),
         }
+    }
+}
+
+impl Tagged for Stacks {
+    fn resources(&self, region: &str) -> Result<Vec<TaggedResource>, Refusal> {
+        let all = self.all()?.into_iter();
+        let here = all.filter(|stack| stack.region == region && !stack.is_gone());
+        Ok(here
+            .map(|stack| TaggedResource {
+                arn: stack.id,
+                tags: stack.wanted.tags.into_iter().collect(),
+            })
+            .collect())
     }
 }
 

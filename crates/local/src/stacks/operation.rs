@@ -1,12 +1,15 @@
 //! What is done to a stack: each step is written down before it is taken and after, so that an operation that was cut
 //! off is undone, or finished, at the next start.
 
+mod undo;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::record::{Before, OnFailure, Output, Resource, STACK, Stack, Task};
+use super::record::{Output, Resource, STACK, Stack};
 use super::resources::{self, Place};
 use super::{Stacks, event};
 use crate::clock::now_ms;
@@ -14,15 +17,18 @@ use crate::store::StoreError;
 use crate::template::{Bound, Known, KnownResource, Policy, TemplateError, same};
 use crate::world::World;
 
-/// Why an update is undone that was under way when the endpoint stopped.
-const CUT_OFF: &str = "The local endpoint was stopped while the operation was under way";
+/// Why an operation is undone that was under way when the endpoint stopped.
+const CUT_OFF: &str = "The local endpoint was stopped, or could not write, while the operation was under way";
+
+/// How long to wait after records could not be written.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a step was not taken.
 #[derive(Debug)]
 enum Trouble {
     /// It failed; what was done so far is undone.
     Failed(String),
-    /// The records cannot be written: nothing more is done, and the next start goes on from what they say.
+    /// The records cannot be written: nothing more is done until they can.
     Records(StoreError),
 }
 
@@ -52,18 +58,22 @@ pub(super) enum Work {
 }
 
 /// Begins to work on a stack.
-pub(super) fn begin(world: &Arc<World>, stack: Stack, work: Work) {
+pub(super) fn begin(world: &Arc<World>, stack: Stack, mut work: Work) {
     let mut operation = Operation {
         world: Arc::clone(world),
         stack,
     };
     tokio::spawn(async move {
-        if let Err(trouble) = operation.work(work).await {
-            let error = match trouble {
-                Trouble::Failed(reason) => reason,
-                Trouble::Records(err) => err.to_string(),
+        loop {
+            let error = match operation.work(work).await {
+                Ok(()) => break,
+                Err(Trouble::Failed(reason)) => reason,
+                Err(Trouble::Records(err)) => err.to_string(),
             };
             tracing::error!(stack = operation.stack.name, error, "an operation was cut off");
+            // Such as a full disk: it is undone as soon as that can be written down.
+            tokio::time::sleep(AGAIN).await;
+            work = Work::Resume;
         }
     });
 }
@@ -101,7 +111,9 @@ impl Operation {
                 "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS" => {
                     self.clean_up("UPDATE_ROLLBACK_COMPLETE").await
                 }
-                _ => self.delete(&BTreeSet::new()).await,
+                "DELETE_IN_PROGRESS" => self.delete(&BTreeSet::new()).await,
+                // It is over, which was not written down.
+                _ => Ok(self.stacks().save(&self.stack)?),
             },
         }
     }
@@ -453,233 +465,10 @@ impl Operation {
     fn keep(&mut self, id: &str, resource: Resource) {
         self.stack.resources.insert(id.to_owned(), resource);
     }
-
-    // Undoing.
-
-    async fn creation_failed(&mut self, reason: &str) -> Result<(), Trouble> {
-        match self.stack.on_failure {
-            OnFailure::Nothing => self.ended("CREATE_FAILED", Some(reason)),
-            OnFailure::Rollback => {
-                let reason = format!("{reason}Rollback requested by user.");
-                self.status("ROLLBACK_IN_PROGRESS", Some(&reason))?;
-                self.roll_back().await
-            }
-            OnFailure::Delete => {
-                let reason = format!("{reason}Delete requested by user.");
-                self.status("DELETE_IN_PROGRESS", Some(&reason))?;
-                self.delete(&BTreeSet::new()).await
-            }
-        }
-    }
-
-    async fn roll_back(&mut self) -> Result<(), Trouble> {
-        let failed = self.delete_resources(&BTreeSet::new(), true).await?;
-        if failed.is_empty() {
-            return self.ended("ROLLBACK_COMPLETE", None);
-        }
-        let reason = failed_to_delete(&failed);
-        self.ended("ROLLBACK_FAILED", Some(&reason))
-    }
-
-    async fn update_failed(&mut self, reason: &str) -> Result<(), Trouble> {
-        self.status("UPDATE_ROLLBACK_IN_PROGRESS", Some(reason))?;
-        self.undo_update().await
-    }
-
-    /// Makes the stack what it was before the update.
-    async fn undo_update(&mut self) -> Result<(), Trouble> {
-        let Some(task) = self.stack.task.clone() else {
-            return self.ended(
-                "UPDATE_ROLLBACK_FAILED",
-                Some("what the stack was before is not known"),
-            );
-        };
-        let Some(before) = task.before else {
-            return self.ended(
-                "UPDATE_ROLLBACK_FAILED",
-                Some("what the stack was before is not known"),
-            );
-        };
-        let mut failed = Vec::new();
-        let mut leftovers = Vec::new();
-        for id in creation_order(&self.stack.resources).into_iter().rev() {
-            let Some(now) = self.stack.resources.get(&id).cloned() else {
-                continue;
-            };
-            match before.resources.get(&id) {
-                // It was made by the update, or in the place of another: it goes once the rest is restored.
-                None => {
-                    leftovers.push((id.clone(), now));
-                    self.stack.resources.remove(&id);
-                }
-                Some(old) if old.physical != now.physical => {
-                    leftovers.push((id.clone(), now));
-                    self.keep(&id, old.clone());
-                    self.stacks().save(&self.stack)?;
-                    self.tell(&id, old, "UPDATE_COMPLETE", None)?;
-                }
-                Some(old) if !same(&old.properties, &now.properties) => {
-                    self.resource(&id, "UPDATE_IN_PROGRESS", None)?;
-                    let place = self.place(&id);
-                    let restored =
-                        resources::update(&old.kind, &place, &now.physical, &now.properties, &old.properties);
-                    match restored.await {
-                        Ok(_) => {
-                            self.keep(&id, old.clone());
-                            self.resource(&id, "UPDATE_COMPLETE", None)?;
-                        }
-                        Err(reason) => {
-                            self.resource(&id, "UPDATE_FAILED", Some(&reason))?;
-                            failed.push(id.clone());
-                        }
-                    }
-                }
-                Some(old) => self.keep(&id, old.clone()),
-            }
-        }
-        // What the update had taken out of the stack was not deleted yet.
-        for (id, old) in &before.resources {
-            self.stack
-                .resources
-                .entry(id.clone())
-                .or_insert_with(|| old.clone());
-        }
-        if !failed.is_empty() {
-            let reason = format!(
-                "The following resource(s) failed to update: [{}].",
-                failed.join(", ")
-            );
-            return self.ended("UPDATE_ROLLBACK_FAILED", Some(&reason));
-        }
-        let Before {
-            wanted,
-            outputs,
-            change_set,
-            ..
-        } = before;
-        self.stack.wanted = wanted;
-        self.stack.outputs = outputs;
-        self.stack.change_set = change_set;
-        self.stack.task = Some(Task {
-            replaced: leftovers,
-            before: None,
-            token: task.token,
-        });
-        self.status("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", None)?;
-        self.clean_up("UPDATE_ROLLBACK_COMPLETE").await
-    }
-
-    // Deleting.
-
-    /// What the new template does not have is deleted with what was replaced.
-    fn forget_leftovers(&mut self, bound: &Bound) -> Result<(), Trouble> {
-        let order = creation_order(&self.stack.resources);
-        let gone = order.into_iter().rev().filter(|id| !bound.exists(id));
-        let gone: Vec<String> = gone.collect();
-        let mut replaced = Vec::new();
-        for id in gone {
-            if let Some(mut resource) = self.stack.resources.remove(&id) {
-                resource.retain_replaced = resource.retain;
-                replaced.push((id, resource));
-            }
-        }
-        if let Some(task) = &mut self.stack.task {
-            task.replaced.extend(replaced);
-            // From here on the update is not undone.
-            task.before = None;
-        }
-        Ok(self.stacks().save(&self.stack)?)
-    }
-
-    /// Deletes what an update, or its undoing, left over. What cannot be deleted is left where it is, as AWS does.
-    async fn clean_up(&mut self, then: &str) -> Result<(), Trouble> {
-        let leftovers = self.stack.task.as_ref().map(|task| task.replaced.clone());
-        for (id, resource) in leftovers.unwrap_or_default() {
-            if resource.retain_replaced {
-                self.tell(&id, &resource, "DELETE_SKIPPED", None)?;
-                continue;
-            }
-            self.tell(&id, &resource, "DELETE_IN_PROGRESS", None)?;
-            let place = self.place(&id);
-            let deleted =
-                resources::delete(&resource.kind, &place, &resource.physical, &resource.properties).await;
-            match deleted {
-                Ok(()) => self.tell(&id, &resource, "DELETE_COMPLETE", None)?,
-                Err(reason) => self.tell(&id, &resource, "DELETE_FAILED", Some(&reason))?,
-            }
-            if let Some(task) = &mut self.stack.task {
-                task.replaced.retain(|(_, left)| *left != resource);
-            }
-            self.stacks().save(&self.stack)?;
-        }
-        self.ended(then, None)
-    }
-
-    async fn delete(&mut self, retained: &BTreeSet<String>) -> Result<(), Trouble> {
-        let failed = self.delete_resources(retained, false).await?;
-        if !failed.is_empty() {
-            let reason = failed_to_delete(&failed);
-            return self.ended("DELETE_FAILED", Some(&reason));
-        }
-        self.stack.deleted = Some(now_ms());
-        self.stack.outputs.clear();
-        self.ended("DELETE_COMPLETE", None)
-    }
-
-    /// Deletes all resources, last made first; goes on where one cannot be. `all`: also those that outlive the stack,
-    /// since a stack that never was has nothing to leave. Returns the ids of those that are still there.
-    async fn delete_resources(
-        &mut self,
-        retained: &BTreeSet<String>,
-        all: bool,
-    ) -> Result<Vec<String>, Trouble> {
-        let mut failed = Vec::new();
-        for id in creation_order(&self.stack.resources).into_iter().rev() {
-            let Some(resource) = self.stack.resources.get(&id).cloned() else {
-                continue;
-            };
-            if retained.contains(&id) || (resource.retain && !all) {
-                self.stack.resources.remove(&id);
-                self.stacks().save(&self.stack)?;
-                self.tell(&id, &resource, "DELETE_SKIPPED", None)?;
-                continue;
-            }
-            // Whatever was made from it would be left hanging.
-            let needed = self.stack.resources.iter();
-            let needed = needed.filter(|(other, _)| failed.contains(*other));
-            if needed.into_iter().any(|(_, other)| other.after.contains(&id)) {
-                failed.push(id);
-                continue;
-            }
-            self.resource(&id, "DELETE_IN_PROGRESS", None)?;
-            let place = self.place(&id);
-            let deleted =
-                resources::delete(&resource.kind, &place, &resource.physical, &resource.properties).await;
-            match deleted {
-                Ok(()) => {
-                    self.stack.resources.remove(&id);
-                    self.stacks().save(&self.stack)?;
-                    self.tell(&id, &resource, "DELETE_COMPLETE", None)?;
-                }
-                Err(reason) => {
-                    self.resource(&id, "DELETE_FAILED", Some(&reason))?;
-                    failed.push(id);
-                }
-            }
-        }
-        Ok(failed)
-    }
 }
 
 fn failed_to_update(id: &str) -> Trouble {
     Trouble::Failed(format!("The following resource(s) failed to update: [{id}]. "))
-}
-
-fn failed_to_delete(ids: &[String]) -> String {
-    format!(
-        "The following resource(s) failed to delete: [{}]. ",
-        ids.join(", ")
-    )
 }
 
 /// The name in a stack's ARN.
