@@ -20,8 +20,11 @@ use crate::world::World;
 /// Why an operation is undone that was under way when the endpoint stopped.
 const CUT_OFF: &str = "The local endpoint was stopped, or could not write, while the operation was under way";
 
-/// How long to wait after records could not be written.
+/// How long to wait after records could not be written, at first. It doubles.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest that is waited.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why a step was not taken.
 #[derive(Debug)]
@@ -64,6 +67,7 @@ pub(super) fn begin(world: &Arc<World>, stack: Stack, mut work: Work) {
         stack,
     };
     tokio::spawn(async move {
+        let mut pause = AGAIN;
         loop {
             let error = match operation.work(work).await {
                 Ok(()) => break,
@@ -72,7 +76,8 @@ pub(super) fn begin(world: &Arc<World>, stack: Stack, mut work: Work) {
             };
             tracing::error!(stack = operation.stack.name, error, "an operation was cut off");
             // Such as a full disk: it is undone as soon as that can be written down.
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
             work = Work::Resume;
         }
     });
