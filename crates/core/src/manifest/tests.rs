@@ -1,3 +1,5 @@
+//! Manifests as JSON: what is read, what is refused, and that reading what was written changes nothing.
+
 use proptest::prelude::*;
 use serde_json::json;
 

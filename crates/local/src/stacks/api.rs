@@ -7,7 +7,7 @@ use super::operation::stack_name;
 use super::record::{Event, OnFailure, Resource, STACK, Stack};
 use super::start::{self, Asked, Creation, importers};
 use crate::clock::{iso, now_ms};
-use crate::template::{Given, GivenValue, ParameterValues, Template};
+use crate::template::{Given, GivenValue, Template};
 use crate::wire::{Form, Refusal, Reply, Request, Xml, decoded};
 use crate::world::World;
 
@@ -280,7 +280,9 @@ fn describe_stacks(world: &World, form: &Form) -> Result<Xml, Refusal> {
 fn describe(xml: &mut Xml, stack: &Stack) {
     let template = Template::parse_stored(&stack.wanted.template).ok();
     let description = template.as_ref().and_then(|template| template.description());
-    let shown = template.as_ref().and_then(|template| shown(template, stack));
+    let shown = template
+        .as_ref()
+        .and_then(|template| start::values_of(template, &stack.wanted.parameters).ok());
     let on_failure = matches!(stack.on_failure, OnFailure::Nothing);
     xml.element("StackId", &stack.id)
         .element("StackName", &stack.name)
@@ -322,20 +324,6 @@ fn describe(xml: &mut Xml, stack: &Stack) {
         .nest("DriftInformation", |xml| {
             xml.element("StackDriftStatus", "NOT_CHECKED");
         });
-}
-
-/// The values of the parameters, as they may be shown.
-fn shown(template: &Template, stack: &Stack) -> Option<ParameterValues> {
-    let given: Vec<Given> = stack
-        .wanted
-        .parameters
-        .iter()
-        .map(|(name, value)| Given {
-            name: name.clone(),
-            value: GivenValue::Text(value.clone()),
-        })
-        .collect();
-    template.values(&given, None).ok()
 }
 
 fn list_stacks(world: &World, form: &Form) -> Result<Xml, Refusal> {

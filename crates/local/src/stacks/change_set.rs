@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{STACK, Wanted};
 use super::resources::Replacing;
 use super::start::{
-    Asked, Creation, begin_creation, begin_update, bound, check_changeable, check_name, known, new_stack,
-    prepared,
+    Asked, Creation, begin_creation, begin_update, bound, check_changeable, check_name, new_stack, prepared,
 };
 use super::{Stacks, event};
 use crate::clock::now_ms;
@@ -158,7 +157,7 @@ pub(super) fn create(
         additions(&new)
     } else {
         let old = bound(&stack, &stack.wanted)?;
-        changes(&old, &new, &known(stacks, &stack)?, &Replacing)?
+        changes(&old, &new, &stacks.known(&stack)?, &Replacing)?
     };
     let is_empty = changed.is_empty() && wanted.tags == stack.wanted.tags;
     let region = &stack.region;

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::clock::now_ms;
 use crate::store::{Store, StoreError};
 use crate::tagging::{Tagged, TaggedResource};
+use crate::template::{Known, KnownResource};
 use crate::wire::{Refusal, Reply, Request};
 use crate::world::World;
 use record::{Event, Output, Stack};
@@ -148,6 +149,21 @@ impl Stacks {
     fn exported(&self) -> Result<BTreeMap<String, String>, StoreError> {
         let exports = self.exports()?.into_iter();
         Ok(exports.map(|(name, _, value)| (name, value)).collect())
+    }
+
+    /// What references in a stack's template resolve to now.
+    fn known(&self, stack: &Stack) -> Result<Known, StoreError> {
+        let resources = stack.resources.iter().map(|(id, resource)| {
+            let known = KnownResource {
+                physical_id: resource.physical.clone(),
+                attributes: resource.attributes.clone(),
+            };
+            (id.clone(), known)
+        });
+        Ok(Known {
+            resources: resources.collect(),
+            exports: self.exported()?,
+        })
     }
 
     /// Expects the answer of a custom resource; dropping it ends that.

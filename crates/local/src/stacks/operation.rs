@@ -14,7 +14,7 @@ use super::resources::{self, Place};
 use super::{Stacks, event};
 use crate::clock::now_ms;
 use crate::store::StoreError;
-use crate::template::{Bound, Known, KnownResource, Policy, TemplateError, same};
+use crate::template::{Bound, Policy, TemplateError, same};
 use crate::world::World;
 
 /// Why an operation is undone that was under way when the endpoint stopped.
@@ -201,23 +201,6 @@ impl Operation {
         }
     }
 
-    /// What references resolve to.
-    fn known(&self) -> Result<Known, Trouble> {
-        let resources = self.stack.resources.iter();
-        Ok(Known {
-            resources: resources
-                .map(|(id, resource)| {
-                    let known = KnownResource {
-                        physical_id: resource.physical.clone(),
-                        attributes: resource.attributes.clone(),
-                    };
-                    (id.clone(), known)
-                })
-                .collect(),
-            exports: self.stacks().exported()?,
-        })
-    }
-
     // Making the stack what its template says.
 
     /// Creates what is missing and changes what is otherwise, in the order of dependencies; then the outputs.
@@ -226,7 +209,7 @@ impl Operation {
             let Some(declared) = bound.template().resources().get(id) else {
                 continue;
             };
-            let properties = bound.properties(id, &self.known()?)?;
+            let properties = bound.properties(id, &self.stacks().known(&self.stack)?)?;
             let wanted = Resource {
                 kind: declared.resource_type().to_owned(),
                 properties,
@@ -240,7 +223,7 @@ impl Operation {
                 Some(existing) => self.change(id, existing, wanted).await?,
             }
         }
-        let outputs = bound.outputs(&self.known()?)?;
+        let outputs = bound.outputs(&self.stacks().known(&self.stack)?)?;
         let taken: BTreeMap<String, String> = self
             .stacks()
             .exports()?

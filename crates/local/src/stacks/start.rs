@@ -9,8 +9,7 @@ use super::resources::{self, Replacing};
 use super::{Stacks, event};
 use crate::clock::now_ms;
 use crate::template::{
-    Bound, Given, GivenValue, Known, KnownResource, NO_UPDATES, ParameterValues, Pseudo, Template,
-    TemplateError, changes,
+    Bound, Given, GivenValue, NO_UPDATES, ParameterValues, Pseudo, Template, TemplateError, changes,
 };
 use crate::wire::{ACCOUNT, Refusal, uuid};
 use crate::world::World;
@@ -88,7 +87,8 @@ pub(super) fn bound(stack: &Stack, wanted: &Wanted) -> Result<Bound, TemplateErr
     template.bind(values, pseudo(stack, wanted))
 }
 
-fn values_of(
+/// The values that a stack keeps, as its template takes them.
+pub(super) fn values_of(
     template: &Template,
     parameters: &BTreeMap<String, String>,
 ) -> Result<ParameterValues, TemplateError> {
@@ -216,7 +216,7 @@ pub(super) fn update(
     check_changeable(&stack)?;
     let (wanted, new) = prepared(&stack, asked)?;
     let old = bound(&stack, &stack.wanted)?;
-    let changed = changes(&old, &new, &known(stacks, &stack)?, &Replacing)?;
+    let changed = changes(&old, &new, &stacks.known(&stack)?, &Replacing)?;
     if changed.is_empty() && wanted.tags == stack.wanted.tags {
         return Err(Refusal::new("ValidationError", NO_UPDATES));
     }
@@ -258,21 +258,6 @@ pub(super) fn check_changeable(stack: &Stack) -> Result<(), Refusal> {
             stack.id, stack.status
         ),
     ))
-}
-
-/// What references in a stack's template resolve to now.
-pub(super) fn known(stacks: &Stacks, stack: &Stack) -> Result<Known, Refusal> {
-    let resources = stack.resources.iter().map(|(id, resource)| {
-        let known = KnownResource {
-            physical_id: resource.physical.clone(),
-            attributes: resource.attributes.clone(),
-        };
-        (id.clone(), known)
-    });
-    Ok(Known {
-        resources: resources.collect(),
-        exports: stacks.exported()?,
-    })
 }
 
 /// Deletes a stack; one that does not exist is deleted already.

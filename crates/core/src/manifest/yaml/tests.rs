@@ -1,3 +1,5 @@
+//! Manifests as YAML: places of problems, and what YAML takes for something else than it says.
+
 use proptest::prelude::*;
 
 use super::Manifest;
