@@ -22,6 +22,9 @@ use crate::world::World;
 /// How often items whose time has come are deleted.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How long the end waits for what still works with the tables.
+const LAST: Duration = Duration::from_secs(5);
+
 /// The file in the data directory with everything that is in no table.
 const RECORDS: &str = "endpoint.sqlite";
 
@@ -178,6 +181,11 @@ impl Endpoint {
         }
         sweeper.abort();
         world.close().await;
+        // Tasks that were told to end have not ended yet, and until the last one lets go of the data nobody else can
+        // have it.
+        let mut tables = world.tables.watch();
+        drop(world);
+        let _ = tokio::time::timeout(LAST, async { while tables.changed().await.is_ok() {} }).await;
         if let Some(directory) = self.scratch {
             // Whatever is left is emptied at the next start.
             let _ = fs::remove_dir_all(directory);

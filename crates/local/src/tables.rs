@@ -40,7 +40,16 @@ const ITEMS: [&str; 7] = [
 #[derive(Debug, Clone)]
 pub struct Tables {
     engine: EmbeddedEngine,
+    /// Goes after the engine: who hears that it went knows that the data is free.
     writes: Arc<watch::Sender<u64>>,
+}
+
+/// The streams of the tables, for whoever trims them.
+#[derive(Debug)]
+pub struct Streams {
+    /// What trims them.
+    pub keeper: StreamKeeper,
+    _tables: Tables,
 }
 
 impl Tables {
@@ -52,19 +61,20 @@ impl Tables {
         }
     }
 
-    /// Tells of writes: its value changes after each.
+    /// Tells of writes: its value changes after each, and it ends when the last who has the tables lets go of them.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.writes.subscribe()
     }
 
     /// Deletes items whose time has come. Returns how many.
     pub async fn sweep(&self) -> Result<usize, Refusal> {
-        let engine = self.engine.clone();
-        let swept =
-            tokio::task::spawn_blocking(move || engine.sweep_expired().map_err(|err| err.to_string()))
-                .await
-                .map_err(|err| Refusal::internal(&err))?
-                .map_err(|err| Refusal::internal(&err))?;
+        let tables = self.clone();
+        let swept = tokio::task::spawn_blocking(move || {
+            tables.engine().sweep_expired().map_err(|err| err.to_string())
+        })
+        .await
+        .map_err(|err| Refusal::internal(&err))?
+        .map_err(|err| Refusal::internal(&err))?;
         if swept > 0 {
             self.knock();
         }
@@ -75,8 +85,20 @@ impl Tables {
     ///
     /// # Errors
     /// If the engine's database cannot be opened a second time.
-    pub fn keep_streams(&self) -> Result<StreamKeeper, Refusal> {
-        self.engine.keep_streams().map_err(|err| Refusal::internal(&err))
+    pub fn keep_streams(&self) -> Result<Streams, Refusal> {
+        let keeper = self
+            .engine
+            .keep_streams()
+            .map_err(|err| Refusal::internal(&err))?;
+        Ok(Streams {
+            keeper,
+            _tables: self.clone(),
+        })
+    }
+
+    /// The engine. A closure that calls this keeps the tables, and not the engine alone.
+    fn engine(&self) -> &EmbeddedEngine {
+        &self.engine
     }
 
     fn knock(&self) {
@@ -135,8 +157,8 @@ impl Tables {
             // Some microseconds of work: passing it to another thread would cost more.
             self.engine.answer(operation, &body)
         } else {
-            let (engine, operation) = (self.engine.clone(), operation.to_owned());
-            tokio::task::spawn_blocking(move || engine.answer(&operation, &body))
+            let (tables, operation) = (self.clone(), operation.to_owned());
+            tokio::task::spawn_blocking(move || tables.engine().answer(&operation, &body))
                 .await
                 .map_err(|err| Refusal::internal(&err))?
         };

@@ -2,19 +2,20 @@
 
 use std::sync::{Arc, Weak};
 
-use zae_limiter::table::embedded::{StreamKeeper, StreamReader, Trimmed};
+use zae_limiter::table::embedded::{StreamReader, Trimmed};
 
 use super::Inner;
 use super::mapping::{KIND, Mapping, PLACE, Place};
 use crate::clock::now_ms;
+use crate::tables::Streams;
 use crate::wire::Refusal;
 
 /// For how many seconds a record is kept that has not been read, as DynamoDB does.
 const KEPT: i64 = 24 * 60 * 60;
 
 /// Trims from time to time, if something was written.
-pub(crate) async fn run(lambda: Weak<Inner>, keeper: StreamKeeper) {
-    let keeper = Arc::new(keeper);
+pub(crate) async fn run(lambda: Weak<Inner>, streams: Streams) {
+    let streams = Arc::new(streams);
     let Some(mut writes) = lambda.upgrade().map(|inner| inner.tables.watch()) else {
         return;
     };
@@ -27,14 +28,14 @@ pub(crate) async fn run(lambda: Weak<Inner>, keeper: StreamKeeper) {
         let Some(inner) = lambda.upgrade() else {
             return;
         };
-        match trim(&inner, &keeper).await {
+        match trim(&inner, &streams).await {
             Ok(trimmed) => trimmed.iter().for_each(warn),
             Err(err) => tracing::warn!(error = %err, "the streams could not be trimmed"),
         }
     }
 }
 
-async fn trim(inner: &Inner, keeper: &Arc<StreamKeeper>) -> Result<Vec<Trimmed>, Refusal> {
+async fn trim(inner: &Inner, streams: &Arc<Streams>) -> Result<Vec<Trimmed>, Refusal> {
     let mut readers = Vec::new();
     for (uuid, mapping) in inner.store.list::<Mapping>(KIND)? {
         let place: Place = inner.store.get(PLACE, &uuid)?.unwrap_or_default();
@@ -43,9 +44,9 @@ async fn trim(inner: &Inner, keeper: &Arc<StreamKeeper>) -> Result<Vec<Trimmed>,
             read: place.read,
         });
     }
-    let keeper = Arc::clone(keeper);
+    let streams = Arc::clone(streams);
     let oldest = now_ms() / 1_000 - KEPT;
-    tokio::task::spawn_blocking(move || keeper.trim(&readers, oldest))
+    tokio::task::spawn_blocking(move || streams.keeper.trim(&readers, oldest))
         .await
         .map_err(|err| Refusal::internal(&err))?
         .map_err(|err| Refusal::internal(&err))
