@@ -97,8 +97,8 @@ async fn the_command_line_plans_and_applies() {
         assert_eq!(applied[key], 0, "{key}");
     }
     assert_eq!(
-        (&applied["errors"], &applied["full"], &applied["resumed"]),
-        (&json!([]), &json!(false), &json!(false))
+        (&applied["errors"], &applied["full"], &applied["adopted"]),
+        (&json!([]), &json!(false), &json!(0))
     );
     // Delivered again, it does nothing.
     let again = w.call(&event).await.unwrap();
@@ -203,6 +203,7 @@ async fn what_fails_says_why_and_leaves_nothing_that_cannot_be_deleted() {
             "this function serves 'zae-limiter'",
         ),
         ("FullApply", json!("1"), "FullApply is '1'"),
+        ("Entites", json!({}), "did you mean 'Entities'?"),
         (
             "Resources",
             json!({ "r": { "Limits": { "rpm": { "Capacity": "many" } } } }),
@@ -225,6 +226,29 @@ async fn what_fails_says_why_and_leaves_nothing_that_cannot_be_deleted() {
     assert_eq!(
         w.resource("Rename", Some(&physical), &properties("5")).await["Status"],
         "FAILED"
+    );
+    // A creation that was stopped half-way takes back what it declares and nothing else.
+    w.repo
+        .set_resource_defaults("by-hand", [Limit::per_minute("rpm", 5)])
+        .await
+        .unwrap();
+    let mut others = properties("5");
+    others["Resources"] = json!({ "others": { "Limits": { "rpm": { "Capacity": "5" } } } });
+    w.resource("Create", None, &others).await;
+    let mut ours = others.clone();
+    ours["Resources"]["gpt-4"] = others["Resources"]["others"].clone();
+    w.resource("Update", Some(&physical), &ours).await;
+    let unfinished = format!("{physical}/unfinished");
+    for deleted in [1, 0] {
+        let answer = w.resource("Delete", Some(&unfinished), &properties("5")).await;
+        assert_eq!(
+            (&answer["Status"], &answer["Data"]["deleted"]),
+            (&json!("SUCCESS"), &json!(deleted))
+        );
+    }
+    assert_eq!(
+        (w.capacity("gpt-4").await, w.capacity("others").await),
+        (None, Some(5))
     );
     // A namespace that is gone has nothing to delete.
     w.resource("Create", None, &properties("5")).await;

@@ -128,6 +128,15 @@ impl Repository {
         self.wait(self.inner.apply_limits(manifest, options))
     }
 
+    /// See [`crate::Repository::withdraw_limits`].
+    pub fn withdraw_limits(
+        &self,
+        manifest: &Manifest,
+        options: ApplyOptions,
+    ) -> Result<LimitsApplied, Error> {
+        self.wait(self.inner.withdraw_limits(manifest, options))
+    }
+
     /// See [`crate::Repository::hand_made_limits`].
     pub fn hand_made_limits(&self, manifest: &Manifest) -> Result<Vec<Target>, Error> {
         self.wait(self.inner.hand_made_limits(manifest))

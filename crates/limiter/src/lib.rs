@@ -68,7 +68,7 @@ pub use availability::Availability;
 pub use builder::RepositoryBuilder;
 pub use capacity::{CapacityOf, EntityCapacity, ResourceCapacity};
 pub use config_cache::CacheStats;
-pub use declare::{ApplyOptions, LimitsApplied, LimitsPlan};
+pub use declare::{ApplyOptions, BegunApply, LimitsApplied, LimitsPlan};
 pub use entities::NewEntity;
 pub use error::{Error, Unavailable};
 pub use lease::Lease;

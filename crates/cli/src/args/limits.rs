@@ -59,7 +59,7 @@ pub(crate) enum LimitsCommand {
 Examples:
   zae-limiter limits apply --name my-app --file limits.yaml
 
-  # Write every declared level again, and tell all its live buckets
+  # Write every declared level again, and tell all live buckets of entities' levels
   zae-limiter limits apply --name my-app --file limits.yaml --full
 
   # A file made on the way
@@ -70,7 +70,7 @@ pub(crate) struct Apply {
     #[command(flatten)]
     pub(crate) manifest: ManifestFile,
 
-    /// Write every declared level, whether it differs or not, and tell all its live buckets
+    /// Write every declared level, whether it differs or not, and tell all live buckets of entities' levels
     #[arg(long)]
     pub(crate) full: bool,
 
@@ -89,8 +89,9 @@ pub(crate) struct Apply {
 
 /// Print a CloudFormation template that applies a file.
 ///
-/// For a stack of its own, beside the stack of the table, whose limits provisioner it calls. Reads the file, and
-/// calls nobody. What a provisioner would refuse is refused.
+/// For a stack of its own, beside the stack of the table, whose limits provisioner it calls; the namespace must be
+/// registered before that stack is created. Reads the file, and calls nobody. What a provisioner would refuse is
+/// refused.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,

@@ -58,8 +58,7 @@ async fn plan(args: Plan) -> Outcome {
     let asked = ask(&args.manifest, &args.at, &args.format, call).await?;
     asked.warn_of_age();
     show::planned(&asked.answer, &args.shown, &args.format, asked.json())?;
-    let is_idle = asked.answer.changes.is_empty() && asked.answer.pending == 0;
-    Ok(ending(args.shown.detailed_exitcode, is_idle))
+    Ok(ending(args.shown.detailed_exitcode, asked.answer.is_idle()))
 }
 
 async fn diff(args: Diff) -> Outcome {

@@ -376,6 +376,29 @@ fn answers_of_the_provisioner() {
     assert_eq!(ran.code, Some(1));
     server.answer(answer(json!([]), 1, json!(["sync entity u/r: boom"]), false));
     at(&mut world, &server, "limits apply -f limits.yaml");
+    // What only becomes managed, what replaces limits set by hand, and what is left to another apply.
+    let rpm = |capacity: i64| json!({ "limits": { "rpm": { "capacity": capacity, "refill_amount": 1, "refill_period": 60 } } });
+    let replaced = json!({
+        "action": "create", "level": "entity", "target": "user-1/gpt-4", "old": rpm(1), "new": rpm(2),
+    });
+    for changes in [json!([]), json!([replaced])] {
+        server.answer(Answers::With(json!({
+            "changes": changes, "created": 1, "updated": 0, "deleted": 0, "unchanged": 3, "adopted": 2, "pending": 1,
+            "of_others": 1, "errors": [],
+        })));
+        for command in ["plan", "plan -q", "apply", "diff"] {
+            at(&mut world, &server, &format!("limits {command} -f limits.yaml"));
+        }
+    }
+    server.answer(Answers::With(json!({
+        "changes": [], "unchanged": 3, "adopted": 0, "pending": 1, "of_others": 1, "errors": [],
+    })));
+    let ran = at(
+        &mut world,
+        &server,
+        "limits plan -f limits.yaml --detailed-exitcode",
+    );
+    assert_eq!(ran.code, Some(0));
     server.answer(Answers::With(json!({ "statusCode": 200 })));
     at(&mut world, &server, "limits apply -f limits.yaml");
     assert_transcript!(world);

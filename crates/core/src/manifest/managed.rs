@@ -1,7 +1,8 @@
 //! The record of what manifests manage in a namespace: which levels, not what they hold.
 //!
-//! Only what is managed is ever deleted by an apply. A level gets into the record before it is written, and leaves it
-//! after it is gone, so that whatever interrupts an apply, nothing that it wrote is left unmanaged.
+//! Only what is managed is ever deleted by an apply. A level that an apply makes gets into the record before it is
+//! written, and leaves it after it is gone, so that whatever interrupts an apply, nothing that it made is left unmanaged.
+//! One that was set by hand gets into it only once it is as declared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +41,22 @@ impl Managed {
                 .map(|(id, scopes)| (id.to_string(), names(scopes)))
                 .collect(),
         }
+    }
+
+    /// Of levels one by one.
+    pub fn of_targets<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Self {
+        let mut managed = Self::default();
+        for target in targets {
+            match target {
+                Target::System => managed.system = true,
+                Target::Resource(name) => drop(managed.resources.insert(name.to_string())),
+                Target::Entity(id, scope) => {
+                    let names = managed.entities.entry(id.to_string()).or_default();
+                    names.insert(scope.to_string());
+                }
+            }
+        }
+        managed
     }
 
     /// Reads the record.

@@ -45,7 +45,8 @@ pub struct Share {
     pub token: String,
     /// When it is certainly gone; `None` reads as long ago.
     pub lease: Option<i64>,
-    /// Whether it rewrites every level, so that one that was interrupted can be resumed.
+    /// Whether it is of an apply that rewrites every level and had noted all buckets beforehand, as other clients'
+    /// do: what it left behind is then all that is left. An apply of this release begins again instead.
     pub full: bool,
 }
 
@@ -126,9 +127,9 @@ impl Pending {
         self.shares.iter().chain(&self.single)
     }
 
-    /// Whether an apply that rewrote every level left it behind.
-    pub fn is_left_by_full(&self, now: EpochMillis) -> bool {
-        self.all().any(|share| share.full && share.expired(now))
+    /// Whether it is left to others: to an apply that may still run, or to a release that knows the kind of work.
+    pub fn is_of_others(&self, now: EpochMillis) -> bool {
+        self.target().is_none() || !self.is_releasable("", now)
     }
 
     /// Whether an apply has a share in it.

@@ -194,6 +194,12 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether there was no such level, or one without limits.
+    pub fn creates(&self) -> bool {
+        let nothing = LevelState::default();
+        self.new.is_some() && self.old.as_ref().is_none_or(|old| *old == nothing)
+    }
+
     /// As the provisioner's answer lists it: `action`, `level` and `target`.
     pub fn to_json(&self) -> Json {
         json!({
@@ -217,6 +223,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// How many declared levels are stored as declared.
     pub unchanged: usize,
+    /// How many of those are not managed yet.
+    pub adopted: usize,
 }
 
 /// The levels that a manifest declares, in the order of a plan.
@@ -272,6 +280,7 @@ pub fn plan(
         let item = stored.get(&target.key(namespace));
         if !all && item.is_some_and(|item| new.is_stored(item)) {
             plan.unchanged += 1;
+            plan.adopted += usize::from(!managed.contains(&target));
             continue;
         }
         let action = if managed.contains(&target) {

@@ -39,6 +39,17 @@ const SYSTEM: Key = Key("system", "System");
 const RESOURCES: Key = Key("resources", "Resources");
 const ENTITIES: Key = Key("entities", "Entities");
 const LIMITS: Key = Key("limits", "Limits");
+
+/// What a custom resource has beside the manifest. Any other property may be a misspelt one of the manifest's, and an
+/// apply would delete what it does not find declared.
+const OF_THE_RESOURCE: [Key; 5] = [
+    Key("ServiceToken", "ServiceToken"),
+    Key("ServiceTimeout", "ServiceTimeout"),
+    Key("TableName", "TableName"),
+    Key("NamespaceId", "NamespaceId"),
+    Key("FullApply", "FullApply"),
+];
+
 const ON_UNAVAILABLE: Key = Key("on_unavailable", "OnUnavailable");
 const DISABLED: Key = Key("disabled", "Disabled");
 const CASCADE: Key = Key("cascade", "Cascade");
@@ -86,10 +97,11 @@ impl Rules {
             return None;
         }
         let entries = self.map(&top, root)?;
-        // The custom resource has properties of its own beside the manifest's.
-        if self.dialect == Dialect::File {
-            self.known(&top, entries, &[NAMESPACE, SYSTEM, RESOURCES, ENTITIES], &[]);
+        let mut known = vec![NAMESPACE, SYSTEM, RESOURCES, ENTITIES];
+        if self.dialect == Dialect::Stack {
+            known.extend(OF_THE_RESOURCE);
         }
+        self.known(&top, entries, &known, &[]);
         let namespace = self.namespace(root, entries);
         let system = self
             .find(entries, SYSTEM)

@@ -198,6 +198,12 @@ fn properties_come_as_texts() {
          Resources.r.Limits.y.Burst is unknown; known here: Capacity, RefillAmount, RefillPeriod\n\
          Resources.r.Limits.y.Capacity is '1.5': it must be a whole number from 1 to 1000000000000000"
     );
+    // What is misspelt would otherwise count as not declared, and be deleted.
+    let err = Manifest::from_properties(&json!({ "ServiceToken": "arn", "Entites": {}, "Namspace": "n" }));
+    assert_eq!(
+        err.unwrap_err().to_string(),
+        "Entites is unknown; did you mean 'Entities'?\nNamspace is unknown; did you mean 'Namespace'?"
+    );
     assert_eq!(flag(&json!({ "FullApply": "TRUE" }), "FullApply"), Ok(Some(true)));
     assert_eq!(flag(&json!({}), "FullApply"), Ok(None));
     let err = flag(&json!({ "FullApply": "1" }), "FullApply").unwrap_err();
@@ -384,14 +390,14 @@ fn shares_are_taken_back_by_their_owners_or_when_they_have_run_out() {
     };
     let left = Pending::decode(put.item).unwrap();
     assert!(!left.is_owned_by("ours") && left.is_owned_by("full"));
-    assert!(!left.is_left_by_full(now) && left.is_left_by_full(EpochMillis(3_000_001)));
+    assert!(left.is_of_others(now) && !left.is_of_others(EpochMillis(3_000_001)));
     // Once a lease has run out, whoever did the work ends it.
     assert!(matches!(
         left.release("me", EpochMillis(3_000_001)),
         Some(Part::Delete(_))
     ));
     let expired = Pending::decode(left.expire("full", now).item).unwrap();
-    assert!(expired.is_releasable("me", now) && !expired.is_left_by_full(now));
+    assert!(expired.is_releasable("me", now) && !expired.is_of_others(now));
 }
 
 #[test]
@@ -411,7 +417,7 @@ fn records_of_older_forms_and_of_other_kinds_are_understood() {
     item.insert("lease_until_ms".into(), Value::int(5));
     item.insert("full".into(), Value::Bool(true));
     let single = Pending::decode(item.clone()).unwrap();
-    assert!(single.is_left_by_full(EpochMillis(6)) && !single.is_releasable("me", EpochMillis(5)));
+    assert!(!single.is_of_others(EpochMillis(6)) && !single.is_releasable("me", EpochMillis(5)));
     assert!(matches!(
         single.release("me", EpochMillis(6)),
         Some(Part::Delete(_))

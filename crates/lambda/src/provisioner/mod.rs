@@ -12,7 +12,7 @@ use std::time::Duration;
 use lambda_runtime::Diagnostic;
 use serde_json::{Value as Json, json};
 use zae_limiter::core::manifest::{Manifest, Problems};
-use zae_limiter::{ApplyOptions, Error, Repository, Stack};
+use zae_limiter::{ApplyOptions, Error, Stack};
 
 use crate::log::Log;
 
@@ -43,7 +43,7 @@ enum Refusal {
     /// The function would have been stopped.
     #[error(
         "not finished after {} seconds, when the function would have been stopped; what is done stays, and the same \
-         call again goes on with the rest",
+         call again goes on with the rest (but begins again if all levels are to be written)",
         .0.as_secs()
     )]
     Time(Duration),
@@ -154,15 +154,6 @@ impl Provisioner {
                 "the table is {other}; this function serves '{own}'"
             ))),
         }
-    }
-
-    async fn apply(
-        &self,
-        repo: &Repository,
-        manifest: &Manifest,
-        options: ApplyOptions,
-    ) -> Result<Json, Refusal> {
-        Ok(repo.apply_limits(manifest, options).await?.to_json())
     }
 }
 

@@ -12,6 +12,10 @@ use super::{LOGGER, Provisioner, Refusal, in_time, reply};
 /// What a physical id ends with; before it are the table's name and the namespace's id.
 const PHYSICAL: &str = "/limits-provisioner";
 
+/// What a physical id ends with if the creation did not come to its end. What is managed then may be of others, so that
+/// its rollback deletes only what its own manifest declares.
+const UNFINISHED: &str = "/limits-provisioner/unfinished";
+
 /// What the answer names when nothing was made.
 const NOTHING: &str = "failed";
 
@@ -91,24 +95,27 @@ impl Provisioner {
                 )));
             }
         };
-        let id = format!("{}/{}{PHYSICAL}", self.stack.name(), repo.namespace_id());
+        let id = format!("{}/{}", self.stack.name(), repo.namespace_id());
+        let options = ApplyOptions { full, remaining };
+        let begun = repo.begin_limits(&manifest, options).await?;
         // A creation that stops half-way has made something, which its rollback must find.
         if kind == "Create" {
-            physical.clone_from(&id);
+            *physical = format!("{id}{UNFINISHED}");
         }
-        let data = self
-            .apply(&repo, &manifest, ApplyOptions { full, remaining })
-            .await?;
-        *physical = id;
-        Ok(data)
+        let applied = begun.finish().await?;
+        *physical = format!("{id}{PHYSICAL}");
+        Ok(applied.to_json())
     }
 
-    /// Deletes all that is managed. Where there is nothing to delete from, it is done already.
+    /// Deletes all that is managed, or what an unfinished creation may have made of it. Where there is nothing to delete
+    /// from, it is done already.
     async fn delete(&self, event: &Json, remaining: Option<Duration>) -> Result<Json, Refusal> {
         let nothing = || Ok(json!({ "status": "applied", "deleted": 0, "errors": [] }));
         let physical = event["PhysicalResourceId"].as_str().unwrap_or_default();
+        let unfinished = physical.strip_suffix(UNFINISHED);
         let Some((table, id)) = physical
             .strip_suffix(PHYSICAL)
+            .or(unfinished)
             .and_then(|rest| rest.rsplit_once('/'))
         else {
             return nothing();
@@ -123,11 +130,17 @@ impl Provisioner {
             ) => return nothing(),
             Err(err) => return Err(err.into()),
         };
-        let name = NamespaceName::new(repo.namespace_name()).map_err(Error::from)?;
         let options = ApplyOptions {
             full: false,
             remaining,
         };
-        self.apply(&repo, &Manifest::empty(name), options).await
+        let applied = if unfinished.is_some() {
+            let manifest = Manifest::from_properties(&event["ResourceProperties"])?;
+            repo.withdraw_limits(&manifest, options).await?
+        } else {
+            let name = NamespaceName::new(repo.namespace_name()).map_err(Error::from)?;
+            repo.apply_limits(&Manifest::empty(name), options).await?
+        };
+        Ok(applied.to_json())
     }
 }

@@ -139,8 +139,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Ends this apply's lease over all that it could not do, and counts what is left.
-    pub(super) async fn count_pending(&self) -> Result<usize, Error> {
+    /// Ends this apply's lease over all that it could not do; returns what is left, as it was before that.
+    pub(super) async fn leave(&self) -> Result<Vec<Pending>, Error> {
         let inner = &self.repo.inner;
         let left = self.repo.pending().await?;
         for pending in left
@@ -153,6 +153,6 @@ impl Run<'_> {
                 tracing::warn!(%error, "work that is left over stays leased until its lease runs out");
             }
         }
-        Ok(left.len())
+        Ok(left)
     }
 }

@@ -14,6 +14,7 @@ use crate::retry::BRIEF;
 use crate::table::{TableExt as _, Write};
 
 /// The record as it was read or written last.
+#[derive(Debug)]
 pub(super) struct Record {
     item: Option<Item>,
     /// What it lists.
@@ -41,13 +42,13 @@ impl Repository {
     pub(super) async fn write_ahead(
         &self,
         mut record: Record,
-        declared: &Managed,
+        created: &Managed,
         manifest: &Manifest,
     ) -> Result<Record, Error> {
         for _ in 0..MAX_RACES {
             let mut union = record.managed.clone();
-            union.add(declared);
-            self.check_size(&union, record.item.as_ref(), manifest)?;
+            union.add(created);
+            self.check_size(&record, manifest)?;
             if union == record.managed {
                 return Ok(record);
             }
@@ -127,23 +128,30 @@ impl Repository {
         inner.place.contended(&provisioner_key(&inner.namespace))
     }
 
-    /// Refuses what does not fit, before anything is written.
-    fn check_size(
-        &self,
-        union: &Managed,
-        old: Option<&Item>,
-        manifest: &Manifest,
-    ) -> Result<(), InvalidInput> {
+    /// Refuses what does not fit, before anything is written: until its deletions are done, an apply lists what was
+    /// managed and what is declared.
+    pub(super) fn check_size(&self, record: &Record, manifest: &Manifest) -> Result<(), InvalidInput> {
         let (at, hash) = (instant(self.inner.clock.now()), manifest.hash());
         let applied = Applied { at: &at, hash: &hash };
-        let put = union.put(&self.inner.namespace, old, Some(&applied));
-        let bytes = size_of(&put.item);
-        if bytes <= MOST_BYTES {
+        let bytes = |managed: &Managed| {
+            let put = managed.put(&self.inner.namespace, record.item.as_ref(), Some(&applied));
+            size_of(&put.item)
+        };
+        let declared = Managed::of(manifest);
+        let mut union = record.managed.clone();
+        union.add(&declared);
+        let size = bytes(&union);
+        if size <= MOST_BYTES {
             return Ok(());
         }
+        let way_out = if bytes(&declared) <= MOST_BYTES {
+            "apply it without the new entities first, which deletes the old ones, and then as it is"
+        } else {
+            "declare fewer entities, or spread them over several namespaces"
+        };
         let reason = format!(
-            "would make the record of managed levels {bytes} bytes, more than the {MOST_BYTES} that fit one item; \
-             declare fewer entities, or spread them over several namespaces"
+            "would make the record of managed levels {size} bytes, more than the {MOST_BYTES} that fit one item; \
+             {way_out}"
         );
         let levels = format!("{} levels", manifest.levels());
         Err(InvalidInput::new("manifest", levels, reason))

@@ -200,10 +200,29 @@ async fn flags_and_retention_stay_and_foreign_limits_are_replaced() {
     let item = a.item(at).await.unwrap();
     assert!(item.contains_key("disabled") && !item.contains_key("l_rpm_cp"));
     // The level is gone as far as a manifest goes.
-    assert_eq!(
-        plan(repo, &Manifest::empty("default".parse().unwrap())).await,
-        Vec::<String>::new()
-    );
+    let none = Manifest::empty("default".parse().unwrap());
+    assert_eq!(plan(repo, &none).await, Vec::<String>::new());
+    // Also where an index goes on listing what keeps a flag.
+    let of_entity = manifest(json!({ "entities": { "u": { "resources": { "r": limits(&[("rpm", 5)]) } } } }));
+    apply(repo, &of_entity).await;
+    let target = Target::parse("entity", "u/r").unwrap();
+    let at = target.key(repo.namespace_id());
+    let item = a.item(at.clone()).await.unwrap();
+    let kept = |name: &'static str| (name, item[name].clone());
+    let attrs = [
+        ("disabled", Value::Bool(true)),
+        kept("l_rpm_cp"),
+        kept("l_rpm_ra"),
+        kept("l_rpm_rp"),
+        kept("GSI3PK"),
+        kept("GSI3SK"),
+        kept("entity_id"),
+        kept("resource"),
+    ];
+    a.write(&at.pk, &at.sk, attrs).await;
+    apply(repo, &none).await;
+    assert!(a.item(at).await.unwrap().contains_key("disabled"));
+    assert_eq!(repo.hand_made_limits(&none).await.unwrap(), Vec::<Target>::new());
 }
 
 #[tokio::test]
@@ -301,16 +320,39 @@ async fn what_cannot_be_applied_is_refused_before_anything_is_written() {
     let long = "x".repeat(240);
     let entities = (0..1800).map(|n| (format!("{long}{n}"), json!({ "resources": { "r": {} } })));
     let many = manifest(json!({ "entities": entities.collect::<serde_json::Map<_, _>>() }));
+    for full in [false, true] {
+        let options = ApplyOptions {
+            full,
+            ..ApplyOptions::default()
+        };
+        for err in [
+            a.repo.apply_limits(&many, options).await.unwrap_err(),
+            a.repo.plan_limits(&many, options).await.unwrap_err(),
+        ] {
+            let text = err.to_string();
+            assert!(
+                text.contains("more than the 409600 that fit one item; declare fewer entities"),
+                "{text}"
+            );
+        }
+    }
+    assert_same(&state(&a).await, &before, "refused");
+    // Two that fit, each by itself: the second one must delete first.
+    let entities = |range: std::ops::Range<i32>| {
+        let levels = range.map(|n| (format!("{long}{n}"), json!({ "resources": { "r": {} } })));
+        manifest(json!({ "entities": levels.collect::<serde_json::Map<_, _>>() }))
+    };
+    apply(&a.repo, &entities(0..900)).await;
     let err = a
         .repo
-        .apply_limits(&many, ApplyOptions::default())
+        .plan_limits(&entities(900..1800), ApplyOptions::default())
         .await
         .unwrap_err();
     assert!(
-        err.to_string().contains("more than the 409600 that fit one item"),
+        err.to_string()
+            .contains("apply it without the new entities first"),
         "{err}"
     );
-    assert_same(&state(&a).await, &before, "refused");
 }
 
 fn is_write(op: &Op) -> bool {
@@ -596,15 +638,7 @@ async fn a_full_apply_repairs_what_a_plan_does_not_compare() {
         1
     );
     let applied = a.repo.apply_limits(&first(), full).await.unwrap();
-    assert_eq!(
-        (
-            applied.updated,
-            applied.unchanged,
-            applied.pending,
-            applied.resumed
-        ),
-        (6, 0, 0, false)
-    );
+    assert_eq!((applied.updated, applied.unchanged, applied.pending), (6, 0, 0));
     assert_eq!(
         a.bucket("kept", "gpt-4")
             .await
@@ -615,7 +649,8 @@ async fn a_full_apply_repairs_what_a_plan_does_not_compare() {
             .capacity,
         5000
     );
-    // One that was killed while it told the buckets is resumed, once it is certainly gone.
+    // After one that was killed while it told the buckets, the next one rewrites all again: of what the dead one had
+    // not come to, there is no word anywhere.
     let repo = a
         .ruled(|op| match op {
             Op::Query(query) if query.hash.contains("/ENTITY#") => Fault::Hangs,
@@ -630,10 +665,100 @@ async fn a_full_apply_repairs_what_a_plan_does_not_compare() {
             .is_err()
     );
     let seen = a.repo.plan_limits(&first(), full).await.unwrap();
-    assert_eq!((seen.resumed, seen.changes.len(), seen.pending), (false, 6, 3));
+    assert_eq!((seen.changes.len(), seen.pending, seen.of_others), (6, 3, 3));
+    // As long as the dead one may be alive, its records stay, and none of them is anything to do.
+    let told = a
+        .repo
+        .apply_limits(&first(), ApplyOptions::default())
+        .await
+        .unwrap();
+    assert_eq!((told.pending, told.of_others), (3, 3));
     a.clock.advance_millis(20 * 60_000);
-    let resumed = a.repo.apply_limits(&first(), full).await.unwrap();
-    assert_eq!((resumed.resumed, resumed.updated, resumed.pending), (true, 0, 0));
+    let seen = a.repo.plan_limits(&first(), full).await.unwrap();
+    assert_eq!((seen.pending, seen.of_others), (3, 0));
+    let again = a.repo.apply_limits(&first(), full).await.unwrap();
+    assert_eq!((again.updated, again.pending), (6, 0));
+}
+
+#[tokio::test]
+async fn what_was_set_by_hand_is_managed_only_once_it_is_as_declared() {
+    let declared =
+        manifest(json!({ "entities": { "u": { "resources": { "gpt-4": limits(&[("rpm", 9)]) } } } }));
+    let none = Manifest::empty("default".parse().unwrap());
+    for after in [false, true] {
+        let a = Admin::new().await;
+        a.repo.set_entity_limits("u", "gpt-4", rpm(7)).await.unwrap();
+        // An apply that is stopped before its first write of a level, or that fails at it.
+        let fault = if after { Fault::Denied } else { Fault::Hangs };
+        let repo = a
+            .ruled(move |op| match op {
+                Op::Transact(_) => fault,
+                _ => Fault::None,
+            })
+            .await;
+        let stopped = repo.apply_limits(&declared, ApplyOptions::default());
+        let stopped = tokio::time::timeout(std::time::Duration::from_millis(300), stopped).await;
+        assert_eq!(stopped.is_ok(), after);
+        // The manifest is given up, and what was set by hand is what it was.
+        let applied = apply(&a.repo, &none).await;
+        assert_eq!(applied.deleted, 0);
+        assert_eq!(a.repo.entity_limits("u", "gpt-4").await.unwrap()[0].capacity(), 7);
+        // Replaced, it is managed.
+        apply(&a.repo, &declared).await;
+        assert_eq!(apply(&a.repo, &none).await.deleted, 1);
+    }
+}
+
+#[tokio::test]
+async fn taking_over_is_something_to_do() {
+    let a = Admin::new().await;
+    a.repo.set_resource_defaults("r", rpm(7)).await.unwrap();
+    let declared = manifest(json!({ "resources": { "r": limits(&[("rpm", 7)]) } }));
+    let seen = a
+        .repo
+        .plan_limits(&declared, ApplyOptions::default())
+        .await
+        .unwrap();
+    assert_eq!((seen.changes.len(), seen.unchanged, seen.adopted), (0, 1, 1));
+    assert_eq!(apply(&a.repo, &declared).await.adopted, 1);
+    assert_eq!(apply(&a.repo, &declared).await.adopted, 0);
+}
+
+#[tokio::test]
+async fn withdrawing_deletes_what_is_declared_and_managed() {
+    let a = prepared().await;
+    a.repo.set_resource_defaults("by-hand", rpm(1)).await.unwrap();
+    let part = manifest(json!({
+        "resources": { "gpt-4": limits(&[("rpm", 1)]), "by-hand": limits(&[("rpm", 1)]) },
+        "entities": { "kept": { "resources": { "gpt-4": {} } }, "never": { "resources": { "gpt-4": {} } } },
+    }));
+    let withdrawn = a
+        .repo
+        .withdraw_limits(&part, ApplyOptions::default())
+        .await
+        .unwrap();
+    let gone: Vec<_> = withdrawn
+        .changes
+        .iter()
+        .map(|change| change.target.to_string())
+        .collect();
+    assert_eq!(gone, ["gpt-4", "kept/gpt-4"]);
+    assert_eq!((withdrawn.deleted, withdrawn.errors.len()), (2, 0));
+    assert_eq!(
+        a.repo.resources_with_defaults().await.unwrap(),
+        ["by-hand", "old"]
+    );
+    // The others are managed as before.
+    let none = Manifest::empty("default".parse().unwrap());
+    assert_eq!(
+        plan(&a.repo, &none).await,
+        [
+            "- system (system defaults)",
+            "- resource old",
+            "- entity gone/gpt-4",
+            "- entity kept/_default_"
+        ]
+    );
 }
 
 #[tokio::test]

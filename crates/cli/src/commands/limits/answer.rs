@@ -13,8 +13,12 @@ pub(super) struct Answer {
     pub(super) changes: Vec<Change>,
     /// How many declared levels are as declared; `None` if nothing was compared.
     pub(super) unchanged: Option<u64>,
+    /// How many of those were set by hand, and are or were taken over as they are.
+    pub(super) adopted: u64,
     /// How many levels have live buckets that are still to be told.
     pub(super) pending: u64,
+    /// How many of those an apply leaves to others.
+    pub(super) of_others: u64,
     /// Whether it goes on with an apply that was interrupted.
     pub(super) resumed: bool,
     /// Levels created.
@@ -62,6 +66,12 @@ impl Change {
         }
     }
 
+    /// Whether it puts other limits in the place of some that no manifest made.
+    pub(super) fn replaces(&self) -> bool {
+        let old = self.values.as_ref().map(|values| &values.old);
+        self.action == "create" && old.is_some_and(|old| !old.is_empty())
+    }
+
     /// What it is about.
     pub(super) fn target(&self) -> &str {
         self.target.as_deref().unwrap_or("(system defaults)")
@@ -77,6 +87,16 @@ pub(super) fn failure(payload: &Json) -> Option<String> {
 }
 
 impl Answer {
+    /// How many levels have live buckets that the next apply tells.
+    pub(super) fn retried(&self) -> u64 {
+        self.pending.saturating_sub(self.of_others)
+    }
+
+    /// Whether an apply would have nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.changes.is_empty() && self.retried() == 0 && self.adopted == 0
+    }
+
     /// Understands an answer; else says what is wrong with it.
     pub(super) fn of(answer: &Json) -> Result<Self, String> {
         let changes = answer["changes"]
@@ -86,7 +106,9 @@ impl Answer {
         Ok(Self {
             changes: changes.iter().map(change).collect::<Result<_, _>>()?,
             unchanged: number("unchanged"),
+            adopted: number("adopted").unwrap_or(0),
             pending: number("pending").unwrap_or(0),
+            of_others: number("of_others").unwrap_or(0),
             resumed: answer["resumed"] == true,
             created: number("created").unwrap_or(0),
             updated: number("updated").unwrap_or(0),

@@ -35,6 +35,9 @@ pub(super) fn planned(
     }
     if answer.changes.is_empty() {
         out.line(nothing_to_change(answer))?;
+        if !quiet {
+            further_notes(&mut out, answer, Tense::Future)?;
+        }
         return out.flush();
     }
     out.line(format_args!(
@@ -49,6 +52,7 @@ pub(super) fn planned(
             values(&mut out, change, shown.verbose)?;
         }
         notes(&mut out, answer)?;
+        further_notes(&mut out, answer, Tense::Future)?;
         tell_of_missing_values(answer, shown.verbose);
     }
     out.flush()
@@ -94,6 +98,7 @@ pub(super) fn applied(answer: &Answer, quiet: bool, format: &Format, common: &Co
         if !answer.changes.is_empty() {
             notes(&mut out, answer)?;
         }
+        further_notes(&mut out, answer, Tense::Past)?;
         if answer.resumed {
             out.line(
                 "Note: resumed the fan-outs an earlier full apply did not finish, instead of starting over.",
@@ -162,6 +167,7 @@ pub(super) fn differing(
         ))?;
     }
     notes(&mut out, answer)?;
+    further_notes(&mut out, answer, Tense::Future)?;
     tell_of_missing_values(answer, shown.verbose);
     out.flush()
 }
@@ -175,8 +181,9 @@ fn unchanged(answer: &Answer) -> String {
 }
 
 fn nothing_to_change(answer: &Answer) -> String {
-    match answer.pending {
-        0 => NO_CHANGES.to_owned(),
+    match answer.retried() {
+        0 if answer.adopted == 0 => NO_CHANGES.to_owned(),
+        0 => "No config changes.".to_owned(),
         pending => format!(
             "No config changes; {pending} bucket fan-out(s) an earlier apply did not finish will be retried by the next \
              apply."
@@ -185,12 +192,50 @@ fn nothing_to_change(answer: &Answer) -> String {
 }
 
 fn notes(out: &mut Out, answer: &Answer) -> Result<(), Failure> {
-    match answer.pending {
+    match answer.retried() {
         0 => Ok(()),
         pending => out.line(format_args!(
             "Note: {pending} bucket fan-out(s) an earlier apply did not finish; the next apply retries them."
         )),
     }
+}
+
+/// Whether an apply will be, or has been.
+#[derive(Clone, Copy)]
+enum Tense {
+    Past,
+    Future,
+}
+
+/// What is neither a change nor retried.
+fn further_notes(out: &mut Out, answer: &Answer, tense: Tense) -> Result<(), Failure> {
+    let replaced = answer.changes.iter().filter(|change| change.replaces()).count();
+    if replaced > 0 {
+        out.line(match tense {
+            Tense::Future => {
+                format!("Note: {replaced} level(s) set by hand hold other limits, and are replaced.")
+            }
+            Tense::Past => format!("Note: {replaced} level(s) that were set by hand held other limits."),
+        })?;
+    }
+    if answer.adopted > 0 {
+        let number = answer.adopted;
+        out.line(match tense {
+            Tense::Future => format!(
+                "Note: {number} level(s) set by hand are as declared; the next apply makes them managed."
+            ),
+            Tense::Past => {
+                format!("Note: {number} level(s) set by hand were as declared, and are managed now.")
+            }
+        })?;
+    }
+    if answer.of_others > 0 {
+        out.line(format_args!(
+            "Note: {} bucket fan-out(s) are left to another apply, which may still be running, or to a newer release.",
+            answer.of_others
+        ))?;
+    }
+    Ok(())
 }
 
 fn with_verb(change: &Change) -> String {
@@ -251,7 +296,9 @@ fn with_changes(mut json: Common, answer: &Answer, quiet: bool) -> Common {
     }
     json.insert("change_count".into(), json!(answer.changes.len()));
     json.insert("unchanged".into(), json!(answer.unchanged));
+    json.insert("adopted".into(), json!(answer.adopted));
     json.insert("pending".into(), json!(answer.pending));
+    json.insert("of_others".into(), json!(answer.of_others));
     json
 }
 

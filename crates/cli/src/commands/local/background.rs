@@ -31,6 +31,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A log of more bytes is put aside at the next start.
 const LONG: u64 = 10 * 1024 * 1024;
 
+/// Tells glibc to give large blocks back as soon as they are free. By itself it keeps up to 64 MiB for the next one,
+/// and packages of functions are such blocks. See `mallopt(3)`.
+const ALLOCATOR: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "262144"),
+    ("MALLOC_TRIM_THRESHOLD_", "262144"),
+];
+
 /// What the process that was started says of itself.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -146,6 +153,11 @@ async fn start(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool
     for (flag, is_set) in [("--ephemeral", args.ephemeral), ("--verbose", args.verbose)] {
         if is_set {
             command.arg(flag);
+        }
+    }
+    for (variable, value) in ALLOCATOR {
+        if std::env::var_os(variable).is_none() {
+            command.env(variable, value);
         }
     }
     #[cfg(unix)]
