@@ -99,8 +99,9 @@ class TheirSide:
 
 
 def told(answer):
-    """An answer without what only ours tells."""
-    answer = {key: value for key, value in answer.items()}
+    """An answer without what only one of them tells: the original resumes full applies, ours begins them again."""
+    assert not answer.get("resumed")
+    answer = {key: value for key, value in answer.items() if key not in ("resumed", "adopted", "of_others")}
     answer["changes"] = [(one["action"], one["level"], one["target"]) for one in answer["changes"]]
     return answer
 

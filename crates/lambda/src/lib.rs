@@ -20,7 +20,7 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value as Json;
 use zae_limiter::Repository;
 use zae_limiter::clock::{Clock, SystemClock};
-use zae_limiter::table::Connection;
+use zae_limiter::table::{Connection, Timeouts};
 
 use aggregator::{Aggregator, Invocation};
 use archive::Bucket;
@@ -33,6 +33,14 @@ pub const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 
 /// The variable by which Lambda tells the function's handler.
 pub const HANDLER: &str = "_HANDLER";
+
+/// How long the provisioner waits for an answer. Nobody waits for tokens there, and a write of a hundred items that was
+/// given up too early may have happened all the same.
+const PATIENT: Timeouts = Timeouts {
+    connect: Duration::from_secs(2),
+    attempt: Duration::from_secs(10),
+    operation: Duration::from_secs(10),
+};
 
 /// Why a function did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +102,11 @@ async fn serve(handler: &str, log: Log) -> Result<(), RunError> {
             .await
         }
         "provisioner" => {
-            let stack = Repository::builder().stack(table_name()).stack_handle().await?;
+            let stack = Repository::builder()
+                .stack(table_name())
+                .timeouts(PATIENT)
+                .stack_handle()
+                .await?;
             let provisioner = Arc::new(Provisioner::new(stack, log));
             serve_with(move |event: LambdaEvent<Json>| {
                 let provisioner = Arc::clone(&provisioner);
