@@ -236,6 +236,49 @@ def test_aws_command_deploys_a_template(local, tmp_path):
     aws(local, "cloudformation", "wait", "stack-delete-complete", "--stack-name", "small")
 
 
+def test_aws_command_deploys_limits(local, tmp_path):
+    manifest, template = tmp_path / "limits.yaml", tmp_path / "limits-stack.yaml"
+
+    def write(**entities):
+        levels = {entity: {"resources": {"gpt-4": {"limits": {"rpm": {"capacity": n}}}}} for entity, n in entities.items()}
+        manifest.write_text(json.dumps({"namespace": "declared", "entities": levels}))
+        return local.command("limits", "cfn-template", "-n", "my-app", "-f", manifest).stdout
+
+    def stored():
+        listed = local.json("entity", "list", "-n", "my-app", "-N", "declared", "--with-custom-limits", "gpt-4")
+        found = {}
+        for entity in ("by-file", "by-stack"):
+            limits = local.json("entity", "get-limits", entity, "-n", "my-app", "-N", "declared", "-r", "gpt-4")["limits"]
+            found.update({entity: limit["capacity"] for limit in limits})
+        assert sorted(found) == sorted(listed), listed
+        return found
+
+    write(**{"by-file": 5})
+    local.command("limits", "apply", "-n", "my-app", "-f", manifest)
+    assert stored() == {"by-file": 5}
+    # A creation that is refused, and rolled back, leaves what is managed as it was.
+    text = write(**{"by-stack": 7})
+    template.write_text(text.replace("Entities:", "Entites:"))
+    words = ["--template-body", f"file://{template}"]
+    aws(local, "cloudformation", "create-stack", "--stack-name", "limits", *words)
+    stacks = client(local, "cloudformation")
+    eventually(lambda: stacks.describe_stacks(StackName="limits")["Stacks"][0]["StackStatus"] == "ROLLBACK_COMPLETE")
+    events = stacks.describe_stack_events(StackName="limits")["StackEvents"]
+    assert any("did you mean 'Entities'?" in event.get("ResourceStatusReason", "") for event in events)
+    assert stored() == {"by-file": 5}
+    aws(local, "cloudformation", "delete-stack", "--stack-name", "limits")
+    aws(local, "cloudformation", "wait", "stack-delete-complete", "--stack-name", "limits")
+    assert stored() == {"by-file": 5}
+    # From its creation to its end the stack has what it declares.
+    for capacity in (7, 8):
+        template.write_text(write(**{"by-stack": capacity}))
+        aws(local, "cloudformation", "deploy", "--stack-name", "limits", "--template-file", template)
+        assert stored() == {"by-stack": capacity}
+    aws(local, "cloudformation", "delete-stack", "--stack-name", "limits")
+    aws(local, "cloudformation", "wait", "stack-delete-complete", "--stack-name", "limits")
+    assert stored() == {}
+
+
 # What can go wrong with an endpoint.
 
 
