@@ -111,7 +111,11 @@ async fn respond(
     });
     Ok(finished(match served.await {
         Ok(reply) => reply,
-        Err(err) => Refusal::internal(&err).amz_json(),
+        Err(err) => {
+            tracing::error!(error = %err, "a request could not be served");
+            let neutral = "the local endpoint failed at this request; its log says where";
+            Refusal::internal(&neutral).amz_json()
+        }
     }))
 }
 

@@ -80,6 +80,18 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Does several things with the database: all of them or, if one fails, none.
+    pub fn together<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut database = self.database();
+        let transaction = database.transaction()?;
+        let done = work(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
     /// A document.
     pub fn get<T: DeserializeOwned>(&self, kind: &'static str, name: &str) -> Result<Option<T>, StoreError> {
         let body: Option<String> = self
@@ -92,11 +104,7 @@ impl Store {
 
     /// Writes a document in place of any other of its name.
     pub fn put(&self, kind: &'static str, name: &str, document: &impl Serialize) -> Result<(), StoreError> {
-        let body = write(kind, name, document)?;
-        self.database()
-            .prepare_cached("INSERT OR REPLACE INTO documents (kind, name, body) VALUES (?1, ?2, ?3)")?
-            .execute(params![kind, name, body])?;
-        Ok(())
+        put(&self.database(), kind, name, document)
     }
 
     /// Writes a document unless there is one of its name; tells whether it did.
@@ -116,11 +124,7 @@ impl Store {
 
     /// Deletes a document; tells whether there was one.
     pub fn delete(&self, kind: &'static str, name: &str) -> Result<bool, StoreError> {
-        let deleted = self
-            .database()
-            .prepare_cached("DELETE FROM documents WHERE kind = ?1 AND name = ?2")?
-            .execute(params![kind, name])?;
-        Ok(deleted > 0)
+        delete(&self.database(), kind, name)
     }
 
     /// The documents of a kind, with their names, in the names' order.
@@ -166,6 +170,28 @@ impl Store {
             .collect::<Result<_, _>>()?;
         read_all(kind, found)
     }
+}
+
+/// As [`Store::put`], among other things that are done together.
+pub(crate) fn put(
+    database: &Connection,
+    kind: &'static str,
+    name: &str,
+    document: &impl Serialize,
+) -> Result<(), StoreError> {
+    let body = write(kind, name, document)?;
+    database
+        .prepare_cached("INSERT OR REPLACE INTO documents (kind, name, body) VALUES (?1, ?2, ?3)")?
+        .execute(params![kind, name, body])?;
+    Ok(())
+}
+
+/// As [`Store::delete`], among other things that are done together.
+pub(crate) fn delete(database: &Connection, kind: &'static str, name: &str) -> Result<bool, StoreError> {
+    let deleted = database
+        .prepare_cached("DELETE FROM documents WHERE kind = ?1 AND name = ?2")?
+        .execute(params![kind, name])?;
+    Ok(deleted > 0)
 }
 
 fn read_all<T: DeserializeOwned>(

@@ -1,13 +1,15 @@
 //! DynamoDB and its streams: the embedded engine, and the knock on the door of whoever follows a stream.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use zae_limiter::table::EmbeddedEngine;
 use zae_limiter::table::embedded::StreamKeeper;
 
+use crate::tagging::{Tagged, TaggedResource};
 use crate::wire::{ACCOUNT, Refusal, Reply, Request};
 
 /// What the engine's ARNs begin with; those of a region are translated.
@@ -111,17 +113,7 @@ impl Tables {
     /// What DynamoDB would say.
     pub async fn call(&self, region: &str, operation: &str, request: &Json) -> Result<Json, Refusal> {
         let (status, body) = self.answer(operation, region, request.to_string().into()).await?;
-        let body: Json = serde_json::from_str(&body).map_err(|err| Refusal::internal(&err))?;
-        if status == 200 {
-            return Ok(body);
-        }
-        let code = body["__type"].as_str().unwrap_or_default();
-        let code = code.rsplit_once('#').map_or(code, |(_, code)| code).to_owned();
-        let message = body["message"]
-            .as_str()
-            .or(body["Message"].as_str())
-            .unwrap_or_default();
-        Err(Refusal::new(code, message).status(status))
+        read(status, &body)
     }
 
     /// Serves a request of DynamoDB or its streams.
@@ -138,6 +130,12 @@ impl Tables {
             }
             Err(refusal) => refusal.amz_json(),
         }
+    }
+
+    /// Asks the engine for something small, in its own terms. Blocks for as long as a read of the disk.
+    fn ask(&self, operation: &str, request: &Json) -> Result<Json, Refusal> {
+        let reply = self.engine.answer(operation, request.to_string().as_bytes());
+        read(reply.status, &reply.body)
     }
 
     async fn answer(
@@ -172,4 +170,51 @@ impl Tables {
         };
         Ok((reply.status, body))
     }
+}
+
+/// An answer of the engine.
+fn read(status: u16, body: &str) -> Result<Json, Refusal> {
+    let body: Json = serde_json::from_str(body).map_err(|err| Refusal::internal(&err))?;
+    if status == 200 {
+        return Ok(body);
+    }
+    let code = body["__type"].as_str().unwrap_or_default();
+    let code = code.rsplit_once('#').map_or(code, |(_, code)| code).to_owned();
+    let message = body["message"]
+        .as_str()
+        .or(body["Message"].as_str())
+        .unwrap_or_default();
+    Err(Refusal::new(code, message).status(status))
+}
+
+impl Tagged for Tables {
+    fn resources(&self, region: &str) -> Result<Vec<TaggedResource>, Refusal> {
+        let mut found = Vec::new();
+        let mut after = Json::Null;
+        loop {
+            let page = self.ask("ListTables", &json!({"ExclusiveStartTableName": after}))?;
+            for name in page["TableNames"].as_array().into_iter().flatten() {
+                let table = format!("table/{}", name.as_str().unwrap_or_default());
+                // A table that was deleted meanwhile has none.
+                let asked = self.ask(
+                    "ListTagsOfResource",
+                    &json!({"ResourceArn": format!("{ENGINE_ARN}{table}")}),
+                );
+                let tags = asked.map(|answer| tags(&answer["Tags"])).unwrap_or_default();
+                let arn = format!("arn:aws:dynamodb:{region}:{ACCOUNT}:{table}");
+                found.push(TaggedResource { arn, tags });
+            }
+            after = page["LastEvaluatedTableName"].clone();
+            if after.is_null() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// A list of keys and values as a map.
+fn tags(list: &Json) -> BTreeMap<String, String> {
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let list = list.as_array().into_iter().flatten();
+    list.map(|tag| (text(&tag["Key"]), text(&tag["Value"]))).collect()
 }

@@ -86,6 +86,8 @@ impl World {
         tagging.add(Arc::new(s3.clone()));
         tagging.add(Arc::new(queues.clone()));
         tagging.add(Arc::new(logs.clone()));
+        tagging.add(Arc::new(lambda.clone()));
+        tagging.add(Arc::new(tables.clone()));
         tagging.add(Arc::<Stacks>::clone(&stacks));
         Ok(Self {
             tables,

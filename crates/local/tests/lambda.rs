@@ -9,21 +9,29 @@ mod support {
 }
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
+use zae_limiter::table::EmbeddedEngine;
+use zae_limiter_local::server;
+use zae_limiter_local::store::Store;
+use zae_limiter_local::tables::Tables;
 use zae_limiter_local::wire::{Reply, Request};
+use zae_limiter_local::world::World;
 
 use support::bootstrap;
-use support::fixture::{Fixture, QUEUE, REGION, until};
+use support::fixture::{Fixture, QUEUE, REGION, script, until, zipped};
 
 /// The tests, by name.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 11] = [
+const TESTS: [Test; 14] = [
     ("an_invocation_has_its_answer_and_its_log", || run(answers)),
     ("a_process_is_used_again_until_something_changes", || run(warm)),
     ("errors_are_told_as_lambda_does", || run(errors)),
@@ -35,6 +43,9 @@ const TESTS: [Test; 11] = [
     ("records_reach_the_function_in_order", || run(records)),
     ("failing_records_are_tried_again_and_given_up", || run(failures)),
     ("a_restart_goes_on_where_it_was", || run(restart)),
+    ("code_stays_for_as_long_as_it_runs", || run(code)),
+    (SCARCE, scarce_process),
+    ("a_failed_custom_resource_is_deleted_by_its_id", || run(custom)),
 ];
 
 /// Speaks as much of the test harness's language as `cargo test` and `cargo nextest` need.
@@ -67,6 +78,27 @@ fn main() {
     for (name, test) in TESTS.iter().filter(|(name, _)| chosen(name)) {
         test();
         println!("test {name} ... ok");
+    }
+}
+
+/// The test that runs in a process of its own, which has little to work with.
+const SCARCE: &str = "records_wait_for_a_machine_that_is_out_of_files";
+
+/// Runs the test in a process that may open few files.
+fn scarce_process() {
+    if std::env::var_os(SCARCE).is_some() {
+        return run(scarce);
+    }
+    if cfg!(unix) {
+        let status = std::process::Command::new("/bin/sh")
+            .args(["-c", "ulimit -n 200 && exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg(SCARCE)
+            .env(SCARCE, "1")
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
     }
 }
 
@@ -660,4 +692,144 @@ async fn restart() {
     until("the others are seen", || fixture.seen("seen").len() == 3).await;
     let found = fixture.lambda.function(REGION, "f").unwrap();
     assert_eq!(found["Configuration"]["FunctionName"], "f");
+}
+
+async fn code() {
+    let fixture = Fixture::new();
+    fixture.function("f", "echo", json!({})).await;
+    let (begun, go) = (fixture.path("begun"), fixture.path("go"));
+    let event = json!({"do": "read", "begun": begun, "go": go}).to_string();
+    let lambda = fixture.lambda.clone();
+    let invoked = tokio::spawn(async move { lambda.invoke(REGION, "f", event.into()).await });
+    until("it has begun", || begun.exists()).await;
+    fixture
+        .lambda
+        .update_code(REGION, "f", &json!({"S3Bucket": "code", "S3Key": "other"}))
+        .await
+        .unwrap();
+    std::fs::write(&go, "").unwrap();
+    let invoked = invoked.await.unwrap().unwrap();
+    let said: Json = serde_json::from_slice(&invoked.payload).unwrap();
+    assert!(!invoked.error, "{said}");
+    assert!(said.as_str().unwrap().contains("# one"), "{said}");
+    // Nobody needs it any more.
+    let unpacked = std::fs::read_dir(fixture.path("files/functions/code")).unwrap();
+    assert_eq!(unpacked.count(), 1);
+}
+
+async fn scarce() {
+    let fixture = Fixture::new();
+    let stream = fixture.table("things").await;
+    let variables = json!({"SEEN": fixture.path("seen")});
+    fixture
+        .function("f", "records", json!({"Environment": {"Variables": variables}}))
+        .await;
+    let request = json!({
+        "EventSourceArn": stream, "FunctionName": "f", "StartingPosition": "LATEST", "MaximumRetryAttempts": 0,
+        "DestinationConfig": {"OnFailure": {"Destination": QUEUE}},
+    });
+    fixture.lambda.create_mapping(REGION, &request).await.unwrap();
+    let mut hoard: Vec<std::fs::File> =
+        std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    // With some to spare it gets further, and not far enough.
+    for _ in 0..3 {
+        let err = fixture
+            .lambda
+            .invoke(REGION, "f", Bytes::new())
+            .await
+            .unwrap_err();
+        assert_eq!((err.code.as_ref(), err.status), ("TooManyRequestsException", 429));
+        assert!(err.message.contains("f could not be started now"), "{err}");
+        hoard.pop();
+    }
+    fixture.put("things", "a", 0).await;
+    let result = || {
+        let mappings = fixture.lambda.mappings(REGION, None, None).unwrap();
+        mappings[0]["LastProcessingResult"].as_str().unwrap().to_owned()
+    };
+    until("it was tried", || result().contains("could not be started")).await;
+    drop(hoard);
+    until("the record is seen", || fixture.seen("seen").len() == 1).await;
+    assert!(fixture.sent().is_empty(), "{:?}", fixture.sent());
+}
+
+const CUSTOM: &str = "
+Parameters: {Maker: {Type: String}}
+Resources:
+  Thing:
+    Type: Custom::Thing
+    Properties: {ServiceToken: !Ref Maker, ServiceTimeout: 60}
+";
+
+async fn custom() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let tables = Tables::new(EmbeddedEngine::memory().unwrap());
+    let world = World::new(tables, Store::memory().unwrap(), directory.path().into(), url).unwrap();
+    let world = Arc::new(world);
+    let served = tokio::spawn(server::serve(
+        Arc::clone(&world),
+        listener,
+        std::future::pending(),
+    ));
+    let seen = directory.path().join("seen");
+    let package = zipped(&[("bootstrap", 0o755, script("custom").as_bytes())]);
+    let function = json!({
+        "FunctionName": "maker", "Runtime": "provided.al2023", "Handler": "custom", "Role": "r", "Timeout": 30,
+        "Code": {"ZipFile": STANDARD.encode(package)}, "Environment": {"Variables": {"SEEN": seen}},
+    });
+    world
+        .lambda
+        .create_function("us-east-1", &function)
+        .await
+        .unwrap();
+    let call = async |action: &str, more: &[(&str, &str)]| {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("Action", action).append_pair("StackName", "app");
+        form.extend_pairs(more);
+        let credential =
+            "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/cloudformation/aws4_request, Signature=0";
+        let kind = "application/x-www-form-urlencoded";
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", HeaderValue::from_static(credential));
+        headers.insert("content-type", HeaderValue::from_static(kind));
+        let request = Request {
+            method: Method::POST,
+            path: "/".into(),
+            query: String::new(),
+            headers,
+            body: form.finish().into(),
+        };
+        String::from_utf8(world.serve(request).await.body.to_vec()).unwrap()
+    };
+    let parameters = [
+        ("TemplateBody", CUSTOM),
+        ("Parameters.member.1.ParameterKey", "Maker"),
+        ("Parameters.member.1.ParameterValue", "maker"),
+    ];
+    call("CreateStack", &parameters).await;
+    let described = loop {
+        let described = call("DescribeStacks", &[]).await;
+        if !described.contains("_IN_PROGRESS</StackStatus>") {
+            break described;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(described.contains("ROLLBACK_COMPLETE"), "{described}");
+    let seen = std::fs::read_to_string(seen).unwrap();
+    let asked: Vec<(Json, Json)> = seen
+        .lines()
+        .map(|line| serde_json::from_str::<Json>(line).unwrap())
+        .map(|event| (event["RequestType"].clone(), event["PhysicalResourceId"].clone()))
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            (json!("Create"), Json::Null),
+            (json!("Delete"), json!("half-made"))
+        ]
+    );
+    served.abort();
+    world.close().await;
 }

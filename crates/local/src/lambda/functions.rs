@@ -12,6 +12,7 @@ use super::fields::Fields;
 use super::function::{Code, Function, KIND, architecture};
 use super::names::FunctionId;
 use super::{Lambda, refusal};
+use crate::tagging::{Tagged, TaggedResource};
 use crate::wire::{ACCOUNT, Refusal};
 
 /// The largest package that comes within a request.
@@ -79,6 +80,15 @@ impl Lambda {
     /// If there is no such function.
     pub fn configuration(&self, region: &str, name: &str) -> Result<Json, Refusal> {
         Ok(self.load(&FunctionId::read(region, name)?)?.configuration())
+    }
+
+    /// Checks that a function could run here if it were called.
+    ///
+    /// # Errors
+    /// If there is no such function, or its code needs the runtime of some language.
+    pub fn check_runs(&self, region: &str, name: &str) -> Result<(), Refusal> {
+        let function = self.load(&FunctionId::read(region, name)?)?;
+        function.foreign().map_or(Ok(()), |why| Err(refusal(why)))
     }
 
     /// The configurations of a region's functions, in the order of their names.
@@ -336,7 +346,7 @@ impl Lambda {
     }
 
     /// Deletes code that no function has any more.
-    async fn sweep(&self) {
+    pub(super) async fn sweep(&self) {
         let _code = self.inner.code.lock().await;
         if let Err(err) = self.sweep_packages() {
             tracing::warn!(error = %err, "functions' old code could not be deleted");
@@ -351,6 +361,19 @@ impl Lambda {
             .collect();
         self.inner.packages.keep(&used);
         Ok(())
+    }
+}
+
+impl Tagged for Lambda {
+    fn resources(&self, region: &str) -> Result<Vec<TaggedResource>, Refusal> {
+        let functions = self.inner.store.list::<Function>(KIND)?.into_iter();
+        let here = functions.filter(|(_, function)| function.region == region);
+        Ok(here
+            .map(|(_, function)| TaggedResource {
+                arn: function.id().arn(),
+                tags: function.tags,
+            })
+            .collect())
     }
 }
 

@@ -1,7 +1,6 @@
 //! A running function: its process, its desk, its log.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +14,11 @@ use tokio::time::Instant;
 
 use super::becomes;
 use super::desk::{Answer, Desk, LARGEST, Work};
-use super::machine::{self, Notes, Unfit};
+use super::machine::{self, NotStarted, Notes, Unfit};
 use super::names::{FunctionId, LATEST};
 use super::neighbours::Neighbours;
 use super::output::{self, Drained, Output};
+use super::package::Held;
 use crate::clock::{iso, now_ms};
 use crate::wire::uuid;
 
@@ -35,7 +35,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     pub(crate) id: FunctionId,
-    pub(crate) directory: PathBuf,
+    pub(crate) package: Held,
     pub(crate) handler: String,
     pub(crate) architecture: String,
     pub(crate) memory_mb: u32,
@@ -84,12 +84,13 @@ impl Instance {
         launch: Arc<Launch>,
         neighbours: Arc<dyn Neighbours>,
         notes: &Notes,
-    ) -> Result<Self, Unfit> {
-        let bootstrap = launch.directory.join("bootstrap");
+    ) -> Result<Self, NotStarted> {
+        let bootstrap = launch.package.directory().join("bootstrap");
         machine::check(&bootstrap, &launch.architecture)?;
-        let failed = |err: std::io::Error| Unfit::entry(format!("fork/exec /var/task/bootstrap: {err}"));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        // A function has no part in this.
+        let unbound = |err: std::io::Error| NotStarted::Lacking(format!("its desk cannot be opened: {err}"));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(unbound)?;
+        let address = listener.local_addr().map_err(unbound)?;
         let stream = stream_name();
         let output = Arc::new(Output::new(
             neighbours,
@@ -100,7 +101,7 @@ impl Instance {
         let began = Instant::now();
         let mut child = spawn(&launch, &address.to_string(), &stream)
             .await
-            .map_err(failed)?;
+            .map_err(|err| NotStarted::because(&err, "fork/exec /var/task/bootstrap"))?;
         let pid = child.id().unwrap_or_default();
         notes.add(pid);
 
@@ -111,13 +112,14 @@ impl Instance {
             (Some(stdout), Some(stderr)) => {
                 tokio::spawn(output::follow(stdout, stderr, Arc::clone(&output), drain))
             }
-            _ => return Err(Unfit::entry("the process has no output".to_owned())),
+            _ => return Err(Unfit::entry("the process has no output".to_owned()).into()),
         };
         let kill = Arc::new(Notify::new());
         let (end, ended) = watch::channel(None);
         let notes = notes.clone();
         let killed = Arc::clone(&kill);
         let served = Arc::clone(&desk);
+        let package = launch.package.clone();
         tokio::spawn(async move {
             let group = Group(pid);
             let run = async {
@@ -144,6 +146,7 @@ impl Instance {
             drop(group);
             let _ = tokio::time::timeout(LAST_WORDS, following).await;
             notes.remove(pid);
+            drop(package);
             end.send_replace(Some(End(describe(status))));
         });
         Ok(Self {
@@ -351,6 +354,37 @@ impl Drop for Instance {
     }
 }
 
+#[cfg(test)]
+impl Instance {
+    /// One without a process: what it is told to end by, and what says that it has ended.
+    pub(crate) fn puppet(
+        launch: Arc<Launch>,
+        neighbours: Arc<dyn Neighbours>,
+    ) -> (Self, Arc<Notify>, impl FnOnce()) {
+        let output = Output::new(neighbours, &launch.id.region, &launch.id.log_group(), "stream");
+        let (work, given) = mpsc::channel(1);
+        let (desk, ready) = Desk::new(given);
+        let (kill, (end, ended)) = (Arc::new(Notify::new()), watch::channel(None));
+        let instance = Self {
+            launch,
+            output: Arc::new(output),
+            desk,
+            pid: 0,
+            began: Instant::now(),
+            ready,
+            ended,
+            work,
+            drains: mpsc::channel(1).0,
+            kill: Arc::clone(&kill),
+            used: true,
+        };
+        let end = move || {
+            end.send_replace(Some(End(String::new())));
+        };
+        (instance, kill, end)
+    }
+}
+
 /// Kills the processes of a group when it goes, whatever the reason.
 #[derive(Debug)]
 struct Group(u32);
@@ -458,16 +492,17 @@ fn trace_id() -> String {
 
 async fn spawn(launch: &Launch, address: &str, stream: &str) -> std::io::Result<Child> {
     let inherited = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    let mut command = Command::new(launch.directory.join("bootstrap"));
+    let directory = launch.package.directory();
+    let mut command = Command::new(directory.join("bootstrap"));
     command
-        .current_dir(&launch.directory)
+        .current_dir(directory)
         .env_clear()
         .env("PATH", inherited("PATH", "/usr/local/bin:/usr/bin:/bin"))
         .env("LANG", inherited("LANG", "en_US.UTF-8"))
         .env("TZ", ":UTC")
         .env("AWS_ENDPOINT_URL", &launch.endpoint)
         .envs(launch.environment.iter().map(|(name, value)| (name, value)))
-        .env("LAMBDA_TASK_ROOT", &launch.directory)
+        .env("LAMBDA_TASK_ROOT", directory)
         .env("_HANDLER", &launch.handler)
         .env("AWS_LAMBDA_RUNTIME_API", address)
         .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")

@@ -20,6 +20,55 @@ impl Unfit {
     }
 }
 
+/// Why a function was not started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotStarted {
+    /// It cannot be: that is the invocation's error.
+    Unfit(Unfit),
+    /// The machine was out of something that it may have again in a moment. That says nothing of the function.
+    Lacking(String),
+}
+
+impl NotStarted {
+    /// What the system said when something was tried.
+    pub(crate) fn because(err: &std::io::Error, tried: &str) -> Self {
+        let message = format!("{tried}: {err}");
+        if is_lack(err) {
+            Self::Lacking(message)
+        } else {
+            Self::Unfit(Unfit::entry(message))
+        }
+    }
+}
+
+impl From<Unfit> for NotStarted {
+    fn from(unfit: Unfit) -> Self {
+        Self::Unfit(unfit)
+    }
+}
+
+/// Whether the system was out of something: files, processes, memory, room on the disk.
+fn is_lack(err: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    #[cfg(unix)]
+    {
+        use nix::errno::Errno;
+        // These have no kind of their own.
+        let code = err.raw_os_error().map(Errno::from_raw);
+        if matches!(code, Some(Errno::EMFILE | Errno::ENFILE)) {
+            return true;
+        }
+    }
+    matches!(
+        err.kind(),
+        ErrorKind::WouldBlock
+            | ErrorKind::OutOfMemory
+            | ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::ExecutableFileBusy
+    )
+}
+
 /// The architecture of this machine, as Lambda calls it.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -29,7 +78,7 @@ fn architecture() -> &'static str {
 }
 
 /// Checks that this machine can run a function's `bootstrap`.
-pub(crate) fn check(bootstrap: &Path, declared: &str) -> Result<(), Unfit> {
+pub(crate) fn check(bootstrap: &Path, declared: &str) -> Result<(), NotStarted> {
     let mut head = [0; 20];
     let count = match fs::File::open(bootstrap) {
         Ok(mut file) => file.read(&mut head).unwrap_or(0),
@@ -38,16 +87,18 @@ pub(crate) fn check(bootstrap: &Path, declared: &str) -> Result<(), Unfit> {
                 "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]; the package must hold an \
                  executable named bootstrap at its top"
                     .to_owned(),
-            ));
+            )
+            .into());
         }
-        Err(err) => return Err(Unfit::entry(format!("the bootstrap cannot be read: {err}"))),
+        Err(err) => return Err(NotStarted::because(&err, "the bootstrap cannot be read")),
     };
     let is_executable = fs::metadata(bootstrap).is_ok_and(|found| is_executable(&found));
     if !is_executable {
         return Err(Unfit::entry(
             "fork/exec /var/task/bootstrap: permission denied; the package's bootstrap must have its executable bit set"
                 .to_owned(),
-        ));
+        )
+        .into());
     }
     let Some(built) = linux_executable(&head[..count]) else {
         // A script, perhaps, or an executable of this very system: the system will say.
@@ -59,14 +110,16 @@ pub(crate) fn check(bootstrap: &Path, declared: &str) -> Result<(), Unfit> {
             "fork/exec /var/task/bootstrap: exec format error; the bootstrap is a Linux executable, and this machine \
              runs {os}. Start the endpoint on Linux, or in a Linux container, or deploy with --no-aggregator \
              --no-provisioner."
-        )));
+        ))
+        .into());
     }
     if built != architecture() || declared != architecture() {
         return Err(Unfit::entry(format!(
             "fork/exec /var/task/bootstrap: exec format error; the bootstrap is built for {built}, the function is \
              declared for {declared}, and this machine is {here}. Deploy a package built for {here}.",
             here = architecture()
-        )));
+        ))
+        .into());
     }
     Ok(())
 }
@@ -206,7 +259,10 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let bootstrap = directory.path().join("bootstrap");
-        let said = |declared: &str| check(&bootstrap, declared).unwrap_err().message;
+        let said = |declared: &str| match check(&bootstrap, declared) {
+            Err(NotStarted::Unfit(unfit)) => unfit.message,
+            other => panic!("{other:?}"),
+        };
         assert!(said("x86_64").starts_with("Couldn't find valid bootstrap"));
         fs::write(&bootstrap, "#!/bin/sh").unwrap();
         assert!(said("x86_64").contains("permission denied"));
@@ -221,6 +277,28 @@ mod tests {
         });
         fs::write(&bootstrap, elf).unwrap();
         assert!(said(architecture()).contains("exec format error"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_the_machine_lacks_is_no_fault_of_the_function() {
+        use nix::errno::Errno;
+        let lacking = |code: Errno| {
+            let err = std::io::Error::from_raw_os_error(code as i32);
+            matches!(NotStarted::because(&err, "fork/exec"), NotStarted::Lacking(said) if said.starts_with("fork/exec: "))
+        };
+        for code in [
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::EAGAIN,
+            Errno::ENOMEM,
+            Errno::ENOSPC,
+        ] {
+            assert!(lacking(code), "{code}");
+        }
+        for code in [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::E2BIG] {
+            assert!(!lacking(code), "{code}");
+        }
     }
 
     #[test]

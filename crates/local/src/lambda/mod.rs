@@ -40,9 +40,10 @@ use self::instance::{Finished, Launch};
 use self::machine::Notes;
 use self::mapping::Mapping;
 use self::names::FunctionId;
+use self::package::Held;
 use self::package::Packages;
 use self::poller::Poller;
-use self::pool::{Busy, Pool};
+use self::pool::{NotRun, Pool};
 use crate::store::Store;
 use crate::tables::Tables;
 use crate::wire::{Refusal, uuid};
@@ -255,7 +256,7 @@ impl Lambda {
 
     /// Runs a function. What was begun goes on to its end if the caller goes.
     async fn run(&self, id: &FunctionId, request_id: String, payload: Bytes) -> Result<Finished, Refusal> {
-        let function = self.load(id)?;
+        let (function, package) = self.hold(id)?;
         if let Some(why) = function.foreign() {
             tracing::warn!(
                 function = function.name,
@@ -270,20 +271,39 @@ impl Lambda {
                 tail: String::new(),
             });
         }
-        let launch = self.launch(function);
+        let launch = self.launch(function, package);
         let pool = Arc::clone(&self.inner.pool);
-        let run = tokio::spawn(async move { pool.run(launch, request_id, payload).await });
-        match run.await {
+        let run = tokio::spawn(async move { pool.run(launch, request_id, payload).await }).await;
+        if self.inner.packages.has_leftovers() {
+            // Perhaps it was this that still needed them.
+            self.sweep().await;
+        }
+        match run {
             Ok(Ok(finished)) => Ok(finished),
-            Ok(Err(Busy)) => Err(busy()),
+            Ok(Err(NotRun::Busy)) => Err(busy()),
+            Ok(Err(NotRun::Lacking(what))) => Err(lacking(&id.name, &what)),
             Err(err) => Err(Refusal::internal(&err)),
         }
     }
 
-    fn launch(&self, function: Function) -> Launch {
+    /// A function, and its package, which stays for as long as it is held.
+    fn hold(&self, id: &FunctionId) -> Result<(Function, Held), Refusal> {
+        let mut function = self.load(id)?;
+        loop {
+            let package = self.inner.packages.hold(&function.code);
+            // The code may have been changed, and the old one deleted, before it was held.
+            let now = self.load(id)?;
+            if now.code == function.code {
+                return Ok((now, package));
+            }
+            function = now;
+        }
+    }
+
+    fn launch(&self, function: Function, package: Held) -> Launch {
         Launch {
             id: function.id(),
-            directory: self.inner.packages.directory(&function.code),
+            package,
             handler: function.handler,
             architecture: function.architecture,
             memory_mb: function.memory_mb,
@@ -376,6 +396,15 @@ async fn becomes<T>(watched: &mut watch::Receiver<T>, so: impl FnMut(&T) -> bool
 
 fn busy() -> Refusal {
     Refusal::new("TooManyRequestsException", "Rate Exceeded.").status(429)
+}
+
+/// The machine cannot start a function just now. It is told like too many calls at once: try again later.
+fn lacking(function: &str, what: &str) -> Refusal {
+    Refusal::new(
+        "TooManyRequestsException",
+        format!("the function {function} could not be started now: {what}"),
+    )
+    .status(429)
 }
 
 /// A caller's mistake, as Lambda calls most of them.

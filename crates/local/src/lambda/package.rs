@@ -1,9 +1,11 @@
 //! Packages of functions, unpacked: a directory for each, named by what the package holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Cursor, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use zip::ZipArchive;
@@ -22,10 +24,80 @@ const MOST_FILES: usize = 50_000;
 /// What begins the name of a directory that is being filled.
 const UNFINISHED: &str = ".new-";
 
-/// The directory of unpacked packages.
+/// The directory of unpacked packages. Clones share what is held of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Packages {
     directory: PathBuf,
+    holding: Arc<Holding>,
+}
+
+/// Which packages are in use by something that runs.
+#[derive(Debug, Default)]
+struct Holding {
+    state: Mutex<State>,
+    /// Whether something that was left only because it was held is not held any more.
+    leftovers: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How often each package is held, by its name.
+    held: BTreeMap<String, usize>,
+    /// The held ones that would have been deleted.
+    left: BTreeSet<String>,
+}
+
+impl Holding {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves a package for later if it is held.
+    fn leave(&self, name: &str) -> bool {
+        let mut state = self.state();
+        let is_held = state.held.contains_key(name);
+        if is_held {
+            state.left.insert(name.to_owned());
+        }
+        is_held
+    }
+
+    fn let_go(&self, name: &str) {
+        let mut state = self.state();
+        if let Some(count) = state.held.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                state.held.remove(name);
+                if state.left.remove(name) {
+                    self.leftovers.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// A package that stays where it is for as long as this, or a clone, is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Held(Arc<Hold>);
+
+impl Held {
+    /// Where it is unpacked.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0.directory
+    }
+}
+
+#[derive(Debug)]
+struct Hold {
+    directory: PathBuf,
+    name: String,
+    holding: Arc<Holding>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holding.let_go(&self.name);
+    }
 }
 
 impl Packages {
@@ -38,11 +110,29 @@ impl Packages {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        Ok(Self { directory })
+        Ok(Self {
+            directory,
+            holding: Arc::default(),
+        })
+    }
+
+    /// Keeps a package where it is. Whether it still is there the caller has to see after that.
+    pub(crate) fn hold(&self, code: &Code) -> Held {
+        *self.holding.state().held.entry(code.sha256.clone()).or_default() += 1;
+        Held(Arc::new(Hold {
+            directory: self.directory(code),
+            name: code.sha256.clone(),
+            holding: Arc::clone(&self.holding),
+        }))
+    }
+
+    /// Whether something was left behind that [`keep`](Self::keep) would delete now.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.holding.leftovers.load(Ordering::Relaxed)
     }
 
     /// Where a package is unpacked.
-    pub(crate) fn directory(&self, code: &Code) -> PathBuf {
+    fn directory(&self, code: &Code) -> PathBuf {
         self.directory.join(&code.sha256)
     }
 
@@ -71,14 +161,15 @@ impl Packages {
         unpacked.map(|()| code)
     }
 
-    /// Deletes what none of these packages is.
+    /// Deletes what none of these packages is, and what nobody holds.
     pub(crate) fn keep(&self, used: &BTreeSet<String>) {
         let Ok(entries) = fs::read_dir(&self.directory) else {
             return;
         };
+        self.holding.leftovers.store(false, Ordering::Relaxed);
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(UNFINISHED) || used.contains(&name) {
+            if name.starts_with(UNFINISHED) || used.contains(&name) || self.holding.leave(&name) {
                 continue;
             }
             if let Err(err) = fs::remove_dir_all(entry.path()) {
@@ -271,9 +362,16 @@ mod tests {
             .unwrap();
         packages.keep(&BTreeSet::from([other.sha256.clone()]));
         assert!(!packages.directory(&one).exists());
-        assert_eq!(names(&packages), [other.sha256]);
+        assert_eq!(names(&packages), std::slice::from_ref(&other.sha256));
+        let held = packages.hold(&other);
+        packages.keep(&BTreeSet::new());
+        assert!(packages.directory(&other).is_dir() && !packages.has_leftovers());
+        drop(held);
+        assert!(packages.has_leftovers());
+        packages.keep(&BTreeSet::new());
+        assert!(names(&packages).is_empty() && !packages.has_leftovers());
         fs::create_dir(packages.directory.join(".new-x")).unwrap();
         let packages = Packages::open(packages.directory).unwrap();
-        assert_eq!(names(&packages).len(), 1);
+        assert!(names(&packages).is_empty());
     }
 }

@@ -5,18 +5,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::instance::{Finished, Instance, Launch};
-use super::machine::Notes;
+use super::machine::{NotStarted, Notes};
 use super::neighbours::Neighbours;
 
 /// How many invocations may run at once, over all functions.
 const CONCURRENCY: usize = 32;
 
-/// There are as many invocations as there may be.
+/// Why a function was not run, which may pass.
 #[derive(Debug)]
-pub(crate) struct Busy;
+pub(crate) enum NotRun {
+    /// There are as many invocations as there may be.
+    Busy,
+    /// The machine is out of something.
+    Lacking(String),
+}
 
 /// The running functions.
 #[derive(Debug)]
@@ -61,13 +67,13 @@ impl Pool {
         launch: Launch,
         request_id: String,
         payload: Bytes,
-    ) -> Result<Finished, Busy> {
-        let _permit = self.permits.try_acquire().map_err(|_| Busy)?;
+    ) -> Result<Finished, NotRun> {
+        let _permit = self.permits.try_acquire().map_err(|_| NotRun::Busy)?;
         let key = launch.id.key();
         let (generation, warm) = {
             let mut state = self.state();
             if state.stopped {
-                return Err(Busy);
+                return Err(NotRun::Busy);
             }
             let warm = state.functions.entry(key.clone()).or_default();
             let mut found = None;
@@ -85,7 +91,15 @@ impl Pool {
             None => {
                 match Instance::start(Arc::new(launch), Arc::clone(&self.neighbours), &self.notes).await {
                     Ok(instance) => instance,
-                    Err(unfit) => {
+                    Err(NotStarted::Lacking(what)) => {
+                        tracing::warn!(
+                            function = key,
+                            error = what,
+                            "a function could not be started now"
+                        );
+                        return Err(NotRun::Lacking(what));
+                    }
+                    Err(NotStarted::Unfit(unfit)) => {
                         tracing::warn!(
                             function = key,
                             error = unfit.message,
@@ -129,9 +143,7 @@ impl Pool {
             }
             None => Vec::new(),
         };
-        for (_, instance) in idle {
-            instance.end().await;
-        }
+        end(idle).await;
     }
 
     /// Ends all that is idle, and lets nothing begin any more. What still works ends when it is done or the
@@ -142,14 +154,17 @@ impl Pool {
             state.stopped = true;
             std::mem::take(&mut state.functions)
         };
-        for (_, instance) in functions.into_values().flat_map(|warm| warm.idle) {
-            instance.end().await;
-        }
+        end(functions.into_values().flat_map(|warm| warm.idle)).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ends instances, all at once: each may take a while to be gone.
+async fn end(instances: impl IntoIterator<Item = (u64, Instance)>) {
+    join_all(instances.into_iter().map(|(_, instance)| instance.end())).await;
 }
 
 /// Ends an instance if nobody has taken it for a while.
@@ -167,5 +182,64 @@ async fn expire(pool: Weak<Pool>, key: String, number: u64, idle_for: Duration) 
     };
     if let Some(instance) = expired {
         instance.end().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lambda::function::Code;
+    use crate::lambda::names::FunctionId;
+    use crate::lambda::package::Packages;
+    use crate::logs::LogLine;
+    use crate::wire::Refusal;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Neighbours for Nobody {
+        fn object(&self, _: &str, _: &str) -> Result<Bytes, Refusal> {
+            Err(Refusal::internal(&"nothing is there"))
+        }
+
+        fn send(&self, _: &str, _: &str) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn log(&self, _: &str, _: &str, _: &str, _: &[LogLine]) -> Result<(), Refusal> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn instances_end_all_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let code = Code {
+            sha256: "00".to_owned(),
+            size: 0,
+        };
+        let packages = Packages::open(directory.path().to_owned()).unwrap();
+        let launch = Arc::new(Launch {
+            id: FunctionId::read("eu-west-1", "f").unwrap(),
+            package: packages.hold(&code),
+            handler: String::new(),
+            architecture: String::new(),
+            memory_mb: 128,
+            timeout: Duration::from_secs(1),
+            endpoint: String::new(),
+            environment: Vec::new(),
+        });
+        let puppet = || Instance::puppet(Arc::clone(&launch), Arc::new(Nobody));
+        let ((one, one_told, one_ends), (other, other_told, other_ends)) = (puppet(), puppet());
+        // Neither ends before both were told.
+        let ending = async {
+            one_told.notified().await;
+            other_told.notified().await;
+            one_ends();
+            other_ends();
+        };
+        let ended = async { tokio::join!(end([(1, one), (2, other)]), ending) };
+        let hour = Duration::from_hours(1);
+        assert!(tokio::time::timeout(hour, ended).await.is_ok());
     }
 }

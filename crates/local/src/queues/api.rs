@@ -356,12 +356,15 @@ fn get<T: DeserializeOwned>(body: &Json, name: &str) -> Result<Option<T>, Refusa
 }
 
 fn need<T: DeserializeOwned>(body: &Json, name: &str) -> Result<T, Refusal> {
-    get(body, name)?.ok_or_else(|| {
-        Refusal::new(
-            "MissingParameter",
-            format!("The request must contain the parameter {name}."),
-        )
-    })
+    get(body, name)?.ok_or_else(|| missing_parameter(name))
+}
+
+/// Says that a parameter is not there.
+pub(super) fn missing_parameter(name: &str) -> Refusal {
+    Refusal::new(
+        "MissingParameter",
+        format!("The request must contain the parameter {name}."),
+    )
 }
 
 fn invalid(why: &dyn std::fmt::Display) -> Refusal {

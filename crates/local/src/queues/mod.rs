@@ -117,18 +117,7 @@ impl Queues {
         attributes: &BTreeMap<String, String>,
         tags: &BTreeMap<String, String>,
     ) -> Result<Queue, Refusal> {
-        check_name(name)?;
-        check_attributes(attributes)?;
-        let now = clock::now_ms();
-        let queue = Queue {
-            name: name.to_owned(),
-            region: region.to_owned(),
-            attributes: set(attributes),
-            tags: tags.clone(),
-            created_ms: now,
-            modified_ms: now,
-        };
-        if self.store.insert(KIND, &queue.key(), &queue)? {
+        if let Some(queue) = self.create_new(region, name, attributes, tags)? {
             return Ok(queue);
         }
         let queue = self.need(region, name)?;
@@ -145,6 +134,32 @@ impl Queues {
             }
         }
         Ok(queue)
+    }
+
+    /// Makes a queue, unless there is one of that name.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue`, `InvalidAttributeName`, `InvalidAttributeValue`.
+    pub fn create_new(
+        &self,
+        region: &str,
+        name: &str,
+        attributes: &BTreeMap<String, String>,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Option<Queue>, Refusal> {
+        check_name(name)?;
+        check_attributes(attributes)?;
+        let now = clock::now_ms();
+        let queue = Queue {
+            name: name.to_owned(),
+            region: region.to_owned(),
+            attributes: set(attributes),
+            tags: tags.clone(),
+            created_ms: now,
+            modified_ms: now,
+        };
+        let made = self.store.insert(KIND, &queue.key(), &queue)?;
+        Ok(made.then_some(queue))
     }
 
     /// A queue, if there is one of that name.

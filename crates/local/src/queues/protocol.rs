@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::Queues;
+use super::api::missing_parameter;
 use crate::wire::{Form, Refusal, Reply, Request, Xml};
 
 /// The namespace of the older protocol's answers.
@@ -43,11 +44,16 @@ impl Queues {
     async fn serve_form(&self, request: &Request) -> Reply {
         let form = Form::read(request);
         let action = form.get("Action").unwrap_or_default().to_owned();
-        let mut body = tree(&form);
-        if body["QueueUrl"].is_null() && request.segments().len() == 2 {
-            body["QueueUrl"] = request.path.clone().into();
-        }
-        match self.run(&request.region(), &action, &body).await {
+        let answer = match tree(&form) {
+            Ok(mut body) => {
+                if !body.contains_key("QueueUrl") && request.segments().len() == 2 {
+                    body.insert("QueueUrl".to_owned(), request.path.clone().into());
+                }
+                self.run(&request.region(), &action, &body.into()).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        match answer {
             Ok(answer) => {
                 let mut xml = Xml::default();
                 write(&mut xml, &answer);
@@ -95,7 +101,7 @@ const MAPS: [(&str, &str, &str, &str); 3] = [
 ];
 
 /// A form's parameters as the JSON protocol has them.
-fn tree(form: &Form) -> Json {
+fn tree(form: &Form) -> Result<Map<String, Json>, Refusal> {
     let mut root = Map::new();
     for (name, value) in form.pairs() {
         if !matches!(name, "Action" | "Version") {
@@ -103,7 +109,7 @@ fn tree(form: &Form) -> Json {
             insert(&mut root, &parts, value);
         }
     }
-    renamed(root)
+    renamed(root, "")
 }
 
 /// How deep names may go: no parameter of SQS goes deeper.
@@ -125,30 +131,40 @@ fn insert(into: &mut Map<String, Json>, parts: &[&str], value: &str) {
     }
 }
 
-/// Turns numbered members into lists and maps, and numbers into numbers.
-fn renamed(map: Map<String, Json>) -> Json {
+/// Turns numbered members into lists and maps, and numbers into numbers. `path` is what the names are preceded by.
+fn renamed(map: Map<String, Json>, path: &str) -> Result<Map<String, Json>, Refusal> {
     let mut out = Map::new();
     for (name, value) in map {
         let list = LISTS.iter().find(|(member, _)| *member == name);
         let entry = MAPS.iter().find(|(member, ..)| *member == name);
         match (list, entry, value) {
             (Some((_, list)), _, Json::Object(members)) => {
-                let members = numbered(members).map(|member| match member {
-                    Json::Object(fields) => renamed(fields),
-                    scalar => scalar,
+                let members = numbered(members).map(|(index, member)| match member {
+                    Json::Object(fields) => {
+                        renamed(fields, &format!("{path}{name}.{index}.")).map(Json::Object)
+                    }
+                    scalar => Ok(scalar),
                 });
-                out.insert((*list).to_owned(), members.collect());
+                let members = members.collect::<Result<Vec<Json>, _>>()?;
+                out.insert((*list).to_owned(), members.into());
             }
             (_, Some((_, key, inner, map)), Json::Object(members)) => {
                 let mut entries = Map::new();
-                for mut member in numbered(members) {
-                    let value = match member[*inner].take() {
-                        Json::Object(fields) => renamed(fields),
-                        scalar => scalar,
+                for (index, member) in numbered(members) {
+                    let path = format!("{path}{name}.{index}.");
+                    let mut member = match member {
+                        Json::Object(fields) => fields,
+                        _ => Map::new(),
                     };
-                    if let Some(key) = member[*key].as_str() {
-                        entries.insert(key.to_owned(), value);
-                    }
+                    let Some(Json::String(key)) = member.remove(*key) else {
+                        return Err(missing_parameter(&format!("{path}{key}")));
+                    };
+                    let value = match member.remove(*inner) {
+                        Some(Json::Object(fields)) => renamed(fields, &format!("{path}{inner}."))?.into(),
+                        Some(scalar) => scalar,
+                        None => return Err(missing_parameter(&format!("{path}{inner}"))),
+                    };
+                    entries.insert(key, value);
                 }
                 // Creating a queue has them in lower case.
                 if *map == "Tags" {
@@ -176,17 +192,17 @@ fn renamed(map: Map<String, Json>) -> Json {
             }
         }
     }
-    out.into()
+    Ok(out)
 }
 
 /// Numbered members in their order.
-fn numbered(members: Map<String, Json>) -> impl Iterator<Item = Json> {
+fn numbered(members: Map<String, Json>) -> impl Iterator<Item = (u32, Json)> {
     let mut members: Vec<(u32, Json)> = members
         .into_iter()
         .filter_map(|(index, value)| Some((index.parse().ok()?, value)))
         .collect();
     members.sort_by_key(|(index, _)| *index);
-    members.into_iter().map(|(_, value)| value)
+    members.into_iter()
 }
 
 /// Writes an answer in the older protocol's form.
@@ -302,6 +318,32 @@ mod tests {
         );
         let tags = asked(&queues, "/000000000000/q", "Action=ListQueueTags").await;
         assert!(tags.contains("<Tag><Key>a</Key><Value>b</Value></Tag>"), "{tags}");
+        for (form, parameter) in [
+            (
+                "Action=CreateQueue&QueueName=r&Attribute.1=foo",
+                "Attribute.1.Name",
+            ),
+            (
+                "Action=CreateQueue&QueueName=r&Attribute.1.Name.x=foo",
+                "Attribute.1.Name",
+            ),
+            ("Action=CreateQueue&QueueName=r&Tag.2.Key=foo", "Tag.2.Value"),
+            (
+                "Action=SendMessage&MessageBody=a&MessageAttribute.1=5",
+                "MessageAttribute.1.Name",
+            ),
+            (
+                "Action=SendMessageBatch&SendMessageBatchRequestEntry.3.MessageAttribute.1=5",
+                "SendMessageBatchRequestEntry.3.MessageAttribute.1.Name",
+            ),
+            ("Action=SendMessageBatch&SendMessageBatchRequestEntry.1=5", "Id"),
+        ] {
+            let refused = asked(&queues, "/000000000000/q", form).await;
+            let said = format!(
+                "<Code>MissingParameter</Code><Message>The request must contain the parameter {parameter}.</Message>"
+            );
+            assert!(refused.contains(&said), "{form}: {refused}");
+        }
         let missing = asked(&queues, "/000000000000/x", "Action=PurgeQueue").await;
         assert!(
             missing.contains("<Code>AWS.SimpleQueueService.NonExistentQueue</Code>"),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::REMEMBERED_MS;
 use super::change_set::{self, Change, ChangeSet, Named};
 use super::operation::stack_name;
 use super::record::{Event, OnFailure, Resource, STACK, Stack};
@@ -16,9 +17,6 @@ const NAMESPACE: &str = "http://cloudformation.amazonaws.com/doc/2010-05-15/";
 
 /// How many events, stacks or exports a page has.
 const PAGE: usize = 100;
-
-/// How long a deleted stack is listed, as with AWS.
-const REMEMBERED_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 
 /// Serves a request.
 pub(super) async fn serve(world: &Arc<World>, request: &Request) -> Reply {
@@ -265,8 +263,7 @@ fn describe_stacks(world: &World, form: &Form) -> Result<Xml, Refusal> {
     let found = if let Some(name) = form.get("StackName").filter(|name| !name.is_empty()) {
         vec![world.stacks.need(name)?]
     } else {
-        let mut all = world.stacks.all()?;
-        all.retain(|stack| !stack.is_gone());
+        let mut all = world.stacks.live()?;
         all.sort_by_key(|stack| -stack.created);
         all
     };
@@ -328,7 +325,8 @@ fn describe(xml: &mut Xml, stack: &Stack) {
 
 fn list_stacks(world: &World, form: &Form) -> Result<Xml, Refusal> {
     let wanted = form.list("StackStatusFilter");
-    let mut found = world.stacks.all()?;
+    let mut found = world.stacks.live()?;
+    found.extend(world.stacks.gone()?);
     let now = now_ms();
     found.retain(|stack| {
         let is_wanted = wanted.is_empty() || wanted.contains(&stack.status.as_str());
@@ -425,14 +423,14 @@ fn describe_resources(world: &World, form: &Form) -> Result<Xml, Refusal> {
     let stack = match (form.get("StackName"), form.get("PhysicalResourceId")) {
         (Some(name), _) => world.stacks.need(name)?,
         (None, Some(physical)) => {
-            let mut all = world.stacks.all()?.into_iter();
+            let mut all = world.stacks.live()?.into_iter();
             let has = |stack: &Stack| {
                 stack
                     .resources
                     .values()
                     .any(|resource| resource.physical == physical)
             };
-            all.find(|stack| !stack.is_gone() && has(stack)).ok_or_else(|| {
+            all.find(has).ok_or_else(|| {
                 Refusal::new("ValidationError", format!("Stack for {physical} does not exist"))
             })?
         }

@@ -11,6 +11,7 @@ use super::start::{
 };
 use super::{Stacks, event};
 use crate::clock::now_ms;
+use crate::store::StoreError;
 use crate::template::{Action, ResourceChange, additions, changes};
 use crate::wire::{ACCOUNT, Refusal, uuid};
 use crate::world::World;
@@ -182,16 +183,24 @@ pub(super) fn create(
         let mut stack = stack;
         stack.status = "REVIEW_IN_PROGRESS".into();
         stack.reason = Some("User Initiated".to_owned());
-        stacks.save(&stack)?;
         let (name, id, status) = (&stack.name, &stack.id, &stack.status);
-        stacks.record(&event(&stack, name, id, STACK, status, stack.reason.as_deref()))?;
+        let event = event(&stack, name, id, STACK, status, stack.reason.as_deref());
+        stacks.save_with(&stack, &event)?;
     }
     stacks.store.put(CHANGE_SETS, &set.id, &set)?;
     Ok(set)
 }
 
+/// Forgets the change sets of a stack.
+pub(super) fn forget(stacks: &Stacks, stack: &str) -> Result<(), StoreError> {
+    for set in all(stacks, stack)? {
+        stacks.store.delete(CHANGE_SETS, &set.id)?;
+    }
+    Ok(())
+}
+
 /// The change sets of a stack, oldest first.
-pub(super) fn all(stacks: &Stacks, stack: &str) -> Result<Vec<ChangeSet>, Refusal> {
+pub(super) fn all(stacks: &Stacks, stack: &str) -> Result<Vec<ChangeSet>, StoreError> {
     let mut found: Vec<ChangeSet> = stacks
         .store
         .list::<ChangeSet>(CHANGE_SETS)?

@@ -14,12 +14,12 @@ mod start;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
 use crate::clock::now_ms;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 use crate::tagging::{Tagged, TaggedResource};
 use crate::template::{Known, KnownResource};
 use crate::wire::{Refusal, Reply, Request};
@@ -28,6 +28,12 @@ use record::{Event, Output, Stack};
 
 /// The kind of a stack's document, which is named by the stack's id.
 const STACKS: &str = "stack";
+
+/// The kind of the document of a stack that was deleted. There may be many, and few ask for them.
+const GONE: &str = "stack-gone";
+
+/// How long a deleted stack is remembered, as by CloudFormation, in milliseconds.
+const REMEMBERED_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 
 /// The path at which custom resources answer; a token follows.
 pub const CALLBACK: &str = "/_zae-limiter/custom-resource/";
@@ -52,25 +58,27 @@ impl Stacks {
         }
     }
 
-    /// Every stack, also those that were deleted.
-    fn all(&self) -> Result<Vec<Stack>, StoreError> {
-        Ok(self
-            .store
-            .list(STACKS)?
-            .into_iter()
-            .map(|(_, stack)| stack)
-            .collect())
+    /// Every stack that was not deleted.
+    fn live(&self) -> Result<Vec<Stack>, StoreError> {
+        let stacks = self.store.list::<Stack>(STACKS)?.into_iter();
+        Ok(stacks.map(|(_, stack)| stack).collect())
+    }
+
+    /// Every stack that was deleted and is remembered.
+    fn gone(&self) -> Result<Vec<Stack>, StoreError> {
+        let stacks = self.store.list::<Stack>(GONE)?.into_iter();
+        Ok(stacks.map(|(_, stack)| stack).collect())
     }
 
     /// The stack of this id, or the one of this name that was not deleted.
     fn find(&self, name: &str) -> Result<Option<Stack>, StoreError> {
         if name.starts_with("arn:") {
-            return self.store.get(STACKS, name);
+            return match self.store.get(STACKS, name)? {
+                None => self.store.get(GONE, name),
+                live => Ok(live),
+            };
         }
-        let found = self.all()?.into_iter();
-        Ok(found
-            .into_iter()
-            .find(|stack| stack.name == name && !stack.is_gone()))
+        Ok(self.live()?.into_iter().find(|stack| stack.name == name))
     }
 
     /// The stack of this name or id.
@@ -80,20 +88,37 @@ impl Stacks {
     }
 
     fn save(&self, stack: &Stack) -> Result<(), StoreError> {
-        self.store.put(STACKS, &stack.id, stack)
+        self.store.together(|database| put(database, stack))
     }
 
     /// Keeps an event.
     fn record(&self, event: &Event) -> Result<(), StoreError> {
-        let body = serde_json::to_string(event).map_err(|source| StoreError::Document {
-            kind: "stack-event",
-            name: event.id.clone(),
-            source,
-        })?;
-        self.store
-            .database()
-            .prepare_cached("INSERT INTO stack_events (stack, body) VALUES (?1, ?2)")?
-            .execute(params![event.stack, body])?;
+        append(&self.store.database(), event)
+    }
+
+    /// Saves a stack and keeps an event of it, or does neither.
+    fn save_with(&self, stack: &Stack, event: &Event) -> Result<(), StoreError> {
+        self.store.together(|database| {
+            put(database, stack)?;
+            append(database, event)
+        })
+    }
+
+    /// Forgets the stacks that were deleted so long ago that they need not be remembered.
+    fn forget(&self, now: i64) -> Result<(), StoreError> {
+        for stack in self.gone()? {
+            if stack
+                .deleted
+                .is_some_and(|deleted| now - deleted >= REMEMBERED_MS)
+            {
+                change_set::forget(self, &stack.id)?;
+                self.store.together(|database| {
+                    let events = "DELETE FROM stack_events WHERE stack = ?1";
+                    database.prepare_cached(events)?.execute([&stack.id])?;
+                    store::delete(database, GONE, &stack.id)
+                })?;
+            }
+        }
         Ok(())
     }
 
@@ -131,10 +156,7 @@ impl Stacks {
     /// The exports of all stacks: name, stack's id, value.
     fn exports(&self) -> Result<Vec<(String, String, String)>, StoreError> {
         let mut found = Vec::new();
-        for stack in self.all()? {
-            if stack.is_gone() {
-                continue;
-            }
+        for stack in self.live()? {
             for Output { value, export, .. } in &stack.outputs {
                 if let Some(name) = export {
                     found.push((name.clone(), stack.id.clone(), value.clone()));
@@ -192,8 +214,8 @@ impl Stacks {
 
 impl Tagged for Stacks {
     fn resources(&self, region: &str) -> Result<Vec<TaggedResource>, Refusal> {
-        let all = self.all()?.into_iter();
-        let here = all.filter(|stack| stack.region == region && !stack.is_gone());
+        let all = self.live()?.into_iter();
+        let here = all.filter(|stack| stack.region == region);
         Ok(here
             .map(|stack| TaggedResource {
                 arn: stack.id,
@@ -213,8 +235,12 @@ pub async fn serve(world: &Arc<World>, request: &Request) -> Reply {
 /// # Errors
 /// If the records cannot be read or written.
 pub fn resume(world: &Arc<World>) -> Result<(), StoreError> {
-    for stack in world.stacks.all()? {
-        if stack.is_busy() {
+    world.stacks.forget(now_ms())?;
+    for stack in world.stacks.live()? {
+        if stack.is_gone() {
+            // Written by a version that kept all stacks in one place.
+            world.stacks.save(&stack)?;
+        } else if stack.is_busy() {
             tracing::info!(
                 stack = stack.name,
                 status = stack.status,
@@ -223,6 +249,28 @@ pub fn resume(world: &Arc<World>) -> Result<(), StoreError> {
             operation::begin(world, stack, operation::Work::Resume);
         }
     }
+    Ok(())
+}
+
+/// Writes a stack down, where those of its kind are.
+fn put(database: &Connection, stack: &Stack) -> Result<(), StoreError> {
+    if stack.is_gone() {
+        store::delete(database, STACKS, &stack.id)?;
+        return store::put(database, GONE, &stack.id, stack);
+    }
+    store::put(database, STACKS, &stack.id, stack)
+}
+
+/// Writes an event down.
+fn append(database: &Connection, event: &Event) -> Result<(), StoreError> {
+    let body = serde_json::to_string(event).map_err(|source| StoreError::Document {
+        kind: "stack-event",
+        name: event.id.clone(),
+        source,
+    })?;
+    database
+        .prepare_cached("INSERT INTO stack_events (stack, body) VALUES (?1, ?2)")?
+        .execute(params![event.stack, body])?;
     Ok(())
 }
 
@@ -247,5 +295,59 @@ fn event(
         properties: None,
         token: stack.task.as_ref().and_then(|task| task.token.clone()),
         at: now_ms(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(name: &str, deleted: Option<i64>) -> Stack {
+        Stack {
+            id: format!("arn:aws:cloudformation:us-east-1:000000000000:stack/{name}/{deleted:?}"),
+            name: name.to_owned(),
+            status: if deleted.is_some() {
+                "DELETE_COMPLETE".to_owned()
+            } else {
+                "CREATE_COMPLETE".to_owned()
+            },
+            deleted,
+            ..Stack::default()
+        }
+    }
+
+    #[test]
+    fn deleted_stacks_are_remembered_for_their_time() {
+        let stacks = Stacks::new(Store::memory().unwrap());
+        let (live, late, early) = (stack("a", None), stack("a", Some(2)), stack("a", Some(1)));
+        for stack in [&live, &late, &early] {
+            let happened = event(stack, "a", &stack.id, record::STACK, &stack.status, None);
+            stacks.save_with(stack, &happened).unwrap();
+        }
+        let is_known = |stack: &Stack| {
+            let events = stacks.events(&stack.id, None, 10).unwrap().0.len();
+            (stacks.find(&stack.id).unwrap().is_some(), events)
+        };
+        stacks.forget(REMEMBERED_MS).unwrap();
+        assert_eq!(is_known(&early), (true, 1));
+        stacks.forget(REMEMBERED_MS + 1).unwrap();
+        assert_eq!((is_known(&early), is_known(&late)), ((false, 0), (true, 1)));
+        assert_eq!(is_known(&live), (true, 1));
+    }
+
+    #[test]
+    fn a_live_stack_is_found_without_reading_the_deleted_ones() {
+        let stacks = Stacks::new(Store::memory().unwrap());
+        let mut ended = stack("a", None);
+        stacks.save(&ended).unwrap();
+        ended.status = "DELETE_COMPLETE".into();
+        ended.deleted = Some(1);
+        stacks.save(&ended).unwrap();
+        assert!(stacks.find("a").unwrap().is_none());
+        assert!(stacks.find(&ended.id).unwrap().is_some());
+        stacks.store.put(GONE, "unreadable", &"text").unwrap();
+        stacks.save(&stack("b", None)).unwrap();
+        assert_eq!(stacks.find("b").unwrap().unwrap().name, "b");
+        assert!(stacks.exports().unwrap().is_empty());
     }
 }

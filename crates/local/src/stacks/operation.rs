@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::record::{Output, Resource, STACK, Stack};
-use super::resources::{self, Place};
+use super::resources::{self, NotMade, Place};
 use super::{Stacks, event};
 use crate::clock::now_ms;
 use crate::store::StoreError;
@@ -298,10 +298,13 @@ impl Operation {
         if let Some(reason) = refused {
             // It never became the stack's, so nothing of it is kept.
             self.tell(id, &wanted, "CREATE_FAILED", Some(&reason))?;
-            return Err(Trouble::Failed(format!(
-                "The following resource(s) failed to create: [{id}]. "
-            )));
+            return Err(failed_to_create(id));
         }
+        self.make_named(id, wanted).await
+    }
+
+    /// Makes a resource whose name was free a moment ago.
+    async fn make_named(&mut self, id: &str, wanted: Resource) -> Result<(), Trouble> {
         self.stack.resources.insert(id.to_owned(), wanted.clone());
         self.resource(id, "CREATE_IN_PROGRESS", None)?;
         let made = resources::create(
@@ -320,12 +323,25 @@ impl Operation {
                 self.resource(id, "CREATE_IN_PROGRESS", Some("Resource creation Initiated"))?;
                 self.resource(id, "CREATE_COMPLETE", None)
             }
-            Err(reason) => {
-                self.resource(id, "CREATE_FAILED", Some(&reason))?;
-                Err(Trouble::Failed(format!(
-                    "The following resource(s) failed to create: [{id}]. "
-                )))
+            Err(NotMade::Taken(reason)) => {
+                // Somebody was faster: it is theirs, and is not deleted when this is undone.
+                self.stack.resources.remove(id);
+                self.stacks().save(&self.stack)?;
+                self.tell(id, &wanted, "CREATE_FAILED", Some(&reason))?;
+                Err(failed_to_create(id))
             }
+            Err(NotMade::Failed { reason, physical }) => {
+                self.left_as(id, physical);
+                self.resource(id, "CREATE_FAILED", Some(&reason))?;
+                Err(failed_to_create(id))
+            }
+        }
+    }
+
+    /// What there is of a resource that failed has another physical id than was foreseen.
+    fn left_as(&mut self, id: &str, physical: Option<String>) {
+        if let Some((resource, physical)) = self.stack.resources.get_mut(id).zip(physical) {
+            resource.physical = physical;
         }
     }
 
@@ -353,6 +369,11 @@ impl Operation {
         }
         if resources::must_replace(&wanted.kind, &existing.properties, &wanted.properties) {
             return self.replace(id, existing, wanted).await;
+        }
+        if let Err(reason) = resources::name(&wanted.kind, &self.place(id), &wanted.properties) {
+            // Nothing has happened to it, so there is nothing to undo either.
+            self.tell(id, &existing, "UPDATE_FAILED", Some(&reason))?;
+            return Err(failed_to_update(id));
         }
         let before = existing.properties.clone();
         self.keep(
@@ -401,9 +422,7 @@ impl Operation {
     }
 
     /// Makes another in its place; the old one goes when the update has succeeded.
-    async fn replace(&mut self, id: &str, existing: Resource, wanted: Resource) -> Result<(), Trouble> {
-        const WHY: &str =
-            "Requested update requires the creation of a new physical resource; hence creating one.";
+    async fn replace(&mut self, id: &str, existing: Resource, mut wanted: Resource) -> Result<(), Trouble> {
         let place = self.place(id);
         let physical = match resources::name(&wanted.kind, &place, &wanted.properties) {
             Ok(physical) if physical == existing.physical => Err(format!(
@@ -415,21 +434,28 @@ impl Operation {
             }
             named => named,
         };
-        let physical = match physical {
+        wanted.physical = match physical {
             Ok(physical) => physical,
             Err(reason) => {
                 self.tell(id, &existing, "UPDATE_FAILED", Some(&reason))?;
                 return Err(failed_to_update(id));
             }
         };
+        self.replace_by(id, existing, wanted).await
+    }
+
+    /// Makes one whose name was free a moment ago in the place of another.
+    async fn replace_by(&mut self, id: &str, existing: Resource, wanted: Resource) -> Result<(), Trouble> {
+        const WHY: &str =
+            "Requested update requires the creation of a new physical resource; hence creating one.";
         if let Some(task) = &mut self.stack.task {
             let old = Resource {
                 retain_replaced: wanted.retain_replaced,
-                ..existing
+                ..existing.clone()
             };
             task.replaced.push((id.to_owned(), old));
         }
-        self.keep(id, Resource { physical, ..wanted });
+        self.keep(id, wanted);
         self.resource(id, "UPDATE_IN_PROGRESS", Some(WHY))?;
         let Some(resource) = self.stack.resources.get(id).cloned() else {
             return Ok(());
@@ -443,7 +469,18 @@ impl Operation {
                 }
                 self.resource(id, "UPDATE_COMPLETE", None)
             }
-            Err(reason) => {
+            Err(NotMade::Taken(reason)) => {
+                // Somebody was faster: the other one is theirs, and the stack keeps what it has.
+                if let Some(task) = &mut self.stack.task {
+                    task.replaced.pop();
+                }
+                self.keep(id, existing);
+                self.stacks().save(&self.stack)?;
+                self.tell(id, &resource, "UPDATE_FAILED", Some(&reason))?;
+                Err(failed_to_update(id))
+            }
+            Err(NotMade::Failed { reason, physical }) => {
+                self.left_as(id, physical);
                 self.resource(id, "UPDATE_FAILED", Some(&reason))?;
                 Err(failed_to_update(id))
             }
@@ -455,8 +492,19 @@ impl Operation {
     }
 }
 
+fn failed_to_create(id: &str) -> Trouble {
+    Trouble::Failed(format!("The following resource(s) failed to create: [{id}]. "))
+}
+
 fn failed_to_update(id: &str) -> Trouble {
     Trouble::Failed(format!("The following resource(s) failed to update: [{id}]. "))
+}
+
+/// A reason as a sentence that another may follow.
+fn sentence(reason: &str) -> String {
+    let reason = reason.trim_end();
+    let end = if reason.ends_with('.') { " " } else { ". " };
+    format!("{reason}{end}")
 }
 
 /// The name in a stack's ARN.
@@ -495,7 +543,115 @@ pub(super) fn attributes<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use zae_limiter::table::EmbeddedEngine;
+
     use super::*;
+    use crate::stacks::record::{Before, Task, Wanted};
+    use crate::store::Store;
+    use crate::tables::Tables;
+
+    /// An operation on a stack that has nothing yet.
+    fn operation(files: &tempfile::TempDir, status: &str) -> Operation {
+        let tables = Tables::new(EmbeddedEngine::memory().unwrap());
+        let (store, files) = (Store::memory().unwrap(), files.path().to_owned());
+        let world = World::new(tables, store, files, "http://127.0.0.1:1".to_owned()).unwrap();
+        let stack = Stack {
+            id: "arn:aws:cloudformation:eu-west-1:000000000000:stack/app/1".to_owned(),
+            name: "app".to_owned(),
+            region: "eu-west-1".to_owned(),
+            status: status.to_owned(),
+            ..Stack::default()
+        };
+        Operation {
+            world: Arc::new(world),
+            stack,
+        }
+    }
+
+    /// A resource of each type that others may make, too, by the name `theirs`.
+    fn theirs() -> [Resource; 6] {
+        let table = json!({
+            "TableName": "theirs", "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
+        });
+        let function = json!({
+            "FunctionName": "theirs", "Runtime": "python3.12", "Handler": "index.f", "Role": "r",
+            "Code": {"ZipFile": "pass"},
+        });
+        [
+            ("AWS::DynamoDB::Table", table),
+            ("AWS::Lambda::Function", function),
+            ("AWS::Logs::LogGroup", json!({"LogGroupName": "theirs"})),
+            ("AWS::S3::Bucket", json!({"BucketName": "theirs"})),
+            ("AWS::SQS::Queue", json!({"QueueName": "theirs"})),
+            ("AWS::CloudWatch::Alarm", json!({"AlarmName": "theirs"})),
+        ]
+        .map(|(kind, properties)| Resource {
+            kind: kind.to_owned(),
+            physical: "theirs".to_owned(),
+            properties,
+            ..Resource::default()
+        })
+    }
+
+    async fn make_theirs(operation: &Operation, theirs: &Resource) {
+        let place = operation.place("Theirs");
+        resources::create(&theirs.kind, &place, &theirs.physical, &theirs.properties)
+            .await
+            .unwrap();
+    }
+
+    async fn is_there(operation: &Operation, theirs: &Resource) -> bool {
+        resources::exists(&theirs.kind, &operation.place("Theirs"), &theirs.physical).await
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_made_meanwhile_is_not_rolled_back() {
+        let files = tempfile::tempdir().unwrap();
+        let mut operation = operation(&files, "CREATE_IN_PROGRESS");
+        for theirs in theirs() {
+            make_theirs(&operation, &theirs).await;
+            let made = operation.make_named("Mine", theirs.clone()).await;
+            assert!(matches!(made, Err(Trouble::Failed(_))), "{made:?}");
+            assert!(operation.stack.resources.is_empty());
+            operation.creation_failed("taken").await.unwrap();
+            assert_eq!(operation.stack.status, "ROLLBACK_COMPLETE");
+            assert!(is_there(&operation, &theirs).await, "{} is gone", theirs.kind);
+        }
+    }
+
+    #[tokio::test]
+    async fn nor_is_it_when_it_was_to_replace_something() {
+        let files = tempfile::tempdir().unwrap();
+        let mut operation = operation(&files, "UPDATE_IN_PROGRESS");
+        for theirs in theirs() {
+            make_theirs(&operation, &theirs).await;
+            let mine = Resource {
+                physical: "mine".to_owned(),
+                ..theirs.clone()
+            };
+            let before = BTreeMap::from([("Mine".to_owned(), mine.clone())]);
+            operation.stack.resources.clone_from(&before);
+            operation.stack.task = Some(Task {
+                token: None,
+                before: Some(Before {
+                    wanted: Wanted::default(),
+                    resources: before.clone(),
+                    outputs: Vec::new(),
+                    change_set: None,
+                }),
+                replaced: Vec::new(),
+            });
+            let made = operation.replace_by("Mine", mine, theirs.clone()).await;
+            assert!(matches!(made, Err(Trouble::Failed(_))), "{made:?}");
+            operation.update_failed("taken").await.unwrap();
+            assert_eq!(operation.stack.status, "UPDATE_ROLLBACK_COMPLETE");
+            assert_eq!(operation.stack.resources, before);
+            assert!(is_there(&operation, &theirs).await, "{} is gone", theirs.kind);
+        }
+    }
 
     fn after(others: &[&str]) -> Resource {
         Resource {
@@ -514,6 +670,13 @@ mod tests {
         assert_eq!(creation_order(&resources), ["B", "C", "A"]);
         let circle = BTreeMap::from([("A".to_owned(), after(&["B"])), ("B".to_owned(), after(&["A"]))]);
         assert_eq!(creation_order(&circle).len(), 2);
+    }
+
+    #[test]
+    fn reasons_do_not_run_together() {
+        assert_eq!(sentence("failed to create: [A]. "), "failed to create: [A]. ");
+        assert_eq!(sentence("in use by other"), "in use by other. ");
+        assert!(sentence(CUT_OFF).ends_with("was under way. "));
     }
 
     #[test]

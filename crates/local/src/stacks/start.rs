@@ -329,16 +329,18 @@ fn started(
         before,
         replaced: Vec::new(),
     });
-    stacks.save(stack)?;
+    // A stack that is said to be at work without anything at work on it would stay so.
+    let event = event(stack, &stack.name, &stack.id, STACK, status, Some(WHY));
+    stacks.save_with(stack, &event)?;
     tracing::info!(stack = stack.name, status, "stack");
-    Ok(stacks.record(&event(stack, &stack.name, &stack.id, STACK, status, Some(WHY)))?)
+    Ok(())
 }
 
 /// The names of the stacks that import an export.
 pub(super) fn importers(stacks: &Stacks, export: &str) -> Result<Vec<String>, crate::store::StoreError> {
     let mut found = Vec::new();
-    for stack in stacks.all()? {
-        let lives = !stack.is_gone() && !stack.wanted.template.is_empty();
+    for stack in stacks.live()? {
+        let lives = !stack.wanted.template.is_empty();
         // Most templates import nothing, and need not be read.
         if lives && stack.wanted.template.contains("ImportValue") {
             let imports = bound(&stack, &stack.wanted).and_then(|bound| bound.imports());
@@ -348,4 +350,25 @@ pub(super) fn importers(stacks: &Stacks, export: &str) -> Result<Vec<String>, cr
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn an_operation_that_cannot_be_recorded_has_not_begun() {
+        let store = Store::memory().unwrap();
+        let stacks = Stacks::new(store.clone());
+        let mut stack = new_stack("app", &Creation::default());
+        stack.status = "CREATE_COMPLETE".into();
+        stacks.save(&stack).unwrap();
+        store
+            .database()
+            .execute_batch("ALTER TABLE stack_events RENAME TO away")
+            .unwrap();
+        started(&stacks, &mut stack.clone(), "DELETE_IN_PROGRESS", None, None).unwrap_err();
+        assert_eq!(stacks.need("app").unwrap().status, "CREATE_COMPLETE");
+    }
 }

@@ -359,3 +359,54 @@ async fn queues_logs_and_tags_are_served() {
     assert_eq!(arn, "arn:aws:sqs:eu-west-1:000000000000:dlq");
     endpoint.stop().await;
 }
+
+#[tokio::test]
+async fn tagged_tables_and_functions_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(directory.path()).await;
+    for name in ["plain", "tagged"] {
+        let mut table = json!({
+            "TableName": name, "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": "k", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "k", "KeyType": "HASH"}],
+        });
+        if name == "tagged" {
+            table["Tags"] = json!([{"Key": "owner", "Value": "me"}]);
+        }
+        let (status, answer) = endpoint.call("DynamoDB_20120810.CreateTable", &table).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let function = json!({
+        "FunctionName": "f", "Runtime": "python3.12", "Handler": "h", "Role": "r", "Tags": {"owner": "me"},
+        "Code": {"ZipFile": "UEsFBgAAAAAAAAAAAAAAAAAAAAAAAA=="},
+    });
+    let headers = [(
+        "authorization",
+        "AWS4-HMAC-SHA256 Credential=AKID/20261122/eu-west-1/lambda/aws4_request, SignedHeaders=host, Signature=0",
+    )];
+    let made = endpoint
+        .send(
+            Method::POST,
+            "/2015-03-31/functions",
+            &headers,
+            function.to_string(),
+        )
+        .await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let target = "ResourceGroupsTaggingAPI_20170126.GetResources";
+    let filter = json!({"TagFilters": [{"Key": "owner", "Values": ["me"]}]});
+    let (_, found) = endpoint.call(target, &filter).await;
+    let tags = json!([{"Key": "owner", "Value": "me"}]);
+    assert_eq!(
+        found["ResourceTagMappingList"],
+        json!([
+            {"ResourceARN": "arn:aws:dynamodb:eu-west-1:000000000000:table/tagged", "Tags": tags},
+            {"ResourceARN": "arn:aws:lambda:eu-west-1:000000000000:function:f", "Tags": tags},
+        ])
+    );
+    let (_, of_tables) = endpoint
+        .call(target, &json!({"ResourceTypeFilters": ["dynamodb:table"]}))
+        .await;
+    assert_eq!(of_tables["ResourceTagMappingList"].as_array().unwrap().len(), 1);
+    endpoint.stop().await;
+}

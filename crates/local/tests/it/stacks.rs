@@ -365,3 +365,51 @@ async fn what_it_has_not_it_refuses_by_name() {
     );
     endpoint.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_is_refused_leaves_a_stack_that_can_be_updated() {
+    let endpoint = Running::ephemeral().await;
+    created(&endpoint, &[("Name", "limits")]).await;
+    let table = "TableName: !Ref Name";
+    let refused = TEMPLATE.replace(table, "TableName: !Ref Name\n      TableClass: STANDARD");
+    let values = [("Name", "limits")];
+    call(&endpoint, "UpdateStack", "app", Some(&refused), &values).await;
+    assert_eq!(settled(&endpoint, "app").await, "UPDATE_ROLLBACK_COMPLETE");
+    let told = endpoint
+        .cloudformation("DescribeStackEvents", &[("StackName", "app")])
+        .await;
+    let reasons = told.elements("ResourceStatusReason").join("\n");
+    assert!(
+        reasons.contains("does not support the property TableClass"),
+        "{reasons}"
+    );
+    let accepted = TEMPLATE.replace(
+        table,
+        "TableName: !Ref Name\n      DeletionProtectionEnabled: true",
+    );
+    call(&endpoint, "UpdateStack", "app", Some(&accepted), &values).await;
+    assert_eq!(settled(&endpoint, "app").await, "UPDATE_COMPLETE");
+    endpoint.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custom_resource_that_cannot_be_made_does_not_hold_up_its_stack() {
+    let template = "
+Resources:
+  Maker:
+    Type: AWS::Lambda::Function
+    Properties: {Runtime: python3.12, Handler: index.f, Role: r, Code: {ZipFile: pass}}
+  Thing:
+    Type: Custom::Thing
+    Properties: {ServiceToken: !GetAtt Maker.Arn, ServiceTimeout: 1}
+";
+    let endpoint = Running::ephemeral().await;
+    call(&endpoint, "CreateStack", "app", Some(template), &[]).await;
+    assert_eq!(settled(&endpoint, "app").await, "ROLLBACK_COMPLETE");
+    let told = endpoint
+        .cloudformation("DescribeStackEvents", &[("StackName", "app")])
+        .await;
+    let reasons = told.elements("ResourceStatusReason").join("\n");
+    assert!(reasons.contains("needs the runtime python3.12"), "{reasons}");
+    endpoint.stop().await;
+}

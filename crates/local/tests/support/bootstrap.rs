@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -29,10 +30,10 @@ pub(crate) fn main() {
             return;
         };
         let event: Json = serde_json::from_slice(&given.body).unwrap();
-        let result = if handler == "records" {
-            records(&event)
-        } else {
-            perform(&event, &given)
+        let result = match handler.as_str() {
+            "records" => records(&event),
+            "custom" => Ok(custom(&event)),
+            _ => perform(&event, &given),
         };
         let (kind, body) = match result {
             Ok(body) => ("response", body.to_string()),
@@ -80,8 +81,34 @@ fn perform(event: &Json, given: &Answer) -> Result<Json, Json> {
             }
             Ok(Json::Null)
         }
+        "read" => {
+            // Its own file, once it may.
+            append(event["begun"].as_str().unwrap(), "begun");
+            while !Path::new(event["go"].as_str().unwrap()).exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let root = std::env::var("LAMBDA_TASK_ROOT").unwrap();
+            match std::fs::read_to_string(Path::new(&root).join("bootstrap")) {
+                Ok(text) => Ok(json!(text)),
+                Err(err) => Err(json!({"errorType": "Mine", "errorMessage": err.to_string()})),
+            }
+        }
         other => panic!("the event asks for {other}"),
     }
+}
+
+/// A custom resource that cannot be made whole: it notes what it is asked, and names what there is of it.
+fn custom(event: &Json) -> Json {
+    append(&std::env::var("SEEN").unwrap(), &event.to_string());
+    let answer = if event["RequestType"] == "Create" {
+        json!({"Status": "FAILED", "Reason": "on purpose", "PhysicalResourceId": "half-made"})
+    } else {
+        json!({"Status": "SUCCESS", "PhysicalResourceId": event["PhysicalResourceId"]})
+    };
+    let url = event["ResponseURL"].as_str().unwrap();
+    let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    exchange(address, "PUT", &format!("/{path}"), answer.to_string().as_bytes());
+    Json::Null
 }
 
 /// Notes records. At a bad one it fails, or names it if it was told to.
@@ -110,9 +137,14 @@ fn append(file: &str, line: &str) {
 /// Sends a request to the Runtime API. `None` if there is nobody.
 fn send(method: &str, path: &str, body: &[u8]) -> Option<Answer> {
     let address = std::env::var("AWS_LAMBDA_RUNTIME_API").unwrap();
-    let mut stream = TcpStream::connect(&address).ok()?;
+    exchange(&address, method, &format!("/2018-06-01/runtime/{path}"), body)
+}
+
+/// Sends a request to some address. `None` if there is nobody.
+fn exchange(address: &str, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
     let head = format!(
-        "{method} /2018-06-01/runtime/{path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).ok()?;

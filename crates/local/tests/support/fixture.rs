@@ -85,11 +85,8 @@ impl Fixture {
             neighbours,
             directory,
         };
-        // A script that becomes this executable: as good as the executable itself, and much smaller.
-        let executable = std::env::current_exe().unwrap();
         for (key, comment) in [("package", "one"), ("other", "other")] {
-            let script = format!("#!/bin/sh\n# {comment}\nexec '{}'\n", executable.display());
-            fixture.put_package(key, &[("bootstrap", 0o755, script.as_bytes())]);
+            fixture.put_package(key, &[("bootstrap", 0o755, script(comment).as_bytes())]);
         }
         fixture
     }
@@ -111,21 +108,9 @@ impl Fixture {
     }
 
     pub(crate) fn put_package(&self, key: &str, files: &[(&str, u32, &[u8])]) {
-        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-        for (name, mode, content) in files {
-            let options = SimpleFileOptions::default()
-                .compression_method(zip::CompressionMethod::Stored)
-                .unix_permissions(*mode);
-            zip.start_file(*name, options).unwrap();
-            zip.write_all(content).unwrap();
-        }
-        let package = zip.finish().unwrap().into_inner();
         let name = ("code".to_owned(), key.to_owned());
-        self.neighbours
-            .objects
-            .lock()
-            .unwrap()
-            .insert(name, package.into());
+        let mut objects = self.neighbours.objects.lock().unwrap();
+        objects.insert(name, zipped(files).into());
     }
 
     pub(crate) async fn function(&self, name: &str, handler: &str, more: Json) {
@@ -233,6 +218,25 @@ impl Fixture {
         let body = json!({"TableName": table, "Item": item});
         self.tables.call(REGION, "PutItem", &body).await.unwrap();
     }
+}
+
+/// A package of files with their modes.
+pub(crate) fn zipped(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, mode, content) in files {
+        let options = SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored)
+            .unix_permissions(*mode);
+        zip.start_file(*name, options).unwrap();
+        zip.write_all(content).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// A script that becomes this executable: as good as the executable itself, and much smaller.
+pub(crate) fn script(comment: &str) -> String {
+    let executable = std::env::current_exe().unwrap();
+    format!("#!/bin/sh\n# {comment}\nexec '{}'\n", executable.display())
 }
 
 fn open(

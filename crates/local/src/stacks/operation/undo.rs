@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Operation, Trouble, creation_order};
+use super::{Operation, Trouble, creation_order, sentence};
 use crate::clock::now_ms;
 use crate::stacks::record::{Before, OnFailure, Task};
 use crate::stacks::resources;
@@ -13,12 +13,12 @@ impl Operation {
         match self.stack.on_failure {
             OnFailure::Nothing => self.ended("CREATE_FAILED", Some(reason)),
             OnFailure::Rollback => {
-                let reason = format!("{reason}Rollback requested by user.");
+                let reason = format!("{}Rollback requested by user.", sentence(reason));
                 self.status("ROLLBACK_IN_PROGRESS", Some(&reason))?;
                 self.roll_back().await
             }
             OnFailure::Delete => {
-                let reason = format!("{reason}Delete requested by user.");
+                let reason = format!("{}Delete requested by user.", sentence(reason));
                 self.status("DELETE_IN_PROGRESS", Some(&reason))?;
                 self.delete(&BTreeSet::new()).await
             }
@@ -174,7 +174,11 @@ impl Operation {
         }
         self.stack.deleted = Some(now_ms());
         self.stack.outputs.clear();
-        self.ended("DELETE_COMPLETE", None)
+        self.ended("DELETE_COMPLETE", None)?;
+        if let Err(err) = self.stacks().forget(now_ms()) {
+            tracing::warn!(error = %err, "stacks that were deleted long ago could not be forgotten");
+        }
+        Ok(())
     }
 
     /// Deletes all resources, last made first; goes on where one cannot be. `all`: also those that outlive the stack,
@@ -204,8 +208,11 @@ impl Operation {
             }
             self.resource(&id, "DELETE_IN_PROGRESS", None)?;
             let place = self.place(&id);
-            let deleted =
-                resources::delete(&resource.kind, &place, &resource.physical, &resource.properties).await;
+            let deleted = if resources::never_was(&place, &resource) {
+                Ok(())
+            } else {
+                resources::delete(&resource.kind, &place, &resource.physical, &resource.properties).await
+            };
             match deleted {
                 Ok(()) => {
                     self.stack.resources.remove(&id);

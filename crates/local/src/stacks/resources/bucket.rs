@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::log_group::gone;
 use super::properties::Properties;
-use super::{Made, Place};
+use super::{Made, NotMade, Place};
 use crate::s3::Setting;
 
 /// The properties that are settings of the bucket: kept, and given back by S3's API.
@@ -30,11 +30,11 @@ pub(super) fn exists(place: &Place<'_>, name: &str) -> bool {
     matches!(place.world.s3.bucket(name), Ok(Some(_)))
 }
 
-pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, String> {
+pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, NotMade> {
     read(properties)?;
     let created = place.world.s3.create_bucket(name, place.region);
-    created.map_err(|err| err.message)?;
-    update(place, name, properties)
+    created.map_err(|err| NotMade::refused(err, "BucketAlreadyOwnedByYou"))?;
+    Ok(update(place, name, properties)?)
 }
 
 pub(super) fn update(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::properties::{Properties, scalar};
-use super::{Made, Place};
+use super::{Made, NotMade, Place};
 use crate::stacks::CALLBACK;
 use crate::template::scalars_as_text;
 use crate::wire::uuid;
@@ -22,12 +22,39 @@ fn service_token(properties: &Json) -> Result<String, String> {
 
 /// Its physical id is the function's to choose.
 pub(super) fn name(place: &Place<'_>, properties: &Json) -> Result<String, String> {
-    service_token(properties)?;
+    reachable(place, &service_token(properties)?)?;
     Ok(place.generated(255))
 }
 
-pub(super) async fn create(kind: &str, place: &Place<'_>, properties: &Json) -> Result<Made, String> {
-    tell(place, kind, "Create", None, properties, None).await
+/// Says at once why a function will never answer, rather than after the time it has for that.
+fn reachable(place: &Place<'_>, function: &str) -> Result<(), String> {
+    let runs = place.world.lambda.check_runs(place.region, function);
+    runs.map_err(|err| format!("the function {function} could not be told: {}", err.message))
+}
+
+pub(super) async fn create(kind: &str, place: &Place<'_>, properties: &Json) -> Result<Made, NotMade> {
+    let told = tell(place, kind, "Create", None, properties, None).await;
+    told.map_err(|unmade| NotMade::Failed {
+        reason: unmade.reason,
+        physical: unmade.physical,
+    })
+}
+
+/// A request that was not answered with success.
+#[derive(Debug)]
+struct Unmade {
+    reason: String,
+    /// The physical id that the answer names all the same: what it left is known by it.
+    physical: Option<String>,
+}
+
+impl From<String> for Unmade {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            physical: None,
+        }
+    }
 }
 
 pub(super) async fn update(
@@ -37,7 +64,8 @@ pub(super) async fn update(
     old: &Json,
     new: &Json,
 ) -> Result<Made, String> {
-    tell(place, kind, "Update", Some(physical), new, Some(old)).await
+    let told = tell(place, kind, "Update", Some(physical), new, Some(old)).await;
+    told.map_err(|unmade| unmade.reason)
 }
 
 pub(super) async fn delete(
@@ -49,6 +77,7 @@ pub(super) async fn delete(
     tell(place, kind, "Delete", Some(physical), properties, None)
         .await
         .map(|_| ())
+        .map_err(|unmade| unmade.reason)
 }
 
 async fn tell(
@@ -58,8 +87,9 @@ async fn tell(
     physical: Option<&str>,
     properties: &Json,
     old: Option<&Json>,
-) -> Result<Made, String> {
+) -> Result<Made, Unmade> {
     let function = service_token(properties)?;
+    reachable(place, &function)?;
     let known = Properties::new(kind, properties, &all_names(properties))?;
     let patience = known.integer("ServiceTimeout")?.unwrap_or_default();
     let patience = u64::try_from(patience)
@@ -91,14 +121,18 @@ async fn tell(
         .await
         .map_err(|_| format!("the function {function} did not answer within {patience} s"))?
         .map_err(|_| format!("the function {function} will not answer any more"))?;
+    let named = answer["PhysicalResourceId"].as_str().filter(|id| !id.is_empty());
     if answer["Status"] != "SUCCESS" {
         let reason = answer["Reason"].as_str().unwrap_or("it gave no reason");
-        return Err(format!(
-            "Received response status [FAILED] from custom resource. Message returned: {reason}"
-        ));
+        return Err(Unmade {
+            reason: format!(
+                "Received response status [FAILED] from custom resource. Message returned: {reason}"
+            ),
+            physical: named.map(str::to_owned),
+        });
     }
-    let id = answer["PhysicalResourceId"].as_str().or(physical);
-    let id = id.ok_or("the function's answer has no PhysicalResourceId")?;
+    let id = named.or(physical);
+    let id = id.ok_or_else(|| "the function's answer has no PhysicalResourceId".to_owned())?;
     let data = answer["Data"].as_object();
     let attributes: BTreeMap<String, Json> = data
         .into_iter()

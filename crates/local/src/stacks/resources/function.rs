@@ -10,7 +10,10 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::properties::Properties;
-use super::{Made, Place};
+use super::{Made, NotMade, Place};
+
+/// What Lambda calls a name, or a mapping, that is in use.
+const TAKEN: &str = "ResourceConflictException";
 
 const FUNCTION: [&str; 15] = [
     "Architectures",
@@ -126,12 +129,12 @@ fn made(name: &str, configuration: &Json) -> Made {
     Made::new(name, [("Arn", arn.to_owned())])
 }
 
-pub(super) async fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, String> {
+pub(super) async fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, NotMade> {
     let request = Json::Object(request(place, name, properties)?);
     let created = place.world.lambda.create_function(place.region, &request).await;
     created
         .map(|made_of| made(name, &made_of))
-        .map_err(|err| err.message)
+        .map_err(|err| NotMade::refused(err, TAKEN))
 }
 
 pub(super) async fn update(place: &Place<'_>, name: &str, old: &Json, new: &Json) -> Result<Made, String> {
@@ -200,13 +203,15 @@ fn mapped(answer: &Json) -> Made {
     )
 }
 
-pub(super) async fn create_mapping(place: &Place<'_>, properties: &Json) -> Result<Made, String> {
+pub(super) async fn create_mapping(place: &Place<'_>, properties: &Json) -> Result<Made, NotMade> {
     let created = place
         .world
         .lambda
         .create_mapping(place.region, &mapping(properties)?)
         .await;
-    created.map(|answer| mapped(&answer)).map_err(|err| err.message)
+    created
+        .map(|answer| mapped(&answer))
+        .map_err(|err| NotMade::refused(err, TAKEN))
 }
 
 pub(super) fn update_mapping(place: &Place<'_>, id: &str, properties: &Json) -> Result<Made, String> {

@@ -4,7 +4,7 @@
 use serde_json::{Value as Json, json};
 
 use super::properties::Properties;
-use super::{Made, Place};
+use super::{Made, NotMade, Place};
 use crate::wire::ACCOUNT;
 
 /// The kind of such a resource's document, which is named by its type and its name.
@@ -136,9 +136,13 @@ fn key(kind: &str, physical: &str) -> String {
     format!("{kind} {physical}")
 }
 
-pub(super) fn exists(kind: &str, place: &Place<'_>, physical: &str) -> bool {
-    // Two policies inside roles may have one name.
+/// Whether there can be one of a name only: two policies inside roles may have the same.
+fn is_unique(kind: &str) -> bool {
     kind != "AWS::IAM::Policy"
+}
+
+pub(super) fn exists(kind: &str, place: &Place<'_>, physical: &str) -> bool {
+    is_unique(kind)
         && matches!(
             place.world.store.get::<Json>(KEPT, &key(kind, physical)),
             Ok(Some(_))
@@ -150,20 +154,50 @@ pub(super) fn create(
     place: &Place<'_>,
     physical: &str,
     properties: &Json,
+) -> Result<Made, NotMade> {
+    if !is_unique(kind) {
+        return Ok(update(kind, place, physical, properties)?);
+    }
+    let (read, _) = read(kind, properties)?;
+    let store = &place.world.store;
+    let made = store.insert(KEPT, &key(kind, physical), &document(place, properties));
+    if !made.map_err(|err| err.to_string())? {
+        return Err(NotMade::Taken(format!("{physical} already exists")));
+    }
+    Ok(made_of(kind, place, physical, &read)?)
+}
+
+pub(super) fn update(
+    kind: &str,
+    place: &Place<'_>,
+    physical: &str,
+    properties: &Json,
 ) -> Result<Made, String> {
     let (read, _) = read(kind, properties)?;
-    let document = json!({"stack": place.stack_id, "properties": properties});
     let store = &place.world.store;
     store
-        .put(KEPT, &key(kind, physical), &document)
+        .put(KEPT, &key(kind, physical), &document(place, properties))
         .map_err(|err| err.to_string())?;
+    made_of(kind, place, physical, &read)
+}
+
+fn document(place: &Place<'_>, properties: &Json) -> Json {
+    json!({"stack": place.stack_id, "properties": properties})
+}
+
+fn made_of(
+    kind: &str,
+    place: &Place<'_>,
+    physical: &str,
+    properties: &Properties<'_>,
+) -> Result<Made, String> {
     Ok(match kind {
         "AWS::IAM::Role" => Made::new(
             physical,
             [
                 (
                     "Arn",
-                    format!("arn:aws:iam::{ACCOUNT}:role{}{physical}", path(&read)?),
+                    format!("arn:aws:iam::{ACCOUNT}:role{}{physical}", path(properties)?),
                 ),
                 ("RoleId", format!("AROA{:016X}", fastrand::u64(..))),
             ],

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::properties::Properties;
-use super::{Made, Place};
+use super::{Made, NotMade, Place};
 use crate::wire::Refusal;
 
 const KNOWN: [&str; 4] = ["KmsKeyId", "LogGroupName", "RetentionInDays", "Tags"];
@@ -29,12 +29,12 @@ fn made(place: &Place<'_>, name: &str) -> Made {
     )
 }
 
-pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, String> {
+pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, NotMade> {
     let read = read(properties)?;
     let tags = place.tags(&read)?;
     let made_anew = place.world.logs.create_group(place.region, name, tags);
-    made_anew.map_err(|err| err.message)?;
-    update(place, name, properties)
+    made_anew.map_err(|err| NotMade::refused(err, "ResourceAlreadyExistsException"))?;
+    Ok(update(place, name, properties)?)
 }
 
 pub(super) fn update(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, String> {

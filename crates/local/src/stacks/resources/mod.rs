@@ -17,8 +17,9 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use super::record::Resource;
 use crate::template::{Recreation, Rules, same};
-use crate::wire::ACCOUNT;
+use crate::wire::{ACCOUNT, Refusal};
 use crate::world::World;
 use properties::Properties;
 
@@ -104,6 +105,40 @@ impl Made {
     }
 }
 
+/// Why a resource could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotMade {
+    /// Somebody else has one of its name, which is none of the stack's business.
+    Taken(String),
+    /// It failed on the way. What there is of it is left to [`delete`].
+    Failed {
+        /// Why.
+        reason: String,
+        /// Its physical id, if that is not the one that was foreseen.
+        physical: Option<String>,
+    },
+}
+
+impl NotMade {
+    /// What a service said that was to make something new: `taken` are its words for a name that is in use.
+    fn refused(refusal: Refusal, taken: &str) -> Self {
+        if refusal.code == taken {
+            Self::Taken(refusal.message)
+        } else {
+            refusal.message.into()
+        }
+    }
+}
+
+impl From<String> for NotMade {
+    fn from(reason: String) -> Self {
+        Self::Failed {
+            reason,
+            physical: None,
+        }
+    }
+}
+
 /// Whether there are resources of a type.
 pub(super) fn is_known(kind: &str) -> bool {
     KINDS.contains(&kind) || kind.starts_with("Custom::")
@@ -112,7 +147,7 @@ pub(super) fn is_known(kind: &str) -> bool {
 /// The physical id that a resource will have; of types whose id is only known once they are there, a placeholder.
 ///
 /// # Errors
-/// What is wrong with its properties.
+/// What is wrong with its properties, or what it needs and is not there. Nothing has happened then.
 pub(super) fn name(kind: &str, place: &Place<'_>, properties: &Json) -> Result<String, String> {
     match kind {
         "AWS::DynamoDB::Table" => table::name(place, properties),
@@ -140,16 +175,16 @@ pub(super) async fn exists(kind: &str, place: &Place<'_>, physical: &str) -> boo
     }
 }
 
-/// Makes a resource. What could not be made whole is left to [`delete`].
+/// Makes a resource.
 ///
 /// # Errors
-/// Why it could not be made.
+/// Why it could not be made, and whether there is something of it.
 pub(super) async fn create(
     kind: &str,
     place: &Place<'_>,
     physical: &str,
     properties: &Json,
-) -> Result<Made, String> {
+) -> Result<Made, NotMade> {
     match kind {
         "AWS::DynamoDB::Table" => table::create(place, physical, properties).await,
         "AWS::Lambda::Function" => function::create(place, physical, properties).await,
@@ -181,7 +216,7 @@ pub(super) async fn update(
         "AWS::S3::Bucket" => bucket::update(place, physical, new),
         "AWS::SQS::Queue" => queue::update(place, physical, new),
         _ if is_custom(kind) => custom::update(kind, place, physical, old, new).await,
-        _ => kept::create(kind, place, physical, new),
+        _ => kept::update(kind, place, physical, new),
     }
 }
 
@@ -205,6 +240,14 @@ pub(super) async fn delete(
         _ if is_custom(kind) => custom::delete(kind, place, physical, properties).await,
         _ => kept::delete(kind, place, physical),
     }
+}
+
+/// Whether a resource that was begun cannot have come to be, so that there is nothing to delete: one whose function
+/// could never be told of it.
+pub(super) fn never_was(place: &Place<'_>, resource: &Resource) -> bool {
+    is_custom(&resource.kind)
+        && matches!(resource.status.as_str(), "CREATE_IN_PROGRESS" | "CREATE_FAILED")
+        && custom::name(place, &resource.properties).is_err()
 }
 
 fn is_custom(kind: &str) -> bool {
@@ -270,4 +313,85 @@ pub(super) fn must_replace(kind: &str, old: &Json, new: &Json) -> bool {
         Replacing.recreation(kind, name) == Recreation::Always
             && !same(&old[name.as_str()], &new[name.as_str()])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use zae_limiter::table::EmbeddedEngine;
+
+    use super::*;
+    use crate::store::Store;
+    use crate::tables::Tables;
+
+    fn world(files: &tempfile::TempDir) -> Arc<World> {
+        let tables = Tables::new(EmbeddedEngine::memory().unwrap());
+        let (store, files) = (Store::memory().unwrap(), files.path().to_owned());
+        Arc::new(World::new(tables, store, files, "http://127.0.0.1:1".to_owned()).unwrap())
+    }
+
+    fn place(world: &Arc<World>) -> Place<'_> {
+        Place {
+            world,
+            stack: "app",
+            stack_id: "id",
+            region: "eu-west-1",
+            logical: "It",
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_can_be_taken_back_from_what_it_cannot_be() {
+        let files = tempfile::tempdir().unwrap();
+        let world = world(&files);
+        let (place, kind) = (place(&world), "AWS::DynamoDB::Table");
+        let properties = json!({
+            "TableName": "limits", "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
+        });
+        create(kind, &place, "limits", &properties).await.unwrap();
+        let mut refused = properties.clone();
+        refused["TableClass"] = json!("STANDARD");
+        let err = update(kind, &place, "limits", &properties, &refused)
+            .await
+            .unwrap_err();
+        assert!(err.contains("TableClass"), "{err}");
+        update(kind, &place, "limits", &refused, &properties)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_custom_resource_of_a_function_that_cannot_run_fails_at_once() {
+        let files = tempfile::tempdir().unwrap();
+        let world = world(&files);
+        let (place, kind) = (place(&world), "Custom::Thing");
+        let function = json!({
+            "FunctionName": "f", "Runtime": "python3.12", "Handler": "index.f", "Role": "r",
+            "Code": {"ZipFile": "pass"},
+        });
+        create("AWS::Lambda::Function", &place, "f", &function)
+            .await
+            .unwrap();
+        let properties = json!({"ServiceToken": "f"});
+        let foreign = |said: String| assert!(said.contains("needs the runtime python3.12"), "{said}");
+        foreign(name(kind, &place, &properties).unwrap_err());
+        foreign(
+            update(kind, &place, "id", &properties, &properties)
+                .await
+                .unwrap_err(),
+        );
+        foreign(delete(kind, &place, "id", &properties).await.unwrap_err());
+        // What was never made need not be deleted; what was made still has to be.
+        let resource = |status: &str| Resource {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            properties: properties.clone(),
+            ..Resource::default()
+        };
+        assert!(never_was(&place, &resource("CREATE_IN_PROGRESS")));
+        assert!(never_was(&place, &resource("CREATE_FAILED")));
+        assert!(!never_was(&place, &resource("CREATE_COMPLETE")));
+    }
 }

@@ -29,6 +29,11 @@ impl<'a> Properties<'a> {
         }
     }
 
+    /// Properties of which any may be there, for looking only at those that are known.
+    pub(super) fn unchecked(kind: &'a str, all: &'a Json) -> Self {
+        Self { kind, all }
+    }
+
     /// A property as it stands.
     pub(super) fn get(&self, name: &str) -> Option<&'a Json> {
         self.all.get(name).filter(|value| !value.is_null())

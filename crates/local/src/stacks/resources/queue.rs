@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::log_group::gone;
 use super::properties::{Properties, scalar};
-use super::{Made, Place};
+use super::{Made, NotMade, Place};
 
 const KIND: &str = "AWS::SQS::Queue";
 
@@ -69,15 +69,18 @@ fn made(place: &Place<'_>, name: &str) -> Result<Made, String> {
     Ok(Made::new(url, attributes))
 }
 
-pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, String> {
+pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, NotMade> {
     let read = read(properties)?;
     let tags = place.tags(&read)?;
     let created = place
         .world
         .queues
-        .create(place.region, name, &attributes(&read), &tags);
-    created.map_err(|err| err.message)?;
-    made(place, name)
+        .create_new(place.region, name, &attributes(&read), &tags);
+    // One that is there is not the stack's, even if it looks the same.
+    if created.map_err(|err| err.message)?.is_none() {
+        return Err(NotMade::Taken(format!("{name} already exists")));
+    }
+    Ok(made(place, name)?)
 }
 
 pub(super) fn update(place: &Place<'_>, physical: &str, properties: &Json) -> Result<Made, String> {

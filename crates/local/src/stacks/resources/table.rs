@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::properties::{Properties, scalar, typed};
-use super::{Made, Place};
+use super::{Made, NotMade, Place};
 use crate::template::same;
 use crate::wire::Refusal;
 
@@ -59,7 +59,7 @@ async fn made(place: &Place<'_>, name: &str) -> Result<Made, String> {
     })
 }
 
-pub(super) async fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, String> {
+pub(super) async fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, NotMade> {
     let read = read(properties)?;
     let mut request = Map::new();
     request.insert("TableName".into(), name.into());
@@ -87,9 +87,9 @@ pub(super) async fn create(place: &Place<'_>, name: &str, properties: &Json) -> 
     request.insert("Tags".into(), tags.into());
     call(place, "CreateTable", Json::Object(request))
         .await
-        .map_err(|err| err.message)?;
+        .map_err(|err| NotMade::refused(err, "ResourceInUseException"))?;
     set_time_to_live(place, name, None, read.get("TimeToLiveSpecification")).await?;
-    made(place, name).await
+    Ok(made(place, name).await?)
 }
 
 /// A property in the form that the service's own API wants.
@@ -130,7 +130,8 @@ async fn set_time_to_live(
 }
 
 pub(super) async fn update(place: &Place<'_>, name: &str, old: &Json, new: &Json) -> Result<Made, String> {
-    let (before, after) = (read(old)?, read(new)?);
+    // What it is said to have been may be what was just refused, and is to be undone.
+    let (before, after) = (Properties::unchecked(KIND, old), read(new)?);
     let changed = |field: &str| {
         let none = Json::Null;
         !same(
