@@ -93,12 +93,19 @@ async fn start(command: Command) -> Outcome {
         Command::Acquire(args) => return commands::acquire::acquire(args).await,
         other => other,
     };
+    // It has no other end.
+    let is_followed = matches!(&command, Command::Local(LocalCommand::Logs(args)) if args.follow);
     tokio::select! {
-        outcome = dispatch(command) => outcome,
+        // It hears of Ctrl-C before anything is done.
+        biased;
         () = interrupted() => {
+            if is_followed {
+                return Ok(Exit::Success);
+            }
             say("");
             Err(Failure::aborted())
         }
+        outcome = dispatch(command) => outcome,
     }
 }
 

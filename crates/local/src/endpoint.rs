@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout_at};
 use zae_limiter::table::EmbeddedEngine;
 use zae_limiter::table::embedded::OpenError;
 
 use crate::server;
 use crate::stacks;
+use crate::state::reached;
 use crate::store::{Store, StoreError};
 use crate::tables::Tables;
 use crate::wire::Refusal;
@@ -22,8 +24,18 @@ use crate::world::World;
 /// How often items whose time has come are deleted.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// How long the end waits for what still works with the tables.
-const LAST: Duration = Duration::from_secs(5);
+/// How long the end waits for what is under way: operations on stacks, invocations that somebody waits for, requests, and
+/// whatever else works with the tables. All of them together; what takes longer is cut off.
+pub const FINISH: Duration = Duration::from_secs(15);
+
+/// How long the end waits for requests and the tables even if the rest has taken all its time.
+const LAST: Duration = Duration::from_secs(1);
+
+/// How often the end looks whether something is under way.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How many ports are tried where any will do.
+const PORTS: u32 = 10;
 
 /// The file in the data directory with everything that is in no table.
 const RECORDS: &str = "endpoint.sqlite";
@@ -102,17 +114,7 @@ impl Endpoint {
     /// See [`StartError`].
     pub async fn start(options: Options) -> Result<Self, StartError> {
         // The port first: it is the cheapest to be refused.
-        let listener = listen(options.address).await?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen {
-            address: options.address,
-            source,
-        })?;
-        let mut listeners = vec![listener];
-        if address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
-            // `localhost` is this one for some clients. Without IPv6 they find the other.
-            let six = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port());
-            listeners.extend(TcpListener::bind(six).await.ok());
-        }
+        let (address, listeners) = listen(options.address).await?;
         let (engine, store, files, scratch) = match &options.data {
             Data::Ephemeral(directory) => {
                 empty(directory)?;
@@ -132,12 +134,10 @@ impl Endpoint {
                 (engine, store, directory.clone(), None)
             }
         };
-        let host = if address.ip().is_unspecified() {
-            IpAddr::V4(Ipv4Addr::LOCALHOST)
-        } else {
-            address.ip()
-        };
-        let url = format!("http://{}", SocketAddr::new(host, address.port()));
+        let url = format!(
+            "http://{}",
+            SocketAddr::new(reached(address.ip()), address.port())
+        );
         let world = World::new(Tables::new(engine), store, files, url).map_err(StartError::Services)?;
         let world = Arc::new(world);
         stacks::resume(&world).map_err(|err| StartError::Services(err.into()))?;
@@ -154,7 +154,9 @@ impl Endpoint {
         self.port
     }
 
-    /// Answers until `stop` ends, finishes what is under way, and ends the functions.
+    /// Answers until `stop` ends, finishes what is under way if [`FINISH`] is enough for it, and ends the functions.
+    ///
+    /// It goes on answering while an operation on a stack or an invocation is under way, since functions call it.
     ///
     /// # Errors
     /// If the port cannot be listened on any longer.
@@ -175,9 +177,24 @@ impl Endpoint {
             })
             .collect();
         stop.await;
+        let deadline = Instant::now() + FINISH;
+        // The servers have it, and this function; requests that only pass through do not.
+        let own = servers.len() + 1;
+        let works = async {
+            while Arc::strong_count(&world) > own {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if timeout_at(deadline, works).await.is_err() {
+            tracing::warn!("what is still under way is cut off");
+        }
         stopped.send_replace(true);
-        for server in servers {
-            server.await.map_err(io::Error::other)??;
+        let last = deadline.max(Instant::now() + LAST);
+        for mut server in servers {
+            match timeout_at(last, &mut server).await {
+                Ok(served) => served.map_err(io::Error::other)??,
+                Err(_) => server.abort(),
+            }
         }
         sweeper.abort();
         world.close().await;
@@ -185,7 +202,8 @@ impl Endpoint {
         // have it.
         let mut tables = world.tables.watch();
         drop(world);
-        let _ = tokio::time::timeout(LAST, async { while tables.changed().await.is_ok() {} }).await;
+        let last = deadline.max(Instant::now() + LAST);
+        let _ = timeout_at(last, async { while tables.changed().await.is_ok() {} }).await;
         if let Some(directory) = self.scratch {
             // Whatever is left is emptied at the next start.
             let _ = fs::remove_dir_all(directory);
@@ -194,13 +212,50 @@ impl Endpoint {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
+/// Listens on an address, and on the other loopback address if it is one: the address with its port, and the listeners.
+async fn listen(wanted: SocketAddr) -> Result<(SocketAddr, Vec<TcpListener>), StartError> {
+    let mut left = if wanted.port() == 0 { PORTS } else { 1 };
+    loop {
+        left -= 1;
+        let listener = bound(wanted).await?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: wanted,
+            source,
+        })?;
+        let mut listeners = vec![listener];
+        if address.ip() != IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            return Ok((address, listeners));
+        }
+        // `localhost` is this one for some clients. Without IPv6 they find the other.
+        match bound(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port())).await {
+            Ok(six) => listeners.push(six),
+            Err(StartError::PortInUse(_)) if left > 0 => continue,
+            Err(StartError::Listen { source, .. }) if is_absent(&source) => {}
+            Err(err) => return Err(err),
+        }
+        return Ok((address, listeners));
+    }
+}
+
+async fn bound(address: SocketAddr) -> Result<TcpListener, StartError> {
+    server::listen(address)
         .await
         .map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => StartError::PortInUse(address.port()),
             _ => StartError::Listen { address, source },
         })
+}
+
+/// Whether the system has no such address, or none of that kind.
+fn is_absent(err: &io::Error) -> bool {
+    #[cfg(unix)]
+    let unknown = Some(nix::errno::Errno::EAFNOSUPPORT as i32);
+    #[cfg(not(unix))]
+    let unknown = Some(10_047);
+    matches!(
+        err.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+    ) || err.raw_os_error() == unknown
 }
 
 fn records(path: &Path) -> impl FnOnce(StoreError) -> StartError {

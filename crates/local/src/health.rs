@@ -1,7 +1,7 @@
 //! Asking an endpoint how it is.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty};
@@ -31,22 +31,22 @@ struct Answer {
     services: Map<String, Json>,
 }
 
-/// Asks the endpoint at a port of this machine.
+/// Asks the endpoint at an address of this machine.
 ///
 /// # Errors
 /// If it does not answer, or not as one of these endpoints does.
-pub async fn ask(port: u16) -> io::Result<Health> {
-    tokio::time::timeout(PATIENCE, asked(port)).await?
+pub async fn ask(address: SocketAddr) -> io::Result<Health> {
+    tokio::time::timeout(PATIENCE, asked(address)).await?
 }
 
-async fn asked(port: u16) -> io::Result<Health> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+async fn asked(address: SocketAddr) -> io::Result<Health> {
+    let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
     let connection = tokio::spawn(connection);
     let request = hyper::Request::get(HEALTH[0])
-        .header(hyper::header::HOST, format!("localhost:{port}"))
+        .header(hyper::header::HOST, address.to_string())
         .body(Empty::<Bytes>::new())
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;

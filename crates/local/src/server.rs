@@ -8,27 +8,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+use crate::upload::{self, Unread};
+use crate::web;
 use crate::wire::{Refusal, Reply, Request, request_id};
 use crate::world::World;
 
-/// The largest body that is read: a package of functions may have 250 MB unpacked, and is far smaller packed.
-const LARGEST: usize = 300 * 1024 * 1024;
-
-/// How long a client may take to send the head of its request.
+/// How long a client may take to send the head of its request, or the next piece of its body.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long to wait before accepting again when the system is out of something.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers requests until `stop` ends; then finishes those under way.
+/// What requests are answered with. While a request only passes through, it shares this and not the world, so that who
+/// has the world sees by its count whether something works in it.
+#[derive(Debug)]
+struct Door {
+    world: Arc<World>,
+    /// Whether it is at a loopback address.
+    is_local: bool,
+}
+
+/// Answers requests until `stop` ends; then finishes those under way, however long their clients take.
 ///
 /// # Errors
 /// If the port cannot be listened on any longer.
@@ -39,23 +47,32 @@ pub async fn serve(
 ) -> io::Result<()> {
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
+    let is_local = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let door = Arc::new(Door { world, is_local });
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => {
+                failing = false;
+                stream
+            }
             Err(err) => {
-                tracing::warn!(error = %err, "a connection could not be accepted");
+                if !failing {
+                    tracing::warn!(error = %err, "connections cannot be accepted");
+                }
+                failing = true;
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
         // Small answers must not wait for more.
         let _ = stream.set_nodelay(true);
-        let world = Arc::clone(&world);
-        let service = service_fn(move |request| respond(Arc::clone(&world), request));
+        let door = Arc::clone(&door);
+        let service = service_fn(move |request| respond(Arc::clone(&door), request));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
@@ -69,8 +86,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    // A client that keeps its connection open and silent is not waited for.
-    let _ = tokio::time::timeout(Duration::from_secs(5), graceful.shutdown()).await;
+    graceful.shutdown().await;
     Ok(())
 }
 
@@ -83,29 +99,31 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn respond(
-    world: Arc<World>,
+    door: Arc<Door>,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let body = match Limited::new(body, LARGEST).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(err) => {
-            let refusal = Refusal::new("RequestTooLarge", format!("the body could not be read: {err}"));
-            return Ok(finished(refusal.amz_json()));
-        }
-    };
-    let request = Request {
+    let mut request = Request {
         method: head.method,
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
-        body,
+        body: Bytes::new(),
+    };
+    if let Err(refusal) = web::check(&request, door.is_local) {
+        return Ok(finished(refusal.rest_json()));
+    }
+    let awaits = request.headers.contains_key(EXPECT);
+    request.body = match upload::read(body, awaits, PATIENCE).await {
+        Ok(body) => body,
+        Err(unread) => return Ok(finished(refused(&request, &unread))),
     };
     // A task of its own: what was begun is finished even if the client hangs up.
     let served = tokio::spawn(async move {
+        let _working = World::is_invocation(&request).then(|| Arc::clone(&door.world));
         let target = request.header("x-amz-target").unwrap_or(&request.path).to_owned();
         let method = request.method.clone();
-        let reply = world.serve(request).await;
+        let reply = door.world.serve(request).await;
         tracing::debug!(%method, target, status = reply.status.as_u16(), "request");
         reply
     });
@@ -117,6 +135,17 @@ async fn respond(
             Refusal::internal(&neutral).amz_json()
         }
     }))
+}
+
+/// Tells why a request was not read. The connection is of no more use: where the next request begins is not known.
+fn refused(request: &Request, unread: &Unread) -> Reply {
+    let (status, code) = match unread {
+        Unread::TooLarge => (413, "EntityTooLarge"),
+        Unread::Silent => (408, "RequestTimeout"),
+        Unread::Broken(_) => (400, "IncompleteBody"),
+    };
+    let refusal = Refusal::new(code, unread.to_string()).status(status);
+    World::unread(request, &refusal).with(CONNECTION.as_str(), "close")
 }
 
 fn finished(reply: Reply) -> Response<Full<Bytes>> {

@@ -78,8 +78,13 @@ pub struct Variables {
 impl Variables {
     /// Leads to this machine's port, with the credentials `test` in the region `us-east-1`.
     pub fn of_port(port: u16) -> Self {
+        Self::of_url(format!("http://localhost:{port}"))
+    }
+
+    /// Leads to a server at a URL, with the same credentials and region.
+    pub fn of_url(url: impl Into<String>) -> Self {
         Self {
-            endpoint_url: format!("http://localhost:{port}"),
+            endpoint_url: url.into(),
             access_key_id: "test".to_owned(),
             secret_access_key: "test".to_owned(),
             region: "us-east-1".to_owned(),

@@ -1,20 +1,26 @@
 //! The endpoint that runs in the background: where it leaves its mark, and who finds it there.
 //!
 //! A running endpoint holds a file locked, which the system undoes however the process ends. The record beside it only
-//! says more about whoever holds the lock, so a stale one misleads nobody.
+//! says more about whoever holds the lock. One that a killed process left is removed before the lock is taken again.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::process;
+
 /// Names another directory for the mark, the log and the data.
 pub const STATE_DIR: &str = "ZAE_LIMITER_STATE_DIR";
 
-/// How often to try for the lock, since somebody may only be looking.
-const TRIES: u32 = 20;
+/// How often to try for the lock while others are only looking.
+const TRIES: u32 = 200;
+
+/// How often an endpoint must be seen. A killed one holds the lock for a moment more if it was just starting a process.
+const SEEN: u32 = 20;
 
 /// How long to wait in between.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -42,12 +48,49 @@ pub struct Running {
     pub started: i64,
     /// Whether its log is in the state's directory.
     pub logs: bool,
+    /// Whether it writes every request into its log. Records of before do not say.
+    #[serde(default)]
+    pub verbose: Option<bool>,
+    /// When the system started its process, as [`process::born`] tells.
+    #[serde(default)]
+    pub born: Option<u64>,
 }
 
 impl Running {
     /// Where clients reach it.
     pub fn url(&self) -> String {
-        format!("http://localhost:{}", self.port)
+        let address = self.address();
+        if address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            format!("http://localhost:{}", address.port())
+        } else {
+            format!("http://{address}")
+        }
+    }
+
+    /// The address at which this machine reaches it.
+    pub fn address(&self) -> SocketAddr {
+        let bound = self.bound().unwrap_or(Ipv4Addr::LOCALHOST.into());
+        SocketAddr::new(reached(bound), self.port)
+    }
+
+    /// The address that it is bound to, if the record names one.
+    pub fn bound(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+
+    /// Whether its process is the one that has its id now; `None` if the system does not tell.
+    pub fn is_its_process(&self) -> Option<bool> {
+        let born = self.born?;
+        process::born(self.pid).ok().map(|found| found == Some(born))
+    }
+}
+
+/// Where this machine reaches whoever is bound to an address: one that stands for all is none to connect to.
+pub fn reached(bound: IpAddr) -> IpAddr {
+    match bound {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     }
 }
 
@@ -75,8 +118,8 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // A stale one misleads nobody.
-        let _ = fs::remove_file(self.state.record());
+        // If it stays, whoever takes the lock next removes it.
+        let _ = self.state.forget();
     }
 }
 
@@ -136,19 +179,46 @@ impl State {
             .truncate(false)
             .write(true)
             .open(self.lock())?;
+        let mut seen = 0;
         for _ in 0..TRIES {
+            match lock.try_lock_shared() {
+                Ok(()) => {}
+                // Those who look do not hinder each other: this is an endpoint.
+                Err(TryLockError::WouldBlock) => {
+                    seen += 1;
+                    if seen == SEEN {
+                        return Ok(None);
+                    }
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(TryLockError::Error(err)) => return Err(err),
+            }
+            // Nobody is an endpoint now, so this is a dead one's. It goes before the lock is seen taken.
+            self.forget()?;
+            lock.unlock()?;
             match lock.try_lock() {
                 Ok(()) => {
-                    return Ok(Some(Held {
+                    let held = Held {
                         state: self.clone(),
                         _lock: lock,
-                    }));
+                    };
+                    // Another may have come and died in between.
+                    self.forget()?;
+                    return Ok(Some(held));
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
                 Err(TryLockError::Error(err)) => return Err(err),
             }
         }
         Ok(None)
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        match fs::remove_file(self.record()) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+            _ => Ok(()),
+        }
     }
 
     /// Whether an endpoint has this place.
@@ -161,7 +231,8 @@ impl State {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(err) => return Err(err),
         };
-        match lock.try_lock() {
+        // Shared, or two who look at the same time would take each other for an endpoint.
+        match lock.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(err)) => Err(err),
@@ -197,6 +268,8 @@ mod tests {
             version: "0".into(),
             started: 0,
             logs: true,
+            verbose: Some(false),
+            born: None,
         }
     }
 
@@ -225,5 +298,91 @@ mod tests {
         let _held = state.hold().unwrap().unwrap();
         fs::write(state.record(), b"half a rec").unwrap();
         assert_eq!(state.running().unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_that_was_left_is_gone_once_the_place_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::at(directory.path());
+        fs::write(state.record(), serde_json::to_vec(&running()).unwrap()).unwrap();
+        let _held = state.hold().unwrap().unwrap();
+        assert!(state.is_held().unwrap());
+        assert_eq!(state.running().unwrap(), None);
+    }
+
+    #[test]
+    fn those_who_look_are_not_taken_for_an_endpoint() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::at(directory.path());
+        drop(state.hold().unwrap().unwrap());
+        let looking = File::options().write(true).open(state.lock()).unwrap();
+        looking.try_lock_shared().unwrap();
+        assert!(!state.is_held().unwrap());
+    }
+
+    #[test]
+    fn the_place_is_taken_while_others_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::at(directory.path());
+        drop(state.hold().unwrap().unwrap());
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        let _ = state.is_held().unwrap();
+                        std::thread::sleep(Duration::from_micros(50));
+                    }
+                });
+            }
+            for _ in 0..20 {
+                assert!(state.hold().unwrap().is_some());
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn it_is_reached_at_the_address_that_it_is_bound_to() {
+        for (host, url) in [
+            ("127.0.0.1", "http://localhost:4566"),
+            ("0.0.0.0", "http://localhost:4566"),
+            ("127.0.0.2", "http://127.0.0.2:4566"),
+            ("::1", "http://[::1]:4566"),
+            ("::", "http://[::1]:4566"),
+            ("192.168.1.5", "http://192.168.1.5:4566"),
+        ] {
+            let running = Running {
+                host: host.into(),
+                ..running()
+            };
+            assert_eq!(running.url(), url, "{host}");
+        }
+    }
+
+    #[test]
+    fn records_of_before_are_read() {
+        let text = r#"{"pid":1,"port":2,"host":"::1","data":null,"version":"0","started":0,"logs":true}"#;
+        let read: Running = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (read.verbose, read.born, read.is_its_process()),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn another_process_of_the_same_id_is_another() {
+        let own = Running {
+            pid: std::process::id(),
+            born: process::born(std::process::id()).unwrap(),
+            ..running()
+        };
+        assert_eq!(own.is_its_process(), Some(true));
+        let other = Running {
+            born: own.born.map(|born| born + 1),
+            ..own
+        };
+        assert_eq!(other.is_its_process(), Some(false));
     }
 }

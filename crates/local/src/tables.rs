@@ -16,26 +16,22 @@ use crate::wire::{ACCOUNT, Refusal, Reply, Request};
 const ENGINE_ARN: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
 
 /// The operations that change items, and so may add to a stream.
-const WRITES: [&str; 8] = [
+const WRITES: [&str; 5] = [
     "UpdateItem",
     "PutItem",
     "DeleteItem",
     "TransactWriteItems",
     "BatchWriteItem",
-    "ExecuteStatement",
-    "ExecuteTransaction",
-    "BatchExecuteStatement",
 ];
 
 /// The operations on items, whose bodies are the users' own: nothing in them is translated.
-const ITEMS: [&str; 7] = [
+const ITEMS: [&str; 6] = [
     "GetItem",
     "Query",
     "Scan",
     "BatchGetItem",
     "TransactGetItems",
     "GetRecords",
-    "SearchVectors",
 ];
 
 /// The tables. Clones share them.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, ORIGIN};
+use hyper::header::CONTENT_TYPE;
 use serde_json::json;
 
 use crate::identity;
 use crate::lambda::{Lambda, Neighbours, Pace, Setup};
 use crate::logs::{LogLine, Logs};
 use crate::queues::Queues;
-use crate::s3::S3;
+use crate::s3::{self, S3};
 use crate::stacks::{self, CALLBACK, Stacks};
 use crate::store::Store;
 use crate::tables::Tables;
@@ -109,11 +109,6 @@ impl World {
 
     /// Serves a request.
     pub async fn serve(self: &Arc<Self>, request: Request) -> Reply {
-        if let Some(origin) = request.header(ORIGIN.as_str()) {
-            // Nothing checks signatures, so any page in a browser could send what needs no headers of its own.
-            let message = format!("requests of web pages are refused: this one comes from {origin}");
-            return Refusal::new("AccessDenied", message).status(403).rest_json();
-        }
         if HEALTH.contains(&request.path.as_str()) {
             return Self::health();
         }
@@ -149,6 +144,27 @@ impl World {
         }
         let operation = action.unwrap_or_else(|| format!("{} {}", request.method, request.path));
         Refusal::unsupported(if scope.is_empty() { "AWS" } else { &scope }, &operation).query_xml("")
+    }
+
+    /// Whether a request is for something that goes on until a function ends.
+    pub fn is_invocation(request: &Request) -> bool {
+        request.path.ends_with("/invocations") && Lambda::serves(&request.path)
+    }
+
+    /// A refusal of a request that was not read to its end, as the service that it was for says it.
+    pub fn unread(request: &Request, refusal: &Refusal) -> Reply {
+        if request.headers.contains_key("x-amz-target") {
+            return refusal.amz_json();
+        }
+        let scope = request.scope().map(|(_, service)| service).unwrap_or_default();
+        match scope.as_str() {
+            "s3" => s3::refused(refusal, request),
+            "cloudformation" | "sqs" | "sts" => refusal.query_xml(""),
+            "" if !Lambda::serves(&request.path) && action_of(request).is_none() => {
+                s3::refused(refusal, request)
+            }
+            _ => refusal.rest_json(),
+        }
     }
 
     fn health() -> Reply {

@@ -1,6 +1,6 @@
 //! `local`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -38,6 +38,7 @@ pub(crate) enum LocalCommand {
 /// Start the local endpoint.
 ///
 /// It runs in the background until 'local down'. Data stays in a directory, and the next start goes on from it.
+/// One that runs already stays as it is.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -61,18 +62,13 @@ pub(crate) struct Up {
     #[arg(short, long)]
     pub(crate) name: Option<String>,
 
-    /// Port to listen on; 0 for any that is free
-    #[arg(long, default_value_t = PORT, env = PORT_VARIABLE, hide_env_values = true)]
-    pub(crate) port: u16,
+    /// Port to listen on; 0 for any that is free [default: 4566]
+    #[arg(long, env = PORT_VARIABLE, hide_env_values = true)]
+    pub(crate) port: Option<u16>,
 
-    /// Address to listen on; anything but a loopback address lets others in
-    #[arg(
-        long,
-        default_value = "127.0.0.1",
-        value_name = "ADDRESS",
-        conflicts_with = "docker"
-    )]
-    pub(crate) host: IpAddr,
+    /// Address to listen on; anything but a loopback address lets others in [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "docker")]
+    pub(crate) host: Option<IpAddr>,
 
     /// Stay in the foreground, with the log on standard error
     #[arg(long, conflicts_with_all = ["docker", "name"])]
@@ -101,6 +97,18 @@ pub(crate) struct Up {
     /// How results are printed.
     #[command(flatten)]
     pub(crate) format: Format,
+}
+
+impl Up {
+    /// The port to listen on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.unwrap_or(PORT)
+    }
+
+    /// The address to listen on.
+    pub(crate) fn host(&self) -> IpAddr {
+        self.host.unwrap_or(Ipv4Addr::LOCALHOST.into())
+    }
 }
 
 /// `LocalStack` in Docker, to be started.
@@ -135,7 +143,8 @@ pub(crate) struct DockerHost {
 
 /// Stop the local endpoint.
 ///
-/// What is under way is finished first. Data in a directory stays.
+/// Operations on stacks, invocations that somebody waits for, and requests are finished first if 15 seconds are
+/// enough for them. Data in a directory stays; events that functions have not been called with yet are lost.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -216,9 +225,9 @@ pub(crate) struct Env {
     #[arg(short, long, value_enum, ignore_case = true, default_value_t = EnvFormat::Eval)]
     pub(crate) format: EnvFormat,
 
-    /// Port of the endpoint
-    #[arg(long, default_value_t = PORT, env = PORT_VARIABLE, hide_env_values = true)]
-    pub(crate) port: u16,
+    /// Port of the endpoint [default: that of the one that runs, else 4566]
+    #[arg(long, env = PORT_VARIABLE, hide_env_values = true)]
+    pub(crate) port: Option<u16>,
 }
 
 /// A reader of environment variables.

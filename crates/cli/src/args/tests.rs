@@ -163,12 +163,12 @@ fn commands_take_these_options() {
         ("limits schema", String::new()),
         ("list", "--region --endpoint-url --output=text".to_owned()),
         ("local down", "--docker-host --output=text".to_owned()),
-        ("local env", "--format/-f=eval --port=4566".to_owned()),
+        ("local env", "--format/-f=eval --port".to_owned()),
         ("local logs", "--follow/-f --tail=100 --docker-host".to_owned()),
         ("local status", "--docker-host --output=text".to_owned()),
         (
             "local up",
-            "--name/-n --port=4566 --host=127.0.0.1 --foreground --announce --data-dir --ephemeral --verbose --image \
+            "--name/-n --port --host --foreground --announce --data-dir --ephemeral --verbose --image \
              --docker-host --output=text"
                 .to_owned(),
         ),

@@ -3,9 +3,12 @@
 mod background;
 mod container;
 mod foreground;
+mod kept;
+mod log;
+mod stop;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zae_limiter_local::shell::{Format as ShellFormat, Variables};
 use zae_limiter_local::state::{Running, STATE_DIR, State};
@@ -26,7 +29,7 @@ pub(crate) async fn run(command: LocalCommand) -> Outcome {
         LocalCommand::Up(args) if args.docker.is_wanted() => container::up(&args).await,
         LocalCommand::Up(args) => background::up(&args).await,
         LocalCommand::Down(args) => match place(&args.docker)? {
-            Place::Own(running) => background::down(running, &args.format).await,
+            Place::Own(running) => stop::down(running, &args.format).await,
             Place::Container(host) => container::down(host.as_deref(), &args.format).await,
         },
         LocalCommand::Status(args) => match place(&args.docker)? {
@@ -34,7 +37,7 @@ pub(crate) async fn run(command: LocalCommand) -> Outcome {
             Place::Container(host) => container::status(host.as_deref(), &args.format).await,
         },
         LocalCommand::Logs(args) => match place(&args.docker)? {
-            Place::Own(running) => background::logs(running.as_ref(), &args).await,
+            Place::Own(running) => log::logs(running.as_ref(), &args).await,
             Place::Container(host) => container::logs(host.as_deref(), &args).await,
         },
         LocalCommand::Env(args) => env(&args),
@@ -58,12 +61,23 @@ fn place(docker: &DockerHost) -> Result<Place, Failure> {
     if running.is_some() {
         return Ok(Place::Own(running));
     }
-    match std::fs::read(state.directory().join(CONTAINER)) {
-        Ok(text) => Ok(Place::Container(
-            serde_json::from_slice(&text).unwrap_or_default(),
-        )),
-        Err(_) => Ok(Place::Own(None)),
+    let path = state.directory().join(CONTAINER);
+    match std::fs::read(&path) {
+        Ok(text) => match serde_json::from_slice(&text) {
+            Ok(host) => Ok(Place::Container(host)),
+            Err(err) => Err(unreadable(&path, &err)),
+        },
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Place::Own(None)),
+        Err(err) => Err(unreadable(&path, &err)),
     }
+}
+
+fn unreadable(path: &Path, err: &dyn std::fmt::Display) -> Failure {
+    Failure::error(format!(
+        "The file {} cannot be read, which holds the Docker daemon that LocalStack was started on: {err}. Name the \
+         daemon with --docker-host, or delete the file if LocalStack does not run any more.",
+        path.display()
+    ))
 }
 
 /// Where the endpoint leaves its mark.
@@ -96,7 +110,14 @@ fn env(args: &Env) -> Outcome {
         EnvFormat::Direnv => ShellFormat::Direnv,
         EnvFormat::PowerShell => ShellFormat::PowerShell,
     };
-    let text = Variables::of_port(args.port).render(format);
+    // One that cannot be asked for need not run.
+    let running = State::of_user().and_then(|state| state.running().ok().flatten());
+    let variables = match (running, args.port) {
+        (Some(running), None | Some(0)) => Variables::of_url(running.url()),
+        (Some(running), Some(port)) if port == running.port => Variables::of_url(running.url()),
+        (_, port) => Variables::of_port(port.unwrap_or(PORT)),
+    };
+    let text = variables.render(format);
     io::Write::write_all(&mut io::stdout().lock(), text.as_bytes())?;
     Ok(Exit::Success)
 }

@@ -9,6 +9,7 @@
 //! - `stack`: stacks in AWS, as far as no server is needed; the rest is in `interop/test_stack.py`;
 //! - `acquire`: taking tokens, with and without a command to run;
 //! - `docs`: the examples of the README and the guide;
+//! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
 //! - `streams`: output that nobody reads, colours;
 //! - `big`: deletions of very many records that are killed on the way.
@@ -28,6 +29,7 @@ mod entity;
 mod functions;
 mod help;
 mod limits;
+mod local;
 mod namespace;
 mod page;
 mod resource;

@@ -275,7 +275,15 @@ impl EmbeddedEngine {
         let _pass = self.gate.pass();
         match dispatch(&self.database, operation, body) {
             Ok(body) => Reply { status: 200, body },
-            Err(err) => Reply {
+            Err(Refused::Unknown) => Reply {
+                status: 400,
+                body: serde_json::json!({
+                    "__type": "com.amazon.coral.service#UnknownOperationException",
+                    "message": format!("the embedded engine has no operation {operation}"),
+                })
+                .to_string(),
+            },
+            Err(Refused::Engine(err)) => Reply {
                 status: err.status_code(),
                 body: err.to_json(),
             },
@@ -307,14 +315,29 @@ fn tuned(name: &str) -> Result<Database, DynoxideError> {
     Database::new(name)
 }
 
+/// Why a request has no response.
+#[derive(Debug)]
+enum Refused {
+    /// There is no such operation.
+    Unknown,
+    /// The engine said no.
+    Engine(DynoxideError),
+}
+
+impl From<DynoxideError> for Refused {
+    fn from(err: DynoxideError) -> Self {
+        Self::Engine(err)
+    }
+}
+
 /// Reads a request, runs it and writes down the response.
-fn dispatch(database: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
+fn dispatch(database: &Database, operation: &str, body: &[u8]) -> Result<String, Refused> {
     macro_rules! run {
         ($method:ident) => {{
             let request = serde_json::from_slice(body).map_err(|err| malformed(&err))?;
             let response = database.$method(request)?;
             serde_json::to_string(&response)
-                .map_err(|err| DynoxideError::InternalServerError(err.to_string()))
+                .map_err(|err| DynoxideError::InternalServerError(err.to_string()).into())
         }};
     }
     match operation {
@@ -342,9 +365,7 @@ fn dispatch(database: &Database, operation: &str, body: &[u8]) -> Result<String,
         "TagResource" => run!(tag_resource),
         "UntagResource" => run!(untag_resource),
         "ListTagsOfResource" => run!(list_tags_of_resource),
-        other => Err(DynoxideError::ValidationException(format!(
-            "the embedded engine has no operation {other}"
-        ))),
+        _ => Err(Refused::Unknown),
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn serve(s3: &S3, request: &Request) -> Reply {
 }
 
 /// A refusal in S3's form.
-fn refused(refusal: &Refusal, request: &Request) -> Reply {
+pub(crate) fn refused(refusal: &Refusal, request: &Request) -> Reply {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if request.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
         return Reply::empty(status);

@@ -33,6 +33,7 @@ pub use objects::{Described, Object};
 pub use settings::Setting;
 
 pub(crate) use checksum::md5_hex;
+pub(crate) use http::refused;
 
 use crate::store::Store;
 use crate::wire::{Refusal, Reply, Request};

@@ -67,11 +67,18 @@ impl Running {
         self.task.await.unwrap();
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Sends a request.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
-            .await
-            .unwrap();
+        Self::send_to(self.port, request).await
+    }
+
+    /// Sends a request to the one at a port.
+    pub(crate) async fn send_to(port: u16, request: Request<Full<Bytes>>) -> Answer {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .unwrap();

@@ -1,7 +1,7 @@
 //! The endpoint as a process in the background.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use serde_json::json;
 use zae_limiter_local::health;
 use zae_limiter_local::state::{Running, State};
 
-use super::{data, instructions, state, unusable};
-use crate::args::local::{Logs, Up};
+use super::{data, instructions, kept, state, unusable};
+use crate::args::local::Up;
 use crate::args::{Cli, Command as Parsed, Format, PROGRAM};
 use crate::commands::Outcome;
 use crate::exit::Exit;
@@ -22,10 +22,10 @@ use crate::out::Out;
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long an endpoint may take to finish what is under way, before it is ended by force.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long to wait for an endpoint that somebody else is starting.
+const SOON: Duration = Duration::from_secs(10);
 
-/// How often to look whether it has ended, or has written more.
+/// How often to look whether it has started.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A log of more bytes is put aside at the next start.
@@ -62,12 +62,14 @@ pub(super) async fn up(args: &Up) -> Outcome {
         None => start(args, &state, &mut out).await?,
     };
     let url = running.url();
-    if !args.host.is_loopback() {
+    if let Some(bound) = running.bound().filter(|ip| !ip.is_loopback()) {
         let warning = format!(
-            "Warning: the endpoint listens on {}, and everyone who reaches it is let in: signatures are not checked.",
-            args.host
+            "Warning: the endpoint listens on {bound}, and everyone who reaches it is let in: signatures are not checked."
         );
         crate::say(&warning);
+    }
+    if let Some(note) = kept::note(args, &running).filter(|_| !new) {
+        crate::say(&note);
     }
     if out.is_json() {
         let data = running
@@ -83,13 +85,6 @@ pub(super) async fn up(args: &Up) -> Outcome {
         instructions(&mut out, running.port)?;
     } else {
         out.line(format_args!("Local endpoint is already running at {url}"))?;
-        let moved = |wanted: u16| wanted != 0 && wanted != running.port && wanted != super::PORT;
-        if moved(args.port) {
-            out.line(format_args!(
-                "It keeps its port; to use port {}, run 'zae-limiter local down' first.",
-                args.port
-            ))?;
-        }
     }
     let Some(name) = &args.name else {
         out.flush()?;
@@ -143,7 +138,12 @@ async fn start(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool
     let mut command = Command::new(program);
     command
         .args(["local", "up", "--foreground", "--announce"])
-        .args(["--port", &args.port.to_string(), "--host", &args.host.to_string()])
+        .args([
+            "--port",
+            &args.port().to_string(),
+            "--host",
+            &args.host().to_string(),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log);
@@ -208,7 +208,7 @@ async fn start(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool
 /// Waits for an endpoint that somebody else is starting.
 async fn awaited(state: &State) -> Result<Option<Running>, Failure> {
     let mut waited = Duration::ZERO;
-    while waited < GRACE {
+    while waited < SOON {
         if let Some(running) = state.running().map_err(|err| unusable(state, &err))? {
             return Ok(Some(running));
         }
@@ -227,75 +227,6 @@ fn open_log(state: &State) -> io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-pub(super) async fn down(running: Option<Running>, format: &Format) -> Outcome {
-    let mut out = Out::new(format);
-    let Some(running) = running else {
-        if out.is_json() {
-            out.json(&json!({ "stopped": false }))?;
-        } else {
-            out.line("Local endpoint is not running.")?;
-        }
-        out.flush()?;
-        return Ok(Exit::Success);
-    };
-    if !out.is_json() {
-        out.line("Stopping the local endpoint...")?;
-        out.flush()?;
-    }
-    let state = state()?;
-    let ended = stop(&running, &state).await?;
-    if out.is_json() {
-        out.json(&json!({ "stopped": true, "by_force": !ended }))?;
-    } else if ended {
-        out.line("Local endpoint stopped.")?;
-    } else {
-        out.line("Local endpoint stopped by force: it did not end by itself.")?;
-    }
-    out.flush()?;
-    Ok(Exit::Success)
-}
-
-/// Asks the endpoint to end, and makes it if it does not. Tells whether asking was enough.
-#[cfg(unix)]
-async fn stop(running: &Running, state: &State) -> Result<bool, Failure> {
-    use nix::errno::Errno;
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
-    let pid = i32::try_from(running.pid).ok().filter(|pid| *pid > 1);
-    let pid =
-        pid.ok_or_else(|| Failure::error(format!("The endpoint's process id {} is none", running.pid)))?;
-    for (signal, by_itself) in [(Signal::SIGTERM, true), (Signal::SIGKILL, false)] {
-        match kill(Pid::from_raw(pid), signal) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(err) => {
-                return Err(Failure::error(format!(
-                    "The endpoint's process {pid} could not be stopped: {err}"
-                )));
-            }
-        }
-        let mut waited = Duration::ZERO;
-        while waited < GRACE {
-            if !state.is_held().map_err(|err| unusable(state, &err))? {
-                return Ok(by_itself);
-            }
-            tokio::time::sleep(PAUSE).await;
-            waited += PAUSE;
-        }
-    }
-    Err(Failure::error(format!(
-        "The endpoint's process {pid} does not end"
-    )))
-}
-
-#[cfg(not(unix))]
-#[expect(clippy::unused_async, reason = "elsewhere it waits")]
-async fn stop(running: &Running, _: &State) -> Result<bool, Failure> {
-    Err(Failure::error(format!(
-        "This system has no way to ask a process to end; end process {} yourself",
-        running.pid
-    )))
-}
-
 pub(super) async fn status(running: Option<&Running>, format: &Format) -> Outcome {
     let mut out = Out::new(format);
     let Some(running) = running else {
@@ -307,7 +238,7 @@ pub(super) async fn status(running: Option<&Running>, format: &Format) -> Outcom
         out.flush()?;
         return Ok(Exit::Success);
     };
-    let health = health::ask(running.port).await;
+    let health = health::ask(running.address()).await;
     let services = health
         .as_ref()
         .map(|health| health.services.join(","))
@@ -342,98 +273,4 @@ pub(super) async fn status(running: Option<&Running>, format: &Format) -> Outcom
     }
     out.flush()?;
     Ok(Exit::Success)
-}
-
-pub(super) async fn logs(running: Option<&Running>, args: &Logs) -> Outcome {
-    let state = state()?;
-    let path = state.log();
-    let Some(running) = running else {
-        let past = if path.exists() {
-            format!(" Its last log is in {}.", path.display())
-        } else {
-            String::new()
-        };
-        return Err(Failure::error(format!(
-            "The local endpoint is not running. Run 'zae-limiter local up' first.{past}"
-        )));
-    };
-    if !running.logs {
-        return Err(Failure::error(format!(
-            "The local endpoint runs in the foreground of process {}, and its log is there.",
-            running.pid
-        )));
-    }
-    let mut file = File::open(&path).map_err(|err| unreadable(&path, &err))?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)
-        .map_err(|err| unreadable(&path, &err))?;
-    show(last_lines(&text, args.tail))?;
-    if args.follow {
-        follow(&state, &mut file, &path).await?;
-    }
-    Ok(Exit::Success)
-}
-
-/// Shows what is added to the log, until the endpoint ends.
-async fn follow(state: &State, log: &mut File, path: &Path) -> Result<(), Failure> {
-    loop {
-        // Looked at before reading, so that the last words are not missed.
-        let runs = state.is_held().map_err(|err| unusable(state, &err))?;
-        let mut more = Vec::new();
-        // It goes on where it stopped.
-        log.read_to_end(&mut more).map_err(|err| unreadable(path, &err))?;
-        show(&more)?;
-        if !runs {
-            crate::say("Local endpoint stopped.");
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE * 10).await;
-    }
-}
-
-fn unreadable(log: &Path, err: &io::Error) -> Failure {
-    Failure::error(format!("The log {} cannot be read: {err}", log.display()))
-}
-
-fn show(text: &[u8]) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(text)?;
-    Ok(out.flush()?)
-}
-
-/// The last lines of a text.
-fn last_lines(text: &[u8], lines: u32) -> &[u8] {
-    let mut left = lines;
-    if left == 0 {
-        return &[];
-    }
-    let ends = text
-        .iter()
-        .enumerate()
-        .rev()
-        .skip(1)
-        .filter(|(_, byte)| **byte == b'\n');
-    for (index, _) in ends {
-        left -= 1;
-        if left == 0 {
-            return &text[index + 1..];
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::last_lines;
-
-    #[test]
-    fn the_end_of_a_log() {
-        let log = b"one\ntwo\nthree\n";
-        assert_eq!(last_lines(log, 0), b"");
-        assert_eq!(last_lines(log, 1), b"three\n");
-        assert_eq!(last_lines(log, 2), b"two\nthree\n");
-        assert_eq!(last_lines(log, 9), log);
-        assert_eq!(last_lines(b"", 3), b"");
-        assert_eq!(last_lines(b"unfinished", 1), b"unfinished");
-    }
 }

@@ -32,7 +32,7 @@ pub(super) async fn up(args: &Args) -> Outcome {
     let host = args.docker.docker_host.as_deref();
     let docker = connect(host).await?;
     let mut options = UpOptions {
-        port: args.port,
+        port: args.port(),
         ..UpOptions::default()
     };
     if let Some(image) = &args.docker.image {

@@ -8,9 +8,10 @@ use serde_json::json;
 use tracing_subscriber::EnvFilter;
 use zae_limiter::clock::{Clock as _, SystemClock};
 use zae_limiter_local::endpoint::{Data, Endpoint, Options, StartError};
+use zae_limiter_local::process;
 use zae_limiter_local::state::Running;
 
-use super::{data, state, unusable};
+use super::{data, kept, state, unusable};
 use crate::args::local::Up;
 use crate::commands::Outcome;
 use crate::exit::Exit;
@@ -22,6 +23,9 @@ const THREADS: usize = 4;
 /// Runs the endpoint until it is told to end.
 pub(crate) fn serve(args: &Up) -> Outcome {
     log(args.verbose);
+    if let Err(err) = process::allow_files() {
+        tracing::warn!(error = %err, "the number of open files cannot be raised");
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.min(THREADS))
@@ -49,7 +53,7 @@ async fn run(args: &Up) -> Outcome {
     };
     let directory = data(args, &state);
     let options = Options {
-        address: SocketAddr::new(args.host, args.port),
+        address: SocketAddr::new(args.host(), args.port()),
         data: match &directory {
             Some(path) => Data::Directory(path.clone()),
             None => Data::Ephemeral(state.directory().join("ephemeral")),
@@ -61,15 +65,17 @@ async fn run(args: &Up) -> Outcome {
     let running = Running {
         pid: std::process::id(),
         port: endpoint.port(),
-        host: args.host.to_string(),
+        host: args.host().to_string(),
         data: directory.map(|path| absolute(&path)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: SystemClock.now().0,
         logs: args.announce,
+        verbose: Some(args.verbose),
+        born: process::born(std::process::id()).ok().flatten(),
     };
     held.announce(&running).map_err(|err| unusable(&state, &err))?;
     tracing::info!(url = running.url(), data = ?running.data, pid = running.pid, "the endpoint is ready");
-    if !args.host.is_loopback() {
+    if !args.host().is_loopback() {
         tracing::warn!(
             address = running.host,
             "everyone who reaches this address is let in: signatures are not checked"
@@ -98,7 +104,12 @@ fn already(args: &Up, running: Option<&Running>) -> Outcome {
     }
     let mut out = io::stdout().lock();
     match running {
-        Some(running) => writeln!(out, "Local endpoint is already running at {}", running.url())?,
+        Some(running) => {
+            writeln!(out, "Local endpoint is already running at {}", running.url())?;
+            if let Some(note) = kept::note(args, running) {
+                crate::say(&note);
+            }
+        }
         None => writeln!(out, "Another local endpoint is just starting")?,
     }
     Ok(Exit::Success)

@@ -1,0 +1,160 @@
+//! The local endpoint: the commands around it. What it serves has tests of its own.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::world::{Ran, World, finish, words};
+
+/// A user's endpoint, with its state in a temporary directory.
+struct Local {
+    world: World,
+    state: PathBuf,
+}
+
+impl Local {
+    fn new() -> Self {
+        let world = World::without_table();
+        let state = world.path().join("state");
+        Self { world, state }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = self.world.command(&words(&format!("local {line}")));
+        command.env("ZAE_LIMITER_STATE_DIR", &self.state);
+        command
+    }
+
+    fn run(&self, line: &str) -> Ran {
+        finish(&mut self.command(line), None)
+    }
+
+    /// Starts it. What it says of itself.
+    fn up(&self, options: &str) -> serde_json::Value {
+        self.run(&format!("up --port 0 --ephemeral --output json {options}"))
+            .json()
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        // It may not run.
+        let _ = self.run("down");
+    }
+}
+
+#[test]
+fn a_second_start_says_what_the_first_keeps() {
+    let local = Local::new();
+    let port = local.up("")["port"].clone();
+    let plain = local.run("up");
+    assert_eq!((plain.code, &*plain.stderr), (Some(0), ""));
+    let other = local.run("up --host 0.0.0.0 --data-dir elsewhere --verbose");
+    assert_eq!(
+        other.stderr,
+        "Note: The running endpoint keeps its address 127.0.0.1 (not 0.0.0.0), its data in memory (not in elsewhere), \
+         requests out of its log (no --verbose); run 'zae-limiter local down' first to change that.\n"
+    );
+    assert!(
+        other.stdout.starts_with(&format!(
+            "Local endpoint is already running at http://localhost:{port}\n"
+        )),
+        "{other:?}"
+    );
+}
+
+#[test]
+fn variables_follow_the_one_that_runs() {
+    let local = Local::new();
+    let usual = "export AWS_ENDPOINT_URL=http://localhost:4566\n";
+    assert!(local.run("env").stdout.starts_with(usual));
+    let url = local.up("")["url"].clone();
+    let url = url.as_str().unwrap();
+    let led = format!("export AWS_ENDPOINT_URL={url}\n");
+    assert!(local.run("env").stdout.starts_with(&led));
+    assert!(local.run("env --port 4566").stdout.starts_with(usual));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn another_loopback_address_is_where_it_is_reached() {
+    let local = Local::new();
+    let up = local.up("--host 127.0.0.2");
+    let url = format!("http://127.0.0.2:{}", up["port"]);
+    assert_eq!(up["url"], url);
+    let status = local.run("status --output json").json();
+    assert_eq!(
+        (&status["health"], &status["url"]),
+        (&"healthy".into(), &url.clone().into())
+    );
+    let env = local.run(&format!("env --port {}", up["port"]));
+    assert!(
+        env.stdout
+            .starts_with(&format!("export AWS_ENDPOINT_URL={url}\n")),
+        "{env:?}"
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn it_may_open_as_many_files_as_the_system_lets_it() {
+    let local = Local::new();
+    let mut command = Command::new("sh");
+    let up = local.command("up --port 0 --ephemeral --output json");
+    command
+        .args(["-c", "ulimit -S -n 100 && exec \"$@\"", "sh"])
+        .arg(up.get_program())
+        .args(up.get_args())
+        .env_clear()
+        .envs(up.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let up: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", up["pid"])).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let soft = files.split_whitespace().nth(3).unwrap();
+    assert_ne!(soft, "100", "{files}");
+}
+
+#[test]
+fn following_the_log_ends_in_silence() {
+    let local = Local::new();
+    local.up("");
+    let mut command = local.command("logs --follow");
+    let mut following = command.spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("the endpoint is ready"));
+    // What comes later is shown, too.
+    let log = local.state.join("endpoint.log");
+    let mut log = fs::File::options().append(true).open(log).unwrap();
+    writeln!(log, "one more line").unwrap();
+    while lines.next().unwrap().unwrap() != "one more line" {}
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(following.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let status = following.wait().unwrap();
+    let mut said = String::new();
+    following
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!((status.code(), &*said), (Some(0), ""));
+}
+
+#[test]
+fn an_unreadable_note_of_a_container_is_named() {
+    let local = Local::new();
+    fs::create_dir_all(&local.state).unwrap();
+    let note = local.state.join("localstack.json");
+    fs::write(&note, "{not json").unwrap();
+    for command in ["status", "logs", "down"] {
+        let ran = local.run(command);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains(&note.display().to_string()), "{ran:?}");
+    }
+    fs::remove_file(note).unwrap();
+    assert_eq!(local.run("status").stdout, "Local endpoint: not running\n");
+}

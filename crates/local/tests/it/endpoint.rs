@@ -1,0 +1,198 @@
+//! The endpoint as such: where it listens, whom it answers, how it ends.
+
+use std::io::{Cursor, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use zae_limiter_local::endpoint::{Data, Endpoint, Options, StartError};
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use crate::client::{Running, signed};
+
+#[tokio::test]
+async fn what_others_have_of_localhost_is_not_shared_with_them() {
+    let Ok(other) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
+        // Without IPv6 there is nothing to share.
+        return;
+    };
+    let port = other.local_addr().unwrap().port();
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+        data: Data::Ephemeral(directory.path().join("scratch")),
+    };
+    let refused = Endpoint::start(options.clone()).await.unwrap_err();
+    assert!(
+        matches!(refused, StartError::PortInUse(used) if used == port),
+        "{refused}"
+    );
+    drop(other);
+    assert_eq!(Endpoint::start(options).await.unwrap().port(), port);
+}
+
+#[tokio::test]
+async fn web_pages_are_refused() {
+    let endpoint = Running::ephemeral().await;
+    let scope = "X-Amz-Credential=a%2F20261121%2Fus-east-1%2Fsqs%2Faws4_request";
+    let ask = async |path: &str, headers: &[(&str, &str)]| {
+        let mut request = hyper::Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        endpoint
+            .send(request.body(Full::new(Bytes::new())).unwrap())
+            .await
+    };
+    let local = ("host", "localhost:4566");
+    let functions = "/2015-03-31/functions";
+    assert_eq!(ask(functions, &[local]).await.status, StatusCode::OK);
+    for headers in [
+        [local, ("sec-fetch-site", "cross-site")],
+        [local, ("origin", "http://evil.example")],
+        [("host", "evil.example:4566"), ("accept", "*/*")],
+    ] {
+        let refused = ask(functions, &headers).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{headers:?}");
+    }
+    let listed = ask(&format!("/?Action=ListQueues&{scope}"), &[local]).await;
+    assert_eq!(listed.status, StatusCode::OK, "{listed:?}");
+    let created = ask(&format!("/?Action=CreateQueue&QueueName=q&{scope}"), &[local]).await;
+    assert_eq!(created.status, StatusCode::FORBIDDEN, "{created:?}");
+    endpoint.stop().await;
+}
+
+#[tokio::test]
+async fn too_large_an_object_is_refused_in_s3s_form() {
+    let endpoint = Running::ephemeral().await;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, endpoint.port()))
+        .await
+        .unwrap();
+    // It waits to be asked for the body, as SDKs do.
+    let head = format!(
+        "PUT /bucket/key HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        zae_limiter_local::upload::LARGEST + 1
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("<Code>EntityTooLarge</Code>"), "{answer}");
+    endpoint.stop().await;
+}
+
+#[tokio::test]
+async fn operations_that_there_are_not_are_unknown() {
+    let endpoint = Running::ephemeral().await;
+    for operation in ["DescribeLimits", "ExecuteStatement", "ListBackups"] {
+        let refused = endpoint.dynamodb(operation, &json!({})).await;
+        assert_eq!(
+            refused["__type"], "com.amazon.coral.service#UnknownOperationException",
+            "{refused}"
+        );
+        assert!(
+            refused["message"].as_str().unwrap().contains(operation),
+            "{refused}"
+        );
+    }
+    endpoint.stop().await;
+}
+
+/// A function that says when it was called, waits until it is told to go on, and calls the endpoint. It answers with the
+/// status that it got.
+const CALLER: &str = r#"#!/bin/bash
+api=/dev/tcp/${AWS_LAMBDA_RUNTIME_API%:*}/${AWS_LAMBDA_RUNTIME_API##*:}
+while exec 3<>$api; do
+    printf 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n' >&3
+    id=
+    while IFS= read -r line <&3; do
+        line=${line%$'\r'}
+        case ${line,,} in
+            lambda-runtime-aws-request-id:*) id=${line#*: } ;;
+            '') break ;;
+        esac
+    done
+    exec 3>&-
+    : > "$CALLED"
+    until [ -e "$GO" ]; do sleep 0.02; done
+    endpoint=${AWS_ENDPOINT_URL#http://}
+    status=none
+    if exec 4<>"/dev/tcp/${endpoint%:*}/${endpoint##*:}"; then
+        printf 'GET /_zae-limiter/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n' >&4
+        read -r _ status _ <&4
+        exec 4>&-
+    fi
+    exec 3<>$api
+    printf 'POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s' \
+        "$id" "${#status}" "$status" >&3
+    read -r line <&3
+    exec 3>&-
+done
+"#;
+
+fn packed(bootstrap: &str) -> String {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Stored)
+        .unix_permissions(0o755);
+    zip.start_file("bootstrap", options).unwrap();
+    zip.write_all(bootstrap.as_bytes()).unwrap();
+    STANDARD.encode(zip.finish().unwrap().into_inner())
+}
+
+async fn appears(path: &Path) {
+    while !path.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_invocation_is_finished_before_the_end() {
+    if !Path::new("/bin/bash").exists() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (called, go) = (directory.path().join("called"), directory.path().join("go"));
+    let endpoint = Running::ephemeral().await;
+    let create = json!({
+        "FunctionName": "caller",
+        "Runtime": "provided.al2023",
+        "Handler": "x",
+        "Role": "arn:aws:iam::000000000000:role/x",
+        "Timeout": 60,
+        "Architectures": [if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }],
+        "Code": {"ZipFile": packed(CALLER)},
+        "Environment": {"Variables": {"CALLED": called, "GO": go}},
+    });
+    let call = |path: &str, body: String| {
+        signed("lambda")
+            .method(Method::POST)
+            .uri(path)
+            .body(Full::new(Bytes::from(body)))
+            .unwrap()
+    };
+    let made = endpoint
+        .send(call("/2015-03-31/functions", create.to_string()))
+        .await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    let invocation = call("/2015-03-31/functions/caller/invocations", "{}".to_owned());
+    let port = endpoint.port();
+    let invoked = tokio::spawn(async move { Running::send_to(port, invocation).await });
+    appears(&called).await;
+    let stopped = tokio::spawn(endpoint.stop());
+    // Time to hear of it.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!stopped.is_finished());
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(invoked.await.unwrap().body, "200");
+    stopped.await.unwrap();
+}
