@@ -44,6 +44,16 @@ impl Out {
         Ok(self.to.flush()?)
     }
 
+    /// Prints an answer that is one line of text, or one value, and hands it on.
+    pub(crate) fn answer(mut self, text: impl Display, value: &Value) -> Result<(), Failure> {
+        if self.is_json() {
+            self.json(value)?;
+        } else {
+            self.line(text)?;
+        }
+        self.flush()
+    }
+
     /// Starts a list whose elements are printed as they come: a JSON array, or a line each.
     pub(crate) fn list(&mut self) -> Result<List<'_>, Failure> {
         if self.is_json() {

@@ -102,6 +102,16 @@ impl World {
         })
     }
 
+    /// One in memory, for unit tests, at an address where nobody listens.
+    #[cfg(test)]
+    pub(crate) fn of_test(files: &tempfile::TempDir) -> Arc<Self> {
+        let engine = zae_limiter::table::EmbeddedEngine::memory();
+        let tables = Tables::new(engine.expect("memory needs nothing"));
+        let store = Store::memory().expect("memory needs nothing");
+        let (files, url) = (files.path().to_owned(), "http://127.0.0.1:1".to_owned());
+        Arc::new(Self::new(tables, store, files, url).expect("the directory is new"))
+    }
+
     /// Ends the functions and what feeds them.
     pub async fn close(&self) {
         self.lambda.stop().await;

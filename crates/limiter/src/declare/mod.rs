@@ -166,15 +166,9 @@ struct Seen {
     pending: Vec<Pending>,
     stored: BTreeMap<Key, Item>,
     plan: Plan,
-    now: EpochMillis,
 }
 
-impl Seen {
-    fn of_others(&self) -> usize {
-        of_others(&self.pending, self.now)
-    }
-}
-
+/// How many levels' buckets are left to others.
 fn of_others(pending: &[Pending], now: EpochMillis) -> usize {
     pending.iter().filter(|pending| pending.is_of_others(now)).count()
 }
@@ -232,7 +226,7 @@ impl Repository {
             adopted: seen.plan.adopted,
             full: options.full,
             pending: seen.pending.len(),
-            of_others: seen.of_others(),
+            of_others: of_others(&seen.pending, self.inner.clock.now()),
             changes: seen.plan.changes,
         })
     }
@@ -268,7 +262,6 @@ impl Repository {
     ) -> Result<BegunApply<'a>, Error> {
         self.check_namespace(manifest)?;
         let mut seen = self.look(manifest, options, None).await?;
-        self.check_size(&seen.record, manifest)?;
         let created = seen.plan.changes.iter().filter(|change| change.creates());
         let created = Managed::of_targets(created.map(|change| &change.target));
         seen.record = self.write_ahead(seen.record, &created, manifest).await?;
@@ -382,7 +375,6 @@ impl Repository {
             pending,
             stored,
             plan,
-            now: inner.clock.now(),
         })
     }
 }

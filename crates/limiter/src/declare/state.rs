@@ -38,7 +38,7 @@ impl Repository {
         Record::of(self.read(&provisioner_key(&self.inner.namespace)).await?)
     }
 
-    /// Lists what is about to be written, beside all that is listed.
+    /// Lists what is about to be created, beside all that is listed. Refuses a manifest that does not fit.
     pub(super) async fn write_ahead(
         &self,
         mut record: Record,

@@ -544,18 +544,12 @@ pub(super) fn attributes<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use zae_limiter::table::EmbeddedEngine;
 
     use super::*;
     use crate::stacks::record::{Before, Task, Wanted};
-    use crate::store::Store;
-    use crate::tables::Tables;
 
     /// An operation on a stack that has nothing yet.
     fn operation(files: &tempfile::TempDir, status: &str) -> Operation {
-        let tables = Tables::new(EmbeddedEngine::memory().unwrap());
-        let (store, files) = (Store::memory().unwrap(), files.path().to_owned());
-        let world = World::new(tables, store, files, "http://127.0.0.1:1".to_owned()).unwrap();
         let stack = Stack {
             id: "arn:aws:cloudformation:eu-west-1:000000000000:stack/app/1".to_owned(),
             name: "app".to_owned(),
@@ -564,7 +558,7 @@ mod tests {
             ..Stack::default()
         };
         Operation {
-            world: Arc::new(world),
+            world: World::of_test(files),
             stack,
         }
     }

@@ -230,12 +230,7 @@ fn open_log(state: &State) -> io::Result<File> {
 pub(super) async fn status(running: Option<&Running>, format: &Format) -> Outcome {
     let mut out = Out::new(format);
     let Some(running) = running else {
-        if out.is_json() {
-            out.json(&json!({ "running": false }))?;
-        } else {
-            out.line("Local endpoint: not running")?;
-        }
-        out.flush()?;
+        out.answer("Local endpoint: not running", &json!({ "running": false }))?;
         return Ok(Exit::Success);
     };
     let health = health::ask(running.address()).await;

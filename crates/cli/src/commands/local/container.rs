@@ -149,16 +149,13 @@ pub(super) async fn down(host: Option<&str>, format: &Format) -> Outcome {
     let outcome = outcome.map_err(|err| failed(&err))?;
     // That it is not there is as good.
     let _ = fs::remove_file(state()?.directory().join(CONTAINER));
-    let mut out = Out::new(format);
     let stopped = outcome == Down::Stopped;
-    if json {
-        out.json(&json!({ "stopped": stopped }))?;
-    } else if stopped {
-        out.line("LocalStack stopped.")?;
+    let told = if stopped {
+        "LocalStack stopped."
     } else {
-        out.line("LocalStack is not running.")?;
-    }
-    out.flush()?;
+        "LocalStack is not running."
+    };
+    Out::new(format).answer(told, &json!({ "stopped": stopped }))?;
     Ok(Exit::Success)
 }
 
@@ -166,12 +163,7 @@ pub(super) async fn status(host: Option<&str>, format: &Format) -> Outcome {
     let status = connect(host).await?.status().await.map_err(|err| failed(&err))?;
     let mut out = Out::new(format);
     let Some(status) = status else {
-        if out.is_json() {
-            out.json(&json!({ "running": false }))?;
-        } else {
-            out.line("LocalStack: not running")?;
-        }
-        out.flush()?;
+        out.answer("LocalStack: not running", &json!({ "running": false }))?;
         return Ok(Exit::Success);
     };
     let port = status.port_or_default();

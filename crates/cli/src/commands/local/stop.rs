@@ -28,12 +28,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) async fn down(running: Option<Running>, format: &Format) -> Outcome {
     let mut out = Out::new(format);
     let Some(running) = running else {
-        if out.is_json() {
-            out.json(&json!({ "stopped": false }))?;
-        } else {
-            out.line("Local endpoint is not running.")?;
-        }
-        out.flush()?;
+        out.answer("Local endpoint is not running.", &json!({ "stopped": false }))?;
         return Ok(Exit::Success);
     };
     if !out.is_json() {
@@ -42,14 +37,12 @@ pub(super) async fn down(running: Option<Running>, format: &Format) -> Outcome {
     }
     let state = state()?;
     let ended = stop(&running, &state).await?;
-    if out.is_json() {
-        out.json(&json!({ "stopped": true, "by_force": !ended }))?;
-    } else if ended {
-        out.line("Local endpoint stopped.")?;
+    let told = if ended {
+        "Local endpoint stopped."
     } else {
-        out.line("Local endpoint stopped by force: it did not end by itself.")?;
-    }
-    out.flush()?;
+        "Local endpoint stopped by force: it did not end by itself."
+    };
+    out.answer(told, &json!({ "stopped": true, "by_force": !ended }))?;
     Ok(Exit::Success)
 }
 

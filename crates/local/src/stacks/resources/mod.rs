@@ -318,17 +318,8 @@ pub(super) fn must_replace(kind: &str, old: &Json, new: &Json) -> bool {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use zae_limiter::table::EmbeddedEngine;
 
     use super::*;
-    use crate::store::Store;
-    use crate::tables::Tables;
-
-    fn world(files: &tempfile::TempDir) -> Arc<World> {
-        let tables = Tables::new(EmbeddedEngine::memory().unwrap());
-        let (store, files) = (Store::memory().unwrap(), files.path().to_owned());
-        Arc::new(World::new(tables, store, files, "http://127.0.0.1:1".to_owned()).unwrap())
-    }
 
     fn place(world: &Arc<World>) -> Place<'_> {
         Place {
@@ -343,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn a_table_can_be_taken_back_from_what_it_cannot_be() {
         let files = tempfile::tempdir().unwrap();
-        let world = world(&files);
+        let world = World::of_test(&files);
         let (place, kind) = (place(&world), "AWS::DynamoDB::Table");
         let properties = json!({
             "TableName": "limits", "BillingMode": "PAY_PER_REQUEST",
@@ -365,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn a_custom_resource_of_a_function_that_cannot_run_fails_at_once() {
         let files = tempfile::tempdir().unwrap();
-        let world = world(&files);
+        let world = World::of_test(&files);
         let (place, kind) = (place(&world), "Custom::Thing");
         let function = json!({
             "FunctionName": "f", "Runtime": "python3.12", "Handler": "index.f", "Role": "r",
