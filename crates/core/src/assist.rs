@@ -59,7 +59,7 @@ pub fn refill(
 pub fn split(id: &BucketId, image: &Bucket, now: EpochMillis) -> Option<(Update, u32)> {
     let wcu = image.wcu.as_ref()?;
     let capacity = wcu.params.capacity.max(0);
-    let left = image.balance(wcu).refilled(wcu.params, now).tokens.0;
+    let left = image.balance(wcu, now).refilled(wcu.params, now).tokens.0;
     let is_low = capacity > 0 && left * 100 < capacity * LOW_WATER_PERCENT;
     let count = image.shard_count.saturating_mul(2);
     let is_useful = |limit: &crate::bucket::BucketLimit| limit.params.share(count).capacity >= 1000;

@@ -17,6 +17,10 @@ use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
 /// The most shards a bucket is ever split into (the cap of 0.17 clients).
 pub const MAX_SHARDS: u32 = 32;
 
+/// How far a refill instant may lie in the future, in milliseconds: more than clocks differ that are kept by NTP, or
+/// corrected by the table's own clock to within a second.
+pub const MAX_AHEAD_MS: i64 = 5000;
+
 /// Shard counts above this on an item are taken for corruption. Old clients had no cap.
 const MAX_SHARDS_READ: i128 = 4096;
 
@@ -239,13 +243,22 @@ impl Bucket {
         self.limits.iter().find(|limit| limit.name == name)
     }
 
-    /// A limit's balance at the bucket's refill instant, ready to be projected.
-    pub fn balance(&self, limit: &BucketLimit) -> Balance {
+    /// A limit's balance at the bucket's refill instant, ready to be projected to `now`.
+    ///
+    /// If the refill instant lies [too far ahead](Self::is_ahead), the balance stands for `now`.
+    pub fn balance(&self, limit: &BucketLimit, now: EpochMillis) -> Balance {
+        let is_ahead = self.is_ahead(now);
         Balance {
             tokens: limit.balance,
-            carry: limit.carry,
-            at: self.refilled_at,
+            carry: if is_ahead { 0 } else { limit.carry },
+            at: if is_ahead { now } else { self.refilled_at },
         }
+    }
+
+    /// Whether the refill instant lies so far after `now` that only a wrong clock can have written it. Such a bucket
+    /// would earn nothing until then, so the next write dates it back to `now`.
+    pub fn is_ahead(&self, now: EpochMillis) -> bool {
+        self.refilled_at.since(now) > MAX_AHEAD_MS
     }
 
     /// One shard's part of a limit.
@@ -260,6 +273,46 @@ impl Bucket {
     /// Whether the item has expired at `now`, swept or not.
     pub fn is_expired(&self, now: EpochMillis) -> bool {
         self.ttl.is_some_and(|ttl| ttl <= now.secs())
+    }
+
+    /// Until which epoch second the item must exist, so that a new one in its place would hold no more than it does:
+    /// each limit is kept for the time it takes to fill, times `multiplier`, and until it would be full again if it
+    /// were emptied now.
+    pub fn needed_until(&self, multiplier: u32, now: EpochMillis) -> i64 {
+        let needed = |limit: &BucketLimit| {
+            let (debt_secs, fill_secs) = self.secs_to_fill(limit, now);
+            // Half of it again: a plain debit may come a horizon after this write. And what rounding loses.
+            let least = fill_secs.saturating_add(fill_secs / 2).saturating_add(2);
+            let kept = fill_secs.saturating_mul(multiplier.into()).max(least);
+            kept.saturating_add(debt_secs)
+        };
+        let secs = self.limits.iter().map(needed).max().unwrap_or(0);
+        now.secs().saturating_add(secs)
+    }
+
+    /// Whether the item expires before it has paid its debts and is full again.
+    pub fn expires_in_debt(&self, now: EpochMillis) -> bool {
+        let Some(ttl) = self.ttl else { return false };
+        self.limits.iter().any(|limit| {
+            let (debt_secs, fill_secs) = self.secs_to_fill(limit, now);
+            debt_secs > 0 && ttl < now.secs().saturating_add(debt_secs).saturating_add(fill_secs)
+        })
+    }
+
+    /// Whole seconds until a limit has paid its debt at `now`, and from then on until it is full.
+    fn secs_to_fill(&self, limit: &BucketLimit, now: EpochMillis) -> (i64, i64) {
+        let Params {
+            capacity,
+            refill,
+            period_ms,
+        } = limit.params;
+        let share = self.share(limit);
+        let debt = -self.balance(limit, now).refilled(share, now).tokens.0;
+        let secs = |tokens: i128, refill: i128| {
+            let secs = tokens.max(0).saturating_mul(period_ms) / refill.max(1) / 1000;
+            i64::try_from(secs).unwrap_or(i64::MAX)
+        };
+        (secs(debt, share.refill), secs(capacity, refill))
     }
 
     /// Whether balances may be spent at `now` without a refilling write.

@@ -295,20 +295,6 @@ impl Resolved {
         self.limits.iter().find(|limit| limit.name() == name)
     }
 
-    /// How old a bucket's refill instant may be, in milliseconds, for it to be spent without a refill: an eighth of
-    /// the time that the fastest limit takes to fill.
-    ///
-    /// A full bucket earns nothing, but the plain debit does not say since when it has not been full. What it could
-    /// earn in this time is the most that an idle bucket admits beyond its capacity.
-    pub fn horizon_ms(&self) -> i64 {
-        let fill_ms = |limit: &Limit| {
-            let params = limit.params();
-            params.capacity * params.period_ms / params.refill.max(1)
-        };
-        let fastest = self.limits.iter().map(fill_ms).min().unwrap_or(0);
-        i64::try_from(fastest / 8).unwrap_or(i64::MAX).max(1)
-    }
-
     /// How long an idle bucket is kept, in seconds; `None` for ever.
     pub fn bucket_ttl_secs(&self, multiplier: u32) -> Option<i64> {
         (!self.level.keeps_bucket()).then(|| bucket_ttl_secs(&self.limits, multiplier))

@@ -92,7 +92,7 @@ impl LimitStatus {
         let name = limit.name().as_str();
         let statuses = shards.iter().filter_map(|shard| {
             let stored = shard.limit(name)?;
-            let balance = shard.balance(stored);
+            let balance = shard.balance(stored, now);
             let share = shard.share(stored);
             let status = Self::check(who, name, stored.params, shard.shard_count, balance, need, now);
             Some((status, balance.refilled(share, now).tokens))

@@ -3,7 +3,7 @@
 #[cfg(feature = "embedded")]
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use aws_types::SdkConfig;
@@ -416,6 +416,7 @@ impl Parts {
                 options,
                 last_policy: std::sync::Mutex::new(None),
                 order: AtomicU64::new(0),
+                round_trip_ms: AtomicI64::new(0),
                 reconciled: Cache::new(10_000),
                 local: LocalBuckets::default(),
                 principal,

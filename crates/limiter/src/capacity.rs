@@ -100,7 +100,7 @@ impl Repository {
             };
             Ok(bucket.limit(name.as_str()).map(|stored| {
                 let share = bucket.share(stored);
-                let tokens = bucket.balance(stored).refilled(share, now).tokens;
+                let tokens = bucket.balance(stored, now).refilled(share, now).tokens;
                 (id.entity, Millitokens(stored.params.capacity), tokens)
             }))
         };

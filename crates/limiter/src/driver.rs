@@ -12,12 +12,14 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use zae_limiter_core::acquire::{Acquire, Ask, Call, Decision, Found, Hint, Reply, Request};
+use zae_limiter_core::acquire::{
+    Acquire, Ask, Call, Decision, Found, Hint, Reply, Request, next_round_trip, refilled_by,
+};
 use zae_limiter_core::credit::{Credit, CreditEnd, Send};
 use zae_limiter_core::random::Random;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::sync::Drift;
-use zae_limiter_core::table::{Answer, TableError};
+use zae_limiter_core::table::{Answer, Op, TableError};
 use zae_limiter_core::{Bucket, EntityId, ResourceName};
 
 use crate::repository::Inner;
@@ -145,14 +147,21 @@ impl Drive {
                         self.flights.0.push((call.id, Box::pin(reply)));
                     }
                 }
+                Ask::Wait => {
+                    let flight: InFlight = Box::pin(async move {
+                        tokio::time::sleep(Duration::from_millis(call.delay_ms)).await;
+                        Reply::Waited
+                    });
+                    self.flights.0.push((call.id, flight));
+                }
                 Ask::Table(op) => {
-                    let request = self.inner.table.call(op);
+                    let inner = Arc::clone(&self.inner);
                     let flight: InFlight = if call.delay_ms == 0 {
-                        Box::pin(async move { Reply::Table(request.await) })
+                        Box::pin(inner.ask_table(op))
                     } else {
                         Box::pin(async move {
                             tokio::time::sleep(Duration::from_millis(call.delay_ms)).await;
-                            Reply::Table(request.await)
+                            inner.ask_table(op).await
                         })
                     };
                     self.flights.0.push((call.id, flight));
@@ -217,7 +226,29 @@ impl Inner {
         resource: &ResourceName,
         now: zae_limiter_core::EpochMillis,
     ) -> Hint {
-        self.images.hint(&self.bucket_id(entity, resource), now)
+        Hint {
+            round_trip_ms: self.round_trip_ms.load(Ordering::Relaxed),
+            ..self.images.hint(&self.bucket_id(entity, resource), now)
+        }
+    }
+
+    /// Sends a request of an acquire, and learns from its answer how long the table takes.
+    async fn ask_table(self: Arc<Self>, op: Op) -> Reply {
+        let sent = self.clock.now();
+        if let Some((id, shard)) = refilled_by(&op) {
+            let wait_ms = 2 * self.round_trip_ms.load(Ordering::Relaxed) + 10;
+            self.images.refilling(&id, shard, sent.plus(wait_ms));
+        }
+        let answer = self.table.call(op).await;
+        if answer.is_ok() {
+            self.answered_after(self.clock.now().since(sent));
+        }
+        Reply::Table(answer)
+    }
+
+    fn answered_after(&self, millis: i64) {
+        let next = next_round_trip(self.round_trip_ms.load(Ordering::Relaxed), millis);
+        self.round_trip_ms.store(next, Ordering::Relaxed);
     }
 
     /// Sends a correction to its shard, again where that is safe, until it has ended.

@@ -22,6 +22,8 @@ struct Seen {
 struct Shards {
     count: u32,
     seen: BTreeMap<u32, Seen>,
+    /// Shards that a call of this process is refilling, and until when that is believed.
+    refilling: BTreeMap<u32, EpochMillis>,
 }
 
 /// See the [module](self).
@@ -69,6 +71,8 @@ impl ImageCache {
             };
             images.push((*shard, Arc::clone(&seen.image)));
         }
+        let refilling = shards.refilling.iter().filter(|(_, until)| now < **until);
+        hint.refilling = refilling.map(|(shard, _)| *shard).collect();
         hint
     }
 
@@ -82,6 +86,7 @@ impl ImageCache {
             .get(&observation.shard)
             .is_none_or(|seen| seen.order <= order);
         if newer {
+            shards.refilling.remove(&observation.shard);
             let image = Arc::clone(&observation.image);
             shards.seen.insert(
                 observation.shard,
@@ -94,6 +99,12 @@ impl ImageCache {
         }
     }
 
+    /// Remembers that a request refills a shard, until its answer is observed or `until` has come. Other calls then
+    /// do not send a refill of their own, of which only one can happen.
+    pub(crate) fn refilling(&self, id: &BucketId, shard: u32, until: EpochMillis) {
+        lock(&self.shards(id)).refilling.insert(shard, until);
+    }
+
     /// The latest image of a shard, however old.
     pub(crate) fn latest(&self, id: &BucketId, shard: u32) -> Option<Arc<Bucket>> {
         let shards = self.buckets.get(id)?;
@@ -103,7 +114,9 @@ impl ImageCache {
     /// Forgets a bucket's balances, not its shard count.
     pub(crate) fn forget(&self, id: &BucketId) {
         if let Some(shards) = self.buckets.get(id) {
-            lock(&shards).seen.clear();
+            let mut shards = lock(&shards);
+            shards.seen.clear();
+            shards.refilling.clear();
         }
     }
 

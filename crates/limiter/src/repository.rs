@@ -4,7 +4,7 @@ use std::fmt;
 #[cfg(feature = "embedded")]
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_types::SdkConfig;
@@ -64,6 +64,8 @@ pub(crate) struct Inner {
     /// The stored policy for outages as last seen, for when it cannot be read.
     pub(crate) last_policy: std::sync::Mutex<Option<OnUnavailable>>,
     pub(crate) order: AtomicU64,
+    /// How long the table takes to answer at present; see [`zae_limiter_core::acquire::next_round_trip`].
+    pub(crate) round_trip_ms: AtomicI64,
     /// When a shard was last brought up to date.
     pub(crate) reconciled: Cache<(BucketId, u32), EpochMillis>,
     pub(crate) local: LocalBuckets,

@@ -67,6 +67,7 @@ impl Stack {
             }
             let reply = match ask {
                 Ask::Table(op) => Reply::Table(table.call(op).await),
+                Ask::Wait => Reply::Waited,
                 Ask::Config { entity, fresh } => {
                     let found = config
                         .fetch(&**table, &**clock, &entity, &id.resource, fresh)

@@ -4,22 +4,43 @@
 //! net consumption that the table applied, is credited every refund, and must never be overdrawn by more
 //! than the debts that charges after the fact have made.
 //!
-//! **Lazy refill.** A stored balance stands for the instant of its last refill, and plain debits do not move
-//! that instant: a bucket that lies idle with a full balance may be spent, and then refilled for the time it
-//! lay idle, though it was full. A debit therefore demands that the last refill is not older than an eighth of
-//! the time to fill (ADR 11). So the reference holds at most `C + C/8 + slack`, and starts with `C + slack`.
-//! What an idle shard has earned beyond its ceiling is lost to spenders, but it still pays for a charge after
-//! the fact.
+//! **The bound.** It holds at most `C + r * (H + L + A + B)`, where `C` is the capacity and `r` the rate; so in a
+//! window of length `W` at most `C + r * (W + H + L + A + B)` is admitted. This is what README and docs promise:
 //!
-//! **Clocks.** A client whose clock is ahead earns early; one whose clock is behind, or whose write is slow to
-//! arrive, dates a full bucket too early, so that the difference is earned again. The slack is what is earned
-//! in the time that the most advanced clock is ahead plus the longest lag seen so far.
+//! - `H`, the horizon: a plain debit does not move the refill instant, and is allowed while that is at most
+//!   `max(C / 8r, 4R)` old. `R` is the round trip, the longest that any answer has taken so far.
+//! - `L`, the lag: the longest time between reading the clock for a write and the write's arrival at the table.
+//! - `A` and `B`: how far the most advanced clock is ahead, and the most delayed one behind.
 //!
-//! Beside it runs a strict bucket, which holds at most `C + slack`; what it would have refused is counted,
+//! Why it is enough: let `X` be a shard's balance plus what it earns from its refill instant until now by the most
+//! advanced clock. What can be spent in an instant is at most `min(X, K)`, where `K` is the level's bound. Time
+//! raises `X` at the rate. A plain debit happens only while the refill instant is at most `H + L + B` ago, hence
+//! `X <= K`, and lowers `X` by what it takes. A refilling write leaves at most the share's capacity at an instant at
+//! most `L + B` ago, hence `X <= K` after it, and never raises `X`. What an idle shard earns beyond `K` is lost to
+//! spenders, but it still pays for a charge after the fact.
+//!
+//! Beside it runs a strict bucket, which holds at most `C + r * (L + A + B)`; what it would have refused is counted,
 //! not judged.
+
+use crate::plan::Clocks;
 
 /// The part of the time to fill for which a bucket is spent without being refilled.
 const HORIZON: i128 = 8;
+
+/// How many round trips the horizon is at least.
+const ROUND_TRIPS: i64 = 4;
+
+/// The longest round trip that stretches the horizon.
+const MAX_ROUND_TRIP_MS: i64 = 2000;
+
+/// The longest delays seen so far, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lags {
+    /// Until an answer was heard.
+    pub answer_ms: i64,
+    /// Until a write arrived.
+    pub arrival_ms: i64,
+}
 
 /// One limit's reference bucket. Balances in millitokens.
 #[derive(Debug, Clone)]
@@ -27,10 +48,8 @@ pub struct Account {
     capacity: i128,
     refill: i128,
     period_ms: i128,
-    /// How far the most advanced clock is ahead.
-    ahead_ms: i128,
-    /// The longest lag behind true time of an instant written with a full balance.
-    behind_ms: i128,
+    clocks: Clocks,
+    lags: Lags,
     level: i128,
     strict: i128,
     /// Parts of a millitoken, in `1 / (period_ms * 1000)`.
@@ -40,26 +59,41 @@ pub struct Account {
 
 impl Account {
     /// A bucket that comes into being at `at_us` with this much to spend.
-    pub fn new(cell: &crate::row::Cell, ahead_ms: i64, spendable: i128, at_us: u64) -> Self {
+    pub fn new(cell: &crate::row::Cell, clocks: Clocks, lags: Lags, spendable: i128, at_us: u64) -> Self {
         let mut account = Self {
             capacity: cell.cp,
             refill: cell.ra,
             period_ms: cell.rp,
-            ahead_ms: ahead_ms.into(),
-            behind_ms: 1,
+            clocks,
+            lags,
             level: 0,
             strict: 0,
             fraction: 0,
             at_us,
         };
         account.level = spendable + account.slack();
-        account.strict = account.level;
+        account.strict = spendable + account.earned(account.error_ms());
         account
     }
 
-    /// What is earned in the time that clocks and lags may be off.
+    fn earned(&self, millis: i64) -> i128 {
+        i128::from(millis) * self.refill / self.period_ms + 1
+    }
+
+    /// How far the instants that writes are decided by may be off.
+    fn error_ms(&self) -> i64 {
+        self.lags.arrival_ms + self.clocks.ahead_ms + self.clocks.behind_ms + 1
+    }
+
+    fn horizon_ms(&self) -> i64 {
+        let part = self.capacity * self.period_ms / self.refill.max(1) / HORIZON;
+        let floor = ROUND_TRIPS * self.lags.answer_ms.min(MAX_ROUND_TRIP_MS);
+        (part as i64).max(1).max(floor)
+    }
+
+    /// What is earned in the time that the bound grants beyond the window itself.
     pub fn slack(&self) -> i128 {
-        (self.ahead_ms + self.behind_ms) * self.refill / self.period_ms + 1
+        self.earned(self.horizon_ms() + self.error_ms())
     }
 
     /// Lets time pass.
@@ -75,22 +109,16 @@ impl Account {
     }
 
     fn cap(&mut self) {
-        self.level = self
-            .level
-            .min(self.capacity + self.capacity / HORIZON + self.slack());
-        self.strict = self.strict.min(self.capacity + self.slack());
+        self.level = self.level.min(self.capacity + self.slack());
+        self.strict = self.strict.min(self.capacity + self.earned(self.error_ms()));
     }
 
-    /// A full balance was dated this far behind true time.
-    pub fn lagged(&mut self, lag_ms: i64) {
-        let lag = i128::from(lag_ms);
-        if lag > self.behind_ms {
-            let before = self.slack();
-            self.behind_ms = lag;
-            let more = self.slack() - before;
-            self.level += more;
-            self.strict += more;
-        }
+    /// Answers or writes have taken longer than any before.
+    pub fn lag(&mut self, lags: Lags) {
+        let (slack, error) = (self.slack(), self.earned(self.error_ms()));
+        self.lags = lags;
+        self.level += self.slack() - slack;
+        self.strict += self.earned(self.error_ms()) - error;
     }
 
     /// Somebody changed the limit. A raised one is taken as a fresh start; a lowered one cuts.

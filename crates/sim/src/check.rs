@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 
 use zae_limiter_core::table::{Item, Key};
 
-use crate::account::Account;
+use crate::account::{Account, Lags};
+use crate::plan::Clocks;
 use crate::row::{Cell, Row, bucket_of};
 use crate::rules::{count, created, eaten, explained, spent};
 use crate::stats::Stats;
@@ -63,7 +64,8 @@ pub type Sums = BTreeMap<(String, String), i128>;
 /// The independent account of a run.
 #[derive(Debug, Default)]
 pub struct Check {
-    ahead_ms: i64,
+    clocks: Clocks,
+    lags: Lags,
     rows: BTreeMap<String, BTreeMap<u32, Row>>,
     accounts: BTreeMap<(String, String), Account>,
     nets: BTreeMap<usize, Sums>,
@@ -79,9 +81,9 @@ impl Check {
     ///
     /// # Errors
     /// An item cannot be read.
-    pub fn new<'a>(ahead_ms: i64, items: impl Iterator<Item = (&'a Key, &'a Item)>) -> Result<Self, String> {
+    pub fn new<'a>(clocks: Clocks, items: impl Iterator<Item = (&'a Key, &'a Item)>) -> Result<Self, String> {
         let mut check = Self {
-            ahead_ms,
+            clocks,
             ..Self::default()
         };
         for (key, item) in items {
@@ -99,7 +101,7 @@ impl Check {
                     None => drop(
                         check
                             .accounts
-                            .insert(id, Account::new(cell, ahead_ms, spendable, 0)),
+                            .insert(id, Account::new(cell, clocks, Lags::default(), spendable, 0)),
                     ),
                 }
             }
@@ -110,6 +112,16 @@ impl Check {
                 .insert(shard, row);
         }
         Ok(check)
+    }
+
+    /// A client heard an answer after this many milliseconds.
+    pub fn answered_after(&mut self, millis: i64) {
+        self.lags.answer_ms = self.lags.answer_ms.max(millis);
+    }
+
+    /// A write arrives at the table this many milliseconds after the clock was read for it.
+    pub fn arrives_after(&mut self, millis: i64) {
+        self.lags.arrival_ms = self.lags.arrival_ms.max(millis);
     }
 
     /// Judges one write, which may have changed several items at once.
@@ -174,7 +186,7 @@ impl Check {
             }
             if let Some(new) = &new {
                 stats.max_shards = stats.max_shards.max(new.count as u64);
-                if new.rf > true_ms(now_us) + self.ahead_ms && source.job().is_some() {
+                if new.rf > true_ms(now_us) + self.clocks.ahead_ms && source.job().is_some() {
                     return Err(format!("{at}: rf {} is ahead of every clock", new.rf));
                 }
             }
@@ -314,8 +326,6 @@ impl Check {
                 .retain(|(of, at, _), _| of != bucket || *at != shard);
             return Ok(());
         };
-        let lag = true_ms(now_us) - new.rf;
-        let refilled = old.is_none_or(|old| old.rf != new.rf);
         let rows = self.rows.entry(bucket.to_owned()).or_default();
         rows.insert(shard, new.clone());
         for (name, cell) in &new.limits {
@@ -332,20 +342,17 @@ impl Check {
             let account = self
                 .accounts
                 .entry(id)
-                .or_insert_with(|| Account::new(cell, self.ahead_ms, cell.cp, now_us));
+                .or_insert_with(|| Account::new(cell, self.clocks, self.lags, cell.cp, now_us));
+            account.lag(self.lags);
             account.advance(now_us);
             let cells = || rows.values().filter_map(|row| row.limits.get(name));
             let most = |part: fn(&Cell) -> i128| cells().map(part).max().unwrap_or(0);
             account.change(most(|c| c.cp), most(|c| c.ra), cell.rp);
-            let full = cell.tk + consumed >= new.ceiling(cell);
-            if refilled && full && (old.is_some() || shard == 0) {
-                account.lagged(lag);
-            }
             let eaten = match (source, old.zip(was)) {
                 // Others spend an idle bucket without refilling it first.
                 (Source::Credit(_) | Source::Foreign, Some((old, was))) => {
-                    let earned_ms = true_ms(now_us) + self.ahead_ms - old.rf;
-                    eaten(old, was, consumed, earned_ms, account.slack())
+                    let earned_ms = true_ms(now_us) + self.clocks.ahead_ms - old.rf;
+                    eaten(old, was, consumed, earned_ms, account.slack() / old.count)
                 }
                 _ => 0,
             };

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use zae_limiter_core::acquire::{Found, Hint, Observation, Reply};
+use zae_limiter_core::acquire::{Found, Hint, Observation, Reply, next_round_trip, refilled_by};
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
@@ -27,12 +27,16 @@ pub struct Process {
     pub incarnation: u32,
     configs: HashMap<EntityId, Arc<Resolved>>,
     images: HashMap<BucketId, Memory>,
+    /// How long the table takes to answer, in milliseconds.
+    round_trip_ms: i64,
 }
 
 #[derive(Debug, Default)]
 struct Memory {
     shard_count: u32,
     images: Vec<(u32, Arc<Bucket>, EpochMillis)>,
+    /// Shards being refilled, and until when that is believed.
+    refilling: Vec<(u32, EpochMillis)>,
 }
 
 impl Process {
@@ -43,6 +47,7 @@ impl Process {
             incarnation: 0,
             configs: HashMap::new(),
             images: HashMap::new(),
+            round_trip_ms: 0,
         }
     }
 
@@ -51,6 +56,7 @@ impl Process {
         self.incarnation += 1;
         self.configs.clear();
         self.images.clear();
+        self.round_trip_ms = 0;
     }
 
     /// What its clock shows at a true time.
@@ -76,18 +82,38 @@ impl Process {
         let memory = self.images.entry(seen.id).or_default();
         memory.shard_count = memory.shard_count.max(seen.image.shard_count);
         memory.images.retain(|(shard, _, _)| *shard != seen.shard);
+        memory.refilling.retain(|(shard, _)| *shard != seen.shard);
         memory.images.push((seen.shard, seen.image, now));
+    }
+
+    /// A request leaves. Refills are remembered until they are answered, or should have been.
+    pub fn sends(&mut self, op: &Op, now: EpochMillis) {
+        if let Some((id, shard)) = refilled_by(op) {
+            let until = now.plus(2 * self.round_trip_ms + 10);
+            self.images.entry(id).or_default().refilling.push((shard, until));
+        }
+    }
+
+    /// An answer took this long.
+    pub fn answered_after(&mut self, millis: i64) {
+        self.round_trip_ms = next_round_trip(self.round_trip_ms, millis);
     }
 
     /// What is remembered of a bucket: the count for as long as the process lives, images while fresh.
     pub fn hint(&self, id: &BucketId, now: EpochMillis) -> Hint {
         let Some(memory) = self.images.get(id) else {
-            return Hint::default();
+            return Hint {
+                round_trip_ms: self.round_trip_ms,
+                ..Hint::default()
+            };
         };
         let mut hint = Hint {
             shard_count: memory.shard_count,
+            round_trip_ms: self.round_trip_ms,
             ..Hint::default()
         };
+        let refilling = memory.refilling.iter().filter(|(_, until)| now < *until);
+        hint.refilling = refilling.map(|(shard, _)| *shard).collect();
         for (shard, image, at) in memory.images.iter().filter(|_| self.plan.remembers) {
             let images = if now.since(*at) < FRESH_MS {
                 &mut hint.images

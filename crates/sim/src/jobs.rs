@@ -43,6 +43,9 @@ pub(crate) struct Job {
     /// Operations by call id; `None` for configuration.
     pub(crate) calls: Vec<Option<Op>>,
     pub(crate) configs: BTreeMap<usize, zae_limiter_core::EntityId>,
+    /// When each call was made, before its wait, and when it left; in microseconds.
+    pub(crate) made_us: Vec<u64>,
+    pub(crate) left_us: BTreeMap<usize, u64>,
     /// What operations whose outcome never became known would have consumed.
     pub(crate) doubtful: Sums,
     /// What it must have consumed, between these bounds, now that it has ended.
@@ -121,6 +124,8 @@ impl World<'_> {
             rng,
             calls: Vec::new(),
             configs: BTreeMap::new(),
+            made_us: Vec::new(),
+            left_us: BTreeMap::new(),
             doubtful: Sums::new(),
             low: Sums::new(),
             high: Sums::new(),
@@ -139,11 +144,17 @@ impl World<'_> {
             let at = self.now_us + call.delay_ms * 1000;
             let slot = &mut self.jobs[job];
             debug_assert_eq!(slot.calls.len(), call.id, "calls are numbered in order");
+            slot.made_us.push(self.now_us);
             match call.ask {
                 Ask::Table(op) => {
                     slot.calls.push(Some(op.clone()));
                     let call = call.id;
                     self.schedule(at, Event::Send { job, call, op });
+                }
+                Ask::Wait => {
+                    slot.calls.push(None);
+                    let (call, reply) = (call.id, Box::new(Reply::Waited));
+                    self.schedule(at, Event::Hear { job, call, reply });
                 }
                 Ask::Config { entity, fresh } => {
                     slot.calls.push(None);
@@ -163,6 +174,10 @@ impl World<'_> {
             return;
         }
         let asked_us = self.now_us;
+        self.jobs[job].left_us.insert(call, asked_us);
+        let process = self.jobs[job].process;
+        let now = self.processes[process].clock(asked_us);
+        self.processes[process].sends(&op, now);
         let faults = self.plan.faults;
         let fate = Fate::draw(&op, &faults, &mut self.jobs[job].rng);
         let heard_at = asked_us + fate.heard_after;
@@ -246,6 +261,11 @@ impl World<'_> {
         let process = self.jobs[job].process;
         let now = self.processes[process].clock(self.now_us);
         let slot = &mut self.jobs[job];
+        if let (Reply::Table(Ok(_)) | Reply::Config(Ok(_)), Some(left)) = (&reply, slot.left_us.remove(&call)) {
+            let millis = ((self.now_us - left) / 1000) as i64;
+            self.processes[process].answered_after(millis);
+            self.check.answered_after(millis + 1);
+        }
         if let (Reply::Table(Err(err)), Some(op)) = (&reply, slot.calls[call].clone())
             && err.applied == Applied::Unknown
         {
@@ -289,6 +309,7 @@ impl World<'_> {
             self.stats.resent_credits += 1;
         }
         slot.calls.push(Some(send.op.clone()));
+        slot.made_us.push(self.now_us);
         if let Op::Update(update) = &send.op {
             let overflows = update.set.iter().any(|(attr, _)| attr == "vu");
             self.stats.overflows += u64::from(overflows);

@@ -35,6 +35,15 @@ pub struct ProcessPlan {
     pub remembers: bool,
 }
 
+/// How far the clocks of a plan are off at most, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Clocks {
+    /// Ahead of true time.
+    pub ahead_ms: i64,
+    /// Behind true time.
+    pub behind_ms: i64,
+}
+
 /// Who wrote an entity's bucket before the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -159,6 +168,16 @@ impl Plan {
         let secs = 120_i64.saturating_add_unsigned(self.actions.last().map_or(0, |(at, _)| at / 1_000_000));
         let ahead = |p: &ProcessPlan| p.skew_ms + (p.drift_ppm.max(0) * secs) / 1000 + 1;
         self.processes.iter().map(ahead).max().unwrap_or(0).max(0)
+    }
+
+    /// How far clocks are off.
+    pub fn clocks(&self) -> Clocks {
+        let secs = 120_i64.saturating_add_unsigned(self.actions.last().map_or(0, |(at, _)| at / 1_000_000));
+        let behind = |p: &ProcessPlan| -p.skew_ms + ((-p.drift_ppm).max(0) * secs) / 1000 + 1;
+        Clocks {
+            ahead_ms: self.most_ahead_ms(),
+            behind_ms: self.processes.iter().map(behind).max().unwrap_or(0).max(0),
+        }
     }
 
     /// The plan as lines, for a failure report.

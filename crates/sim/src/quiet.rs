@@ -133,6 +133,7 @@ impl Quiet<'_> {
         while let Some(call) = calls.pop() {
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(self.table.call(&op)),
+                Ask::Wait => Reply::Waited,
                 Ask::Config { entity, .. } => Reply::Config(self.found(&entity, now)),
             };
             calls.extend(acquire.answer(call.id, reply, now, &mut self.rng));
@@ -163,7 +164,7 @@ impl Quiet<'_> {
         let hint = Hint {
             shard_count: 1,
             images: images.map(|seen| (seen.shard, Arc::clone(&seen.image))).collect(),
-            older: Vec::new(),
+            ..Hint::default()
         };
         Ok(Found {
             config: Arc::new(config),

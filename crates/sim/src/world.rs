@@ -150,7 +150,7 @@ impl<'a> World<'a> {
     pub fn new(plan: &'a Plan, keeps_log: bool) -> Self {
         let names = Names::of(plan);
         let table = crate::setup::table(plan, &names);
-        let (check, failure) = match Check::new(plan.most_ahead_ms(), table.items()) {
+        let (check, failure) = match Check::new(plan.clocks(), table.items()) {
             Ok(check) => (check, None),
             Err(err) => (Check::default(), Some(err)),
         };
@@ -244,6 +244,8 @@ impl<'a> World<'a> {
                 heard_at,
             } => {
                 let source = self.jobs[job].source(job);
+                let lag_us = self.now_us - self.jobs[job].made_us[call];
+                self.check.arrives_after((lag_us / 1000) as i64 + 1);
                 let reply = self.write(source, &op);
                 self.note(|| format!("job {job} call {call}: {}", shown(&op, &reply)));
                 if let Some(at) = heard_at {

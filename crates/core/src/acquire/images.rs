@@ -17,7 +17,7 @@ pub(super) fn statuses_before(grant: &Grant, now: EpochMillis) -> Vec<LimitStatu
     let image = &grant.image;
     let status = |(name, need): &(LimitName, Millitokens)| {
         let limit = image.limit(name.as_str())?;
-        let mut balance = image.balance(limit);
+        let mut balance = image.balance(limit, now);
         balance.tokens += *need;
         let who = (&grant.id.entity, &grant.id.resource);
         Some(LimitStatus::check(
@@ -57,6 +57,7 @@ fn image_statuses(
 ) -> Option<Vec<LimitStatus>> {
     let trusted = !image.disabled
         && !image.is_expired(now)
+        && !image.is_ahead(now)
         && image.unsupported.is_none()
         // A forced pass on a plain item only cuts surplus; any other instant that has passed may add.
         && (image.is_valid(now) || image.valid_until == Some(0));
@@ -68,7 +69,7 @@ fn image_statuses(
         .iter()
         .map(|(name, need)| {
             let limit = image.limit(name.as_str())?;
-            let balance = image.balance(limit);
+            let balance = image.balance(limit, now);
             Some(LimitStatus::check(
                 who,
                 name.as_str(),

@@ -23,6 +23,7 @@
 //! Where this is going: group commit puts a queue per bucket shard between a driver and the table, and token
 //! leases put a purse before it. Neither changes this machine: both answer its plain debits.
 
+mod freshness;
 mod images;
 mod protocol;
 mod spread;
@@ -42,6 +43,7 @@ use crate::table::{Answer, TableError};
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::RateLimitExceeded;
 use images::{remembered, short_shards, statuses_before};
+pub use freshness::{next_round_trip, refilled_by};
 pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};
 pub use take::DisabledAt;

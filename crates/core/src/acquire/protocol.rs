@@ -52,6 +52,11 @@ pub struct Hint {
     /// The last image of each other shard that was seen: too old for that, but good for choosing the first write,
     /// which is pinned to it.
     pub older: Vec<(u32, Arc<Bucket>)>,
+    /// How long the table takes to answer at present, in milliseconds; see
+    /// [`next_round_trip`](super::next_round_trip). 0 if unknown.
+    pub round_trip_ms: i64,
+    /// Shards that another call of this process is refilling at this moment.
+    pub refilling: Vec<u32>,
 }
 
 /// The answer to [`Ask::Config`].
@@ -112,6 +117,8 @@ pub enum Ask {
         /// Read it now, whatever is cached.
         fresh: bool,
     },
+    /// Nothing but the time that the call says. Answered by [`Reply::Waited`].
+    Wait,
 }
 
 /// One request of the machine: wait `delay_ms`, then do `ask`, then answer with `id`.
@@ -132,6 +139,8 @@ pub enum Reply {
     Table(Result<Answer, TableError>),
     /// Of a configuration request.
     Config(Result<Found, AcquireError>),
+    /// The time has passed.
+    Waited,
 }
 
 /// Tokens taken from one shard.

@@ -17,13 +17,14 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::write::{self, Amounts, RefillDebit, Ttl};
+use super::freshness::{Horizon, MAX_ROUND_TRIP_MS};
+use super::write::{self, Amounts, Basis, RefillDebit, Ttl};
 use super::{Ask, Env, Grant, Hint, Reply, Settings, TakeError};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
 use crate::config::{Level, Resolved};
 use crate::error::{RecordError, UnsupportedFeature};
-use crate::limit::Limit;
+use crate::limit::{Limit, Params};
 use crate::name::{EntityId, ResourceName};
 use crate::refill::Wait;
 use crate::schema::BucketId;
@@ -34,8 +35,12 @@ use crate::verdict::LimitStatus;
 /// How many further shards are tried after the first one is short.
 const MAX_OTHER_SHARDS: usize = 2;
 
-/// How often a leg looks again after losing a race before the caller is told to come back.
-const MAX_RACES: u32 = 10;
+/// How often a leg looks again after losing a race before the caller is told to come back. From the second lost
+/// refill on it waits before it looks again, longer each time.
+const MAX_RACES: u32 = 16;
+
+/// The longest wait after a lost refill, in milliseconds.
+const MAX_RACE_WAIT_MS: i64 = 1000;
 
 /// How many requests a leg may send in all, whatever the table holds; ordinary ones need one or two.
 const MAX_SENT: u32 = 50;
@@ -77,8 +82,11 @@ enum State {
     Debit,
     /// A refilling debit is out.
     Refill,
-    /// The item is being given the limits of this call, to tell when it will cover them.
+    /// The item is being changed so that it can be told when it will cover the request: it is given the limits of
+    /// this call, dated back from the future, or kept until it has paid its debts.
     Retune,
+    /// When some time has passed, the shard is debited or refilled, going by the image that was last seen.
+    Pause { refills: bool },
     /// A fresh configuration was asked for, to create a shard.
     Config,
     /// The shards that may donate to a new one are being read.
@@ -110,6 +118,15 @@ pub(crate) struct Take {
     /// A shard that has the tokens, but no write units, and its image.
     dry: Option<(u32, Arc<Bucket>)>,
     races: u32,
+    /// Refills that lost to somebody else's.
+    lost_refills: u32,
+    has_just_lost: bool,
+    /// What was last seen of the shard, if the last debit or refill went by it.
+    seen: Option<Arc<Bucket>>,
+    /// How long the table takes to answer: as the driver knows it, or slower if this leg's own requests were.
+    round_trip_ms: i64,
+    /// When the last request was due to leave.
+    sent_at: EpochMillis,
     sent: u32,
     doubled: bool,
     backoff: Backoff,
@@ -145,6 +162,11 @@ impl Take {
             best: None,
             dry: None,
             races: 0,
+            lost_refills: 0,
+            has_just_lost: false,
+            seen: None,
+            round_trip_ms: 0,
+            sent_at: started,
             sent: 0,
             doubled: false,
             backoff: Backoff::default(),
@@ -178,31 +200,42 @@ impl Take {
     }
 
     /// Sends the first debit, to a random shard that is not known to be short. One whose last image shows that a
-    /// refill is due, so that a plain debit would be refused, is refilled and debited at once. That write is pinned
-    /// to the image.
+    /// refill is due is refilled and debited at once, unless another call of this process is refilling it. That
+    /// write is pinned to the image.
     pub(crate) fn start(&mut self, hint: &Hint, short: &[u32], env: &mut Env<'_>) {
         self.shard_count = hint.shard_count.max(1);
+        self.round_trip_ms = hint.round_trip_ms;
         let open: Vec<u32> = (0..self.shard_count)
             .filter(|shard| !short.contains(shard))
             .collect();
         let draw = env.random.below(open.len().max(1) as u32) as usize;
         self.shard = open.get(draw).copied().unwrap_or(0);
         let mut known = hint.images.iter().chain(&hint.older);
-        match known.find(|(shard, _)| *shard == self.shard) {
-            Some((_, image)) if self.is_due(image, env.now) => self.refill_debit(image, env),
-            _ => self.debit(env),
+        let image = known
+            .find(|(shard, _)| *shard == self.shard)
+            .map(|(_, image)| image);
+        match image {
+            Some(image) if !hint.refilling.contains(&self.shard) && self.is_due(image, env.now) => {
+                self.refill_debit(image, env);
+            }
+            image => self.debit(image, env),
         }
     }
 
-    /// Whether an image calls for a refill that would cover the amounts.
+    /// Whether an image calls for a refill, and one would cover the amounts.
     fn is_due(&self, image: &Bucket, now: EpochMillis) -> bool {
         let is_plain = image.unsupported.is_none() && !image.disabled && image.valid_until.is_none();
-        if self.is_fresh(image, now)
-            || !is_plain
+        if !is_plain
             || image.shard_count != self.shard_count
             || image.is_expired(now)
             || is_out_of_writes(image, now)
         {
+            return false;
+        }
+        let is_old = self
+            .horizon(Some(image))
+            .is_some_and(|horizon| now.since(image.refilled_at) > horizon.soft_ms);
+        if !is_old && !self.is_short(image) {
             return false;
         }
         let refilled = write::refill_all(image, self.exact(), now);
@@ -212,9 +245,40 @@ impl Take {
         })
     }
 
+    /// Whether a balance does not cover its amount as it stands.
+    fn is_short(&self, image: &Bucket) -> bool {
+        let is_short = |(name, need): &(crate::name::LimitName, Millitokens)| {
+            let limit = image.limit(name.as_str());
+            limit.is_none_or(|limit| limit.balance < *need)
+        };
+        self.amounts.iter().any(is_short)
+    }
+
     /// Whether a bucket was refilled lately enough to be spent as it stands.
     fn is_fresh(&self, image: &Bucket, now: EpochMillis) -> bool {
-        now.since(image.refilled_at) <= self.config.horizon_ms()
+        self.horizon(Some(image))
+            .is_none_or(|horizon| now.since(image.refilled_at) <= horizon.hard_ms)
+    }
+
+    /// The parameters of each limit that is asked for: those that the call demands, or else those that the item was
+    /// last seen with, or else those that are configured.
+    fn params(&self, image: Option<&Bucket>) -> Vec<Option<Params>> {
+        let demanded = self.exact();
+        let params = |(name, _): &(crate::name::LimitName, Millitokens)| {
+            let seen = image.and_then(|image| image.limit(name.as_str()));
+            match seen.filter(|_| demanded.is_none()) {
+                Some(seen) => Some(seen.params),
+                None => self.config.limit(name).map(Limit::params),
+            }
+        };
+        self.amounts.iter().map(params).collect()
+    }
+
+    fn horizon(&self, image: Option<&Bucket>) -> Option<Horizon> {
+        let params = self.params(image);
+        let spent = params.iter().zip(&self.amounts);
+        let spent = spent.filter(|(_, (_, need))| *need > Millitokens::ZERO);
+        Horizon::of(spent.filter_map(|(params, _)| *params), self.round_trip_ms)
     }
 
     /// Creates a shard other than the first, unless it exists, and then ends.
@@ -233,6 +297,7 @@ impl Take {
         }
         self.last = Some(ask.clone());
         self.state = state;
+        self.sent_at = env.now;
         env.send(0, ask);
     }
 
@@ -244,13 +309,20 @@ impl Take {
         self.finish(TakeEnd::Failed(error.into()));
     }
 
-    fn debit(&mut self, env: &mut Env<'_>) {
-        self.debit_within(Some(self.config.horizon_ms()), env);
+    /// Takes the amounts from the shard as it stands. `image` is what was last seen of it, if anything was.
+    fn debit(&mut self, image: Option<&Arc<Bucket>>, env: &mut Env<'_>) {
+        self.seen = image.cloned();
+        let image = image.map(|image| &**image);
+        let basis = Basis {
+            params: self.params(image),
+            horizon_ms: self.horizon(image).map(|horizon| horizon.hard_ms),
+        };
+        self.debit_on(Some(&basis), env);
     }
 
-    fn debit_within(&mut self, horizon_ms: Option<i64>, env: &mut Env<'_>) {
+    fn debit_on(&mut self, basis: Option<&Basis>, env: &mut Env<'_>) {
         let key = self.id.key(self.shard);
-        let update = write::debit(key, &self.amounts, self.exact(), horizon_ms, env.now);
+        let update = write::debit(key, &self.amounts, basis, env.now);
         self.send(Ask::Table(Op::Update(update)), State::Debit, env);
     }
 
@@ -274,7 +346,18 @@ impl Take {
                 }
             }
             Reply::Config(Err(err)) => self.fail(err),
-            Reply::Table(Ok(answer)) => self.table_answer(answer, env),
+            Reply::Waited => match std::mem::replace(&mut self.state, State::Debit) {
+                State::Pause { refills } => match self.seen.take() {
+                    Some(image) if refills => self.plan(&image, env),
+                    image => self.debit(image.as_ref(), env),
+                },
+                _ => self.fail(super::out_of_order()),
+            },
+            Reply::Table(Ok(answer)) => {
+                let round_trip_ms = env.now.since(self.sent_at).min(MAX_ROUND_TRIP_MS);
+                self.round_trip_ms = self.round_trip_ms.max(round_trip_ms);
+                self.table_answer(answer, env);
+            }
             Reply::Table(Err(err)) => self.table_error(err, env),
         }
     }
@@ -294,8 +377,15 @@ impl Take {
             return self.propagated(left, env);
         }
         match self.backoff.next(&err, env.random) {
+            // What these demand of the refill instant holds for the time at which they are sent.
+            Again::After(delay) if matches!(self.state, State::Debit | State::Refill) => {
+                let refills = matches!(self.state, State::Refill);
+                self.state = State::Pause { refills };
+                env.send(delay, Ask::Wait);
+            }
             Again::After(delay) => {
                 if let Some(ask) = self.last.clone() {
+                    self.sent_at = env.now.plus(i64::try_from(delay).unwrap_or(i64::MAX));
                     env.send(delay, ask);
                 }
             }
@@ -310,8 +400,13 @@ impl Take {
     fn table_answer(&mut self, answer: Answer, env: &mut Env<'_>) {
         match (std::mem::replace(&mut self.state, State::Debit), answer) {
             (State::Debit | State::Refill, Answer::Applied(Some(item))) => self.taken(&item, env),
+            (State::Refill, Answer::Refused(Some(item))) => {
+                self.lost_refills += 1;
+                self.has_just_lost = true;
+                self.look(&item, env);
+            }
             (State::Retune, Answer::Applied(Some(item)))
-            | (State::Debit | State::Refill | State::Retune, Answer::Refused(Some(item))) => {
+            | (State::Debit | State::Retune, Answer::Refused(Some(item))) => {
                 self.look(&item, env);
             }
             (State::Debit | State::Refill | State::Retune, Answer::Refused(None)) => self.create(env),
@@ -383,38 +478,70 @@ impl Take {
         if let Some(attribute) = &image.unsupported {
             return self.look_at_foreign(&image, attribute, env);
         }
-        let seeds = self.seeds(&image);
-        let refilled = write::refill_all(&image, self.exact(), env.now);
-        let statuses = self.statuses(&image, &refilled, &seeds, env.now);
+        self.plan(&image, env);
+    }
+
+    /// Decides what to do about an image that can be evaluated.
+    fn plan(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
+        let seeds = self.seeds(image);
+        let refilled = write::refill_all(image, self.exact(), env.now);
+        let statuses = self.statuses(image, &refilled, &seeds, env.now);
         if statuses.iter().any(|status| status.exceeded) {
-            if refilled.iter().any(|r| r.params != r.limit.params) {
-                // It earns by its own parameters until they are changed, even if that never were enough.
-                return self.refill(&image, &Amounts::new(), State::Retune, env);
+            // It earns by its own parameters until they are changed, even if that never were enough; it earns nothing
+            // while it is dated in the future; and its debts are forgotten when it expires.
+            let is_behind = refilled.iter().any(|r| r.params != r.limit.params);
+            if is_behind || image.is_ahead(env.now) || self.loses_debts(image, env.now) {
+                return self.refill(image, &Amounts::new(), State::Retune, env);
             }
             return self.short(statuses, env);
         }
-        if self.is_fresh(&image, env.now) && self.is_spendable(&image, &seeds, env.now) {
+        if self.is_fresh(image, env.now) && self.is_spendable(image, &seeds, env.now) {
             // A race was lost, but what won left enough.
-            return self.debit(env);
+            return self.debit(Some(image), env);
         }
-        if is_out_of_writes(&image, env.now) {
+        if std::mem::take(&mut self.has_just_lost) && self.lost_refills > 1 {
+            return self.pause(image, env);
+        }
+        if is_out_of_writes(image, env.now) {
             self.tried.push(self.shard);
-            self.dry.get_or_insert_with(|| (self.shard, Arc::clone(&image)));
+            self.dry.get_or_insert_with(|| (self.shard, Arc::clone(image)));
             if let Some(other) = self.other_shard(env) {
                 // Splitting is for good: first see whether a sibling has write units to spare.
                 self.shard = other;
-                return self.debit(env);
+                return self.debit(None, env);
             }
             // With another shard short of tokens, splitting would not help.
             if self.best.is_none() {
-                return self.split(&image, env);
+                return self.split(image, env);
             }
         }
-        self.refill_debit(&image, env);
+        self.refill_debit(image, env);
+    }
+
+    /// Waits before the bucket is asked again: many callers want to refill it at once, and only one can for each round
+    /// trip. The wait spreads them out, and what another one's refill has left may cover this request.
+    fn pause(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
+        let doublings = self.lost_refills.min(8) - 2;
+        let most = (self.round_trip_ms.clamp(1, MAX_RACE_WAIT_MS) << doublings).min(MAX_RACE_WAIT_MS);
+        let wait = 1 + env.random.below(most as u32);
+        self.seen = Some(Arc::clone(image));
+        self.state = State::Pause { refills: false };
+        env.send(wait.into(), Ask::Wait);
+    }
+
+    /// Whether the item expires before its debts are paid, and is not kept for ever.
+    fn loses_debts(&self, image: &Bucket, now: EpochMillis) -> bool {
+        let is_longer = |ttl| match self.ttl(Some(image), image.shard_count, now) {
+            Ttl::At(at) => at > ttl,
+            Ttl::Remove => true,
+            Ttl::Keep => false,
+        };
+        image.expires_in_debt(now) && image.ttl.is_some_and(is_longer)
     }
 
     /// Refills the shard from its image and takes the tokens, in one write.
-    fn refill_debit(&mut self, image: &Bucket, env: &mut Env<'_>) {
+    fn refill_debit(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
+        self.seen = Some(Arc::clone(image));
         let amounts = self.amounts.clone();
         self.refill(image, &amounts, State::Refill, env);
     }
@@ -425,14 +552,14 @@ impl Take {
         let change = RefillDebit {
             amounts,
             seeds: &seeds,
-            ttl: self.ttl(image.shard_count, env.now),
+            ttl: self.ttl(Some(image), image.shard_count, env.now),
         };
         let update = write::refill_debit(self.id.key(self.shard), image, &refilled, &change, env.now);
         self.send(Ask::Table(Op::Update(update)), state, env);
     }
 
     /// Doubles the shards where that leaves every share useful, else makes do with the shard that there is.
-    fn split(&mut self, image: &Bucket, env: &mut Env<'_>) {
+    fn split(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
         if !self.may_double(image) {
             return self.refill_debit(image, env);
         }
@@ -444,7 +571,7 @@ impl Take {
     /// An item with a feature that is not understood may be spent as it stands, but not refilled.
     fn look_at_foreign(&mut self, image: &Bucket, attribute: &SmolStr, env: &mut Env<'_>) {
         if self.is_spendable(image, &[], env.now) {
-            return self.debit_within(None, env);
+            return self.debit_on(None, env);
         }
         self.fail(RecordError::from(UnsupportedFeature {
             record: "bucket",
@@ -474,7 +601,7 @@ impl Take {
             let shards = image.shard_count;
             if let Some(r) = refilled.iter().find(|r| r.limit.name == name.as_str()) {
                 let balance = if r.params == r.limit.params {
-                    image.balance(r.limit)
+                    image.balance(r.limit, now)
                 } else {
                     r.balance
                 };
@@ -497,11 +624,11 @@ impl Take {
 
     /// Shard 0 of a split bucket does not expire: whoever finds it gone would start again with one shard
     /// that holds the whole limit, beside siblings that still hold their shares.
-    fn ttl(&self, shard_count: u32, now: EpochMillis) -> Ttl {
+    fn ttl(&self, image: Option<&Bucket>, shard_count: u32, now: EpochMillis) -> Ttl {
         if self.shard == 0 && shard_count > 1 {
             Ttl::Remove
         } else {
-            Ttl::of(&self.config, self.settings.bucket_ttl_multiplier, now)
+            Ttl::of(&self.config, image, self.settings.bucket_ttl_multiplier, now)
         }
     }
 
@@ -542,7 +669,7 @@ impl Take {
         self.tried.push(self.shard);
         if let Some(other) = self.other_shard(env) {
             self.shard = other;
-            return self.debit(env);
+            return self.debit(None, env);
         }
         if let Some((shard, image)) = self.dry.take() {
             // One had the tokens, but no write units.
@@ -567,6 +694,6 @@ impl Take {
 
 /// Whether a shard has no write units left, even refilled to now.
 fn is_out_of_writes(image: &Bucket, now: EpochMillis) -> bool {
-    let left = |wcu: &crate::bucket::BucketLimit| image.balance(wcu).refilled(wcu.params, now).tokens.0;
+    let left = |wcu: &crate::bucket::BucketLimit| image.balance(wcu, now).refilled(wcu.params, now).tokens.0;
     image.wcu.as_ref().is_some_and(|wcu| left(wcu) < WCU_COST)
 }

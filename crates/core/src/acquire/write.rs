@@ -2,7 +2,7 @@
 //!
 //! | write | guards | failing means |
 //! |---|---|---|
-//! | [`debit`] | each balance covers its amount; the item is alive, enabled and was refilled lately | look at the image |
+//! | [`debit`] | each balance covers its amount; the item is alive, enabled, has the parameters that were assumed and was refilled lately | look at the image |
 //! | [`refill_debit`] | everything the decision was made from is as it was, balances have not risen | look at the new image |
 //! | [`create`] | the shard does not exist, the entity is as read | somebody else created it, or the entity moved |
 //! | [`double`] | the shard count is as read | somebody else doubled |
@@ -49,36 +49,33 @@ fn spend(update: &mut Update, limit: &str, cost: Millitokens) {
     }
 }
 
+/// What a plain debit assumes of the item.
+pub(crate) struct Basis {
+    /// The parameters of each limit that is debited, in the order of the amounts: what is stored must be the same.
+    pub(crate) params: Vec<Option<Params>>,
+    /// How old its last refill may be, in milliseconds; `None` if nothing is spent. It follows from the parameters.
+    pub(crate) horizon_ms: Option<i64>,
+}
+
 /// Takes the amounts from the balances as they are: one write, no read.
 ///
-/// `exact` additionally requires the item to carry these limits' very parameters; `horizon_ms`, the item to have
-/// been refilled within that time.
-pub(crate) fn debit(
-    key: Key,
-    amounts: &Amounts,
-    exact: Option<&[Limit]>,
-    horizon_ms: Option<i64>,
-    now: EpochMillis,
-) -> Update {
+/// Without a basis, an item is spent that has features which are not understood: it only has to be valid.
+pub(crate) fn debit(key: Key, amounts: &Amounts, basis: Option<&Basis>, now: EpochMillis) -> Update {
     let mut update = Update::new(key);
-    let mut parts = Vec::with_capacity(4 + amounts.len());
-    for (limit, amount) in amounts {
+    let mut parts = Vec::with_capacity(5 + 4 * amounts.len());
+    for (at, (limit, amount)) in amounts.iter().enumerate() {
         spend(&mut update, limit.as_str(), *amount);
         parts.push(Condition::AtLeast(limit_attr(limit.as_str(), "tk"), amount.0));
-        if exact.is_none() {
+        match basis.and_then(|basis| *basis.params.get(at)?) {
+            Some(params) => parts.extend(has_params(limit.as_str(), params)),
             // A balance without capacity is debris of an old client.
-            parts.push(Condition::Exists(limit_attr(limit.as_str(), "cp")));
-        }
-    }
-    for limit in exact.unwrap_or_default() {
-        if amounts.iter().any(|(name, _)| name == limit.name()) {
-            parts.extend(has_params(limit.name().as_str(), limit.params()));
+            None => parts.push(Condition::Exists(limit_attr(limit.as_str(), "cp"))),
         }
     }
     update.add.push((wcu("tk"), -WCU_COST));
     update.add.push((wcu("tc"), WCU_COST));
     parts.push(Condition::AtLeast(wcu("tk"), WCU_COST));
-    if let Some(horizon) = horizon_ms {
+    if let Some(horizon) = basis.and_then(|basis| basis.horizon_ms) {
         parts.push(Condition::AtLeast(
             attr("rf"),
             i128::from(now.0) - i128::from(horizon),
@@ -135,7 +132,7 @@ pub(crate) fn refill_all<'a>(
 ) -> Vec<Refilled<'a>> {
     let refill = |limit: &'a BucketLimit| {
         // Time until now was earned under the old parameters; only the new ceiling applies at once.
-        let mut balance = image.balance(limit).refilled(image.share(limit), now);
+        let mut balance = image.balance(limit, now).refilled(image.share(limit), now);
         let wanted = exact
             .unwrap_or_default()
             .iter()
@@ -181,11 +178,20 @@ pub(crate) enum Ttl {
 
 impl Ttl {
     /// The expiry of a bucket under these limits. A multiplier of 0 switches expiry off.
-    pub(crate) fn of(config: &Resolved, multiplier: u32, now: EpochMillis) -> Self {
+    ///
+    /// `image` is the item as it is before the write, if there is one. Its expiry never moves backwards, and what it
+    /// holds besides the configured limits (the limits of a single call, debts) lives until it is full again: an
+    /// item that expires earlier would be created anew with tokens that were spent.
+    pub(crate) fn of(config: &Resolved, image: Option<&Bucket>, multiplier: u32, now: EpochMillis) -> Self {
         match config.bucket_ttl_secs(multiplier) {
             None => Self::Remove,
             Some(_) if multiplier == 0 => Self::Keep,
-            Some(secs) => Self::At(now.secs().saturating_add(secs)),
+            Some(secs) => {
+                let configured = now.secs().saturating_add(secs);
+                let held = image.map_or(configured, |image| image.needed_until(multiplier, now));
+                let stored = image.and_then(|image| image.ttl).unwrap_or(configured);
+                Self::At(configured.max(held).max(stored))
+            }
         }
     }
 }
@@ -203,7 +209,11 @@ pub(crate) fn refill_debit(
     now: EpochMillis,
 ) -> Update {
     let mut update = Update::new(key);
-    let at = image.refilled_at.max(now);
+    let at = if image.is_ahead(now) {
+        now
+    } else {
+        image.refilled_at.max(now)
+    };
     update.set.push((attr("rf"), Value::int(at.0)));
     let carries = refilled
         .iter()
@@ -309,7 +319,7 @@ fn shard_count_is(count: u32) -> Condition {
 fn refill_wcu(update: &mut Update, image: &Bucket, now: EpochMillis) {
     match &image.wcu {
         Some(limit) => {
-            let gained = image.balance(limit).refilled(limit.params, now).tokens - limit.balance;
+            let gained = image.balance(limit, now).refilled(limit.params, now).tokens - limit.balance;
             if gained != Millitokens::ZERO {
                 update.add.push((wcu("tk"), gained.0));
             }

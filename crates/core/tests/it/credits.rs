@@ -167,6 +167,7 @@ fn tokens_taken_after_the_caller_gave_up_come_back() {
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(desk.call(&op)),
                 Ask::Config { entity, fresh } => Reply::Config(desk.config(&entity, fresh)),
+                Ask::Wait => Reply::Waited,
             };
             calls.extend(acquire.answer(call.id, reply, now, &mut desk.dice));
             answered += 1;

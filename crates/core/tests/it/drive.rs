@@ -227,6 +227,7 @@ impl Desk {
         match ask {
             Ask::Table(op) => Reply::Table(self.call(&op)),
             Ask::Config { entity, fresh } => Reply::Config(self.config(&entity, fresh)),
+            Ask::Wait => Reply::Waited,
         }
     }
 
@@ -272,7 +273,7 @@ impl Desk {
             images: images
                 .map(|((_, shard), image)| (*shard, Arc::clone(image)))
                 .collect(),
-            older: Vec::new(),
+            ..Hint::default()
         };
         Ok(Found { config, hint })
     }

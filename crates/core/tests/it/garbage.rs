@@ -140,7 +140,7 @@ fn check_covered(before: Option<&Bucket>, ask: i64, now: i64) -> Result<(), Test
         return Ok(());
     };
     let most = image
-        .balance(limit)
+        .balance(limit, EpochMillis(now))
         .refilled(image.share(limit), EpochMillis(now))
         .tokens
         .max(limit.balance);

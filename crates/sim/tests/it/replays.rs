@@ -3,6 +3,7 @@
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Item, Key, Value};
 use zae_limiter_sim::check::{Change, Check, Source};
+use zae_limiter_sim::plan::Clocks;
 use zae_limiter_sim::{Plan, Stats, run, run_and_tell};
 
 #[test]
@@ -48,7 +49,7 @@ fn judged(changed: &[(&str, i128)]) -> Result<(), String> {
     };
     let mut table = MemoryTable::new();
     table.insert(bucket(&[])).map_err(|err| err.to_string())?;
-    let mut check = Check::new(0, table.items())?;
+    let mut check = Check::new(Clocks::default(), table.items())?;
     let change = Change {
         key,
         old: Some(bucket(&[])),

@@ -106,7 +106,7 @@ impl Take {
             if self.shard >= count {
                 self.shard = env.random.below(count);
             }
-            return self.debit(env);
+            return self.debit(None, env);
         }
         // The nearest relative that exists holds this shard's slice.
         siblings.sort_by_key(|(shard, _)| std::cmp::Reverse(*shard));
@@ -192,7 +192,7 @@ impl Take {
             shard_count: self.shard_count,
             refilled_at: starts_at,
             config: &self.config,
-            ttl: self.ttl(self.shard_count, now),
+            ttl: self.ttl(None, self.shard_count, now),
             balances: balances.iter().map(row).collect(),
         });
         parts.insert(0, Part::Put(put));
@@ -208,7 +208,7 @@ impl Take {
             if self.races > MAX_RACES {
                 return self.finish(TakeEnd::Contended);
             }
-            return self.debit(env);
+            return self.debit(None, env);
         }
         let Some(Ask::Table(Op::Transact(parts))) = self.last.take() else {
             return self.fail(out_of_order());
@@ -231,7 +231,7 @@ impl Take {
             }
             return match image {
                 Some(item) => self.look(item, env),
-                None => self.debit(env),
+                None => self.debit(None, env),
             };
         }
         if reasons
@@ -292,7 +292,7 @@ impl Take {
         } else {
             from + env.random.below(new)
         };
-        self.debit(env);
+        self.debit(None, env);
     }
 }
 
