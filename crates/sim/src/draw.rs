@@ -77,6 +77,7 @@ impl Draw<'_> {
             slow: some(),
             latency_us: self.rng.pick(&[200, 2000, 10_000, 40_000]),
             timeout_us: self.rng.pick(&[50_000, 300_000]),
+            stall_us: None,
         }
     }
 

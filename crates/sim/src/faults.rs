@@ -31,6 +31,8 @@ pub struct Faults {
     pub latency_us: i64,
     /// How long a client waits for one answer, in microseconds.
     pub timeout_us: i64,
+    /// From when until when the table stands still, in microseconds: what reaches it then is done at the end.
+    pub stall_us: Option<(u64, u64)>,
 }
 
 impl Faults {
@@ -46,6 +48,7 @@ impl Faults {
         slow: 0,
         latency_us: 2000,
         timeout_us: 500_000,
+        stall_us: None,
     };
 }
 
@@ -63,8 +66,35 @@ pub struct Fate {
 }
 
 impl Fate {
-    /// Draws the fate of a request.
-    pub fn draw(op: &Op, faults: &Faults, rng: &mut Rng) -> Self {
+    /// Draws the fate of a request that leaves at `now_us`.
+    pub fn draw(op: &Op, faults: &Faults, now_us: u64, rng: &mut Rng) -> Self {
+        let fate = Self::draw_without_stall(op, faults, rng);
+        match (faults.stall_us, fate.seen_after) {
+            (Some((from, until)), Some(after)) if (from..until).contains(&(now_us + after)) => {
+                fate.held_until(until - now_us, faults.timeout_us.unsigned_abs())
+            }
+            _ => fate,
+        }
+    }
+
+    /// The table sees it only after this time.
+    fn held_until(self, seen_after: u64, timeout: u64) -> Self {
+        let heard_after = seen_after + self.heard_after.saturating_sub(self.seen_after.unwrap_or(0));
+        let lost = || TableError::new(FailureKind::Timeout, Applied::Unknown, "held");
+        let error = if heard_after > timeout {
+            Some(lost())
+        } else {
+            self.error
+        };
+        Self {
+            seen_after: Some(seen_after),
+            heard_after: heard_after.min(timeout),
+            error,
+            word: "held",
+        }
+    }
+
+    fn draw_without_stall(op: &Op, faults: &Faults, rng: &mut Rng) -> Self {
         let there = latency(faults, rng);
         let back = latency(faults, rng);
         let timeout = faults.timeout_us.unsigned_abs();

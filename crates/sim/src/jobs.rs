@@ -38,6 +38,7 @@ pub(crate) struct Job {
     pub(crate) action: usize,
     pub(crate) is_credit: bool,
     pub(crate) abandoned: bool,
+    pub(crate) is_admitted: bool,
     pub(crate) machine: Machine,
     pub(crate) rng: Rng,
     /// Operations by call id; `None` for configuration.
@@ -120,6 +121,7 @@ impl World<'_> {
             action,
             is_credit: matches!(machine, Machine::Credit(_)),
             abandoned: false,
+            is_admitted: false,
             machine,
             rng,
             calls: Vec::new(),
@@ -179,7 +181,7 @@ impl World<'_> {
         let now = self.processes[process].clock(asked_us);
         self.processes[process].sends(&op, now);
         let faults = self.plan.faults;
-        let fate = Fate::draw(&op, &faults, &mut self.jobs[job].rng);
+        let fate = Fate::draw(&op, &faults, asked_us, &mut self.jobs[job].rng);
         let heard_at = asked_us + fate.heard_after;
         match fate.word {
             "throttled" => self.stats.throttled += 1,
@@ -345,7 +347,10 @@ impl World<'_> {
         }
         let calls = self.jobs[job].calls.iter().flatten().count();
         match &decision {
-            Decision::Admitted(_) => self.stats.admitted += 1,
+            Decision::Admitted(_) => {
+                self.stats.admitted += 1;
+                self.jobs[job].is_admitted = true;
+            }
             Decision::Rejected(why) if why.is_contended() => self.stats.contended += 1,
             Decision::Rejected(why) => {
                 self.stats.rejected += 1;

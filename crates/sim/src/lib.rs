@@ -14,7 +14,8 @@
 //! 3. [`faults`]: what the network does to a request.
 //! 4. [`check`]: what must hold after every write; `rules`, [`account`] and [`row`] are its arithmetic.
 //! 5. [`quiet`]: promised waits, tried out on what a run leaves behind.
-//! 6. [`shrink`]: the shortest plan that still fails.
+//! 6. [`progress`]: steady demand on a slow table: how much is admitted.
+//! 7. [`shrink`]: the shortest plan that still fails.
 
 pub mod account;
 pub mod check;
@@ -24,6 +25,7 @@ pub mod faults;
 mod jobs;
 mod leases;
 pub mod plan;
+pub mod progress;
 pub mod quiet;
 pub mod rng;
 pub mod row;

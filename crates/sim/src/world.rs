@@ -181,7 +181,13 @@ impl<'a> World<'a> {
     }
 
     /// Plays to the end, or to the first violation.
-    pub fn play(mut self) -> Outcome {
+    pub fn play(self) -> Outcome {
+        self.play_and_count(&mut [])
+    }
+
+    /// Plays as [`play`](Self::play) does, and counts acquires by the second in which they began: all, and the
+    /// admitted ones.
+    pub fn play_and_count(mut self, by_second: &mut [(u64, u64)]) -> Outcome {
         while self.failure.is_none() {
             let Some(Reverse(next)) = self.queue.pop() else {
                 break;
@@ -198,6 +204,13 @@ impl<'a> World<'a> {
             && let Err(err) = self.judge_end()
         {
             self.fail(err);
+        }
+        for job in self.jobs.iter().filter(|job| !job.is_credit) {
+            let began = self.plan.actions.get(job.action).map_or(0, |(at, _)| at / 1_000_000);
+            if let Some((begun, admitted)) = by_second.get_mut(began as usize) {
+                *begun += 1;
+                *admitted += u64::from(job.is_admitted);
+            }
         }
         self.stats.steps = self.step;
         let violation = self.failure.map(|message| Violation {

@@ -2,7 +2,9 @@
 //! simulator is what it claims to be.
 //!
 //! - [`seeds`]: seeds hold, and together they leave nothing out.
+//! - [`progress`]: on slow tables, and after a stall, what a limit allows is admitted.
 //! - [`replays`]: a seed replays, and shrinking keeps a failure.
 
+mod progress;
 mod replays;
 mod seeds;
