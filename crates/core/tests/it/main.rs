@@ -6,6 +6,7 @@
 //! - [`shards`]: splitting, moving tokens, expiry.
 //! - [`credits`]: refunds happen once.
 //! - [`foreign`]: items and configuration of other clients, understood or refused.
+//! - [`lifetime`]: buckets that a wrong clock has dated, and how long buckets are kept.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
 
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
@@ -16,5 +17,6 @@ mod credits;
 mod drive;
 mod foreign;
 mod garbage;
+mod lifetime;
 mod shards;
 mod waits;
