@@ -12,8 +12,10 @@
 //! 6. No two shards earn the same part of the rate, and a new shard earns nothing that a sibling has earned.
 //! 7. What each acquire and each credit did to the table is what its end says ([`Check::expect`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use zae_limiter_core::bucket::MAX_AHEAD_MS;
+use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key};
 
 use crate::account::{Account, Lags};
@@ -72,6 +74,8 @@ pub struct Check {
     buried: Sums,
     others: Sums,
     receipts: BTreeMap<String, usize>,
+    /// Jobs whose call brought limits of its own.
+    own_limits: BTreeSet<usize>,
     /// Parts of a millitoken that each limit of each shard may still claim.
     fractions: BTreeMap<(String, u32, String), i128>,
 }
@@ -122,6 +126,21 @@ impl Check {
     /// A write arrives at the table this many milliseconds after the clock was read for it.
     pub fn arrives_after(&mut self, millis: i64) {
         self.lags.arrival_ms = self.lags.arrival_ms.max(millis);
+    }
+
+    /// This acquire may change the parameters of a bucket.
+    pub fn brings_limits(&mut self, job: usize) {
+        self.own_limits.insert(job);
+    }
+
+    /// A client with a clock that is ahead adds what has not been earned yet.
+    pub fn minted(&mut self, bucket: &BucketId, limit: &str, tokens: i128, now_us: u64) {
+        let pk = bucket.key(0).pk;
+        let Some((pk, _)) = pk.rsplit_once('#') else { return };
+        if let Some(account) = self.accounts.get_mut(&(pk.to_owned(), limit.to_owned())) {
+            account.advance(now_us);
+            account.mint(tokens);
+        }
     }
 
     /// Judges one write, which may have changed several items at once.
@@ -186,7 +205,8 @@ impl Check {
             }
             if let Some(new) = &new {
                 stats.max_shards = stats.max_shards.max(new.count as u64);
-                if new.rf > true_ms(now_us) + self.clocks.ahead_ms && source.job().is_some() {
+                let is_dated = old.as_ref().is_none_or(|old| old.rf != new.rf) && source.job().is_some();
+                if is_dated && !creates && new.rf > true_ms(now_us) + self.clocks.ahead_ms {
                     return Err(format!("{at}: rf {} is ahead of every clock", new.rf));
                 }
             }
@@ -215,8 +235,14 @@ impl Check {
         new: &Row,
         mut moved: Option<&mut BTreeMap<String, i128>>,
     ) -> Result<(), String> {
-        if new.rf < old.rf {
+        let is_ahead = old.rf > true_ms(now_us) - self.lags.arrival_ms - self.clocks.behind_ms + MAX_AHEAD_MS;
+        if new.rf < old.rf && !is_ahead {
             return Err(format!("rf fell from {} to {}", old.rf, new.rf));
+        }
+        if let (Some(was), Some(is), true) = (old.ttl, new.ttl, source.job().is_some())
+            && is < was
+        {
+            return Err(format!("the expiry fell from {was} to {is}"));
         }
         if new.count < old.count {
             return Err(format!(
@@ -244,7 +270,8 @@ impl Check {
             if source.job().is_none() {
                 continue;
             }
-            if (was.cp, was.ra, was.rp) != (is.cp, is.ra, is.rp) {
+            let is_changed = (was.cp, was.ra, was.rp) != (is.cp, is.ra, is.rp);
+            if is_changed && !self.own_limits.contains(&source.job().unwrap_or(usize::MAX)) {
                 return Err(format!("the parameters of {name} changed: {was:?} to {is:?}"));
             }
             let gained = (is.tk + is.tc) - (was.tk + was.tc);
@@ -255,16 +282,13 @@ impl Check {
                 }
             } else {
                 let key = (bucket.to_owned(), shard, name.clone());
-                let elapsed = i128::from(new.rf - old.rf);
+                let elapsed = i128::from((new.rf - old.rf).max(0));
                 let fraction = self.fractions.entry(key).or_default();
-                explained(
-                    name,
-                    was,
-                    old.ceiling(was),
-                    gained,
-                    (was.ra / old.count) * elapsed,
-                    fraction,
-                )?;
+                let ceiling = old.ceiling(was).min(new.ceiling(is));
+                explained(name, was, ceiling, gained, (was.ra / old.count) * elapsed, fraction)?;
+                if is_changed || new.rf < old.rf {
+                    *fraction = 0;
+                }
             }
             if matches!(source, Source::Acquire(_)) && is.tc > was.tc {
                 spent(name, is, old, new)?;
@@ -276,7 +300,6 @@ impl Check {
                 return Err(format!("seeded {name} holds {} of {full}", is.tk + is.tc));
             }
         }
-        let _ = now_us;
         Ok(())
     }
 

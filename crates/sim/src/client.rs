@@ -10,9 +10,11 @@ use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
 use zae_limiter_core::schema::{BucketId, key_of};
+use zae_limiter_core::sync::{Drift, reconcile};
 use zae_limiter_core::table::{Item, Op};
 use zae_limiter_core::{EntityId, EpochMillis};
 
+use crate::check::Source;
 use crate::plan::ProcessPlan;
 use crate::world::{EPOCH_MS, Event, World, true_ms};
 
@@ -27,6 +29,8 @@ pub struct Process {
     pub incarnation: u32,
     configs: HashMap<EntityId, Arc<Resolved>>,
     images: HashMap<BucketId, Memory>,
+    /// When shards were last brought up to their configuration.
+    reconciled: HashMap<(BucketId, u32), EpochMillis>,
     /// How long the table takes to answer, in milliseconds.
     round_trip_ms: i64,
 }
@@ -47,6 +51,7 @@ impl Process {
             incarnation: 0,
             configs: HashMap::new(),
             images: HashMap::new(),
+            reconciled: HashMap::new(),
             round_trip_ms: 0,
         }
     }
@@ -56,6 +61,7 @@ impl Process {
         self.incarnation += 1;
         self.configs.clear();
         self.images.clear();
+        self.reconciled.clear();
         self.round_trip_ms = 0;
     }
 
@@ -134,6 +140,38 @@ impl Process {
 }
 
 impl World<'_> {
+    /// Brings a shard that an answer has shown up to the configuration, as the limiter does in the background: at most
+    /// once a second, from a configuration read just now.
+    pub(crate) fn note_drift(&mut self, process: usize, seen: &Observation, now: EpochMillis) {
+        let entity = &seen.id.entity;
+        let Some(known) = self.processes[process].configs.get(entity).cloned() else {
+            return;
+        };
+        let key = (seen.id.clone(), seen.shard);
+        let last = self.processes[process].reconciled.get(&key);
+        if !Drift::between(&seen.image, &known).is_some() || last.is_some_and(|last| now.since(*last) < 1000) {
+            return;
+        }
+        self.processes[process].reconciled.insert(key, now);
+        let read = |slot: Slot| {
+            let key = slot.key(&self.names.namespace, entity, &self.names.resource);
+            Stored::decode(slot, self.table.get(&key)).unwrap_or_default()
+        };
+        let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
+        let stored = [&meta, &entity_config, &default, &resource, &system];
+        let config = Arc::new(resolve(entity, stored, now));
+        self.processes[process].learn_config(&config);
+        if config.limits.is_empty() || !Drift::between(&seen.image, &config).is_some() {
+            return;
+        }
+        self.stats.reconciled += 1;
+        let shard = seen.id.key(seen.shard);
+        let update = reconcile(shard, &seen.image, &config, self.plan.ttl_multiplier, now);
+        let at = self.now_us + self.plan.faults.latency_us.unsigned_abs();
+        let (source, op) = (Source::Admin, Op::Update(update));
+        self.schedule(at, Event::Other { source, op });
+    }
+
     /// Answers a machine that asks for configuration: from the process's cache, or by reading it.
     pub(crate) fn ask_config(&mut self, job: usize, call: usize, entity: &EntityId, fresh: bool) {
         let process = &self.processes[self.jobs[job].process];

@@ -75,6 +75,8 @@ impl Draw<'_> {
             internal: some(),
             conflict: some(),
             slow: some(),
+            permanent: some() / 4,
+            empty: some() / 4,
             latency_us: self.rng.pick(&[200, 2000, 10_000, 40_000]),
             timeout_us: self.rng.pick(&[50_000, 300_000]),
             stall_us: None,
@@ -133,10 +135,19 @@ impl Draw<'_> {
             .as_ref()
             .unwrap_or(&plan.rules)
             .clone();
-        let amounts = self.amounts(&rules, tries);
+        let limits = self.rng.chance(plan.own_limits).then(|| {
+            let changed = |rule: &Rule| Rule {
+                capacity: self.rng.range(1, rule.capacity * 2),
+                refill: self.rng.range(1, rule.refill * 2),
+                ..*rule
+            };
+            rules.iter().map(changed).collect::<Vec<_>>()
+        });
+        let amounts = self.amounts(limits.as_ref().unwrap_or(&rules), tries);
         Action::Acquire {
             process: self.rng.index(plan.processes.len()),
             entity,
+            limits,
             patience_ms: if self.rng.chance(100) {
                 self.rng.range(0, 30)
             } else {
@@ -150,7 +161,7 @@ impl Draw<'_> {
 
     fn admin(&mut self, plan: &Plan, most: i64) -> Action {
         let entity = self.rng.index(plan.entities.len());
-        match self.rng.index(8) {
+        match self.rng.index(9) {
             0 => Action::Crash(self.rng.index(plan.processes.len())),
             1 => {
                 let mut rules = plan.entities[entity]
@@ -180,6 +191,10 @@ impl Draw<'_> {
                 Action::ForeignTake(entity, self.amounts(&rules, 10))
             }
             6 => Action::ForeignRefill(entity),
+            7 => {
+                let hours = self.rng.pick(&[-48, -1, 1, 48]);
+                Action::ForeignClock(entity, hours * 3_600_000 + self.rng.range(-10_000, 10_000))
+            }
             _ => Action::Move(entity, self.rng.index(plan.entities.len())),
         }
     }
@@ -193,6 +208,8 @@ impl Draw<'_> {
             rules: Vec::new(),
             faults: Faults::NONE,
             config_ttl_ms: 60_000,
+            stale_reads: 0,
+            own_limits: 0,
             ttl_multiplier: 7,
             actions: Vec::new(),
         }
@@ -212,6 +229,8 @@ impl Draw<'_> {
         plan.faults = self.faults(true);
         plan.rules = self.rules(most);
         plan.config_ttl_ms = self.rng.pick(&[0, 200, 60_000]);
+        plan.stale_reads = self.rng.pick(&[0, 0, 300]);
+        plan.own_limits = self.rng.pick(&[0, 0, 150]);
         plan.ttl_multiplier = self.rng.pick(&[7, 1, 0]);
         let entities = self.rng.index(3) + 1;
         plan.entities = (0..entities).map(|_| self.entity(most)).collect();

@@ -27,6 +27,10 @@ pub struct Faults {
     pub conflict: u32,
     /// Answered truly, but after a long time.
     pub slow: u32,
+    /// Refused as malformed, by the table or by something in between.
+    pub permanent: u32,
+    /// Not forwarded, and answered with success and no item.
+    pub empty: u32,
     /// Typical time to the table and back, in microseconds.
     pub latency_us: i64,
     /// How long a client waits for one answer, in microseconds.
@@ -46,6 +50,8 @@ impl Faults {
         internal: 0,
         conflict: 0,
         slow: 0,
+        permanent: 0,
+        empty: 0,
         latency_us: 2000,
         timeout_us: 500_000,
         stall_us: None,
@@ -61,6 +67,8 @@ pub struct Fate {
     pub heard_after: u64,
     /// What the client hears instead of the truth.
     pub error: Option<TableError>,
+    /// The client hears that it happened, and is shown an item without attributes.
+    pub is_empty: bool,
     /// A word for the log.
     pub word: &'static str,
 }
@@ -90,6 +98,7 @@ impl Fate {
             seen_after: Some(seen_after),
             heard_after: heard_after.min(timeout),
             error,
+            is_empty: false,
             word: "held",
         }
     }
@@ -102,12 +111,14 @@ impl Fate {
             seen_after: None,
             heard_after: there + back,
             error: Some(TableError::new(kind, Applied::No, word)),
+            is_empty: false,
             word,
         };
         let lost = |seen_after, heard_after, kind, word| Self {
             seen_after,
             heard_after,
             error: Some(TableError::new(kind, Applied::Unknown, word)),
+            is_empty: false,
             word,
         };
         let is_write = !matches!(op, Op::Get { .. } | Op::BatchGet { .. } | Op::Query(_));
@@ -138,6 +149,16 @@ impl Fate {
             lost(seen, there + back, FailureKind::Internal, "internal")
         } else if is_write && hit(faults.conflict) {
             refused(FailureKind::Conflict, "conflict")
+        } else if hit(faults.permanent) {
+            refused(FailureKind::BadRequest, "permanent")
+        } else if matches!(op, Op::Update(_)) && hit(faults.empty) {
+            Self {
+                seen_after: None,
+                heard_after: there + back,
+                error: None,
+                is_empty: true,
+                word: "empty",
+            }
         } else if hit(faults.slow) {
             let slow = rng
                 .range(faults.timeout_us / 2, faults.timeout_us * 2)
@@ -149,6 +170,7 @@ impl Fate {
                     seen_after: Some(there),
                     heard_after: slow.max(there),
                     error: None,
+                    is_empty: false,
                     word: "slow",
                 }
             }
@@ -157,6 +179,7 @@ impl Fate {
                 seen_after: Some(there),
                 heard_after: there + back,
                 error: None,
+                is_empty: false,
                 word: "",
             }
         }

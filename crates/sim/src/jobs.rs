@@ -10,7 +10,7 @@ use zae_limiter_core::acquire::{
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::schema::BucketId;
-use zae_limiter_core::table::{Answer, Applied, Op, TableError};
+use zae_limiter_core::table::{Answer, Applied, Item, Op, TableError};
 
 use crate::check::{Source, Sums};
 use crate::faults::Fate;
@@ -82,6 +82,7 @@ impl World<'_> {
             process,
             entity,
             amounts,
+            limits,
             patience_ms,
             ..
         } = action
@@ -98,16 +99,20 @@ impl World<'_> {
         let request = Request {
             id: self.names.bucket(*entity),
             consume: amounts.iter().map(amount).collect(),
-            limits: None,
+            limits: limits.as_deref().map(crate::setup::limits),
             settings: Settings {
                 bucket_ttl_multiplier: plan.ttl_multiplier,
             },
         };
         self.stats.acquires += 1;
+        self.stats.own_limits += u64::from(limits.is_some());
         let mut acquire = Acquire::new(request);
         let mut rng = Rng::of(plan.seed, index as u64);
         let calls = acquire.start(self.processes[*process].clock(self.now_us), &mut rng);
         let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
+        if limits.is_some() {
+            self.check.brings_limits(job);
+        }
         self.note(|| format!("action {index}, job {job}: {action:?}"));
         let at = self.now_us + patience_ms.unsigned_abs() * 1000;
         self.schedule(at, Event::GiveUp(job));
@@ -187,6 +192,8 @@ impl World<'_> {
             "throttled" => self.stats.throttled += 1,
             "conflict" => self.stats.conflicts += 1,
             "applied late" => self.stats.applied_late += 1,
+            "permanent" => self.stats.permanent += 1,
+            "empty" => self.stats.empty += 1,
             _ => {}
         }
         if !fate.word.is_empty() {
@@ -216,12 +223,17 @@ impl World<'_> {
             }
             return;
         }
+        if fate.is_empty {
+            let reply = Box::new(Reply::Table(Ok(Answer::Applied(Some(Item::new())))));
+            return self.schedule(heard_at, Event::Hear { job, call, reply });
+        }
         let seen = fate.seen_after.unwrap_or(0);
-        if let Op::BatchGet { keys, .. } = op {
+        if let Op::BatchGet { keys, consistent } = op {
             // The items of a batch are not read at one instant.
             let count = keys.len();
             for (index, key) in keys.into_iter().enumerate() {
                 let at = asked_us + self.jobs[job].rng.index(seen as usize + 1) as u64;
+                let is_stale = !consistent && self.jobs[job].rng.chance(self.plan.stale_reads);
                 self.schedule(
                     at,
                     Event::Read {
@@ -229,6 +241,7 @@ impl World<'_> {
                         call,
                         index,
                         key,
+                        is_stale,
                     },
                 );
             }
@@ -279,6 +292,7 @@ impl World<'_> {
                 let seen = acquire.take_observations();
                 let decided = acquire.decision().is_some();
                 for observation in seen {
+                    self.note_drift(process, &observation, now);
                     self.processes[process].observe(observation, now);
                 }
                 self.dispatch(job, calls);

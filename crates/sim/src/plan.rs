@@ -102,6 +102,8 @@ pub enum Action {
         entity: usize,
         /// Tokens by limit.
         amounts: Vec<(usize, i64)>,
+        /// Limits that come with the call, instead of the stored ones.
+        limits: Option<Vec<Rule>>,
         /// Milliseconds until the caller stops waiting.
         patience_ms: i64,
         /// Milliseconds the lease is held.
@@ -130,6 +132,8 @@ pub enum Action {
     ForeignTake(usize, Vec<(usize, i64)>),
     /// The stream function refills shard 0.
     ForeignRefill(usize),
+    /// A 0.17 client whose clock is off by this many milliseconds refills shard 0.
+    ForeignClock(usize, i64),
     /// Left out by shrinking.
     Nothing,
 }
@@ -151,6 +155,11 @@ pub struct Plan {
     pub faults: Faults,
     /// How long a process trusts configuration, in milliseconds.
     pub config_ttl_ms: i64,
+    /// How often, in thousandths, a read that need not be consistent shows a configuration as it was before its last
+    /// change.
+    pub stale_reads: u32,
+    /// How often, in thousandths, an acquire brings limits of its own.
+    pub own_limits: u32,
     /// How long idle buckets are kept, in times to fill.
     pub ttl_multiplier: u32,
     /// What happens when, in microseconds from the start.

@@ -89,6 +89,7 @@ impl Demand {
                     process: caller as usize % self.processes,
                     entity: 0,
                     amounts: vec![(0, 1)],
+                    limits: None,
                     patience_ms: 5000,
                     hold_ms: 0,
                     end: End::Hold,
@@ -113,6 +114,8 @@ impl Demand {
                 ..Faults::NONE
             },
             config_ttl_ms: 60_000,
+            stale_reads: 0,
+            own_limits: 0,
             ttl_multiplier: 7,
             actions,
         }

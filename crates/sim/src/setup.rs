@@ -205,7 +205,8 @@ impl World<'_> {
             Action::Sweep => self.sweep(),
             Action::DrainWrites(entity, left) => self.drain(*entity, *left),
             Action::ForeignTake(entity, amounts) => self.foreign_take(*entity, amounts),
-            Action::ForeignRefill(entity) => self.foreign_refill(*entity),
+            Action::ForeignRefill(entity) => self.foreign_refill(*entity, 0),
+            Action::ForeignClock(entity, off_ms) => self.foreign_refill(*entity, *off_ms),
         }
     }
 
@@ -354,12 +355,12 @@ impl World<'_> {
         }
     }
 
-    /// The refill of the stream function, from an image that is up to date.
-    fn foreign_refill(&mut self, entity: usize) {
+    /// The refill of the stream function, or of a client whose clock is off, from an image that is up to date.
+    fn foreign_refill(&mut self, entity: usize, off_ms: i64) {
         let Some(row) = self.rows(entity).remove(&0) else {
             return;
         };
-        let now = self.true_ms();
+        let now = self.true_ms() + off_ms;
         if row.vu.is_some() || row.disabled || now <= row.rf {
             return;
         }
@@ -370,6 +371,9 @@ impl World<'_> {
             let gained = earned.min(row.ceiling(cell) - cell.tk);
             if gained > 0 {
                 update.add.push((limit_attr(name, "tk"), gained));
+                if off_ms > 0 {
+                    self.check.minted(&self.names.bucket(entity), name, gained, self.now_us);
+                }
             }
         }
         update.condition = Condition::Is("rf".into(), Value::int(row.rf));

@@ -115,6 +115,18 @@ stats! {
     applied_late,
     /// Requests that met a transaction.
     conflicts,
+    /// Requests refused for good.
+    permanent,
+    /// Answers without an item.
+    empty,
+    /// Acquires with limits of their own.
+    own_limits,
+    /// Configurations read as they were before a change.
+    stale_reads,
+    /// Shards brought up to a configuration.
+    reconciled,
+    /// Buckets dated back from the future.
+    dated_back,
     /// Limits changed.
     limit_changes,
     /// Entities disabled or enabled.

@@ -78,6 +78,8 @@ pub(crate) enum Event {
         call: usize,
         index: usize,
         key: Key,
+        /// Shows the item as it was before its last change by an operator.
+        is_stale: bool,
     },
     /// The client hears the outcome of a read.
     ReadDone { job: usize, call: usize, keys: usize },
@@ -135,6 +137,8 @@ pub struct World<'a> {
     pub(crate) jobs: Vec<Job>,
     pub(crate) leases: Vec<Lease>,
     pub(crate) stats: Stats,
+    /// Records as they were before their last change by an operator.
+    before: BTreeMap<Key, Option<Item>>,
     /// What multi-key reads have seen so far.
     reads: BTreeMap<(usize, usize), Vec<Item>>,
     queue: BinaryHeap<Reverse<Queued>>,
@@ -167,6 +171,7 @@ impl<'a> World<'a> {
                 runs: 1,
                 ..Stats::default()
             },
+            before: BTreeMap::new(),
             reads: BTreeMap::new(),
             queue: BinaryHeap::new(),
             order: 0,
@@ -271,8 +276,14 @@ impl<'a> World<'a> {
                 call,
                 index,
                 key,
+                is_stale,
             } => {
-                let seen = self.table.get(&key).cloned();
+                let before = self.before.get(&key).filter(|_| is_stale);
+                self.stats.stale_reads += u64::from(before.is_some());
+                let seen = match before {
+                    Some(before) => before.clone(),
+                    None => self.table.get(&key).cloned(),
+                };
                 let items = self.reads.entry((job, call)).or_default();
                 // Answers come in no particular order.
                 match seen {
@@ -312,6 +323,10 @@ impl<'a> World<'a> {
             Err(err) => self.fail(format!("the table calls a request malformed: {err} in {op:?}")),
             Ok(Answer::Applied(_)) => {
                 self.stats.writes += 1;
+                if source == Source::Admin {
+                    let records = keys.iter().zip(&before).filter(|(key, _)| row::bucket_of(key).is_none());
+                    self.before.extend(records.map(|(key, old)| (key.clone(), old.clone())));
+                }
                 let changes: Vec<Change> = keys
                     .into_iter()
                     .zip(before)
