@@ -16,8 +16,8 @@
 //! See `docs/adr/0014-the-horizon-follows-the-round-trip.md` for the bound that follows.
 
 use crate::limit::Params;
-use crate::schema::BucketId;
-use crate::table::Op;
+use crate::schema::{BucketId, key_of};
+use crate::table::{Op, Part};
 
 /// The horizon is this part of the time in which a limit fills.
 const FILL_PART: i128 = 8;
@@ -74,11 +74,20 @@ pub fn next_round_trip(estimate_ms: i64, sample_ms: i64) -> i64 {
     estimate_ms - (gap / 8).max(1)
 }
 
-/// The bucket shard that an operation refills, if it does.
+/// The bucket shard that an operation refills or creates, if it does. Of several such operations at a time only one
+/// can happen.
 pub fn refilled_by(op: &Op) -> Option<(BucketId, u32)> {
-    let Op::Update(update) = op else { return None };
-    let refills = update.set.iter().any(|(name, _)| name == "rf");
-    refills.then(|| BucketId::parse(&update.key)).flatten()
+    match op {
+        Op::Update(update) => {
+            let refills = update.set.iter().any(|(name, _)| name == "rf");
+            refills.then(|| BucketId::parse(&update.key)).flatten()
+        }
+        Op::Transact(parts) => match parts.first() {
+            Some(Part::Put(put)) => BucketId::parse(&key_of(&put.item)?),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub struct Hint {
     /// How long the table takes to answer at present, in milliseconds; see
     /// [`next_round_trip`](super::next_round_trip). 0 if unknown.
     pub round_trip_ms: i64,
-    /// Shards that another call of this process is refilling at this moment.
+    /// Shards that another call of this process is refilling or creating at this moment.
     pub refilling: Vec<u32>,
 }
 

@@ -121,6 +121,8 @@ pub(crate) struct Take {
     /// Refills that lost to somebody else's.
     lost_refills: u32,
     has_just_lost: bool,
+    /// Whether it has waited for another call of this process to create the shard.
+    has_waited: bool,
     /// What was last seen of the shard, if the last debit or refill went by it.
     seen: Option<Arc<Bucket>>,
     /// How long the table takes to answer: as the driver knows it, or slower if this leg's own requests were.
@@ -164,6 +166,7 @@ impl Take {
             races: 0,
             lost_refills: 0,
             has_just_lost: false,
+            has_waited: false,
             seen: None,
             round_trip_ms: 0,
             sent_at: started,
@@ -334,13 +337,22 @@ impl Take {
                 self.config = if self.exact().is_some() {
                     Arc::new(self.keep_override(&found.config))
                 } else {
-                    found.config
+                    Arc::clone(&found.config)
                 };
                 if self.purpose == Purpose::Parent {
                     self.amounts.retain(|(name, _)| self.config.limit(name).is_some());
                 }
                 // What was in force when the acquire began may have gone since.
                 match super::check_config(&self.config, &self.id.resource, &self.amounts) {
+                    // Only one call can create the shard. The others debit it as soon as it should be there.
+                    Ok(()) if found.hint.refilling.contains(&self.shard) && !self.has_waited => {
+                        self.has_waited = true;
+                        let wait = found.hint.round_trip_ms.clamp(0, MAX_RACE_WAIT_MS) + 1;
+                        let wait = wait + i64::from(env.random.below(wait as u32));
+                        self.seen = None;
+                        self.state = State::Pause { refills: false };
+                        env.send(wait.unsigned_abs(), Ask::Wait);
+                    }
                     Ok(()) => self.create(env),
                     Err(err) => self.fail(err),
                 }
