@@ -1,8 +1,8 @@
 //! Distributed rate limits without a server: token buckets in one DynamoDB table.
 //!
 //! A service takes tokens before it works and corrects the estimate afterwards. Limits are stored in the
-//! table, for everybody, for a resource, for an entity or for both; any number of processes share them, and
-//! none can be talked past them.
+//! table, for a namespace, a resource, an entity, or an entity and a resource. Any number of processes share them, and
+//! no process can exceed them: see [the bound](#the-bound).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
@@ -28,9 +28,24 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # The bound
+//!
+//! In any window of length `W`, the processes that share a table take at most `C + r * (W + H + L + E)` tokens of a
+//! limit with capacity `C` and rate `r`, refunds deducted:
+//!
+//! - `H` is the horizon `max(C / 8r, 4R)`: an eighth of the time in which the limit fills, or four round trips `R` to the
+//!   table if that is more. A round trip counts as at most 2 s.
+//! - `L` is the longest time that a request takes to reach the table.
+//! - `E` is the difference between the clocks of the processes.
+//!
+//! Debts that a caller takes on purpose ([`Lease::adjust`]) and tokens admitted during an outage
+//! ([`OnUnavailable`]) are outside it. The proof is in `docs/adr/0014-the-horizon-follows-the-round-trip.md`; the
+//! simulator in `crates/sim` checks every schedule against it.
+//!
 //! Reading order: [`RateLimiter`] and [`Acquire`] take tokens, [`Lease`] holds them, [`Repository`] stores
-//! limits and entities and tells of usage and changes, [`Stack`] keeps namespaces apart, [`Error`] says what went wrong, [`blocking`] is all of it without async. The
-//! arithmetic and every decision lie in `zae-limiter-core`; [`table`] is where items are kept.
+//! limits and entities and tells of usage and changes, [`Stack`] keeps namespaces apart, [`Error`] says what went
+//! wrong, [`blocking`] is all of it without async. The arithmetic and every decision lie in `zae-limiter-core`;
+//! [`table`] is where items are kept.
 
 mod audit;
 mod availability;
