@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     TryLater,
     /// A command that was run ended with this code.
     Command(u8),
+    /// A signal of this number ended the program.
+    Signal(u8),
 }
 
 impl Exit {
@@ -33,6 +35,8 @@ impl Exit {
             Self::NoStack => 4,
             Self::TryLater => 75,
             Self::Command(code) => code,
+            // As shells tell it.
+            Self::Signal(number) => 128_u8.saturating_add(number),
         }
     }
 }

@@ -17,6 +17,7 @@ mod json;
 mod names;
 mod out;
 mod progress;
+mod signals;
 mod text;
 
 use std::io::Write as _;
@@ -28,6 +29,7 @@ use args::{Cli, Command};
 use commands::Outcome;
 use exit::Exit;
 use failure::Failure;
+use signals::{Catch, Signals};
 use zae_limiter_lambda::{HANDLER, RUNTIME_API};
 
 fn main() -> ExitCode {
@@ -95,15 +97,15 @@ async fn start(command: Command) -> Outcome {
     };
     // It has no other end.
     let is_followed = matches!(&command, Command::Local(LocalCommand::Logs(args)) if args.follow);
+    let mut signals = Signals::catch(Catch::Ends)?;
     tokio::select! {
-        // It hears of Ctrl-C before anything is done.
         biased;
-        () = interrupted() => {
-            if is_followed {
+        ending = signals.ending() => {
+            if is_followed && ending.is_interrupt() {
                 return Ok(Exit::Success);
             }
             say("");
-            Err(Failure::aborted())
+            Err(ending.into_failure())
         }
         outcome = dispatch(command) => outcome,
     }
@@ -132,14 +134,6 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Upgrade(args) => commands::stack::upgrade::upgrade(args).await,
         Command::Usage(command) => commands::usage::run(command).await,
         Command::Version(args) => commands::table::version(args).await,
-    }
-}
-
-/// Ends when the user presses Ctrl-C.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // Without the handler the system ends the program, as it would have.
-        std::future::pending::<()>().await;
     }
 }
 

@@ -17,9 +17,10 @@ use crate::connect::{Access, Opening, namespace, open_namespace};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
+use crate::signals::{Catch, Signals};
 use crate::text::number::grouped;
 use crate::text::time;
-use crate::{interrupted, names, say};
+use crate::{names, say};
 
 /// How long the table may take to be found, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,15 +36,22 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     names::entity("entity_id", &args.entity_id)?;
     names::resource(&args.resource)?;
     let timeout = args.timeout.unwrap_or(TIMEOUT);
+    // Before anything is taken: from here on no signal kills the process.
+    let mut signals = Signals::catch(if args.command.is_empty() {
+        Catch::Kills
+    } else {
+        Catch::Commands
+    })?;
     let opened = tokio::select! {
+        biased;
+        ending = signals.ending() => return Err(ending.into_failure()),
         opened = tokio::time::timeout(timeout, open_namespace(&args.at, Access::Read)) => opened,
-        () = interrupted() => return Err(Failure::aborted()),
     };
     let may_pass = args.on_unavailable == Some(OnUnavailable::Allow);
     let repo = match opened {
         Ok(Ok(repo)) => repo,
         Ok(Err(Opening::Failed(Error::Unavailable(_)))) | Err(_) if may_pass => {
-            return without_table(&args).await;
+            return without_table(&args, signals).await;
         }
         Ok(Err(err)) => return Err(err.into_failure(&args.at.connection, WHAT)),
         Err(_) => {
@@ -52,12 +60,13 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
         }
     };
     let taken = tokio::select! {
-        taken = take(&repo, &args) => taken,
-        () = interrupted() => {
+        biased;
+        ending = signals.ending() => {
             // What a request on its way turns out to have taken is given back.
             drain(&repo).await;
-            return Err(Failure::aborted());
+            return Err(ending.into_failure());
         }
+        taken = take(&repo, &args) => taken,
     };
     let lease = match taken {
         Ok(lease) => lease,
@@ -66,17 +75,26 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
             return refused(&args, err);
         }
     };
+    if let Some(ending) = signals.pending().await {
+        // It came together with the tokens.
+        give_back(lease).await;
+        drain(&repo).await;
+        return Err(ending.into_failure());
+    }
     if lease.is_degraded() {
         say(UNASKED);
     }
     let outcome = if args.command.is_empty() {
         let degraded = lease.is_degraded();
         match lease.commit().await {
-            Ok(()) => acquired(&args, degraded),
+            Ok(()) => {
+                signals.let_go();
+                acquired(&args, degraded)
+            }
             Err(err) => Err(failed(&args.at.connection, WHAT)(err)),
         }
     } else {
-        run(lease, &args).await
+        run(lease, &args, &mut signals).await
     };
     drain(&repo).await;
     outcome
@@ -175,12 +193,13 @@ fn refusal(refused: &RateLimitExceeded) -> String {
 }
 
 /// The table cannot even be opened, and the operator chose to let requests pass then.
-async fn without_table(args: &Acquire) -> Outcome {
+async fn without_table(args: &Acquire, mut signals: Signals) -> Outcome {
     say(UNASKED);
     if args.command.is_empty() {
+        signals.let_go();
         return acquired(args, true);
     }
-    match run_command(&args.command).await {
+    match run_command(&args.command, &mut signals).await {
         Ok(ended) if ended.success() => Ok(Exit::Success),
         Ok(ended) => Ok(Exit::Command(code_of(ended))),
         Err(err) => Err(cannot_run(&args.command, &err)),
@@ -216,24 +235,32 @@ fn acquired(args: &Acquire, degraded: bool) -> Outcome {
 }
 
 /// Runs the command; gives the tokens back if it fails.
-async fn run(lease: Lease, args: &Acquire) -> Outcome {
-    let failed = failed(&args.at.connection, "acquire");
-    let ended = match run_command(&args.command).await {
+async fn run(lease: Lease, args: &Acquire, signals: &mut Signals) -> Outcome {
+    let ended = match run_command(&args.command, signals).await {
         Ok(status) => status,
         Err(err) => {
-            lease.rollback().await.map_err(failed)?;
+            give_back(lease).await;
             return Err(cannot_run(&args.command, &err));
         }
     };
     if ended.success() {
-        lease.commit().await.map_err(failed)?;
+        lease
+            .commit()
+            .await
+            .map_err(failed(&args.at.connection, "acquire"))?;
         return Ok(Exit::Success);
     }
-    if let Err(err) = lease.rollback().await {
-        // The command's failure is what the caller must learn.
+    give_back(lease).await;
+    Ok(Exit::Command(code_of(ended)))
+}
+
+/// Gives the tokens back within a bounded time. A failure is told and no more: why the program ends, and how the command
+/// ended, is what the caller must learn.
+async fn give_back(lease: Lease) {
+    // What takes longer goes on in the background, which is waited for next.
+    if let Ok(Err(err)) = tokio::time::timeout(DRAIN, lease.rollback()).await {
         say(&format!("Warning: the tokens were not given back: {err}"));
     }
-    Ok(Exit::Command(code_of(ended)))
 }
 
 /// A command that could not be started, with the exit code by which shells tell it.
@@ -259,55 +286,10 @@ fn code_of(ended: ExitStatus) -> u8 {
     ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// Runs a command to its end. Signals that would end this program go to the command, whose end is awaited, so
-/// that the tokens are not lost.
-#[cfg(unix)]
-async fn run_command(command: &[OsString]) -> io::Result<ExitStatus> {
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // On a terminal Ctrl-C reaches the command without us. Where there is none, somebody meant this program.
-    let has_terminal = std::fs::File::open("/dev/tty").is_ok();
+/// Runs a command to its end. Signals go to the command, whose end is awaited, so that the tokens are not lost.
+async fn run_command(command: &[OsString], signals: &mut Signals) -> io::Result<ExitStatus> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
-    let mut child = Command::new(program).args(arguments).spawn()?;
-    let id = child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .map(Pid::from_raw);
-    loop {
-        let forwarded = tokio::select! {
-            ended = child.wait() => return ended,
-            Some(()) = terminate.recv() => Signal::SIGTERM,
-            Some(()) = hangup.recv() => Signal::SIGHUP,
-            Some(()) = interrupt.recv() => {
-                if has_terminal {
-                    continue;
-                }
-                Signal::SIGINT
-            }
-        };
-        if let Some(id) = id {
-            // Fails if it has just ended, which the next turn sees.
-            let _ = kill(id, forwarded);
-        }
-    }
-}
-
-/// Runs a command to its end.
-#[cfg(not(unix))]
-async fn run_command(command: &[OsString]) -> io::Result<ExitStatus> {
-    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
-    let mut child = Command::new(program).args(arguments).spawn()?;
-    loop {
-        tokio::select! {
-            ended = child.wait() => return ended,
-            _ = tokio::signal::ctrl_c() => {}
-        }
-    }
+    signals.run(Command::new(program).args(arguments)).await
 }
 
 /// How a limit stands, over all shards.

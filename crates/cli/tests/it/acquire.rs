@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::world::{Ran, World, assert_transcript, embedded_only, ended};
 
 /// A table on which every entity has some tokens of each limit.
-fn limited(limits: &[&str]) -> World {
+pub(crate) fn limited(limits: &[&str]) -> World {
     let world = World::new();
     let mut args = vec!["system", "set-defaults"];
     for limit in limits {
@@ -23,7 +23,7 @@ fn limited(limits: &[&str]) -> World {
 
 /// How many tokens of a limit an entity has.
 #[track_caller]
-fn left(world: &World, entity: &str, limit: &str) -> i64 {
+pub(crate) fn left(world: &World, entity: &str, limit: &str) -> i64 {
     let found = world.json(&format!("available {entity} -r gpt-4"));
     found["available"][limit].as_i64().unwrap()
 }
@@ -191,14 +191,14 @@ fn running(world: &World, script: &str) -> Child {
     started(world.connected(&args).process_group(0))
 }
 
-fn started(command: &mut Command) -> Child {
+pub(crate) fn started(command: &mut Command) -> Child {
     let mut child = command.spawn().unwrap();
     assert_eq!(line_of(&mut child), "started");
     child
 }
 
 /// The next line of what a running program prints, and not a byte more.
-fn line_of(child: &mut Child) -> String {
+pub(crate) fn line_of(child: &mut Child) -> String {
     let stdout = child.stdout.as_mut().unwrap();
     let mut line = Vec::new();
     let mut byte = [0];
@@ -208,7 +208,7 @@ fn line_of(child: &mut Child) -> String {
     String::from_utf8(line).unwrap()
 }
 
-fn pid(child: &Child) -> Pid {
+pub(crate) fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
@@ -288,26 +288,6 @@ fn waited_for() {
     world.run("acquire user-1 -r gpt-4 -c rpm:5 --wait 10m");
     world.run("acquire user-1 -r gpt-4 -c rpm:5 --wait 0 -- echo 'This must not be seen'");
     assert_transcript!(world);
-}
-
-/// Whoever stops waiting has taken nothing.
-#[test]
-fn interrupted_while_waiting() {
-    let world = limited(&["rpm:10/day"]);
-    world.json("acquire user-1 -r gpt-4 -c rpm:6");
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let child = world
-            .connected(&["acquire", "user-1", "-r", "gpt-4", "-c", "rpm:5", "--wait", "24h"])
-            .spawn()
-            .unwrap();
-        // However far it has come.
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        kill(pid(&child), signal).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let killed = output.status.signal() == Some(signal as i32);
-        assert!(killed || output.status.code() == Some(1), "{output:?}");
-        assert_eq!(left(&world, "user-1", "rpm"), 4, "{signal}");
-    }
 }
 
 /// Many at once get exactly what there is, on a directory that one process uses at a time.

@@ -4,7 +4,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use zae_limiter::Repository;
@@ -21,6 +23,9 @@ pub(crate) const STACK: &str = "limits";
 
 /// Where the function is called.
 const FUNCTION: &str = "/2015-03-31/functions/limits-limits-provisioner";
+
+/// How long an answer is held back at most.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the server says of the function.
 #[derive(Clone)]
@@ -59,6 +64,14 @@ struct State {
     calls: AtomicUsize,
     last: Mutex<Json>,
     refused: Mutex<Option<&'static str>>,
+    held: Mutex<Option<Held>>,
+}
+
+/// An answer that is held back once the table has done what was asked.
+struct Held {
+    operation: &'static str,
+    done: SyncSender<()>,
+    answered: Receiver<()>,
 }
 
 impl Server {
@@ -79,6 +92,7 @@ impl Server {
             calls: AtomicUsize::new(0),
             last: Mutex::new(Json::Null),
             refused: Mutex::new(None),
+            held: Mutex::new(None),
         });
         let served = Arc::clone(&state);
         // It ends with the process.
@@ -99,6 +113,18 @@ impl Server {
     /// From now on nobody may do this to the table.
     pub(crate) fn refuse(&self, operation: &'static str) {
         *self.state.refused.lock().unwrap() = Some(operation);
+    }
+
+    /// Holds back the answer to the next operation of this name: the first end tells that it is done, the second lets
+    /// the answer go.
+    pub(crate) fn hold(&self, operation: &'static str) -> (Receiver<()>, SyncSender<()>) {
+        let ((done, is_done), (answer, answered)) = (sync_channel(1), sync_channel(1));
+        *self.state.held.lock().unwrap() = Some(Held {
+            operation,
+            done,
+            answered,
+        });
+        (is_done, answer)
     }
 
     /// How often the function was called.
@@ -205,6 +231,15 @@ impl State {
             return error(400, "AccessDeniedException");
         }
         let reply = self.engine.answer(target, body);
+        let held = self
+            .held
+            .lock()
+            .unwrap()
+            .take_if(|held| target.ends_with(held.operation));
+        if let Some(held) = held {
+            let _ = held.done.send(());
+            let _ = held.answered.recv_timeout(PATIENCE);
+        }
         Reply {
             status: reply.status,
             header: String::new(),

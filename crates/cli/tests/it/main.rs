@@ -8,6 +8,7 @@
 //! - `connect`: tables that are not there, cannot be opened or do not answer;
 //! - `stack`: stacks in AWS, as far as no server is needed; the rest is in `interop/test_stack.py`;
 //! - `acquire`: taking tokens, with and without a command to run;
+//! - `signals`: what the program and its command do about signals;
 //! - `docs`: the examples of the README and the guide;
 //! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
@@ -33,6 +34,7 @@ mod local;
 mod namespace;
 mod page;
 mod resource;
+mod signals;
 mod stack;
 mod streams;
 mod system;
