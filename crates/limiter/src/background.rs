@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -49,8 +50,14 @@ impl Background {
         });
     }
 
-    /// Waits until no task is running.
-    pub(crate) async fn drain(&self) {
+    /// Waits until no task is running, but no longer than `within`. Returns how many still are.
+    pub(crate) async fn drain(&self, within: Duration) -> usize {
+        // Either it is idle, or the time is up; the count says which.
+        let _ = tokio::time::timeout(within, self.idle()).await;
+        self.running.tasks.load(Ordering::Acquire)
+    }
+
+    async fn idle(&self) {
         loop {
             let idle = self.running.idle.notified();
             tokio::pin!(idle);

@@ -170,7 +170,7 @@ impl Repository {
 
     /// See [`crate::Repository::drain`].
     pub fn drain(&self) {
-        self.wait(self.inner.drain());
+        let _ = self.wait(self.inner.drain());
     }
 
     /// See [`crate::Repository::is_available`].

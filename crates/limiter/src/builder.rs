@@ -23,6 +23,7 @@ use crate::image_cache::ImageCache;
 use crate::principal::Principal;
 #[cfg(feature = "provision")]
 use crate::provision::Provision;
+use crate::refunds::Refunds;
 use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Inner, Repository};
 use crate::stack::Stack;
 use crate::table::{Connection, DynamoTable, Meter, Table, Timeouts};
@@ -413,6 +414,7 @@ impl Parts {
                 namespace,
                 clock,
                 background: Background::new(),
+                refunds: Refunds::default(),
                 options,
                 last_policy: std::sync::Mutex::new(None),
                 order: AtomicU64::new(0),

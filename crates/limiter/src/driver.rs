@@ -19,7 +19,7 @@ use zae_limiter_core::credit::{Credit, CreditEnd, Send};
 use zae_limiter_core::random::Random;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::sync::Drift;
-use zae_limiter_core::table::{Answer, Op, TableError};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
 use zae_limiter_core::{Bucket, EntityId, ResourceName};
 
 use crate::repository::Inner;
@@ -32,6 +32,10 @@ impl Random for FastRandom {
         fastrand::u64(..)
     }
 }
+
+/// How long one sending of a credit waits for its answer, if the table sets no limit of its own: a sending that
+/// never ends would hold up the corrections that wait behind it.
+const CREDIT_ANSWER: Duration = Duration::from_secs(10);
 
 type InFlight = Pin<Box<dyn Future<Output = Reply> + std::marker::Send + 'static>>;
 
@@ -253,14 +257,22 @@ impl Inner {
 
     /// Sends a correction to its shard, again where that is safe, until it has ended.
     pub(crate) async fn drive_credit(self: Arc<Self>, mut credit: Credit) -> CreditEnd {
-        let order = self.next_order();
         let mut next = credit.start(self.clock.now());
         while let Some(Send { delay_ms, op }) = next {
             if delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             }
-            let answer = self.table.call(op).await;
-            self.observe_answer(&credit, &answer, order);
+            let answer = match tokio::time::timeout(CREDIT_ANSWER, self.table.call(op)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(TableError::new(
+                    FailureKind::Timeout,
+                    Applied::Unknown,
+                    format!("no answer to a credit within {} s", CREDIT_ANSWER.as_secs()),
+                )),
+            };
+            // Numbered by its arrival: the next credit needs the mark that this answer shows, and requests that were
+            // sent earlier may have been executed before.
+            self.observe_answer(&credit, &answer, self.next_order());
             next = credit.answer(answer, self.clock.now(), &mut FastRandom);
         }
         credit.end().cloned().unwrap_or(CreditEnd::Applied)

@@ -187,6 +187,32 @@ impl Place {
         })
     }
 
+    /// A correction was not answered in time. It is neither lost nor known to have happened, and repeating it would
+    /// correct twice.
+    pub(crate) fn still_sending(&self, after: std::time::Duration) -> Error {
+        Error::Unavailable(Unavailable {
+            stack: self.stack.clone(),
+            what: format!(
+                "a correction of a lease was not answered within {} ms and is still being sent in the background",
+                after.as_millis()
+            ),
+            in_doubt: true,
+            retryable: false,
+            source: None,
+        })
+    }
+
+    /// The task that sent a correction was dropped.
+    pub(crate) fn runtime_ended(&self) -> Error {
+        Error::Unavailable(Unavailable {
+            stack: self.stack.clone(),
+            what: "the async runtime ended before a correction of a lease was answered".to_owned(),
+            in_doubt: true,
+            retryable: false,
+            source: None,
+        })
+    }
+
     /// Somebody else kept changing the same record.
     pub(crate) fn contended(&self, key: &impl std::fmt::Display) -> Error {
         self.unavailable(format!("others kept changing {key} at the same time"))

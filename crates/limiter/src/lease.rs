@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use smol_str::SmolStr;
 use zae_limiter_core::acquire::{Decision, Grant, Request};
 use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::units::{check_amount, check_delta};
 use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceName};
 
-use crate::driver::{Drive, FastRandom, log_credit};
+use crate::driver::{Drive, FastRandom};
 use crate::error::{Error, level_name};
+use crate::refunds::{Correction, enqueue};
 use crate::repository::Inner;
 
 /// Tokens taken from an entity's bucket, and its parent's if it cascades.
@@ -29,6 +30,8 @@ pub struct Lease {
     held: Held,
     /// Corrections that are not written yet, by limit: positive is more consumption.
     deltas: Vec<(LimitName, Millitokens)>,
+    /// How long a commit or rollback waits for its writes.
+    timeout: Duration,
 }
 
 /// What backs a lease.
@@ -62,7 +65,14 @@ impl Lease {
             request: request.clone(),
             held,
             deltas: Vec::new(),
+            timeout: inner.options.acquire_timeout,
         }
+    }
+
+    /// Sets how long [`commit`](Self::commit) and [`rollback`](Self::rollback) wait for their writes. Default: the
+    /// repository's [`acquire_timeout`](crate::RepositoryBuilder::acquire_timeout).
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// Who spends.
@@ -113,7 +123,7 @@ impl Lease {
             let timeout = self.inner.options.acquire_timeout;
             let mut drive = Drive::new(&self.inner, more);
             match tokio::time::timeout(timeout, drive.run()).await {
-                Ok(Decision::Admitted(new)) => grants.extend(new),
+                Ok(Decision::Admitted(new)) => merge(grants, new),
                 Ok(Decision::Rejected(refused)) => return Err(refused.into()),
                 Ok(Decision::Disabled { entity, at }) => {
                     return Err(Error::Disabled {
@@ -190,7 +200,8 @@ impl Lease {
     ///
     /// # Errors
     /// An adjustment that could not be written, or is in doubt. The others are written all the same, and
-    /// nothing is rolled back.
+    /// nothing is rolled back. If the writes take longer than [`set_timeout`](Self::set_timeout) allows:
+    /// [`Error::Unavailable`], in doubt, and the adjustments are still being sent in the background.
     ///
     /// # Cancellation
     /// The adjustments are written in the background.
@@ -210,7 +221,9 @@ impl Lease {
     /// Gives everything back.
     ///
     /// # Errors
-    /// A refund that could not be written, or is in doubt; those tokens stay consumed.
+    /// A refund that could not be written, or is in doubt; those tokens stay consumed. If the writes take longer
+    /// than [`set_timeout`](Self::set_timeout) allows: [`Error::Unavailable`], in doubt, and the refunds are still
+    /// being sent in the background.
     ///
     /// # Cancellation
     /// The refunds are written in the background.
@@ -227,20 +240,33 @@ impl Lease {
         }
     }
 
+    /// Queues all corrections, and waits for their outcomes until the deadline. They are sent whether or not the
+    /// caller waits.
     async fn correct(&self, corrections: Vec<Correction>) -> Result<(), Error> {
-        // All are started before the first is waited for, and go on if nobody waits.
-        let running: Vec<_> = corrections.into_iter().map(|c| start(&self.inner, c)).collect();
-        let mut first = Ok(());
-        for end in running {
-            let result = match end.await {
-                Some(CreditEnd::Applied | CreditEnd::Gone) => Ok(()),
-                Some(CreditEnd::InDoubt(err) | CreditEnd::Failed(err)) => Err(self.inner.table_error(err)),
-                Some(CreditEnd::Refused(err)) => Err(err.into()),
-                None => Err(self.inner.place.too_late(std::time::Duration::ZERO)),
-            };
-            first = first.and(result);
+        let ends: Vec<_> = corrections
+            .into_iter()
+            .map(|correction| enqueue(&self.inner, correction, "finished lease"))
+            .collect();
+        if ends.is_empty() {
+            return Ok(());
         }
-        first
+        let outcomes = async {
+            let mut first = Ok(());
+            for end in ends {
+                let result = match end.await {
+                    Ok(CreditEnd::Applied | CreditEnd::Gone) => Ok(()),
+                    Ok(CreditEnd::InDoubt(err) | CreditEnd::Failed(err)) => Err(self.inner.table_error(err)),
+                    Ok(CreditEnd::Refused(err)) => Err(err.into()),
+                    Err(_) => Err(self.inner.place.runtime_ended()),
+                };
+                first = first.and(result);
+            }
+            first
+        };
+        match tokio::time::timeout(self.timeout, outcomes).await {
+            Ok(result) => result,
+            Err(_) => Err(self.inner.place.still_sending(self.timeout)),
+        }
     }
 }
 
@@ -265,16 +291,8 @@ impl Drop for Lease {
                     resource,
                     "lease dropped without commit or rollback, giving its tokens back"
                 );
-                for Correction { grant, deltas } in all_of(&grants) {
-                    let (id, shard, inner) = (grant.id.clone(), grant.shard, Arc::clone(&self.inner));
-                    let credit = credit(&inner, Correction { grant, deltas });
-                    let task = Arc::clone(&inner);
-                    self.inner
-                        .background
-                        .spawn("refund of a dropped lease", async move {
-                            let end = task.drive_credit(credit).await;
-                            log_credit(&id, shard, &end, "dropped lease");
-                        });
+                for correction in all_of(&grants) {
+                    drop(enqueue(&self.inner, correction, "dropped lease"));
                 }
             }
             Held::Local => {
@@ -287,10 +305,27 @@ impl Drop for Lease {
     }
 }
 
-/// What is to be corrected on one shard: positive deltas give back.
-struct Correction {
-    grant: Grant,
-    deltas: Vec<(SmolStr, Millitokens)>,
+/// Adds what was taken later to what was taken before from the same shard in the same life of the bucket, so that
+/// it is corrected in one write.
+fn merge(grants: &mut Vec<Grant>, new: Vec<Grant>) {
+    for grant in new {
+        let same = |held: &&mut Grant| {
+            held.id == grant.id
+                && held.shard == grant.shard
+                && held.image.owner.incarnation == grant.image.owner.incarnation
+        };
+        let Some(held) = grants.iter_mut().find(same) else {
+            grants.push(grant);
+            continue;
+        };
+        for (name, amount) in grant.amounts {
+            match held.amounts.iter_mut().find(|(summed, _)| *summed == name) {
+                Some((_, sum)) => *sum += amount,
+                None => held.amounts.push((name, amount)),
+            }
+        }
+        held.image = grant.image;
+    }
 }
 
 fn all_of(grants: &[Grant]) -> Vec<Correction> {
@@ -347,23 +382,9 @@ fn spread(grants: &[Grant], deltas: &[(LimitName, Millitokens)]) -> Vec<Correcti
     corrections
 }
 
-fn credit(inner: &Arc<Inner>, correction: Correction) -> Credit {
+pub(crate) fn credit(inner: &Arc<Inner>, correction: Correction) -> Credit {
     let Correction { grant, deltas } = correction;
     // The latest image knows the latest receipt, which decides whether a lost answer can be made good.
     let image = inner.images.latest(&grant.id, grant.shard).unwrap_or(grant.image);
     Credit::new(grant.id, grant.shard, deltas, image, &mut FastRandom)
-}
-
-fn start(inner: &Arc<Inner>, correction: Correction) -> impl Future<Output = Option<CreditEnd>> + use<> {
-    let credit = credit(inner, correction);
-    let (done, end) = tokio::sync::oneshot::channel();
-    let task = Arc::clone(inner);
-    inner.background.spawn("correction of a lease", async move {
-        let (id, shard) = (credit.id().clone(), credit.shard());
-        let end = task.drive_credit(credit).await;
-        if let Err(end) = done.send(end) {
-            log_credit(&id, shard, &end, "finished lease");
-        }
-    });
-    async move { end.await.ok() }
 }

@@ -70,6 +70,7 @@ mod pages;
 mod principal;
 #[cfg(feature = "provision")]
 mod provision;
+mod refunds;
 mod repository;
 mod retention;
 mod retry;
@@ -90,7 +91,7 @@ pub use lease::Lease;
 pub use limiter::{Acquire, RateLimiter};
 pub use limits::ALL_RESOURCES;
 pub use pages::{Cursor, Pages};
-pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Repository};
+pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
 pub use stack::Stack;
 pub use sweep::Progress;
 pub use usage::UsageQuery;

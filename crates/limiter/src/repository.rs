@@ -22,6 +22,7 @@ use crate::degrade::LocalBuckets;
 use crate::error::{Error, Place};
 use crate::image_cache::ImageCache;
 use crate::principal::Principal;
+use crate::refunds::Refunds;
 use crate::stack::Stack;
 use crate::table::{Meter, Table, TableExt, Usage};
 
@@ -30,6 +31,38 @@ pub const DEFAULT_STACK: &str = "zae-limiter";
 
 /// The namespace that is used unless another is named, here or in `ZAEL_NAMESPACE`.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// How long [`Repository::drain`] waits at most.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What still runs in the background after [`Repository::drain`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Corrections of leases (refunds and adjustments) whose outcome is not known yet. If the process ends now, the
+    /// refunds among them may be lost: their tokens stay consumed until they refill.
+    pub corrections: usize,
+    /// Other tasks: cancelled acquires that may still have to give tokens back, and buckets that are being brought up
+    /// to date.
+    pub tasks: usize,
+}
+
+impl Drained {
+    /// Whether nothing is left.
+    pub fn is_complete(&self) -> bool {
+        self.corrections == 0 && self.tasks == 0
+    }
+}
+
+impl fmt::Display for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} corrections of leases and {} other tasks are unfinished",
+            self.corrections, self.tasks
+        )
+    }
+}
 
 /// One namespace of one table: entities, limits, buckets, and the caches in front of them.
 ///
@@ -60,6 +93,7 @@ pub(crate) struct Inner {
     pub(crate) config: ConfigCache,
     pub(crate) images: ImageCache,
     pub(crate) background: Background,
+    pub(crate) refunds: Refunds,
     pub(crate) options: Options,
     /// The stored policy for outages as last seen, for when it cannot be read.
     pub(crate) last_policy: std::sync::Mutex<Option<OnUnavailable>>,
@@ -188,8 +222,25 @@ impl Repository {
 
     /// Waits until everything that runs in the background is done: refunds of dropped leases and of
     /// cancelled acquires, buckets being brought up to date. Call it before a process ends.
-    pub async fn drain(&self) {
-        self.inner.background.drain().await;
+    ///
+    /// Waits 30 s at most. See [`drain_within`](Self::drain_within) for another bound.
+    pub async fn drain(&self) -> Drained {
+        self.drain_within(DRAIN).await
+    }
+
+    /// Waits until everything that runs in the background is done, but no longer than `timeout`. Returns what is
+    /// left; it goes on running, and can be waited for again.
+    pub async fn drain_within(&self, timeout: Duration) -> Drained {
+        let tasks = self.inner.background.drain(timeout).await;
+        let refunds = &self.inner.refunds;
+        let drained = Drained {
+            corrections: refunds.unfinished(),
+            tasks: tasks.saturating_sub(refunds.senders()),
+        };
+        if !drained.is_complete() {
+            tracing::warn!(%drained, "not all background work has ended");
+        }
+        drained
     }
 
     /// The table itself, for tools and tests.

@@ -4,7 +4,7 @@
 //! - `engine`: what is particular to the embedded engine;
 //! - `failure`: what requests mean that get no answer;
 //! - `cost`: what the meter counts;
-//! - `acquire`, `lease`, `limits`, `outage`: the limiter on an embedded table;
+//! - `acquire`, `lease`, `refunds`, `limits`, `outage`: the limiter on an embedded table;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
 //! - `declare`: limits from manifests, interrupted and at once;
@@ -29,6 +29,7 @@ mod namespaces;
 mod outage;
 mod paging;
 mod paths;
+mod refunds;
 mod registries;
 mod sendable;
 mod support;
