@@ -296,9 +296,7 @@ mod tests {
         ];
         let item = item.map(|(name, value)| (name.to_owned(), value)).into();
         let amount = Millitokens::from_tokens(1);
-        let names: Vec<LimitName> = limits
-            .map(|i| LimitName::new(format!("l{i}")).unwrap())
-            .collect();
+        let names: Vec<LimitName> = limits.map(|i| LimitName::new(format!("l{i}")).unwrap()).collect();
         Waiting {
             correction: Correction {
                 deltas: names.iter().map(|name| (name.to_smol(), amount)).collect(),

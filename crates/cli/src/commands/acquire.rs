@@ -68,13 +68,16 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
         }
         taken = take(&repo, &args) => taken,
     };
-    let lease = match taken {
+    let mut lease = match taken {
         Ok(lease) => lease,
         Err(err) => {
             drain(&repo).await;
             return refused(&args, err);
         }
     };
+    if let Some(timeout) = args.timeout {
+        lease.set_timeout(timeout);
+    }
     if let Some(ending) = signals.pending().await {
         // It came together with the tokens.
         give_back(lease).await;
