@@ -9,8 +9,10 @@ use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::units::{check_amount, check_delta};
 use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceName};
 
+use crate::degrade::{Claim, Refused};
 use crate::driver::{Drive, FastRandom};
 use crate::error::{Error, level_name};
+use crate::limiter::NO_MEMORY;
 use crate::refunds::{Correction, enqueue};
 use crate::repository::Inner;
 
@@ -39,7 +41,7 @@ enum Held {
     /// Debited in the table.
     Table(Vec<Grant>),
     /// Debited in this process's memory, during an outage.
-    Local,
+    Local(Vec<Claim>),
     /// Admitted without limits, during an outage.
     Nothing,
     /// Nothing any more.
@@ -51,8 +53,8 @@ impl Lease {
         Self::new(inner, request, Held::Table(grants))
     }
 
-    pub(crate) fn local(inner: &Arc<Inner>, request: &Request) -> Self {
-        Self::new(inner, request, Held::Local)
+    pub(crate) fn local(inner: &Arc<Inner>, request: &Request, claims: Vec<Claim>) -> Self {
+        Self::new(inner, request, Held::Local(claims))
     }
 
     pub(crate) fn unlimited(inner: &Arc<Inner>, request: &Request) -> Self {
@@ -100,15 +102,16 @@ impl Lease {
     /// Whether the lease was granted during an outage, without the table: see
     /// [`OnUnavailable`](crate::OnUnavailable).
     pub fn is_degraded(&self) -> bool {
-        matches!(self.held, Held::Local | Held::Nothing)
+        matches!(self.held, Held::Local(_) | Held::Nothing)
     }
 
-    /// Takes more tokens of a limit that the lease named: at once, from the table, and only if they are there.
+    /// Takes more tokens of a limit that the lease named: at once, from the table, and only if they are there. A lease
+    /// that was granted from limits in memory takes them from there.
     ///
     /// # Errors
     /// [`Error::RateLimitExceeded`] and nothing changes; [`Error::InvalidInput`] for an unknown limit or a bad
-    /// amount; otherwise as [`Acquire::send`](crate::Acquire::send). An outage is an error here, whatever
-    /// the policy: the lease goes on holding what it has.
+    /// amount; otherwise as [`Acquire::send`](crate::Acquire::send). An outage is an error
+    /// for a lease from the table, whatever the policy: it goes on holding what it has.
     ///
     /// # Cancellation
     /// As for an acquire: nothing more is held.
@@ -135,9 +138,14 @@ impl Lease {
                 Ok(Decision::Failed(err)) => return Err(self.inner.place.acquire_error(err)),
                 Err(_) => return Err(self.inner.place.too_late(timeout)),
             }
-        } else if matches!(self.held, Held::Local) {
-            let what = "the lease was granted during an outage and cannot be extended".to_owned();
-            return Err(self.inner.place.unavailable(what));
+        } else if let Held::Local(claims) = &self.held {
+            let of_limit = claims.iter().filter(|claim| *claim.limit() == name);
+            let wanted: Vec<_> = of_limit.map(|claim| (claim.clone(), amount)).collect();
+            match self.inner.local.take(&wanted, self.inner.clock.now()) {
+                Ok(()) => {}
+                Err(Refused::Exceeded(refused)) => return Err(refused.into()),
+                Err(Refused::Full) => return Err(self.inner.place.unavailable(NO_MEMORY.to_owned())),
+            }
         }
         for (held, sum) in &mut self.request.consume {
             if *held == name {
@@ -209,9 +217,9 @@ impl Lease {
         let deltas = std::mem::take(&mut self.deltas);
         match std::mem::replace(&mut self.held, Held::Finished) {
             Held::Table(grants) => self.correct(spread(&grants, &deltas)).await,
-            Held::Local => {
-                let back = deltas.into_iter().map(|(name, delta)| (name, -delta)).collect();
-                self.inner.local.credit((self.entity(), self.resource()), &back);
+            Held::Local(claims) => {
+                let back: Vec<_> = deltas.into_iter().map(|(name, delta)| (name, -delta)).collect();
+                self.correct_local(&claims, &back);
                 Ok(())
             }
             Held::Nothing | Held::Finished => Ok(()),
@@ -230,14 +238,24 @@ impl Lease {
     pub async fn rollback(mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.held, Held::Finished) {
             Held::Table(grants) => self.correct(all_of(&grants)).await,
-            Held::Local => {
-                self.inner
-                    .local
-                    .credit((self.entity(), self.resource()), &self.request.consume);
+            Held::Local(claims) => {
+                self.correct_local(&claims, &self.request.consume);
                 Ok(())
             }
             Held::Nothing | Held::Finished => Ok(()),
         }
+    }
+
+    /// Corrects limits in memory: positive deltas give back.
+    fn correct_local(&self, claims: &[Claim], deltas: &[(LimitName, Millitokens)]) {
+        let of = |(name, delta): &(LimitName, Millitokens)| {
+            let claims: Vec<_> = claims.iter().filter(|claim| claim.limit() == name).collect();
+            let delta = *delta;
+            claims.into_iter().map(move |claim| (claim, delta))
+        };
+        self.inner
+            .local
+            .correct(deltas.iter().flat_map(of), self.inner.clock.now());
     }
 
     /// Queues all corrections, and waits for their outcomes until the deadline. They are sent whether or not the
@@ -295,11 +313,7 @@ impl Drop for Lease {
                     drop(enqueue(&self.inner, correction, "dropped lease"));
                 }
             }
-            Held::Local => {
-                self.inner
-                    .local
-                    .credit((self.entity(), self.resource()), &self.request.consume);
-            }
+            Held::Local(claims) => self.correct_local(&claims, &self.request.consume),
             Held::Nothing | Held::Finished => {}
         }
     }

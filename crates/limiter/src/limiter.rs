@@ -11,6 +11,7 @@ use zae_limiter_core::limit::check_limits;
 use zae_limiter_core::units::check_amount;
 use zae_limiter_core::{EntityId, IntoLimit, InvalidInput, Limit, LimitName, Millitokens, ResourceName};
 
+use crate::degrade::Refused;
 use crate::driver::Drive;
 use crate::error::{Error, level_name};
 use crate::lease::Lease;
@@ -120,8 +121,12 @@ impl Acquire {
     /// Takes the tokens, runs `work`, then commits its lease if it returned `Ok`, or rolls it back if it
     /// returned `Err`. A panic or a cancellation rolls back in the background.
     ///
+    /// The result of `work` is returned in any case. If the commit or rollback fails afterwards, an error is logged
+    /// with the cause. A caller that must know takes the lease with [`send`](Self::send), and calls
+    /// [`Lease::commit`] or [`Lease::rollback`].
+    ///
     /// # Errors
-    /// The work's own error, or any error of acquiring and committing.
+    /// Any error of acquiring; otherwise the work's own.
     pub async fn run<T, E, W>(self, work: W) -> Result<T, E>
     where
         W: AsyncFnOnce(&mut Lease) -> Result<T, E>,
@@ -130,7 +135,9 @@ impl Acquire {
         let mut lease = self.send().await?;
         match work(&mut lease).await {
             Ok(done) => {
-                lease.commit().await?;
+                if let Err(error) = lease.commit().await {
+                    tracing::error!(%error, "commit failed after the work succeeded");
+                }
                 Ok(done)
             }
             Err(err) => {
@@ -222,6 +229,10 @@ fn format_field(limit: &str) -> String {
     format!("consume.{limit}")
 }
 
+/// Said when an outage has filled the memory for limits.
+pub(crate) const NO_MEMORY: &str =
+    "the memory for limits during an outage holds as many that are in use as it can";
+
 /// Applies the policy for outages.
 fn without_table(
     inner: &Arc<Inner>,
@@ -237,25 +248,18 @@ fn without_table(
             Ok(Lease::unlimited(inner, request))
         }
         OnUnavailable::Degrade(part) => {
-            let stored = || {
-                inner
-                    .config
-                    .stale(entity, resource)
-                    .map(|config| config.limits.clone())
-            };
             // Without having ever seen the limits there is nothing to bound admissions by.
-            let Some(limits) = request.limits.clone().or_else(stored) else {
+            let Some(wanted) = inner.claims(request, part)? else {
                 return Err(err);
             };
+            match inner.local.take(&wanted, inner.clock.now()) {
+                Ok(()) => {}
+                Err(Refused::Exceeded(refused)) => return Err(refused.into()),
+                Err(Refused::Full) => return Err(inner.place.unavailable(NO_MEMORY.to_owned())),
+            }
             tracing::warn!(resource = resource.as_str(), error = %err, "admitting from limits in memory");
-            inner.local.take(
-                (entity, resource),
-                &limits,
-                &request.consume,
-                part,
-                inner.clock.now(),
-            )?;
-            Ok(Lease::local(inner, request))
+            let claims = wanted.into_iter().map(|(claim, _)| claim).collect();
+            Ok(Lease::local(inner, request, claims))
         }
     }
 }

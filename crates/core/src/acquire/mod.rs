@@ -556,7 +556,7 @@ impl Acquire {
 }
 
 /// Whether a configuration defines limits, all of which can be enforced, and those that are asked for.
-pub(crate) fn check_config(
+pub fn check_config(
     config: &Resolved,
     resource: &ResourceName,
     amounts: &[(LimitName, Millitokens)],

@@ -157,6 +157,26 @@ async fn the_closure_form_commits_on_ok_and_rolls_back_on_err() {
 }
 
 #[tokio::test]
+async fn the_result_of_the_work_survives_a_commit_or_rollback_that_fails() {
+    let w = World::configured().await;
+    let faulty = Faulty::over(&w);
+    let limiter = faulty.limiter(&w, |builder| builder).await;
+    let call = || limiter.acquire("k", "r").consume("tpm", 100);
+    let done = call().run(async |lease| {
+        lease.adjust("tpm", -50)?;
+        faulty.next(&[Fault::Denied]);
+        Ok::<_, Error>(7)
+    });
+    assert_eq!(done.await.unwrap(), 7);
+    let failed = call().run(async |_| {
+        faulty.next(&[Fault::Denied]);
+        Err::<(), _>(Error::EntityNotFound("x".into()))
+    });
+    assert!(matches!(failed.await, Err(Error::EntityNotFound(_))));
+    assert_eq!(w.consumed("k", "r", "tpm").await, 200_000, "neither was written");
+}
+
+#[tokio::test]
 async fn an_acquire_cancelled_at_any_point_keeps_nothing() {
     let w = World::configured().await;
     w.repo

@@ -4,7 +4,7 @@
 //! - `engine`: what is particular to the embedded engine;
 //! - `failure`: what requests mean that get no answer;
 //! - `cost`: what the meter counts;
-//! - `acquire`, `lease`, `refunds`, `limits`, `outage`: the limiter on an embedded table;
+//! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
 //! - `declare`: limits from manifests, interrupted and at once;
@@ -20,6 +20,7 @@ mod blocking_admin;
 mod capacity;
 mod cost;
 mod declare;
+mod degrade;
 mod deletion;
 mod engine;
 mod failure;
