@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -21,6 +21,8 @@ pub(crate) struct Background {
 #[derive(Debug, Default)]
 struct Running {
     tasks: AtomicUsize,
+    /// Whether tasks run on the runtime that was current at the start, rather than on the caller's.
+    stays_at_home: AtomicBool,
     idle: Notify,
 }
 
@@ -35,7 +37,13 @@ impl Background {
 
     /// Starts a task, or logs that it cannot run because there is no runtime any more.
     pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let Some(handle) = Handle::try_current().ok().or_else(|| self.handle.clone()) else {
+        let current = || Handle::try_current().ok();
+        let handle = if self.running.stays_at_home.load(Ordering::Acquire) {
+            self.handle.clone().or_else(current)
+        } else {
+            current().or_else(|| self.handle.clone())
+        };
+        let Some(handle) = handle else {
             tracing::error!(
                 what,
                 "no runtime to finish background work on; tokens stay consumed"
@@ -48,6 +56,22 @@ impl Background {
             let _done = done;
             task.await;
         });
+    }
+
+    /// Sets whether tasks run on the runtime that was current when this was made, whichever is current later. A caller's
+    /// runtime may end, or be held up, before the task does.
+    pub(crate) fn stay_at_home(&self, stay: bool) {
+        self.running.stays_at_home.store(stay, Ordering::Release);
+    }
+
+    /// Whether no task is running.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.tasks.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether anything else uses it: a repository, or a task.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.running) > 1
     }
 
     /// Waits until no task is running, but no longer than `within`. Returns how many still are.

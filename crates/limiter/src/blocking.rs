@@ -18,8 +18,17 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # Panics
-//! Like every blocking call, these panic when made on a thread that runs an async task.
+//! # Inside async code
+//! A blocking call on a thread that runs async tasks would hold up all of them. It does nothing and returns
+//! [`Error::AsyncContext`]; [`Repository::is_available`] returns false. A commit or rollback is started all the same, and
+//! goes on in the background. `spawn_blocking` and `block_in_place` make threads on which blocking calls are allowed.
+//!
+//! # Drop
+//! When the last handle of a repository (with its leases, pages and stacks) is dropped while refunds are being sent, the
+//! drop waits for them, 5 seconds at most. After that, or at once on a thread that runs async tasks, a thread goes on for up
+//! to 30 seconds while the process lives. [`Repository::drain`] tells what is left.
+
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,11 +37,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
 use zae_limiter_core::manifest::{Manifest, Target};
 
+use self::runtime::Engine;
 use crate::{
-    ApplyOptions, AuditEvent, Availability, CacheStats, CapacityOf, Cursor, Entity, EntityId, Error,
+    ApplyOptions, AuditEvent, Availability, CacheStats, CapacityOf, Cursor, Drained, Entity, EntityId, Error,
     IntoLimit, Limit, LimitsApplied, LimitsPlan, NamespaceId, NamespaceRecord, NewEntity, OnUnavailable,
     Progress, RepositoryBuilder, ResourceCapacity, UsageQuery, UsageSnapshot, UsageSummary, VersionRecord,
 };
@@ -41,7 +50,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Repository {
     inner: crate::Repository,
-    runtime: Arc<Runtime>,
+    runtime: Arc<Engine>,
 }
 
 impl fmt::Debug for Repository {
@@ -82,9 +91,17 @@ impl Repository {
     where
         F: Future<Output = Result<crate::Repository, Error>>,
     {
-        let runtime = runtime()?;
+        let runtime = Engine::start()?;
         let inner = runtime.block_on(async { open().await })?;
-        Ok(Self { inner, runtime })
+        Ok(Self::on(inner, &runtime))
+    }
+
+    fn on(inner: crate::Repository, runtime: &Arc<Engine>) -> Self {
+        runtime.adopt(&inner.inner.background);
+        Self {
+            inner,
+            runtime: Arc::clone(runtime),
+        }
     }
 
     /// The async repository behind this one.
@@ -92,17 +109,14 @@ impl Repository {
         &self.inner
     }
 
-    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+    fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.runtime.block_on(work)
     }
 
     /// See [`crate::Repository::namespace`].
     pub fn namespace(&self, name: &str) -> Result<Self, Error> {
         let inner = self.wait(self.inner.namespace(name))?;
-        Ok(Self {
-            inner,
-            runtime: Arc::clone(&self.runtime),
-        })
+        Ok(Self::on(inner, &self.runtime))
     }
 
     /// See [`crate::Repository::register_namespace`].
@@ -169,13 +183,19 @@ impl Repository {
     }
 
     /// See [`crate::Repository::drain`].
-    pub fn drain(&self) {
-        let _ = self.wait(self.inner.drain());
+    pub fn drain(&self) -> Result<Drained, Error> {
+        self.wait(async { Ok(self.inner.drain().await) })
     }
 
-    /// See [`crate::Repository::is_available`].
+    /// See [`crate::Repository::drain_within`].
+    pub fn drain_within(&self, timeout: Duration) -> Result<Drained, Error> {
+        self.wait(async { Ok(self.inner.drain_within(timeout).await) })
+    }
+
+    /// See [`crate::Repository::is_available`]. False on a thread that runs async tasks.
     pub fn is_available(&self, timeout: Duration) -> bool {
-        self.wait(self.inner.is_available(timeout))
+        self.wait(async { Ok(self.inner.is_available(timeout).await) })
+            .unwrap_or(false)
     }
 
     /// See [`crate::Repository::create_entity`].
@@ -315,16 +335,6 @@ impl Repository {
     }
 }
 
-fn runtime() -> Result<Arc<Runtime>, Error> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("zae-limiter")
-        .enable_all()
-        .build()
-        .map(Arc::new)
-        .map_err(|err| Error::Runtime(Arc::new(err)))
-}
-
 /// The blocking [`Pages`](crate::Pages): an iterator that reads page by page.
 ///
 /// After an error it may be asked again, and goes on with the page that could not be read.
@@ -333,7 +343,7 @@ fn runtime() -> Result<Arc<Runtime>, Error> {
 pub struct Pages<T> {
     inner: crate::Pages<T>,
     ready: std::vec::IntoIter<T>,
-    runtime: Arc<Runtime>,
+    runtime: Arc<Engine>,
 }
 
 impl<T> Pages<T> {
@@ -376,22 +386,19 @@ impl<T> Iterator for Pages<T> {
 #[derive(Debug, Clone)]
 pub struct Stack {
     inner: crate::Stack,
-    runtime: Arc<Runtime>,
+    runtime: Arc<Engine>,
 }
 
 impl Stack {
     /// See [`RepositoryBuilder::stack_handle`].
     pub fn from_builder(builder: RepositoryBuilder) -> Result<Self, Error> {
-        let runtime = runtime()?;
+        let runtime = Engine::start()?;
         let inner = runtime.block_on(async { builder.stack_handle().await })?;
         Ok(Self { inner, runtime })
     }
 
     fn repository(&self, inner: crate::Repository) -> Repository {
-        Repository {
-            inner,
-            runtime: Arc::clone(&self.runtime),
-        }
+        Repository::on(inner, &self.runtime)
     }
 
     /// See [`crate::Stack::open`].
@@ -531,7 +538,7 @@ impl RateLimiter {
 #[must_use = "an acquire does nothing until it is sent"]
 pub struct Acquire {
     inner: crate::Acquire,
-    runtime: Arc<Runtime>,
+    runtime: Arc<Engine>,
 }
 
 impl Acquire {
@@ -568,12 +575,14 @@ impl Acquire {
         })
     }
 
-    /// See [`crate::Acquire::run`].
+    /// See [`crate::Acquire::run`]: the result of `work` is returned in any case.
     pub fn run<T, E: From<Error>>(self, work: impl FnOnce(&mut Lease) -> Result<T, E>) -> Result<T, E> {
         let mut lease = self.send()?;
         match work(&mut lease) {
             Ok(done) => {
-                lease.commit()?;
+                if let Err(error) = lease.commit() {
+                    tracing::error!(%error, "commit failed after the work succeeded");
+                }
                 Ok(done)
             }
             Err(err) => {
@@ -591,7 +600,7 @@ impl Acquire {
 #[must_use = "dropping a lease gives its tokens back; finish it with `commit` or `rollback`"]
 pub struct Lease {
     inner: crate::Lease,
-    runtime: Arc<Runtime>,
+    runtime: Arc<Engine>,
 }
 
 impl Lease {
@@ -620,13 +629,18 @@ impl Lease {
         self.inner.release(limit, tokens)
     }
 
+    /// See [`crate::Lease::set_timeout`].
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.inner.set_timeout(timeout);
+    }
+
     /// See [`crate::Lease::commit`].
     pub fn commit(self) -> Result<(), Error> {
-        self.runtime.block_on(self.inner.commit())
+        self.runtime.finish(self.inner.commit())
     }
 
     /// See [`crate::Lease::rollback`].
     pub fn rollback(self) -> Result<(), Error> {
-        self.runtime.block_on(self.inner.rollback())
+        self.runtime.finish(self.inner.rollback())
     }
 }

@@ -114,6 +114,12 @@ pub enum Error {
     /// The threads of a blocking repository could not be started.
     #[error("the limiter's runtime cannot be started: {0}")]
     Runtime(Arc<std::io::Error>),
+    /// A blocking call was made on a thread that is running an async task, which it would hold up with all others on
+    /// that thread. Nothing was done; a commit or rollback was started and goes on in the background.
+    #[error(
+        "a blocking call was made on a thread that runs async tasks; call the async API, or make the call in `spawn_blocking`"
+    )]
+    AsyncContext,
     /// The embedded table could not be opened.
     #[error(transparent)]
     Embedded(Arc<dyn std::error::Error + Send + Sync>),

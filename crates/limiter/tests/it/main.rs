@@ -8,6 +8,7 @@
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
 //! - `declare`: limits from manifests, interrupted and at once;
+//! - `blocking_ends`: blocking handles that are dropped, and used or dropped inside async code;
 //! - `paths`: what each path costs in requests and capacity units.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
@@ -17,6 +18,7 @@ mod acquire;
 mod admin;
 mod audit;
 mod blocking_admin;
+mod blocking_ends;
 mod capacity;
 mod cost;
 mod declare;
