@@ -1,8 +1,10 @@
 //! From options to a table. Nothing here creates one.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
+use zae_limiter::clock::ClockOffset;
 use zae_limiter::table::embedded::{DATA_FILE, OpenError};
 use zae_limiter::{EntityId, Error, Repository, RepositoryBuilder, Stack};
 use zae_limiter_infra::StackManager;
@@ -117,6 +119,19 @@ pub(crate) async fn stack(at: &Connection, what: &'static str) -> Result<Stack, 
     open_stack(at).await.map_err(|err| err.into_failure(at, what))
 }
 
+/// The table that was opened, for its clock, and whether a wrong clock was reported.
+static OPENED: OnceLock<(Stack, Once)> = OnceLock::new();
+
+/// Warns once if the table's answers have told that this machine's clock is wrong.
+pub(crate) fn warn_of_clock() {
+    let Some((stack, once)) = OPENED.get() else {
+        return;
+    };
+    if let Some(offset) = stack.clock_offset().filter(ClockOffset::is_wrong) {
+        once.call_once(|| crate::say(&format!("Warning: {offset}; times are corrected")));
+    }
+}
+
 async fn open_stack(at: &Connection) -> Result<Stack, Opening> {
     names::stack(&at.name)?;
     if let Some(path) = embedded(at)
@@ -125,11 +140,14 @@ async fn open_stack(at: &Connection) -> Result<Stack, Opening> {
     {
         return Err(no_stack(at).into());
     }
-    unlocked(|| async {
+    let stack = unlocked(|| async {
         let handle = builder(at)?.stack_handle();
         handle.await.map_err(Opening::Failed)
     })
-    .await
+    .await?;
+    // A command opens one table.
+    let _ = OPENED.set((stack.clone(), Once::new()));
+    Ok(stack)
 }
 
 /// A namespace of the table.
@@ -151,6 +169,8 @@ pub(crate) async fn open_namespace(at: &Namespaced, access: Access) -> Result<Re
         Access::Read => stack.connect(&at.namespace).await,
         Access::Write => stack.open(&at.namespace).await,
     };
+    // Before a command that is limited runs, which may take long.
+    warn_of_clock();
     opened.map_err(Opening::Failed)
 }
 

@@ -107,7 +107,10 @@ async fn start(command: Command) -> Outcome {
             say("");
             Err(ending.into_failure())
         }
-        outcome = dispatch(command) => outcome,
+        outcome = dispatch(command) => {
+            connect::warn_of_clock();
+            outcome
+        }
     }
 }
 

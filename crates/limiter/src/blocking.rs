@@ -40,6 +40,7 @@ use std::time::Duration;
 use zae_limiter_core::manifest::{Manifest, Target};
 
 use self::runtime::Engine;
+use crate::clock::ClockOffset;
 use crate::{
     ApplyOptions, AuditEvent, Availability, CacheStats, CapacityOf, Cursor, Drained, Entity, EntityId, Error,
     IntoLimit, Limit, LimitsApplied, LimitsPlan, NamespaceId, NamespaceRecord, NewEntity, OnUnavailable,
@@ -175,6 +176,11 @@ impl Repository {
     /// See [`crate::Repository::cache_stats`].
     pub fn cache_stats(&self) -> CacheStats {
         self.inner.cache_stats()
+    }
+
+    /// See [`crate::Repository::clock_offset`].
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        self.inner.clock_offset()
     }
 
     /// See [`crate::Repository::invalidate_caches`].
@@ -426,6 +432,11 @@ impl Stack {
     #[cfg(feature = "provision")]
     pub fn delete_stack(&self) -> Result<(), Error> {
         self.runtime.block_on(self.inner.delete_stack())
+    }
+
+    /// See [`crate::Stack::clock_offset`].
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        self.inner.clock_offset()
     }
 
     /// See [`crate::Stack::version`].

@@ -15,7 +15,7 @@ use zae_limiter_core::{EntityId, NamespaceId, NamespaceName, StackName};
 use zae_limiter_infra::StackOptions;
 
 use crate::background::Background;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, TableClock, TableOffset};
 use crate::config_cache::ConfigCache;
 use crate::degrade::LocalBuckets;
 use crate::error::{Error, Place};
@@ -187,7 +187,12 @@ impl RepositoryBuilder {
         self
     }
 
-    /// Another clock, for tests.
+    /// Another clock, for tests. It is used as it is.
+    ///
+    /// Default: the machine's clock, corrected to the table's as the `Date` of its answers tells it
+    /// ([`Repository::clock_offset`]). Opening a namespace reads two records before it writes anything, so the
+    /// first acquire goes by the table's time already. An embedded table and a [`custom_table`](Self::custom_table) have
+    /// no time but the machine's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
@@ -281,13 +286,14 @@ impl RepositoryBuilder {
             EntityId::new(principal).map_err(|err| err.in_field("principal"))?;
         }
         let meter = Arc::new(Meter::new());
-        let dynamo = |client| {
-            let table = DynamoTable::new(client, stack.as_str());
-            let table = if self.measure {
-                table.with_meter(Arc::clone(&meter))
-            } else {
-                table
-            };
+        let dynamo = |client, offset: Option<&Arc<TableOffset>>| {
+            let mut table = DynamoTable::new(client, stack.as_str());
+            if self.measure {
+                table = table.with_meter(Arc::clone(&meter));
+            }
+            if let Some(offset) = offset {
+                table = table.with_offset(Arc::clone(offset));
+            }
             Arc::new(table) as Arc<dyn Table>
         };
         let place = |client: &aws_sdk_dynamodb::Client| {
@@ -298,19 +304,21 @@ impl RepositoryBuilder {
                 .or_else(|| region.map(|region| format!("region {region}")))
                 .unwrap_or_else(|| "the configured region".to_owned())
         };
+        let offset = matches!(self.backend, Backend::Client(_) | Backend::Aws)
+            .then(|| Arc::new(TableOffset::of_this_machine()));
         let mut caller = None;
         let (table, place) = match self.backend {
             Backend::Table(table) => (table, "a custom table".to_owned()),
             Backend::Client(client) => {
                 let client = crate::table::config::prepared(&client, self.connection.timeouts);
-                (dynamo(client.clone()), place(&client))
+                (dynamo(client.clone(), offset.as_ref()), place(&client))
             }
             Backend::Aws => {
                 // Boxed, as below: the SDK's futures are tens of kilobytes large.
                 let config = Box::pin(self.connection.sdk_config()).await;
                 let client = self.connection.client_of(&config);
                 caller = Some(config);
-                (dynamo(client.clone()), place(&client))
+                (dynamo(client.clone(), offset.as_ref()), place(&client))
             }
             #[cfg(feature = "embedded")]
             Backend::Embedded(path) => {
@@ -328,7 +336,7 @@ impl RepositoryBuilder {
                     let created = crate::table::definition::create_table(&client, stack.as_str());
                     Box::pin(created).await.map_err(|err| at.table_error(err))?;
                 }
-                (dynamo(client), place)
+                (dynamo(client, None), place)
             }
         };
         let config = caller.clone();
@@ -344,7 +352,11 @@ impl RepositoryBuilder {
             },
             table,
             meter,
-            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            clock: self.clock.unwrap_or_else(|| match &offset {
+                Some(offset) => Arc::new(TableClock(Arc::clone(offset))),
+                None => Arc::new(SystemClock),
+            }),
+            offset,
             options: self.options,
             principal: Arc::new(principal),
             config,
@@ -386,6 +398,8 @@ pub(crate) struct Parts {
     pub(crate) table: Arc<dyn Table>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// How far the machine's clock is from the table's, if the table has one of its own.
+    pub(crate) offset: Option<Arc<TableOffset>>,
     pub(crate) options: Options,
     pub(crate) principal: Arc<Principal>,
     /// How to reach AWS, if that is where the table is.
@@ -399,6 +413,7 @@ impl Parts {
             table,
             meter,
             clock,
+            offset,
             options,
             principal,
             config,
@@ -413,6 +428,7 @@ impl Parts {
                 namespace_name: name,
                 namespace,
                 clock,
+                offset,
                 background: Background::new(),
                 refunds: Refunds::default(),
                 options,

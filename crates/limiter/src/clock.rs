@@ -1,4 +1,7 @@
 //! The time, injected: nothing else in the workspace reads a clock.
+//!
+//! A repository on a table that answers over HTTP goes by the table's clock: `offset` estimates how far the machine's is
+//! from it, and `table` corrects it ([`ClockOffset`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,10 +9,18 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use zae_limiter_core::EpochMillis;
 
+mod offset;
+mod table;
+
+pub use offset::ClockOffset;
+pub(crate) use offset::Reading;
+pub(crate) use table::{Signature, TableClock, TableOffset};
+
 /// Tells the time of day.
 ///
 /// Buckets are refilled by this clock, so the clocks of all processes that share a table should agree to
-/// within a fraction of a second. A clock that runs ahead pulls refill forward by as much as it is ahead, once.
+/// within a fraction of a second. Unless [`RepositoryBuilder::clock`](crate::RepositoryBuilder::clock) brings another,
+/// a repository uses the machine's clock, corrected to the table's.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> EpochMillis;

@@ -16,7 +16,7 @@ use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, Resour
 
 use crate::background::Background;
 use crate::builder::{Options, Parts, RepositoryBuilder};
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockOffset, TableOffset};
 use crate::config_cache::{CacheStats, ConfigCache};
 use crate::degrade::LocalBuckets;
 use crate::error::{Error, Place};
@@ -90,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) namespace_name: NamespaceName,
     pub(crate) namespace: NamespaceId,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) offset: Option<Arc<TableOffset>>,
     pub(crate) config: ConfigCache,
     pub(crate) images: ImageCache,
     pub(crate) background: Background,
@@ -171,6 +172,7 @@ impl Repository {
                 table: Arc::clone(&inner.table),
                 meter: Arc::clone(&inner.meter),
                 clock: Arc::clone(&inner.clock),
+                offset: inner.offset.clone(),
                 options: inner.options.clone(),
                 principal: Arc::clone(&inner.principal),
                 config: inner.config_of_aws.clone(),
@@ -201,6 +203,16 @@ impl Repository {
     /// What the configuration cache and the reject cache have done so far.
     pub fn cache_stats(&self) -> CacheStats {
         self.inner.config.stats()
+    }
+
+    /// How far this machine's clock is from the table's, for metrics and alarms. All that is stored and decided goes
+    /// by the corrected time, unless [`RepositoryBuilder::clock`] brought a clock.
+    ///
+    /// Measured from the `Date` of every answer; `None` if the table is embedded or custom, or if its answers have none.
+    /// A machine's clock that is wrong by more than two seconds ([`ClockOffset::is_wrong`]) is reported in the log, once
+    /// a minute at most.
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        self.inner.offset.as_ref()?.get()
     }
 
     /// Forgets all cached configuration and all remembered images, so that the next calls read the table.

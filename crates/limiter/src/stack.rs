@@ -16,6 +16,7 @@ use zae_limiter_core::version::{
 use zae_limiter_core::{InvalidInput, NamespaceId, NamespaceName};
 
 use crate::builder::Parts;
+use crate::clock::ClockOffset;
 use crate::error::Error;
 use crate::pages::Pages;
 use crate::repository::Repository;
@@ -58,6 +59,11 @@ impl Stack {
     /// The stack's name, which is the table's.
     pub fn name(&self) -> &str {
         &self.parts.place.stack
+    }
+
+    /// How far this machine's clock is from the table's; see [`Repository::clock_offset`].
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        self.parts.offset.as_ref()?.get()
     }
 
     /// Opens a namespace, and registers it if it is new.

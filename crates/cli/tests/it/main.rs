@@ -6,6 +6,7 @@
 //! - `page`: the sample outputs of the reference page, to the letter;
 //! - `values`: names and limits that are wrong;
 //! - `connect`: tables that are not there, cannot be opened or do not answer;
+//! - `clock`: a machine whose clock is wrong;
 //! - `stack`: stacks in AWS, as far as no server is needed; the rest is in `interop/test_stack.py`;
 //! - `acquire`: taking tokens, with and without a command to run;
 //! - `signals`: what the program and its command do about signals;
@@ -24,6 +25,7 @@
 mod acquire;
 mod audit;
 mod big;
+mod clock;
 mod connect;
 mod docs;
 mod entity;

@@ -26,10 +26,12 @@ use zae_limiter_core::table::{
 };
 
 use super::convert::{PK, SK, from_attributes, to_attributes, to_key};
+use super::date::ReadDate;
 use super::failure::{Access, from_sdk, from_service, service_error};
 use super::meter::{Call, Meter, Units, item_size};
 use super::render::Renderer;
 use super::{Table, TableFuture, config};
+use crate::clock::{Signature, TableOffset};
 
 /// How long to wait before unread keys of a batch are asked for again.
 const READ_PAUSES: [Duration; 3] = [
@@ -57,6 +59,7 @@ pub struct DynamoTable {
     client: Client,
     name: Arc<str>,
     meter: Option<Arc<Meter>>,
+    offset: Option<Arc<TableOffset>>,
 }
 
 impl DynamoTable {
@@ -70,12 +73,22 @@ impl DynamoTable {
             client: config::without_retries(client),
             name: name.into(),
             meter: None,
+            offset: None,
         }
     }
 
     /// The same table, whose requests report what they cost to `meter`.
     pub fn with_meter(mut self, meter: Arc<Meter>) -> Self {
         self.meter = Some(meter);
+        self
+    }
+
+    /// The same table, whose answers tell `offset` the time.
+    pub(crate) fn with_offset(mut self, offset: Arc<TableOffset>) -> Self {
+        let config = self.client.config().to_builder();
+        let config = config.interceptor(ReadDate(Arc::clone(&offset)));
+        self.client = Client::from_conf(config.build());
+        self.offset = Some(offset);
         self
     }
 
@@ -92,6 +105,18 @@ impl DynamoTable {
 
 impl Table for DynamoTable {
     fn call(&self, op: Op) -> TableFuture {
+        let Some(offset) = &self.offset else {
+            return self.once(op);
+        };
+        match offset.doubtful_signature() {
+            None => self.once(op),
+            Some(signed) => Box::pin(self.clone().until_signed_right(op, Arc::clone(offset), signed)),
+        }
+    }
+}
+
+impl DynamoTable {
+    fn once(&self, op: Op) -> TableFuture {
         let table = self.clone();
         // One box per kind: the future of a transaction is several times that of an update.
         match op {
@@ -105,9 +130,31 @@ impl Table for DynamoTable {
             Op::Transact(parts) => Box::pin(table.transact(parts)),
         }
     }
-}
 
-impl DynamoTable {
+    /// Sends a request while it is not known how far off this machine's clock is.
+    ///
+    /// AWS refuses what is signed with a time that is five minutes off, before it looks at the request itself. From the
+    /// refusal the SDK knows the right time and signs the next request with it. So a request that was refused like this
+    /// is sent once more.
+    async fn until_signed_right(
+        self,
+        op: Op,
+        offset: Arc<TableOffset>,
+        signed: Signature,
+    ) -> Result<Answer, TableError> {
+        let refused = |err: &TableError| err.kind == FailureKind::AccessDenied;
+        match self.once(op.clone()).await {
+            Err(err) if refused(&err) && offset.was_too_far_off(&signed) => {}
+            answer => return answer,
+        }
+        self.once(op).await.map_err(|mut err| {
+            if let (true, Some(clock)) = (refused(&err), offset.too_far_off()) {
+                err.message = format!("{}; {clock}", err.message);
+            }
+            err
+        })
+    }
+
     async fn get(self, key: Key, consistent: bool) -> Result<Answer, TableError> {
         let request = self
             .client

@@ -116,6 +116,8 @@ fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
         | "MissingAuthenticationToken"
         | "InvalidClientTokenId"
         | "RequestExpired"
+        | "RequestTimeTooSkewed"
+        | "SignatureDoesNotMatch"
         | "OptInRequired"
         | "KMSAccessDeniedException" => (Kind::AccessDenied, Applied::No),
         "InternalServerError"

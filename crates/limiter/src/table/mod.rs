@@ -20,6 +20,7 @@ use zae_limiter_core::table::{
 
 pub mod config;
 mod convert;
+mod date;
 pub mod definition;
 pub mod dynamo;
 #[cfg(feature = "embedded")]

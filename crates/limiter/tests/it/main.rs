@@ -3,6 +3,7 @@
 //! - `table`: one suite for every implementation of `Table`, with its bodies in `table_writes` and `table_reads`;
 //! - `engine`: what is particular to the embedded engine;
 //! - `failure`: what requests mean that get no answer;
+//! - `clock`: a machine whose clock is wrong;
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
@@ -20,6 +21,7 @@ mod audit;
 mod blocking_admin;
 mod blocking_ends;
 mod capacity;
+mod clock;
 mod cost;
 mod declare;
 mod degrade;
