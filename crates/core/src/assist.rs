@@ -36,6 +36,11 @@ pub fn refill(
     if !is_plain || image.is_expired(now) {
         return None;
     }
+    let has_surplus = |limit: &crate::bucket::BucketLimit| limit.balance.0 > image.share(limit).capacity;
+    if image.shard_count > 1 && image.limits.iter().any(has_surplus) {
+        // It may belong to shards that do not exist yet, which a client creates before a refill cuts it.
+        return None;
+    }
     let refilled = write::refill_all(image, None, now);
     let runs_dry = |r: &write::Refilled<'_>| {
         let spent = consumed.get(&r.limit.name).copied().unwrap_or_default();

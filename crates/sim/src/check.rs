@@ -3,7 +3,8 @@
 //! 1. No bucket admits more than its reference allows ([`crate::account`]).
 //! 2. Every millitoken is explained: on each item, balance plus net consumption changes only by time earned
 //!    under the shard's share, by cutting a surplus, or by moving to a shard that is being created; and that
-//!    one starts with exactly what was moved.
+//!    one starts with what was moved and what its part has earned since it was earned last. No surplus is cut
+//!    from a shard while one that descends from it has never existed: splitting loses nothing.
 //! 3. A spender never leaves a balance below zero, spends nothing on a disabled item, and spends nothing past a
 //!    forced pass.
 //! 4. A credit's mark is written once.
@@ -21,7 +22,7 @@ use zae_limiter_core::table::{Item, Key};
 use crate::account::{Account, Lags};
 use crate::plan::Clocks;
 use crate::row::{Cell, Row, bucket_of};
-use crate::rules::{count, created, eaten, explained, spent};
+use crate::rules::{count, created, descends, eaten, explained, inherited, spent};
 use crate::stats::Stats;
 use crate::world::{EPOCH_MS, true_ms};
 
@@ -78,6 +79,8 @@ pub struct Check {
     own_limits: BTreeSet<usize>,
     /// Parts of a millitoken that each limit of each shard may still claim.
     fractions: BTreeMap<(String, u32, String), i128>,
+    /// The shards of each bucket that have ever existed.
+    born: BTreeMap<String, BTreeSet<u32>>,
 }
 
 impl Check {
@@ -90,15 +93,19 @@ impl Check {
             clocks,
             ..Self::default()
         };
-        for (key, item) in items {
-            let Some((bucket, shard)) = bucket_of(key) else {
-                continue;
-            };
+        let items: Vec<_> = items
+            .filter_map(|(key, item)| Some((bucket_of(key)?, item)))
+            .collect();
+        for ((bucket, shard), item) in &items {
+            let (bucket, shard) = (*bucket, *shard);
             let row = Row::read(item)?;
+            // What is due for shards that do not exist yet is counted with those that do.
+            let parts = items.iter().filter(|((of, _), _)| *of == bucket).count() as i128;
+            check.born.entry(bucket.to_owned()).or_default().insert(shard);
             for (name, cell) in &row.limits {
                 let id = (bucket.to_owned(), name.clone());
-                let due = i128::from((EPOCH_MS - row.rf).max(0)) * (cell.ra / row.count) / cell.rp;
-                let spendable = cell.tk.max(0) + (due + cell.tk.min(0)).min(row.ceiling(cell));
+                let due = i128::from((EPOCH_MS - row.rf).max(0)) * (cell.ra / parts) / cell.rp;
+                let spendable = cell.tk.max(0) + (due + cell.tk.min(0)).min(cell.cp / parts);
                 *check.others.entry(id.clone()).or_default() += cell.tc;
                 match check.accounts.get_mut(&id) {
                     Some(account) => drop(account.pay(-spendable)),
@@ -166,14 +173,21 @@ impl Check {
         let mut moved: BTreeMap<String, i128> = BTreeMap::new();
         let births = |(bucket, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
             let new = new.as_ref().filter(|_| old.is_none() && *shard > 0)?;
-            Some((bucket.clone(), new.rf))
+            Some((bucket.clone(), *shard, new.rf))
         };
         let newborn: Vec<_> = read.iter().filter_map(births).collect();
         let raise = |(_, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
             let (old, new) = (old.as_ref()?, new.as_ref()?);
-            (old.count < new.count).then_some((*shard, old.rf))
+            (old.count < new.count).then_some((*shard, old.count, old.rf))
         };
-        let raised: Vec<(u32, i64)> = read.iter().filter_map(raise).collect();
+        let raised: Vec<(u32, i128, i64)> = read.iter().filter_map(raise).collect();
+        let mut earned: BTreeMap<String, i128> = BTreeMap::new();
+        for (bucket, shard, old, new) in &read {
+            if let (None, Some(new)) = (old, new) {
+                inherited(*shard, new, &raised, &mut earned);
+                self.born.entry(bucket.clone()).or_default().insert(*shard);
+            }
+        }
         for (bucket, shard, old, new) in read {
             let at = format!("{bucket}#{shard}");
             let told = |err: String| format!("{at}: {err}");
@@ -213,13 +227,18 @@ impl Check {
             self.settle(now_us, source, (&bucket, shard), old.as_ref(), new, stats)
                 .map_err(|err| format!("{at}: {err}"))?;
         }
-        for (bucket, starts_at) in newborn {
-            self.disjoint(&bucket, starts_at, &raised)?;
+        for (bucket, shard, starts_at) in newborn {
+            self.disjoint((&bucket, shard), starts_at, &raised)?;
         }
-        match moved.iter().find(|(_, sum)| **sum != 0) {
-            Some((limit, sum)) if creates => {
-                Err(format!("creating a shard changed the sum of {limit} by {sum}"))
-            }
+        let most = |limit: &String| earned.get(limit).copied().unwrap_or(0);
+        match moved
+            .iter()
+            .find(|(limit, sum)| **sum < 0 || **sum > most(limit))
+        {
+            Some((limit, sum)) if creates => Err(format!(
+                "creating a shard changed the sum of {limit} by {sum}, with {} earned",
+                most(limit)
+            )),
             _ => Ok(()),
         }
     }
@@ -281,6 +300,16 @@ impl Check {
                     return Err(format!("{name} gained {gained} while a shard was created"));
                 }
             } else {
+                let born = self.born.get(bucket);
+                let unborn = (0..old.count as u32)
+                    .filter(|other| descends(*other, shard, old.count as u32))
+                    .find(|other| born.is_none_or(|born| !born.contains(other)));
+                if let (true, Some(unborn)) = (gained < 0, unborn) {
+                    return Err(format!(
+                        "{name} lost {} that belong to shard {unborn}, which has never existed",
+                        -gained
+                    ));
+                }
                 let key = (bucket.to_owned(), shard, name.clone());
                 let elapsed = i128::from((new.rf - old.rf).max(0));
                 let fraction = self.fractions.entry(key).or_default();
@@ -305,8 +334,15 @@ impl Check {
 
     /// With `n` shards, shard `s` earns part `s` of `n`; one that still counts `m` earns all parts that are
     /// `s` modulo `m`.
-    fn disjoint(&self, bucket: &str, starts_at: i64, raised: &[(u32, i64)]) -> Result<(), String> {
-        if let Some((shard, rf)) = raised.iter().find(|(_, rf)| *rf > starts_at) {
+    fn disjoint(
+        &self,
+        (bucket, new): (&str, u32),
+        starts_at: i64,
+        raised: &[(u32, i128, i64)],
+    ) -> Result<(), String> {
+        let held = |(by, count, _): &&(u32, i128, i64)| i128::from(new) % count == i128::from(*by);
+        let late = raised.iter().filter(held).find(|(_, _, rf)| *rf > starts_at);
+        if let Some((shard, _, rf)) = late {
             return Err(format!(
                 "a new shard of {bucket} earns from {starts_at}, what shard {shard} has earned until {rf}"
             ));

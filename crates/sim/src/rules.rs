@@ -70,6 +70,39 @@ pub(crate) fn explained(
     Ok(())
 }
 
+/// Whether one shard's part of a bucket once belonged to the other.
+pub(crate) fn descends(shard: u32, of: u32, count: u32) -> bool {
+    let mut parts = count / 2;
+    while parts > of {
+        if shard != of && shard % parts == of {
+            return true;
+        }
+        parts /= 2;
+    }
+    false
+}
+
+/// What a new shard may hold beyond what was moved to it: what its part has earned since the last shard that
+/// earned it was refilled. Where no shard is told of it only now, that is bounded by its share.
+pub(crate) fn inherited(
+    shard: u32,
+    new: &Row,
+    raised: &[(u32, i128, i64)],
+    earned: &mut BTreeMap<String, i128>,
+) {
+    let held = raised
+        .iter()
+        .filter(|(by, count, _)| i128::from(shard) % count == i128::from(*by));
+    let until = held.map(|(_, _, rf)| *rf).max();
+    for (name, cell) in &new.limits {
+        let full = new.ceiling(cell);
+        let due = until.map_or(full, |until| {
+            (cell.ra / new.count) * i128::from(new.rf - until) / cell.rp
+        });
+        *earned.entry(name.clone()).or_default() += due.min(full);
+    }
+}
+
 /// A new item: shard 0 is full, any other holds what was moved into it.
 pub(crate) fn created(
     shard: u32,
@@ -81,6 +114,9 @@ pub(crate) fn created(
         let holds = cell.tk + cell.tc;
         if cell.tk < 0 {
             return Err(format!("a new shard owes {} of {name}", -cell.tk));
+        }
+        if holds > new.ceiling(cell) {
+            return Err(format!("a new shard holds {holds} of {name}, more than its share"));
         }
         if shard > 0 {
             *moved.entry(name.clone()).or_default() += holds;

@@ -11,7 +11,9 @@
 //!  taken
 //! ```
 
+mod births;
 mod shards;
+mod whole;
 
 use std::sync::Arc;
 
@@ -76,6 +78,15 @@ enum Purpose {
     Shard,
 }
 
+/// How much of its bucket a leg is looking at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// The shard that it has drawn.
+    One,
+    /// That shard and its descendants: its surplus goes to those that do not exist before a refill may cut it.
+    Descendants,
+}
+
 #[derive(Debug)]
 enum State {
     /// A plain debit is out.
@@ -91,7 +102,9 @@ enum State {
     Config,
     /// The shards that may donate to a new one are being read.
     Family,
-    /// A shard is being created.
+    /// All shards are being read.
+    Shards,
+    /// One or more shards are being created.
     Create { takes: bool },
     /// The shard count is being doubled from this count.
     Double(u32),
@@ -131,6 +144,9 @@ pub(crate) struct Take {
     sent_at: EpochMillis,
     sent: u32,
     doubled: bool,
+    scope: Scope,
+    /// A shard, at a shard count, whose descendants were all seen to exist: what it holds beyond its share may be cut.
+    shared_out: Option<(u32, u32)>,
     backoff: Backoff,
     last: Option<Ask>,
     state: State,
@@ -172,6 +188,8 @@ impl Take {
             sent_at: started,
             sent: 0,
             doubled: false,
+            scope: Scope::One,
+            shared_out: None,
             backoff: Backoff::default(),
             last: None,
             state: State::Debit,
@@ -294,14 +312,18 @@ impl Take {
     }
 
     fn send(&mut self, ask: Ask, state: State, env: &mut Env<'_>) {
+        self.send_after(0, ask, state, env);
+    }
+
+    fn send_after(&mut self, delay_ms: u64, ask: Ask, state: State, env: &mut Env<'_>) {
         self.sent += 1;
         if self.sent > MAX_SENT && !matches!(state, State::Undo(_)) {
             return self.finish(TakeEnd::Contended);
         }
         self.last = Some(ask.clone());
         self.state = state;
-        self.sent_at = env.now;
-        env.send(0, ask);
+        self.sent_at = env.now.plus(i64::try_from(delay_ms).unwrap_or(i64::MAX));
+        env.send(delay_ms, ask);
     }
 
     fn finish(&mut self, end: TakeEnd) {
@@ -423,6 +445,7 @@ impl Take {
             }
             (State::Debit | State::Refill | State::Retune, Answer::Refused(None)) => self.create(env),
             (State::Family, Answer::Items(items)) => self.create_sibling(&items, env),
+            (State::Shards, Answer::Items(items)) => self.look_at_shards(&items, env),
             (State::Create { takes }, Answer::Applied(_)) => self.created(takes, env),
             (State::Create { takes }, Answer::Cancelled(reasons)) => self.not_created(takes, &reasons, env),
             (State::Double(from), Answer::Applied(_)) => self.doubled(from, env),
@@ -559,6 +582,9 @@ impl Take {
     }
 
     fn refill(&mut self, image: &Bucket, amounts: &Amounts, state: State, env: &mut Env<'_>) {
+        if self.must_share_out(image) {
+            return self.share_out(image, env);
+        }
         let seeds = self.seeds(image);
         let refilled = write::refill_all(image, self.exact(), env.now);
         let change = RefillDebit {

@@ -1,9 +1,10 @@
 //! Splitting a bucket: what shards hold together never exceeds the limit.
 
+use zae_limiter_core::Limit;
 use zae_limiter_core::acquire::Decision;
 use zae_limiter_core::table::{Op, Part, Value};
 
-use crate::drive::{Desk, per_minute};
+use crate::drive::{Desk, Dice, per_minute};
 
 /// A bucket whose write units are used up at this very instant.
 fn exhausted(limit: i64) -> Desk {
@@ -157,4 +158,84 @@ fn a_missing_relative_must_still_be_missing_when_the_shard_is_created() {
         }
     }
     assert!(tokens(&desk, 8) <= 1_000_000_000 - 61_000);
+}
+
+/// Uses up the write units of every shard, so that the next acquire splits the bucket if it may.
+fn exhaust(desk: &mut Desk) {
+    for shard in 0..32 {
+        if desk.table.get(&desk.id("u").key(shard)).is_some() {
+            desk.poke("u", shard, &[("b_wcu_tk", Value::int(0))]);
+        }
+    }
+}
+
+fn count(desk: &Desk) -> i128 {
+    desk.int("u", 0, "shard_count")
+}
+
+#[test]
+fn however_quickly_a_bucket_is_split_it_admits_all_that_it_holds() {
+    for seed in 0..10 {
+        let mut desk = Desk::with(&[Limit::per_day("rpm", 2000).build().unwrap()]);
+        desk.dice = Dice(seed);
+        desk.remembers = seed % 2 == 0;
+        let mut taken = 0;
+        while let Decision::Admitted(_) = desk.acquire("u", &[("rpm", 1)]) {
+            taken += 1;
+            if count(&desk) < 32 {
+                exhaust(&mut desk);
+            }
+            assert_eq!(
+                tokens(&desk, 32),
+                2_000_000 - taken * 1000,
+                "seed {seed}, {} shards",
+                count(&desk)
+            );
+        }
+        assert_eq!(count(&desk), 32, "seed {seed}");
+        // 62.5 tokens a shard.
+        assert!(taken >= 32 * 62, "seed {seed}: {taken}");
+    }
+}
+
+#[test]
+fn a_surplus_goes_to_the_shards_that_are_missing_before_a_refill_cuts_it() {
+    let mut desk = exhausted(1600);
+    desk.poke("u", 0, &[("shard_count", Value::int(8))]);
+    desk.poke("u", 0, &[("b_wcu_tk", Value::int(1_000_000))]);
+    // A forced pass, which cuts what is above the share.
+    desk.poke("u", 0, &[("vu", Value::int(0))]);
+    desk.remembers = false;
+    desk.forget();
+    desk.admitted("u", &[("rpm", 1)]);
+    let held: Vec<i128> = (0..8).map(|shard| desk.int("u", shard, "b_rpm_tk")).collect();
+    assert_eq!(held.iter().sum::<i128>(), 1_598_000, "{held:?}");
+    assert!(held.iter().all(|held| *held <= 200_000), "{held:?}");
+    // Where all shards exist, a surplus is one.
+    desk.poke(
+        "u",
+        0,
+        &[("b_rpm_tk", Value::int(300_000)), ("vu", Value::int(0))],
+    );
+    for _ in 0..40 {
+        desk.admitted("u", &[("rpm", 1)]);
+    }
+    assert!(desk.int("u", 0, "b_rpm_tk") <= 200_000);
+}
+
+#[test]
+fn a_shard_that_has_expired_comes_back_with_what_it_has_earned_since() {
+    let mut desk = exhausted(1600);
+    desk.admitted("u", &[("rpm", 1)]);
+    let one = desk.id("u").key(1);
+    desk.table.remove(&one).unwrap();
+    desk.poke("u", 0, &[("b_rpm_tk", Value::int(0))]);
+    // A share of 800 a minute.
+    desk.now += 15_000;
+    desk.remembers = false;
+    while desk.table.get(&one).is_none() {
+        desk.admitted("u", &[("rpm", 1)]);
+    }
+    assert_eq!(desk.int("u", 1, "b_rpm_tk"), 199_000);
+    assert_eq!(desk.int("u", 1, "rf"), i128::from(desk.now));
 }

@@ -1,19 +1,21 @@
 //! Creating a bucket, splitting it into shards, and creating those.
 //!
-//! Capacity and rate hold through all of it: a new shard begins with what its siblings hold beyond their
-//! shares, and earns from the instant up to which they have earned. See ADR 3.
+//! Capacity and rate hold through all of it: a new shard begins with what its relatives hold beyond their
+//! shares, and earns from the instant up to which they have earned (`births`). See ADR 3.
 
 use smol_str::SmolStr;
 
-use super::{DisabledAt, MAX_RACES, Purpose, State, Take, TakeEnd};
+use super::births::{Newborn, Shards, births, family};
+use super::{DisabledAt, MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
 use crate::acquire::write::{self, NewShard};
 use crate::acquire::{Ask, Env, out_of_order};
 use crate::backoff::Again;
 use crate::bucket::Bucket;
+use crate::error::RecordError;
 use crate::limit::{Limit, Params};
 use crate::schema::{BucketId, key_of, meta_key};
 use crate::table::{Applied, Cancelled, FailureKind, Item, Op, Part, TableError};
-use crate::units::{EpochMillis, Millitokens};
+use crate::units::Millitokens;
 use crate::verdict::LimitStatus;
 
 impl Take {
@@ -29,16 +31,19 @@ impl Take {
         if let Some(level) = self.config.disabled {
             return self.finish(TakeEnd::Disabled(DisabledAt::Config(level)));
         }
+        if self.scope != Scope::One {
+            return self.read_shards(0, env);
+        }
         if self.shard == 0 {
             let count = self.shard_count;
             let full = |limit: &Limit| Millitokens(limit.params().share(count).capacity);
-            let balances: Vec<_> = self
-                .config
-                .limits
-                .iter()
-                .map(|limit| (limit.clone(), full(limit)))
-                .collect();
-            return self.put_shard(&balances, env.now, Vec::new(), env);
+            let limits = self.config.limits.iter();
+            let first = Newborn {
+                shard: 0,
+                refilled_at: env.now,
+                balances: limits.map(|limit| (limit.clone(), full(limit))).collect(),
+            };
+            return self.put_shards(&[first], Vec::new(), env);
         }
         let keys = family(self.shard, self.shard_count)
             .into_iter()
@@ -59,27 +64,18 @@ impl Take {
     /// A new shard must not mint tokens, nor may its slice of the rate be earned twice: siblings that still
     /// count on fewer shards are raised in the same transaction.
     pub(super) fn create_sibling(&mut self, items: &[Item], env: &mut Env<'_>) {
-        let mut siblings = Vec::new();
-        for item in items {
-            let shard = key_of(item)
-                .and_then(|key| BucketId::parse(&key))
-                .map(|(_, shard)| shard);
-            match (shard, Bucket::decode(item)) {
-                (Some(shard), Ok(image)) => siblings.push((shard, env.observe(&self.id, shard, image))),
-                (_, Err(err)) => return self.fail(err),
-                (None, Ok(_)) => {}
-            }
-        }
+        let siblings = match self.images(items, env) {
+            Ok(siblings) => siblings,
+            Err(err) => return self.fail(err),
+        };
         let is_plain = |image: &Bucket| image.unsupported.is_none() && image.shard_count == self.shard_count;
         if self.purpose == Purpose::Shard
-            && !siblings
-                .iter()
-                .any(|(shard, image)| *shard == 0 && is_plain(image))
+            && !siblings.get(&0).is_some_and(|root| is_plain(root))
         {
             return self.abandon();
         }
         let foreign = siblings.iter().find(|(_, image)| image.unsupported.is_some());
-        if let Some((shard, image)) = foreign.cloned() {
+        if let Some((shard, image)) = foreign.map(|(shard, image)| (*shard, image.clone())) {
             if self.purpose == Purpose::Shard {
                 return self.abandon();
             }
@@ -88,7 +84,7 @@ impl Take {
             let attribute = image.unsupported.clone().unwrap_or_default();
             return self.look_at_foreign(&image, &attribute, env);
         }
-        let Some((_, root)) = siblings.iter().find(|(shard, _)| *shard == 0) else {
+        let Some(root) = siblings.get(&0) else {
             // Without shard 0 nobody knows the count: start again from there.
             self.shard = 0;
             return self.create(env);
@@ -108,62 +104,28 @@ impl Take {
             }
             return self.debit(None, env);
         }
-        // The nearest relative that exists holds this shard's slice.
-        siblings.sort_by_key(|(shard, _)| std::cmp::Reverse(*shard));
-        let donor = family(self.shard, count)
-            .into_iter()
-            .find_map(|id| siblings.iter().find(|(shard, _)| *shard == id))
-            .map(|(shard, _)| *shard);
-        // What others have earned up to now, by whatever clock, the new shard does not earn again.
-        let starts_at = siblings
-            .iter()
-            .map(|(_, image)| image.refilled_at)
-            .fold(env.now, Ord::max);
-        let mut balances = Vec::new();
-        let mut parts = Vec::new();
-        for relative in family(self.shard, count) {
-            let key = self.id.key(relative);
-            let Some((shard, image)) = siblings.iter().find(|(shard, _)| *shard == relative) else {
-                // Created meanwhile, it might hold this shard's slice too.
-                parts.push(write::is_absent(key));
-                continue;
-            };
-            let mut given: Vec<(SmolStr, Millitokens)> = Vec::new();
-            if Some(*shard) == donor {
-                for limit in &self.config.limits {
-                    let name = limit.name().as_str();
-                    let moved = image.limit(name).map_or(Millitokens::ZERO, |held| {
-                        let keep = held.params.share(count).capacity;
-                        Millitokens((held.balance.0 - keep).clamp(0, limit.params().share(count).capacity))
-                    });
-                    given.push((name.into(), moved));
-                    balances.push((limit.clone(), moved));
-                }
-            }
-            let covers = image.shard_count < count && self.shard % image.shard_count == *shard;
-            given.retain(|(_, moved)| *moved != Millitokens::ZERO);
-            if covers || !given.is_empty() {
-                let donation = write::Donation {
-                    image,
-                    shard_count: count,
-                    given: &given,
-                    hands_over_at: covers.then_some(starts_at),
-                };
-                parts.push(write::donate(key, &donation));
-            } else if *shard == 0 {
-                parts.push(write::count_is_still(key, count));
-            }
-        }
-        self.put_shard(&balances, starts_at, parts, env);
+        let plan = births(&[self.shard], count, &siblings, &self.config.limits, env.now);
+        let parts = plan.of_relatives(&self.id, count, &siblings);
+        self.put_shards(&plan.newborns, parts, env);
     }
 
-    fn put_shard(
-        &mut self,
-        balances: &[(Limit, Millitokens)],
-        starts_at: EpochMillis,
-        mut parts: Vec<Part>,
-        env: &mut Env<'_>,
-    ) {
+    /// The images in what was read of the bucket, by shard.
+    pub(super) fn images(&self, items: &[Item], env: &mut Env<'_>) -> Result<Shards, RecordError> {
+        let mut images = Shards::new();
+        for item in items {
+            let shard = key_of(item)
+                .and_then(|key| BucketId::parse(&key))
+                .map(|(_, shard)| shard);
+            let image = Bucket::decode(item)?;
+            if let Some(shard) = shard {
+                images.insert(shard, env.observe(&self.id, shard, image));
+            }
+        }
+        Ok(images)
+    }
+
+    /// Creates shards. One that this leg has drawn also pays what is asked for, if it holds that.
+    pub(super) fn put_shards(&mut self, newborns: &[Newborn], relatives: Vec<Part>, env: &mut Env<'_>) {
         let now = env.now;
         let need = |limit: &Limit| {
             self.amounts
@@ -171,14 +133,21 @@ impl Take {
                 .find(|(name, _)| name == limit.name())
                 .map_or(Millitokens::ZERO, |(_, need)| *need)
         };
-        let takes = balances.iter().all(|(limit, balance)| *balance >= need(limit));
-        if !takes && self.shard == 0 {
-            let statuses = balances
+        let covers = |new: &Newborn| {
+            new.balances
+                .iter()
+                .all(|(limit, balance)| *balance >= need(limit))
+        };
+        let takes = self.scope == Scope::One && newborns.iter().all(covers);
+        if let (Scope::One, false, [new]) = (self.scope, takes, newborns)
+            && new.shard == 0
+            && (self.shard_count == 1 || !self.fits_whole())
+        {
+            let statuses = new
+                .balances
                 .iter()
                 .filter(|(limit, _)| self.amounts.iter().any(|(name, _)| name == limit.name()))
-                .map(|(limit, _)| {
-                    LimitStatus::untouched(self.who(), limit, self.shard_count, need(limit), now)
-                })
+                .map(|(limit, _)| LimitStatus::untouched(self.who(), limit, 1, need(limit), now))
                 .collect();
             return self.finish(TakeEnd::Short(statuses));
         }
@@ -186,18 +155,25 @@ impl Take {
         let row = |(limit, balance): &(Limit, Millitokens)| -> (Params, SmolStr, Millitokens, Millitokens) {
             (limit.params(), limit.name().to_smol(), *balance, cost(limit))
         };
-        let put = write::create(&NewShard {
-            id: &self.id,
-            shard: self.shard,
-            shard_count: self.shard_count,
-            refilled_at: starts_at,
-            config: &self.config,
-            ttl: self.ttl(None, self.shard_count, now),
-            balances: balances.iter().map(row).collect(),
-        });
-        parts.insert(0, Part::Put(put));
+        let drawn = self.shard;
+        let mut parts = Vec::with_capacity(newborns.len() + relatives.len() + 1);
+        for new in newborns {
+            // An expiry depends on the shard.
+            self.shard = new.shard;
+            parts.push(Part::Put(write::create(&NewShard {
+                id: &self.id,
+                shard: new.shard,
+                shard_count: self.shard_count,
+                refilled_at: new.refilled_at,
+                config: &self.config,
+                ttl: self.ttl(None, self.shard_count, now),
+                balances: new.balances.iter().map(row).collect(),
+            })));
+        }
+        self.shard = drawn;
         let meta = meta_key(&self.id.namespace, &self.id.entity);
-        parts.insert(1, Part::Check(meta, self.config.meta_unchanged.clone()));
+        parts.push(Part::Check(meta, self.config.meta_unchanged.clone()));
+        parts.extend(relatives);
         self.send(Ask::Table(Op::Transact(parts)), State::Create { takes }, env);
     }
 
@@ -207,6 +183,9 @@ impl Take {
             self.races += 1;
             if self.races > MAX_RACES {
                 return self.finish(TakeEnd::Contended);
+            }
+            if self.scope != Scope::One {
+                return self.read_shards(0, env);
             }
             return self.debit(None, env);
         }
@@ -224,7 +203,7 @@ impl Take {
         if self.races > MAX_RACES {
             return self.finish(TakeEnd::Contended);
         }
-        if let Some(Cancelled::Refused(image)) = reasons.first() {
+        if let (Scope::One, Some(Cancelled::Refused(image))) = (self.scope, reasons.first()) {
             // Somebody else created it.
             if self.purpose == Purpose::Shard {
                 return self.abandon();
@@ -293,37 +272,5 @@ impl Take {
             from + env.random.below(new)
         };
         self.debit(None, env);
-    }
-}
-
-/// The shards that may hold the slice of a shard that does not exist: with 8 shards, that of 7 may lie with
-/// 3, 1 or 0. Nearest first; shard 0, which knows the count, always last.
-fn family(shard: u32, count: u32) -> Vec<u32> {
-    let mut relatives: Vec<u32> = Vec::new();
-    let mut of = count / 2;
-    while of >= 1 {
-        let relative = shard % of;
-        if relative != shard && !relatives.contains(&relative) {
-            relatives.push(relative);
-        }
-        of /= 2;
-    }
-    if !relatives.contains(&0) {
-        relatives.push(0);
-    }
-    relatives
-}
-
-#[cfg(test)]
-mod tests {
-    use super::family;
-
-    #[test]
-    fn a_shard_descends_from_those_that_held_its_slice_before() {
-        assert_eq!(family(7, 8), [3, 1, 0]);
-        assert_eq!(family(4, 8), [0]);
-        assert_eq!(family(1, 8), [0]);
-        assert_eq!(family(5, 8), [1, 0]);
-        assert_eq!(family(1, 2), [0]);
     }
 }

@@ -1,0 +1,234 @@
+//! What shards start with: the tokens that their relatives hold beyond their shares, and what their slices of the
+//! rate have earned. Plain functions of images.
+//!
+//! A slice whose shard does not exist belongs to a relative ([`family`]). Its tokens lie there as a surplus above
+//! the relative's share, and nothing is earned for it. When the shard is created, the surplus moves, nearest
+//! relative first: what a farther relative holds can also go to shards that are created later, so that the last
+//! shard that is created finds what is left. A refill cuts a surplus only once all descendants of the shard exist.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use crate::acquire::write::{self, Donation};
+use crate::bucket::Bucket;
+use crate::limit::Limit;
+use crate::refill::Balance;
+use crate::schema::BucketId;
+use crate::table::Part;
+use crate::units::{EpochMillis, Millitokens};
+
+/// Images of a bucket's shards, by shard.
+pub(super) type Shards = BTreeMap<u32, Arc<Bucket>>;
+
+/// A shard to create.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Newborn {
+    pub(super) shard: u32,
+    /// The instant that its balances stand for.
+    pub(super) refilled_at: EpochMillis,
+    pub(super) balances: Vec<(Limit, Millitokens)>,
+}
+
+/// Shards to create, and what of it comes from which relative.
+#[derive(Debug)]
+pub(super) struct Births {
+    pub(super) newborns: Vec<Newborn>,
+    given: BTreeMap<u32, Vec<(SmolStr, Millitokens)>>,
+}
+
+/// Plans the creation of shards of a bucket of `count`. `siblings` are all relatives of theirs that exist.
+pub(super) fn births(
+    newborns: &[u32],
+    count: u32,
+    siblings: &Shards,
+    limits: &[Limit],
+    now: EpochMillis,
+) -> Births {
+    let mut given: BTreeMap<u32, Vec<(SmolStr, Millitokens)>> = BTreeMap::new();
+    let mut planned = Vec::with_capacity(newborns.len());
+    for shard in newborns {
+        let relatives: Vec<(u32, &Arc<Bucket>)> = family(*shard, count)
+            .into_iter()
+            .filter_map(|id| Some((id, siblings.get(&id)?)))
+            .collect();
+        // Only relatives can have earned the slice, and none of them earns it any more: since then, it is due.
+        let earned_until = relatives.iter().map(|(_, image)| image.refilled_at).max();
+        let earned_until = earned_until.unwrap_or(now);
+        let mut balances = Vec::with_capacity(limits.len());
+        for limit in limits {
+            let name = limit.name().as_str();
+            // Time until now was earned under the parameters that the relatives still have.
+            let params = relatives.iter().find_map(|(_, image)| image.limit(name));
+            let params = params.map_or(limit.params(), |held| held.params).share(count);
+            let most = limit.params().share(count).capacity.min(params.capacity);
+            let mut moved = 0;
+            for (id, image) in &relatives {
+                let Some(held) = image.limit(name) else { continue };
+                let gifts = given.entry(*id).or_default();
+                let gone: i128 = gifts.iter().filter(|(of, _)| of == name).map(|(_, n)| n.0).sum();
+                let beyond = held.balance.0 - gone - held.params.share(count).capacity;
+                let part = beyond.min(most - moved);
+                if part > 0 {
+                    gifts.push((name.into(), Millitokens(part)));
+                    moved += part;
+                }
+            }
+            let tokens = Balance::new(Millitokens(moved), earned_until)
+                .refilled(params, now)
+                .tokens;
+            balances.push((limit.clone(), Millitokens(tokens.0.min(most))));
+        }
+        planned.push(Newborn {
+            shard: *shard,
+            refilled_at: earned_until.max(now),
+            balances,
+        });
+    }
+    for gifts in given.values_mut() {
+        merge(gifts);
+    }
+    Births {
+        newborns: planned,
+        given,
+    }
+}
+
+impl Births {
+    /// What must happen to relatives, or hold for them, in the transaction that creates the shards.
+    pub(super) fn of_relatives(&self, id: &BucketId, count: u32, siblings: &Shards) -> Vec<Part> {
+        let mut relatives: Vec<u32> = Vec::new();
+        for newborn in &self.newborns {
+            let of = family(newborn.shard, count).into_iter();
+            relatives.extend(of.filter(|id| self.newborns.iter().all(|n| n.shard != *id)));
+        }
+        relatives.sort_unstable();
+        relatives.dedup();
+        let mut parts = Vec::with_capacity(relatives.len());
+        for shard in relatives {
+            let key = id.key(shard);
+            let Some(image) = siblings.get(&shard) else {
+                // Created meanwhile, it might hold these shards' slices too.
+                parts.push(write::is_absent(key));
+                continue;
+            };
+            let held = |newborn: &Newborn| newborn.shard % image.shard_count == shard;
+            let covers = image.shard_count < count && self.newborns.iter().any(held);
+            let given = self.given.get(&shard).map_or(&[][..], Vec::as_slice);
+            if covers || !given.is_empty() {
+                let donation = Donation {
+                    image,
+                    shard_count: count,
+                    given,
+                    hands_over_at: covers.then_some(image.refilled_at),
+                };
+                parts.push(write::donate(key, &donation));
+            } else if shard == 0 {
+                parts.push(write::count_is_still(key, count));
+            }
+        }
+        parts
+    }
+}
+
+/// One sum for each limit.
+fn merge(gifts: &mut Vec<(SmolStr, Millitokens)>) {
+    let mut sums: Vec<(SmolStr, Millitokens)> = Vec::new();
+    for (name, tokens) in gifts.drain(..) {
+        match sums.iter_mut().find(|(of, _)| *of == name) {
+            Some((_, sum)) => *sum += tokens,
+            None => sums.push((name, tokens)),
+        }
+    }
+    *gifts = sums;
+}
+
+/// The shards that may hold the slice of a shard that does not exist: with 8 shards, that of 7 may lie with
+/// 3, 1 or 0. Nearest first; shard 0, which knows the count, always last.
+pub(super) fn family(shard: u32, count: u32) -> Vec<u32> {
+    let mut relatives: Vec<u32> = Vec::new();
+    let mut of = count / 2;
+    while of >= 1 {
+        let relative = shard % of;
+        if relative != shard && !relatives.contains(&relative) {
+            relatives.push(relative);
+        }
+        of /= 2;
+    }
+    if !relatives.contains(&0) {
+        relatives.push(0);
+    }
+    relatives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Item, Value};
+
+    const NOW: EpochMillis = EpochMillis(1_795_290_198_000);
+
+    #[test]
+    fn a_shard_descends_from_those_that_held_its_slice_before() {
+        assert_eq!(family(7, 8), [3, 1, 0]);
+        assert_eq!(family(4, 8), [0]);
+        assert_eq!(family(1, 8), [0]);
+        assert_eq!(family(5, 8), [1, 0]);
+        assert_eq!(family(1, 2), [0]);
+    }
+
+    fn limit() -> Limit {
+        Limit::per_minute("rpm", 1600).build().unwrap()
+    }
+
+    /// A shard of 1600 a minute.
+    fn image(tokens: i64, count: u32, at: EpochMillis) -> Arc<Bucket> {
+        let item = Item::from([
+            ("rf".into(), Value::int(at.0)),
+            ("shard_count".into(), Value::int(count)),
+            ("b_rpm_tk".into(), Value::int(tokens * 1000)),
+            ("b_rpm_cp".into(), Value::int(1_600_000)),
+            ("b_rpm_ra".into(), Value::int(1_600_000)),
+            ("b_rpm_rp".into(), Value::int(60_000)),
+        ]);
+        Arc::new(Bucket::decode(&item).unwrap())
+    }
+
+    fn plan(newborns: &[u32], count: u32, siblings: &[(u32, Arc<Bucket>)]) -> (Vec<i128>, Vec<(u32, i128)>) {
+        let siblings: Shards = siblings.iter().cloned().collect();
+        let births = births(newborns, count, &siblings, &[limit()], NOW);
+        let tokens = births.newborns.iter().map(|n| n.balances[0].1.0 / 1000);
+        let given = births.given.iter().flat_map(|(shard, gifts)| {
+            let of = |(_, n): &(SmolStr, Millitokens)| (*shard, n.0 / 1000);
+            gifts.iter().map(of)
+        });
+        (tokens.collect(), given.collect())
+    }
+
+    #[test]
+    fn the_surplus_of_several_slices_reaches_every_shard_of_them() {
+        let (tokens, given) = plan(&[1, 2, 3], 4, &[(0, image(1600, 4, NOW))]);
+        assert_eq!((tokens, given), (vec![400, 400, 400], vec![(0, 1200)]));
+        // Its nearest relative holds just its own share; the rest still lies with the first.
+        let two = [(0, image(1200, 4, NOW)), (1, image(400, 4, NOW))];
+        assert_eq!(plan(&[3], 4, &two), (vec![400], vec![(0, 400)]));
+        // What can only go to shard 3 goes there.
+        let two = [(0, image(800, 4, NOW)), (1, image(500, 4, NOW))];
+        assert_eq!(plan(&[3], 4, &two), (vec![400], vec![(0, 300), (1, 100)]));
+    }
+
+    #[test]
+    fn a_slice_has_earned_since_its_relatives_were_refilled_last() {
+        // A share of 400 a minute, for 15 seconds.
+        let before = NOW.plus(-15_000);
+        assert_eq!(plan(&[1], 4, &[(0, image(400, 4, before))]).0, [100]);
+        assert_eq!(plan(&[1], 4, &[(0, image(450, 4, before))]), (vec![150], vec![(0, 50)]));
+        // Never more than a share.
+        let long_ago = NOW.plus(-3_600_000);
+        assert_eq!(plan(&[1], 4, &[(0, image(500, 4, long_ago))]).0, [400]);
+        // Nothing before the latest of them.
+        let two = [(0, image(400, 4, before)), (1, image(400, 4, NOW))];
+        assert_eq!(plan(&[3], 4, &two).0, [0]);
+    }
+}
