@@ -43,8 +43,15 @@ pub(crate) const CARRY: &str = "fr";
 /// The attribute that names the last credit written to the item.
 pub(crate) const RECEIPT: &str = "cr";
 
-/// The attribute that a repeated credit changes, so that nothing sent before it can still happen.
+/// The attribute that a repeated credit changes, so that nothing sent before it can still happen. It begins with
+/// the item's birth mark, so that no credit of a former item happens on a later one of the same key:
+/// `{birth}.{receipt}`, both of which may be empty.
 pub(crate) const FENCE: &str = "cf";
+
+/// The fence of a new item.
+pub(crate) fn first_fence(birth: &str) -> String {
+    format!("{birth}.")
+}
 
 /// The name of one of a limit's attributes: `b_{limit}_{part}`.
 pub fn limit_attr(limit: &str, part: &str) -> Attr {
@@ -112,14 +119,26 @@ pub struct Bucket {
     pub limits: Vec<BucketLimit>,
     /// The reserved write ceiling, if the item has it.
     pub wcu: Option<BucketLimit>,
-    /// The last credit written to the item.
-    pub receipt: Option<SmolStr>,
-    /// The last credit that had to be sent again.
-    pub fence: Option<SmolStr>,
+    /// The last credit written to the item. A text, unless another program wrote it.
+    pub receipt: Option<Value>,
+    /// The item's birth mark, and the last credit that had to be sent again. A text, unless another program wrote
+    /// it.
+    pub fence: Option<Value>,
     /// The fractions earned, as they stand on the item.
     pub(crate) fractions: Option<SmolStr>,
     /// The first attribute that only a client with more features can evaluate.
     pub unsupported: Option<SmolStr>,
+}
+
+/// How an item relates to an earlier one of the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is the same item, as far as its marks tell.
+    Same,
+    /// It has been stamped for an entity since. Whether it is the same item, the marks do not tell.
+    Stamped,
+    /// It is another item.
+    Other,
 }
 
 /// What an attribute on a bucket item is to this version.
@@ -180,8 +199,8 @@ impl Bucket {
             disabled: reader.bool_opt("disabled")?.unwrap_or(false),
             limits: Vec::new(),
             wcu: None,
-            receipt: item.get(RECEIPT).and_then(Value::as_text).map(SmolStr::new),
-            fence: item.get(FENCE).and_then(Value::as_text).map(SmolStr::new),
+            receipt: item.get(RECEIPT).cloned(),
+            fence: item.get(FENCE).cloned(),
             fractions: item.get(CARRY).and_then(Value::as_text).map(SmolStr::new),
             unsupported: None,
         };
@@ -267,6 +286,29 @@ impl Bucket {
             limit.params
         } else {
             limit.params.share(self.shard_count)
+        }
+    }
+
+    /// What tells this item from earlier and later ones of the same key; `None` if another client created it.
+    pub fn birth(&self) -> Option<&str> {
+        let (birth, _) = self.fence.as_ref()?.as_text()?.split_once('.')?;
+        (!birth.is_empty()).then_some(birth)
+    }
+
+    /// Whether this image shows the item that an earlier image showed, and not one that was created under the same
+    /// key after that was deleted or had expired.
+    pub fn life_since(&self, earlier: &Self) -> Life {
+        match (earlier.birth(), self.birth()) {
+            (Some(then), Some(now)) if then == now => return Life::Same,
+            (Some(_), Some(_)) | (None, Some(_)) => return Life::Other,
+            // No client ever removes the mark.
+            (_, None) if earlier.fence.is_some() && self.fence.is_none() => return Life::Other,
+            (_, None) => {}
+        }
+        match (&earlier.owner.incarnation, &self.owner.incarnation) {
+            (then, now) if then == now => Life::Same,
+            (None, Some(_)) => Life::Stamped,
+            _ => Life::Other,
         }
     }
 

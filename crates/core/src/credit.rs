@@ -2,7 +2,9 @@
 //!
 //! A credit must happen exactly once: lost, it is somebody's money; twice, it mints tokens. So:
 //!
-//! - It goes to the shard that was debited, and only if the item and its limits still exist.
+//! - It goes to the shard that was debited, and only if the item and its limits still exist. An item that was
+//!   created anew under the same key, after the bucket was deleted or had expired, has nothing to correct: it owes
+//!   no refund for tokens that it never gave, and no charge.
 //! - It stays within the shard's ceiling, as the last image shows it. Where it would not (the bucket refilled
 //!   meanwhile), it goes out again with `vu` = 0 in the same write: nobody can spend the surplus before a
 //!   refilling write has cut it.
@@ -20,11 +22,11 @@ use smol_str::{SmolStr, format_smolstr};
 
 use crate::acquire::write::{Guard, credit, repeat};
 use crate::backoff::{Again, Backoff};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Life};
 use crate::error::RecordError;
 use crate::random::Random;
 use crate::schema::BucketId;
-use crate::table::{Answer, Applied, FailureKind, Op, TableError};
+use crate::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 use crate::units::{EpochMillis, Millitokens};
 
 /// How a credit ended.
@@ -32,7 +34,7 @@ use crate::units::{EpochMillis, Millitokens};
 pub enum CreditEnd {
     /// It happened, once.
     Applied,
-    /// The bucket or its limits are gone; there is nothing to correct.
+    /// The bucket or its limits are gone, or were created anew; there is nothing to correct.
     Gone,
     /// An answer was lost, and whether it happened can no longer be told. It was not sent again.
     InDoubt(TableError),
@@ -58,6 +60,9 @@ pub struct Credit {
     shard: u32,
     deltas: Vec<(SmolStr, Millitokens)>,
     receipt: SmolStr,
+    /// The item that was debited, as the debit left it.
+    debited: std::sync::Arc<Bucket>,
+    /// The latest image of that item.
     image: std::sync::Arc<Bucket>,
     overflow: bool,
     /// Set once an answer was lost: the receipt that was on the item before the first sending.
@@ -65,7 +70,7 @@ pub struct Credit {
         clippy::option_option,
         reason = "no answer was lost, no mark before, or this mark before"
     )]
-    before: Option<Option<SmolStr>>,
+    before: Option<Option<Value>>,
     backoff: Backoff,
     guards: u32,
     end: Option<CreditEnd>,
@@ -78,13 +83,13 @@ const MAX_GUARDS: u32 = 3;
 const MAX_REFUSALS: u32 = 20;
 
 impl Credit {
-    /// Prepares a correction: positive deltas give tokens back, negative ones charge them. `image` is the
-    /// latest known image of the shard. Deltas of zero are dropped; with nothing left there is nothing to do.
+    /// Prepares a correction: positive deltas give tokens back, negative ones charge them. `debited` is the shard
+    /// as the debit left it. Deltas of zero are dropped; with nothing left there is nothing to do.
     pub fn new(
         id: BucketId,
         shard: u32,
         deltas: impl IntoIterator<Item = (SmolStr, Millitokens)>,
-        image: std::sync::Arc<Bucket>,
+        debited: std::sync::Arc<Bucket>,
         random: &mut dyn Random,
     ) -> Self {
         let deltas: Vec<_> = deltas
@@ -97,13 +102,24 @@ impl Credit {
             shard,
             deltas,
             receipt: format_smolstr!("{:016x}", random.bits()),
-            image,
+            image: std::sync::Arc::clone(&debited),
+            debited,
             overflow: false,
             before: None,
             backoff: Backoff::default(),
             guards: 0,
             end,
         }
+    }
+
+    /// Goes by this image, if it shows the item that was debited: the latest one knows the latest receipt, which
+    /// decides whether a lost answer can be made good.
+    #[must_use]
+    pub fn with_latest(mut self, image: Option<std::sync::Arc<Bucket>>) -> Self {
+        if let Some(image) = image.filter(|image| image.life_since(&self.debited) == Life::Same) {
+            self.image = image;
+        }
+        self
     }
 
     /// The bucket it corrects.
@@ -149,6 +165,10 @@ impl Credit {
                 if self.before.is_none() {
                     self.before = Some(self.image.receipt.clone());
                 }
+                if [&self.image.receipt, &self.image.fence].contains(&&Some(Value::Other)) {
+                    // Marks that cannot be compared do not tell whether it happened.
+                    return self.finish(CreditEnd::InDoubt(err));
+                }
                 match self.backoff.resend(random) {
                     Again::After(delay) => Some(self.send(delay, now)),
                     _ => self.finish(CreditEnd::InDoubt(err)),
@@ -161,10 +181,33 @@ impl Credit {
         }
     }
 
+    /// Whether an image bears the mark of this credit.
+    fn is_marked(&self, image: &Bucket) -> bool {
+        let text = |mark: &Option<Value>| mark.as_ref().and_then(Value::as_text).map(SmolStr::new);
+        let fence = text(&image.fence);
+        text(&image.receipt).as_ref() == Some(&self.receipt)
+            || fence.is_some_and(|fence| fence.rsplit('.').next() == Some(self.receipt.as_str()))
+    }
+
+    /// Whether an image shows another item than the one that was debited.
+    fn is_of_another_life(&self, image: &Bucket) -> bool {
+        match image.life_since(&self.debited) {
+            Life::Same => false,
+            Life::Other => true,
+            // The item that was debited counts at least what is still to be given back.
+            Life::Stamped => self.deltas.iter().any(|(name, delta)| {
+                let counted = image.limit(name).and_then(|limit| limit.consumed);
+                delta.0 > 0 && counted.is_some_and(|counted| counted < *delta)
+            }),
+        }
+    }
+
     fn refused(&mut self, image: Bucket, now: EpochMillis) -> Option<Send> {
-        let ours = Some(&self.receipt);
-        if image.receipt.as_ref() == ours || image.fence.as_ref() == ours {
+        if self.is_marked(&image) {
             return self.finish(CreditEnd::Applied);
+        }
+        if self.is_of_another_life(&image) {
+            return self.give_up(CreditEnd::Gone);
         }
         // If the mark is still the one from before, the first sending did not happen and the guard refused this.
         if self
@@ -201,7 +244,7 @@ impl Credit {
             return self.give_up(CreditEnd::Failed(TableError::new(
                 FailureKind::Conflict,
                 Applied::No,
-                "the bucket kept changing, or holds a mark that is no text",
+                "the bucket kept changing",
             )));
         }
         self.overflow = overflows || self.guards >= MAX_GUARDS;
@@ -217,10 +260,10 @@ impl Credit {
         } else {
             Guard::Ceiling(&self.image)
         };
-        let (key, fence) = (self.id.key(self.shard), self.image.fence.as_deref());
-        let mut update = credit(key, &self.deltas, &guard, &self.receipt, fence, now);
+        let key = self.id.key(self.shard);
+        let mut update = credit(key, &self.deltas, &guard, &self.receipt, &self.image, now);
         if let Some(before) = &self.before {
-            repeat(&mut update, &self.receipt, before.as_deref());
+            repeat(&mut update, &self.receipt, before.as_ref(), &self.image);
         }
         Send {
             delay_ms,

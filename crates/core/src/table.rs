@@ -18,7 +18,7 @@ pub type Attr = SmolStr;
 pub type Item = BTreeMap<String, Value>;
 
 /// An attribute's value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// Text.
     S(String),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use zae_limiter_core::acquire::{Hint, Observation};
+use zae_limiter_core::bucket::Life;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::{Bucket, EpochMillis};
 
@@ -80,11 +81,18 @@ impl ImageCache {
     pub(crate) fn observe(&self, observation: &Observation, order: u64, now: EpochMillis) {
         let shards = self.shards(&observation.id);
         let mut shards = lock(&shards);
-        shards.count = shards.count.max(observation.image.shard_count);
-        let newer = shards
-            .seen
-            .get(&observation.shard)
-            .is_none_or(|seen| seen.order <= order);
+        let count = observation.image.shard_count;
+        let last = shards.seen.get(&observation.shard);
+        let newer = last.is_none_or(|seen| seen.order <= order);
+        if observation.shard == 0 && newer && count < shards.count {
+            // Shard 0 knows the count. It falls only when the bucket is created anew, and with it go all shards.
+            let is_same = last.is_some_and(|seen| observation.image.life_since(&seen.image) == Life::Same);
+            if !is_same {
+                shards.count = count;
+                shards.seen.retain(|shard, _| *shard < count);
+            }
+        }
+        shards.count = shards.count.max(count);
         if newer {
             shards.refilling.remove(&observation.shard);
             let image = Arc::clone(&observation.image);
@@ -129,4 +137,48 @@ impl ImageCache {
 fn lock(shards: &std::sync::Mutex<Shards>) -> std::sync::MutexGuard<'_, Shards> {
     // Nothing panics while holding it, and what it guards is only a hint.
     shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use zae_limiter_core::table::{Item, Value};
+    use zae_limiter_core::{EntityId, NamespaceId, ResourceName};
+
+    use super::*;
+
+    fn seen(shard: u32, shards: u32, birth: &str) -> Observation {
+        let item = Item::from([
+            ("rf".to_owned(), Value::int(1)),
+            ("shard_count".to_owned(), Value::int(shards)),
+            ("cf".to_owned(), Value::text(format!("{birth}."))),
+        ]);
+        Observation {
+            id: BucketId {
+                namespace: NamespaceId::new("dSkXlbmmfyU").unwrap(),
+                entity: EntityId::new("e").unwrap(),
+                resource: ResourceName::new("r").unwrap(),
+            },
+            shard,
+            image: Arc::new(Bucket::decode(&item).unwrap()),
+        }
+    }
+
+    #[test]
+    fn the_shard_count_falls_with_a_new_bucket_alone() {
+        let (cache, now) = (ImageCache::new(Duration::from_secs(1), 10), EpochMillis(1));
+        let id = seen(0, 1, "a").id;
+        cache.observe(&seen(0, 1, "a"), 1, now);
+        cache.observe(&seen(9, 32, "b"), 2, now);
+        // An answer that was on its way when the bucket was split.
+        cache.observe(&seen(0, 16, "a"), 3, now);
+        assert_eq!(cache.hint(&id, now).shard_count, 32);
+        // Another process has created the bucket anew; shard 9 belongs to the former one.
+        cache.observe(&seen(0, 1, "c"), 4, now);
+        let hint = cache.hint(&id, now);
+        assert_eq!((hint.shard_count, hint.images.len()), (1, 1));
+        // Shards other than the first do not know the count.
+        cache.observe(&seen(0, 4, "c"), 5, now);
+        cache.observe(&seen(1, 2, "d"), 6, now);
+        assert_eq!(cache.hint(&id, now).shard_count, 4);
+    }
 }

@@ -398,7 +398,6 @@ fn spread(grants: &[Grant], deltas: &[(LimitName, Millitokens)]) -> Vec<Correcti
 
 pub(crate) fn credit(inner: &Arc<Inner>, correction: Correction) -> Credit {
     let Correction { grant, deltas } = correction;
-    // The latest image knows the latest receipt, which decides whether a lost answer can be made good.
-    let image = inner.images.latest(&grant.id, grant.shard).unwrap_or(grant.image);
-    Credit::new(grant.id, grant.shard, deltas, image, &mut FastRandom)
+    let latest = inner.images.latest(&grant.id, grant.shard);
+    Credit::new(grant.id, grant.shard, deltas, grant.image, &mut FastRandom).with_latest(latest)
 }

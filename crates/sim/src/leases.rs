@@ -84,10 +84,10 @@ impl World<'_> {
                 (name.to_smol(), given)
             };
             let deltas: Vec<_> = grant.amounts.iter().map(delta).collect();
-            let image = self.processes[process].last_image(&grant.id, grant.shard);
+            let latest = self.processes[process].last_image(&grant.id, grant.shard);
             let mut rng = Rng::of(self.plan.seed, (action as u64) << 8 | (at as u64 + 1));
-            let image = image.unwrap_or(grant.image);
-            let mut credit = Credit::new(grant.id.clone(), grant.shard, deltas.clone(), image, &mut rng);
+            let (id, shard, image) = (grant.id.clone(), grant.shard, grant.image);
+            let mut credit = Credit::new(id, shard, deltas.clone(), image, &mut rng).with_latest(latest);
             let Some(send) = credit.start(self.processes[process].clock(self.now_us)) else {
                 continue;
             };

@@ -13,8 +13,8 @@
 use smol_str::SmolStr;
 
 use crate::bucket::{
-    Bucket, BucketLimit, CARRY, FENCE, NO_SCHEDULE, Owner, RECEIPT, WCU_COST, WCU_PARAMS, limit_attr,
-    write_carries,
+    Bucket, BucketLimit, CARRY, FENCE, NO_SCHEDULE, Owner, RECEIPT, WCU_COST, WCU_PARAMS, first_fence,
+    limit_attr, write_carries,
 };
 use crate::config::Resolved;
 use crate::limit::{Limit, Params};
@@ -413,6 +413,8 @@ pub(crate) fn create(new: &NewShard<'_>) -> Put {
     if let Ttl::At(secs) = new.ttl {
         put(attr("ttl"), Value::int(secs));
     }
+    /// Tells the item from others of the same key.
+    pub(crate) birth: &'a str,
     for (params, name, balance, taken) in &new.balances {
         put(limit_attr(name, "tk"), Value::int((*balance - *taken).0));
         put(limit_attr(name, "tc"), Value::int(taken.0));
@@ -423,6 +425,7 @@ pub(crate) fn create(new: &NewShard<'_>) -> Put {
     for (part, value) in wcu_parts() {
         put(limit_attr(WCU, part), Value::int(value));
     }
+    put(attr(FENCE), Value::S(first_fence(new.birth)));
     Put {
         item,
         condition: Condition::Absent(attr("PK")),
@@ -523,17 +526,22 @@ pub(crate) enum Guard<'a> {
 
 /// Gives tokens back (positive) or charges them after the fact (negative), and leaves `receipt` on the item.
 ///
-/// `fence` is what the latest image showed: a sending that arrives after a repetition must not happen too.
+/// `image` is the latest one: a sending that arrives after a repetition must not happen too, nor one that finds
+/// another item under the same key. Items that other clients created tell that by the entity's incarnation alone.
 pub(crate) fn credit(
     key: Key,
     deltas: &[(SmolStr, Millitokens)],
     guard: &Guard<'_>,
     receipt: &str,
-    fence: Option<&str>,
+    image: &Bucket,
     now: EpochMillis,
 ) -> Update {
     let mut update = Update::new(key);
-    let mut parts = vec![Condition::same(attr(FENCE), fence.map(Value::text))];
+    let mut parts = vec![as_seen(FENCE, image.fence.as_ref())];
+    if image.birth().is_none() {
+        let incarnation = image.owner.incarnation.as_deref();
+        parts.push(Condition::same(attr("pinc"), incarnation.map(Value::text)));
+    }
     for (name, delta) in deltas {
         spend(&mut update, name, -*delta);
         // Never create a limit, or an item, out of a credit.
@@ -576,9 +584,19 @@ pub(crate) fn credit(
 
 /// Makes a credit a repetition: it happens only if the item's receipt is still the one from before the first
 /// sending, and then fences off all earlier sendings.
-pub(crate) fn repeat(credit: &mut Update, receipt: &str, before: Option<&str>) {
-    credit.set.push((attr(FENCE), Value::text(receipt)));
+pub(crate) fn repeat(credit: &mut Update, receipt: &str, before: Option<&Value>, image: &Bucket) {
+    let mut fence = first_fence(image.birth().unwrap_or_default());
+    fence.push_str(receipt);
+    credit.set.push((attr(FENCE), Value::S(fence)));
     if let Condition::All(parts) = &mut credit.condition {
-        parts.push(Condition::same(attr(RECEIPT), before.map(Value::text)));
+        parts.push(as_seen(RECEIPT, before));
+    }
+}
+
+/// The attribute is as it was seen, whatever its type. Of a type that cannot be compared, only that it is there.
+fn as_seen(name: &'static str, value: Option<&Value>) -> Condition {
+    match value {
+        Some(Value::Other) => Condition::Exists(attr(name)),
+        value => Condition::same(attr(name), value.cloned()),
     }
 }

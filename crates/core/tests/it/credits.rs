@@ -72,6 +72,141 @@ fn a_refund_to_a_bucket_that_is_gone_creates_nothing() {
     assert!(!desk.item("u", 0).contains_key("b_tpm_tk"));
 }
 
+/// The bucket was deleted, or had expired, and was created again: what was taken from the first is not owed by the
+/// second.
+#[test]
+fn what_was_taken_from_a_former_bucket_is_not_corrected_on_a_later_one() {
+    for (deltas, owner) in [(60, None), (-500, None), (60, Some("p")), (-500, Some("p"))] {
+        let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+        if let Some(parent) = owner {
+            desk.entity("u", Some(parent), false);
+        }
+        let grant = desk.admitted("u", &[("rpm", 60)]).remove(0);
+        desk.table.remove(&desk.id("u").key(0));
+        desk.now += 1000;
+        desk.admitted("u", &[("rpm", 100)]);
+        assert!(matches!(desk.credit(&grant, &[("rpm", deltas)]), CreditEnd::Gone));
+        let (left, counted) = (desk.int("u", 0, "b_rpm_tk"), desk.int("u", 0, "b_rpm_tc"));
+        assert_eq!((left, counted), (0, 100_000), "{deltas} under {owner:?}");
+        assert_eq!(desk.ops.len(), 1);
+    }
+}
+
+/// Other clients leave no mark when they create an item; the entity's incarnation tells.
+#[test]
+fn buckets_of_other_clients_are_told_apart_by_the_incarnation() {
+    let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+    desk.entity("u", None, false);
+    desk.admitted("u", &[("rpm", 1)]);
+    let strip = |desk: &mut Desk| {
+        let mut item = desk.item("u", 0).clone();
+        item.remove("cf");
+        desk.table.insert(item).unwrap();
+    };
+    strip(&mut desk);
+    let grant = desk.admitted("u", &[("rpm", 60)]).remove(0);
+    assert!(matches!(desk.credit(&grant, &[("rpm", 10)]), CreditEnd::Applied));
+    desk.table.remove(&desk.id("u").key(0));
+    desk.entity_of("u", None, false, (9, "another life"));
+    desk.forget();
+    desk.admitted("u", &[("rpm", 100)]);
+    strip(&mut desk);
+    assert!(matches!(desk.credit(&grant, &[("rpm", 50)]), CreditEnd::Gone));
+    assert!(matches!(desk.credit(&grant, &[("rpm", -50)]), CreditEnd::Gone));
+    assert_eq!(desk.int("u", 0, "b_rpm_tk"), 0);
+}
+
+/// The entity was created after its bucket, or moved to another parent: the bucket is the same.
+#[test]
+fn a_refund_is_not_lost_because_the_bucket_was_stamped() {
+    for is_ours in [true, false] {
+        let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+        desk.admitted("u", &[("rpm", 1)]);
+        if !is_ours {
+            let mut item = desk.item("u", 0).clone();
+            item.remove("cf");
+            desk.table.insert(item).unwrap();
+        }
+        let grant = desk.admitted("u", &[("rpm", 60)]).remove(0);
+        let stamp = [
+            ("pgen", Value::int(7)),
+            ("pinc", Value::text("80729c5437a39750")),
+            ("parent_id", Value::text("p")),
+        ];
+        desk.poke("u", 0, &stamp);
+        assert!(matches!(desk.credit(&grant, &[("rpm", 20)]), CreditEnd::Applied));
+        desk.poke(
+            "u",
+            0,
+            &[("pgen", Value::int(8)), ("parent_id", Value::text("q"))],
+        );
+        assert!(matches!(desk.credit(&grant, &[("rpm", 40)]), CreditEnd::Applied));
+        assert_eq!(desk.int("u", 0, "b_rpm_tc"), 1000);
+        // With too little consumption for what is given back, it is another bucket.
+        let end = desk.credit(&grant, &[("rpm", 2)]);
+        assert!(matches!(end, CreditEnd::Applied) == is_ours, "{end:?}");
+    }
+}
+
+/// Others repeat credits, which changes the fence, but not the life.
+#[test]
+fn a_refund_follows_the_fence_of_its_item() {
+    let (mut desk, grant) = lease();
+    desk.meddle = Some(Box::new(|call, _, _| (call == 0).then(|| Err(lost()))));
+    assert!(matches!(desk.credit(&grant, &[("rpm", 20)]), CreditEnd::Applied));
+    desk.meddle = None;
+    assert!(matches!(desk.credit(&grant, &[("rpm", 40)]), CreditEnd::Applied));
+    assert_eq!(desk.ops.len(), 2, "refused by the fence, and sent again");
+    assert_eq!(desk.int("u", 0, "b_rpm_tc"), 0);
+}
+
+/// Another program's values where the marks should be.
+#[test]
+fn marks_of_any_type_do_not_stop_a_refund() {
+    for mark in [Value::int(5), Value::Bool(true), Value::Null, Value::text("")] {
+        for attrs in [["cf"].as_slice(), &["cr"], &["cf", "cr"]] {
+            for loses in [false, true] {
+                let (mut desk, _) = lease();
+                let marks: Vec<_> = attrs.iter().map(|attr| (*attr, mark.clone())).collect();
+                desk.poke("u", 0, &marks);
+                let grant = desk.admitted("u", &[("rpm", 10)]).remove(0);
+                if loses {
+                    desk.meddle = Some(Box::new(|call, op, table| {
+                        (call == 0).then(|| {
+                            table.call(op).unwrap();
+                            Err(lost())
+                        })
+                    }));
+                }
+                let end = desk.credit(&grant, &[("rpm", 10)]);
+                assert!(matches!(end, CreditEnd::Applied), "{mark:?} {attrs:?}: {end:?}");
+                assert_eq!(desk.int("u", 0, "b_rpm_tc"), 60_000, "{mark:?} {attrs:?}");
+            }
+        }
+    }
+}
+
+/// Binary values and sets of numbers cannot be compared: the refund is sent, and not repeated.
+#[test]
+fn a_mark_that_cannot_be_compared_does_not_stop_a_refund() {
+    for attr in ["cf", "cr"] {
+        let (mut desk, grant) = lease();
+        let mut item = desk.item("u", 0).clone();
+        item.insert(attr.into(), Value::Other);
+        let image = Bucket::decode(&item).unwrap().into();
+        desk.poke("u", 0, &[(attr, Value::text("what stands for it"))]);
+        let grant = Grant { image, ..grant };
+        assert!(matches!(desk.credit(&grant, &[("rpm", 10)]), CreditEnd::Applied));
+        assert_eq!(desk.ops.len(), 1);
+        desk.meddle = Some(Box::new(|_, _, _| Some(Err(lost()))));
+        assert!(matches!(
+            desk.credit(&grant, &[("rpm", 10)]),
+            CreditEnd::InDoubt(_)
+        ));
+        assert_eq!(desk.ops.len(), 1);
+    }
+}
+
 #[test]
 fn a_lost_answer_is_found_again_by_its_mark() {
     let (mut desk, grant) = lease();

@@ -115,6 +115,17 @@ impl Desk {
 
     /// Creates an entity's META.
     pub(crate) fn entity(&mut self, id: &str, parent: Option<&str>, cascade: bool) {
+        self.entity_of(id, parent, cascade, (7, "80729c5437a39750"));
+    }
+
+    /// Creates an entity's META of this generation and incarnation, in place of an earlier one.
+    pub(crate) fn entity_of(
+        &mut self,
+        id: &str,
+        parent: Option<&str>,
+        cascade: bool,
+        (generation, incarnation): (i64, &str),
+    ) {
         let meta = MetaRecord {
             entity: Entity {
                 id: EntityId::new(id).unwrap(),
@@ -124,8 +135,8 @@ impl Desk {
                 metadata: Metadata::new(),
                 created_at: "2026-11-21T19:43:18Z".into(),
             },
-            generation: Some(7),
-            incarnation: Some("80729c5437a39750".into()),
+            generation: Some(generation),
+            incarnation: Some(incarnation.into()),
         };
         self.table.insert(meta.encode(&self.namespace)).unwrap();
     }

@@ -66,6 +66,7 @@ async fn state(a: &Admin) -> BTreeMap<String, String> {
             "ttl",
             "updated_at",
             "created_at",
+            "cf",
         ] {
             item.remove(name);
         }

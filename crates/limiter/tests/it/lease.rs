@@ -300,3 +300,34 @@ async fn blocking_calls_do_the_same() {
     });
     assert_eq!(done.await.unwrap().unwrap(), 2);
 }
+
+/// The entity is deleted and created again while a lease is held: its bucket owes nothing to that lease.
+#[tokio::test]
+async fn a_lease_of_a_deleted_entity_corrects_nothing_on_the_next_one() {
+    for charge in [None, Some(5000)] {
+        let w = World::configured().await;
+        let other = w.another().await;
+        w.repo.create_entity(NewEntity::new("k")).await.unwrap();
+        let mut lease = w.limiter.acquire("k", "r").consume("tpm", 1000).await.unwrap();
+        w.repo.delete_entity("k").await.unwrap();
+        w.repo.create_entity(NewEntity::new("k")).await.unwrap();
+        let second = other
+            .limiter
+            .acquire("k", "r")
+            .consume("tpm", 1000)
+            .await
+            .unwrap();
+        // The process of the first lease has seen the second bucket.
+        w.limiter.acquire("k", "r").consume("tpm", 1).await.unwrap_err();
+        match charge {
+            Some(charge) => {
+                lease.adjust("tpm", charge).unwrap();
+                lease.commit().await.unwrap();
+            }
+            None => lease.rollback().await.unwrap(),
+        }
+        assert_eq!(w.balance("k", "r", "tpm").await, 0, "{charge:?}");
+        second.rollback().await.unwrap();
+        assert_eq!(w.balance("k", "r", "tpm").await, 1_000_000);
+    }
+}

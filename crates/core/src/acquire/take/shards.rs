@@ -160,6 +160,7 @@ impl Take {
         for new in newborns {
             // An expiry depends on the shard.
             self.shard = new.shard;
+            let birth = format!("{:012x}", env.random.bits() >> 16);
             parts.push(Part::Put(write::create(&NewShard {
                 id: &self.id,
                 shard: new.shard,
@@ -167,6 +168,7 @@ impl Take {
                 refilled_at: new.refilled_at,
                 config: &self.config,
                 ttl: self.ttl(None, self.shard_count, now),
+                birth: &birth,
                 balances: new.balances.iter().map(row).collect(),
             })));
         }
