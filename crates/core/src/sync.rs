@@ -5,14 +5,16 @@
 
 use smol_str::SmolStr;
 
-use crate::acquire::newest_owner;
 use crate::acquire::write::owner_attributes;
-use crate::bucket::{Bucket, Owner, limit_attr};
+pub use crate::acquire::write::owner_pins;
+use crate::acquire::{is_disputed, newest_owner};
+use crate::bucket::{Bucket, BucketLimit, Owner, limit_attr};
 use crate::config::{Level, Resolved, bucket_ttl_secs};
-use crate::limit::Limit;
+use crate::limit::{Limit, MAX_LIMITS};
 use crate::schema::BucketId;
 use crate::table::{Condition, Key, Update, Value};
 use crate::units::EpochMillis;
+use crate::units::Millitokens;
 
 /// A change of limits on its way to one bucket shard.
 #[derive(Debug, Clone)]
@@ -29,13 +31,43 @@ pub struct LimitChange<'a> {
     pub bucket_ttl_multiplier: u32,
 }
 
-/// Rewrites a shard's parameters after its limits were set or deleted.
+/// An update's expression may be no longer than its condition; so many limits are surely changed by one, and so many
+/// removed.
+const MAX_CHANGED: usize = 32;
+
+/// A bucket that holds more limits than this loses those that are not configured.
+const MAX_KEPT: usize = MAX_LIMITS / 2;
+
+const PARTS: [&str; 8] = ["tk", "cp", "ra", "rp", "tc", "sched", "rsched", "soft"];
+
+impl<'a> LimitChange<'a> {
+    /// The change in pieces that fit one write each. Usually there is one.
+    pub fn pieces(&self) -> Vec<Self> {
+        let mut limits = self.limits.chunks(MAX_CHANGED);
+        let mut stale = self.stale.chunks(MAX_CHANGED);
+        let mut pieces = Vec::new();
+        loop {
+            let (limits, stale) = (limits.next(), stale.next());
+            if !pieces.is_empty() && limits.is_none() && stale.is_none() {
+                return pieces;
+            }
+            pieces.push(Self {
+                limits: limits.unwrap_or_default(),
+                stale: stale.unwrap_or_default(),
+                ..self.clone()
+            });
+        }
+    }
+}
+
+/// Rewrites a shard's parameters after its limits were set or deleted. `all` are the limits in force, of which the
+/// change may hold a [piece](LimitChange::pieces).
 ///
 /// Guards that the item exists; a failure without an image means that it is gone and nothing is to be done.
 /// Where it may and would give an expiry, it also guards that the bucket is in one piece, or that this is not
 /// its first shard; a failure with an image asks for the change once more with
 /// [`may_expire`](LimitChange::may_expire) off.
-pub fn change_limits(key: Key, change: &LimitChange<'_>, now: EpochMillis) -> Update {
+pub fn change_limits(key: Key, change: &LimitChange<'_>, all: &[Limit], now: EpochMillis) -> Update {
     let mut update = Update::new(key);
     set_params(&mut update, change.limits);
     for attr in ["sched", "rsched", "sched_tz"] {
@@ -47,20 +79,12 @@ pub fn change_limits(key: Key, change: &LimitChange<'_>, now: EpochMillis) -> Up
         }
     }
     for name in change.stale {
-        for part in ["tk", "cp", "ra", "rp", "tc", "sched", "rsched", "soft"] {
-            update.remove.push(limit_attr(name, part));
-        }
+        update.remove.extend(PARTS.map(|part| limit_attr(name, part)));
     }
     let mut parts = vec![Condition::Exists("PK".into())];
     let expires = !change.level.keeps_bucket() && change.bucket_ttl_multiplier > 0;
     if change.may_expire || !expires {
-        set_ttl(
-            &mut update,
-            change.limits,
-            change.level,
-            change.bucket_ttl_multiplier,
-            now,
-        );
+        set_ttl(&mut update, all, change.level, change.bucket_ttl_multiplier, now);
         if expires && is_first_shard(&update.key) {
             parts.push(Condition::AtMost("shard_count".into(), 1));
         }
@@ -108,40 +132,68 @@ pub struct Drift {
     pub limits: bool,
     /// The owner stamp is not the one of the entity's META.
     pub owner: bool,
+    /// It holds many limits, and some that are not configured any more and are full.
+    pub stale: bool,
 }
 
 impl Drift {
     /// Compares an image with the configuration in force.
     ///
-    /// An item with features that are not understood is left to those who understand it, and limits that came
-    /// with a call are no configuration.
-    pub fn between(image: &Bucket, config: &Resolved) -> Self {
-        if image.unsupported.is_some() || config.level == Level::Override {
+    /// Limits of an item with features that are not understood are left to those who understand it, and limits
+    /// that came with a call are no configuration. A stamp of another incarnation counts as behind; whether it
+    /// is, the caller finds out by a consistent read.
+    pub fn between(image: &Bucket, config: &Resolved, now: EpochMillis) -> Self {
+        if config.level == Level::Override {
             return Self::default();
         }
+        let read = config.owner.as_ref();
         let differs = |limit: &Limit| {
             image
                 .limit(limit.name().as_str())
                 .is_some_and(|stored| !stored.matches(limit))
         };
         Self {
-            limits: config.limits.iter().any(differs),
-            owner: config.owner.as_ref().is_some_and(|read| {
-                newest_owner(&image.owner, Some(read)) == Some(read) && image.owner != *read
-            }),
+            limits: image.unsupported.is_none() && config.limits.iter().any(differs),
+            owner: is_disputed(&image.owner, read)
+                || read.is_some_and(|read| {
+                    newest_owner(&image.owner, Some(read)) == Some(read) && image.owner != *read
+                }),
+            stale: !stale(image, config, now).is_empty(),
         }
     }
 
     /// Whether anything is behind.
     pub fn is_some(self) -> bool {
-        self.limits || self.owner
+        self.limits || self.owner || self.stale
     }
 }
 
-/// Brings a shard up to a configuration that was read just now.
+/// The limits that a bucket with too many can do without: not configured, and full, so that nothing is forgotten if
+/// they are wanted again. Limits that came with calls are not configured either; they stay while they are not full.
+fn stale<'a>(image: &'a Bucket, config: &Resolved, now: EpochMillis) -> Vec<&'a BucketLimit> {
+    let is_plain = image.unsupported.is_none() && config.unsupported.is_none() && !config.limits.is_empty();
+    if image.limits.len() <= MAX_KEPT || !is_plain {
+        return Vec::new();
+    }
+    let unknown = |limit: &&BucketLimit| {
+        config
+            .limits
+            .iter()
+            .all(|known| known.name().as_str() != limit.name)
+    };
+    let full = |limit: &&BucketLimit| {
+        let share = image.share(limit);
+        image.balance(limit, now).refilled(share, now).tokens >= Millitokens(share.capacity)
+    };
+    let stale = image.limits.iter().filter(unknown).filter(full);
+    stale.take(MAX_CHANGED).collect()
+}
+
+/// Brings a shard up to a configuration that was read just now, and consistently.
 ///
-/// Pins what the image showed, so that of two writers with different knowledge the later reader wins; never
-/// lets an older generation of the owner replace a newer one.
+/// Pins what the image showed, so that of two writers with different knowledge the later reader wins. A stamp of
+/// another incarnation, or of an entity that is gone, is replaced by what META says; of one incarnation, only by
+/// a later generation.
 pub fn reconcile(
     key: Key,
     image: &Bucket,
@@ -149,19 +201,24 @@ pub fn reconcile(
     bucket_ttl_multiplier: u32,
     now: EpochMillis,
 ) -> Update {
-    let drift = Drift::between(image, config);
+    let drift = Drift::between(image, config, now);
     let mut update = Update::new(key);
-    let mut parts = vec![
-        Condition::Exists("PK".into()),
-        Condition::Absent("sched".into()),
-        Condition::Absent("rsched".into()),
-        Condition::same("vu".into(), image.valid_until.map(Value::int)),
-    ];
+    let mut parts = vec![Condition::Exists("PK".into())];
     if drift.limits {
+        parts.extend([
+            Condition::Absent("sched".into()),
+            Condition::Absent("rsched".into()),
+            Condition::same("vu".into(), image.valid_until.map(Value::int)),
+        ]);
         let known: Vec<Limit> = config
             .limits
             .iter()
-            .filter(|limit| image.limit(limit.name().as_str()).is_some())
+            .filter(|limit| {
+                image
+                    .limit(limit.name().as_str())
+                    .is_some_and(|stored| !stored.matches(limit))
+            })
+            .take(MAX_CHANGED)
             .cloned()
             .collect();
         set_params(&mut update, &known);
@@ -184,9 +241,18 @@ pub fn reconcile(
             }
         }
     }
-    if let (true, Some(owner)) = (drift.owner, &config.owner) {
-        stamp(&mut update, owner);
-        parts.push(owner_pin(owner));
+    for limit in stale(image, config, now) {
+        update
+            .remove
+            .extend(PARTS.map(|part| limit_attr(&limit.name, part)));
+        // Spent or set again, it is needed again.
+        let is = |part, n: i128| Condition::Is(limit_attr(&limit.name, part), Value::int(n));
+        parts.push(is("cp", limit.params.capacity));
+        parts.push(Condition::AtLeast(limit_attr(&limit.name, "tk"), limit.balance.0));
+    }
+    if drift.owner {
+        stamp(&mut update, &config.owner.clone().unwrap_or_default());
+        parts.extend(owner_pins(&image.owner));
     }
     update.condition = Condition::All(parts);
     update
@@ -194,23 +260,13 @@ pub fn reconcile(
 
 fn stamp(update: &mut Update, owner: &Owner) {
     update.set.extend(owner_attributes(Some(owner)));
-    if owner.parent.is_none() {
-        update.remove.push("parent_id".into());
-    }
-}
-
-/// No incarnation on the item yet, or the same one and no later generation.
-fn owner_pin(owner: &Owner) -> Condition {
-    let (pinc, pgen) = (SmolStr::new_static("pinc"), SmolStr::new_static("pgen"));
-    let incarnation = owner.incarnation.as_deref().unwrap_or("-");
-    Condition::Any(vec![
-        Condition::Absent(pinc.clone()),
-        Condition::All(vec![
-            Condition::Is(pinc, Value::text(incarnation)),
-            Condition::Any(vec![
-                Condition::Absent(pgen.clone()),
-                Condition::AtMost(pgen, owner.generation.unwrap_or(0).into()),
-            ]),
-        ]),
-    ])
+    let absent = [
+        ("parent_id", owner.parent.is_none()),
+        ("pgen", owner.generation.is_none()),
+        ("pinc", owner.incarnation.is_none()),
+    ];
+    let absent = absent.into_iter().filter(|(_, absent)| *absent);
+    update
+        .remove
+        .extend(absent.map(|(attr, _)| SmolStr::new_static(attr)));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use zae_limiter_core::acquire::newest_owner;
+use zae_limiter_core::acquire::{is_disputed, newest_owner};
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::limit::Limit;
 use zae_limiter_core::schema::{BucketId, key_of};
@@ -80,7 +80,14 @@ impl RateLimiter {
             }
         }
         let (mut statuses, bucket) = inner.statuses(&entity, &resource, &config, &needed).await?;
+        let config = match &bucket {
+            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => {
+                inner.resolve_now(&entity, &resource).await?
+            }
+            _ => config,
+        };
         let owner = match &bucket {
+            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => config.owner.as_ref(),
             Some(bucket) => newest_owner(&bucket.owner, config.owner.as_ref()),
             None => config.owner.as_ref(),
         };

@@ -229,6 +229,20 @@ impl Repository {
         self.wait(self.inner.delete_entity_with_progress(id, progress))
     }
 
+    /// See [`crate::Repository::limits_above_parent`].
+    pub fn limits_above_parent(
+        &self,
+        entity: &str,
+        resource: &str,
+    ) -> Result<Vec<crate::AboveParent>, Error> {
+        self.wait(self.inner.limits_above_parent(entity, resource))
+    }
+
+    /// See [`crate::Repository::delete_entity_with_children`].
+    pub fn delete_entity_with_children(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+        self.wait(self.inner.delete_entity_with_children(id, progress))
+    }
+
     /// See [`crate::Repository::entities_with_limits`].
     pub fn entities_with_limits(&self, resource: &str) -> Result<Pages<EntityId>, Error> {
         Ok(self.pages(self.inner.entities_with_limits(resource)?))

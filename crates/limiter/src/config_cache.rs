@@ -48,6 +48,8 @@ struct SlotEntry {
 struct Assembled {
     config: Arc<Resolved>,
     generation: u64,
+    /// Which read of all records, all of them consistent, it comes from; 0 if from none.
+    read: u64,
 }
 
 type Pair = (EntityId, ResourceName);
@@ -62,6 +64,8 @@ pub(crate) struct ConfigCache {
     /// Serialises fetches of one pair.
     fetching: Cache<Pair, Arc<tokio::sync::Mutex<()>>>,
     generation: AtomicU64,
+    /// Counts reads of all records.
+    reads: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
     pub(crate) local_rejections: AtomicU64,
@@ -76,6 +80,7 @@ impl ConfigCache {
             assembled: Cache::new(CAPACITY),
             fetching: Cache::new(1024),
             generation: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             local_rejections: AtomicU64::new(0),
@@ -110,7 +115,8 @@ impl ConfigCache {
             .map(|entry| entry.config)
     }
 
-    /// Reads what is not remembered and puts it together. With `fresh`, reads all of it.
+    /// Reads what is not remembered and puts it together. With `fresh`, reads all of it, consistently; of concurrent
+    /// calls, those that wait share a read that began after they did.
     pub(crate) async fn fetch(
         &self,
         table: &dyn Table,
@@ -124,12 +130,24 @@ impl ConfigCache {
             .fetching
             .get_or_insert_with(&pair, || Ok::<_, std::convert::Infallible>(Arc::default()));
         let Ok(lock) = lock;
+        let before = self.reads.load(Ordering::Acquire);
         let _flight = lock.lock().await;
-        if let (false, Some(config)) = (fresh, self.peek(entity, resource, clock.now())) {
+        if fresh {
+            let shared = self.assembled.get(&pair).filter(|entry| {
+                entry.read > before && entry.generation == self.generation.load(Ordering::Acquire)
+            });
+            if let Some(entry) = shared {
+                return Ok(entry.config);
+            }
+        } else if let Some(config) = self.peek(entity, resource, clock.now()) {
             return Ok(config);
         }
-        self.misses.fetch_add(1, Ordering::Relaxed);
         let generation = self.generation.load(Ordering::Acquire);
+        let read = if fresh {
+            self.reads.fetch_add(1, Ordering::AcqRel) + 1
+        } else {
+            0
+        };
         let stored = match self.slots(table, clock, entity, resource, fresh).await {
             Ok(stored) => stored,
             Err(AcquireError::Table(err)) if !fresh => return self.fall_back(&pair, err),
@@ -143,6 +161,7 @@ impl ConfigCache {
             Assembled {
                 config: Arc::clone(&config),
                 generation,
+                read,
             },
         );
         Ok(config)
@@ -182,8 +201,14 @@ impl ConfigCache {
             .filter(|(_, entry)| entry.is_none())
             .map(|(key, _)| key.clone())
             .collect();
+        let counter = if missing.is_empty() {
+            &self.hits
+        } else {
+            &self.misses
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
         if !missing.is_empty() {
-            let items = table.batch_get(missing, false).await?;
+            let items = table.batch_get(missing, fresh).await?;
             for (i, key) in keys
                 .iter()
                 .enumerate()

@@ -297,7 +297,7 @@ impl Inner {
         let Some(config) = self.config.stale(&id.entity, &id.resource) else {
             return;
         };
-        if Drift::between(&observation.image, &config).is_some() {
+        if Drift::between(&observation.image, &config, self.clock.now()).is_some() {
             self.reconcile_soon(id.clone(), observation.shard);
         }
     }

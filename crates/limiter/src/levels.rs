@@ -171,6 +171,17 @@ pub(crate) fn level_attributes(
     attributes
 }
 
+/// The limits that a level loses, which its buckets must lose too.
+pub(crate) fn stale_names(old: Option<&Item>, new: &[Limit]) -> Vec<SmolStr> {
+    let old = old.into_iter().flat_map(|item| item.keys());
+    let names = old.filter_map(|name| {
+        let name = name.strip_prefix("l_").or_else(|| name.strip_prefix("w_"))?;
+        name.strip_suffix("_cp")
+    });
+    let kept = |name: &str| new.iter().any(|limit| limit.name() == name);
+    names.filter(|name| !kept(name)).map(SmolStr::new).collect()
+}
+
 /// The event of a level that was set.
 pub(crate) fn set_event(target: &Target, limits: &[Limit], policy: Option<OnUnavailable>) -> Event {
     let mut details = Item::from([("limits".into(), limits_detail(limits))]);
@@ -215,11 +226,18 @@ fn policy_value(policy: Option<OnUnavailable>) -> Value {
     }
 }
 
+/// How many attributes one condition compares; DynamoDB takes 4,096 bytes of it, some 16 for each.
+const MAX_COMPARED: usize = 220;
+
 /// The condition that a level's record is as it was read, so that whole records can be written: nobody set
 /// limits, and no flag has come meanwhile that would be lost.
+///
+/// Other clients store levels of any size. Of a very large one, not every limit is compared: a change of the rest
+/// is replaced, as if it had come before.
 fn unchanged(key: &Key, old: &Item) -> Result<Condition, Error> {
     let mut parts = Vec::with_capacity(old.len() + FLAGS.len());
-    for (name, value) in old {
+    let (limits, rest): (Vec<_>, Vec<_>) = old.iter().partition(|(name, _)| is_limit_attribute(name));
+    for (name, value) in rest.into_iter().chain(limits).take(MAX_COMPARED) {
         if matches!(value, Value::Other) {
             return Err(Error::Corrupt(CorruptRecord {
                 record: "config",
@@ -271,17 +289,17 @@ impl Repository {
         self.inner.place.transact(&*self.inner.table, parts).await
     }
 
-    /// Sets a level, and its registry with it.
+    /// Sets a level, and its registry with it. Returns the record that it replaced.
     pub(crate) async fn write_level(
         &self,
         record: &LevelRecord,
         attributes: &[(SmolStr, Value)],
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Item>, Error> {
         for _ in 0..MAX_RACES {
             let old = self.read(&record.key).await?;
             let prepared = record.write(&self.inner.namespace, old.as_ref(), attributes)?;
             if self.commit_level(prepared).await? {
-                return Ok(());
+                return Ok(old);
             }
         }
         Err(self.inner.place.contended(&record.key))

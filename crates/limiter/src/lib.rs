@@ -85,7 +85,7 @@ pub use builder::RepositoryBuilder;
 pub use capacity::{CapacityOf, EntityCapacity, ResourceCapacity};
 pub use config_cache::CacheStats;
 pub use declare::{ApplyOptions, BegunApply, LimitsApplied, LimitsPlan};
-pub use entities::NewEntity;
+pub use entities::{AboveParent, NewEntity};
 pub use error::{Error, Unavailable};
 pub use lease::Lease;
 pub use limiter::{Acquire, RateLimiter};

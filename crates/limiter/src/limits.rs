@@ -15,7 +15,7 @@ use zae_limiter_core::table::{Index, Key, Query, TableError};
 use zae_limiter_core::{Bucket, EntityId, IntoLimit, InvalidInput, Limit, ResourceName, ResourceScope};
 
 use crate::error::Error;
-use crate::levels::{LevelRecord, deleted_event, level_attributes, set_event};
+use crate::levels::{LevelRecord, deleted_event, level_attributes, set_event, stale_names};
 use crate::pages::Pages;
 use crate::repository::{Inner, Repository};
 use crate::retry::{BRIEF, is_passing};
@@ -45,11 +45,13 @@ impl Repository {
         let inner = &self.inner;
         let target = Target::Entity(entity.clone(), scope.clone());
         let record = LevelRecord::of(&inner.namespace, &target);
-        self.write_level(&record, &level_attributes(&target, &limits, None))
+        let old = self
+            .write_level(&record, &level_attributes(&target, &limits, None))
             .await?;
         // Before the buckets, so that no acquire of this process puts the old limits back.
         inner.config.forget(&record.key);
-        let told = self.carry_to_buckets(&entity, &scope, &[]).await;
+        let stale = stale_names(old.as_ref(), &limits);
+        let told = self.carry_to_buckets(&entity, &scope, &stale).await;
         // The level has changed, told or not.
         let logged = self.audit(set_event(&target, &limits, None)).await;
         told.map(drop).and(logged)
@@ -101,7 +103,8 @@ impl Repository {
         let limits = check_limits(limits)?;
         let inner = &self.inner;
         let record = LevelRecord::of(&inner.namespace, &target);
-        self.write_level(&record, &level_attributes(&target, &limits, None))
+        let _ = self
+            .write_level(&record, &level_attributes(&target, &limits, None))
             .await?;
         inner.config.forget(&record.key);
         self.audit(set_event(&target, &limits, None)).await
@@ -145,7 +148,8 @@ impl Repository {
         let inner = &self.inner;
         let target = Target::System;
         let record = LevelRecord::of(&inner.namespace, &target);
-        self.write_level(&record, &level_attributes(&target, &limits, on_unavailable))
+        let _ = self
+            .write_level(&record, &level_attributes(&target, &limits, on_unavailable))
             .await?;
         inner.config.forget(&record.key);
         inner.remember_policy(on_unavailable);
@@ -251,27 +255,34 @@ impl Repository {
                 .any(|limit| limit.name().as_str() == name.as_str())
         };
         let stale: Vec<SmolStr> = stale.iter().filter(gone).cloned().collect();
-        let mut change = LimitChange {
+        let change = LimitChange {
             may_expire: true,
             limits: &config.limits,
             level: config.level,
             stale: &stale,
             bucket_ttl_multiplier: self.inner.options.settings.bucket_ttl_multiplier,
         };
-        let mut update = change_limits(key.clone(), &change, self.inner.clock.now());
         let table = &self.inner.table;
-        let told = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
-        // An image means the first shard of a split bucket, which must not expire. Otherwise refused means that
-        // the bucket is gone, and with it what was to be told.
-        if matches!(told, Write::Refused(Some(_))) {
-            change.may_expire = false;
-            update = change_limits(key.clone(), &change, self.inner.clock.now());
-            let _ = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
+        for mut piece in change.pieces() {
+            let now = self.inner.clock.now();
+            let mut update = change_limits(key.clone(), &piece, &config.limits, now);
+            let told = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
+            // An image means the first shard of a split bucket, which must not expire. Otherwise refused means
+            // that the bucket is gone, and with it what was to be told.
+            if matches!(told, Write::Refused(Some(_))) {
+                piece.may_expire = false;
+                update = change_limits(key.clone(), &piece, &config.limits, now);
+                let _ = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
+            }
         }
         Ok(())
     }
 
-    async fn buckets_of(&self, entity: &EntityId, scope: &ResourceScope) -> Result<Vec<Key>, Error> {
+    pub(crate) async fn buckets_of(
+        &self,
+        entity: &EntityId,
+        scope: &ResourceScope,
+    ) -> Result<Vec<Key>, Error> {
         let prefix = match scope {
             ResourceScope::All => "BUCKET#".to_owned(),
             ResourceScope::One(resource) => format!("BUCKET#{resource}#"),
@@ -331,7 +342,7 @@ impl Inner {
         let Some(image) = self.images.latest(id, shard) else {
             return Ok(());
         };
-        if !Drift::between(&image, &config).is_some() {
+        if !Drift::between(&image, &config, self.clock.now()).is_some() {
             return Ok(());
         }
         let multiplier = self.options.settings.bucket_ttl_multiplier;

@@ -18,7 +18,8 @@ pub(crate) struct Patience {
     longest: Duration,
 }
 
-/// For a single request that somebody waits for: about three seconds at most.
+/// For a single request of a caller that waits: at most about three seconds of pauses, beside the time that the
+/// requests take. If each of them times out, that is some twenty seconds.
 pub(crate) const BRIEF: Patience = Patience {
     attempts: 8,
     first: Duration::from_millis(25),

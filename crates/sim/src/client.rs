@@ -149,7 +149,7 @@ impl World<'_> {
         };
         let key = (seen.id.clone(), seen.shard);
         let last = self.processes[process].reconciled.get(&key);
-        if !Drift::between(&seen.image, &known).is_some() || last.is_some_and(|last| now.since(*last) < 1000) {
+        if !Drift::between(&seen.image, &known, now).is_some() || last.is_some_and(|last| now.since(*last) < 1000) {
             return;
         }
         self.processes[process].reconciled.insert(key, now);
@@ -161,7 +161,7 @@ impl World<'_> {
         let stored = [&meta, &entity_config, &default, &resource, &system];
         let config = Arc::new(resolve(entity, stored, now));
         self.processes[process].learn_config(&config);
-        if config.limits.is_empty() || !Drift::between(&seen.image, &config).is_some() {
+        if config.limits.is_empty() || !Drift::between(&seen.image, &config, now).is_some() {
             return;
         }
         self.stats.reconciled += 1;

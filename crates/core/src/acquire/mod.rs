@@ -77,6 +77,8 @@ impl Env<'_> {
 enum Route {
     ChildConfig,
     ParentConfig,
+    /// The child's configuration once more, read consistently: its bucket is stamped for another life of it.
+    OwnerConfig,
     Leg(usize),
     Refund(usize),
 }
@@ -104,6 +106,12 @@ pub struct Acquire {
     legs: Vec<Leg>,
     /// Whether the child's own item has been asked who its parent is.
     parent_confirmed: bool,
+    /// The parent whose configuration was asked for last.
+    asked_parent: Option<EntityId>,
+    /// Whether the entity was read again because its bucket's stamp is of another incarnation.
+    owner_asked: bool,
+    /// What that read returned. It decides.
+    owner_read: Option<Arc<Resolved>>,
     refunds: Vec<Credit>,
     routes: Vec<Route>,
     outstanding: usize,
@@ -121,6 +129,9 @@ impl Acquire {
             child: None,
             legs: Vec::new(),
             parent_confirmed: false,
+            asked_parent: None,
+            owner_asked: false,
+            owner_read: None,
             refunds: Vec::new(),
             routes: Vec::new(),
             outstanding: 0,
@@ -153,6 +164,14 @@ impl Acquire {
         let mut calls = match (self.routes.get(id).copied(), reply) {
             (Some(Route::ChildConfig), Reply::Config(found)) => self.child_config(found, now, random),
             (Some(Route::ParentConfig), Reply::Config(found)) => self.parent_config(found, now, random),
+            (Some(Route::OwnerConfig), Reply::Config(found)) => {
+                match found {
+                    Ok(found) => self.owner_read = Some(found.config),
+                    // Whom else to debit is not known, so nothing may be admitted.
+                    Err(err) => self.decide(Decision::Failed(err)),
+                }
+                Vec::new()
+            }
             (Some(Route::Leg(leg)), reply) => {
                 self.step(leg, now, random, |take, env| take.answer(reply, env))
             }
@@ -240,12 +259,17 @@ impl Acquire {
         let parent = known_owner(&found).and_then(|owner| owner.cascade_parent().cloned());
         self.child = Some(found);
         match parent {
-            Some(entity) => self.route(
-                Route::ParentConfig,
-                vec![(0, Ask::Config { entity, fresh: false })],
-            ),
+            Some(entity) => self.ask_parent(entity),
             None => self.begin(None, now, random),
         }
+    }
+
+    fn ask_parent(&mut self, entity: EntityId) -> Vec<Call> {
+        self.asked_parent = Some(entity.clone());
+        self.route(
+            Route::ParentConfig,
+            vec![(0, Ask::Config { entity, fresh: false })],
+        )
     }
 
     /// The configuration to enforce: the limits that came with the call, or the stored ones if there are any.
@@ -444,7 +468,8 @@ impl Acquire {
         self.refund(|leg| !keep || leg.role == Role::Stray, now, random)
     }
 
-    /// Once the child was debited, its own item says who the parent is, and overrules the cache.
+    /// Once the child was debited, its own item says who the parent is, and overrules the cache. If the item is
+    /// stamped for another incarnation of the entity than the cache has, META is read again, and decides.
     fn confirm_parent(&mut self) -> Vec<Call> {
         if self.parent_confirmed {
             return Vec::new();
@@ -452,42 +477,37 @@ impl Acquire {
         let Some(TakeEnd::Taken(grant)) = self.legs[0].take.end() else {
             return Vec::new();
         };
-        let cached = self.child.as_ref().and_then(|found| found.config.owner.as_ref());
-        let wanted = newest_owner(&grant.image.owner, cached)
-            .and_then(Owner::cascade_parent)
-            .cloned();
+        let stamp = &grant.image.owner;
+        let config = self.owner_read.as_ref().unwrap_or(self.legs[0].take.config());
+        let read = config.owner.as_ref();
+        let owner = if !is_disputed(stamp, read) {
+            newest_owner(stamp, read)
+        } else if self.owner_read.is_some() {
+            read
+        } else if self.owner_asked {
+            return Vec::new();
+        } else {
+            self.owner_asked = true;
+            let entity = self.request.id.entity.clone();
+            return self.route(Route::OwnerConfig, vec![(0, Ask::Config { entity, fresh: true })]);
+        };
+        let wanted = owner.and_then(Owner::cascade_parent).cloned();
         self.parent_confirmed = true;
-        let no_say = wanted
-            .as_ref()
-            .is_some_and(|entity| self.parent_has_no_say(entity));
+        // Looked at before, and without a leg of its own: it has none of the limits asked for.
+        let no_say = wanted.is_some() && wanted == self.asked_parent;
         let current = self.legs.iter_mut().find(|leg| leg.role == Role::Parent);
         match (current, wanted) {
             (Some(leg), Some(wanted)) if leg.take.id.entity == wanted => return Vec::new(),
             (Some(leg), wanted) => {
                 leg.role = Role::Stray;
                 if let Some(entity) = wanted {
-                    return self.route(
-                        Route::ParentConfig,
-                        vec![(0, Ask::Config { entity, fresh: false })],
-                    );
+                    return self.ask_parent(entity);
                 }
             }
-            (None, Some(entity)) if !no_say => {
-                return self.route(
-                    Route::ParentConfig,
-                    vec![(0, Ask::Config { entity, fresh: false })],
-                );
-            }
+            (None, Some(entity)) if !no_say => return self.ask_parent(entity),
             (None, _) => {}
         }
         Vec::new()
-    }
-
-    /// Whether this parent was looked at before and has none of the limits asked for.
-    fn parent_has_no_say(&self, parent: &EntityId) -> bool {
-        let known = self.child.as_ref().and_then(known_owner);
-        known.and_then(|owner| owner.cascade_parent().cloned()).as_ref() == Some(parent)
-            && self.routes.contains(&Route::ParentConfig)
     }
 
     fn judge(&self, now: EpochMillis) -> Decision {
@@ -592,16 +612,24 @@ impl TakeEnd {
     }
 }
 
+/// Whether a bucket's stamp belongs to another life of the entity than the one that was read, or to an entity that
+/// is not there.
+///
+/// The two do not tell which of them is out of date. META does, if it is read consistently after the stamp was seen.
+pub fn is_disputed(stamp: &Owner, read: Option<&Owner>) -> bool {
+    stamp.is_authoritative()
+        && read.is_none_or(|read| stamp.incarnation.is_some() && stamp.incarnation != read.incarnation)
+}
+
 /// Who owns an entity's buckets: a bucket's own stamp if it was written from knowledge, unless what was read
-/// of the entity is of a later generation of the same incarnation. Stamps of old clients have neither
-/// generation nor incarnation, and date from the bucket's creation: anything read of the entity is later.
+/// of the entity is of a later generation. Stamps of old clients have neither generation nor incarnation, and
+/// date from the bucket's creation: anything read of the entity is later.
+///
+/// If the two are [disputed](is_disputed), the answer is a guess: a generation begins with the instant of the
+/// entity's creation.
 pub fn newest_owner<'a>(stamp: &'a Owner, read: Option<&'a Owner>) -> Option<&'a Owner> {
-    let succeeds = |read: &Owner| {
-        let same = stamp.incarnation.is_none() || read.incarnation == stamp.incarnation;
-        same && read.generation > stamp.generation
-    };
     match read {
-        Some(read) if !stamp.is_authoritative() || succeeds(read) => Some(read),
+        Some(read) if !stamp.is_authoritative() || read.generation > stamp.generation => Some(read),
         _ => Some(stamp),
     }
 }

@@ -25,8 +25,8 @@ use super::{Ask, Env, Grant, Hint, Reply, Settings, TakeError};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
 use crate::config::{Level, Resolved};
-use crate::error::{RecordError, UnsupportedFeature};
-use crate::limit::{Limit, Params};
+use crate::error::{CorruptRecord, RecordError, UnsupportedFeature};
+use crate::limit::{Limit, MAX_LIMITS, Params};
 use crate::name::{EntityId, ResourceName};
 use crate::refill::Wait;
 use crate::schema::BucketId;
@@ -199,6 +199,11 @@ impl Take {
 
     pub(crate) fn end(&self) -> Option<&TakeEnd> {
         self.end.as_ref()
+    }
+
+    /// The configuration that it goes by, which may have been read since it began.
+    pub(crate) fn config(&self) -> &Arc<Resolved> {
+        &self.config
     }
 
     /// Whether it is taking back a debit on an item that it cannot read.
@@ -586,6 +591,18 @@ impl Take {
             return self.share_out(image, env);
         }
         let seeds = self.seeds(image);
+        if !write::refill_fits(image.limits.len(), amounts.len(), seeds.len()) {
+            let held = image.limits.len();
+            return self.fail(RecordError::from(CorruptRecord {
+                record: "bucket",
+                key: self.id.key(self.shard).to_string(),
+                attribute: "b_*".to_owned(),
+                problem: format!(
+                    "holds {held} limits, more than one write can refill; give the level at most {MAX_LIMITS}. \
+                     Limits that no level defines any more are removed from the bucket once they are full"
+                ),
+            }));
+        }
         let refilled = write::refill_all(image, self.exact(), env.now);
         let change = RefillDebit {
             amounts,

@@ -274,11 +274,19 @@ pub(crate) fn refill_debit(
     update
 }
 
+/// The longest condition that DynamoDB takes, in bytes.
+const MAX_CONDITION: usize = 4096;
+
+/// Whether the condition of [`refill_debit`] is short enough for an item that holds this many limits, so many of
+/// which it takes from, and that gains so many. Counted for names and values of three digits, and rounded up.
+pub(crate) fn refill_fits(held: usize, taken: usize, seeds: usize) -> bool {
+    420 + 127 * held + 17 * taken + 67 * seeds <= MAX_CONDITION
+}
+
 /// Pins every attribute of an image that bears on a decision, balances excepted.
 fn pins(image: &Bucket) -> Vec<Condition> {
     let is = |name, n: i64| Condition::Is(attr(name), Value::int(n));
     let text = |text: &str| Value::text(text);
-    let owner = &image.owner;
     let mut parts = vec![
         is("rf", image.refilled_at.0),
         // A refill by a clock that is behind pays fractions out and leaves `rf` as it is.
@@ -288,14 +296,9 @@ fn pins(image: &Bucket) -> Vec<Condition> {
         Condition::Absent(attr("disabled")),
         Condition::Absent(attr("sched")),
         Condition::Absent(attr("rsched")),
-        Condition::same(
-            attr("parent_id"),
-            owner.parent.as_ref().map(|parent| text(parent.as_str())),
-        ),
-        Condition::same(attr("pgen"), owner.generation.map(Value::int)),
-        Condition::same(attr("pinc"), owner.incarnation.as_deref().map(text)),
         shard_count_is(image.shard_count),
     ];
+    parts.extend(owner_pins(&image.owner));
     for limit in &image.limits {
         parts.extend(has_params(&limit.name, limit.params));
         for (part, marked) in ["sched", "rsched"].into_iter().zip(limit.marks) {
@@ -304,6 +307,19 @@ fn pins(image: &Bucket) -> Vec<Condition> {
         }
     }
     parts
+}
+
+/// The owner's stamp is as it was seen.
+pub fn owner_pins(owner: &Owner) -> [Condition; 3] {
+    let text = |text: &str| Value::text(text);
+    [
+        Condition::same(
+            attr("parent_id"),
+            owner.parent.as_ref().map(|parent| text(parent.as_str())),
+        ),
+        Condition::same(attr("pgen"), owner.generation.map(Value::int)),
+        Condition::same(attr("pinc"), owner.incarnation.as_deref().map(text)),
+    ]
 }
 
 /// The shard count, where an absent one counts as 1.
@@ -397,6 +413,8 @@ pub(crate) struct NewShard<'a> {
     pub(crate) refilled_at: EpochMillis,
     pub(crate) config: &'a Resolved,
     pub(crate) ttl: Ttl,
+    /// Tells the item from others of the same key.
+    pub(crate) birth: &'a str,
     /// Each limit's balance to begin with, and what of it is taken by this very acquire.
     pub(crate) balances: Vec<(Params, SmolStr, Millitokens, Millitokens)>,
 }
@@ -407,14 +425,13 @@ pub(crate) fn create(new: &NewShard<'_>) -> Put {
     let mut put = |name: Attr, value| drop(item.insert(name.into(), value));
     put(attr("rf"), Value::int(new.refilled_at.0));
     put(attr("shard_count"), Value::int(new.shard_count));
+    put(attr(FENCE), Value::S(first_fence(new.birth)));
     for (name, value) in owner_attributes(new.config.owner.as_ref()) {
         put(name, value);
     }
     if let Ttl::At(secs) = new.ttl {
         put(attr("ttl"), Value::int(secs));
     }
-    /// Tells the item from others of the same key.
-    pub(crate) birth: &'a str,
     for (params, name, balance, taken) in &new.balances {
         put(limit_attr(name, "tk"), Value::int((*balance - *taken).0));
         put(limit_attr(name, "tc"), Value::int(taken.0));
@@ -425,7 +442,6 @@ pub(crate) fn create(new: &NewShard<'_>) -> Put {
     for (part, value) in wcu_parts() {
         put(limit_attr(WCU, part), Value::int(value));
     }
-    put(attr(FENCE), Value::S(first_fence(new.birth)));
     Put {
         item,
         condition: Condition::Absent(attr("PK")),

@@ -1,8 +1,10 @@
 //! What changes on a live bucket: limits, flags, the entity's parent, and time itself.
 
-use zae_limiter_core::acquire::{AcquireError, Decision, DisabledAt};
-use zae_limiter_core::table::{Op, Value};
-use zae_limiter_core::{Level, Limit, RecordError};
+use zae_limiter_core::acquire::{Acquire, AcquireError, Ask, Decision, DisabledAt, Reply};
+use zae_limiter_core::config::Resolved;
+use zae_limiter_core::sync::{Drift, reconcile};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
+use zae_limiter_core::{Bucket, EpochMillis, Level, Limit, RecordError};
 
 use crate::drive::{Desk, per_minute, per_second};
 
@@ -200,6 +202,163 @@ fn a_cached_parent_is_overruled_by_the_bucket_and_refunded() {
     let grants = desk.admitted("child", &[("rpm", 1)]);
     assert_eq!(grants[1].id.entity.as_str(), "new");
     assert_eq!(desk.int("old", 0, "b_rpm_tc"), 1000, "taken and given back");
+}
+
+/// An administrator deleted the entity and created it under another parent, and its bucket survived.
+#[test]
+fn a_bucket_of_a_former_life_debits_the_parent_that_meta_names() {
+    for remembers in [false, true] {
+        let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+        desk.remembers = remembers;
+        desk.entity("child", Some("old"), true);
+        desk.admitted("child", &[("rpm", 1)]);
+        // Created again by a process whose clock is behind, so that generations do not tell.
+        desk.entity_of("child", Some("new"), true, (5, "another life"));
+        desk.forget();
+        let grants = desk.admitted("child", &[("rpm", 1)]);
+        assert_eq!(grants.len(), 2);
+        assert_eq!(grants[1].id.entity.as_str(), "new");
+        assert_eq!(desk.int("old", 0, "b_rpm_tc"), 1000);
+        assert_eq!(desk.int("new", 0, "b_rpm_tc"), 1000);
+
+        desk.entity_of("child", None, false, (4, "a third life"));
+        desk.forget();
+        assert_eq!(desk.admitted("child", &[("rpm", 1)]).len(), 1);
+        desk.table.remove(&zae_limiter_core::schema::meta_key(
+            &desk.namespace,
+            &desk.id("child").entity,
+        ));
+        desk.forget();
+        assert_eq!(desk.admitted("child", &[("rpm", 1)]).len(), 1, "deleted for good");
+        assert_eq!(desk.int("old", 0, "b_rpm_tc"), 1000);
+        assert_eq!(desk.int("new", 0, "b_rpm_tc"), 1000);
+    }
+}
+
+/// The other way round: the process has not heard of the new life, which the bucket belongs to.
+#[test]
+fn a_cached_entity_of_a_former_life_does_not_overrule_the_bucket() {
+    for parent in [Some("new"), None] {
+        let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+        desk.remembers = true;
+        desk.entity("child", Some("old"), true);
+        desk.admitted("child", &[("rpm", 1)]);
+        desk.entity_of("child", parent, parent.is_some(), (5, "another life"));
+        let mut item = desk.item("child", 0).clone();
+        item.remove("parent_id");
+        item.extend([
+            ("cascade".into(), Value::Bool(parent.is_some())),
+            ("pgen".into(), Value::int(5)),
+            ("pinc".into(), Value::text("another life")),
+        ]);
+        item.extend(parent.map(|parent| ("parent_id".to_owned(), Value::text(parent))));
+        desk.table.insert(item).unwrap();
+        let grants = desk.admitted("child", &[("rpm", 1)]);
+        let debited = grants.get(1).map(|grant| grant.id.entity.to_string());
+        assert_eq!(debited.as_deref(), parent);
+        assert_eq!(desk.int("old", 0, "b_rpm_tc"), 1000, "taken and given back");
+        // Now it has: nothing is read, and nothing is taken from the wrong parent.
+        desk.admitted("child", &[("rpm", 1)]);
+        assert_eq!(
+            (desk.configs_read, desk.ops.len()),
+            (0, 1 + usize::from(parent.is_some()))
+        );
+    }
+}
+
+#[test]
+fn without_knowing_its_parent_an_acquire_fails_and_gives_back() {
+    let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+    desk.entity("child", Some("old"), true);
+    desk.admitted("child", &[("rpm", 1)]);
+    desk.entity_of("child", Some("new"), true, (5, "another life"));
+    desk.forget();
+    let mut acquire = Acquire::new(desk.request("child", &[("rpm", 1)]));
+    let now = EpochMillis(desk.now);
+    let mut calls = acquire.start(now, &mut desk.dice);
+    let mut fresh_reads = 0;
+    while !calls.is_empty() {
+        let call = calls.remove(0);
+        let reply = match call.ask {
+            Ask::Table(op) => Reply::Table(desk.call(&op)),
+            Ask::Config { fresh: true, .. } => {
+                fresh_reads += 1;
+                let error = TableError::new(FailureKind::Timeout, Applied::No, "no answer");
+                Reply::Config(Err(error.into()))
+            }
+            Ask::Config { entity, .. } => Reply::Config(desk.config(&entity, false)),
+        };
+        calls.extend(acquire.answer(call.id, reply, now, &mut desk.dice));
+    }
+    let decision = acquire.finish().0.unwrap();
+    assert!(
+        matches!(decision, Decision::Failed(AcquireError::Table(_))),
+        "{decision:?}"
+    );
+    assert_eq!(fresh_reads, 1);
+    assert_eq!(desk.int("child", 0, "b_rpm_tc"), 1000);
+}
+
+#[test]
+fn a_bucket_is_stamped_anew_by_what_meta_says() {
+    let resolved = |desk: &mut Desk| desk.config(&desk.id("child").entity, true).unwrap().config;
+    let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+    desk.entity("child", Some("old"), true);
+    desk.admitted("child", &[("rpm", 1)]);
+    let key = desk.id("child").key(0);
+    let stamp = |desk: &Desk| {
+        let bucket = Bucket::decode(desk.item("child", 0)).unwrap();
+        (
+            bucket.owner.parent.map(|p| p.to_string()),
+            bucket.owner.incarnation,
+            bucket.owner.cascade,
+        )
+    };
+    desk.entity_of("child", Some("new"), true, (5, "another life"));
+    let image = Bucket::decode(desk.item("child", 0)).unwrap();
+    let config = resolved(&mut desk);
+    assert!(Drift::between(&image, &config, EpochMillis(desk.now)).owner);
+    let update = reconcile(key.clone(), &image, &config, 7, EpochMillis(desk.now));
+    desk.table.call(&Op::Update(update)).unwrap();
+    assert_eq!(
+        stamp(&desk),
+        (Some("new".into()), Some("another life".into()), true)
+    );
+    let image = Bucket::decode(desk.item("child", 0)).unwrap();
+    assert!(!Drift::between(&image, &config, EpochMillis(desk.now)).is_some());
+
+    // What was read before another process stamped it is not written.
+    desk.poke(
+        "child",
+        0,
+        &[("pinc", Value::text("a third life")), ("pgen", Value::int(3))],
+    );
+    let update = reconcile(
+        key.clone(),
+        &image,
+        &Resolved {
+            owner: None,
+            ..(*config).clone()
+        },
+        7,
+        EpochMillis(desk.now),
+    );
+    assert!(matches!(
+        desk.table.call(&Op::Update(update)).unwrap(),
+        Answer::Refused(_)
+    ));
+
+    // The entity is gone: so is the stamp.
+    desk.table.remove(&zae_limiter_core::schema::meta_key(
+        &desk.namespace,
+        &desk.id("child").entity,
+    ));
+    let image = Bucket::decode(desk.item("child", 0)).unwrap();
+    let config = resolved(&mut desk);
+    let update = reconcile(key, &image, &config, 7, EpochMillis(desk.now));
+    desk.table.call(&Op::Update(update)).unwrap();
+    assert_eq!(stamp(&desk), (None, None, false));
+    assert!(!desk.item("child", 0).contains_key("pgen"));
 }
 
 /// The configuration is read again to create a bucket; what it says then counts.

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use smol_str::SmolStr;
 use zae_limiter_core::config::{Config, is_limit_attribute};
 use zae_limiter_core::manifest::pending::{Pending, owe, sync_key};
-use zae_limiter_core::manifest::{Change, LevelState, Target};
+use zae_limiter_core::manifest::{Change, Target};
 use zae_limiter_core::table::{Item, Key, Part, Put};
 
 use super::Run;
 use super::owed::Owed;
 use crate::error::Error;
-use crate::levels::{LevelRecord, MAX_RACES, Registry, deleted_event, level_attributes, set_event};
+use crate::levels::{
+    LevelRecord, MAX_RACES, Registry, deleted_event, level_attributes, set_event, stale_names,
+};
 use crate::table::Transacted;
 
 /// How many levels one transaction changes: three items each and two registries stay below DynamoDB's hundred.
@@ -208,7 +209,7 @@ impl Run<'_> {
             };
             parts.push(Part::Put(repo.event_put(event, self.retention).await));
             if matches!(target, Target::Entity(..)) {
-                let stale = stale_names(old, change.new.as_ref());
+                let stale = stale_names(old, change.new.as_ref().map_or(&[], |new| &new.limits));
                 let now = repo.inner.clock.now();
                 let put: Put = owe(namespace, target, &self.share, &stale, owed, now);
                 work = Pending::decode(put.item.clone());
@@ -222,20 +223,6 @@ impl Run<'_> {
             owed: work,
         }))
     }
-}
-
-/// The limits that a level loses, which its buckets must lose too.
-fn stale_names(old: Option<&Item>, new: Option<&LevelState>) -> Vec<SmolStr> {
-    let old = old.into_iter().flat_map(|item| item.keys());
-    let names = old.filter_map(|name| {
-        let name = name.strip_prefix("l_").or_else(|| name.strip_prefix("w_"))?;
-        name.strip_suffix("_cp")
-    });
-    let kept = |name: &str| {
-        let mut limits = new.iter().flat_map(|new| &new.limits);
-        limits.any(|limit| limit.name() == name)
-    };
-    names.filter(|name| !kept(name)).map(SmolStr::new).collect()
 }
 
 /// The line for a change that failed.

@@ -131,3 +131,107 @@ fn aliases_go_past_nine_and_ninety_nine() {
         ["#0", ":10", "#123"]
     );
 }
+
+/// What an acquire of `taken` limits sends for an idle bucket that holds `held` limits, and lacks `seeds` of those asked
+/// for; or that it refuses to.
+fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
+    use zae_limiter_core::acquire::{Acquire, Ask, Decision, Found, Hint, Reply, Request, Settings};
+    use zae_limiter_core::config::Config;
+    use zae_limiter_core::resolve::{Stored, resolve};
+    use zae_limiter_core::schema::BucketId;
+    use zae_limiter_core::table::{Answer, Op};
+    use zae_limiter_core::{EntityId, EpochMillis, Limit, LimitName, Millitokens, NamespaceId, ResourceName};
+
+    let now = EpochMillis(1_795_290_000_000);
+    let id = BucketId {
+        namespace: NamespaceId::new("dSkXlbmmfyU").unwrap(),
+        entity: EntityId::new("e").unwrap(),
+        resource: ResourceName::new("r").unwrap(),
+    };
+    let name = |n: usize| LimitName::new(format!("limit-{n}")).unwrap();
+    let mut item = id.key_attributes(0);
+    item.insert("rf".into(), Value::int(now.0 - 60_000));
+    item.insert("parent_id".into(), Value::text("p"));
+    item.insert("pgen".into(), Value::int(7));
+    item.insert("pinc".into(), Value::text("80729c5437a39750"));
+    item.insert("ttl".into(), Value::int(now.0));
+    for n in seeds..seeds + held {
+        for (part, value) in [
+            ("tk", 1),
+            ("tc", 1),
+            ("cp", 10_000),
+            ("ra", 10_000),
+            ("rp", 60_000),
+        ] {
+            item.insert(format!("b_{}_{part}", name(n)), Value::int(value));
+        }
+    }
+    let limits = (0..taken).map(|n| Limit::per_minute(name(n).as_str(), 10).build().unwrap());
+    let level = Stored {
+        config: Some(Config {
+            limits: limits.collect(),
+            ..Config::default()
+        }),
+        meta: None,
+    };
+    let none = Stored::default();
+    let config = resolve(&id.entity, [&none, &none, &none, &none, &level], now);
+    let mut acquire = Acquire::new(Request {
+        id,
+        consume: (0..taken).map(|n| (name(n), Millitokens(1000))).collect(),
+        limits: None,
+        settings: Settings::default(),
+    });
+    let random = &mut crate::driver::FastRandom;
+    acquire.start(now, random);
+    let found = Found {
+        config: config.into(),
+        hint: Hint::default(),
+    };
+    acquire.answer(0, Reply::Config(Ok(found)), now, random);
+    let answer = Reply::Table(Ok(Answer::Refused(Some(item))));
+    let calls = acquire.answer(1, answer, now, random);
+    match calls.into_iter().next().map(|call| call.ask) {
+        Some(Ask::Table(Op::Update(update))) => Some(update),
+        None => {
+            assert!(matches!(acquire.decision(), Some(Decision::Failed(_))));
+            None
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// DynamoDB takes expressions of up to 4,096 bytes. What would be longer is refused with an error that says why.
+#[test]
+fn a_refill_of_many_limits_is_short_enough_or_is_not_sent() {
+    let mut most = 0;
+    for held in 1..60 {
+        for taken in [1, held / 2, held, 24] {
+            for seeds in [0, taken / 2, taken] {
+                if taken == 0 || taken > 24 || held + seeds < taken {
+                    continue;
+                }
+                let Some(mut update) = refill(held, taken, seeds) else {
+                    continue;
+                };
+                let condition = std::mem::replace(&mut update.condition, Condition::ALWAYS);
+                let mut renderer = Renderer::default();
+                let change = renderer.change(&mut update).unwrap().unwrap();
+                let condition = renderer.condition(condition).unwrap().unwrap();
+                assert!(change.len() <= 4096, "{held}, {taken}, {seeds}: {}", change.len());
+                assert!(
+                    condition.len() <= 4096,
+                    "{held}, {taken}, {seeds}: {}",
+                    condition.len()
+                );
+                most = most.max(condition.len());
+            }
+        }
+    }
+    assert!(
+        most > 3500,
+        "the estimate is far too high: the longest condition has {most} bytes"
+    );
+    assert!(refill(24, 24, 0).is_some());
+    assert!(refill(40, 1, 0).is_none());
+}

@@ -4,10 +4,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use zae_limiter::core::table::{Op, Value};
-use zae_limiter::{ALL_RESOURCES, AuditEvent, EntityId, Error, Repository, ResourceName};
+use zae_limiter::table::TableExt as _;
+use zae_limiter::{ALL_RESOURCES, AuditEvent, EntityId, Error, NewEntity, Repository, ResourceName};
 
 use crate::admin::{Admin, FURNISHED, Meanwhile, bucket, furnish, put_all, rpm, snapshot};
-use crate::world::Fault;
+use crate::world::{Fault, World};
 
 /// What was logged of deletions of an entity, oldest first: records, and whether it was complete.
 async fn deletions(repo: &Repository, entity: &str) -> Vec<(i128, bool)> {
@@ -219,6 +220,61 @@ async fn a_bucket_created_during_the_deletion_goes_as_well() {
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
 }
 
+/// A bucket comes to be just before the entity's record goes: it carries the entity's stamp, and would hand the parent
+/// on to an entity that is created later under the same id. Buckets without a stamp belong to no entity.
+#[tokio::test]
+async fn a_bucket_created_as_the_entity_goes_does_not_keep_its_parent() {
+    let a = Admin::new().await;
+    furnish(&a.repo, "key-1").await;
+    let (table, id, free) = (a.repo.table(), a.id("key-1", "late"), a.id("key-1", "free"));
+    let kept = free.clone();
+    let is_meta = |op: &Op| matches!(op, Op::BatchDelete(keys) if keys.iter().any(|key| key.sk == "#META"));
+    let table = Meanwhile::new(&a, is_meta, async move {
+        let mut late = bucket(&id, 0, 1, 9, 3);
+        late.extend([
+            ("cascade".to_owned(), Value::Bool(true)),
+            ("parent_id".to_owned(), Value::text("proj")),
+            ("pgen".to_owned(), Value::int(1)),
+            ("pinc".to_owned(), Value::text("80729c5437a39750")),
+        ]);
+        put_all(&*table, [late, bucket(&free, 0, 1, 9, 3)]).await;
+    });
+    let repo = a.over(table, |builder| builder).await;
+    assert_eq!(repo.delete_entity("key-1").await.unwrap(), FURNISHED + 1);
+    let traces = a.traces_of_entity("key-1").await;
+    assert!(
+        !traces.is_empty() && traces.iter().all(|trace| trace.contains("BUCKET#key-1#free#0")),
+        "{traces:?}"
+    );
+    assert!(a.item(kept.key(0)).await.is_some());
+}
+
+/// The bucket of a deleted entity survived, and the entity was created again under another parent.
+#[tokio::test]
+async fn an_entity_created_again_debits_its_new_parent() {
+    let a = Admin::new().await;
+    a.configure().await;
+    let other = a.another().await;
+    let create = |parent| NewEntity::new("k").parent(parent).cascade(true);
+    let take = async |world: &World| {
+        let taken = world.limiter.acquire("k", "gpt-4").consume("rpm", 1).await;
+        taken.unwrap().commit().await.unwrap();
+        world.repo.drain().await;
+    };
+    a.repo.create_entity(create("old")).await.unwrap();
+    take(&a).await;
+    let meta = zae_limiter::core::schema::meta_key(a.repo.namespace_id(), &EntityId::new("k").unwrap());
+    a.repo.table().delete_all(vec![meta]).await.unwrap();
+    other.repo.create_entity(create("new")).await.unwrap();
+    for world in [&other, &other, &a] {
+        take(world).await;
+    }
+    assert_eq!(a.consumed("old", "gpt-4", "rpm").await, 1000);
+    assert_eq!(a.consumed("new", "gpt-4", "rpm").await, 3000);
+    let stamp = a.bucket("k", "gpt-4").await.unwrap().owner;
+    assert_eq!(stamp.parent.unwrap().as_str(), "new", "stamped anew");
+}
+
 #[tokio::test]
 async fn thousands_of_records_go_in_one_call() {
     let a = Admin::new().await;
@@ -266,4 +322,100 @@ async fn records_that_are_not_understood_go_with_the_entity() {
     assert_eq!(a.repo.delete_entity("key-1").await.unwrap(), 3);
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
     assert_eq!(counts(&a.repo).await, []);
+}
+
+#[tokio::test]
+async fn an_entity_is_deleted_with_all_entities_below_it() {
+    let a = Admin::new().await;
+    a.configure().await;
+    for (id, parent) in [
+        ("team", "org"),
+        ("key-1", "team"),
+        ("key-2", "team"),
+        ("other", "elsewhere"),
+        ("org", "key-1"),
+    ] {
+        a.repo
+            .create_entity(NewEntity::new(id).parent(parent))
+            .await
+            .unwrap();
+        let take = a.limiter.acquire(id, "gpt-4").consume("rpm", 1);
+        take.await.unwrap().commit().await.unwrap();
+    }
+    let progress = Mutex::new(Vec::new());
+    let told = |n| progress.lock().unwrap().push(n);
+    assert_eq!(a.repo.delete_entity_with_children("org", &told).await.unwrap(), 8);
+    assert!(progress.into_inner().unwrap().is_sorted());
+    for id in ["org", "team", "key-1", "key-2"] {
+        assert_eq!(a.traces_of_entity(id).await, [""; 0]);
+    }
+    assert!(a.repo.entity("other").await.unwrap().is_some());
+    assert_eq!(
+        a.repo.delete_entity_with_children("org", &|_| ()).await.unwrap(),
+        0
+    );
+}
+
+/// A project is deleted, its key stays: the key still debits the project's bucket, under the shared limits.
+#[tokio::test]
+async fn a_child_of_a_deleted_parent_is_under_the_limits_of_the_resource() {
+    let a = Admin::new().await;
+    a.repo
+        .create_entity(NewEntity::new("key").parent("proj").cascade(true))
+        .await
+        .unwrap();
+    a.repo.create_entity(NewEntity::new("proj")).await.unwrap();
+    a.repo.set_system_defaults(rpm(9), None).await.unwrap();
+    a.repo
+        .set_entity_limits("key", ALL_RESOURCES, rpm(100))
+        .await
+        .unwrap();
+    a.repo
+        .set_entity_limits("proj", ALL_RESOURCES, rpm(2))
+        .await
+        .unwrap();
+    let take = async |n| {
+        let taken = a.limiter.acquire("key", "gpt-4").consume("rpm", n).await;
+        Ok::<_, Error>(taken?.commit().await.unwrap())
+    };
+    take(2).await.unwrap();
+    take(1).await.unwrap_err();
+    assert_eq!(
+        a.repo.limits_above_parent("key", "gpt-4").await.unwrap().len(),
+        0,
+        "none for this resource"
+    );
+    let above = a.repo.limits_above_parent("key", ALL_RESOURCES).await.unwrap();
+    assert_eq!(
+        (
+            above.len(),
+            above[0].parent.as_str(),
+            above[0].limit.capacity(),
+            above[0].parents.capacity()
+        ),
+        (1, "proj", 100, 2)
+    );
+    a.repo.delete_entity("proj").await.unwrap();
+    a.clock.advance_millis(1);
+    take(9).await.unwrap();
+    take(1).await.unwrap_err();
+    assert_eq!(a.consumed("proj", "gpt-4", "rpm").await, 9000);
+    let above = a.repo.limits_above_parent("key", ALL_RESOURCES).await.unwrap();
+    assert_eq!(above[0].parents.capacity(), 9);
+}
+
+/// That the event cannot be logged is no reason to report that the entity was not created: it was.
+#[tokio::test]
+async fn an_entity_is_created_even_if_it_cannot_be_logged() {
+    let a = Admin::new().await;
+    let failing = a.ruled(|op| match op {
+        Op::Put(put) if put.item.get("action").is_some() => Fault::Denied,
+        _ => Fault::None,
+    });
+    let entity = failing.await.create_entity(NewEntity::new("k")).await.unwrap();
+    assert_eq!(a.repo.entity("k").await.unwrap(), Some(entity));
+    assert_eq!(
+        a.repo.audit_events("k", None).unwrap().all().await.unwrap().len(),
+        0
+    );
 }

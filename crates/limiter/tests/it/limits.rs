@@ -352,3 +352,137 @@ async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
         .unwrap_err();
     assert_eq!(field(namespace), pair("namespace", "_"));
 }
+
+/// Replacing a level takes the limits that it loses from its buckets, which would otherwise be refilled for ever.
+#[tokio::test]
+async fn a_limit_that_a_level_loses_leaves_its_buckets() {
+    let w = World::new().await;
+    let both = [Limit::per_minute("rpm", 5), Limit::per_minute("tpm", 100)];
+    w.repo.set_entity_limits("k", "r", both).await.unwrap();
+    let take = w.limiter.acquire("k", "r").consume("rpm", 1).consume("tpm", 1);
+    take.await.unwrap().commit().await.unwrap();
+    w.repo.set_entity_limits("k", "r", rpm(7)).await.unwrap();
+    let bucket = w.bucket("k", "r").await.unwrap();
+    let names: Vec<_> = bucket.limits.iter().map(|limit| limit.name.as_str()).collect();
+    assert_eq!(names, ["rpm"]);
+    assert_eq!(bucket.limits[0].params.capacity, 7000);
+}
+
+/// Other clients store as many limits in a level as they like, and buckets take them over.
+#[tokio::test]
+async fn a_level_of_very_many_limits_can_be_replaced_and_deleted() {
+    use zae_limiter::core::ResourceScope;
+    use zae_limiter::core::config::limit_attributes;
+    use zae_limiter::core::schema::{entity_config_key, key_item};
+    use zae_limiter::core::table::{Condition, Item, Put};
+    use zae_limiter::table::TableExt as _;
+    let many: Vec<_> = (0..150)
+        .map(|n| Limit::per_minute(format!("limit-{n}"), 5).build().unwrap())
+        .collect();
+    for replaces in [true, false] {
+        let w = World::new().await;
+        w.repo.set_system_defaults(rpm(9), None).await.unwrap();
+        w.limiter
+            .acquire("k", "r")
+            .consume("rpm", 1)
+            .await
+            .unwrap()
+            .commit()
+            .await
+            .unwrap();
+        let id = w.id("k", "r");
+        let key = entity_config_key(
+            &id.namespace,
+            &id.entity,
+            &ResourceScope::One(id.resource.clone()),
+        );
+        let mut item: Item = key_item(&key);
+        item.insert("disabled".into(), Value::Bool(false));
+        let attributes = limit_attributes(&many);
+        item.extend(
+            attributes
+                .into_iter()
+                .map(|(name, value)| (name.to_string(), value)),
+        );
+        let condition = Condition::ALWAYS;
+        assert!(
+            w.repo
+                .table()
+                .put(Put { item, condition })
+                .await
+                .unwrap()
+                .is_applied()
+        );
+        for n in 0..150 {
+            let parts = ["tk", "tc", "cp", "ra", "rp"].map(|part| format!("b_limit-{n}_{part}"));
+            let attrs = parts
+                .each_ref()
+                .map(|part| (part.as_str(), Some(Value::int(5000))));
+            w.poke("k", "r", &attrs).await;
+        }
+        w.repo.invalidate_caches();
+        if replaces {
+            w.repo.set_entity_limits("k", "r", rpm(7)).await.unwrap();
+        } else {
+            assert!(w.repo.delete_entity_limits("k", "r").await.unwrap());
+        }
+        assert_eq!(
+            w.bucket("k", "r").await.unwrap().limits.len(),
+            1,
+            "replaces: {replaces}"
+        );
+        let record = w.repo.table().get(key, true).await.unwrap().unwrap();
+        assert_eq!(record.get("disabled"), Some(&Value::Bool(false)), "flags stay");
+        w.clock.advance_millis(60_000);
+        w.limiter
+            .acquire("k", "r")
+            .consume("rpm", 1)
+            .await
+            .unwrap()
+            .commit()
+            .await
+            .unwrap();
+    }
+}
+
+/// A changed default leaves the old limits on live buckets. Where they become many, they go once they are full.
+#[tokio::test]
+async fn limits_that_no_level_defines_leave_a_bucket_that_holds_many() {
+    let w = World::new().await;
+    w.repo.set_resource_defaults("r", rpm(9)).await.unwrap();
+    let take = async || {
+        let taken = w.limiter.acquire("k", "r").consume("rpm", 1).await;
+        taken.unwrap().commit().await.unwrap();
+        w.repo.drain().await;
+    };
+    take().await;
+    for n in 0..20 {
+        let name = |part: &str| format!("b_old-{n}_{part}");
+        // The last one is in use: it fills within an hour.
+        let balance = if n == 19 { 0 } else { 60_000 };
+        let attrs = [
+            ("tk", balance),
+            ("tc", 0),
+            ("cp", 60_000),
+            ("ra", 60_000),
+            ("rp", 3_600_000),
+        ];
+        let attrs = attrs.map(|(part, value)| (name(part), Some(Value::int(value))));
+        let attrs: Vec<_> = attrs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.clone()))
+            .collect();
+        w.poke("k", "r", &attrs).await;
+    }
+    w.repo.invalidate_images();
+    take().await;
+    let names = async || {
+        let limits = w.bucket("k", "r").await.unwrap().limits;
+        limits
+            .iter()
+            .map(|limit| limit.name.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["old-19", "rpm"]);
+    take().await;
+}
