@@ -143,7 +143,9 @@ impl Check {
     /// A client with a clock that is ahead adds what has not been earned yet.
     pub fn minted(&mut self, bucket: &BucketId, limit: &str, tokens: i128, now_us: u64) {
         let pk = bucket.key(0).pk;
-        let Some((pk, _)) = pk.rsplit_once('#') else { return };
+        let Some((pk, _)) = pk.rsplit_once('#') else {
+            return;
+        };
         if let Some(account) = self.accounts.get_mut(&(pk.to_owned(), limit.to_owned())) {
             account.advance(now_us);
             account.mint(tokens);
@@ -231,10 +233,7 @@ impl Check {
             self.disjoint((&bucket, shard), starts_at, &raised)?;
         }
         let most = |limit: &String| earned.get(limit).copied().unwrap_or(0);
-        match moved
-            .iter()
-            .find(|(limit, sum)| **sum < 0 || **sum > most(limit))
-        {
+        match moved.iter().find(|(limit, sum)| **sum < 0 || **sum > most(limit)) {
             Some((limit, sum)) if creates => Err(format!(
                 "creating a shard changed the sum of {limit} by {sum}, with {} earned",
                 most(limit)
@@ -314,7 +313,14 @@ impl Check {
                 let elapsed = i128::from((new.rf - old.rf).max(0));
                 let fraction = self.fractions.entry(key).or_default();
                 let ceiling = old.ceiling(was).min(new.ceiling(is));
-                explained(name, was, ceiling, gained, (was.ra / old.count) * elapsed, fraction)?;
+                explained(
+                    name,
+                    was,
+                    ceiling,
+                    gained,
+                    (was.ra / old.count) * elapsed,
+                    fraction,
+                )?;
                 if is_changed || new.rf < old.rf {
                     *fraction = 0;
                 }

@@ -149,7 +149,9 @@ impl World<'_> {
         };
         let key = (seen.id.clone(), seen.shard);
         let last = self.processes[process].reconciled.get(&key);
-        if !Drift::between(&seen.image, &known, now).is_some() || last.is_some_and(|last| now.since(*last) < 1000) {
+        if !Drift::between(&seen.image, &known, now).is_some()
+            || last.is_some_and(|last| now.since(*last) < 1000)
+        {
             return;
         }
         self.processes[process].reconciled.insert(key, now);

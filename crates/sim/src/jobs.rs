@@ -276,7 +276,8 @@ impl World<'_> {
         let process = self.jobs[job].process;
         let now = self.processes[process].clock(self.now_us);
         let slot = &mut self.jobs[job];
-        if let (Reply::Table(Ok(_)) | Reply::Config(Ok(_)), Some(left)) = (&reply, slot.left_us.remove(&call)) {
+        if let (Reply::Table(Ok(_)) | Reply::Config(Ok(_)), Some(left)) = (&reply, slot.left_us.remove(&call))
+        {
             let millis = ((self.now_us - left) / 1000) as i64;
             self.processes[process].answered_after(millis);
             self.check.answered_after(millis + 1);

@@ -116,7 +116,9 @@ pub(crate) fn created(
             return Err(format!("a new shard owes {} of {name}", -cell.tk));
         }
         if holds > new.ceiling(cell) {
-            return Err(format!("a new shard holds {holds} of {name}, more than its share"));
+            return Err(format!(
+                "a new shard holds {holds} of {name}, more than its share"
+            ));
         }
         if shard > 0 {
             *moved.entry(name.clone()).or_default() += holds;

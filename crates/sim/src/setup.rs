@@ -372,7 +372,8 @@ impl World<'_> {
             if gained > 0 {
                 update.add.push((limit_attr(name, "tk"), gained));
                 if off_ms > 0 {
-                    self.check.minted(&self.names.bucket(entity), name, gained, self.now_us);
+                    self.check
+                        .minted(&self.names.bucket(entity), name, gained, self.now_us);
                 }
             }
         }

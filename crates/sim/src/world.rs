@@ -211,7 +211,11 @@ impl<'a> World<'a> {
             self.fail(err);
         }
         for job in self.jobs.iter().filter(|job| !job.is_credit) {
-            let began = self.plan.actions.get(job.action).map_or(0, |(at, _)| at / 1_000_000);
+            let began = self
+                .plan
+                .actions
+                .get(job.action)
+                .map_or(0, |(at, _)| at / 1_000_000);
             if let Some((begun, admitted)) = by_second.get_mut(began as usize) {
                 *begun += 1;
                 *admitted += u64::from(job.is_admitted);
@@ -324,8 +328,12 @@ impl<'a> World<'a> {
             Ok(Answer::Applied(_)) => {
                 self.stats.writes += 1;
                 if source == Source::Admin {
-                    let records = keys.iter().zip(&before).filter(|(key, _)| row::bucket_of(key).is_none());
-                    self.before.extend(records.map(|(key, old)| (key.clone(), old.clone())));
+                    let records = keys
+                        .iter()
+                        .zip(&before)
+                        .filter(|(key, _)| row::bucket_of(key).is_none());
+                    self.before
+                        .extend(records.map(|(key, old)| (key.clone(), old.clone())));
                 }
                 let changes: Vec<Change> = keys
                     .into_iter()

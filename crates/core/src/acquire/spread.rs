@@ -75,7 +75,9 @@ impl Spread {
                 Err(err) => self.end = Some(SpreadEnd::Failed(err)),
             },
             (None, Reply::Config(Err(err))) => self.end = Some(SpreadEnd::Failed(err)),
-            (None, Reply::Table(_) | Reply::Waited) => self.end = Some(SpreadEnd::Failed(super::out_of_order().into())),
+            (None, Reply::Table(_) | Reply::Waited) => {
+                self.end = Some(SpreadEnd::Failed(super::out_of_order().into()))
+            }
         }
         let asks = env.asks;
         self.observations.clear();

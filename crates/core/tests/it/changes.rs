@@ -280,6 +280,7 @@ fn without_knowing_its_parent_an_acquire_fails_and_gives_back() {
     while !calls.is_empty() {
         let call = calls.remove(0);
         let reply = match call.ask {
+            Ask::Wait => Reply::Waited,
             Ask::Table(op) => Reply::Table(desk.call(&op)),
             Ask::Config { fresh: true, .. } => {
                 fresh_reads += 1;

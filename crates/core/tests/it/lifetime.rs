@@ -20,7 +20,11 @@ fn a_bucket_dated_far_in_the_future_is_dated_back_and_earns_again() {
         let why = desk.rejected("u", &[("rpm", 1)]);
         assert_eq!(why.retry_after().unwrap().as_millis(), 600, "{ahead} ms ahead");
         assert_eq!(desk.int("u", 0, "rf"), i128::from(desk.now));
-        assert_eq!(desk.int("u", 0, "b_rpm_tk"), 0, "nothing is paid for the time between");
+        assert_eq!(
+            desk.int("u", 0, "b_rpm_tk"),
+            0,
+            "nothing is paid for the time between"
+        );
         desk.now += 600;
         desk.admitted("u", &[("rpm", 1)]);
     }
@@ -68,7 +72,11 @@ fn a_bucket_in_debt_lives_until_it_has_paid() {
     let why = desk.rejected("u", &[("rps", 10)]);
     assert_eq!(why.retry_after().unwrap().as_secs(), 1001);
     let ttl = desk.int("u", 0, "ttl");
-    assert!(ttl > i128::from(NOW / 1000 + 1001), "{}", ttl - i128::from(NOW / 1000));
+    assert!(
+        ttl > i128::from(NOW / 1000 + 1001),
+        "{}",
+        ttl - i128::from(NOW / 1000)
+    );
     // Told once; further refusals write nothing.
     let before = desk.item("u", 0).clone();
     desk.now += 500_000;
@@ -116,7 +124,11 @@ fn a_stale_configuration_does_not_stretch_the_horizon() {
     );
     desk.now += 11_000;
     desk.admitted("u", &[("rpm", 300)]);
-    assert_eq!(desk.int("u", 0, "rf"), i128::from(desk.now), "it was refilled first");
+    assert_eq!(
+        desk.int("u", 0, "rf"),
+        i128::from(desk.now),
+        "it was refilled first"
+    );
     let why = desk.rejected("u", &[("rpm", 100)]);
     assert_eq!(why.worst().unwrap().available, 55);
     assert_eq!(

@@ -223,7 +223,10 @@ mod tests {
         // A share of 400 a minute, for 15 seconds.
         let before = NOW.plus(-15_000);
         assert_eq!(plan(&[1], 4, &[(0, image(400, 4, before))]).0, [100]);
-        assert_eq!(plan(&[1], 4, &[(0, image(450, 4, before))]), (vec![150], vec![(0, 50)]));
+        assert_eq!(
+            plan(&[1], 4, &[(0, image(450, 4, before))]),
+            (vec![150], vec![(0, 50)])
+        );
         // Never more than a share.
         let long_ago = NOW.plus(-3_600_000);
         assert_eq!(plan(&[1], 4, &[(0, image(500, 4, long_ago))]).0, [400]);

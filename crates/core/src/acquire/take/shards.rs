@@ -69,9 +69,7 @@ impl Take {
             Err(err) => return self.fail(err),
         };
         let is_plain = |image: &Bucket| image.unsupported.is_none() && image.shard_count == self.shard_count;
-        if self.purpose == Purpose::Shard
-            && !siblings.get(&0).is_some_and(|root| is_plain(root))
-        {
+        if self.purpose == Purpose::Shard && !siblings.get(&0).is_some_and(|root| is_plain(root)) {
             return self.abandon();
         }
         let foreign = siblings.iter().find(|(_, image)| image.unsupported.is_some());
