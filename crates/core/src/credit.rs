@@ -20,13 +20,13 @@
 
 use smol_str::{SmolStr, format_smolstr};
 
-use crate::acquire::write::{Guard, credit, repeat};
+use crate::acquire::write::{Guard, credit, keep_until, repeat};
 use crate::backoff::{Again, Backoff};
-use crate::bucket::{Bucket, Life};
+use crate::bucket::{Bucket, Life, RECEIPT};
 use crate::error::RecordError;
 use crate::random::Random;
 use crate::schema::BucketId;
-use crate::table::{Answer, Applied, FailureKind, Op, TableError, Value};
+use crate::table::{Answer, Applied, FailureKind, Item, Op, TableError, Update, Value};
 use crate::units::{EpochMillis, Millitokens};
 
 /// How a credit ended.
@@ -71,6 +71,8 @@ pub struct Credit {
         reason = "no answer was lost, no mark before, or this mark before"
     )]
     before: Option<Option<Value>>,
+    /// Set once it has happened and the expiry is being moved.
+    extension: Option<Update>,
     backoff: Backoff,
     guards: u32,
     end: Option<CreditEnd>,
@@ -106,6 +108,7 @@ impl Credit {
             debited,
             overflow: false,
             before: None,
+            extension: None,
             backoff: Backoff::default(),
             guards: 0,
             end,
@@ -149,31 +152,39 @@ impl Credit {
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Option<Send> {
+        if let Some(update) = &self.extension {
+            // It may be sent any number of times.
+            return match (answer, self.backoff.resend(random)) {
+                (Err(_), Again::After(delay_ms)) => Some(Send {
+                    delay_ms,
+                    op: Op::Update(update.clone()),
+                }),
+                _ => self.finish(CreditEnd::Applied),
+            };
+        }
         match answer {
-            Ok(Answer::Applied(_)) => self.finish(CreditEnd::Applied),
+            Ok(Answer::Applied(Some(item))) if self.bears_mark(&item) => self.applied(&item, now),
+            // The new image carries the mark. Without it, another may have answered in the table's place.
+            Ok(Answer::Applied(_)) => self.lost(
+                TableError::new(
+                    FailureKind::Internal,
+                    Applied::Unknown,
+                    "the answer to a refund does not show it",
+                ),
+                now,
+                random,
+            ),
             Ok(Answer::Refused(None)) => self.give_up(CreditEnd::Gone),
             Ok(Answer::Refused(Some(item))) => match Bucket::decode(&item) {
                 Ok(image) => self.refused(image, now),
                 Err(err) => self.give_up(CreditEnd::Refused(err)),
             },
             Ok(_) => self.finish(CreditEnd::Failed(TableError::new(
-                FailureKind::BadRequest,
+                FailureKind::Internal,
                 Applied::Unknown,
                 "the table answered an update with something else",
             ))),
-            Err(err) if err.applied == Applied::Unknown => {
-                if self.before.is_none() {
-                    self.before = Some(self.image.receipt.clone());
-                }
-                if [&self.image.receipt, &self.image.fence].contains(&&Some(Value::Other)) {
-                    // Marks that cannot be compared do not tell whether it happened.
-                    return self.finish(CreditEnd::InDoubt(err));
-                }
-                match self.backoff.resend(random) {
-                    Again::After(delay) => Some(self.send(delay, now)),
-                    _ => self.finish(CreditEnd::InDoubt(err)),
-                }
-            }
+            Err(err) if err.applied == Applied::Unknown => self.lost(err, now, random),
             Err(err) => match self.backoff.next(&err, random) {
                 Again::After(delay) => Some(self.send(delay, now)),
                 Again::No | Again::Contended => self.give_up(CreditEnd::Failed(err)),
@@ -200,6 +211,42 @@ impl Credit {
                 delta.0 > 0 && counted.is_some_and(|counted| counted < *delta)
             }),
         }
+    }
+
+    /// Sends again after an answer was lost, on condition that the first sending did not happen.
+    fn lost(&mut self, err: TableError, now: EpochMillis, random: &mut dyn Random) -> Option<Send> {
+        if self.before.is_none() {
+            self.before = Some(self.image.receipt.clone());
+        }
+        if [&self.image.receipt, &self.image.fence].contains(&&Some(Value::Other)) {
+            // Marks that cannot be compared do not tell whether it happened.
+            return self.finish(CreditEnd::InDoubt(err));
+        }
+        match self.backoff.resend(random) {
+            Again::After(delay) => Some(self.send(delay, now)),
+            _ => self.finish(CreditEnd::InDoubt(err)),
+        }
+    }
+
+    /// It happened. If a charge has left a debt that outlives the item, the expiry is moved: otherwise the bucket would
+    /// be created anew, and full.
+    fn applied(&mut self, item: &Item, now: EpochMillis) -> Option<Send> {
+        let has_charges = self.deltas.iter().any(|(_, delta)| *delta < Millitokens::ZERO);
+        let image = Bucket::decode(item).ok();
+        let Some(image) = image.filter(|image| has_charges && image.expires_in_debt(now)) else {
+            return self.finish(CreditEnd::Applied);
+        };
+        let update = keep_until(self.id.key(self.shard), image.needed_until(1, now));
+        self.extension = Some(update.clone());
+        Some(Send {
+            delay_ms: 0,
+            op: Op::Update(update),
+        })
+    }
+
+    /// Whether an item bears the mark that every sending of this credit leaves.
+    fn bears_mark(&self, item: &Item) -> bool {
+        item.get(RECEIPT).and_then(Value::as_text) == Some(self.receipt.as_str())
     }
 
     fn refused(&mut self, image: Bucket, now: EpochMillis) -> Option<Send> {

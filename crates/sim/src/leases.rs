@@ -116,7 +116,8 @@ impl World<'_> {
         match credit.end() {
             Some(CreditEnd::Applied) => {
                 // Limits that were gone were left out: the last operation says what was asked for.
-                let last = slot.calls.iter().flatten().next_back();
+                let mut sent = slot.calls.iter().flatten();
+                let last = sent.rfind(|op| !row::costs(op).is_empty());
                 let mut known = Sums::new();
                 for (bucket, limit, cost) in last.map(row::costs).unwrap_or_default() {
                     *known.entry((bucket, limit)).or_default() += cost;

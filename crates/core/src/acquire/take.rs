@@ -29,8 +29,8 @@ use crate::error::{CorruptRecord, RecordError, UnsupportedFeature};
 use crate::limit::{Limit, MAX_LIMITS, Params};
 use crate::name::{EntityId, ResourceName};
 use crate::refill::Wait;
-use crate::schema::BucketId;
-use crate::table::{Answer, Applied, Condition, FailureKind, Item, Op, TableError, Update};
+use crate::schema::{BucketId, key_of};
+use crate::table::{Answer, Applied, Condition, FailureKind, Item, Key, Op, TableError, Update, Value};
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::LimitStatus;
 
@@ -464,8 +464,9 @@ impl Take {
             }
             (State::Propagate(left), _) => self.propagated(left, env),
             (State::Undo(cause), _) => self.fail(cause),
+            // Among them a write that was applied but shows no image: what it did is unknown.
             (_, answer) => self.fail(TableError::new(
-                FailureKind::BadRequest,
+                FailureKind::Internal,
                 Applied::Unknown,
                 format!("unexpected answer {answer:?}"),
             )),
@@ -484,8 +485,14 @@ impl Take {
                 }));
             }
             Err(err) => {
-                // The debit went through on an item that cannot be read otherwise: take it back.
                 let key = self.id.key(self.shard);
+                if !self.shows_debit(item, &key) {
+                    // It may be the answer of a proxy to a debit that the table never saw. Giving tokens back for
+                    // it would create tokens.
+                    let message = format!("the answer to a debit does not show the item {key}: {err}");
+                    return self.fail(TableError::new(FailureKind::Internal, Applied::Unknown, message));
+                }
+                // The debit went through on an item that cannot be read otherwise: take it back.
                 let mut undo = Update::new(key);
                 let mut parts = Vec::new();
                 for (limit, amount) in &self.amounts {
@@ -499,6 +506,20 @@ impl Take {
                 self.send(Ask::Table(Op::Update(undo)), State::Undo(err.into()), env);
             }
         }
+    }
+
+    /// Whether an answer proves that this leg's debit was applied: it is the image of the shard's item, with a
+    /// balance for each amount that a debit may leave.
+    fn shows_debit(&self, item: &Item, key: &Key) -> bool {
+        let balance = |name: &str| match item.get(crate::bucket::limit_attr(name, "tk").as_str()) {
+            Some(Value::N(digits)) => digits.parse::<i128>().ok(),
+            _ => None,
+        };
+        key_of(item).as_ref() == Some(key)
+            && self
+                .amounts
+                .iter()
+                .all(|(name, _)| balance(name.as_str()).is_some_and(|left| left >= 0))
     }
 
     /// Decides what to do about an image that refused a debit.

@@ -609,6 +609,14 @@ pub(crate) fn repeat(credit: &mut Update, receipt: &str, before: Option<&Value>,
     }
 }
 
+/// Moves an item's expiry to this epoch second, if it is earlier. May be sent any number of times.
+pub(crate) fn keep_until(key: Key, secs: i64) -> Update {
+    let mut update = Update::new(key);
+    update.set.push((attr("ttl"), Value::int(secs)));
+    update.condition = Condition::AtMost(attr("ttl"), i128::from(secs) - 1);
+    update
+}
+
 /// The attribute is as it was seen, whatever its type. Of a type that cannot be compared, only that it is there.
 fn as_seen(name: &'static str, value: Option<&Value>) -> Condition {
     match value {

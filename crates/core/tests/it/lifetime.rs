@@ -69,6 +69,7 @@ fn a_bucket_in_debt_lives_until_it_has_paid() {
     let mut desk = Desk::with(&[per_second("rps", 10)]);
     let grants = desk.admitted("u", &[("rps", 10)]);
     let _ = desk.credit(&grants[0], &[("rps", -10_000)]);
+    assert_eq!(desk.ops.len(), 2, "the charge, and the expiry that follows it");
     let why = desk.rejected("u", &[("rps", 10)]);
     assert_eq!(why.retry_after().unwrap().as_secs(), 1001);
     let ttl = desk.int("u", 0, "ttl");
@@ -77,7 +78,7 @@ fn a_bucket_in_debt_lives_until_it_has_paid() {
         "{}",
         ttl - i128::from(NOW / 1000)
     );
-    // Told once; further refusals write nothing.
+    // Once; further refusals write nothing.
     let before = desk.item("u", 0).clone();
     desk.now += 500_000;
     desk.rejected("u", &[("rps", 10)]);
@@ -86,6 +87,15 @@ fn a_bucket_in_debt_lives_until_it_has_paid() {
     desk.rejected("u", &[("rps", 10)]);
     desk.now = NOW + 1_001_000;
     desk.admitted("u", &[("rps", 10)]);
+}
+
+#[test]
+fn a_debt_that_another_client_left_is_kept_by_the_first_refusal() {
+    let mut desk = Desk::with(&[per_second("rps", 10)]);
+    desk.admitted("u", &[("rps", 10)]);
+    desk.poke("u", 0, &[("b_rps_tk", Value::int(-10_000_000))]);
+    desk.rejected("u", &[("rps", 10)]);
+    assert!(desk.int("u", 0, "ttl") > i128::from(NOW / 1000 + 1001));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! - [`foreign`]: items and configuration of other clients, understood or refused.
 //! - [`lifetime`]: buckets that a wrong clock has dated, and how long buckets are kept.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
+//! - [`outcomes`]: answers that do not show what they claim.
 
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
@@ -18,5 +19,6 @@ mod drive;
 mod foreign;
 mod garbage;
 mod lifetime;
+mod outcomes;
 mod shards;
 mod waits;

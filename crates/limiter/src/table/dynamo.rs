@@ -4,6 +4,22 @@
 //! write asks for the image that the caller needs (the new one of an update, the stored one of a refused
 //! condition), and batches are resent where DynamoDB left parts of them undone. It never sends a
 //! conditional write twice.
+//!
+//! A status of 200 does not prove that DynamoDB answered: proxies and captive portals answer so, too. An answer
+//! without the parts that DynamoDB always sends is therefore an error, and a write behind it has an unknown
+//! outcome:
+//!
+//! | Request | DynamoDB always sends | Without it |
+//! |---|---|---|
+//! | `UpdateItem` | the new image, with the key that was asked for | unknown outcome |
+//! | `BatchGetItem` | `Responses` | the read failed |
+//! | `Query` | `Items` | the read failed |
+//! | `BatchWriteItem` | `UnprocessedItems` | unknown outcome |
+//! | `GetItem` | nothing, if there is no item | read as "no item" |
+//! | `PutItem`, `DeleteItem`, `TransactWriteItems` | nothing | read as applied |
+//!
+//! Answers of the last two rows cannot be told apart. An acquire reads by `BatchGetItem` only, and nothing is
+//! refunded because of a transaction's answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +49,8 @@ use super::render::Renderer;
 use super::{Table, TableFuture, config};
 use crate::clock::{Signature, TableOffset};
 
-/// How long to wait before unread keys of a batch are asked for again.
+/// How long at most to wait before unread keys of a batch are asked for again; jitter takes up to half of it. After the
+/// last of them the read counts as throttled, and its caller decides whether to send it again.
 const READ_PAUSES: [Duration; 3] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
@@ -184,11 +201,10 @@ impl DynamoTable {
             let request = request.set_return_consumed_capacity(self.metered(Call::BatchGet));
             let output = request.send().await.map_err(|err| from_sdk(err, Access::Read))?;
             self.used(Units::Read, output.consumed_capacity.iter().flatten());
-            let found = output
-                .responses
-                .into_iter()
-                .flat_map(HashMap::into_values)
-                .flatten();
+            let Some(responses) = output.responses else {
+                return Err(incomplete("BatchGetItem", "Responses", Applied::No));
+            };
+            let found = responses.into_values().flatten();
             items.extend(found.map(from_attributes));
             let rest = output.unprocessed_keys.into_iter().flat_map(HashMap::into_values);
             wanted = rest.flat_map(|rest| rest.keys).collect();
@@ -197,7 +213,7 @@ impl DynamoTable {
                 let Some(pause) = pauses.next() else {
                     return Err(undone("read", wanted.len(), Applied::No));
                 };
-                tokio::time::sleep(*pause).await;
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             }
         }
         Ok(Answer::Items(items))
@@ -231,9 +247,11 @@ impl DynamoTable {
             .set_return_consumed_capacity(self.metered(Call::Query));
         let output = request.send().await.map_err(|err| from_sdk(err, Access::Read))?;
         self.used(Units::Read, output.consumed_capacity.as_ref());
-        let items = output.items.into_iter().flatten().map(from_attributes).collect();
+        let Some(items) = output.items else {
+            return Err(incomplete("Query", "Items", Applied::No));
+        };
         Ok(Answer::Page {
-            items,
+            items: items.into_iter().map(from_attributes).collect(),
             next: output.last_evaluated_key.map(from_attributes),
         })
     }
@@ -271,6 +289,7 @@ impl DynamoTable {
         let change = render.change(&mut update)?;
         let condition = render.condition(update.condition)?;
         let aliases = render.finish();
+        let key = update.key.clone();
         let request = self
             .client
             .update_item()
@@ -285,11 +304,12 @@ impl DynamoTable {
             .return_values(ReturnValue::AllNew)
             .set_return_consumed_capacity(self.metered(Call::Update));
         match request.send().await {
-            // Every item has its key, so there is always an image.
-            Ok(output) => Ok(self.applied(
-                output.consumed_capacity.as_ref(),
-                Some(output.attributes.unwrap_or_default()),
-            )),
+            Ok(output) => match output.attributes {
+                Some(image) if has_key(&image, &key) => {
+                    Ok(self.applied(output.consumed_capacity.as_ref(), Some(image)))
+                }
+                _ => Err(incomplete("UpdateItem", "the item's new image", Applied::Unknown)),
+            },
             Err(err) => match service_error(err, Access::Write)? {
                 (UpdateItemError::ConditionalCheckFailedException(refusal), _) => {
                     Ok(self.refused(refusal.item, 0))
@@ -341,12 +361,10 @@ impl DynamoTable {
             let request = request.set_return_consumed_capacity(self.metered(Call::BatchDelete));
             let output = request.send().await.map_err(|err| from_sdk(err, Access::Write))?;
             self.used(Units::Write, output.consumed_capacity.iter().flatten());
-            wanted = output
-                .unprocessed_items
-                .into_iter()
-                .flat_map(HashMap::into_values)
-                .flatten()
-                .collect();
+            let Some(unprocessed) = output.unprocessed_items else {
+                return Err(incomplete("BatchWriteItem", "UnprocessedItems", Applied::Unknown));
+            };
+            wanted = unprocessed.into_values().flatten().collect();
             if !wanted.is_empty() {
                 let Some(pause) = pauses.next() else {
                     return Err(undone("deleted", wanted.len(), Applied::Unknown));
@@ -487,6 +505,19 @@ impl DynamoTable {
 }
 
 const ALL_OLD: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
+
+/// Whether an image is that of the item with this key.
+fn has_key(image: &Attributes, key: &Key) -> bool {
+    let is =
+        |name: &str, text: &str| matches!(image.get(name), Some(AttributeValue::S(found)) if found == text);
+    is(PK, &key.pk) && is(SK, &key.sk)
+}
+
+/// An answer of 200 without what DynamoDB always sends: something else answered, or the answer was cut.
+fn incomplete(request: &str, part: &str, applied: Applied) -> TableError {
+    let message = format!("the answer to {request} lacks {part}; it may come from a proxy");
+    TableError::new(FailureKind::Internal, applied, message)
+}
 
 fn stored(image: Option<Attributes>) -> Option<zae_limiter_core::table::Item> {
     image.filter(|image| !image.is_empty()).map(from_attributes)

@@ -56,6 +56,9 @@ pub type TableFuture = Pin<Box<dyn Future<Output = Result<Answer, TableError>> +
 /// Implementations clone what a request needs before they return, see [`TableFuture`]. They never send a
 /// write twice of their own accord, except a batch delete, which has no conditions and may be repeated.
 ///
+/// A request must end by itself, with a timeout if need be: writes are finished in the background when their caller has
+/// gone, and the circuit breaker learns of an outage by failures.
+///
 /// # Cancellation
 /// Dropping a future before it is done leaves it open whether a write happened.
 pub trait Table: Send + Sync + fmt::Debug + 'static {
@@ -101,7 +104,7 @@ pub enum Transacted {
 /// The requests of [`Table`] with an answer of their own type each.
 ///
 /// An answer of the wrong kind, which only a broken table gives, is reported as a [`TableError`] of kind
-/// [`FailureKind::BadRequest`].
+/// [`FailureKind::Internal`] with an unknown outcome.
 pub trait TableExt: Table {
     /// Reads one item; `consistent` reads the latest state, at twice the price.
     fn get(
@@ -253,7 +256,7 @@ fn wrong_kind(request: &str, answer: &Answer) -> TableError {
         Answer::Cancelled(_) => "a cancellation",
     };
     TableError::new(
-        FailureKind::BadRequest,
+        FailureKind::Internal,
         Applied::Unknown,
         format!("the table answered a {request} with {kind}"),
     )

@@ -118,3 +118,100 @@ async fn a_status_without_a_code_is_read_by_its_class() {
         server.abort();
     }
 }
+
+/// Answers every request at a port of its own with `answer`, one for each connection.
+async fn server(answer: String) -> (u16, tokio::task::JoinHandle<()>) {
+    use tokio::io::AsyncWriteExt as _;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 16384]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (port, server)
+}
+
+fn ok(body: &str, headers: &str) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+async fn table_at(port: u16) -> DynamoTable {
+    let client = Connection {
+        endpoint_url: Some(format!("http://127.0.0.1:{port}")),
+        ..Connection::default()
+    }
+    .client()
+    .await;
+    DynamoTable::new(client, "limits")
+}
+
+#[tokio::test]
+async fn a_success_without_the_parts_that_dynamodb_sends_is_none() {
+    let of_another = r#"{"Attributes":{"PK":{"S":"other"},"SK":{"S":"s"},"n":{"N":"1"}}}"#;
+    for body in [
+        "",
+        "{}",
+        r#"{"Attributes":{}}"#,
+        r#"{"Attributes":{"n":{"N":"1"}}}"#,
+        of_another,
+    ] {
+        let (port, server) = server(ok(body, "Connection: close\r\n")).await;
+        let table = table_at(port).await;
+        let k = key("p", "s");
+        let lost = (FailureKind::Internal, Applied::Unknown);
+        let unread = (FailureKind::Internal, Applied::No);
+        let facts = |err: TableError| (err.kind, err.applied);
+        assert_eq!(
+            facts(table.update(add(&k, "n", 1)).await.unwrap_err()),
+            lost,
+            "{body}"
+        );
+        assert_eq!(
+            facts(table.delete_all(vec![k.clone()]).await.unwrap_err()),
+            lost,
+            "{body}"
+        );
+        assert_eq!(
+            facts(table.batch_get(vec![k.clone()], false).await.unwrap_err()),
+            unread,
+            "{body}"
+        );
+        let query = zae_limiter_core::table::Query::new(zae_limiter_core::table::Index::Primary, "p");
+        assert_eq!(
+            facts(table.query_page(query).await.unwrap_err()),
+            unread,
+            "{body}"
+        );
+        server.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_pooled_connection_that_was_closed_while_idle_is_replaced() {
+    let (port, server) = server(ok("{}", "Connection: keep-alive\r\n")).await;
+    let table = table_at(port).await;
+    for _ in 0..5 {
+        assert_eq!(table.get(key("p", "s"), false).await.unwrap(), None);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.abort();
+}
+
+#[tokio::test]
+async fn keys_that_stay_unread_count_as_throttling() {
+    let body = r#"{"Responses":{"limits":[]},"UnprocessedKeys":{"limits":{"Keys":[{"PK":{"S":"p"},"SK":{"S":"s"}}]}}}"#;
+    let (port, server) = server(ok(body, "Connection: close\r\n")).await;
+    let table = table_at(port).await;
+    let err = table.batch_get(vec![key("p", "s")], false).await.unwrap_err();
+    assert_eq!(
+        (err.kind, err.applied),
+        (FailureKind::Throttled, Applied::No),
+        "{err}"
+    );
+    server.abort();
+}
