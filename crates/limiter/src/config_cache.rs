@@ -170,7 +170,7 @@ impl ConfigCache {
     /// During an outage the last known limits go on being used: refusing or admitting is up to the write.
     fn fall_back(&self, pair: &Pair, err: TableError) -> Result<Arc<Resolved>, AcquireError> {
         match self.stale(&pair.0, &pair.1) {
-            Some(config) if err.kind != zae_limiter_core::table::FailureKind::AccessDenied => {
+            Some(config) if crate::repository::is_outage(&err) => {
                 tracing::warn!(error = %err, "configuration cannot be read, going on with the last known");
                 Ok(config)
             }

@@ -67,7 +67,7 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     let (kind, applied) = refused(err.code().unwrap_or_default(), status);
-    failure(kind, applied, service_message(&err), err, access)
+    failure(kind, applied, service_message(&err, status), err, access)
 }
 
 fn failure<E: Error + Send + Sync + 'static>(
@@ -126,6 +126,8 @@ fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => (Kind::Internal, Applied::Unknown),
         _ if status == 429 => (Kind::Throttled, Applied::No),
+        // Something on the way did not get the answer in time. It may have passed the request on.
+        _ if status == 408 => (Kind::Timeout, Applied::Unknown),
         _ if status == 401 || status == 403 => (Kind::AccessDenied, Applied::No),
         _ if (400..500).contains(&status) => (Kind::BadRequest, Applied::No),
         _ => (Kind::Internal, Applied::Unknown),
@@ -138,20 +140,27 @@ fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
 /// credentials or endpoint could not be had, which comes before sending; and the HTTP client's own error
 /// says that there was no connection to send over. That error is recognised by its type; should the SDK one
 /// day use another HTTP client, the case falls back to "unknown", which is safe.
+///
+/// A pooled connection that the other side has closed while it was idle needs no case of its own. If the request
+/// was not written, the HTTP client takes another connection by itself. If it was written, the answer that is
+/// missing may have been lost, so the outcome is unknown.
 fn undelivered(err: &(dyn Error + 'static), timeout: bool) -> (FailureKind, Applied) {
     for cause in std::iter::successors(Some(err), |&err| err.source()) {
-        if cause.is::<CredentialsError>() {
-            return (FailureKind::AccessDenied, Applied::No);
+        if let Some(credentials) = cause.downcast_ref::<CredentialsError>() {
+            return (without_credentials(credentials), Applied::No);
         }
         if let Some(http) = cause.downcast_ref::<hyper_util::client::legacy::Error>()
             && http.is_connect()
         {
             return (FailureKind::Unreachable, Applied::No);
         }
-        // These two have no public type. Both come before anything is sent.
+        // These have no public type. All of them come before anything is sent.
         let text = cause.to_string();
         if text.starts_with("failed to select an auth scheme") {
             return (FailureKind::AccessDenied, Applied::No);
+        }
+        if text.starts_with("identity resolver timed out") {
+            return (FailureKind::Unreachable, Applied::No);
         }
         if text.starts_with("Invalid Configuration: ") {
             return (FailureKind::BadRequest, Applied::No);
@@ -165,13 +174,43 @@ fn undelivered(err: &(dyn Error + 'static), timeout: bool) -> (FailureKind, Appl
     (kind, Applied::Unknown)
 }
 
-fn service_message<E: ProvideErrorMetadata + Error + 'static>(service: &E) -> String {
+fn service_message<E: ProvideErrorMetadata + Error + 'static>(service: &E, status: u16) -> String {
     match (service.code(), service.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
-        (None, Some(message)) => message.to_owned(),
-        (None, None) => chain(service),
+        (None, Some(message)) => format!("HTTP status {status}: {message}"),
+        (None, None) => {
+            format!("HTTP status {status} without an error of DynamoDB; a proxy may have answered")
+        }
     }
+}
+
+/// What it means that there are no credentials.
+///
+/// Credentials that are missing, refused or wrongly configured stay so. A metadata service, a container agent or
+/// STS that does not answer is an outage, which passes. In both cases nothing was sent to the table.
+fn without_credentials(err: &CredentialsError) -> FailureKind {
+    match err {
+        CredentialsError::ProviderTimedOut(_) => FailureKind::Unreachable,
+        CredentialsError::ProviderError(_) if !is_refused(&chain(err)) => FailureKind::Unreachable,
+        _ => FailureKind::AccessDenied,
+    }
+}
+
+/// Whether a provider of credentials says that the caller may not have any. Its errors have no common type that
+/// tells; the words are codes of STS and of the services that hand out credentials.
+fn is_refused(text: &str) -> bool {
+    const CODES: [&str; 8] = [
+        "AccessDenied",
+        "not authorized",
+        "Unauthorized",
+        "InvalidClientTokenId",
+        "InvalidIdentityToken",
+        "ExpiredToken",
+        "SignatureDoesNotMatch",
+        "Forbidden",
+    ];
+    CODES.iter().any(|code| text.contains(code))
 }
 
 /// An error and its causes, on one line.
@@ -189,23 +228,67 @@ mod tests {
 
     #[test]
     fn only_a_clear_no_from_the_service_counts_as_not_applied() {
-        assert_eq!(
-            refused("ThrottlingException", 400),
-            (FailureKind::Throttled, Applied::No)
-        );
-        assert_eq!(
-            refused("ValidationException", 400),
-            (FailureKind::BadRequest, Applied::No)
-        );
-        assert_eq!(
-            refused("TransactionInProgressException", 400),
-            (FailureKind::Conflict, Applied::Unknown)
-        );
-        assert_eq!(
-            refused("InternalServerError", 500),
-            (FailureKind::Internal, Applied::Unknown)
-        );
-        assert_eq!(refused("", 502), (FailureKind::Internal, Applied::Unknown));
-        assert_eq!(refused("", 429), (FailureKind::Throttled, Applied::No));
+        use FailureKind as Kind;
+        for (code, status, expected) in [
+            ("ThrottlingException", 400, (Kind::Throttled, Applied::No)),
+            ("ValidationException", 400, (Kind::BadRequest, Applied::No)),
+            (
+                "ItemCollectionSizeLimitExceededException",
+                400,
+                (Kind::BadRequest, Applied::No),
+            ),
+            (
+                "TransactionInProgressException",
+                400,
+                (Kind::Conflict, Applied::Unknown),
+            ),
+            ("AccessDeniedException", 400, (Kind::AccessDenied, Applied::No)),
+            (
+                "ResourceNotFoundException",
+                400,
+                (Kind::TableMissing, Applied::No),
+            ),
+            ("InternalServerError", 500, (Kind::Internal, Applied::Unknown)),
+            ("", 400, (Kind::BadRequest, Applied::No)),
+            ("", 401, (Kind::AccessDenied, Applied::No)),
+            ("", 403, (Kind::AccessDenied, Applied::No)),
+            ("", 404, (Kind::BadRequest, Applied::No)),
+            ("", 407, (Kind::BadRequest, Applied::No)),
+            ("", 408, (Kind::Timeout, Applied::Unknown)),
+            ("", 413, (Kind::BadRequest, Applied::No)),
+            ("", 429, (Kind::Throttled, Applied::No)),
+            ("", 502, (Kind::Internal, Applied::Unknown)),
+            ("", 504, (Kind::Internal, Applied::Unknown)),
+        ] {
+            assert_eq!(refused(code, status), expected, "{code} {status}");
+        }
+    }
+
+    #[test]
+    fn a_provider_of_credentials_that_does_not_answer_is_an_outage_and_one_that_refuses_is_not() {
+        let provider = |text: &str| CredentialsError::provider_error(text.to_owned());
+        let timed_out = CredentialsError::provider_timed_out(std::time::Duration::from_secs(1));
+        for (err, kind) in [
+            (timed_out, FailureKind::Unreachable),
+            (provider("503 from STS"), FailureKind::Unreachable),
+            (
+                provider("AccessDenied: not authorized to assume the role"),
+                FailureKind::AccessDenied,
+            ),
+            (
+                CredentialsError::not_loaded("no provider"),
+                FailureKind::AccessDenied,
+            ),
+            (
+                CredentialsError::invalid_configuration("a loop"),
+                FailureKind::AccessDenied,
+            ),
+            (
+                CredentialsError::unhandled("not UTF-8"),
+                FailureKind::AccessDenied,
+            ),
+        ] {
+            assert_eq!(undelivered(&err, false), (kind, Applied::No), "{err}");
+        }
     }
 }

@@ -192,6 +192,33 @@ async fn a_success_without_the_parts_that_dynamodb_sends_is_none() {
 }
 
 #[tokio::test]
+async fn a_page_of_a_proxy_is_named_by_its_status() {
+    for status in [
+        "400 Bad Request",
+        "404 Not Found",
+        "407 Proxy Authentication Required",
+    ] {
+        let page = "<html>no</html>";
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
+            page.len()
+        );
+        let (port, server) = server(answer).await;
+        let (update, _) = meet(port).await;
+        assert_eq!(
+            (update.kind, update.applied),
+            (FailureKind::BadRequest, Applied::No),
+            "{status}"
+        );
+        assert!(
+            update.message.contains(&format!("HTTP status {}", &status[..3])),
+            "{update}"
+        );
+        server.abort();
+    }
+}
+
+#[tokio::test]
 async fn a_pooled_connection_that_was_closed_while_idle_is_replaced() {
     let (port, server) = server(ok("{}", "Connection: keep-alive\r\n")).await;
     let table = table_at(port).await;

@@ -18,6 +18,14 @@ use crate::table::{Applied, Cancelled, FailureKind, Item, Op, Part, TableError};
 use crate::units::Millitokens;
 use crate::verdict::LimitStatus;
 
+/// Reasons for a cancelled transaction that sending it again does not change.
+const PERMANENT: [&str; 4] = [
+    "ValidationError",
+    "ItemCollectionSizeLimitExceeded",
+    "AccessDenied",
+    "AccessDeniedException",
+];
+
 impl Take {
     pub(super) fn create(&mut self, env: &mut Env<'_>) {
         if !self.fresh {
@@ -220,6 +228,17 @@ impl Take {
             // The entity or a sibling changed under our hands: read again.
             self.fresh = false;
             return self.create(env);
+        }
+        let permanent = reasons.iter().any(|reason| match reason {
+            Cancelled::Other(code) => PERMANENT.contains(&code.as_str()),
+            _ => false,
+        });
+        if permanent {
+            return self.fail(TableError::new(
+                FailureKind::BadRequest,
+                Applied::No,
+                format!("the bucket cannot be created: {reasons:?}"),
+            ));
         }
         let conflict = reasons.contains(&Cancelled::Conflict);
         let again = if conflict {
