@@ -9,17 +9,23 @@ use crate::table::{FailureKind, TableError};
 /// Requests that met a transaction are re-sent this often, then the caller is told to come back.
 pub(crate) const MAX_CONFLICTS: u32 = 3;
 
-/// Requests that were throttled or refused by the network are re-sent this often.
-pub(crate) const MAX_RESENDS: u32 = 8;
+/// Requests of an acquire that were throttled or refused by the network are re-sent until the driver's deadline. This
+/// only ends the machine of a driver that has none.
+const MAX_RESENDS: u32 = 10_000;
+
+/// Corrections, which may go on in the background after their caller has gone, are re-sent this often: for some 13 s if
+/// each is answered at once, and for little more than a minute if each ends in a timeout of 2 s.
+const MAX_CREDIT_RESENDS: u32 = 30;
 
 const BASE_MS: u64 = 25;
 const CAP_MS: u64 = 1000;
 
 /// Counts re-sendings of one request.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     conflicts: u32,
     resends: u32,
+    max_resends: u32,
 }
 
 /// What to do about a failed request.
@@ -34,6 +40,24 @@ pub(crate) enum Again {
 }
 
 impl Backoff {
+    /// For a request of an acquire.
+    pub(crate) const fn until_deadline() -> Self {
+        Self::new(MAX_RESENDS)
+    }
+
+    /// For a correction.
+    pub(crate) const fn of_credit() -> Self {
+        Self::new(MAX_CREDIT_RESENDS)
+    }
+
+    const fn new(max_resends: u32) -> Self {
+        Self {
+            conflicts: 0,
+            resends: 0,
+            max_resends,
+        }
+    }
+
     pub(crate) fn next(&mut self, error: &TableError, random: &mut dyn Random) -> Again {
         if !error.may_resend() {
             return Again::No;
@@ -54,7 +78,7 @@ impl Backoff {
     }
 
     pub(crate) fn resend(&mut self, random: &mut dyn Random) -> Again {
-        if self.resends == MAX_RESENDS {
+        if self.resends == self.max_resends {
             return Again::No;
         }
         self.resends += 1;

@@ -109,7 +109,7 @@ impl Credit {
             overflow: false,
             before: None,
             extension: None,
-            backoff: Backoff::default(),
+            backoff: Backoff::of_credit(),
             guards: 0,
             end,
         }

@@ -138,7 +138,7 @@ impl Inner {
         } else {
             let fetched = self
                 .config
-                .fetch(&*self.table, &*self.clock, entity, resource, false)
+                .fetch_unhurried(&self.table, &self.clock, entity, resource, false)
                 .await;
             fetched.map_err(|err| self.place.acquire_error(err))?
         };

@@ -9,13 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// How many abandoned acquires may be finished in the background at a time. Each holds one or two requests that were
+/// sent and not answered.
+pub(crate) const MAX_ABANDONED: usize = 4096;
 
 /// A count of background tasks, and the runtime they run on.
 #[derive(Debug, Clone)]
 pub(crate) struct Background {
     handle: Option<Handle>,
     running: Arc<Running>,
+    abandoned: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +37,13 @@ impl Background {
         Self {
             handle: Handle::try_current().ok(),
             running: Arc::default(),
+            abandoned: Arc::new(Semaphore::new(MAX_ABANDONED)),
         }
+    }
+
+    /// Room for one more abandoned acquire, held until the permit is dropped.
+    pub(crate) fn admit_abandoned(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.abandoned).try_acquire_owned().ok()
     }
 
     /// Starts a task, or logs that it cannot run because there is no runtime any more.
@@ -102,5 +113,20 @@ impl Drop for Done {
         if self.0.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn abandoned_acquires_are_bounded() {
+        let background = Background::new();
+        let mut permits: Vec<_> = (0..MAX_ABANDONED).map(|_| background.admit_abandoned()).collect();
+        assert!(permits.iter().all(Option::is_some));
+        assert!(background.admit_abandoned().is_none());
+        permits.pop();
+        assert!(background.admit_abandoned().is_some());
     }
 }

@@ -15,6 +15,7 @@ use zae_limiter_core::{EntityId, NamespaceId, NamespaceName, StackName};
 use zae_limiter_infra::StackOptions;
 
 use crate::background::Background;
+use crate::breaker::Breaker;
 use crate::clock::{Clock, SystemClock, TableClock, TableOffset};
 use crate::config_cache::ConfigCache;
 use crate::degrade::LocalBuckets;
@@ -359,6 +360,7 @@ impl RepositoryBuilder {
             offset,
             options: self.options,
             principal: Arc::new(principal),
+            breaker: Arc::new(Breaker::new()),
             config,
         };
         Ok((parts, name))
@@ -402,6 +404,7 @@ pub(crate) struct Parts {
     pub(crate) offset: Option<Arc<TableOffset>>,
     pub(crate) options: Options,
     pub(crate) principal: Arc<Principal>,
+    pub(crate) breaker: Arc<Breaker>,
     /// How to reach AWS, if that is where the table is.
     pub(crate) config: Option<SdkConfig>,
 }
@@ -416,11 +419,12 @@ impl Parts {
             offset,
             options,
             principal,
+            breaker,
             config,
         } = self;
         Repository {
             inner: Arc::new(Inner {
-                config: ConfigCache::new(namespace.clone(), options.config_cache_ttl),
+                config: ConfigCache::new(namespace.clone(), options.config_cache_ttl, Arc::clone(&breaker)),
                 images: ImageCache::new(options.reject_cache_ttl, options.reject_cache_size),
                 place,
                 table,
@@ -431,6 +435,7 @@ impl Parts {
                 offset,
                 background: Background::new(),
                 refunds: Refunds::default(),
+                breaker,
                 options,
                 last_policy: std::sync::Mutex::new(None),
                 order: AtomicU64::new(0),

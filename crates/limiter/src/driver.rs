@@ -1,9 +1,10 @@
 //! Drives the state machines of the core: sends what they ask for, feeds what comes back.
 //!
 //! This is the only place where an acquire meets time, sleep, randomness and the table. A drive owns its
-//! requests in flight; dropped before the end (a cancelled future, a deadline), it moves to the background,
-//! tells the machine that nobody wants the tokens any more, and finishes there, so that whatever turns out
-//! to have been taken is given back.
+//! requests in flight. If it is dropped before the end (a cancelled future, a deadline), it tells the machine that
+//! the tokens are not wanted any more. Requests that have not been sent, and reads, are dropped with it: they took
+//! nothing. Writes that have been sent move to the background and are finished there, so that whatever turns out to
+//! have been taken is given back.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,8 +14,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use zae_limiter_core::acquire::{
-    Acquire, Ask, Call, Decision, Found, Hint, Reply, Request, next_round_trip, refilled_by,
+    Acquire, AcquireError, Ask, Call, Decision, Found, Hint, Reply, Request, next_round_trip, refilled_by,
 };
+use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::credit::{Credit, CreditEnd, Send};
 use zae_limiter_core::random::Random;
 use zae_limiter_core::schema::BucketId;
@@ -22,7 +24,9 @@ use zae_limiter_core::sync::Drift;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
 use zae_limiter_core::{Bucket, EntityId, ResourceName};
 
-use crate::repository::Inner;
+use crate::breaker::Pass;
+use crate::error::Error;
+use crate::repository::{Inner, is_outage};
 
 /// Random numbers for jitter, shard draws and marks.
 pub(crate) struct FastRandom;
@@ -38,10 +42,73 @@ impl Random for FastRandom {
 const CREDIT_ANSWER: Duration = Duration::from_secs(10);
 
 type InFlight = Pin<Box<dyn Future<Output = Reply> + std::marker::Send + 'static>>;
+type Waiting = Pin<Box<dyn Future<Output = ()> + std::marker::Send + 'static>>;
+
+/// What a request does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// Reads the configuration of this entity.
+    Config(EntityId),
+    /// Reads items.
+    Read,
+    /// May take tokens, or give them back.
+    Write,
+}
+
+impl Kind {
+    fn of(op: &Op) -> Self {
+        match op {
+            Op::Get { .. } | Op::BatchGet { .. } | Op::Query(_) => Self::Read,
+            Op::Put(_) | Op::Update(_) | Op::Delete(_) | Op::BatchDelete(_) | Op::Transact(_) => Self::Write,
+        }
+    }
+}
+
+/// One request of a machine.
+struct Flight {
+    /// The machine's name for it.
+    id: usize,
+    kind: Kind,
+    /// What comes before it is sent.
+    wait: Option<Waiting>,
+    request: InFlight,
+    /// Whether it has been sent.
+    sent: bool,
+}
+
+impl Flight {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        if let Some(wait) = &mut self.wait {
+            if wait.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.wait = None;
+        }
+        self.sent = true;
+        self.request.as_mut().poll(cx)
+    }
+
+    /// Whether a write may be at the table.
+    fn is_open(&self) -> bool {
+        self.sent && self.kind == Kind::Write
+    }
+
+    /// The reply to a request that was dropped: it changed nothing.
+    fn dropped(&self) -> Reply {
+        match self.kind {
+            Kind::Config(_) => Reply::Config(Err(AcquireError::Abandoned)),
+            Kind::Read | Kind::Write => Reply::Table(Err(TableError::new(
+                FailureKind::Unreachable,
+                Applied::No,
+                "the request was not sent, because the caller stopped waiting",
+            ))),
+        }
+    }
+}
 
 /// The requests of one machine that are in flight.
 #[derive(Default)]
-struct Flights(Vec<(usize, InFlight)>);
+struct Flights(Vec<Flight>);
 
 impl Flights {
     /// Waits for the next reply.
@@ -54,13 +121,24 @@ impl Flights {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Reply)>> {
         for i in 0..self.0.len() {
-            if let Poll::Ready(reply) = self.0[i].1.as_mut().poll(cx) {
-                let (id, _) = self.0.swap_remove(i);
+            if let Poll::Ready(reply) = self.0[i].poll(cx) {
+                let id = self.0.swap_remove(i).id;
                 return Poll::Ready(Some((id, reply)));
             }
         }
         Poll::Pending
     }
+}
+
+/// What a drive does when it hears a failure while the circuit breaker is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// It retries until its deadline.
+    Deadline,
+    /// It ends where the policy for outages can decide without the table: the call's policy, if it brought one.
+    Policy(Option<OnUnavailable>),
+    /// It ends: it was the probe.
+    Probe,
 }
 
 /// An acquire on its way.
@@ -73,6 +151,15 @@ pub(crate) struct Drive {
     acquire: Option<Acquire>,
     flights: Flights,
     order: u64,
+    patience: Patience,
+    /// Whether the circuit breaker was open when it began.
+    began_open: bool,
+    /// The last failure that was heard, unless an answer came after it.
+    failure: Option<TableError>,
+    /// Whether an answer to a write was lost.
+    lost_answer: bool,
+    /// Set to end before the machine does.
+    ends_with: Option<TableError>,
     /// Whether it runs in the background already: dropped there, the runtime is ending and it ends too.
     in_background: bool,
 }
@@ -86,15 +173,61 @@ impl Drive {
             acquire: Some(Acquire::new(request)),
             flights: Flights::default(),
             order: inner.next_order(),
+            patience: Patience::Deadline,
+            began_open: false,
+            failure: None,
+            lost_answer: false,
+            ends_with: None,
             in_background: false,
         }
     }
 
-    /// Runs to the decision.
+    /// Lets the policy for outages decide as soon as the circuit breaker opens, unless it is to refuse. `call` is the
+    /// call's policy, if it brought one.
+    pub(crate) fn under_policy(mut self, call: Option<OnUnavailable>) -> Self {
+        self.patience = Patience::Policy(call);
+        self
+    }
+
+    /// Whether the circuit breaker was open when it ran, so that it was refused or the probe.
+    pub(crate) fn began_open(&self) -> bool {
+        self.began_open
+    }
+
+    /// The error if the deadline strikes now, `after` the call began.
+    pub(crate) fn gave_up(&self, after: Duration) -> Error {
+        let holds = self.acquire.as_ref().is_some_and(Acquire::holds_tokens);
+        let in_doubt = holds || self.lost_answer || self.flights.0.iter().any(Flight::is_open);
+        let of_config = || {
+            self.flights.0.iter().find_map(|flight| match &flight.kind {
+                Kind::Config(entity) => self.inner.config.last_failure(entity, &self.resource),
+                Kind::Read | Kind::Write => None,
+            })
+        };
+        let last = self.failure.clone().or_else(of_config);
+        self.inner
+            .place
+            .gave_up(after, in_doubt, last.filter(|_| !in_doubt))
+    }
+
+    /// Runs to the decision. While the circuit breaker is open it fails at once, unless it is the probe.
     ///
     /// # Cancellation
-    /// Dropping this future and the drive finishes in the background and gives back what was taken.
+    /// Drop this future and the drive, and what has been taken is given back in the background.
     pub(crate) async fn run(&mut self) -> Decision {
+        match self.inner.breaker.pass() {
+            Pass::Free => {}
+            Pass::Probe => {
+                self.began_open = true;
+                self.patience = Patience::Probe;
+            }
+            Pass::Refused { since, next } => {
+                self.began_open = true;
+                self.acquire = None;
+                let err = self.inner.breaker.refusal(since, next, self.inner.clock.now());
+                return Decision::Failed(err.into());
+            }
+        }
         if let Some(acquire) = &mut self.acquire {
             let calls = acquire.start(self.inner.clock.now(), &mut FastRandom);
             self.send(calls);
@@ -105,6 +238,9 @@ impl Drive {
     async fn finish(&mut self) -> Decision {
         while let Some((id, reply)) = self.flights.next().await {
             self.feed(id, reply);
+            if let Some(err) = self.ends_with.take() {
+                return Decision::Failed(err.into());
+            }
         }
         let Some(acquire) = self.acquire.take() else {
             return lost();
@@ -119,7 +255,38 @@ impl Drive {
         decision.unwrap_or_else(lost)
     }
 
+    /// Takes note of a failure; decides whether the drive ends with it.
+    fn note(&mut self, id: usize, reply: &Reply) {
+        let (Reply::Table(Err(err)) | Reply::Config(Err(AcquireError::Table(err)))) = reply else {
+            self.failure = None;
+            return;
+        };
+        self.failure = Some(err.clone());
+        self.lost_answer |= err.applied == Applied::Unknown;
+        let gives_back = self
+            .acquire
+            .as_ref()
+            .is_some_and(|acquire| acquire.gives_back(id));
+        if gives_back || self.in_background || !is_outage(err) || !self.inner.breaker.is_open() {
+            return;
+        }
+        let ends = match self.patience {
+            Patience::Deadline => false,
+            Patience::Probe => true,
+            Patience::Policy(call) => {
+                let entity = self.acquire.as_ref().map(|acquire| &acquire.request().id.entity);
+                entity.is_some_and(|entity| {
+                    self.inner.policy(call, entity, &self.resource) != OnUnavailable::Block
+                })
+            }
+        };
+        if ends {
+            self.ends_with = Some(err.clone());
+        }
+    }
+
     fn feed(&mut self, id: usize, reply: Reply) {
+        self.note(id, &reply);
         let Some(acquire) = &mut self.acquire else { return };
         let now = self.inner.clock.now();
         let calls = acquire.answer(id, reply, now, &mut FastRandom);
@@ -147,42 +314,60 @@ impl Drive {
                         let hint = self.inner.hint(&entity, &self.resource, now);
                         self.feed(call.id, Reply::Config(Ok(Found { config, hint })));
                     } else {
+                        let kind = Kind::Config(entity.clone());
                         let reply = fetch(Arc::clone(&self.inner), entity, self.resource.clone(), fresh);
-                        self.flights.0.push((call.id, Box::pin(reply)));
+                        self.push(call.id, kind, None, Box::pin(reply));
                     }
                 }
                 Ask::Wait => {
-                    let flight: InFlight = Box::pin(async move {
-                        tokio::time::sleep(Duration::from_millis(call.delay_ms)).await;
-                        Reply::Waited
-                    });
-                    self.flights.0.push((call.id, flight));
+                    let wait = self.wait(call.id, call.delay_ms);
+                    self.push(call.id, Kind::Read, Some(wait), Box::pin(async { Reply::Waited }));
                 }
                 Ask::Table(op) => {
-                    let inner = Arc::clone(&self.inner);
-                    let flight: InFlight = if call.delay_ms == 0 {
-                        Box::pin(inner.ask_table(op))
-                    } else {
-                        Box::pin(async move {
-                            tokio::time::sleep(Duration::from_millis(call.delay_ms)).await;
-                            inner.ask_table(op).await
-                        })
-                    };
-                    self.flights.0.push((call.id, flight));
+                    let kind = Kind::of(&op);
+                    let wait = (call.delay_ms > 0).then(|| self.wait(call.id, call.delay_ms));
+                    let flight: InFlight = Box::pin(Arc::clone(&self.inner).ask_table(op));
+                    self.push(call.id, kind, wait, flight);
                 }
             }
         }
     }
+
+    /// The wait before a request is sent again. While the circuit breaker is open, only refunds are sent when they are
+    /// due; others wait until they are the probe, or it is closed.
+    fn wait(&self, id: usize, delay_ms: u64) -> Waiting {
+        let gives_back = self
+            .acquire
+            .as_ref()
+            .is_some_and(|acquire| acquire.gives_back(id));
+        let breaker = Arc::clone(&self.inner.breaker);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            if !gives_back {
+                breaker.turn().await;
+            }
+        })
+    }
+
+    fn push(&mut self, id: usize, kind: Kind, wait: Option<Waiting>, request: InFlight) {
+        self.flights.0.push(Flight {
+            id,
+            kind,
+            wait,
+            request,
+            sent: false,
+        });
+    }
 }
 
 fn lost() -> Decision {
-    Decision::Failed(zae_limiter_core::acquire::AcquireError::Abandoned)
+    Decision::Failed(AcquireError::Abandoned)
 }
 
 async fn fetch(inner: Arc<Inner>, entity: EntityId, resource: ResourceName, fresh: bool) -> Reply {
     let config = inner
         .config
-        .fetch(&*inner.table, &*inner.clock, &entity, &resource, fresh)
+        .fetch(&inner.table, &inner.clock, &entity, &resource, fresh)
         .await;
     let hint = inner.hint(&entity, &resource, inner.clock.now());
     Reply::Config(config.map(|config| {
@@ -196,27 +381,53 @@ impl Drop for Drive {
         let Some(mut acquire) = self.acquire.take() else {
             return;
         };
-        acquire.abandon();
-        let flights = std::mem::take(&mut self.flights);
-        if flights.0.is_empty() {
-            return;
-        }
-        if self.in_background {
+        if self.in_background && !self.flights.0.is_empty() {
             tracing::error!(
                 "the runtime ended before an abandoned acquire did; its tokens may stay consumed"
             );
             return;
+        }
+        acquire.abandon();
+        // Only what may have taken tokens, or gives them back, is worth finishing.
+        let flights = std::mem::take(&mut self.flights);
+        let (kept, dropped): (Vec<_>, Vec<_>) = flights
+            .0
+            .into_iter()
+            .partition(|flight| flight.is_open() || acquire.gives_back(flight.id));
+        let now = self.inner.clock.now();
+        let mut calls = Vec::new();
+        for flight in dropped {
+            calls.extend(acquire.answer(flight.id, flight.dropped(), now, &mut FastRandom));
         }
         let mut rest = Self {
             inner: Arc::clone(&self.inner),
             resource: self.resource.clone(),
             overridden: self.overridden,
             acquire: Some(acquire),
-            flights,
+            flights: Flights(kept),
             order: self.order,
+            patience: Patience::Deadline,
+            began_open: false,
+            failure: None,
+            lost_answer: false,
+            ends_with: None,
             in_background: true,
         };
+        rest.send(calls);
+        if rest.flights.0.is_empty() {
+            rest.acquire = None;
+            return;
+        }
+        let Some(permit) = self.inner.background.admit_abandoned() else {
+            rest.acquire = None;
+            tracing::warn!(
+                resource = self.resource.as_str(),
+                "too many abandoned acquires wait for an answer; tokens of this one stay consumed if its debit was applied"
+            );
+            return;
+        };
         self.inner.background.spawn("abandoned acquire", async move {
+            let _permit = permit;
             rest.finish().await;
         });
     }
@@ -244,6 +455,7 @@ impl Inner {
             self.images.refilling(&id, shard, sent.plus(wait_ms));
         }
         let answer = self.table.call(op).await;
+        self.breaker.hear(&answer);
         if answer.is_ok() {
             self.answered_after(self.clock.now().since(sent));
         }
@@ -270,6 +482,7 @@ impl Inner {
                     format!("no answer to a credit within {} s", CREDIT_ANSWER.as_secs()),
                 )),
             };
+            self.breaker.hear(&answer);
             // Numbered by its arrival: the next credit needs the mark that this answer shows, and requests that were
             // sent earlier may have been executed before.
             self.observe_answer(&credit, &answer, self.next_order());

@@ -219,6 +219,25 @@ impl Place {
         })
     }
 
+    /// The deadline struck. Without a write whose outcome is open, the last failure says why.
+    pub(crate) fn gave_up(
+        &self,
+        after: std::time::Duration,
+        in_doubt: bool,
+        last: Option<TableError>,
+    ) -> Error {
+        let when = format!("no decision within {} ms", after.as_millis());
+        Error::Unavailable(Unavailable {
+            stack: self.stack.clone(),
+            what: last
+                .as_ref()
+                .map_or_else(|| when.clone(), |err| format!("{err} ({when})")),
+            in_doubt,
+            retryable: true,
+            source: last,
+        })
+    }
+
     /// Somebody else kept changing the same record.
     pub(crate) fn contended(&self, key: &impl std::fmt::Display) -> Error {
         self.unavailable(format!("others kept changing {key} at the same time"))

@@ -51,6 +51,7 @@ mod audit;
 mod availability;
 mod background;
 pub mod blocking;
+mod breaker;
 mod builder;
 mod capacity;
 pub mod clock;

@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use zae_limiter_core::acquire::{AcquireError, Decision, Request};
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::limit::check_limits;
+use zae_limiter_core::table::Applied;
 use zae_limiter_core::units::check_amount;
 use zae_limiter_core::{EntityId, IntoLimit, InvalidInput, Limit, LimitName, Millitokens, ResourceName};
 
@@ -16,6 +18,10 @@ use crate::driver::Drive;
 use crate::error::{Error, level_name};
 use crate::lease::Lease;
 use crate::repository::{Inner, Repository, is_outage};
+
+/// How long at most to wait before an acquire that failed without having taken anything begins again; jitter takes up to
+/// half of it.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Takes tokens from the buckets of a [`Repository`].
 ///
@@ -162,10 +168,12 @@ impl Acquire {
         let (inner, on_unavailable) = (Arc::clone(&self.inner), self.on_unavailable);
         let timeout = self.timeout.unwrap_or(inner.options.acquire_timeout);
         let request = self.request()?;
-        let (lease, err) = {
-            let mut drive = Drive::new(&inner, request.clone());
-            match tokio::time::timeout(timeout, drive.run()).await {
-                Ok(Decision::Admitted(grants)) => (Some(Lease::granted(&inner, &request, grants)), None),
+        let until = Instant::now() + timeout;
+        let mut drive = Drive::new(&inner, request.clone()).under_policy(on_unavailable);
+        let mut is_retry = false;
+        let err = loop {
+            match tokio::time::timeout_at(until, drive.run()).await {
+                Ok(Decision::Admitted(grants)) => return Ok(Lease::granted(&inner, &request, grants)),
                 Ok(Decision::Rejected(refused)) => return Err(refused.into()),
                 Ok(Decision::Disabled { entity, at }) => {
                     return Err(Error::Disabled {
@@ -175,18 +183,28 @@ impl Acquire {
                     });
                 }
                 Ok(Decision::Failed(AcquireError::Table(err))) if is_outage(&err) => {
-                    (None, Some(inner.table_error(err)))
+                    let id = &request.id;
+                    let pause = PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0);
+                    // A call that is to be refused during an outage retries until its deadline, unless it began while
+                    // the table was known not to answer.
+                    let again = err.applied == Applied::No
+                        && (is_retry || !drive.began_open())
+                        && inner.policy(on_unavailable, &id.entity, &id.resource) == OnUnavailable::Block
+                        && Instant::now() + pause < until;
+                    if !again {
+                        break inner.table_error(err);
+                    }
+                    tokio::time::sleep(pause).await;
+                    is_retry = true;
+                    drive = Drive::new(&inner, request.clone()).under_policy(on_unavailable);
                 }
                 Ok(Decision::Failed(err)) => return Err(inner.place.acquire_error(err)),
-                // The drive is dropped here and goes on in the background.
-                Err(_) => (None, Some(inner.place.too_late(timeout))),
+                Err(_) => break drive.gave_up(timeout),
             }
         };
-        match (lease, err) {
-            (Some(lease), _) => Ok(lease),
-            (None, Some(err)) => without_table(&inner, &request, on_unavailable, err),
-            (None, None) => Err(inner.place.too_late(timeout)),
-        }
+        // What it has sent is finished in the background.
+        drop(drive);
+        without_table(&inner, &request, on_unavailable, err)
     }
 
     /// Checks everything that can be checked without the table.

@@ -305,7 +305,7 @@ impl Inner {
         let passing = |err: &AcquireError| matches!(err, AcquireError::Table(err) if is_passing(err));
         let fetch = || {
             self.config
-                .fetch(&*self.table, &*self.clock, entity, resource, true)
+                .fetch_unhurried(&self.table, &self.clock, entity, resource, true)
         };
         let config = BRIEF.repeat(passing, fetch).await;
         config.map_err(|err| self.place.acquire_error(err))
@@ -336,7 +336,7 @@ impl Inner {
         // knows less must not win.
         let config = self
             .config
-            .fetch(&*self.table, &*self.clock, &id.entity, &id.resource, true)
+            .fetch_unhurried(&self.table, &self.clock, &id.entity, &id.resource, true)
             .await
             .map_err(|err| self.place.acquire_error(err))?;
         let Some(image) = self.images.latest(id, shard) else {

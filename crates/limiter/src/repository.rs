@@ -15,6 +15,7 @@ use zae_limiter_core::table::{FailureKind, TableError};
 use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, ResourceName};
 
 use crate::background::Background;
+use crate::breaker::Breaker;
 use crate::builder::{Options, Parts, RepositoryBuilder};
 use crate::clock::{Clock, ClockOffset, TableOffset};
 use crate::config_cache::{CacheStats, ConfigCache};
@@ -95,6 +96,7 @@ pub(crate) struct Inner {
     pub(crate) images: ImageCache,
     pub(crate) background: Background,
     pub(crate) refunds: Refunds,
+    pub(crate) breaker: Arc<Breaker>,
     pub(crate) options: Options,
     /// The stored policy for outages as last seen, for when it cannot be read.
     pub(crate) last_policy: std::sync::Mutex<Option<OnUnavailable>>,
@@ -175,6 +177,7 @@ impl Repository {
                 offset: inner.offset.clone(),
                 options: inner.options.clone(),
                 principal: Arc::clone(&inner.principal),
+                breaker: Arc::clone(&inner.breaker),
                 config: inner.config_of_aws.clone(),
             },
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zae_limiter_core::acquire::{Ask, Found, Hint, Reply, Settings, Spread, SpreadEnd};
 use zae_limiter_core::schema::BucketId;
-use zae_limiter_core::table::{Answer, Op, TableError};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
 
 use crate::config_cache::ConfigCache;
 use crate::driver::FastRandom;
@@ -15,6 +15,14 @@ use crate::error::Error;
 use crate::retry::{BRIEF, is_passing};
 use crate::stack::Stack;
 use crate::table::Table;
+
+/// How long creating one shard may take. The requests of it are sent again while the table is throttled.
+const LONGEST: Duration = Duration::from_secs(10);
+
+fn too_late() -> SpreadEnd {
+    let message = format!("the shard was not created within {} s", LONGEST.as_secs());
+    SpreadEnd::Failed(TableError::new(FailureKind::Timeout, Applied::Unknown, message).into())
+}
 
 impl Stack {
     /// The table itself, for tools and tests.
@@ -40,10 +48,18 @@ impl Stack {
     /// The first failure, after all shards have been tried. A shard that was not created is created by the
     /// request that draws it.
     pub async fn create_shards(&self, id: &BucketId, shards: Range<u32>, count: u32) -> Result<u32, Error> {
-        let config = ConfigCache::new(id.namespace.clone(), Duration::ZERO);
+        let config = ConfigCache::new(
+            id.namespace.clone(),
+            Duration::ZERO,
+            Arc::clone(&self.parts.breaker),
+        );
         let (mut created, mut failure) = (0, None);
         for shard in shards {
-            match self.create_shard(&config, id, shard, count).await {
+            let created_shard = self.create_shard(&config, id, shard, count);
+            match tokio::time::timeout(LONGEST, created_shard)
+                .await
+                .unwrap_or_else(|_| too_late())
+            {
                 SpreadEnd::Created => created += 1,
                 SpreadEnd::NotNeeded => {}
                 SpreadEnd::Failed(err) => {
@@ -70,7 +86,7 @@ impl Stack {
                 Ask::Wait => Reply::Waited,
                 Ask::Config { entity, fresh } => {
                     let found = config
-                        .fetch(&**table, &**clock, &entity, &id.resource, fresh)
+                        .fetch_unhurried(table, clock, &entity, &id.resource, fresh)
                         .await;
                     Reply::Config(found.map(|config| Found {
                         config,

@@ -194,14 +194,36 @@ impl Acquire {
     }
 
     /// Stops wanting the tokens: nothing more is taken, and what an answer on its way turns out to have taken
-    /// is given back. Keep feeding replies until [`decision`](Self::decision) is there.
+    /// is given back. Keep feeding replies until [`decision`](Self::decision) is there. A call that has not been sent
+    /// and [gives nothing back](Self::gives_back) is best answered with a failure that was not applied.
     pub fn abandon(&mut self) {
         self.abandoned = true;
+    }
+
+    /// Whether a call gives tokens back: it must be sent even if nobody wants the tokens any more.
+    pub fn gives_back(&self, id: usize) -> bool {
+        match self.routes.get(id) {
+            Some(Route::Refund(_)) => true,
+            Some(Route::Leg(leg)) => self.legs[*leg].take.is_undoing(),
+            _ => false,
+        }
+    }
+
+    /// Whether a leg has taken tokens.
+    pub fn holds_tokens(&self) -> bool {
+        self.legs
+            .iter()
+            .any(|leg| leg.take.end().and_then(TakeEnd::grant).is_some())
     }
 
     /// The decision, once there is one and nothing is on its way any more.
     pub fn decision(&self) -> Option<&Decision> {
         self.decision.as_ref().filter(|_| self.outstanding == 0)
+    }
+
+    /// What is to be taken.
+    pub fn request(&self) -> &Request {
+        &self.request
     }
 
     /// Whether it was decided from memory alone, without asking the table for tokens.

@@ -190,7 +190,7 @@ impl Take {
             doubled: false,
             scope: Scope::One,
             shared_out: None,
-            backoff: Backoff::default(),
+            backoff: Backoff::until_deadline(),
             last: None,
             state: State::Debit,
             end: None,

@@ -6,6 +6,7 @@
 //! - `clock`: a machine whose clock is wrong;
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
+//! - `silence`: load during an outage;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
 //! - `declare`: limits from manifests, interrupted and at once;
@@ -37,6 +38,7 @@ mod paths;
 mod refunds;
 mod registries;
 mod sendable;
+mod silence;
 mod support;
 mod table;
 mod table_reads;

@@ -1,0 +1,454 @@
+//! Load during an outage: what is retried, what is decided at once, and how many requests are sent.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use zae_limiter::core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
+use zae_limiter::table::{Table, TableFuture};
+use zae_limiter::{Error, Limit, OnUnavailable, Percent, RateLimiter, Repository};
+
+use crate::world::World;
+
+/// What becomes of one request.
+enum Act {
+    /// The table answers it.
+    Pass,
+    /// The table answers it after this many milliseconds.
+    Slow(u64),
+    /// It fails at once.
+    Fail(FailureKind, Applied),
+    /// It fails after two seconds without an answer, and did not happen.
+    TimeOut,
+    /// It is never answered.
+    Hang,
+    /// Something else answers.
+    Answer(Answer),
+}
+
+type Rule = Box<dyn FnMut(&Op) -> Act + Send>;
+
+/// A table behind a rule, which counts requests.
+#[derive(Clone)]
+struct Ruled {
+    inner: Arc<dyn Table>,
+    rule: Arc<Mutex<Rule>>,
+    sent: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl fmt::Debug for Ruled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ruled")
+    }
+}
+
+impl Ruled {
+    fn over(world: &World) -> Self {
+        Self {
+            inner: world.repo.table(),
+            rule: Arc::new(Mutex::new(Box::new(|_| Act::Pass))),
+            sent: Arc::default(),
+        }
+    }
+
+    fn rule(&self, rule: impl FnMut(&Op) -> Act + Send + 'static) {
+        *self.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    fn sent(&self) -> usize {
+        self.sent.lock().unwrap().len()
+    }
+
+    fn sent_of(&self, name: &str) -> usize {
+        self.sent
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|sent| **sent == name)
+            .count()
+    }
+
+    async fn limiter(&self, world: &World, policy: OnUnavailable) -> RateLimiter {
+        let builder = Repository::builder()
+            .custom_table(Arc::new(self.clone()))
+            .clock(world.clock.clone())
+            .on_unavailable(policy);
+        RateLimiter::new(builder.open().await.unwrap())
+    }
+}
+
+fn name(op: &Op) -> &'static str {
+    match op {
+        Op::Get { .. } => "get",
+        Op::BatchGet { .. } => "batch get",
+        Op::Query(_) => "query",
+        Op::Update(_) => "update",
+        Op::Transact(_) => "transaction",
+        _ => "other",
+    }
+}
+
+impl Table for Ruled {
+    fn call(&self, op: Op) -> TableFuture {
+        let table = self.clone();
+        Box::pin(async move {
+            table.sent.lock().unwrap().push(name(&op));
+            let act = (table.rule.lock().unwrap())(&op);
+            let failure = |kind, applied| Err(TableError::new(kind, applied, "as the test ordered"));
+            match act {
+                Act::Pass => table.inner.call(op).await,
+                Act::Slow(millis) => {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                    table.inner.call(op).await
+                }
+                Act::Fail(kind, applied) => failure(kind, applied),
+                Act::TimeOut => {
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    let is_read = matches!(op, Op::Get { .. } | Op::BatchGet { .. } | Op::Query(_));
+                    failure(
+                        FailureKind::Timeout,
+                        if is_read { Applied::No } else { Applied::Unknown },
+                    )
+                }
+                Act::Hang => std::future::pending().await,
+                Act::Answer(answer) => Ok(answer),
+            }
+        })
+    }
+}
+
+/// `rpm` of a million a minute for every resource, and a bucket for `k`.
+async fn ample(policy: OnUnavailable) -> (World, Ruled, RateLimiter) {
+    let w = World::new().await;
+    let limits = [Limit::per_minute("rpm", 1_000_000)];
+    w.repo.set_system_defaults(limits, None).await.unwrap();
+    let table = Ruled::over(&w);
+    let limiter = table.limiter(&w, policy).await;
+    take(&limiter, "k").await.unwrap();
+    (w, table, limiter)
+}
+
+/// Takes a token; whether the lease was granted without the table.
+async fn take(limiter: &RateLimiter, entity: &str) -> Result<bool, Error> {
+    let lease = limiter.acquire(entity, "r").consume("rpm", 1).await?;
+    let degraded = lease.is_degraded();
+    lease.commit().await?;
+    Ok(degraded)
+}
+
+/// Makes the table silent and waits until the circuit breaker is open.
+async fn open(table: &Ruled, limiter: &RateLimiter) {
+    table.rule(|_| Act::TimeOut);
+    let early = join_all((0..20).map(|_| take(limiter, "k")));
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        join_all((0..20).map(|_| take(limiter, "k"))).await
+    };
+    let _ = tokio::join!(early, late);
+}
+
+#[tokio::test]
+async fn permanent_errors_are_errors_under_every_policy() {
+    let half = OnUnavailable::Degrade(Percent::new(50).unwrap());
+    for policy in [OnUnavailable::Allow, half, OnUnavailable::Block] {
+        let (_w, table, limiter) = ample(policy).await;
+        for kind in [
+            FailureKind::BadRequest,
+            FailureKind::AccessDenied,
+            FailureKind::TableMissing,
+        ] {
+            table.rule(move |_| Act::Fail(kind, Applied::No));
+            for entity in ["k", "new"] {
+                let err = take(&limiter, entity).await.unwrap_err();
+                assert!(
+                    !matches!(&err, Error::Unavailable(down) if down.is_retryable()),
+                    "{policy:?} {kind:?}: {err:?}"
+                );
+                assert!(
+                    kind == FailureKind::TableMissing || err.to_string().contains("as the test ordered"),
+                    "{err}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_counted_on_is_an_error_and_not_an_outage() {
+    let (w, _table, limiter) = ample(OnUnavailable::Allow).await;
+    w.poke("k", "r", &[("b_rpm_tc", Some(Value::text("many")))]).await;
+    let err = take(&limiter, "k").await.unwrap_err();
+    assert!(
+        matches!(&err, Error::Unavailable(down) if !down.is_retryable() && !down.in_doubt()),
+        "{err:?}"
+    );
+    assert!(err.to_string().contains("ValidationException"), "{err}");
+}
+
+#[tokio::test]
+async fn an_answer_without_the_item_is_in_doubt_and_gives_nothing_back() {
+    let (w, table, limiter) = ample(OnUnavailable::Block).await;
+    let before = w.balance("k", "r", "rpm").await;
+    table.rule(|op| match op {
+        Op::Update(_) => Act::Answer(Answer::Applied(None)),
+        _ => Act::Pass,
+    });
+    let sent = table.sent();
+    let err = take(&limiter, "k").await.unwrap_err();
+    assert!(
+        matches!(&err, Error::Unavailable(down) if down.in_doubt()),
+        "{err:?}"
+    );
+    limiter.repository().drain().await;
+    assert_eq!(table.sent(), sent + 1);
+    assert_eq!(w.balance("k", "r", "rpm").await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_configuration_read_is_sent_again() {
+    let (w, table, limiter) = ample(OnUnavailable::Allow).await;
+    let mut left = 6;
+    table.rule(move |op| {
+        if matches!(op, Op::BatchGet { .. }) && left > 0 {
+            left -= 1;
+            return Act::Fail(FailureKind::Throttled, Applied::No);
+        }
+        Act::Pass
+    });
+    assert!(!take(&limiter, "new").await.unwrap(), "admitted by the table");
+    assert_eq!(w.consumed("new", "r", "rpm").await, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_go_on_to_the_deadline_of_the_call_and_the_error_names_the_cause() {
+    for (kind, what) in [
+        (FailureKind::Throttled, "the table is throttled"),
+        (FailureKind::Unreachable, "the table cannot be reached"),
+    ] {
+        let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+        for entity in ["k", "new"] {
+            table.rule(move |_| Act::Fail(kind, Applied::No));
+            let begun = Instant::now();
+            let call = limiter.acquire(entity, "r").consume("rpm", 1);
+            let err = call.timeout(Duration::from_secs(30)).await.unwrap_err();
+            assert!(
+                begun.elapsed() > Duration::from_secs(29),
+                "{kind:?}: {:?}",
+                begun.elapsed()
+            );
+            assert!(
+                matches!(&err, Error::Unavailable(down) if !down.in_doubt() && down.is_retryable()),
+                "{err:?}"
+            );
+            assert!(err.to_string().contains(what), "{err}");
+            // Let the breaker close.
+            table.rule(|_| Act::Pass);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            take(&limiter, "k").await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_patience_outlasts_an_outage() {
+    for entity in ["k", "new"] {
+        let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+        let until = Instant::now() + Duration::from_secs(20);
+        table.rule(move |_| {
+            if Instant::now() < until {
+                Act::Fail(FailureKind::Unreachable, Applied::No)
+            } else {
+                Act::Pass
+            }
+        });
+        let call = limiter.acquire(entity, "r").consume("rpm", 1);
+        let lease = call.timeout(Duration::from_secs(30)).await.unwrap();
+        assert!(until.elapsed() < Duration::from_secs(2), "{:?}", until.elapsed());
+        lease.commit().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_during_an_outage_with_outdated_configuration_applies_the_policy() {
+    let half = OnUnavailable::Degrade(Percent::new(50).unwrap());
+    let (w, table, limiter) = ample(half).await;
+    w.clock.advance_millis(600_000);
+    table.rule(|_| Act::Hang);
+    let call = limiter.acquire("k", "r").consume("rpm", 1);
+    let lease = call.timeout(Duration::from_millis(300)).await.unwrap();
+    assert!(lease.is_degraded());
+    lease.commit().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_decides_at_once_and_sends_one_probe_per_interval() {
+    let half = OnUnavailable::Degrade(Percent::new(50).unwrap());
+    for policy in [OnUnavailable::Allow, half, OnUnavailable::Block] {
+        let (_w, table, limiter) = ample(policy).await;
+        open(&table, &limiter).await;
+        let (begun, sent) = (Instant::now(), table.sent());
+        for _ in 0..1000 {
+            match take(&limiter, "k").await {
+                Ok(degraded) => assert!(degraded && policy != OnUnavailable::Block),
+                Err(err) => {
+                    assert_eq!(policy, OnUnavailable::Block);
+                    let text = err.to_string();
+                    assert!(text.contains("it has not answered since 20"), "{text}");
+                    assert!(text.contains("next probe in 0."), "{text}");
+                }
+            }
+        }
+        assert_eq!((begun.elapsed(), table.sent()), (Duration::ZERO, sent));
+
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let calls = join_all((0..100).map(|_| take(&limiter, "k"))).await;
+        assert!(calls.iter().all(|call| !matches!(call, Ok(false))));
+        assert_eq!(table.sent(), sent + 1, "one of them was the probe");
+
+        table.rule(|_| Act::Pass);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        for _ in 0..100 {
+            assert!(
+                matches!(take(&limiter, "k").await, Ok(false)),
+                "the first answer closes it"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_is_shared_by_the_namespaces_of_a_table() {
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    limiter.repository().register_namespace("tenant").await.unwrap();
+    let tenant = RateLimiter::new(limiter.repository().namespace("tenant").await.unwrap());
+    open(&table, &limiter).await;
+    let sent = table.sent();
+    let err = take(&tenant, "k").await.unwrap_err();
+    assert!(err.to_string().contains("next probe"), "{err}");
+    assert_eq!(table.sent(), sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_in_a_hundred_never_opens_the_breaker() {
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    let mut count = 0;
+    table.rule(move |op| {
+        count += 1;
+        if count % 100 == 0 && matches!(op, Op::Update(_)) {
+            Act::TimeOut
+        } else {
+            Act::Slow(5)
+        }
+    });
+    for _ in 0..40 {
+        for call in join_all((0..50).map(|_| take(&limiter, "k"))).await {
+            if let Err(err) = call {
+                assert!(
+                    matches!(&err, Error::Unavailable(down) if down.in_doubt()),
+                    "{err}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_alone_never_opens_the_breaker() {
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    table.rule(|_| Act::Fail(FailureKind::Throttled, Applied::No));
+    let calls = join_all((0..50).map(|_| take(&limiter, "k"))).await;
+    assert!(calls.iter().all(Result::is_err));
+    table.rule(|_| Act::Pass);
+    take(&limiter, "k").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_configuration_read_is_shared_and_remembered_for_a_moment() {
+    let (_w, table, limiter) = ample(OnUnavailable::Allow).await;
+    table.rule(|_| Act::TimeOut);
+    let (begun, sent) = (Instant::now(), table.sent());
+    let calls = join_all((0..50).map(|_| take(&limiter, "new"))).await;
+    assert!(calls.iter().all(|call| matches!(call, Ok(true))));
+    assert_eq!(
+        (begun.elapsed(), table.sent()),
+        (Duration::from_secs(2), sent + 1)
+    );
+    assert!(take(&limiter, "new").await.unwrap());
+    assert_eq!(
+        (begun.elapsed(), table.sent()),
+        (Duration::from_secs(2), sent + 1)
+    );
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(take(&limiter, "new").await.unwrap());
+    assert_eq!(table.sent(), sent + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_herd_reads_its_configuration_a_few_times() {
+    let (w, table, limiter) = ample(OnUnavailable::Block).await;
+    table.rule(|_| Act::Slow(10));
+    let before = table.sent_of("batch get");
+    let calls = join_all((0..200).map(|_| take(&limiter, "new"))).await;
+    let admitted = calls.iter().filter(|call| call.is_ok()).count();
+    assert_eq!(w.consumed("new", "r", "rpm").await, admitted as i128 * 1000);
+    let reads = table.sent_of("batch get") - before;
+    assert!(reads <= 3, "one that all share, and two that are fresh: {reads}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_sends_nothing_more() {
+    let (w, table, limiter) = ample(OnUnavailable::Block).await;
+    for (entity, kind) in [
+        ("k", FailureKind::Throttled),
+        ("new", FailureKind::Throttled),
+        ("k", FailureKind::Unreachable),
+    ] {
+        table.rule(move |_| Act::Fail(kind, Applied::No));
+        let call = limiter.acquire(entity, "r").consume("rpm", 1);
+        call.timeout(Duration::from_millis(200)).await.unwrap_err();
+        table.rule(|_| Act::Pass);
+        limiter.repository().drain().await;
+        let sent = table.sent();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(table.sent(), sent, "{entity} {kind:?}");
+    }
+    assert_eq!(w.consumed("k", "r", "rpm").await, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_configuration_read_ends_and_leaves_nothing_in_the_background() {
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    table.rule(|_| Act::Hang);
+    let call = limiter.acquire("new", "r").consume("rpm", 1);
+    let err = call.timeout(Duration::from_millis(200)).await.unwrap_err();
+    assert!(
+        matches!(&err, Error::Unavailable(down) if !down.in_doubt()),
+        "{err:?}"
+    );
+    limiter.repository().drain().await;
+    table.rule(|_| Act::Pass);
+    take(&limiter, "new").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_debit_on_its_way_when_its_call_is_dropped_is_given_back() {
+    let (w, table, limiter) = ample(OnUnavailable::Block).await;
+    table.rule(|op| match op {
+        Op::Update(_) => Act::Slow(500),
+        _ => Act::Pass,
+    });
+    let call = limiter.acquire("k", "r").consume("rpm", 1);
+    let err = call.timeout(Duration::from_millis(200)).await.unwrap_err();
+    assert!(
+        matches!(&err, Error::Unavailable(down) if down.in_doubt()),
+        "{err:?}"
+    );
+    limiter.repository().drain().await;
+    assert_eq!(
+        w.consumed("k", "r", "rpm").await,
+        1000,
+        "what the first call took"
+    );
+}
