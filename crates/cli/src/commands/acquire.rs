@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 use tokio::process::Command;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Repository};
 
 use super::system::policy;
@@ -24,6 +26,9 @@ use crate::{names, say};
 
 /// How long the table may take to be found, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait before the namespace is opened again.
+const OPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Said when nobody was asked.
 const UNASKED: &str = "Warning: the table cannot be used; the request was admitted without asking it";
@@ -45,14 +50,15 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     let opened = tokio::select! {
         biased;
         ending = signals.ending() => return Err(ending.into_failure()),
-        opened = tokio::time::timeout(timeout, open_namespace(&args.at, Access::Read)) => opened,
+        opened = open(&args, timeout) => opened,
     };
     let may_pass = args.on_unavailable == Some(OnUnavailable::Allow);
     let repo = match opened {
         Ok(Ok(repo)) => repo,
-        Ok(Err(Opening::Failed(Error::Unavailable(_)))) | Err(_) if may_pass => {
+        Ok(Err(Opening::Failed(Error::Unavailable(down)))) if may_pass && down.is_retryable() => {
             return without_table(&args, signals).await;
         }
+        Err(_) if may_pass => return without_table(&args, signals).await,
         Ok(Err(err)) => return Err(err.into_failure(&args.at.connection, WHAT)),
         Err(_) => {
             let text = format!("the table did not answer within {}", time::wait(timeout));
@@ -101,6 +107,31 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     };
     drain(&repo).await;
     outcome
+}
+
+/// Opens the namespace. Retries until the deadline while the table is throttled or cannot be reached, unless the
+/// request may be admitted without it.
+///
+/// # Errors
+/// `Elapsed` if there was no answer at all within `timeout`.
+async fn open(args: &Acquire, timeout: Duration) -> Result<Result<Repository, Opening>, Elapsed> {
+    let until = Instant::now() + timeout;
+    let mut last = None;
+    loop {
+        match timeout_at(until, open_namespace(&args.at, Access::Read)).await {
+            Ok(Err(Opening::Failed(Error::Unavailable(down))))
+                if down.is_retryable() && args.on_unavailable != Some(OnUnavailable::Allow) =>
+            {
+                if Instant::now() + OPEN_PAUSE >= until {
+                    return Ok(Err(Opening::Failed(down.into())));
+                }
+                last = Some(down);
+                tokio::time::sleep(OPEN_PAUSE).await;
+            }
+            Err(elapsed) => return last.map_or(Err(elapsed), |down| Ok(Err(Opening::Failed(down.into())))),
+            Ok(opened) => return Ok(opened),
+        }
+    }
 }
 
 /// Takes the tokens; if waiting for them was asked for, as often as the time for it allows.
