@@ -11,14 +11,14 @@ use zae_limiter::{Error, Limit, UsageQuery};
 
 use crate::world::{Fault, Faulty, World};
 
-/// A blocking limiter with a lease of 400 tokens on `k`, on a table that is slow from now on.
+/// A blocking limiter with a lease of 400 tokens on `k`, on a table that is throttled for a while from now on.
 fn held(w: &World, faulty: &Faulty) -> (RateLimiter, Lease) {
     let builder = zae_limiter::Repository::builder()
         .custom_table(Arc::new(faulty.clone()))
         .clock(w.clock.clone());
     let limiter = RateLimiter::new(Repository::from_builder(builder).unwrap());
     let lease = limiter.acquire("k", "r").consume("tpm", 400).send().unwrap();
-    *faulty.after.lock().unwrap() = Fault::Late(50);
+    faulty.next(&[Fault::Throttled; 5]);
     (limiter, lease)
 }
 
@@ -47,7 +47,6 @@ fn dropping_the_last_handle_waits_for_refunds() {
                 drop(limiter);
             }
             assert_eq!(runtime.block_on(w.consumed("k", "r", "tpm")), 0);
-            *faulty.after.lock().unwrap() = Fault::None;
         }
     });
 }
