@@ -119,7 +119,7 @@ pub(crate) async fn stack(at: &Connection, what: &'static str) -> Result<Stack, 
     open_stack(at).await.map_err(|err| err.into_failure(at, what))
 }
 
-/// The table that was opened, for its clock, and whether a wrong clock was reported.
+/// The table behind HTTP that was opened, for its clock, and whether a wrong clock was reported.
 static OPENED: OnceLock<(Stack, Once)> = OnceLock::new();
 
 /// Warns once if the table's answers have told that this machine's clock is wrong.
@@ -145,8 +145,11 @@ async fn open_stack(at: &Connection) -> Result<Stack, Opening> {
         handle.await.map_err(Opening::Failed)
     })
     .await?;
-    // A command opens one table.
-    let _ = OPENED.set((stack.clone(), Once::new()));
+    // An embedded table has no clock, and is closed only when nothing holds it.
+    if embedded(at).is_none() {
+        // A command opens one table.
+        let _ = OPENED.set((stack.clone(), Once::new()));
+    }
     Ok(stack)
 }
 

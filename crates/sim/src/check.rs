@@ -180,9 +180,9 @@ impl Check {
         let newborn: Vec<_> = read.iter().filter_map(births).collect();
         let raise = |(_, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
             let (old, new) = (old.as_ref()?, new.as_ref()?);
-            (old.count < new.count).then_some((*shard, old.count, old.rf))
+            (old.count < new.count).then(|| (*shard, old.clone()))
         };
-        let raised: Vec<(u32, i128, i64)> = read.iter().filter_map(raise).collect();
+        let raised: Vec<(u32, Row)> = read.iter().filter_map(raise).collect();
         let mut earned: BTreeMap<String, i128> = BTreeMap::new();
         for (bucket, shard, old, new) in &read {
             if let (None, Some(new)) = (old, new) {
@@ -344,11 +344,11 @@ impl Check {
         &self,
         (bucket, new): (&str, u32),
         starts_at: i64,
-        raised: &[(u32, i128, i64)],
+        raised: &[(u32, Row)],
     ) -> Result<(), String> {
-        let held = |(by, count, _): &&(u32, i128, i64)| i128::from(new) % count == i128::from(*by);
-        let late = raised.iter().filter(held).find(|(_, _, rf)| *rf > starts_at);
-        if let Some((shard, _, rf)) = late {
+        let held = |(by, old): &&(u32, Row)| i128::from(new) % old.count == i128::from(*by);
+        let late = raised.iter().filter(held).find(|(_, old)| old.rf > starts_at);
+        if let Some((shard, Row { rf, .. })) = late {
             return Err(format!(
                 "a new shard of {bucket} earns from {starts_at}, what shard {shard} has earned until {rf}"
             ));

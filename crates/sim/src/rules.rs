@@ -87,17 +87,20 @@ pub(crate) fn descends(shard: u32, of: u32, count: u32) -> bool {
 pub(crate) fn inherited(
     shard: u32,
     new: &Row,
-    raised: &[(u32, i128, i64)],
+    raised: &[(u32, Row)],
     earned: &mut BTreeMap<String, i128>,
 ) {
     let held = raised
         .iter()
-        .filter(|(by, count, _)| i128::from(shard) % count == i128::from(*by));
-    let until = held.map(|(_, _, rf)| *rf).max();
+        .filter(|(by, old)| i128::from(shard) % old.count == i128::from(*by))
+        .map(|(_, old)| old)
+        .max_by_key(|old| old.rf);
     for (name, cell) in &new.limits {
         let full = new.ceiling(cell);
-        let due = until.map_or(full, |until| {
-            (cell.ra / new.count) * i128::from(new.rf - until) / cell.rp
+        let due = held.map_or(full, |old| {
+            // It was earned under the parameters that were in force.
+            let was = old.limits.get(name).unwrap_or(cell);
+            (was.ra / new.count) * i128::from(new.rf - old.rf) / was.rp
         });
         *earned.entry(name.clone()).or_default() += due.min(full);
     }

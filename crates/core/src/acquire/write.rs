@@ -456,7 +456,7 @@ pub(crate) struct Donation<'a> {
     pub(crate) shard_count: u32,
     /// The tokens it gives.
     pub(crate) given: &'a [(SmolStr, Millitokens)],
-    /// Set if it has earned the new shard's part of the rate so far: from when on the new shard does.
+    /// Set if it has earned the new shards' parts of the rate so far: until when.
     pub(crate) hands_over_at: Option<EpochMillis>,
 }
 
@@ -481,6 +481,8 @@ pub(crate) fn donate(key: Key, donation: &Donation<'_>) -> Part {
         parts.push(Condition::AtMost(attr("rf"), at.0.into()));
         for limit in &image.limits {
             parts.push(Condition::AtMost(limit_attr(&limit.name, "tk"), limit.balance.0));
+            // What the new shard's part has earned was computed from them.
+            parts.extend(has_params(&limit.name, limit.params));
         }
     }
     for (name, tokens) in donation.given {
