@@ -28,7 +28,7 @@ fn serve(ahead: SignedDuration) -> u16 {
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            // A client that hangs up is its own affair.
+            // A client may hang up before it has its answer.
             let _ = answer(&engine, stream.unwrap(), ahead);
         }
     });

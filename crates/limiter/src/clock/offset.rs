@@ -1,13 +1,13 @@
 //! How far the machine's clock is from the table's, estimated from the `Date` of answers. No I/O, no clock.
 //!
-//! An answer that was dated `d` (whole seconds, cut off) was dated while its request was on its way, so the table's
-//! clock less the machine's lies between `d - received` and `d + 1 s - sent`: an interval of one second and a round
-//! trip. All intervals that are met hold the same offset, so their intersection does, too; it shrinks to about
-//! a round trip as answers are dated at different fractions of a second. Between answers it is widened by what clocks
+//! An answer with the date `d` (whole seconds, cut off) was given after its request was sent and before it was received,
+//! so the table's clock less the machine's lies between `d - received` and `d + 1 s - sent`: an interval of one second
+//! and a round trip. The offset lies in the interval of each answer, and so in their intersection, which shrinks to about
+//! a round trip as answers are given at different fractions of a second. Between answers it is widened by what clocks
 //! may drift apart.
 //!
-//! Lengths of time are counted on the machine's steady clock, which nobody can set, so that setting the machine's clock
-//! shows as such and is not mistaken for the table's time having changed.
+//! Lengths of time are counted on the machine's steady clock, which cannot be set. So a change of the machine's clock is
+//! seen as such and is not mistaken for a change of the table's.
 //!
 //! All numbers are microseconds.
 
@@ -34,8 +34,8 @@ const AGREEING_AT_FIRST: u32 = 2;
 /// How many answers in succession must agree before they replace an estimate that they contradict.
 const AGREEING: u32 = 3;
 
-/// A machine's clock that is wrong by more than this is reported. It is twice the resolution of a date, so that no
-/// single answer can make a right clock look wrong.
+/// A machine's clock that is wrong by more than this is reported. It is twice the resolution of a date, so that the
+/// resolution alone never makes a right clock look wrong.
 pub(super) const TOLERANCE: i64 = 2 * SECOND;
 
 /// The machine's two clocks, read at once.

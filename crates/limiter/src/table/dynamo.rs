@@ -3,7 +3,7 @@
 //! Turns operations into requests of the SDK and its answers back. What it decides itself is little: every
 //! write asks for the image that the caller needs (the new one of an update, the stored one of a refused
 //! condition), and batches are resent where DynamoDB left parts of them undone. It never sends a
-//! conditional write twice.
+//! conditional write twice, but for one that was refused unread because this machine's clock is wrong.
 //!
 //! A status of 200 does not prove that DynamoDB answered: proxies and captive portals answer so, too. An answer
 //! without the parts that DynamoDB always sends is therefore an error, and a write behind it has an unknown

@@ -54,7 +54,8 @@ pub type TableFuture = Pin<Box<dyn Future<Output = Result<Answer, TableError>> +
 /// A key-value table with conditional updates.
 ///
 /// Implementations clone what a request needs before they return, see [`TableFuture`]. They never send a
-/// write twice of their own accord, except a batch delete, which has no conditions and may be repeated.
+/// write twice of their own accord, except a batch delete, which has no conditions and may be repeated, and a
+/// request whose signature was refused, which was not executed.
 ///
 /// A request must end by itself, with a timeout if need be: writes are finished in the background when their caller has
 /// gone, and the circuit breaker learns of an outage by failures.
