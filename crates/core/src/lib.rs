@@ -37,6 +37,7 @@ pub mod stream;
 pub mod sync;
 pub mod table;
 pub mod tally;
+mod together;
 pub mod units;
 pub mod usage;
 pub mod verdict;

@@ -1,14 +1,18 @@
 //! What a caller is told: the state of each limit checked, and why a request was refused.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use crate::bucket::Bucket;
+use crate::acquire::births;
+use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::limit::{Limit, Params};
 use crate::name::{EntityId, ResourceName};
 use crate::refill::{Balance, Wait};
+use crate::together::{self, Part};
 use crate::units::{EpochMillis, Millitokens};
 
 /// How one limit stood when a request was checked against it.
@@ -26,8 +30,8 @@ pub struct LimitStatus {
     pub refill_amount: i64,
     /// The period in seconds.
     pub refill_period_secs: i64,
-    /// How many shards the bucket has. The numbers below are of the one that was checked, which holds this
-    /// fraction of the limit.
+    /// 1 if the numbers below are of the whole bucket; else they are of one of so many shards, which holds this fraction
+    /// of the limit.
     pub shards: u32,
     /// Whole tokens there were, rounded down; negative in debt.
     pub available: i64,
@@ -80,38 +84,83 @@ impl LimitStatus {
         Self::check(who, limit.name().as_str(), params, shards, full, need, now)
     }
 
-    /// The status of a limit over all shards of a bucket: the tokens of all together, and the wait of the
-    /// shard that will cover the request first, since one shard serves a request. No shards: a full bucket.
+    /// The status of a limit over all shards of a bucket, by what they hold together.
+    pub(crate) fn together(
+        who: (&EntityId, &ResourceName),
+        name: &str,
+        params: Params,
+        shards: &[Part],
+        need: Millitokens,
+        now: EpochMillis,
+    ) -> Self {
+        let tokens = together::tokens(shards, now);
+        let goal = together::goal(params.capacity, shards, need);
+        let exceeded = goal.is_none_or(|goal| tokens < goal);
+        Self {
+            entity: who.0.clone(),
+            resource: who.1.clone(),
+            limit_name: name.into(),
+            capacity: Millitokens(params.capacity).floor_tokens(),
+            refill_amount: Millitokens(params.refill).floor_tokens(),
+            refill_period_secs: (params.period_ms / 1000) as i64,
+            shards: 1,
+            available: tokens.floor_tokens(),
+            requested: need.floor_tokens(),
+            exceeded,
+            wait: if exceeded {
+                together::wait(params.capacity, shards, need, now)
+            } else {
+                Wait::Millis(0)
+            },
+        }
+    }
+
+    /// The status of a limit over all shards of a bucket, by what they hold together, as an acquire would find it:
+    /// with the shards that it would create. No shards: a full bucket.
     pub fn over_shards(
         who: (&EntityId, &ResourceName),
         limit: &Limit,
-        shards: &[Bucket],
+        shards: &BTreeMap<u32, Arc<Bucket>>,
         need: Millitokens,
         now: EpochMillis,
     ) -> Self {
         let name = limit.name().as_str();
-        let statuses = shards.iter().filter_map(|shard| {
-            let stored = shard.limit(name)?;
-            let balance = shard.balance(stored, now);
-            let share = shard.share(stored);
-            let status = Self::check(who, name, stored.params, shard.shard_count, balance, need, now);
-            Some((status, balance.refilled(share, now).tokens))
-        });
-        let mut total = Millitokens::ZERO;
-        let mut best: Option<Self> = None;
-        for (status, tokens) in statuses {
-            total += tokens;
-            if best.as_ref().is_none_or(|best| status.wait < best.wait) {
-                best = Some(status);
+        let count = shards.values().map(|shard| shard.shard_count).max().unwrap_or(1);
+        let missing: Vec<u32> = (0..count.min(MAX_SHARDS))
+            .filter(|shard| !shards.contains_key(shard))
+            .collect();
+        let births = births(&missing, count, shards, &[(name.into(), limit.params())], now);
+        let stored = shards.values().find_map(|shard| shard.limit(name));
+        let params = stored.map_or(limit.params(), |stored| stored.params);
+        let mut parts = Vec::with_capacity(count as usize);
+        for (id, shard) in shards {
+            let Some(stored) = shard.limit(name) else {
+                let share = limit.params().share(count);
+                let balance = Balance::new(Millitokens(share.capacity), now);
+                parts.push(Part { share, balance });
+                continue;
+            };
+            let mut balance = shard.balance(stored, now);
+            balance.tokens = balance.tokens - births.given(*id, name);
+            let share = stored.params.share(if missing.is_empty() {
+                shard.shard_count
+            } else {
+                count
+            });
+            parts.push(Part { share, balance });
+        }
+        for new in &births.newborns {
+            for start in &new.balances {
+                parts.push(Part {
+                    share: start.params.share(count),
+                    balance: Balance::new(start.tokens, new.refilled_at),
+                });
             }
         }
-        match best {
-            Some(best) => Self {
-                available: total.floor_tokens(),
-                ..best
-            },
-            None => Self::untouched(who, limit, 1, need, now),
+        if shards.is_empty() {
+            return Self::untouched(who, limit, 1, need, now);
         }
+        Self::together(who, name, params, &parts, need, now)
     }
 
     /// The status of a limit that is kept outside the table, in one piece.
@@ -227,7 +276,7 @@ impl RateLimitExceeded {
     /// The body of an HTTP 429 response, in the shape that the Python library publishes.
     ///
     /// `error` is `rate_limit_exceeded`; `retry_after_seconds` and `retry_after_ms` are null when no wait will
-    /// help; `limits` holds every limit that was checked, with the share of the shard that was.
+    /// help; `limits` holds every limit that was checked, of the whole bucket (see [`LimitStatus::shards`]).
     ///
     /// ```
     /// use zae_limiter_core::RateLimitExceeded;

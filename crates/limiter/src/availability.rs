@@ -1,6 +1,7 @@
 //! Asking without taking: how many tokens there are, and when there will be enough.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use zae_limiter_core::acquire::{is_disputed, newest_owner};
@@ -161,7 +162,7 @@ impl Inner {
         resource: &ResourceName,
         config: &Resolved,
         needed: &[(LimitName, Millitokens)],
-    ) -> Result<(Vec<LimitStatus>, Option<Bucket>), Error> {
+    ) -> Result<(Vec<LimitStatus>, Option<Arc<Bucket>>), Error> {
         let id = self.bucket_id(entity, resource);
         let shards = self.shards(&id).await?;
         let now = self.clock.now();
@@ -175,33 +176,40 @@ impl Inner {
             |limit: &Limit| LimitStatus::over_shards((entity, resource), limit, &shards, need(limit), now);
         Ok((
             config.limits.iter().map(status).collect(),
-            shards.into_iter().next(),
+            shards.into_values().next(),
         ))
     }
 
     /// All shards of a bucket; the first one's count says how many there may be.
-    async fn shards(&self, id: &BucketId) -> Result<Vec<Bucket>, Error> {
+    async fn shards(&self, id: &BucketId) -> Result<BTreeMap<u32, Arc<Bucket>>, Error> {
         let known = self.images.hint(id, self.clock.now()).shard_count.max(1);
         let mut shards = self.read_shards(id, 0..known).await?;
-        let count = shards.first().map_or(1, |first| first.shard_count);
+        let count = shards.get(&0).map_or(1, |first| first.shard_count);
         if count > known {
             shards.extend(self.read_shards(id, known..count).await?);
         }
         Ok(shards)
     }
 
-    async fn read_shards(&self, id: &BucketId, shards: std::ops::Range<u32>) -> Result<Vec<Bucket>, Error> {
+    async fn read_shards(
+        &self,
+        id: &BucketId,
+        shards: std::ops::Range<u32>,
+    ) -> Result<BTreeMap<u32, Arc<Bucket>>, Error> {
         let keys = shards.map(|shard| id.key(shard)).collect();
-        let mut items = self
+        let items = self
             .table
             .batch_get(keys, false)
             .await
             .map_err(|err| self.table_error(err))?;
-        items.sort_by_key(|item| {
-            key_of(item)
-                .and_then(|key| BucketId::parse(&key))
-                .map(|(_, shard)| shard)
-        });
-        items.iter().map(|item| Ok(Bucket::decode(item)?)).collect()
+        let mut images = BTreeMap::new();
+        for item in &items {
+            let shard = key_of(item).and_then(|key| BucketId::parse(&key));
+            let image = Bucket::decode(item)?;
+            if let Some((_, shard)) = shard {
+                images.insert(shard, Arc::new(image));
+            }
+        }
+        Ok(images)
     }
 }

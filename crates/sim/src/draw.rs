@@ -283,6 +283,7 @@ impl Draw<'_> {
         let tries = self.rng.pick(&[40, 200]);
         // Others of the fleet use up what write units there are, again and again.
         let drains = self.rng.pick(&[2, 20, 60]);
+        let large = self.rng.pick(&[0, 50, 300]);
         for _ in 0..waves {
             at += self.rng.range(0, 200_000);
             let when = |rng: &mut Rng| (at + rng.range(0, 5000)).unsigned_abs();
@@ -291,6 +292,8 @@ impl Draw<'_> {
                     .push((when(self.rng), Action::DrainWrites(0, self.rng.range(0, 2))));
             }
             for _ in 0..self.rng.range(10, 80) {
+                // Some ask for more than a shard holds.
+                let tries = if self.rng.chance(large) { 1 } else { tries };
                 plan.actions
                     .push((when(self.rng), self.acquire(&plan, 0, tries, 100)));
             }

@@ -377,17 +377,20 @@ impl World<'_> {
             Decision::Failed(_) => self.stats.failed += 1,
         }
         let (mut known, mut doubt) = (Sums::new(), Sums::new());
-        for (id, _, end) in &refunds {
+        for (id, shard, end) in &refunds {
             self.stats.in_doubt += u64::from(matches!(end, CreditEnd::InDoubt(_)));
             self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
             match end {
                 CreditEnd::Applied => {}
-                CreditEnd::InDoubt(_) => self.unrefunded(job, id, &mut doubt),
-                _ => self.unrefunded(job, id, &mut known),
+                CreditEnd::InDoubt(_) => self.unrefunded(job, id, *shard, &mut doubt),
+                _ => self.unrefunded(job, id, *shard, &mut known),
             }
         }
         if let Decision::Admitted(grants) = &decision {
-            self.stats.cascaded += u64::from(grants.len() > 1);
+            let mut entities: Vec<_> = grants.iter().map(|grant| &grant.id.entity).collect();
+            entities.dedup();
+            self.stats.cascaded += u64::from(entities.len() > 1);
+            self.stats.divided += u64::from(entities.len() < grants.len());
             for grant in grants {
                 for (limit, amount) in &grant.amounts {
                     add(&mut known, &grant.id, limit.as_str(), amount.0);
@@ -410,18 +413,18 @@ impl World<'_> {
     }
 
     /// Books a refund that did not happen, from the operation that tried.
-    fn unrefunded(&mut self, job: usize, id: &BucketId, known: &mut Sums) {
-        let bucket = id.key(0).pk;
-        let bucket = bucket
-            .rsplit_once('#')
-            .map_or("", |(bucket, _)| bucket)
-            .to_owned();
-        let mut costs = self.jobs[job].calls.iter().flatten().map(row::costs);
-        let last = costs.rfind(|costs| costs.iter().any(|(of, _, cost)| *of == bucket && *cost < 0));
+    fn unrefunded(&mut self, job: usize, id: &BucketId, shard: u32, known: &mut Sums) {
+        let key = id.key(shard);
+        let of_shard = |op: &&Op| matches!(op, Op::Update(update) if update.key == key);
+        let mut costs = self.jobs[job]
+            .calls
+            .iter()
+            .flatten()
+            .filter(of_shard)
+            .map(row::costs);
+        let last = costs.rfind(|costs| costs.iter().any(|(_, _, cost)| *cost < 0));
         for (of, limit, cost) in last.unwrap_or_default() {
-            if of == bucket {
-                *known.entry((of, limit)).or_default() -= cost;
-            }
+            *known.entry((of, limit)).or_default() -= cost;
         }
     }
 

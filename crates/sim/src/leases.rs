@@ -72,18 +72,25 @@ impl World<'_> {
             }
         };
         let commits = matches!(self.leases[index].end, End::Commit(_));
+        // What is given back or charged of each limit of each entity, less what earlier grants have taken of it.
+        let mut left: BTreeMap<(String, usize), i128> = BTreeMap::new();
         for (at, grant) in grants.into_iter().enumerate() {
             let delta = |(name, amount): &(LimitName, Millitokens)| {
                 let limit = self.names.limits.iter().position(|known| known == name);
                 let used = limit.and_then(|limit| used.get(&limit)).copied().unwrap_or(0);
                 let given = if commits {
-                    -Millitokens::from_tokens(used)
+                    let key = (grant.id.entity.to_string(), limit.unwrap_or(usize::MAX));
+                    let left = left.entry(key).or_insert(-Millitokens::from_tokens(used).0);
+                    let part = (*left).min(amount.0);
+                    *left -= part;
+                    Millitokens(part)
                 } else {
                     *amount
                 };
                 (name.to_smol(), given)
             };
-            let deltas: Vec<_> = grant.amounts.iter().map(delta).collect();
+            let mut delta = delta;
+            let deltas: Vec<_> = grant.amounts.iter().map(&mut delta).collect();
             let latest = self.processes[process].last_image(&grant.id, grant.shard);
             let mut rng = Rng::of(self.plan.seed, (action as u64) << 8 | (at as u64 + 1));
             let (id, shard, image) = (grant.id.clone(), grant.shard, grant.image);
@@ -145,10 +152,16 @@ impl World<'_> {
         };
         for job in self.jobs.iter_mut().filter(died) {
             if let Machine::Acquire(_) = &job.machine {
-                // One debit of each leg, if it sent any, may stand.
-                for (bucket, limit, cost) in job.calls.iter().flatten().flat_map(row::costs) {
-                    let most = job.high.entry((bucket, limit)).or_default();
-                    *most = (*most).max(cost);
+                // One debit of each leg, if it sent any, may stand. It may be one of several shards.
+                for op in job.calls.iter().flatten() {
+                    let mut costs = Sums::new();
+                    for (bucket, limit, cost) in row::costs(op) {
+                        *costs.entry((bucket, limit)).or_default() += cost;
+                    }
+                    for (id, cost) in costs {
+                        let most = job.high.entry(id).or_default();
+                        *most = (*most).max(cost);
+                    }
                 }
             }
             job.machine = Machine::Ended;

@@ -18,7 +18,7 @@ use crate::row::Row;
 use crate::setup::Names;
 use crate::world::{Outcome, Violation, true_ms};
 
-/// Tries the waits of every bucket with a single shard.
+/// Tries the waits of every bucket.
 pub fn check(plan: &Plan, outcome: &mut Outcome) {
     let names = Names::of(plan);
     let ahead = plan.most_ahead_ms();
@@ -60,9 +60,6 @@ impl Quiet<'_> {
         let Some(row) = self.table.get(&id.key(0)).and_then(|item| Row::read(item).ok()) else {
             return Ok(false);
         };
-        if row.count > 1 {
-            return Ok(false);
-        }
         let Some((name, cell)) = row.limits.iter().next() else {
             return Ok(false);
         };
@@ -93,7 +90,7 @@ impl Quiet<'_> {
             return Ok(false);
         };
         let wait = wait.as_millis() as i64;
-        if why.is_contended() || why.statuses().iter().any(|status| status.shards > 1) || wait > 1 << 40 {
+        if why.is_contended() || wait > 1 << 40 {
             return Ok(false);
         }
         let again = self.acquire(entity, limit, ask, at);
@@ -162,7 +159,11 @@ impl Quiet<'_> {
         let id = self.names.bucket_of(entity);
         let images = self.hints.iter().filter(|seen| seen.id == id);
         let hint = Hint {
-            shard_count: 1,
+            shard_count: images
+                .clone()
+                .map(|seen| seen.image.shard_count)
+                .max()
+                .unwrap_or(1),
             images: images.map(|seen| (seen.shard, Arc::clone(&seen.image))).collect(),
             ..Hint::default()
         };

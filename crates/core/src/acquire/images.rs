@@ -7,30 +7,58 @@ use std::sync::Arc;
 use super::{Grant, Hint};
 use crate::bucket::Bucket;
 use crate::name::LimitName;
-use crate::refill::Wait;
 use crate::schema::BucketId;
+use crate::together::Part;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::LimitStatus;
 
-/// How a grant's limits stood before it was taken.
-pub(super) fn statuses_before(grant: &Grant, now: EpochMillis) -> Vec<LimitStatus> {
-    let image = &grant.image;
-    let status = |(name, need): &(LimitName, Millitokens)| {
-        let limit = image.limit(name.as_str())?;
-        let mut balance = image.balance(limit, now);
-        balance.tokens += *need;
-        let who = (&grant.id.entity, &grant.id.resource);
-        Some(LimitStatus::check(
+/// How the limits of a bucket stood before these grants were taken from it.
+pub(super) fn statuses_before(grants: &[Grant], now: EpochMillis) -> Vec<LimitStatus> {
+    let mut sums: Vec<(&LimitName, Millitokens)> = Vec::new();
+    for (name, part) in grants.iter().flat_map(|grant| &grant.amounts) {
+        match sums.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += *part,
+            None => sums.push((name, *part)),
+        }
+    }
+    let status = |(name, need): (&LimitName, Millitokens)| {
+        let part = |grant: &Grant| {
+            let limit = grant.image.limit(name.as_str())?;
+            let (_, taken) = grant.amounts.iter().find(|(of, _)| of == name)?;
+            let mut balance = grant.image.balance(limit, now);
+            balance.tokens += *taken;
+            Some((limit.params, grant.image.share(limit), balance))
+        };
+        let parts: Vec<_> = grants.iter().filter_map(part).collect();
+        let (params, _, balance) = *parts.first()?;
+        let first = grants.first()?;
+        let who = (&first.id.entity, &first.id.resource);
+        if parts.len() == 1 {
+            let shards = first.image.shard_count;
+            return Some(LimitStatus::check(
+                who,
+                name.as_str(),
+                params,
+                shards,
+                balance,
+                need,
+                now,
+            ));
+        }
+        let parts: Vec<Part> = parts
+            .into_iter()
+            .map(|(_, share, balance)| Part { share, balance })
+            .collect();
+        Some(LimitStatus::together(
             who,
             name.as_str(),
-            limit.params,
-            image.shard_count,
-            balance,
-            *need,
+            params,
+            &parts,
+            need,
             now,
         ))
     };
-    grant.amounts.iter().filter_map(status).collect()
+    sums.into_iter().filter_map(status).collect()
 }
 
 /// The shards that remembered images show to be short of these amounts, refilled to now.
@@ -48,6 +76,16 @@ pub(super) fn short_shards(
     hint.images.iter().filter_map(is_short).collect()
 }
 
+/// Whether a remembered image may be judged by.
+fn is_trusted(image: &Bucket, now: EpochMillis) -> bool {
+    !image.disabled
+        && !image.is_expired(now)
+        && !image.is_ahead(now)
+        && image.unsupported.is_none()
+        // A forced pass on a plain item only cuts surplus; any other instant that has passed may add.
+        && (image.is_valid(now) || image.valid_until == Some(0))
+}
+
 /// The statuses of these amounts on a remembered image, if the image may be judged by.
 fn image_statuses(
     id: &BucketId,
@@ -55,13 +93,7 @@ fn image_statuses(
     amounts: &[(LimitName, Millitokens)],
     now: EpochMillis,
 ) -> Option<Vec<LimitStatus>> {
-    let trusted = !image.disabled
-        && !image.is_expired(now)
-        && !image.is_ahead(now)
-        && image.unsupported.is_none()
-        // A forced pass on a plain item only cuts surplus; any other instant that has passed may add.
-        && (image.is_valid(now) || image.valid_until == Some(0));
-    if !trusted {
+    if !is_trusted(image, now) {
         return None;
     }
     let who = (&id.entity, &id.resource);
@@ -83,8 +115,8 @@ fn image_statuses(
         .collect()
 }
 
-/// How the limits stand by the last images, refilled to now: on the shard that covers the amounts first.
-/// `None` unless every shard's image is known and may be judged by.
+/// How the limits stand by the last images, refilled to now, over all shards together. `None` unless every shard's
+/// image is known and may be judged by.
 pub(super) fn remembered(
     id: &BucketId,
     amounts: &[(LimitName, Millitokens)],
@@ -92,17 +124,30 @@ pub(super) fn remembered(
     now: EpochMillis,
 ) -> Option<Vec<LimitStatus>> {
     let count = hint.shard_count.max(1);
-    let mut best: Option<(Wait, Vec<LimitStatus>)> = None;
-    for shard in 0..count {
+    let image = |shard: u32| {
         let (_, image) = hint.images.iter().find(|(seen, _)| *seen == shard)?;
-        if image.shard_count > count {
-            return None;
-        }
-        let statuses = image_statuses(id, image, amounts, now)?;
-        let wait = statuses.iter().map(|status| status.wait).max()?;
-        if best.as_ref().is_none_or(|(least, _)| wait < *least) {
-            best = Some((wait, statuses));
-        }
-    }
-    best.map(|(_, statuses)| statuses)
+        (image.shard_count <= count && is_trusted(image, now)).then_some(image)
+    };
+    let images: Vec<&Arc<Bucket>> = (0..count).map(image).collect::<Option<_>>()?;
+    let who = (&id.entity, &id.resource);
+    let status = |(name, need): &(LimitName, Millitokens)| {
+        let part = |image: &&Arc<Bucket>| {
+            let limit = image.limit(name.as_str())?;
+            Some(Part {
+                share: image.share(limit),
+                balance: image.balance(limit, now),
+            })
+        };
+        let parts: Vec<Part> = images.iter().map(part).collect::<Option<_>>()?;
+        let params = images.first()?.limit(name.as_str())?.params;
+        Some(LimitStatus::together(
+            who,
+            name.as_str(),
+            params,
+            &parts,
+            *need,
+            now,
+        ))
+    };
+    amounts.iter().map(status).collect()
 }

@@ -47,6 +47,7 @@ use images::{remembered, short_shards, statuses_before};
 pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};
 pub use take::DisabledAt;
+pub(crate) use take::births::births;
 use take::{Take, TakeEnd};
 
 /// What a leg may use while it takes a step.
@@ -213,7 +214,7 @@ impl Acquire {
     pub fn holds_tokens(&self) -> bool {
         self.legs
             .iter()
-            .any(|leg| leg.take.end().and_then(TakeEnd::grant).is_some())
+            .any(|leg| matches!(leg.take.end(), Some(TakeEnd::Taken(_))))
     }
 
     /// The decision, once there is one and nothing is on its way any more.
@@ -496,7 +497,7 @@ impl Acquire {
         if self.parent_confirmed {
             return Vec::new();
         }
-        let Some(TakeEnd::Taken(grant)) = self.legs[0].take.end() else {
+        let Some(grant) = self.legs[0].take.end().and_then(|end| end.grants().first()) else {
             return Vec::new();
         };
         let stamp = &grant.image.owner;
@@ -551,7 +552,7 @@ impl Acquire {
             for (_, end) in ends() {
                 match end {
                     TakeEnd::Short(short) => statuses.extend(short.iter().cloned()),
-                    TakeEnd::Taken(grant) => statuses.extend(statuses_before(grant, now)),
+                    TakeEnd::Taken(grants) => statuses.extend(statuses_before(grants, now)),
                     _ => {}
                 }
             }
@@ -567,7 +568,7 @@ impl Acquire {
                 return Decision::Failed(err.clone());
             }
         }
-        Decision::Admitted(ends().filter_map(|(_, end)| end.grant().cloned()).collect())
+        Decision::Admitted(ends().flat_map(|(_, end)| end.grants().to_vec()).collect())
     }
 
     /// Gives back what these legs have taken.
@@ -576,7 +577,9 @@ impl Acquire {
             .legs
             .iter()
             .filter(|leg| of(leg))
-            .filter_map(|leg| leg.take.end()?.grant().cloned())
+            .filter_map(|leg| Some(leg.take.end()?.grants()))
+            .flatten()
+            .cloned()
             .collect();
         let mut calls = Vec::new();
         for grant in grants {
@@ -626,10 +629,10 @@ pub fn check_config(
 }
 
 impl TakeEnd {
-    fn grant(&self) -> Option<&Grant> {
+    fn grants(&self) -> &[Grant] {
         match self {
-            Self::Taken(grant) => Some(grant),
-            _ => None,
+            Self::Taken(grants) => grants,
+            _ => &[],
         }
     }
 }

@@ -150,7 +150,7 @@ pub struct Grant {
     pub id: BucketId,
     /// The shard that was debited. Whatever is given back goes there.
     pub shard: u32,
-    /// How much, by limit.
+    /// How much, by limit. Not in whole tokens where a request was divided over shards.
     pub amounts: Vec<(LimitName, Millitokens)>,
     /// The shard as the debit left it.
     pub image: Arc<Bucket>,
@@ -159,7 +159,8 @@ pub struct Grant {
 /// How an acquire ended.
 #[derive(Debug, Clone)]
 pub enum Decision {
-    /// The tokens were taken: from the entity's bucket, and from its parent's if it cascades.
+    /// The tokens were taken: from the entity's bucket, and from its parent's if it cascades. Several grants of one
+    /// bucket are of several shards, where none covered the request alone.
     Admitted(Vec<Grant>),
     /// A limit refused. Whatever was taken on the way has been given back.
     Rejected(RateLimitExceeded),

@@ -5,13 +5,15 @@
 //!            ▼                                                    │
 //!  debit ── refused, image ──► plan ──► refill and debit ─────────┘
 //!    │             │             ├────► short: try another shard, or refuse
-//!    │             │             └────► no write units left: double the shards ──► debit a new one
+//!    │             │             ├────► no write units left: double the shards ──► debit a new one
+//!    │             │             └────► no shard covers it: debit several at once (`whole`)
 //!    │             └ no image ──► create the shard
 //!    ▼
 //!  taken
 //! ```
 
-mod births;
+pub(crate) mod births;
+mod portions;
 mod shards;
 mod whole;
 
@@ -50,7 +52,8 @@ const MAX_SENT: u32 = 50;
 /// How a leg ended.
 #[derive(Debug, Clone)]
 pub(crate) enum TakeEnd {
-    Taken(Grant),
+    /// From one shard, or from several.
+    Taken(Vec<Grant>),
     /// Short, with every limit checked.
     Short(Vec<LimitStatus>),
     Disabled(DisabledAt),
@@ -85,6 +88,8 @@ enum Scope {
     One,
     /// That shard and its descendants: its surplus goes to those that do not exist before a refill may cut it.
     Descendants,
+    /// All shards, for a request that no single one covers.
+    Whole,
 }
 
 #[derive(Debug)]
@@ -96,14 +101,18 @@ enum State {
     /// The item is being changed so that it can be told when it will cover the request: it is given the limits of
     /// this call, dated back from the future, or kept until it has paid its debts.
     Retune,
-    /// When some time has passed, the shard is debited or refilled, going by the image that was last seen.
-    Pause { refills: bool },
+    /// When some time has passed, this is decided anew.
+    Pause(Next),
     /// A fresh configuration was asked for, to create a shard.
     Config,
     /// The shards that may donate to a new one are being read.
     Family,
     /// All shards are being read.
     Shards,
+    /// Several shards are being debited at once.
+    Portions(Vec<Grant>),
+    /// Shards are being given the limits of this call, to tell when they will cover them together.
+    RetuneAll,
     /// One or more shards are being created.
     Create { takes: bool },
     /// The shard count is being doubled from this count.
@@ -112,6 +121,19 @@ enum State {
     Propagate(u32),
     /// A debit that cannot be read is being undone.
     Undo(TakeError),
+}
+
+/// What comes after a pause. Instants that a request depends on are those of its sending, so it is built anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Debit the shard.
+    Debit,
+    /// Refill it, if the image that was last seen still calls for that.
+    Refill,
+    /// Create it.
+    Create,
+    /// Look at all shards.
+    Shards,
 }
 
 /// One leg of an acquire.
@@ -145,6 +167,8 @@ pub(crate) struct Take {
     sent: u32,
     doubled: bool,
     scope: Scope,
+    /// Whether the bucket cannot be looked at as a whole: it has features that are not understood.
+    alone: bool,
     /// A shard, at a shard count, whose descendants were all seen to exist: what it holds beyond its share may be cut.
     shared_out: Option<(u32, u32)>,
     backoff: Backoff,
@@ -189,6 +213,7 @@ impl Take {
             sent: 0,
             doubled: false,
             scope: Scope::One,
+            alone: false,
             shared_out: None,
             backoff: Backoff::until_deadline(),
             last: None,
@@ -236,6 +261,9 @@ impl Take {
             .collect();
         let draw = env.random.below(open.len().max(1) as u32) as usize;
         self.shard = open.get(draw).copied().unwrap_or(0);
+        if (open.is_empty() || self.is_large()) && self.gather(env) {
+            return;
+        }
         let mut known = hint.images.iter().chain(&hint.older);
         let image = known
             .find(|(shard, _)| *shard == self.shard)
@@ -259,7 +287,7 @@ impl Take {
             return false;
         }
         let is_old = self
-            .horizon(Some(image))
+            .horizon(Some(image), &self.amounts)
             .is_some_and(|horizon| now.since(image.refilled_at) > horizon.soft_ms);
         if !is_old && !self.is_short(image) {
             return false;
@@ -282,13 +310,21 @@ impl Take {
 
     /// Whether a bucket was refilled lately enough to be spent as it stands.
     fn is_fresh(&self, image: &Bucket, now: EpochMillis) -> bool {
-        self.horizon(Some(image))
+        self.horizon(Some(image), &self.amounts)
             .is_none_or(|horizon| now.since(image.refilled_at) <= horizon.hard_ms)
+    }
+
+    /// What a plain debit of these amounts assumes of the item, given what was last seen of it.
+    fn basis(&self, image: Option<&Bucket>, amounts: &Amounts) -> Basis {
+        Basis {
+            params: self.params(image, amounts),
+            horizon_ms: self.horizon(image, amounts).map(|horizon| horizon.hard_ms),
+        }
     }
 
     /// The parameters of each limit that is asked for: those that the call demands, or else those that the item was
     /// last seen with, or else those that are configured.
-    fn params(&self, image: Option<&Bucket>) -> Vec<Option<Params>> {
+    fn params(&self, image: Option<&Bucket>, amounts: &Amounts) -> Vec<Option<Params>> {
         let demanded = self.exact();
         let params = |(name, _): &(crate::name::LimitName, Millitokens)| {
             let seen = image.and_then(|image| image.limit(name.as_str()));
@@ -297,12 +333,12 @@ impl Take {
                 None => self.config.limit(name).map(Limit::params),
             }
         };
-        self.amounts.iter().map(params).collect()
+        amounts.iter().map(params).collect()
     }
 
-    fn horizon(&self, image: Option<&Bucket>) -> Option<Horizon> {
-        let params = self.params(image);
-        let spent = params.iter().zip(&self.amounts);
+    fn horizon(&self, image: Option<&Bucket>, amounts: &Amounts) -> Option<Horizon> {
+        let params = self.params(image, amounts);
+        let spent = params.iter().zip(amounts);
         let spent = spent.filter(|(_, (_, need))| *need > Millitokens::ZERO);
         Horizon::of(spent.filter_map(|(params, _)| *params), self.round_trip_ms)
     }
@@ -342,11 +378,7 @@ impl Take {
     /// Takes the amounts from the shard as it stands. `image` is what was last seen of it, if anything was.
     fn debit(&mut self, image: Option<&Arc<Bucket>>, env: &mut Env<'_>) {
         self.seen = image.cloned();
-        let image = image.map(|image| &**image);
-        let basis = Basis {
-            params: self.params(image),
-            horizon_ms: self.horizon(image).map(|horizon| horizon.hard_ms),
-        };
+        let basis = self.basis(image.map(|image| &**image), &self.amounts);
         self.debit_on(Some(&basis), env);
     }
 
@@ -377,8 +409,7 @@ impl Take {
                         let wait = found.hint.round_trip_ms.clamp(0, MAX_RACE_WAIT_MS) + 1;
                         let wait = wait + i64::from(env.random.below(wait as u32));
                         self.seen = None;
-                        self.state = State::Pause { refills: false };
-                        env.send(wait.unsigned_abs(), Ask::Wait);
+                        self.pause(wait.unsigned_abs(), Next::Debit, env);
                     }
                     Ok(()) => self.create(env),
                     Err(err) => self.fail(err),
@@ -386,8 +417,10 @@ impl Take {
             }
             Reply::Config(Err(err)) => self.fail(err),
             Reply::Waited => match std::mem::replace(&mut self.state, State::Debit) {
-                State::Pause { refills } => match self.seen.take() {
-                    Some(image) if refills => self.plan(&image, env),
+                State::Pause(Next::Create) => self.create(env),
+                State::Pause(Next::Shards) => self.read_shards(0, env),
+                State::Pause(next) => match self.seen.take() {
+                    Some(image) if next == Next::Refill => self.plan(&image, env),
                     image => self.debit(image.as_ref(), env),
                 },
                 _ => self.fail(super::out_of_order()),
@@ -416,24 +449,38 @@ impl Take {
             return self.propagated(left, env);
         }
         match self.backoff.next(&err, env.random) {
-            // What these demand of the refill instant holds for the time at which they are sent.
-            Again::After(delay) if matches!(self.state, State::Debit | State::Refill) => {
-                let refills = matches!(self.state, State::Refill);
-                self.state = State::Pause { refills };
-                env.send(delay, Ask::Wait);
-            }
-            Again::After(delay) => {
-                if let Some(ask) = self.last.clone() {
-                    self.sent_at = env.now.plus(i64::try_from(delay).unwrap_or(i64::MAX));
-                    env.send(delay, ask);
-                }
-            }
+            Again::After(delay) => self.again_after(delay, env),
             Again::Contended => self.finish(TakeEnd::Contended),
             Again::No => match std::mem::replace(&mut self.state, State::Debit) {
                 State::Undo(cause) => self.fail(cause),
                 _ => self.fail(err),
             },
         }
+    }
+
+    /// Sends what did not happen again.
+    fn again_after(&mut self, delay_ms: u64, env: &mut Env<'_>) {
+        let next = match self.state {
+            State::Debit => Next::Debit,
+            State::Refill => Next::Refill,
+            State::Create { .. } => Next::Create,
+            State::Portions(_) | State::RetuneAll => Next::Shards,
+            _ => {
+                if let Some(ask) = self.last.clone() {
+                    self.sent_at = env.now.plus(i64::try_from(delay_ms).unwrap_or(i64::MAX));
+                    env.send(delay_ms, ask);
+                }
+                return;
+            }
+        };
+        // It is still the same request.
+        self.sent = self.sent.saturating_sub(1);
+        self.pause(delay_ms, next, env);
+    }
+
+    fn pause(&mut self, delay_ms: u64, next: Next, env: &mut Env<'_>) {
+        self.state = State::Pause(next);
+        env.send(delay_ms, Ask::Wait);
     }
 
     fn table_answer(&mut self, answer: Answer, env: &mut Env<'_>) {
@@ -451,6 +498,11 @@ impl Take {
             (State::Debit | State::Refill | State::Retune, Answer::Refused(None)) => self.create(env),
             (State::Family, Answer::Items(items)) => self.create_sibling(&items, env),
             (State::Shards, Answer::Items(items)) => self.look_at_shards(&items, env),
+            (State::Portions(grants), Answer::Applied(_)) => self.taken_together(grants, env),
+            (State::Portions(_) | State::RetuneAll, Answer::Cancelled(reasons)) => {
+                self.not_together(&reasons, env);
+            }
+            (State::RetuneAll, Answer::Applied(_)) => self.not_together(&[], env),
             (State::Create { takes }, Answer::Applied(_)) => self.created(takes, env),
             (State::Create { takes }, Answer::Cancelled(reasons)) => self.not_created(takes, &reasons, env),
             (State::Double(from), Answer::Applied(_)) => self.doubled(from, env),
@@ -477,12 +529,12 @@ impl Take {
         match Bucket::decode(item) {
             Ok(image) => {
                 let image = env.observe(&self.id, self.shard, image);
-                self.finish(TakeEnd::Taken(Grant {
+                self.finish(TakeEnd::Taken(vec![Grant {
                     id: self.id.clone(),
                     shard: self.shard,
                     amounts: self.amounts.clone(),
                     image,
-                }));
+                }]));
             }
             Err(err) => {
                 let key = self.id.key(self.shard);
@@ -561,7 +613,7 @@ impl Take {
             return self.debit(Some(image), env);
         }
         if std::mem::take(&mut self.has_just_lost) && self.lost_refills > 1 {
-            return self.pause(image, env);
+            return self.spread_out(image, env);
         }
         if is_out_of_writes(image, env.now) {
             self.tried.push(self.shard);
@@ -581,13 +633,12 @@ impl Take {
 
     /// Waits before the bucket is asked again: many callers want to refill it at once, and only one can for each round
     /// trip. The wait spreads them out, and what another one's refill has left may cover this request.
-    fn pause(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
+    fn spread_out(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
         let doublings = self.lost_refills.min(8) - 2;
         let most = (self.round_trip_ms.clamp(1, MAX_RACE_WAIT_MS) << doublings).min(MAX_RACE_WAIT_MS);
         let wait = 1 + env.random.below(most as u32);
         self.seen = Some(Arc::clone(image));
-        self.state = State::Pause { refills: false };
-        env.send(wait.into(), Ask::Wait);
+        self.pause(wait.into(), Next::Debit, env);
     }
 
     /// Whether the item expires before its debts are paid, and is not kept for ever.
@@ -611,27 +662,41 @@ impl Take {
         if self.must_share_out(image) {
             return self.share_out(image, env);
         }
-        let seeds = self.seeds(image);
-        if !write::refill_fits(image.limits.len(), amounts.len(), seeds.len()) {
-            let held = image.limits.len();
-            return self.fail(RecordError::from(CorruptRecord {
-                record: "bucket",
-                key: self.id.key(self.shard).to_string(),
-                attribute: "b_*".to_owned(),
-                problem: format!(
-                    "holds {held} limits, more than one write can refill; give the level at most {MAX_LIMITS}. \
-                     Limits that no level defines any more are removed from the bucket once they are full"
-                ),
-            }));
+        if let Err(err) = self.check_refillable(image, amounts) {
+            return self.fail(err);
         }
-        let refilled = write::refill_all(image, self.exact(), env.now);
+        let update = self.refilling(image, amounts, env.now);
+        self.send(Ask::Table(Op::Update(update)), state, env);
+    }
+
+    /// Whether the condition of a refilling write fits into a request.
+    fn check_refillable(&self, image: &Bucket, amounts: &Amounts) -> Result<(), RecordError> {
+        let held = image.limits.len();
+        if write::refill_fits(held, amounts.len(), self.seeds(image).len()) {
+            return Ok(());
+        }
+        Err(CorruptRecord {
+            record: "bucket",
+            key: self.id.key(self.shard).to_string(),
+            attribute: "b_*".to_owned(),
+            problem: format!(
+                "holds {held} limits, more than one write can refill; give the level at most {MAX_LIMITS}. \
+                 Limits that no level defines any more are removed from the bucket once they are full"
+            ),
+        }
+        .into())
+    }
+
+    /// The write that refills the shard from its image and takes these amounts.
+    fn refilling(&self, image: &Bucket, amounts: &Amounts, now: EpochMillis) -> Update {
+        let seeds = self.seeds(image);
+        let refilled = write::refill_all(image, self.exact(), now);
         let change = RefillDebit {
             amounts,
             seeds: &seeds,
-            ttl: self.ttl(Some(image), image.shard_count, env.now),
+            ttl: self.ttl(Some(image), image.shard_count, now),
         };
-        let update = write::refill_debit(self.id.key(self.shard), image, &refilled, &change, env.now);
-        self.send(Ask::Table(Op::Update(update)), state, env);
+        write::refill_debit(self.id.key(self.shard), image, &refilled, &change, now)
     }
 
     /// Doubles the shards where that leaves every share useful, else makes do with the shard that there is.
@@ -738,11 +803,16 @@ impl Take {
     fn short(&mut self, statuses: Vec<LimitStatus>, env: &mut Env<'_>) {
         let wait =
             |statuses: &[LimitStatus]| statuses.iter().map(|s| s.wait).max().unwrap_or(Wait::Millis(0));
+        let never = wait(&statuses) == Wait::Never;
         let better = self.best.as_ref().is_none_or(|best| wait(&statuses) < wait(best));
         if better {
             self.best = Some(statuses);
         }
         self.tried.push(self.shard);
+        // What one shard can never hold, all of them may.
+        if never && self.gather(env) {
+            return;
+        }
         if let Some(other) = self.other_shard(env) {
             self.shard = other;
             return self.debit(None, env);
@@ -751,6 +821,9 @@ impl Take {
             // One had the tokens, but no write units.
             self.shard = shard;
             return self.refill_debit(&image, env);
+        }
+        if self.gather(env) {
+            return;
         }
         let best = self.best.take().unwrap_or_default();
         self.finish(TakeEnd::Short(best));

@@ -283,6 +283,21 @@ pub(crate) fn refill_fits(held: usize, taken: usize, seeds: usize) -> bool {
     420 + 127 * held + 17 * taken + 67 * seeds <= MAX_CONDITION
 }
 
+/// Lets a debit take this much more of a limit than its condition asks for.
+///
+/// For what the rounding of shares keeps from a request of the whole capacity: less than a millitoken a shard.
+pub(crate) fn overdraw(debit: &mut Update, limit: &str, by: Millitokens) {
+    let balance = limit_attr(limit, "tk");
+    if let Condition::All(parts) = &mut debit.condition {
+        for part in parts {
+            match part {
+                Condition::AtLeast(attr, least) if *attr == balance => *least -= by.0,
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Pins every attribute of an image that bears on a decision, balances excepted.
 fn pins(image: &Bucket) -> Vec<Condition> {
     let is = |name, n: i64| Condition::Is(attr(name), Value::int(n));

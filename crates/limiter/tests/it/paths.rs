@@ -144,3 +144,71 @@ async fn adjusted_and_rolled_back() {
     done.unwrap();
     check(usage, 0, 0, 0, 0.0, 0.0);
 }
+
+#[tokio::test]
+async fn divided_over_shards() {
+    let w = World::configured().await;
+    spend(&w, "k", 10).await;
+    let dry = [("b_wcu_tk", Some(zae_limiter::core::table::Value::int(0)))];
+    w.poke("k", "r", &dry).await;
+    spend(&w, "k", 10).await;
+    assert_eq!(w.bucket("k", "r").await.unwrap().shard_count, 2);
+    w.clock.advance_millis(60_000);
+    // A share is 500. A read of two shards; a transaction of two updates, each two units for the item and one for the
+    // index.
+    let (lease, usage) = w.cost(take(&w, "k", 600)).await;
+    check(usage, 1, 0, 1, 2.0, 6.0);
+    let (done, usage) = w.cost(lease.unwrap().rollback()).await;
+    done.unwrap();
+    check(usage, 2, 0, 0, 0.0, 4.0);
+    // What they do not hold together is refused after one read, and then without any.
+    spend(&w, "k", 700).await;
+    let (refused, usage) = w.cost(take(&w, "k", 600)).await;
+    assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
+    check(usage, 0, 0, 0, 0.0, 0.0);
+    w.clock.advance_millis(1500);
+    let (refused, usage) = w.cost(take(&w, "k", 600)).await;
+    let Err(Error::RateLimitExceeded(refused)) = refused else {
+        panic!("{refused:?}")
+    };
+    // 300 were missing of 1000 a minute.
+    assert_eq!(refused.retry_after().unwrap().as_millis(), 16_500);
+    check(usage, 0, 0, 1, 2.0, 0.0);
+    let available = w.limiter.check("k", "r", &[("tpm", 600)]).await.unwrap();
+    assert_eq!(available.retry_after().unwrap().as_millis(), 16_500);
+    assert_eq!(available.available()["tpm"], 325);
+    let never = take(&w, "k", 1001).await.unwrap_err();
+    assert!(
+        never
+            .to_string()
+            .contains("1001 asked of a bucket that holds 1000"),
+        "{never}"
+    );
+}
+
+#[tokio::test]
+async fn a_lease_of_several_shards_is_adjusted_and_finished_on_each() {
+    let w = World::configured().await;
+    spend(&w, "k", 10).await;
+    let dry = [("b_wcu_tk", Some(zae_limiter::core::table::Value::int(0)))];
+    w.poke("k", "r", &dry).await;
+    spend(&w, "k", 10).await;
+    w.clock.advance_millis(60_000);
+    let held = || async { w.limiter.available("k", "r").await.unwrap()["tpm"] };
+    let mut lease = take(&w, "k", 900).await.unwrap();
+    assert_eq!(held().await, 100);
+    // More than any of the two shards gave.
+    lease.adjust("tpm", -700).unwrap();
+    lease.commit().await.unwrap();
+    assert_eq!(held().await, 800);
+    let mut lease = take(&w, "k", 700).await.unwrap();
+    lease.consume("tpm", 50).await.unwrap();
+    assert_eq!(held().await, 50);
+    lease.rollback().await.unwrap();
+    assert_eq!(held().await, 800);
+    let mut lease = take(&w, "k", 800).await.unwrap();
+    lease.adjust("tpm", 30).unwrap();
+    lease.commit().await.unwrap();
+    assert!(held().await <= 0);
+    drop(take(&w, "k", 0).await);
+}

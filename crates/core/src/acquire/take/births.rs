@@ -13,37 +13,46 @@ use smol_str::SmolStr;
 
 use crate::acquire::write::{self, Donation};
 use crate::bucket::Bucket;
-use crate::limit::Limit;
+use crate::limit::Params;
 use crate::refill::Balance;
 use crate::schema::BucketId;
 use crate::table::Part;
 use crate::units::{EpochMillis, Millitokens};
 
 /// Images of a bucket's shards, by shard.
-pub(super) type Shards = BTreeMap<u32, Arc<Bucket>>;
+pub(crate) type Shards = BTreeMap<u32, Arc<Bucket>>;
 
 /// A shard to create.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Newborn {
-    pub(super) shard: u32,
+pub(crate) struct Newborn {
+    pub(crate) shard: u32,
     /// The instant that its balances stand for.
-    pub(super) refilled_at: EpochMillis,
-    pub(super) balances: Vec<(Limit, Millitokens)>,
+    pub(crate) refilled_at: EpochMillis,
+    pub(crate) balances: Vec<Start>,
+}
+
+/// What a shard begins with of a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) name: SmolStr,
+    pub(crate) params: Params,
+    pub(crate) tokens: Millitokens,
 }
 
 /// Shards to create, and what of it comes from which relative.
 #[derive(Debug)]
-pub(super) struct Births {
-    pub(super) newborns: Vec<Newborn>,
+pub(crate) struct Births {
+    pub(crate) newborns: Vec<Newborn>,
     given: BTreeMap<u32, Vec<(SmolStr, Millitokens)>>,
 }
 
-/// Plans the creation of shards of a bucket of `count`. `siblings` are all relatives of theirs that exist.
-pub(super) fn births(
+/// Plans the creation of shards of a bucket of `count`, with these limits. `siblings` are all relatives of theirs that
+/// exist.
+pub(crate) fn births(
     newborns: &[u32],
     count: u32,
     siblings: &Shards,
-    limits: &[Limit],
+    limits: &[(SmolStr, Params)],
     now: EpochMillis,
 ) -> Births {
     let mut given: BTreeMap<u32, Vec<(SmolStr, Millitokens)>> = BTreeMap::new();
@@ -57,12 +66,11 @@ pub(super) fn births(
         let earned_until = relatives.iter().map(|(_, image)| image.refilled_at).max();
         let earned_until = earned_until.unwrap_or(now);
         let mut balances = Vec::with_capacity(limits.len());
-        for limit in limits {
-            let name = limit.name().as_str();
+        for (name, new) in limits {
             // Time until now was earned under the parameters that the relatives still have.
             let params = relatives.iter().find_map(|(_, image)| image.limit(name));
-            let params = params.map_or(limit.params(), |held| held.params).share(count);
-            let most = limit.params().share(count).capacity.min(params.capacity);
+            let params = params.map_or(*new, |held| held.params).share(count);
+            let most = new.share(count).capacity.min(params.capacity);
             let mut moved = 0;
             for (id, image) in &relatives {
                 let Some(held) = image.limit(name) else { continue };
@@ -71,14 +79,18 @@ pub(super) fn births(
                 let beyond = held.balance.0 - gone - held.params.share(count).capacity;
                 let part = beyond.min(most - moved);
                 if part > 0 {
-                    gifts.push((name.into(), Millitokens(part)));
+                    gifts.push((name.clone(), Millitokens(part)));
                     moved += part;
                 }
             }
             let tokens = Balance::new(Millitokens(moved), earned_until)
                 .refilled(params, now)
                 .tokens;
-            balances.push((limit.clone(), Millitokens(tokens.0.min(most))));
+            balances.push(Start {
+                name: name.clone(),
+                params: *new,
+                tokens: Millitokens(tokens.0.min(most)),
+            });
         }
         planned.push(Newborn {
             shard: *shard,
@@ -96,8 +108,16 @@ pub(super) fn births(
 }
 
 impl Births {
+    /// What a relative gives of a limit.
+    pub(crate) fn given(&self, shard: u32, limit: &str) -> Millitokens {
+        let of = self.given.get(&shard).map_or(&[][..], Vec::as_slice);
+        of.iter()
+            .find(|(name, _)| name == limit)
+            .map_or(Millitokens::ZERO, |(_, tokens)| *tokens)
+    }
+
     /// What must happen to relatives, or hold for them, in the transaction that creates the shards.
-    pub(super) fn of_relatives(&self, id: &BucketId, count: u32, siblings: &Shards) -> Vec<Part> {
+    pub(crate) fn of_relatives(&self, id: &BucketId, count: u32, siblings: &Shards) -> Vec<Part> {
         let mut relatives: Vec<u32> = Vec::new();
         for newborn in &self.newborns {
             let of = family(newborn.shard, count).into_iter();
@@ -146,7 +166,7 @@ fn merge(gifts: &mut Vec<(SmolStr, Millitokens)>) {
 
 /// The shards that may hold the slice of a shard that does not exist: with 8 shards, that of 7 may lie with
 /// 3, 1 or 0. Nearest first; shard 0, which knows the count, always last.
-pub(super) fn family(shard: u32, count: u32) -> Vec<u32> {
+pub(crate) fn family(shard: u32, count: u32) -> Vec<u32> {
     let mut relatives: Vec<u32> = Vec::new();
     let mut of = count / 2;
     while of >= 1 {
@@ -165,6 +185,7 @@ pub(super) fn family(shard: u32, count: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::Limit;
     use crate::table::{Item, Value};
 
     const NOW: EpochMillis = EpochMillis(1_795_290_198_000);
@@ -178,8 +199,9 @@ mod tests {
         assert_eq!(family(1, 2), [0]);
     }
 
-    fn limit() -> Limit {
-        Limit::per_minute("rpm", 1600).build().unwrap()
+    fn limit() -> (SmolStr, Params) {
+        let limit = Limit::per_minute("rpm", 1600).build().unwrap();
+        ("rpm".into(), limit.params())
     }
 
     /// A shard of 1600 a minute.
@@ -198,7 +220,7 @@ mod tests {
     fn plan(newborns: &[u32], count: u32, siblings: &[(u32, Arc<Bucket>)]) -> (Vec<i128>, Vec<(u32, i128)>) {
         let siblings: Shards = siblings.iter().cloned().collect();
         let births = births(newborns, count, &siblings, &[limit()], NOW);
-        let tokens = births.newborns.iter().map(|n| n.balances[0].1.0 / 1000);
+        let tokens = births.newborns.iter().map(|n| n.balances[0].tokens.0 / 1000);
         let given = births.given.iter().flat_map(|(shard, gifts)| {
             let of = |(_, n): &(SmolStr, Millitokens)| (*shard, n.0 / 1000);
             gifts.iter().map(of)

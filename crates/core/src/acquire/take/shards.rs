@@ -5,7 +5,7 @@
 
 use smol_str::SmolStr;
 
-use super::births::{Newborn, Shards, births, family};
+use super::births::{Newborn, Shards, Start, births, family};
 use super::{DisabledAt, MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
 use crate::acquire::write::{self, NewShard};
 use crate::acquire::{Ask, Env, out_of_order};
@@ -44,12 +44,15 @@ impl Take {
         }
         if self.shard == 0 {
             let count = self.shard_count;
-            let full = |limit: &Limit| Millitokens(limit.params().share(count).capacity);
-            let limits = self.config.limits.iter();
+            let full = |limit: &Limit| Start {
+                name: limit.name().to_smol(),
+                params: limit.params(),
+                tokens: Millitokens(limit.params().share(count).capacity),
+            };
             let first = Newborn {
                 shard: 0,
                 refilled_at: env.now,
-                balances: limits.map(|limit| (limit.clone(), full(limit))).collect(),
+                balances: self.config.limits.iter().map(full).collect(),
             };
             return self.put_shards(&[first], Vec::new(), env);
         }
@@ -110,9 +113,26 @@ impl Take {
             }
             return self.debit(None, env);
         }
-        let plan = births(&[self.shard], count, &siblings, &self.config.limits, env.now);
+        let limits = self.limits_of_new(&siblings);
+        let plan = births(&[self.shard], count, &siblings, &limits, env.now);
         let parts = plan.of_relatives(&self.id, count, &siblings);
         self.put_shards(&plan.newborns, parts, env);
+    }
+
+    /// The limits that new shards have. Those that came with a call are not all that their relatives hold tokens of.
+    pub(super) fn limits_of_new(&self, siblings: &Shards) -> Vec<(SmolStr, Params)> {
+        let configured = self.config.limits.iter();
+        let mut limits: Vec<_> = configured
+            .map(|limit| (limit.name().to_smol(), limit.params()))
+            .collect();
+        if self.exact().is_some() {
+            for held in siblings.values().flat_map(|image| &image.limits) {
+                if limits.iter().all(|(name, _)| *name != held.name) {
+                    limits.push((held.name.clone(), held.params));
+                }
+            }
+        }
+        limits
     }
 
     /// The images in what was read of the bucket, by shard.
@@ -133,33 +153,38 @@ impl Take {
     /// Creates shards. One that this leg has drawn also pays what is asked for, if it holds that.
     pub(super) fn put_shards(&mut self, newborns: &[Newborn], relatives: Vec<Part>, env: &mut Env<'_>) {
         let now = env.now;
-        let need = |limit: &Limit| {
+        let need = |limit: &str| {
             self.amounts
                 .iter()
-                .find(|(name, _)| name == limit.name())
+                .find(|(name, _)| name.as_str() == limit)
                 .map_or(Millitokens::ZERO, |(_, need)| *need)
         };
         let covers = |new: &Newborn| {
-            new.balances
-                .iter()
-                .all(|(limit, balance)| *balance >= need(limit))
+            let mut balances = new.balances.iter();
+            balances.all(|start| start.tokens >= need(&start.name))
         };
         let takes = self.scope == Scope::One && newborns.iter().all(covers);
         if let (Scope::One, false, [new]) = (self.scope, takes, newborns)
             && new.shard == 0
             && (self.shard_count == 1 || !self.fits_whole())
         {
-            let statuses = new
-                .balances
-                .iter()
-                .filter(|(limit, _)| self.amounts.iter().any(|(name, _)| name == limit.name()))
-                .map(|(limit, _)| LimitStatus::untouched(self.who(), limit, 1, need(limit), now))
+            let limits = self.config.limits.iter();
+            let statuses = limits
+                .filter(|limit| self.amounts.iter().any(|(name, _)| name == limit.name()))
+                .map(|limit| {
+                    let need = need(limit.name().as_str());
+                    LimitStatus::untouched(self.who(), limit, 1, need, now)
+                })
                 .collect();
             return self.finish(TakeEnd::Short(statuses));
         }
-        let cost = |limit: &Limit| if takes { need(limit) } else { Millitokens::ZERO };
-        let row = |(limit, balance): &(Limit, Millitokens)| -> (Params, SmolStr, Millitokens, Millitokens) {
-            (limit.params(), limit.name().to_smol(), *balance, cost(limit))
+        let row = |start: &Start| -> (Params, SmolStr, Millitokens, Millitokens) {
+            let cost = if takes {
+                need(&start.name)
+            } else {
+                Millitokens::ZERO
+            };
+            (start.params, start.name.clone(), start.tokens, cost)
         };
         let drawn = self.shard;
         let mut parts = Vec::with_capacity(newborns.len() + relatives.len() + 1);
@@ -246,13 +271,13 @@ impl Take {
         } else {
             self.backoff.resend(env.random)
         };
-        match (again, self.last.clone()) {
-            (Again::After(delay), Some(ask)) => {
+        match again {
+            Again::After(delay) => {
                 self.state = State::Create { takes };
-                env.send(delay, ask);
+                self.again_after(delay, env);
             }
-            (Again::Contended, _) => self.finish(TakeEnd::Contended),
-            _ => self.fail(TableError::new(
+            Again::Contended => self.finish(TakeEnd::Contended),
+            Again::No => self.fail(TableError::new(
                 FailureKind::Throttled,
                 Applied::No,
                 format!("the bucket could not be created: {reasons:?}"),

@@ -1,11 +1,40 @@
-//! Looking at a bucket's shards together.
+//! Looking at a bucket's shards together: sharing out what some hold for others, and requests that no single shard
+//! covers.
+//!
+//! Such a request is divided over the shards, and all parts are debited in one transaction. Each part is guarded as
+//! a debit of one shard is: by the balance as it stands where that suffices and the shard was refilled lately, else
+//! by everything that the refill was computed from. See ADR 15.
 
-use super::births::{births, family};
+use std::sync::Arc;
+
+use super::births::{Shards, births, family};
+use super::portions::{NOTHING, divide};
 use super::{DisabledAt, MAX_RACES, Scope, State, Take, TakeEnd};
-use crate::acquire::{Ask, Env};
-use crate::bucket::{Bucket, MAX_SHARDS};
+use crate::acquire::write::{self, Amounts};
+use crate::acquire::{Ask, Env, Grant, Observation};
+use crate::backoff::Again;
+use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
 use crate::limit::Limit;
-use crate::table::{Item, Op};
+use crate::memory::MemoryTable;
+use crate::name::LimitName;
+use crate::refill::Balance;
+use crate::table::{Answer, Applied, Cancelled, FailureKind, Item, Op, Part, TableError, Update};
+use crate::together;
+use crate::units::{EpochMillis, Millitokens};
+use crate::verdict::LimitStatus;
+
+/// The longest wait after the first lost race, in milliseconds; it doubles with each.
+const RACE_WAIT_MS: u32 = 10;
+
+/// A shard of which a request may take.
+struct Holding {
+    shard: u32,
+    image: Arc<Bucket>,
+    /// What a plain debit may take, by amount.
+    ready: Vec<i128>,
+    /// What there is once it is refilled, by amount.
+    refilled: Vec<i128>,
+}
 
 impl Take {
     /// Whether a refill of the shard would cut tokens that may belong to shards that do not exist yet.
@@ -29,6 +58,33 @@ impl Take {
         self.shard_count = image.shard_count;
         self.scope = Scope::Descendants;
         self.read_shards(0, env);
+    }
+
+    /// Goes by all shards together from here on, if the bucket has several and can be looked at so.
+    pub(super) fn gather(&mut self, env: &mut Env<'_>) -> bool {
+        let may = (2..=MAX_SHARDS).contains(&self.shard_count) && !self.alone && !self.amounts.is_empty();
+        if may {
+            self.scope = Scope::Whole;
+            self.read_shards(0, env);
+        }
+        may
+    }
+
+    /// Whether the limits are known to hold what is asked for, and no single shard to do so.
+    pub(super) fn is_large(&self) -> bool {
+        let beyond_share = |(name, need): &(LimitName, Millitokens)| {
+            let limit = self.config.limit(name);
+            limit.is_some_and(|limit| need.0 > limit.params().share(self.shard_count).capacity)
+        };
+        self.fits_whole() && self.amounts.iter().any(beyond_share)
+    }
+
+    /// Whether the whole limits can hold what is asked for.
+    pub(super) fn fits_whole(&self) -> bool {
+        self.amounts.iter().all(|(name, need)| {
+            let limit = self.config.limit(name);
+            limit.is_none_or(|limit| limit.params().capacity >= need.0)
+        })
     }
 
     /// Reads all shards, after a wait.
@@ -60,57 +116,357 @@ impl Take {
         }
         let count = root.shard_count;
         if count != self.shard_count {
-            self.races += 1;
-            if self.races > MAX_RACES {
-                return self.finish(TakeEnd::Contended);
+            return self.count_differs(count, env);
+        }
+        let scope = self.scope;
+        if shards.values().any(|image| image.unsupported.is_some()) {
+            // What such a bucket holds, and what would be moved, follows rules that are not known here.
+            self.alone = true;
+            if scope == Scope::Whole {
+                self.scope = Scope::One;
+                return match self.best.take() {
+                    Some(best) => self.finish(TakeEnd::Short(best)),
+                    None => self.debit(None, env),
+                };
             }
-            self.shard_count = count;
-            if self.shard >= count {
-                self.shard = 0;
-            }
-            if (2..=MAX_SHARDS).contains(&count) {
-                return self.read_shards(0, env);
-            }
+            return self.shared_out(&shards, items, env);
+        }
+        let missing: Vec<u32> = (0..count)
+            .filter(|shard| !shards.contains_key(shard))
+            .filter(|shard| scope == Scope::Whole || family(*shard, count).contains(&self.shard))
+            .collect();
+        if scope == Scope::Whole && self.amounts.is_empty() {
+            // The parent has lost the limits that were asked for.
             self.scope = Scope::One;
             return self.debit(None, env);
         }
-        let foreign = shards.values().any(|image| image.unsupported.is_some());
-        let missing: Vec<u32> = (0..count)
-            .filter(|shard| !shards.contains_key(shard))
-            .filter(|shard| family(*shard, count).contains(&self.shard))
-            .collect();
-        if foreign || missing.is_empty() {
-            // A quota's share must be moved by rules that are not known here.
-            self.scope = Scope::One;
-            let own = shards.get(&self.shard).map_or(count, |image| image.shard_count);
-            self.shared_out = Some((self.shard, own));
-            return match self.item_of(items) {
-                Some(item) => self.look(item, env),
-                None => self.create(env),
-            };
+        if scope == Scope::Whole {
+            let holdings = self.holdings(&shards, env.now);
+            if let Some(portions) = self.division(&holdings, |holding| &holding.ready) {
+                return self.take_together(&holdings, portions, items, env);
+            }
+            if missing.is_empty() {
+                return self.look_together(&shards, &holdings, items, env);
+            }
+        } else if missing.is_empty() {
+            return self.shared_out(&shards, items, env);
         }
         if !self.fresh {
             return self.create(env);
         }
-        let plan = births(&missing, count, &shards, &self.config.limits, env.now);
+        let limits = self.limits_of_new(&shards);
+        let plan = births(&missing, count, &shards, &limits, env.now);
         let parts = plan.of_relatives(&self.id, count, &shards);
         self.put_shards(&plan.newborns, parts, env);
     }
 
-    /// The drawn shard in what was read of the bucket.
-    fn item_of<'a>(&self, items: &'a [Item]) -> Option<&'a Item> {
-        let key = self.id.key(self.shard);
-        items
-            .iter()
-            .find(|item| crate::schema::key_of(item).as_ref() == Some(&key))
+    /// Shard 0 tells another count than was read by.
+    fn count_differs(&mut self, count: u32, env: &mut Env<'_>) {
+        self.races += 1;
+        if self.races > MAX_RACES {
+            return self.finish(TakeEnd::Contended);
+        }
+        self.shard_count = count;
+        if self.shard >= count {
+            self.shard = 0;
+        }
+        if (2..=MAX_SHARDS).contains(&count) {
+            return self.read_shards(0, env);
+        }
+        self.scope = Scope::One;
+        self.debit(None, env);
     }
 
-    /// Whether the whole limits can hold what is asked for.
-    pub(super) fn fits_whole(&self) -> bool {
-        let holds = |limit: &Limit, need: i128| limit.params().capacity >= need;
-        self.amounts.iter().all(|(name, need)| {
-            let limit = self.config.limit(name);
-            limit.is_none_or(|limit| holds(limit, need.0))
-        })
+    /// All descendants of the shard exist, so that its surplus may be cut.
+    fn shared_out(&mut self, shards: &Shards, items: &[Item], env: &mut Env<'_>) {
+        self.scope = Scope::One;
+        let count = shards
+            .get(&self.shard)
+            .map_or(self.shard_count, |image| image.shard_count);
+        self.shared_out = Some((self.shard, count));
+        match item_of(items, &self.id.key(self.shard)) {
+            Some(item) => self.look(item, env),
+            None => self.create(env),
+        }
+    }
+
+    fn holdings(&self, shards: &Shards, now: EpochMillis) -> Vec<Holding> {
+        let holding = |(shard, image): (&u32, &Arc<Bucket>)| {
+            let refilled = write::refill_all(image, self.exact(), now);
+            let spendable = image.is_valid(now)
+                && !image.is_expired(now)
+                && self.is_fresh(image, now)
+                && image.wcu.as_ref().is_some_and(|wcu| wcu.balance.0 >= WCU_COST);
+            let ready = |name: &LimitName| {
+                let exact = self.exact().and_then(|all| all.iter().find(|l| l.name() == name));
+                let limit = image.limit(name.as_str());
+                let limit = limit.filter(|limit| spendable && exact.is_none_or(|exact| limit.matches(exact)));
+                limit.map_or(NOTHING, |limit| limit.balance.0)
+            };
+            let after = |name: &LimitName| {
+                let found = refilled.iter().find(|r| r.limit.name == name.as_str());
+                let seed = || self.config.limit(name).map(|limit| share(limit, image));
+                let tokens = found.map(|r| r.balance.tokens.0).or_else(seed);
+                tokens.unwrap_or(NOTHING)
+            };
+            Holding {
+                shard: *shard,
+                ready: self.amounts.iter().map(|(name, _)| ready(name)).collect(),
+                refilled: self.amounts.iter().map(|(name, _)| after(name)).collect(),
+                image: Arc::clone(image),
+            }
+        };
+        shards.iter().map(holding).collect()
+    }
+
+    /// What each shard would pay, if the shards hold enough.
+    fn division(
+        &self,
+        holdings: &[Holding],
+        held: impl Fn(&Holding) -> &Vec<i128>,
+    ) -> Option<Vec<(usize, Amounts)>> {
+        let needs: Vec<i128> = self.amounts.iter().map(|(_, need)| need.0).collect();
+        let held: Vec<Vec<i128>> = holdings.iter().map(|holding| held(holding).clone()).collect();
+        Some(self.named(divide(&needs, &held)?))
+    }
+
+    fn named(&self, portions: Vec<super::portions::Portion>) -> Vec<(usize, Amounts)> {
+        let name = |(amount, part): (usize, i128)| (self.amounts[amount].0.clone(), Millitokens(part));
+        portions
+            .into_iter()
+            .map(|(at, parts)| (at, parts.into_iter().map(name).collect()))
+            .collect()
+    }
+
+    /// All shards exist, and what they hold as they stand does not cover the request: refill them, or refuse.
+    fn look_together(&mut self, shards: &Shards, holdings: &[Holding], items: &[Item], env: &mut Env<'_>) {
+        let statuses = self.statuses_together(shards, env.now);
+        if !statuses.iter().any(|status| status.exceeded) {
+            // Shares are rounded down: a request of all there can be takes a little less, and owes the rest.
+            let parts = self.amounts.iter().map(|(name, need)| {
+                let (params, parts) = self.parts(shards, name, env.now);
+                together::goal(params, &parts, *need).unwrap_or(*need).0
+            });
+            let goals: Vec<i128> = parts.collect();
+            let held: Vec<Vec<i128>> = holdings.iter().map(|h| h.refilled.clone()).collect();
+            let portions = divide(&goals, &held).map(|portions| self.named(portions));
+            return match portions {
+                Some(mut portions) => {
+                    self.owe(&goals, &mut portions);
+                    self.take_together(holdings, portions, items, env);
+                }
+                None => self.finish(TakeEnd::Contended),
+            };
+        }
+        let retuned = |holding: &Holding| {
+            let refilled = write::refill_all(&holding.image, self.exact(), env.now);
+            refilled.iter().any(|r| r.params != r.limit.params)
+        };
+        let behind: Vec<&Holding> = holdings.iter().filter(|holding| retuned(holding)).collect();
+        if behind.is_empty() {
+            return self.finish(TakeEnd::Short(statuses));
+        }
+        // They earn by their own parameters until those are changed.
+        let drawn = self.shard;
+        let mut parts = Vec::with_capacity(behind.len());
+        for holding in behind {
+            self.shard = holding.shard;
+            parts.push(Part::Update(self.refilling(
+                &holding.image,
+                &Amounts::new(),
+                env.now,
+            )));
+        }
+        self.shard = drawn;
+        self.send(Ask::Table(Op::Transact(parts)), State::RetuneAll, env);
+    }
+
+    /// Has the first shard that pays for an amount pay what the division leaves of it.
+    fn owe(&self, goals: &[i128], portions: &mut [(usize, Amounts)]) {
+        for ((name, need), goal) in self.amounts.iter().zip(goals) {
+            let paid = portions
+                .iter_mut()
+                .flat_map(|(_, amounts)| amounts.iter_mut())
+                .find(|(of, _)| of == name);
+            if let Some((_, part)) = paid {
+                part.0 += need.0 - goal;
+            }
+        }
+    }
+
+    /// A limit's capacity, and what each shard holds of it.
+    fn parts(&self, shards: &Shards, name: &LimitName, now: EpochMillis) -> (i128, Vec<together::Part>) {
+        let mut capacity = None;
+        let mut parts = Vec::with_capacity(shards.len());
+        for image in shards.values() {
+            let refilled = write::refill_all(image, self.exact(), now);
+            let found = refilled.into_iter().find(|r| r.limit.name == name.as_str());
+            let part = match (found, self.config.limit(name)) {
+                (Some(r), _) => {
+                    capacity.get_or_insert(r.params.capacity);
+                    let as_stored = r.params == r.limit.params;
+                    together::Part {
+                        share: r.params.share(image.shard_count),
+                        balance: if as_stored {
+                            image.balance(r.limit, now)
+                        } else {
+                            r.balance
+                        },
+                    }
+                }
+                (None, Some(seed)) => {
+                    capacity.get_or_insert(seed.params().capacity);
+                    together::Part {
+                        share: seed.params().share(image.shard_count),
+                        balance: Balance::new(Millitokens(share(seed, image)), now),
+                    }
+                }
+                (None, None) => continue,
+            };
+            parts.push(part);
+        }
+        (capacity.unwrap_or(0), parts)
+    }
+
+    fn statuses_together(&self, shards: &Shards, now: EpochMillis) -> Vec<LimitStatus> {
+        let status = |(name, need): &(LimitName, Millitokens)| {
+            let stored = shards.values().find_map(|image| image.limit(name.as_str()));
+            let exact = self.exact().and_then(|all| all.iter().find(|l| l.name() == name));
+            let params = match (exact, stored) {
+                (Some(exact), _) => exact.params(),
+                (None, Some(stored)) => stored.params,
+                (None, None) => self.config.limit(name)?.params(),
+            };
+            let (_, parts) = self.parts(shards, name, now);
+            Some(LimitStatus::together(
+                self.who(),
+                name.as_str(),
+                params,
+                &parts,
+                *need,
+                now,
+            ))
+        };
+        self.amounts.iter().filter_map(status).collect()
+    }
+
+    /// Debits shards, all or none.
+    fn take_together(
+        &mut self,
+        holdings: &[Holding],
+        portions: Vec<(usize, Amounts)>,
+        items: &[Item],
+        env: &mut Env<'_>,
+    ) {
+        let (mut parts, mut grants) = (Vec::new(), Vec::new());
+        let drawn = self.shard;
+        let single = portions.len() == 1;
+        for (at, amounts) in portions {
+            let holding = &holdings[at];
+            self.shard = holding.shard;
+            let (update, refills) = self.portion(holding, &amounts, env.now);
+            if single {
+                self.scope = Scope::One;
+                let state = if refills { State::Refill } else { State::Debit };
+                return self.send(Ask::Table(Op::Update(update)), state, env);
+            }
+            let image = after(items, &update).unwrap_or_else(|| Arc::clone(&holding.image));
+            parts.push(Part::Update(update));
+            grants.push(Grant {
+                id: self.id.clone(),
+                shard: holding.shard,
+                amounts,
+                image,
+            });
+        }
+        self.shard = drawn;
+        self.send(Ask::Table(Op::Transact(parts)), State::Portions(grants), env);
+    }
+
+    /// The debit of one shard, and whether it refills it.
+    fn portion(&self, holding: &Holding, amounts: &Amounts, now: EpochMillis) -> (Update, bool) {
+        let held = |of: &[i128], name: &LimitName| {
+            let at = self.amounts.iter().position(|(known, _)| known == name);
+            at.and_then(|at| of.get(at)).copied().unwrap_or(NOTHING)
+        };
+        if amounts
+            .iter()
+            .all(|(name, part)| held(&holding.ready, name) >= part.0)
+        {
+            let key = self.id.key(holding.shard);
+            let basis = self.basis(Some(&holding.image), amounts);
+            return (write::debit(key, amounts, Some(&basis), now), false);
+        }
+        let mut update = self.refilling(&holding.image, amounts, now);
+        for (name, part) in amounts {
+            let beyond = part.0 - held(&holding.refilled, name);
+            if beyond > 0 {
+                write::overdraw(&mut update, name.as_str(), Millitokens(beyond));
+            }
+        }
+        (update, true)
+    }
+
+    /// Several shards have been debited at once.
+    pub(super) fn taken_together(&mut self, grants: Vec<Grant>, env: &mut Env<'_>) {
+        for grant in &grants {
+            env.observations.push(Observation {
+                id: grant.id.clone(),
+                shard: grant.shard,
+                image: Arc::clone(&grant.image),
+            });
+        }
+        self.finish(TakeEnd::Taken(grants));
+    }
+
+    /// A transaction over shards did not happen, or was no debit: all shards are looked at again.
+    pub(super) fn not_together(&mut self, reasons: &[Cancelled], env: &mut Env<'_>) {
+        self.races += 1;
+        if self.races > MAX_RACES {
+            return self.finish(TakeEnd::Contended);
+        }
+        let refused = reasons.is_empty()
+            || reasons
+                .iter()
+                .any(|reason| matches!(reason, Cancelled::Refused(_)));
+        let again = if refused {
+            let longest = RACE_WAIT_MS << self.races.min(5);
+            Again::After(u64::from(env.random.below(longest)))
+        } else if reasons.contains(&Cancelled::Conflict) {
+            self.backoff.conflict(env.random)
+        } else {
+            self.backoff.resend(env.random)
+        };
+        match again {
+            Again::After(delay_ms) => self.read_shards(delay_ms, env),
+            Again::Contended => self.finish(TakeEnd::Contended),
+            Again::No => self.fail(TableError::new(
+                FailureKind::Throttled,
+                Applied::No,
+                format!("the shards could not be debited: {reasons:?}"),
+            )),
+        }
+    }
+}
+
+/// A shard's share of a limit that the item lacks.
+fn share(limit: &Limit, image: &Bucket) -> i128 {
+    limit.params().share(image.shard_count).capacity
+}
+
+/// An item in what was read.
+fn item_of<'a>(items: &'a [Item], key: &crate::table::Key) -> Option<&'a Item> {
+    items
+        .iter()
+        .find(|item| crate::schema::key_of(item).as_ref() == Some(key))
+}
+
+/// The image that a debit leaves of an item that was read: a transaction does not return it.
+fn after(items: &[Item], update: &Update) -> Option<Arc<Bucket>> {
+    let mut table = MemoryTable::new();
+    table.insert(item_of(items, &update.key)?.clone()).ok()?;
+    match table.call(&Op::Update(update.clone())) {
+        Ok(Answer::Applied(Some(item))) => Some(Arc::new(Bucket::decode(&item).ok()?)),
+        _ => None,
     }
 }
