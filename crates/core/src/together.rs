@@ -143,7 +143,10 @@ mod tests {
     fn shards_that_were_told_of_a_lower_limit_owe_nothing() {
         let mut mixed = parts(2, &[(50_000, 0), (25_000, 0)]);
         mixed[1].share.capacity = 25_000;
-        assert_eq!(goal(100_000, &mixed, Millitokens(75_000)), Some(Millitokens(75_000)));
+        assert_eq!(
+            goal(100_000, &mixed, Millitokens(75_000)),
+            Some(Millitokens(75_000))
+        );
         assert_eq!(goal(100_000, &mixed, Millitokens(100_000)), None);
     }
 
