@@ -266,12 +266,16 @@ impl Bucket {
     ///
     /// If the refill instant lies [too far ahead](Self::is_ahead), the balance stands for `now`.
     pub fn balance(&self, limit: &BucketLimit, now: EpochMillis) -> Balance {
-        let is_ahead = self.is_ahead(now);
         Balance {
             tokens: limit.balance,
-            carry: if is_ahead { 0 } else { limit.carry },
-            at: if is_ahead { now } else { self.refilled_at },
+            carry: if self.is_ahead(now) { 0 } else { limit.carry },
+            at: self.earned_until(now),
         }
+    }
+
+    /// Until when the bucket has earned: its refill instant, or `now` if that lies [too far ahead](Self::is_ahead).
+    pub fn earned_until(&self, now: EpochMillis) -> EpochMillis {
+        if self.is_ahead(now) { now } else { self.refilled_at }
     }
 
     /// Whether the refill instant lies so far after `now` that only a wrong clock can have written it. Such a bucket

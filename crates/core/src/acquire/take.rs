@@ -505,7 +505,9 @@ impl Take {
             (State::RetuneAll, Answer::Applied(_)) => self.not_together(&[], env),
             (State::Create { takes }, Answer::Applied(_)) => self.created(takes, env),
             (State::Create { takes }, Answer::Cancelled(reasons)) => self.not_created(takes, &reasons, env),
-            (State::Double(from), Answer::Applied(_)) => self.doubled(from, env),
+            (State::Double(from), Answer::Applied(Some(item))) if shows_count(&item, from * 2) => {
+                self.doubled(from, env);
+            }
             (State::Double(from), Answer::Refused(item)) => {
                 // Somebody else doubled, or shard 0 is gone. Go by what it says.
                 let count = item
@@ -845,4 +847,9 @@ impl Take {
 fn is_out_of_writes(image: &Bucket, now: EpochMillis) -> bool {
     let left = |wcu: &crate::bucket::BucketLimit| image.balance(wcu, now).refilled(wcu.params, now).tokens.0;
     image.wcu.as_ref().is_some_and(|wcu| left(wcu) < WCU_COST)
+}
+
+/// Whether an item is a bucket of so many shards.
+fn shows_count(item: &Item, count: u32) -> bool {
+    Bucket::decode(item).is_ok_and(|image| image.shard_count == count)
 }

@@ -209,11 +209,7 @@ pub(crate) fn refill_debit(
     now: EpochMillis,
 ) -> Update {
     let mut update = Update::new(key);
-    let at = if image.is_ahead(now) {
-        now
-    } else {
-        image.refilled_at.max(now)
-    };
+    let at = image.earned_until(now).max(now);
     update.set.push((attr("rf"), Value::int(at.0)));
     let carries = refilled
         .iter()

@@ -63,7 +63,7 @@ pub(crate) fn births(
             .filter_map(|id| Some((id, siblings.get(&id)?)))
             .collect();
         // Only relatives can have earned the slice, and none of them earns it any more: since then, it is due.
-        let earned_until = relatives.iter().map(|(_, image)| image.refilled_at).max();
+        let earned_until = relatives.iter().map(|(_, image)| image.earned_until(now)).max();
         let earned_until = earned_until.unwrap_or(now);
         let mut balances = Vec::with_capacity(limits.len());
         for (name, new) in limits {

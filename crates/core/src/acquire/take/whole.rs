@@ -261,12 +261,15 @@ impl Take {
         let retuned = |holding: &Holding| {
             let refilled = write::refill_all(&holding.image, self.exact(), env.now);
             refilled.iter().any(|r| r.params != r.limit.params)
+                || holding.image.is_ahead(env.now)
+                || self.loses_debts(&holding.image, env.now)
         };
         let behind: Vec<&Holding> = holdings.iter().filter(|holding| retuned(holding)).collect();
         if behind.is_empty() {
             return self.finish(TakeEnd::Short(statuses));
         }
-        // They earn by their own parameters until those are changed.
+        // They earn by their own parameters until those are changed, earn nothing while they are dated in the future,
+        // and forget their debts when they expire.
         let drawn = self.shard;
         let mut parts = Vec::with_capacity(behind.len());
         for holding in behind {
