@@ -43,7 +43,7 @@ fn answer(engine: &EmbeddedEngine, stream: TcpStream, ahead: SignedDuration) -> 
         reader.read_line(&mut line)?;
         match line.trim_end().split_once(": ") {
             None if line.trim_end().is_empty() => break,
-            Some((name, value)) if name.eq_ignore_ascii_case("x-amz-target") => target = value.to_owned(),
+            Some((name, value)) if name.eq_ignore_ascii_case("x-amz-target") => value.clone_into(&mut target),
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                 length = value.parse().unwrap_or_default();
             }

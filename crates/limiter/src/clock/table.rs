@@ -152,7 +152,7 @@ impl TableOffset {
     }
 
     /// Whether a request signed like this was refused for that reason. The next one will be signed right.
-    pub(crate) fn was_too_far_off(&self, signed: &Signature) -> bool {
+    pub(crate) fn was_too_far_off(&self, signed: Signature) -> bool {
         self.told()
             .is_some_and(|latest| latest.saturating_sub(signed.offset).saturating_abs() > SIGNED_TOO_FAR_OFF)
     }
@@ -275,9 +275,9 @@ mod tests {
         let machine = Hasty::default();
         let offset = TableOffset::of(machine.clone());
         let signed = offset.doubtful_signature().unwrap();
-        assert!(!offset.was_too_far_off(&signed));
+        assert!(!offset.was_too_far_off(signed));
         offset.answered(offset.read(), machine.time() / SECOND);
-        assert!(offset.was_too_far_off(&signed));
+        assert!(offset.was_too_far_off(signed));
         assert_eq!(
             offset.too_far_off().unwrap(),
             "this machine's clock is 1h 0m ahead of the table's"

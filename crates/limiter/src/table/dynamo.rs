@@ -161,7 +161,7 @@ impl DynamoTable {
     ) -> Result<Answer, TableError> {
         let refused = |err: &TableError| err.kind == FailureKind::AccessDenied;
         match self.once(op.clone()).await {
-            Err(err) if refused(&err) && offset.was_too_far_off(&signed) => {}
+            Err(err) if refused(&err) && offset.was_too_far_off(signed) => {}
             answer => return answer,
         }
         self.once(op).await.map_err(|mut err| {
