@@ -327,10 +327,8 @@ impl Bucket {
     pub fn needed_until(&self, multiplier: u32, now: EpochMillis) -> i64 {
         let needed = |limit: &BucketLimit| {
             let (debt_secs, fill_secs) = self.secs_to_fill(limit, now);
-            // Half of it again: a plain debit may come a horizon after this write. And what rounding loses.
-            let least = fill_secs.saturating_add(fill_secs / 2).saturating_add(2);
-            let kept = fill_secs.saturating_mul(multiplier.into()).max(least);
-            kept.saturating_add(debt_secs)
+            let kept = fill_secs.saturating_mul(multiplier.into());
+            kept.max(least_life_secs(limit.params)).saturating_add(debt_secs)
         };
         let secs = self.limits.iter().map(needed).max().unwrap_or(0);
         now.secs().saturating_add(secs)
@@ -354,11 +352,10 @@ impl Bucket {
         } = limit.params;
         let share = self.share(limit);
         let debt = -self.balance(limit, now).refilled(share, now).tokens.0;
-        let secs = |tokens: i128, refill: i128| {
-            let secs = tokens.max(0).saturating_mul(period_ms) / refill.max(1) / 1000;
-            i64::try_from(secs).unwrap_or(i64::MAX)
-        };
-        (secs(debt, share.refill), secs(capacity, refill))
+        (
+            secs_to_earn(debt, share.refill, period_ms),
+            secs_to_earn(capacity, refill, period_ms),
+        )
     }
 
     /// Whether balances may be spent at `now` without a refilling write.
@@ -372,6 +369,19 @@ impl BucketLimit {
     pub fn matches(&self, limit: &Limit) -> bool {
         self.params == limit.params()
     }
+}
+
+fn secs_to_earn(tokens: i128, refill: i128, period_ms: i128) -> i64 {
+    let secs = tokens.max(0).saturating_mul(period_ms) / refill.max(1) / 1000;
+    i64::try_from(secs).unwrap_or(i64::MAX)
+}
+
+/// How many seconds an item must exist at least after a write, so that a new one in its place would hold no more: the
+/// time in which the limit fills, half of that again, since a plain debit may come a horizon after the write, and what
+/// rounding loses.
+pub(crate) fn least_life_secs(params: Params) -> i64 {
+    let fill_secs = secs_to_earn(params.capacity, params.refill, params.period_ms);
+    fill_secs.saturating_add(fill_secs / 2).saturating_add(2)
 }
 
 /// Writes the fractions that limits carry on: `"{rf} {limit}:{numerator}/{denominator} ..."`, or nothing.

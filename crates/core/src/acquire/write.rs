@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 
 use crate::bucket::{
     Bucket, BucketLimit, CARRY, FENCE, NO_SCHEDULE, Owner, RECEIPT, WCU_COST, WCU_PARAMS, first_fence,
-    limit_attr, write_carries,
+    least_life_secs, limit_attr, write_carries,
 };
 use crate::config::Resolved;
 use crate::limit::{Limit, Params};
@@ -187,6 +187,8 @@ impl Ttl {
             None => Self::Remove,
             Some(_) if multiplier == 0 => Self::Keep,
             Some(secs) => {
+                let life = |limit: &Limit| least_life_secs(limit.params());
+                let secs = config.limits.iter().map(life).fold(secs, i64::max);
                 let configured = now.secs().saturating_add(secs);
                 let held = image.map_or(configured, |image| image.needed_until(multiplier, now));
                 let stored = image.and_then(|image| image.ttl).unwrap_or(configured);
