@@ -137,7 +137,7 @@ enum Patience {
     Deadline,
     /// It ends where the policy for outages can decide without the table: the call's policy, if it brought one.
     Policy(Option<OnUnavailable>),
-    /// It ends: it was the probe.
+    /// It ends: the breaker was open when it began, so it was refused or is the probe.
     Probe,
 }
 
@@ -152,8 +152,6 @@ pub(crate) struct Drive {
     flights: Flights,
     order: u64,
     patience: Patience,
-    /// Whether the circuit breaker was open when it began.
-    began_open: bool,
     /// The last failure that was heard, unless an answer came after it.
     failure: Option<TableError>,
     /// Whether an answer to a write was lost.
@@ -174,7 +172,6 @@ impl Drive {
             flights: Flights::default(),
             order: inner.next_order(),
             patience: Patience::Deadline,
-            began_open: false,
             failure: None,
             lost_answer: false,
             ends_with: None,
@@ -191,7 +188,7 @@ impl Drive {
 
     /// Whether the circuit breaker was open when it ran, so that it was refused or the probe.
     pub(crate) fn began_open(&self) -> bool {
-        self.began_open
+        self.patience == Patience::Probe
     }
 
     /// The error if the deadline strikes now, `after` the call began.
@@ -217,12 +214,9 @@ impl Drive {
     pub(crate) async fn run(&mut self) -> Decision {
         match self.inner.breaker.pass() {
             Pass::Free => {}
-            Pass::Probe => {
-                self.began_open = true;
-                self.patience = Patience::Probe;
-            }
+            Pass::Probe => self.patience = Patience::Probe,
             Pass::Refused { since, next } => {
-                self.began_open = true;
+                self.patience = Patience::Probe;
                 self.acquire = None;
                 let err = self.inner.breaker.refusal(since, next, self.inner.clock.now());
                 return Decision::Failed(err.into());
@@ -407,7 +401,6 @@ impl Drop for Drive {
             flights: Flights(kept),
             order: self.order,
             patience: Patience::Deadline,
-            began_open: false,
             failure: None,
             lost_answer: false,
             ends_with: None,

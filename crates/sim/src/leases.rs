@@ -75,7 +75,7 @@ impl World<'_> {
         // What is given back or charged of each limit of each entity, less what earlier grants have taken of it.
         let mut left: BTreeMap<(String, usize), i128> = BTreeMap::new();
         for (at, grant) in grants.into_iter().enumerate() {
-            let delta = |(name, amount): &(LimitName, Millitokens)| {
+            let mut delta = |(name, amount): &(LimitName, Millitokens)| {
                 let limit = self.names.limits.iter().position(|known| known == name);
                 let used = limit.and_then(|limit| used.get(&limit)).copied().unwrap_or(0);
                 let given = if commits {
@@ -89,7 +89,6 @@ impl World<'_> {
                 };
                 (name.to_smol(), given)
             };
-            let mut delta = delta;
             let deltas: Vec<_> = grant.amounts.iter().map(&mut delta).collect();
             let latest = self.processes[process].last_image(&grant.id, grant.shard);
             let mut rng = Rng::of(self.plan.seed, (action as u64) << 8 | (at as u64 + 1));

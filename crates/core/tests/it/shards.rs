@@ -399,14 +399,7 @@ fn a_large_request_whose_answer_is_lost_is_not_sent_again() {
 fn a_parent_that_refuses_gives_every_shard_of_the_child_its_part_back() {
     let mut desk = split(1000, 4);
     desk.configure_entity("p", &[per_minute("rpm", 500)]);
-    for shard in 0..4 {
-        let parent = Value::text("p");
-        desk.poke(
-            "u",
-            shard,
-            &[("cascade", Value::Bool(true)), ("parent_id", parent)],
-        );
-    }
+    desk.entity("u", Some("p"), true);
     let why = desk.rejected("u", &[("rpm", 600)]);
     assert!(why.is_never(), "{why}");
     assert_eq!(

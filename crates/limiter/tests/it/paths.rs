@@ -153,7 +153,7 @@ async fn divided_over_shards() {
     w.poke("k", "r", &dry).await;
     spend(&w, "k", 10).await;
     assert_eq!(w.bucket("k", "r").await.unwrap().shard_count, 2);
-    w.clock.advance_millis(60_000);
+    w.clock.advance_millis(30_000);
     // A share is 500. A read of two shards; a transaction of two updates, each two units for the item and one for the
     // index.
     let (lease, usage) = w.cost(take(&w, "k", 600)).await;

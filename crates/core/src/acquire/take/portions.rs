@@ -64,7 +64,11 @@ pub(super) fn divide(needs: &[i128], held: &[Vec<i128>]) -> Option<Vec<Portion>>
 mod tests {
     use super::*;
 
-    fn check(needs: &[i128], held: &[&[i128]], expected: Option<&[(usize, &[(usize, i128)])]>) {
+    /// Shards with what they pay of each amount.
+    type Paid<'a> = &'a [(usize, &'a [(usize, i128)])];
+
+    #[track_caller]
+    fn check(needs: &[i128], held: &[&[i128]], expected: Option<Paid<'_>>) {
         let held: Vec<Vec<i128>> = held.iter().map(|held| held.to_vec()).collect();
         let got = divide(needs, &held);
         let expected = expected.map(|all| {
