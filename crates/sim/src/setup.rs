@@ -296,7 +296,7 @@ impl World<'_> {
             return;
         }
         self.stats.moves += 1;
-        let generation = stored.get("pgen").and_then(Value::as_int).unwrap_or(0) as i64 + 1;
+        let generation = stored.get("pgen").and_then(Value::as_int).unwrap_or(100) as i64 + 1;
         let op = Op::Put(Put {
             item: meta(self.plan, &self.names, child, Some(parent), generation),
             condition: Condition::ALWAYS,

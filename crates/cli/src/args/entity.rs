@@ -106,6 +106,9 @@ impl Create {
 /// Delete an entity with its limits, its buckets and its usage.
 ///
 /// Events about it stay in the audit log. It cannot be undone.
+///
+/// Children of the entity stay unless --children is given. They go on debiting it if they cascade, but under the
+/// limits of the resource or of the system.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -115,11 +118,18 @@ Examples:
   zae-limiter entity delete user-123
 
   # In a script
-  zae-limiter entity delete user-123 --yes"
+  zae-limiter entity delete user-123 --yes
+
+  # A project with its keys
+  zae-limiter entity delete proj-1 --children"
 )]
 pub(crate) struct Delete {
     /// Entity to delete
     pub(crate) entity_id: String,
+
+    /// Delete its children, their children and so on as well
+    #[arg(long)]
+    pub(crate) children: bool,
 
     /// Whether to ask.
     #[command(flatten)]

@@ -124,7 +124,7 @@ fn commands_take_these_options() {
             "entity create",
             with("--display-name --parent --cascade --no-cascade", NAMESPACED),
         ),
-        ("entity delete", with("--yes/-y", NAMESPACED)),
+        ("entity delete", with("--children --yes/-y", NAMESPACED)),
         (
             "entity delete-limits",
             with("--resource/-r=_default_ --yes/-y", NAMESPACED),

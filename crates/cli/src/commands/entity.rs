@@ -1,7 +1,9 @@
 //! `entity`.
 
+use std::io::Write as _;
+
 use serde_json::json;
-use zae_limiter::{Entity, NewEntity};
+use zae_limiter::{AboveParent, Entity, NewEntity, Repository};
 
 use super::{Outcome, failed, print_limits, sorted, written_limits};
 use crate::args::entity::{
@@ -87,18 +89,36 @@ async fn create(args: Create) -> Outcome {
 async fn delete(args: Delete) -> Outcome {
     const WHAT: &str = "delete entity";
     names::entity("entity_id", &args.entity_id)?;
-    let question = format!(
-        "Delete entity '{}' with its buckets, limits and usage?",
-        args.entity_id
-    );
+    let id = &args.entity_id;
+    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let children = repo
+        .children(id)
+        .await
+        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut question = format!("Delete entity '{id}' with its buckets, limits and usage?");
+    if !children.is_empty() {
+        let named = some_of(&children);
+        if args.children {
+            question = format!("Delete entity '{id}' and {named}, with buckets, limits and usage?");
+        } else {
+            let kept = format!(
+                "{named} stay. If they cascade, they go on debiting '{id}', but its own limits are gone: only those \
+                 of the resource or of the system apply. --children deletes them as well."
+            );
+            // Before the question, which may be answered by a script.
+            note(&kept);
+        }
+    }
     if !agreed(&args.consent, &args.format, question).await? {
         return super::cancelled(&args.format);
     }
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let counter = Counter::new();
-    let deleted = repo
-        .delete_entity_with_progress(&args.entity_id, &|records| counter.show(records))
-        .await;
+    let told = |records| counter.show(records);
+    let deleted = if args.children {
+        repo.delete_entity_with_children(id, &told).await
+    } else {
+        repo.delete_entity_with_progress(id, &told).await
+    };
     drop(counter);
     let records = deleted.map_err(failed(&args.at.connection, WHAT))?;
     let mut out = Out::new(&args.format);
@@ -114,6 +134,49 @@ async fn delete(args: Delete) -> Outcome {
     }
     out.flush()?;
     Ok(Exit::Success)
+}
+
+/// How many there are, and the first few.
+fn some_of(children: &[Entity]) -> String {
+    const FEW: usize = 5;
+    let mut names: Vec<&str> = children.iter().take(FEW).map(|child| child.id.as_str()).collect();
+    if children.len() > FEW {
+        names.push("...");
+    }
+    let (count, noun) = match children.len() {
+        1 => ("its".to_owned(), "child"),
+        n => (
+            format!("its {}", crate::text::number::grouped(n as i128)),
+            "children",
+        ),
+    };
+    format!("{count} {noun} ({})", names.join(", "))
+}
+
+/// Says on standard error what the user may not expect; results on standard output stay as they are.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "Note: {}", printable(text));
+}
+
+/// Notes limits that the parent's keep from being reached. Reading them is an extra: that it failed is no failure.
+async fn note_limits_above_parent(repo: &Repository, entity: &str, resource: &str) {
+    for above in repo
+        .limits_above_parent(entity, resource)
+        .await
+        .unwrap_or_default()
+    {
+        let AboveParent {
+            parent,
+            limit,
+            parents,
+            ..
+        } = above;
+        note(&format!(
+            "limit {} is above that of the parent '{parent}' ({}), which '{entity}' cannot exceed",
+            crate::text::limit::describe(&limit),
+            crate::text::limit::describe(&parents)
+        ));
+    }
 }
 
 async fn delete_limits(args: DeleteLimits) -> Outcome {
@@ -167,6 +230,9 @@ async fn get_limits(args: GetLimits) -> Outcome {
         print_limits(&mut out, "  ", &limits)?;
     }
     out.flush()?;
+    if !limits.is_empty() {
+        note_limits_above_parent(&repo, entity, resource).await;
+    }
     Ok(Exit::Success)
 }
 
@@ -249,6 +315,7 @@ async fn set_limits(args: SetLimits) -> Outcome {
         print_limits(&mut out, "  ", &written.all)?;
     }
     out.flush()?;
+    note_limits_above_parent(&repo, entity, resource).await;
     Ok(Exit::Success)
 }
 

@@ -182,6 +182,55 @@ fn an_entity_is_deleted_with_all_it_has() {
 }
 
 #[test]
+fn deleting_a_parent_names_its_children() {
+    let mut world = World::new();
+    world.silently(&["system", "set-defaults", "-l", "rpm:1000/day"], None);
+    world.silently(&["entity", "create", "proj"], None);
+    for n in 1..=7 {
+        world.silently(
+            &[
+                "entity",
+                "create",
+                &format!("key-{n}"),
+                "--parent",
+                "proj",
+                "--cascade",
+            ],
+            None,
+        );
+    }
+    world.answer("entity delete proj", "n\n");
+    world.answer("entity delete proj --children", "n\n");
+    world.run("entity delete proj --yes");
+    world.run("entity children proj");
+    world.silently(&["entity", "create", "proj"], None);
+    world.run("entity delete key-1 --yes");
+    world.run("entity delete proj --children --yes");
+    world.run("entity children proj");
+    world.run("entity show key-7");
+    assert_transcript!(world);
+}
+
+#[test]
+fn a_limit_above_the_parents_is_noted() {
+    let mut world = World::new();
+    world.silently(&["entity", "create", "proj"], None);
+    world.silently(
+        &["entity", "create", "key", "--parent", "proj", "--cascade"],
+        None,
+    );
+    world.silently(&["entity", "create", "apart", "--parent", "proj"], None);
+    world.run("entity set-limits proj -l rpm:60");
+    world.run("entity set-limits key -l rpm:60");
+    world.run("entity set-limits key -l rpm:600");
+    world.run("entity get-limits key");
+    world.run("entity set-limits key -r gpt-4 -l rpm:1:600 -l tpm:5");
+    world.run("entity set-limits apart -l rpm:600");
+    world.run("entity set-limits key -l rpm:600 --output json");
+    assert_transcript!(world);
+}
+
+#[test]
 fn only_what_is_there_is_deleted_in_a_namespace_that_is_not() {
     let mut world = World::new();
     world.run("entity delete user-1 --yes -N nowhere");
