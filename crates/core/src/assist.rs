@@ -65,7 +65,7 @@ pub fn split(id: &BucketId, image: &Bucket, now: EpochMillis) -> Option<(Update,
     let wcu = image.wcu.as_ref()?;
     let capacity = wcu.params.capacity.max(0);
     let left = image.balance(wcu, now).refilled(wcu.params, now).tokens.0;
-    let is_low = capacity > 0 && left * 100 < capacity * LOW_WATER_PERCENT;
+    let is_low = capacity > 0 && left.saturating_mul(100) < capacity.saturating_mul(LOW_WATER_PERCENT);
     let count = image.shard_count.saturating_mul(2);
     let is_useful = |limit: &crate::bucket::BucketLimit| limit.params.share(count).capacity >= 1000;
     let may = image.unsupported.is_none() && !image.disabled && count <= MAX_SHARDS;
@@ -168,6 +168,17 @@ mod tests {
         let update = refill_of(&item(0, 900, 4), 5000, START.plus(60_000)).unwrap();
         let gained = update.add.iter().find(|(name, _)| name == "b_tpm_tk").unwrap();
         assert_eq!(gained.1, 250_000);
+    }
+
+    #[test]
+    fn a_bucket_without_write_units_is_split_however_few_it_has() {
+        let mut stored = item(100, 0, 1);
+        for tokens in [0, -1, -(10_i128.pow(38) - 1)] {
+            stored.insert("b_wcu_tk".into(), Value::int(tokens));
+            let image = Bucket::decode(&stored).unwrap();
+            let (_, count) = split(&bucket(), &image, START).unwrap();
+            assert_eq!(count, 2, "{tokens}");
+        }
     }
 
     #[test]

@@ -45,9 +45,13 @@ impl Window {
     /// When the window starts that an instant falls in; `None` beyond the calendar.
     pub fn start(self, at: EpochMillis) -> Option<EpochMillis> {
         let secs = at.secs();
+        let aligned = |to: i64| {
+            let start = secs.checked_sub(secs.rem_euclid(to))?.checked_mul(1000)?;
+            Some(EpochMillis(start))
+        };
         match self {
-            Self::Hourly => Some(EpochMillis((secs - secs.rem_euclid(3600)) * 1000)),
-            Self::Daily => Some(EpochMillis((secs - secs.rem_euclid(86_400)) * 1000)),
+            Self::Hourly => aligned(3600),
+            Self::Daily => aligned(86_400),
             Self::Monthly => {
                 let day = Timestamp::from_second(secs).ok()?.to_zoned(TimeZone::UTC).date();
                 midnight(day.first_of_month())
@@ -281,6 +285,14 @@ mod tests {
         check(Window::Daily, "2026-11-21T00:00:00Z", "2026-11-21T23:59:59Z");
         check(Window::Monthly, "2024-02-01T00:00:00Z", "2024-02-29T23:59:59Z");
         assert_eq!(Window::Daily.end("yesterday"), None);
+    }
+
+    #[test]
+    fn there_are_no_windows_beyond_the_calendar() {
+        for window in [Window::Hourly, Window::Daily, Window::Monthly] {
+            assert_eq!(window.start(EpochMillis(i64::MIN)), None, "{window}");
+        }
+        assert_eq!(Window::Monthly.start(EpochMillis(i64::MAX)), None);
     }
 
     #[test]

@@ -176,4 +176,39 @@ mod tests {
             assert_eq!(bad.parse::<Cursor>().unwrap_err().field(), "cursor", "{bad}");
         }
     }
+
+    /// Whatever a client of an API sends back. `scripts/hostile-bytes` asks for more of them.
+    #[test]
+    fn hostile_cursors() {
+        let runs = std::env::var("ZAE_LIMITER_HOSTILE_RUNS").map_or(20_000, |runs| runs.parse().unwrap());
+        let json = r##"{"PK":{"S":"ns/ENTITY#a"},"SK":{"S":"#META"},"GSI3PK":{"S":"\u00e4"}}"##;
+        let pieces = [
+            "{", "[[[[", "}", "\"S\"", "\"N\"", ":", "null", "1e999", "\\u0000", "\\ud800", "\u{e9}",
+        ];
+        let mut dice = fastrand::Rng::with_seed(7);
+        let mut taken = 0;
+        for _ in 0..runs {
+            let mut bytes = json.as_bytes().to_vec();
+            for _ in 0..dice.usize(0..4) {
+                let at = dice.usize(0..=bytes.len());
+                match dice.u8(0..4) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, dice.u8(..)),
+                    2 => drop(bytes.splice(at.., json.bytes().skip(dice.usize(0..json.len())))),
+                    _ => drop(bytes.splice(at..at, pieces[dice.usize(0..pieces.len())].bytes())),
+                }
+            }
+            let mut text = aws_smithy_types::base64::encode(bytes);
+            if dice.u8(0..4) == 0 {
+                let at = dice.usize(0..=text.len());
+                text.truncate(at);
+                text.push(dice.char(..));
+            }
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                taken += 1;
+                assert_eq!(cursor.to_string().parse(), Ok(cursor));
+            }
+        }
+        assert!(taken > runs / 50, "{taken} of {runs}");
+    }
 }

@@ -370,6 +370,55 @@ mod tests {
         check_shown("rpm:10/7day:3", "rpm: 10/7day (burst: 3)");
     }
 
+    /// Whatever is typed. `scripts/hostile-bytes` asks for more of it.
+    #[test]
+    fn hostile_limits() {
+        let runs = std::env::var("ZAE_LIMITER_HOSTILE_RUNS").map_or(20_000, |runs| runs.parse().unwrap());
+        let pieces = [
+            "rpm",
+            ":",
+            "/",
+            "min",
+            "day",
+            "0",
+            "1",
+            "-1",
+            "1_000",
+            "_",
+            "9223372036854775807",
+            "1000000000000000",
+            "340282366920938463463374607431768211456",
+            "\u{663}",
+            "\u{0}",
+            "\u{1b}",
+            "\u{1f4a5}",
+            " ",
+            "+",
+            "1e9",
+            "",
+        ];
+        let mut dice = fastrand::Rng::with_seed(7);
+        let mut taken = 0;
+        for _ in 0..runs {
+            let mut text = String::from(if dice.bool() { "tpm:10000/5min:50000" } else { "" });
+            for _ in 0..dice.usize(0..5) {
+                let at = dice.usize(0..=text.chars().count());
+                let piece = pieces[dice.usize(0..pieces.len())];
+                let skipped = at + dice.usize(0..3);
+                let begin = text.chars().take(at);
+                text = begin
+                    .chain(piece.chars())
+                    .chain(text.chars().skip(skipped))
+                    .collect();
+            }
+            if let Ok(limit) = parse(&text) {
+                taken += 1;
+                let _ = (limit.params(), describe(&limit));
+            }
+        }
+        assert!(taken > runs / 50, "{taken} of {runs}");
+    }
+
     proptest! {
         #[test]
         fn what_is_shown_reads_back(

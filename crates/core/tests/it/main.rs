@@ -9,6 +9,7 @@
 //! - [`lifetime`]: buckets that a wrong clock has dated, and how long buckets are kept.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
 //! - [`outcomes`]: answers that do not show what they claim.
+//! - [`hostile`]: whatever bytes a table, a stream or a file holds, nothing panics.
 
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
@@ -20,5 +21,6 @@ mod foreign;
 mod garbage;
 mod lifetime;
 mod outcomes;
+mod hostile;
 mod shards;
 mod waits;
