@@ -351,7 +351,12 @@ impl Bucket {
             period_ms,
         } = limit.params;
         let share = self.share(limit);
-        let debt = -self.balance(limit, now).refilled(share, now).tokens.0;
+        let debt = self
+            .balance(limit, now)
+            .refilled(share, now)
+            .tokens
+            .0
+            .saturating_neg();
         (
             secs_to_earn(debt, share.refill, period_ms),
             secs_to_earn(capacity, refill, period_ms),

@@ -587,12 +587,16 @@ fn bucket(samples: &mut Samples, dice: &mut Dice) -> bool {
     let id = samples.desk.id("u");
     for limit in bucket.limits.iter().chain(&bucket.wcu) {
         let share = bucket.share(limit);
-        let refilled = bucket.balance(limit).refilled(share, now);
+        let refilled = bucket.balance(limit, now).refilled(share, now);
         let _ = refilled.wait(share, amount(dice), instant(dice));
-        let _ = bucket.balance(limit).wait(share, amount(dice), now);
+        let _ = bucket.balance(limit, now).wait(share, amount(dice), now);
         let _ = (refilled.tokens.floor_tokens(), refilled.tokens.to_string());
     }
-    let _ = (bucket.is_expired(now), bucket.is_valid(now));
+    let _ = (bucket.is_expired(now), bucket.is_valid(now), bucket.is_ahead(now));
+    let _ = (
+        bucket.expires_in_debt(now),
+        bucket.needed_until(*one(dice, &[0, 7, u32::MAX]), now),
+    );
     let spent: assist::Consumed = [
         (SmolStr::new("rpm"), amount(dice)),
         (SmolStr::new("tpm"), amount(dice)),
@@ -611,7 +615,9 @@ fn bucket(samples: &mut Samples, dice: &mut Dice) -> bool {
         stale: &stale,
         bucket_ttl_multiplier: *one(dice, &[0, 7, u32::MAX]),
     };
-    sync::change_limits(id.key(0), &change, now).apply(&mut item.clone());
+    for piece in change.pieces() {
+        sync::change_limits(id.key(0), &piece, &config.limits, now).apply(&mut item.clone());
+    }
     true
 }
 
@@ -640,10 +646,7 @@ fn configuration(samples: &mut Samples, dice: &mut Dice) -> bool {
     let decoded = Config::decode(&item);
     let _ = manifest::LevelState::of(&item).to_json();
     let config = resolved(samples, dice);
-    let _ = (
-        config.horizon_ms(),
-        config.bucket_ttl_secs(*one(dice, &[0, 7, u32::MAX])),
-    );
+    let _ = config.bucket_ttl_secs(*one(dice, &[0, 7, u32::MAX]));
     for limit in &config.limits {
         let _ = (limit.params(), limit.refill_rate(), limit.seconds_to_fill());
     }
