@@ -324,14 +324,15 @@ async fn numbers_at_the_bounds_of_the_format_are_exact() {
 }
 
 #[tokio::test]
-async fn an_expired_bucket_is_revived_with_its_debt() {
+async fn a_bucket_is_kept_until_it_has_paid_its_debt() {
     let w = World::configured().await;
     let mut lease = w.limiter.acquire("k", "r").consume("tpm", 1000).await.unwrap();
     lease.adjust("tpm", 9000).unwrap();
     lease.commit().await.unwrap();
     let ttl = w.bucket("k", "r").await.unwrap().ttl.unwrap();
-    assert_eq!(ttl, 1_800_000_000 + 420);
-    // Nine minutes later the item has expired, and the debt is paid but for nothing.
+    // A minute to fill, half of one more, and nine minutes for the debt.
+    assert_eq!(ttl, 1_800_000_000 + 92 + 540);
+    // Nine minutes later the debt is paid, and nothing is left.
     w.clock.advance_millis(9 * 60_000);
     let no = refused(w.limiter.acquire("k", "r").consume("tpm", 1).await);
     assert_eq!(no.retry_after(), Some(Duration::from_millis(60)));
