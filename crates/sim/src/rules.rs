@@ -152,6 +152,7 @@ pub(crate) fn count(old: &Row, new: &Row, source: Source, stats: &mut Stats) {
     match source {
         Source::Acquire(_) => {
             stats.refills += u64::from(refilled);
+            stats.dated_back += u64::from(new.rf < old.rf);
             stats.debits += u64::from(!refilled && moved(|was, is| is.tc > was.tc));
             stats.clamps += u64::from(refilled && moved(|was, is| is.tk + is.tc < was.tk + was.tc));
             stats.compensations += u64::from(moved(|was, is| is.tc < was.tc));

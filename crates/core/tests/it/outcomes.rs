@@ -2,7 +2,7 @@
 
 use zae_limiter_core::acquire::AcquireError;
 use zae_limiter_core::credit::CreditEnd;
-use zae_limiter_core::table::{Answer, Applied, FailureKind, Item, Op, Value};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Item, Op, TableError, Value};
 
 use crate::drive::{Desk, per_minute};
 
@@ -94,4 +94,17 @@ fn a_refund_whose_answer_does_not_show_it_happens_once() {
         assert!(matches!(end, CreditEnd::Applied), "{end:?}");
         assert_eq!(desk.int("u", 0, "b_rpm_tk"), 100_000, "forwarded: {forwarded}");
     }
+}
+
+#[test]
+fn a_request_that_keeps_meeting_transactions_is_told_to_come_back() {
+    let mut desk = desk();
+    desk.meddle = Some(Box::new(|_, op, _| {
+        let error = || TableError::new(FailureKind::Conflict, Applied::No, "a transaction holds the item");
+        matches!(op, Op::Update(_)).then(|| Err(error()))
+    }));
+    let why = desk.rejected("u", &[("rpm", 1)]);
+    assert!(why.is_contended(), "{why}");
+    assert_eq!(why.retry_after().unwrap().as_millis(), 100);
+    assert_eq!(desk.int("u", 0, "b_rpm_tc"), 40_000, "nothing was taken");
 }
