@@ -304,7 +304,7 @@ impl Bucket {
     pub fn life_since(&self, earlier: &Self) -> Life {
         match (earlier.birth(), self.birth()) {
             (Some(then), Some(now)) if then == now => return Life::Same,
-            (Some(_), Some(_)) | (None, Some(_)) => return Life::Other,
+            (_, Some(_)) => return Life::Other,
             // No client ever removes the mark.
             (_, None) if earlier.fence.is_some() && self.fence.is_none() => return Life::Other,
             (_, None) => {}

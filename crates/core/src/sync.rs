@@ -40,7 +40,7 @@ const MAX_KEPT: usize = MAX_LIMITS / 2;
 
 const PARTS: [&str; 8] = ["tk", "cp", "ra", "rp", "tc", "sched", "rsched", "soft"];
 
-impl<'a> LimitChange<'a> {
+impl LimitChange<'_> {
     /// The change in pieces that fit one write each. Usually there is one.
     pub fn pieces(&self) -> Vec<Self> {
         let mut limits = self.limits.chunks(MAX_CHANGED);

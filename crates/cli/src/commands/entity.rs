@@ -102,8 +102,8 @@ async fn delete(args: Delete) -> Outcome {
             question = format!("Delete entity '{id}' and {named}, with buckets, limits and usage?");
         } else {
             let kept = format!(
-                "{named} stay. If they cascade, they go on debiting '{id}', but its own limits are gone: only those \
-                 of the resource or of the system apply. --children deletes them as well."
+                "{named} will be kept. Children that cascade go on debiting '{id}', but its own limits are gone: only \
+                 those of the resource or of the system apply. --children deletes the children as well."
             );
             // Before the question, which may be answered by a script.
             note(&kept);
