@@ -316,6 +316,11 @@ impl Bucket {
         }
     }
 
+    /// Whether two images show the same item, whichever is the earlier one.
+    pub fn is_one_item_with(&self, other: &Self) -> bool {
+        self.life_since(other) == Life::Same && other.life_since(self) == Life::Same
+    }
+
     /// Whether the item has expired at `now`, swept or not.
     pub fn is_expired(&self, now: EpochMillis) -> bool {
         self.ttl.is_some_and(|ttl| ttl <= now.secs())

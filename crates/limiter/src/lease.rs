@@ -326,7 +326,7 @@ fn merge(grants: &mut Vec<Grant>, new: Vec<Grant>) {
         let same = |held: &&mut Grant| {
             held.id == grant.id
                 && held.shard == grant.shard
-                && held.image.owner.incarnation == grant.image.owner.incarnation
+                && held.image.is_one_item_with(&grant.image)
         };
         let Some(held) = grants.iter_mut().find(same) else {
             grants.push(grant);

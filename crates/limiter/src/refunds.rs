@@ -77,10 +77,10 @@ impl Waiting {
         }
     }
 
-    /// Whether one credit can carry both: corrections of another life of the bucket are under another condition.
+    /// Whether one credit can carry both: corrections of another item of the same key are under another condition.
     fn is_of_one_life_with(&self, other: &Self) -> bool {
-        let life = |waiting: &Self| waiting.correction.grant.image.owner.incarnation.clone();
-        life(self) == life(other)
+        let (ours, theirs) = (&self.correction.grant.image, &other.correction.grant.image);
+        ours.is_one_item_with(theirs)
     }
 }
 
