@@ -324,9 +324,7 @@ impl Drop for Lease {
 fn merge(grants: &mut Vec<Grant>, new: Vec<Grant>) {
     for grant in new {
         let same = |held: &&mut Grant| {
-            held.id == grant.id
-                && held.shard == grant.shard
-                && held.image.is_one_item_with(&grant.image)
+            held.id == grant.id && held.shard == grant.shard && held.image.is_one_item_with(&grant.image)
         };
         let Some(held) = grants.iter_mut().find(same) else {
             grants.push(grant);

@@ -13,27 +13,29 @@
 //! ```
 
 pub(crate) mod births;
+mod judge;
 mod portions;
 mod shards;
 mod whole;
 
 use std::sync::Arc;
 
+use judge::is_out_of_writes;
 use smol_str::SmolStr;
 
-use super::freshness::{Horizon, MAX_ROUND_TRIP_MS};
-use super::write::{self, Amounts, Basis, RefillDebit, Ttl};
+use super::freshness::MAX_ROUND_TRIP_MS;
+use super::write::{self, Amounts, Basis, RefillDebit};
 use super::{Ask, Env, Grant, Hint, Reply, Settings, TakeError};
 use crate::backoff::{Again, Backoff};
-use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
+use crate::bucket::Bucket;
 use crate::config::{Level, Resolved};
-use crate::error::{CorruptRecord, RecordError, UnsupportedFeature};
-use crate::limit::{Limit, MAX_LIMITS, Params};
+use crate::error::{RecordError, UnsupportedFeature};
+use crate::limit::Limit;
 use crate::name::{EntityId, ResourceName};
 use crate::refill::Wait;
 use crate::schema::{BucketId, key_of};
 use crate::table::{Answer, Applied, Condition, FailureKind, Item, Key, Op, TableError, Update, Value};
-use crate::units::{EpochMillis, Millitokens};
+use crate::units::EpochMillis;
 use crate::verdict::LimitStatus;
 
 /// How many further shards are tried after the first one is short.
@@ -274,73 +276,6 @@ impl Take {
             }
             image => self.debit(image, env),
         }
-    }
-
-    /// Whether an image calls for a refill, and one would cover the amounts.
-    fn is_due(&self, image: &Bucket, now: EpochMillis) -> bool {
-        let is_plain = image.unsupported.is_none() && !image.disabled && image.valid_until.is_none();
-        if !is_plain
-            || image.shard_count != self.shard_count
-            || image.is_expired(now)
-            || is_out_of_writes(image, now)
-        {
-            return false;
-        }
-        let is_old = self
-            .horizon(Some(image), &self.amounts)
-            .is_some_and(|horizon| now.since(image.refilled_at) > horizon.soft_ms);
-        if !is_old && !self.is_short(image) {
-            return false;
-        }
-        let refilled = write::refill_all(image, self.exact(), now);
-        self.amounts.iter().all(|(name, need)| {
-            let found = refilled.iter().find(|r| r.limit.name == name.as_str());
-            found.is_some_and(|r| r.balance.tokens >= *need)
-        })
-    }
-
-    /// Whether a balance does not cover its amount as it stands.
-    fn is_short(&self, image: &Bucket) -> bool {
-        let is_short = |(name, need): &(crate::name::LimitName, Millitokens)| {
-            let limit = image.limit(name.as_str());
-            limit.is_none_or(|limit| limit.balance < *need)
-        };
-        self.amounts.iter().any(is_short)
-    }
-
-    /// Whether a bucket was refilled lately enough to be spent as it stands.
-    fn is_fresh(&self, image: &Bucket, now: EpochMillis) -> bool {
-        self.horizon(Some(image), &self.amounts)
-            .is_none_or(|horizon| now.since(image.refilled_at) <= horizon.hard_ms)
-    }
-
-    /// What a plain debit of these amounts assumes of the item, given what was last seen of it.
-    fn basis(&self, image: Option<&Bucket>, amounts: &Amounts) -> Basis {
-        Basis {
-            params: self.params(image, amounts),
-            horizon_ms: self.horizon(image, amounts).map(|horizon| horizon.hard_ms),
-        }
-    }
-
-    /// The parameters of each limit that is asked for: those that the call demands, or else those that the item was
-    /// last seen with, or else those that are configured.
-    fn params(&self, image: Option<&Bucket>, amounts: &Amounts) -> Vec<Option<Params>> {
-        let demanded = self.exact();
-        let params = |(name, _): &(crate::name::LimitName, Millitokens)| {
-            let seen = image.and_then(|image| image.limit(name.as_str()));
-            match seen.filter(|_| demanded.is_none()) {
-                Some(seen) => Some(seen.params),
-                None => self.config.limit(name).map(Limit::params),
-            }
-        };
-        amounts.iter().map(params).collect()
-    }
-
-    fn horizon(&self, image: Option<&Bucket>, amounts: &Amounts) -> Option<Horizon> {
-        let params = self.params(image, amounts);
-        let spent = params.iter().zip(amounts);
-        let spent = spent.filter(|(_, (_, need))| *need > Millitokens::ZERO);
-        Horizon::of(spent.filter_map(|(params, _)| *params), self.round_trip_ms)
     }
 
     /// Creates a shard other than the first, unless it exists, and then ends.
@@ -643,16 +578,6 @@ impl Take {
         self.pause(wait.into(), Next::Debit, env);
     }
 
-    /// Whether the item expires before its debts are paid, and is not kept for ever.
-    fn loses_debts(&self, image: &Bucket, now: EpochMillis) -> bool {
-        let is_longer = |ttl| match self.ttl(Some(image), image.shard_count, now) {
-            Ttl::At(at) => at > ttl,
-            Ttl::Remove => true,
-            Ttl::Keep => false,
-        };
-        image.expires_in_debt(now) && image.ttl.is_some_and(is_longer)
-    }
-
     /// Refills the shard from its image and takes the tokens, in one write.
     fn refill_debit(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
         self.seen = Some(Arc::clone(image));
@@ -669,24 +594,6 @@ impl Take {
         }
         let update = self.refilling(image, amounts, env.now);
         self.send(Ask::Table(Op::Update(update)), state, env);
-    }
-
-    /// Whether the condition of a refilling write fits into a request.
-    fn check_refillable(&self, image: &Bucket, amounts: &Amounts) -> Result<(), RecordError> {
-        let held = image.limits.len();
-        if write::refill_fits(held, amounts.len(), self.seeds(image).len()) {
-            return Ok(());
-        }
-        Err(CorruptRecord {
-            record: "bucket",
-            key: self.id.key(self.shard).to_string(),
-            attribute: "b_*".to_owned(),
-            problem: format!(
-                "holds {held} limits, more than one write can refill; give the level at most {MAX_LIMITS}. \
-                 Limits that no level defines any more are removed from the bucket once they are full"
-            ),
-        }
-        .into())
     }
 
     /// The write that refills the shard from its image and takes these amounts.
@@ -722,84 +629,6 @@ impl Take {
             attribute: attribute.to_string(),
             advice: "a client that supports it must refill this bucket first",
         }));
-    }
-
-    /// Named limits that are configured but that the item lacks.
-    fn seeds<'a>(&'a self, image: &Bucket) -> Vec<&'a Limit> {
-        let missing = |limit: &&Limit| {
-            image.limit(limit.name().as_str()).is_none()
-                && self.amounts.iter().any(|(name, _)| name == limit.name())
-        };
-        self.config.limits.iter().filter(missing).collect()
-    }
-
-    fn statuses(
-        &self,
-        image: &Bucket,
-        refilled: &[write::Refilled<'_>],
-        seeds: &[&Limit],
-        now: EpochMillis,
-    ) -> Vec<LimitStatus> {
-        let status = |(name, need): &(crate::name::LimitName, Millitokens)| {
-            let shards = image.shard_count;
-            if let Some(r) = refilled.iter().find(|r| r.limit.name == name.as_str()) {
-                let balance = if r.params == r.limit.params {
-                    image.balance(r.limit, now)
-                } else {
-                    r.balance
-                };
-                let who = self.who();
-                return Some(LimitStatus::check(
-                    who,
-                    name.as_str(),
-                    r.params,
-                    shards,
-                    balance,
-                    *need,
-                    now,
-                ));
-            }
-            let seed = seeds.iter().find(|limit| limit.name() == name)?;
-            Some(LimitStatus::untouched(self.who(), seed, shards, *need, now))
-        };
-        self.amounts.iter().filter_map(status).collect()
-    }
-
-    /// Shard 0 of a split bucket does not expire: whoever finds it gone would start again with one shard
-    /// that holds the whole limit, beside siblings that still hold their shares.
-    fn ttl(&self, image: Option<&Bucket>, shard_count: u32, now: EpochMillis) -> Ttl {
-        if self.shard == 0 && shard_count > 1 {
-            Ttl::Remove
-        } else {
-            Ttl::of(&self.config, image, self.settings.bucket_ttl_multiplier, now)
-        }
-    }
-
-    /// Whether a plain debit would pass on this image.
-    fn is_spendable(&self, image: &Bucket, seeds: &[&Limit], now: EpochMillis) -> bool {
-        let covered = |(name, need): &(crate::name::LimitName, Millitokens)| {
-            image.limit(name.as_str()).is_some_and(|limit| {
-                let exact = self.exact().unwrap_or_default().iter().find(|l| l.name() == name);
-                limit.balance >= *need && exact.is_none_or(|exact| limit.matches(exact))
-            })
-        };
-        seeds.is_empty()
-            && image.is_valid(now)
-            && !image.is_expired(now)
-            && image.wcu.as_ref().is_some_and(|wcu| wcu.balance.0 >= WCU_COST)
-            && self.amounts.iter().all(covered)
-    }
-
-    /// Whether splitting further leaves every share at least a token, and enough for this request.
-    fn may_double(&self, image: &Bucket) -> bool {
-        let count = self.shard_count * 2;
-        let need = |name: &str| {
-            let named = self.amounts.iter().find(|(n, _)| n.as_str() == name);
-            named.map_or(0, |(_, need)| need.0).max(1000)
-        };
-        let useful =
-            |limit: &crate::bucket::BucketLimit| limit.params.share(count).capacity >= need(&limit.name);
-        !self.doubled && count <= MAX_SHARDS && image.limits.iter().all(useful)
     }
 
     fn short(&mut self, statuses: Vec<LimitStatus>, env: &mut Env<'_>) {
@@ -841,12 +670,6 @@ impl Take {
         }
         Some(others[env.random.below(others.len() as u32) as usize])
     }
-}
-
-/// Whether a shard has no write units left, even refilled to now.
-fn is_out_of_writes(image: &Bucket, now: EpochMillis) -> bool {
-    let left = |wcu: &crate::bucket::BucketLimit| image.balance(wcu, now).refilled(wcu.params, now).tokens.0;
-    image.wcu.as_ref().is_some_and(|wcu| left(wcu) < WCU_COST)
 }
 
 /// Whether an item is a bucket of so many shards.
