@@ -278,7 +278,7 @@ impl World<'_> {
         let slot = &mut self.jobs[job];
         if let (Reply::Table(Ok(_)) | Reply::Config(Ok(_)), Some(left)) = (&reply, slot.left_us.remove(&call))
         {
-            let millis = ((self.now_us - left) / 1000) as i64;
+            let millis = crate::world::millis(self.now_us - left);
             self.processes[process].answered_after(millis);
             self.check.answered_after(millis + 1);
         }

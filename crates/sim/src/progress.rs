@@ -82,8 +82,9 @@ impl Demand {
         };
         let mut actions = Vec::new();
         let cycle_us = (self.round_trip_ms + 100) * 1000;
+        let latest_us = i64::try_from(cycle_us).unwrap_or(i64::MAX);
         for caller in 0..self.callers {
-            let mut at = rng.range(0, cycle_us as i64).unsigned_abs();
+            let mut at = rng.range(0, latest_us).unsigned_abs();
             while at < self.secs * 1_000_000 {
                 let acquire = Action::Acquire {
                     process: caller as usize % self.processes,
@@ -106,7 +107,7 @@ impl Demand {
             entities: vec![entity],
             rules: vec![rule],
             faults: Faults {
-                latency_us: (self.round_trip_ms * 1000) as i64,
+                latency_us: i64::try_from(self.round_trip_ms * 1000).unwrap_or(i64::MAX),
                 timeout_us: 2_000_000,
                 stall_us: self
                     .stall_secs

@@ -27,6 +27,11 @@ pub fn true_ms(now_us: u64) -> i64 {
     EPOCH_MS.saturating_add_unsigned(now_us / 1000)
 }
 
+/// Whole milliseconds in this many microseconds.
+pub(crate) fn millis(micros: u64) -> i64 {
+    i64::try_from(micros / 1000).unwrap_or(i64::MAX)
+}
+
 /// More events than any plan needs: whoever gets there is going round in circles.
 const MAX_STEPS: u64 = 2_000_000;
 
@@ -267,7 +272,7 @@ impl<'a> World<'a> {
             } => {
                 let source = self.jobs[job].source(job);
                 let lag_us = self.now_us - self.jobs[job].made_us[call];
-                self.check.arrives_after((lag_us / 1000) as i64 + 1);
+                self.check.arrives_after(millis(lag_us) + 1);
                 let reply = self.write(source, &op);
                 self.note(|| format!("job {job} call {call}: {}", shown(&op, &reply)));
                 if let Some(at) = heard_at {

@@ -76,7 +76,7 @@ impl Spread {
             },
             (None, Reply::Config(Err(err))) => self.end = Some(SpreadEnd::Failed(err)),
             (None, Reply::Table(_) | Reply::Waited) => {
-                self.end = Some(SpreadEnd::Failed(super::out_of_order().into()))
+                self.end = Some(SpreadEnd::Failed(super::out_of_order().into()));
             }
         }
         let asks = env.asks;
