@@ -7,7 +7,7 @@
 //!    from a shard while one that descends from it has never existed: splitting loses nothing.
 //! 3. A spender never leaves a balance below zero, spends nothing on a disabled item, and spends nothing past a
 //!    forced pass.
-//! 4. A credit's mark is written once.
+//! 4. A credit's mark is written once. No bucket expires in debt, unless a process crashed.
 //! 5. `rf` and `shard_count` never fall, `rf` is never ahead of every clock, parameters are changed by
 //!    nobody but who may, and there is never a balance without parameters.
 //! 6. No two shards earn the same part of the rate, and a new shard earns nothing that a sibling has earned.
@@ -75,6 +75,8 @@ pub struct Check {
     buried: Sums,
     others: Sums,
     receipts: BTreeMap<String, usize>,
+    /// Whether processes crash, so that nobody may move the expiry of a bucket in debt.
+    may_forget: bool,
     /// Jobs whose call brought limits of its own.
     own_limits: BTreeSet<usize>,
     /// Parts of a millitoken that each limit of each shard may still claim.
@@ -133,6 +135,11 @@ impl Check {
     /// A write arrives at the table this many milliseconds after the clock was read for it.
     pub fn arrives_after(&mut self, millis: i64) {
         self.lags.arrival_ms = self.lags.arrival_ms.max(millis);
+    }
+
+    /// A process crashes in the course of the run: what it had still to do is not done.
+    pub fn expects_crashes(&mut self) {
+        self.may_forget = true;
     }
 
     /// This acquire may change the parameters of a bucket.
@@ -381,6 +388,12 @@ impl Check {
         let Some(new) = new else {
             for (name, cell) in old.iter().flat_map(|row| &row.limits) {
                 let id = (bucket.to_owned(), name.clone());
+                let (rf, count) = old.map_or((0, 1), |row| (row.rf, row.count));
+                let earned = i128::from((true_ms(now_us) - rf).max(0)) * (cell.ra / count) / cell.rp;
+                if cell.tk + earned < 0 && !self.may_forget {
+                    let debt = -cell.tk - earned;
+                    return Err(format!("{name} expired {debt} in debt"));
+                }
                 if let (Some(account), true) = (self.accounts.get_mut(&id), cell.tk < 0) {
                     account.forgive(-cell.tk);
                     stats.debts_expired += 1;

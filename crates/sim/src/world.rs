@@ -14,7 +14,7 @@ use crate::check::{Change, Check, Source};
 use crate::client::Process;
 use crate::jobs::Job;
 use crate::leases::Lease;
-use crate::plan::Plan;
+use crate::plan::{Action, Plan};
 use crate::row;
 use crate::setup::Names;
 use crate::stats::Stats;
@@ -184,6 +184,9 @@ impl<'a> World<'a> {
             log: keeps_log.then(Vec::new),
             failure,
         };
+        if plan.actions.iter().any(|(_, action)| matches!(action, Action::Crash(_))) {
+            world.check.expects_crashes();
+        }
         for (index, (at, _)) in plan.actions.iter().enumerate() {
             world.schedule(*at, Event::Act(index));
         }
