@@ -252,7 +252,9 @@ impl Drive {
     /// Takes note of a failure; decides whether the drive ends with it.
     fn note(&mut self, id: usize, reply: &Reply) {
         let (Reply::Table(Err(err)) | Reply::Config(Err(AcquireError::Table(err)))) = reply else {
-            self.failure = None;
+            if !matches!(reply, Reply::Waited) {
+                self.failure = None;
+            }
             return;
         };
         self.failure = Some(err.clone());

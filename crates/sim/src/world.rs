@@ -184,7 +184,11 @@ impl<'a> World<'a> {
             log: keeps_log.then(Vec::new),
             failure,
         };
-        if plan.actions.iter().any(|(_, action)| matches!(action, Action::Crash(_))) {
+        if plan
+            .actions
+            .iter()
+            .any(|(_, action)| matches!(action, Action::Crash(_)))
+        {
             world.check.expects_crashes();
         }
         for (index, (at, _)) in plan.actions.iter().enumerate() {

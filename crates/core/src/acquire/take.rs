@@ -140,7 +140,10 @@ enum Next {
 
 /// One leg of an acquire.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, not a state")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, not a state"
+)]
 pub(crate) struct Take {
     pub(crate) id: BucketId,
     config: Arc<Resolved>,
