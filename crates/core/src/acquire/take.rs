@@ -164,6 +164,8 @@ pub(crate) struct Take {
     has_just_lost: bool,
     /// Whether it has waited for another call of this process to create the shard.
     has_waited: bool,
+    /// Whether it has looked for other shards where the first one is missing.
+    has_counted: bool,
     /// What was last seen of the shard, if the last debit or refill went by it.
     seen: Option<Arc<Bucket>>,
     /// How long the table takes to answer: as the driver knows it, or slower if this leg's own requests were.
@@ -213,6 +215,7 @@ impl Take {
             lost_refills: 0,
             has_just_lost: false,
             has_waited: false,
+            has_counted: false,
             seen: None,
             round_trip_ms: 0,
             sent_at: started,

@@ -35,6 +35,35 @@ fn an_exhausted_shard_doubles_and_gives_the_new_one_what_it_holds_beyond_its_sha
 }
 
 #[test]
+fn a_bucket_that_is_gone_with_all_its_shards_begins_again_with_the_whole_limit() {
+    let mut desk = exhausted(100);
+    desk.admitted("u", &[("rpm", 1)]);
+    for shard in 0..2 {
+        let id = desk.id("u").key(shard);
+        let gone = Op::BatchDelete(vec![id]);
+        desk.table.call(&gone).unwrap();
+    }
+    // The process remembers two shards.
+    desk.admitted("u", &[("rpm", 1)]);
+    assert_eq!(desk.int("u", 0, "shard_count"), 1);
+    assert_eq!(tokens(&desk, 2), 99_000);
+    desk.admitted("u", &[("rpm", 99)]);
+}
+
+#[test]
+fn a_first_shard_that_is_missing_beside_others_begins_with_its_share() {
+    let mut desk = exhausted(100);
+    desk.admitted("u", &[("rpm", 1)]);
+    let first = Op::BatchDelete(vec![desk.id("u").key(0)]);
+    desk.table.call(&first).unwrap();
+    for _ in 0..5 {
+        desk.acquire("u", &[("rpm", 1)]);
+    }
+    assert_eq!(desk.int("u", 0, "shard_count"), 2);
+    assert!(tokens(&desk, 2) <= 98_000, "{}", tokens(&desk, 2));
+}
+
+#[test]
 fn a_new_shard_of_an_empty_bucket_starts_empty() {
     let mut desk = Desk::with(&[per_minute("rpm", 100)]);
     desk.admitted("u", &[("rpm", 90)]);

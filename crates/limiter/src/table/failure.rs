@@ -162,7 +162,7 @@ fn undelivered(err: &(dyn Error + 'static), timeout: bool) -> (FailureKind, Appl
         if text.starts_with("identity resolver timed out") {
             return (FailureKind::Unreachable, Applied::No);
         }
-        if text.starts_with("Invalid Configuration: ") {
+        if text.starts_with("Invalid Configuration: ") || text.starts_with("failed to apply endpoint") {
             return (FailureKind::BadRequest, Applied::No);
         }
     }
@@ -188,29 +188,36 @@ fn service_message<E: ProvideErrorMetadata + Error + 'static>(service: &E, statu
 /// What it means that there are no credentials.
 ///
 /// Credentials that are missing, refused or wrongly configured stay so. A metadata service, a container agent or
-/// STS that does not answer is an outage, which passes. In both cases nothing was sent to the table.
+/// STS that does not answer, or fails, is an outage, which passes. In both cases nothing was sent to the table.
 fn without_credentials(err: &CredentialsError) -> FailureKind {
     match err {
         CredentialsError::ProviderTimedOut(_) => FailureKind::Unreachable,
-        CredentialsError::ProviderError(_) if !is_refused(&chain(err)) => FailureKind::Unreachable,
+        CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_) if passes(&chain(err)) => {
+            FailureKind::Unreachable
+        }
         _ => FailureKind::AccessDenied,
     }
 }
 
-/// Whether a provider of credentials says that the caller may not have any. Its errors have no common type that
-/// tells; the words are codes of STS and of the services that hand out credentials.
-fn is_refused(text: &str) -> bool {
-    const CODES: [&str; 8] = [
-        "AccessDenied",
-        "not authorized",
-        "Unauthorized",
-        "InvalidClientTokenId",
-        "InvalidIdentityToken",
-        "ExpiredToken",
-        "SignatureDoesNotMatch",
-        "Forbidden",
+/// Whether a provider of credentials may answer another time. Its errors have no common type that tells, so these are
+/// the words of connections, timeouts and failing services. What none of them names counts as denied: taken for an
+/// outage, it would admit without limit for ever where the policy is to allow.
+fn passes(text: &str) -> bool {
+    const WORDS: [&str; 11] = [
+        "timeout",
+        "timed out",
+        "connect",
+        "dispatch failure",
+        "reset by peer",
+        "broken pipe",
+        "throttl",
+        "unavailable",
+        "statuscode(5",
+        "internal server error",
+        "503",
     ];
-    CODES.iter().any(|code| text.contains(code))
+    let text = text.to_lowercase();
+    WORDS.iter().any(|word| text.contains(word))
 }
 
 /// An error and its causes, on one line.
@@ -271,6 +278,26 @@ mod tests {
         for (err, kind) in [
             (timed_out, FailureKind::Unreachable),
             (provider("503 from STS"), FailureKind::Unreachable),
+            (
+                provider("dispatch failure: io error: Connection refused"),
+                FailureKind::Unreachable,
+            ),
+            (
+                CredentialsError::unhandled("unexpected credentials error: tcp connect error"),
+                FailureKind::Unreachable,
+            ),
+            (
+                provider("request forbidden: IMDS is disabled or the caller has insufficient permissions"),
+                FailureKind::AccessDenied,
+            ),
+            (
+                provider("Non-success status from HTTP credential provider: StatusCode(403)"),
+                FailureKind::AccessDenied,
+            ),
+            (
+                provider("No such file or directory (os error 2)"),
+                FailureKind::AccessDenied,
+            ),
             (
                 provider("AccessDenied: not authorized to assume the role"),
                 FailureKind::AccessDenied,

@@ -50,15 +50,18 @@ fn a_batch_of_seeds_holds_and_leaves_nothing_out() {
 #[test]
 fn seeds_that_miss_a_guard_hold() {
     check_seeds(&[
-        1,    // `rf` set to now instead of the later of now and itself.
-        4,    // Shard 0 of a split bucket expires, and starts again undivided.
-        10,   // A refill without the pin that balances have not risen.
-        15,   // A sibling that earns the new shard's part is not raised with it.
-        22,   // A bucket that stood idle is spent without being refilled.
-        283,  // A late first sending of a credit happens after its repetition.
-        494,  // A debit whose answer was lost is sent again.
-        1176, // A sibling is refilled while it hands over its part.
-        1239, // A moved entity keeps its old parent on buckets of old clients.
-        3702, // A new shard earns from a clock behind its sibling's.
+        1,   // `rf` set to now instead of the later of now and itself.
+        1,   // A surplus is cut although a shard that descends from its holder does not exist yet.
+        1,   // A debit is undone because of an answer that does not show the item.
+        2,   // A credit without the fence happens twice.
+        4,   // A refill without the pin that balances have not risen.
+        6,   // A bucket that is dated in the future is left so.
+        6,   // A credit counts as applied although its answer does not show it.
+        15,  // A sibling that earns the new shard's part is not raised with it.
+        16,  // A bucket that stood idle is spent without being refilled.
+        35,  // The expiry of a bucket moves backwards.
+        154, // Shard 0 of a split bucket expires, and starts again undivided.
+        406, // A charge does not move the expiry of a bucket that it puts into debt.
+        803, // A new shard earns from a clock behind its sibling's.
     ]);
 }

@@ -42,6 +42,11 @@ impl Take {
         if self.scope != Scope::One {
             return self.read_shards(0, env);
         }
+        if self.shard == 0 && self.shard_count > 1 && !self.has_counted {
+            // The count may be that of a bucket that is gone with all its shards. Then it begins again with one.
+            self.has_counted = true;
+            return self.read_shards(0, env);
+        }
         if self.shard == 0 {
             let count = self.shard_count;
             let full = |limit: &Limit| Start {
