@@ -344,11 +344,13 @@ impl Bucket {
         let Some(ttl) = self.ttl else { return false };
         self.limits.iter().any(|limit| {
             let (debt_secs, fill_secs) = self.secs_to_fill(limit, now);
-            debt_secs > 0 && ttl < now.secs().saturating_add(debt_secs).saturating_add(fill_secs)
+            // An expiry is in whole seconds, and this one has begun.
+            let paid = now.secs().saturating_add(debt_secs).saturating_add(1);
+            debt_secs > 0 && ttl < paid.saturating_add(fill_secs)
         })
     }
 
-    /// Whole seconds until a limit has paid its debt at `now`, and from then on until it is full.
+    /// Seconds until a limit has paid its debt at `now`, rounded up, and from then on until it is full, rounded down.
     fn secs_to_fill(&self, limit: &BucketLimit, now: EpochMillis) -> (i64, i64) {
         let Params {
             capacity,
@@ -363,7 +365,7 @@ impl Bucket {
             .0
             .saturating_neg();
         (
-            secs_to_earn(debt, share.refill, period_ms),
+            secs_to_earn(debt, share.refill, period_ms).saturating_add(i64::from(debt > 0)),
             secs_to_earn(capacity, refill, period_ms),
         )
     }

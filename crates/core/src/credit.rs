@@ -163,7 +163,9 @@ impl Credit {
             };
         }
         match answer {
-            Ok(Answer::Applied(Some(item))) if self.bears_mark(&item) => self.applied(&item, now),
+            Ok(Answer::Applied(Some(item))) if self.bears_mark(&item) => {
+                self.applied(Bucket::decode(&item).ok(), now)
+            }
             // The new image carries the mark. Without it, another may have answered in the table's place.
             Ok(Answer::Applied(_)) => self.lost(
                 TableError::new(
@@ -230,9 +232,8 @@ impl Credit {
 
     /// It happened. If a charge has left a debt that outlives the item, the expiry is moved: otherwise the bucket would
     /// be created anew, and full.
-    fn applied(&mut self, item: &Item, now: EpochMillis) -> Option<Send> {
+    fn applied(&mut self, image: Option<Bucket>, now: EpochMillis) -> Option<Send> {
         let has_charges = self.deltas.iter().any(|(_, delta)| *delta < Millitokens::ZERO);
-        let image = Bucket::decode(item).ok();
         let Some(image) = image.filter(|image| has_charges && image.expires_in_debt(now)) else {
             return self.finish(CreditEnd::Applied);
         };
@@ -251,7 +252,7 @@ impl Credit {
 
     fn refused(&mut self, image: Bucket, now: EpochMillis) -> Option<Send> {
         if self.is_marked(&image) {
-            return self.finish(CreditEnd::Applied);
+            return self.applied(Some(image), now);
         }
         if self.is_of_another_life(&image) {
             return self.give_up(CreditEnd::Gone);

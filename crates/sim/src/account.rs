@@ -156,6 +156,12 @@ impl Account {
         self.cap();
     }
 
+    /// A bucket that another client had dated far ahead is dated back, by a clock that may itself be off. While it was
+    /// ahead it earned nothing, so this is where what clocks and lags may be off begins to count.
+    pub fn dated_back(&mut self) {
+        self.mint(self.earned(self.error_ms()));
+    }
+
     /// Somebody else has added tokens that were not earned.
     pub fn mint(&mut self, tokens: i128) {
         self.level += tokens;

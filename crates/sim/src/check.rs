@@ -426,6 +426,9 @@ impl Check {
                 .or_insert_with(|| Account::new(cell, self.clocks, self.lags, cell.cp, now_us));
             account.lag(self.lags);
             account.advance(now_us);
+            if old.is_some_and(|old| new.rf < old.rf) {
+                account.dated_back();
+            }
             let cells = || rows.values().filter_map(|row| row.limits.get(name));
             let most = |part: fn(&Cell) -> i128| cells().map(part).max().unwrap_or(0);
             account.change(most(|c| c.cp), most(|c| c.ra), cell.rp);

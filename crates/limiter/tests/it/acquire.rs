@@ -330,8 +330,8 @@ async fn a_bucket_is_kept_until_it_has_paid_its_debt() {
     lease.adjust("tpm", 9000).unwrap();
     lease.commit().await.unwrap();
     let ttl = w.bucket("k", "r").await.unwrap().ttl.unwrap();
-    // A minute to fill, half of one more, and nine minutes for the debt.
-    assert_eq!(ttl, 1_800_000_000 + 92 + 540);
+    // A minute to fill, half of one more, and nine minutes for the debt, rounded up.
+    assert_eq!(ttl, 1_800_000_000 + 92 + 541);
     // Nine minutes later the debt is paid, and nothing is left.
     w.clock.advance_millis(9 * 60_000);
     let no = refused(w.limiter.acquire("k", "r").consume("tpm", 1).await);
