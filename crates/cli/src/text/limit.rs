@@ -370,7 +370,7 @@ mod tests {
         check_shown("rpm:10/7day:3", "rpm: 10/7day (burst: 3)");
     }
 
-    /// Whatever is typed. `scripts/hostile-bytes` asks for more of it.
+    /// Any text of an argument. `scripts/hostile-bytes` tries more of them.
     #[test]
     fn hostile_limits() {
         let runs = std::env::var("ZAE_LIMITER_HOSTILE_RUNS").map_or(20_000, |runs| runs.parse().unwrap());

@@ -201,7 +201,7 @@ impl Acquire {
         self.abandoned = true;
     }
 
-    /// Whether a call gives tokens back: it must be sent even if nobody wants the tokens any more.
+    /// Whether a call gives tokens back: it must be sent even if the caller has stopped waiting.
     pub fn gives_back(&self, id: usize) -> bool {
         match self.routes.get(id) {
             Some(Route::Refund(_)) => true,

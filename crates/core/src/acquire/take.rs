@@ -159,7 +159,7 @@ pub(crate) struct Take {
     /// A shard that has the tokens, but no write units, and its image.
     dry: Option<(u32, Arc<Bucket>)>,
     races: u32,
-    /// Refills that lost to somebody else's.
+    /// Refills that lost to another client's.
     lost_refills: u32,
     has_just_lost: bool,
     /// Whether it has waited for another call of this process to create the shard.

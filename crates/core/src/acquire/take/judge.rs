@@ -147,7 +147,7 @@ impl Take {
         self.amounts.iter().filter_map(status).collect()
     }
 
-    /// Shard 0 of a split bucket does not expire: whoever finds it gone would start again with one shard
+    /// Shard 0 of a split bucket does not expire: a client that finds it gone would start again with one shard
     /// that holds the whole limit, beside siblings that still hold their shares.
     pub(super) fn ttl(&self, image: Option<&Bucket>, shard_count: u32, now: EpochMillis) -> Ttl {
         if self.shard == 0 && shard_count > 1 {

@@ -99,7 +99,7 @@ impl Take {
             return self.look_at_foreign(&image, &attribute, env);
         }
         let Some(root) = siblings.get(&0) else {
-            // Without shard 0 nobody knows the count: start again from there.
+            // Only shard 0 tells the count: start again from there.
             self.shard = 0;
             return self.create(env);
         };

@@ -107,7 +107,7 @@ impl Take {
             if shards.is_empty() {
                 self.shard_count = 1;
             }
-            // Without shard 0 nobody knows the count: start again from there.
+            // Only shard 0 tells the count: start again from there.
             (self.scope, self.shard) = (Scope::One, 0);
             return self.create(env);
         };

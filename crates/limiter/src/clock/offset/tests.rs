@@ -1,3 +1,5 @@
+//! The estimator: residual error, one-second resolution, drift, outliers, steps and suspension.
+
 use proptest::prelude::*;
 
 use super::*;
