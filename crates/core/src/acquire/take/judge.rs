@@ -165,11 +165,7 @@ impl Take {
                 limit.balance >= *need && exact.is_none_or(|exact| limit.matches(exact))
             })
         };
-        seeds.is_empty()
-            && image.is_valid(now)
-            && !image.is_expired(now)
-            && image.wcu.as_ref().is_some_and(|wcu| wcu.balance.0 >= WCU_COST)
-            && self.amounts.iter().all(covered)
+        seeds.is_empty() && is_open(image, now) && self.amounts.iter().all(covered)
     }
 
     /// Whether splitting further leaves every share at least a token, and enough for this request.
@@ -183,6 +179,14 @@ impl Take {
             |limit: &crate::bucket::BucketLimit| limit.params.share(count).capacity >= need(&limit.name);
         !self.doubled && count <= MAX_SHARDS && image.limits.iter().all(useful)
     }
+}
+
+/// Whether an item may be debited as it stands, whatever its balances: it is valid, has not expired, and has a write
+/// unit left.
+pub(super) fn is_open(image: &Bucket, now: EpochMillis) -> bool {
+    image.is_valid(now)
+        && !image.is_expired(now)
+        && image.wcu.as_ref().is_some_and(|wcu| wcu.balance.0 >= WCU_COST)
 }
 
 /// Whether a shard has no write units left, even refilled to now.

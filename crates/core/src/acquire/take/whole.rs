@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use super::births::{Shards, births, family};
+use super::judge::is_open;
 use super::portions::{NOTHING, divide};
 use super::{DisabledAt, MAX_RACES, Scope, State, Take, TakeEnd};
 use crate::acquire::write::{self, Amounts};
 use crate::acquire::{Ask, Env, Grant, Observation};
 use crate::backoff::Again;
-use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
+use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::limit::Limit;
 use crate::memory::MemoryTable;
 use crate::name::LimitName;
@@ -193,10 +194,7 @@ impl Take {
     fn holdings(&self, shards: &Shards, now: EpochMillis) -> Vec<Holding> {
         let holding = |(shard, image): (&u32, &Arc<Bucket>)| {
             let refilled = write::refill_all(image, self.exact(), now);
-            let spendable = image.is_valid(now)
-                && !image.is_expired(now)
-                && self.is_fresh(image, now)
-                && image.wcu.as_ref().is_some_and(|wcu| wcu.balance.0 >= WCU_COST);
+            let spendable = is_open(image, now) && self.is_fresh(image, now);
             let ready = |name: &LimitName| {
                 let exact = self.exact().and_then(|all| all.iter().find(|l| l.name() == name));
                 let limit = image.limit(name.as_str());
