@@ -62,7 +62,7 @@ impl Horizon {
 /// use zae_limiter_core::acquire::next_round_trip;
 ///
 /// assert_eq!(next_round_trip(8, 300), 300);
-/// assert_eq!(next_round_trip(300, 8), 263);
+/// assert_eq!(next_round_trip(300, 8), 264);
 /// assert_eq!(next_round_trip(1, 0), 0);
 /// ```
 pub fn next_round_trip(estimate_ms: i64, sample_ms: i64) -> i64 {
