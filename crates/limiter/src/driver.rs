@@ -243,8 +243,10 @@ impl Drive {
             self.inner.count_local_rejection();
         }
         let (decision, refunds) = acquire.finish();
-        for (id, shard, end) in refunds {
-            log_credit(&id, shard, &end, "compensation");
+        for refund in refunds {
+            if let Some(end) = refund.end() {
+                log_credit(refund.id(), refund.shard(), end, "compensation");
+            }
         }
         decision.unwrap_or_else(lost)
     }
@@ -492,7 +494,7 @@ impl Inner {
         {
             let observation = zae_limiter_core::acquire::Observation {
                 id: credit.id().clone(),
-                shard: credit.shard(),
+                shard: credit.target(),
                 image: Arc::new(image),
             };
             self.images.observe(&observation, order, self.clock.now());

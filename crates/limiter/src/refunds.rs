@@ -253,9 +253,11 @@ impl Drop for Sender {
     }
 }
 
-/// What a batch corrects as a whole. Its last grant has the latest image.
+/// What a batch corrects as a whole, as of its last grant, which has the latest image; or, if the bucket was split in
+/// between, as of the last grant before that: a refund is divided over what came of the shard since.
 fn sum(batch: &[Waiting]) -> Option<Correction> {
-    let grant = batch.last()?.correction.grant.clone();
+    let grants = batch.iter().rev().map(|waiting| &waiting.correction.grant);
+    let grant = grants.min_by_key(|grant| grant.image.shard_count)?.clone();
     let mut deltas: Vec<(SmolStr, Millitokens)> = Vec::new();
     for (name, delta) in batch.iter().flat_map(|waiting| &waiting.correction.deltas) {
         match deltas.iter_mut().find(|(summed, _)| summed == name) {

@@ -9,7 +9,6 @@ use zae_limiter_core::acquire::{
 };
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::credit::{Credit, CreditEnd};
-use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Applied, Item, Op, TableError};
 
 use crate::check::{Source, Sums};
@@ -303,7 +302,7 @@ impl World<'_> {
             }
             Machine::Credit(credit) => {
                 let Reply::Table(answer) = reply else { return };
-                let (id, shard) = (credit.id().clone(), credit.shard());
+                let (id, shard) = (credit.id().clone(), credit.target());
                 let image = image_in(&answer);
                 let next = credit.answer(answer, now, &mut slot.rng);
                 if let Some(image) = image {
@@ -377,13 +376,16 @@ impl World<'_> {
             Decision::Failed(_) => self.stats.failed += 1,
         }
         let (mut known, mut doubt) = (Sums::new(), Sums::new());
-        for (id, shard, end) in &refunds {
+        for refund in &refunds {
+            let Some(end) = refund.end() else { continue };
             self.stats.in_doubt += u64::from(matches!(end, CreditEnd::InDoubt(_)));
             self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
-            match end {
-                CreditEnd::Applied => {}
-                CreditEnd::InDoubt(_) => self.unrefunded(job, id, *shard, &mut doubt),
-                _ => self.unrefunded(job, id, *shard, &mut known),
+            let sums = match end {
+                CreditEnd::InDoubt(_) => &mut doubt,
+                _ => &mut known,
+            };
+            for (limit, missing) in refund.missing() {
+                add(sums, refund.id(), &limit, missing.0);
             }
         }
         if let Decision::Admitted(grants) = &decision {
@@ -409,22 +411,6 @@ impl World<'_> {
         self.expect(job);
         if let Decision::Admitted(grants) = decision {
             self.hold(job, grants);
-        }
-    }
-
-    /// Books a refund that did not happen, from the operation that tried.
-    fn unrefunded(&mut self, job: usize, id: &BucketId, shard: u32, known: &mut Sums) {
-        let key = id.key(shard);
-        let of_shard = |op: &&Op| matches!(op, Op::Update(update) if update.key == key);
-        let mut costs = self.jobs[job]
-            .calls
-            .iter()
-            .flatten()
-            .filter(of_shard)
-            .map(row::costs);
-        let last = costs.rfind(|costs| costs.iter().any(|(_, _, cost)| *cost < 0));
-        for (of, limit, cost) in last.unwrap_or_default() {
-            *known.entry((of, limit)).or_default() -= cost;
         }
     }
 

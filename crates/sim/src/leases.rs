@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use zae_limiter_core::acquire::Grant;
 use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::table::Op;
 use zae_limiter_core::{LimitName, Millitokens};
 
 use crate::check::Sums;
@@ -119,22 +120,22 @@ impl World<'_> {
         let machine = std::mem::replace(&mut slot.machine, Machine::Ended);
         let Machine::Credit(credit) = machine else { return };
         let lost_one = !slot.doubtful.is_empty();
+        let mut known = Sums::new();
+        self.stats.divided_credits += u64::from(
+            slot.calls
+                .iter()
+                .flatten()
+                .any(|op| matches!(op, Op::BatchGet { .. })),
+        );
+        for (limit, given) in credit.applied() {
+            add(&mut known, credit.id(), limit, -given.0);
+        }
         match credit.end() {
-            Some(CreditEnd::Applied) => {
-                // Limits that were gone were left out: the last operation says what was asked for.
-                let mut sent = slot.calls.iter().flatten();
-                let last = sent.rfind(|op| !row::costs(op).is_empty());
-                let mut known = Sums::new();
-                for (bucket, limit, cost) in last.map(row::costs).unwrap_or_default() {
-                    *known.entry((bucket, limit)).or_default() += cost;
-                }
-                (slot.low, slot.high) = (known.clone(), known);
-                self.stats.recovered_credits += u64::from(lost_one);
-            }
             Some(CreditEnd::InDoubt(_)) => self.stats.in_doubt += 1,
             Some(end) => {
+                self.stats.recovered_credits += u64::from(lost_one && matches!(end, CreditEnd::Applied));
                 self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
-                (slot.low, slot.high) = (Sums::new(), Sums::new());
+                (slot.low, slot.high) = (known.clone(), known);
             }
             None => return self.fail(format!("credit {job} stopped without an end")),
         }

@@ -93,6 +93,8 @@ stats! {
     debts_expired,
     /// Credits above the ceiling.
     overflows,
+    /// Credits that were divided over the shards of a bucket that was split meanwhile.
+    divided_credits,
     /// Credits sent again after a lost answer.
     resent_credits,
     /// Credits that turned out to have happened although the answer was lost.

@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use crate::bucket::{Bucket, Owner};
 use crate::config::{Level, Resolved};
-use crate::credit::{Credit, CreditEnd};
+use crate::credit::Credit;
 use crate::error::{InvalidInput, RecordError};
 use crate::name::{EntityId, LimitName, ResourceName};
 use crate::random::Random;
@@ -232,13 +232,9 @@ impl Acquire {
         self.legs.is_empty()
     }
 
-    /// The decision, and how the refunds on the way to it ended.
-    pub fn finish(self) -> (Option<Decision>, Vec<(BucketId, u32, CreditEnd)>) {
-        let refunds = self.refunds.iter();
-        let ends = refunds
-            .filter_map(|r| Some((r.id().clone(), r.shard(), r.end()?.clone())))
-            .collect();
-        (self.decision, ends)
+    /// The decision, and the refunds on the way to it.
+    pub fn finish(self) -> (Option<Decision>, Vec<Credit>) {
+        (self.decision, self.refunds)
     }
 
     /// The images that answers have shown since the last call.
@@ -449,7 +445,7 @@ impl Acquire {
             && let Ok(image) = Bucket::decode(item)
         {
             let credit = &self.refunds[refund];
-            let (id, shard) = (credit.id().clone(), credit.shard());
+            let (id, shard) = (credit.id().clone(), credit.target());
             self.observations.push(Observation {
                 id,
                 shard,

@@ -3,6 +3,7 @@
 //! - [`calls`]: how many requests each path costs.
 //! - [`waits`]: promised waits are exact.
 //! - [`changes`]: overrides, late-added limits, flags and forced passes on live buckets.
+//! - [`divided`]: refunds of leases that were held across a split.
 //! - [`shards`]: splitting, moving tokens, expiry.
 //! - [`credits`]: refunds happen once.
 //! - [`foreign`]: items and configuration of other clients, understood or refused.
@@ -16,6 +17,7 @@
 mod calls;
 mod changes;
 mod credits;
+mod divided;
 mod drive;
 mod foreign;
 mod garbage;

@@ -187,6 +187,22 @@ async fn divided_over_shards() {
 }
 
 #[tokio::test]
+async fn a_refund_to_a_bucket_that_was_split_meanwhile_is_divided() {
+    let w = World::configured().await;
+    let lease = take(&w, "k", 900).await.unwrap();
+    let dry = [("b_wcu_tk", Some(zae_limiter::core::table::Value::int(0)))];
+    w.poke("k", "r", &dry).await;
+    spend(&w, "k", 10).await;
+    assert_eq!(w.bucket("k", "r").await.unwrap().shard_count, 2);
+    // A refused write, a read of two shards, a part for the other shard, and the rest.
+    let (done, usage) = w.cost(lease.rollback()).await;
+    done.unwrap();
+    check(usage, 3, 1, 1, 2.0, 5.0);
+    assert_eq!(w.limiter.available("k", "r").await.unwrap()["tpm"], 990);
+    spend(&w, "k", 990).await;
+}
+
+#[tokio::test]
 async fn a_lease_of_several_shards_is_adjusted_and_finished_on_each() {
     let w = World::configured().await;
     spend(&w, "k", 10).await;

@@ -1,69 +1,50 @@
-//! Giving tokens back, and charging them after the fact: refunds, releases and adjustments of one shard.
-//!
-//! A credit must happen exactly once: lost, it is somebody's money; twice, it mints tokens. So:
-//!
-//! - It goes to the shard that was debited, and only if the item and its limits still exist. An item that was
-//!   created anew under the same key, after the bucket was deleted or had expired, has nothing to correct: it owes
-//!   no refund for tokens that it never gave, and no charge.
-//! - It stays within the shard's ceiling, as the last image shows it. Where it would not (the bucket refilled
-//!   meanwhile), it goes out again with `vu` = 0 in the same write: nobody can spend the surplus before a
-//!   refilling write has cut it.
-//! - Every credit leaves its own mark on the item. If an answer is lost, the same write goes out once more on
-//!   condition that the mark is still the one from before. Refused, with our mark on the item: it had
-//!   happened. Refused, with a third mark: nobody can tell, and the credit is given up as
-//!   [`CreditEnd::InDoubt`] rather than risked twice.
-//! - The first sending may still be on its way when its repetition arrives, or later, when others have left
-//!   their marks. So a repetition also changes the item's fence, and every sending requires the fence that
-//!   its image showed: once a repetition has happened, nothing sent before it can.
-//!
-//! The machine performs no I/O; see [`crate::acquire`] for how machines are driven.
+//! The correction of one item: see [`super`] for its rules.
+
+use std::sync::Arc;
 
 use smol_str::{SmolStr, format_smolstr};
 
+use super::{CreditEnd, Deltas, Send};
 use crate::acquire::write::{Guard, credit, keep_until, repeat};
 use crate::backoff::{Again, Backoff};
-use crate::bucket::{Bucket, Life, RECEIPT};
-use crate::error::RecordError;
+use crate::bucket::{Bucket, BucketLimit, Life, MAX_SHARDS, RECEIPT};
 use crate::random::Random;
 use crate::schema::BucketId;
 use crate::table::{Answer, Applied, FailureKind, Item, Op, TableError, Update, Value};
 use crate::units::{EpochMillis, Millitokens};
 
-/// How a credit ended.
-#[derive(Debug, Clone)]
-pub enum CreditEnd {
-    /// It happened, once.
-    Applied,
-    /// The bucket or its limits are gone, or were created anew; there is nothing to correct.
-    Gone,
-    /// An answer was lost, and whether it happened can no longer be told. It was not sent again.
-    InDoubt(TableError),
-    /// It did not happen.
-    Failed(TableError),
-    /// It did not happen: the item cannot be read, or a schedule or quota crossed a boundary since.
-    Refused(RecordError),
+/// What becomes of a correction that does not fit under the item's ceiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Above {
+    /// It goes above, and the next refill cuts the surplus.
+    Overflow,
+    /// If the bucket was split since the debit, it ends with [`ItemEnd::Above`], to be divided over the shards.
+    Divide,
+    /// It ends with [`ItemEnd::Above`].
+    Refuse,
 }
 
-/// One request of a machine: wait `delay_ms`, then send `op`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Send {
-    /// Milliseconds to wait first.
-    pub delay_ms: u64,
-    /// What to send.
-    pub op: Op,
-}
-
-/// A correction of one shard's balances on its way to the table.
+/// How the correction of an item ended.
 #[derive(Debug)]
-pub struct Credit {
+pub(super) enum ItemEnd {
+    /// As this says.
+    Credit(CreditEnd),
+    /// It did not happen: it does not fit under the ceiling.
+    Above,
+}
+
+/// A correction of one item's balances on its way to the table.
+#[derive(Debug)]
+pub(super) struct ItemCredit {
     id: BucketId,
     shard: u32,
-    deltas: Vec<(SmolStr, Millitokens)>,
+    deltas: Deltas,
     receipt: SmolStr,
     /// The item that was debited, as the debit left it.
-    debited: std::sync::Arc<Bucket>,
+    debited: Arc<Bucket>,
     /// The latest image of that item.
-    image: std::sync::Arc<Bucket>,
+    image: Arc<Bucket>,
+    above: Above,
     overflow: bool,
     /// Set once an answer was lost: the receipt that was on the item before the first sending.
     #[expect(
@@ -75,7 +56,7 @@ pub struct Credit {
     extension: Option<Update>,
     backoff: Backoff,
     guards: u32,
-    end: Option<CreditEnd>,
+    end: Option<ItemEnd>,
 }
 
 /// A guard that fails is recomputed from the new image this often before the credit overflows.
@@ -84,69 +65,74 @@ const MAX_GUARDS: u32 = 3;
 /// Nothing but others' repetitions can refuse an overflowing credit; so many of them there cannot be.
 const MAX_REFUSALS: u32 = 20;
 
-impl Credit {
-    /// Prepares a correction: positive deltas give tokens back, negative ones charge them. `debited` is the shard
-    /// as the debit left it. Deltas of zero are dropped; with nothing left there is nothing to do.
-    pub fn new(
+impl ItemCredit {
+    /// Prepares a correction. `debited` is the item as the debit left it, or as it was found.
+    pub(super) fn new(
         id: BucketId,
         shard: u32,
-        deltas: impl IntoIterator<Item = (SmolStr, Millitokens)>,
-        debited: std::sync::Arc<Bucket>,
+        deltas: Deltas,
+        debited: Arc<Bucket>,
+        above: Above,
         random: &mut dyn Random,
     ) -> Self {
-        let deltas: Vec<_> = deltas
-            .into_iter()
-            .filter(|(_, delta)| *delta != Millitokens::ZERO)
-            .collect();
-        let end = deltas.is_empty().then_some(CreditEnd::Applied);
         Self {
             id,
             shard,
             deltas,
             receipt: format_smolstr!("{:016x}", random.bits()),
-            image: std::sync::Arc::clone(&debited),
+            image: Arc::clone(&debited),
             debited,
+            above,
             overflow: false,
             before: None,
             extension: None,
             backoff: Backoff::of_credit(),
             guards: 0,
-            end,
+            end: None,
         }
     }
 
     /// Goes by this image, if it shows the item that was debited: the latest one knows the latest receipt, which
     /// decides whether a lost answer can be made good.
-    #[must_use]
-    pub fn with_latest(mut self, image: Option<std::sync::Arc<Bucket>>) -> Self {
+    pub(super) fn see(&mut self, image: Option<Arc<Bucket>>) {
         if let Some(image) = image.filter(|image| image.life_since(&self.debited) == Life::Same) {
             self.image = image;
         }
-        self
     }
 
-    /// The bucket it corrects.
-    pub fn id(&self) -> &BucketId {
-        &self.id
+    /// Goes by an image that was just read: a correction that does not fit is not sent first as if it did.
+    pub(super) fn see_now(&mut self, image: Arc<Bucket>) {
+        self.overflow = self.overflows(&image);
+        self.image = image;
     }
 
     /// The shard it corrects.
-    pub fn shard(&self) -> u32 {
+    pub(super) fn shard(&self) -> u32 {
         self.shard
     }
 
+    /// What it corrects, less what has no limit any more.
+    pub(super) fn deltas(&self) -> &Deltas {
+        &self.deltas
+    }
+
+    /// The latest image of the item.
+    pub(super) fn image(&self) -> &Arc<Bucket> {
+        &self.image
+    }
+
     /// How it ended, once it has.
-    pub fn end(&self) -> Option<&CreditEnd> {
+    pub(super) fn end(&self) -> Option<&ItemEnd> {
         self.end.as_ref()
     }
 
-    /// The first request, if there is anything to do.
-    pub fn start(&mut self, now: EpochMillis) -> Option<Send> {
-        self.end.is_none().then(|| self.send(0, now))
+    /// The first request.
+    pub(super) fn start(&self, now: EpochMillis) -> Send {
+        self.send(0, now)
     }
 
     /// Takes the answer to the last request and gives the next one, or ends.
-    pub fn answer(
+    pub(super) fn answer(
         &mut self,
         answer: Result<Answer, TableError>,
         now: EpochMillis,
@@ -269,12 +255,7 @@ impl Credit {
         if self.deltas.is_empty() {
             return self.give_up(CreditEnd::Gone);
         }
-        let fits = |(name, delta): &(SmolStr, Millitokens)| {
-            image
-                .limit(name)
-                .is_none_or(|limit| delta.0 <= 0 || (limit.balance + *delta).0 <= image.share(limit).capacity)
-        };
-        let overflows = !self.deltas.iter().all(fits);
+        let overflows = self.overflows(&image);
         if image.unsupported.is_some() && (overflows || self.guards > 0 || !image.is_valid(now)) {
             let attribute = image.unsupported.clone().unwrap_or_default();
             return self.give_up(CreditEnd::Refused(
@@ -295,9 +276,29 @@ impl Credit {
                 "the bucket kept changing",
             )));
         }
-        self.overflow = overflows || self.guards >= MAX_GUARDS;
-        self.image = std::sync::Arc::new(image);
+        let above = overflows || self.guards >= MAX_GUARDS;
+        let was_split = image.shard_count > self.debited.shard_count;
+        self.image = Arc::new(image);
+        // If an answer was lost, the mark that the sendings have in common is all that keeps them apart.
+        let keeps_under = match self.above {
+            Above::Overflow => false,
+            Above::Divide => was_split && self.image.shard_count <= MAX_SHARDS,
+            Above::Refuse => true,
+        };
+        if above && keeps_under && self.before.is_none() {
+            self.end = Some(ItemEnd::Above);
+            return None;
+        }
+        self.overflow = above;
         Some(self.send(0, now))
+    }
+
+    /// Whether it would lift a balance above the ceiling that an image shows.
+    fn overflows(&self, image: &Bucket) -> bool {
+        self.deltas.iter().any(|(name, delta)| {
+            let above = |limit: &BucketLimit| (limit.balance + *delta).0 > image.share(limit).capacity;
+            delta.0 > 0 && image.limit(name).is_some_and(above)
+        })
     }
 
     fn send(&self, delay_ms: u64, now: EpochMillis) -> Send {
@@ -333,7 +334,7 @@ impl Credit {
     }
 
     fn finish(&mut self, end: CreditEnd) -> Option<Send> {
-        self.end = Some(end);
+        self.end = Some(ItemEnd::Credit(end));
         None
     }
 }

@@ -1,0 +1,74 @@
+//! Dividing a refund over the shards of a bucket that was split since the debit.
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::Deltas;
+use crate::bucket::Bucket;
+use crate::units::{EpochMillis, Millitokens};
+
+/// What one shard is given.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) shard: u32,
+    pub(super) deltas: Deltas,
+    /// The shard as it was read.
+    pub(super) image: Arc<Bucket>,
+}
+
+/// Takes out of `home` what the shard that was debited has no room for and others have, the emptiest first. What no
+/// shard has room for stays.
+///
+/// Room is what is missing to a full shard once it is refilled: tokens beyond it would be cut.
+pub(super) fn divide(
+    home: &mut Deltas,
+    debited: &Bucket,
+    others: Vec<(u32, Arc<Bucket>)>,
+    now: EpochMillis,
+) -> Vec<Part> {
+    let mut rest: Vec<(SmolStr, i128)> = home
+        .iter()
+        .map(|(name, delta)| (name.clone(), delta.0 - room(debited, name, now)))
+        .filter(|(_, rest)| *rest > 0)
+        .collect();
+    let mut others: Vec<_> = others
+        .into_iter()
+        .filter(|(_, image)| image.unsupported.is_none())
+        .collect();
+    let mut parts = Vec::new();
+    while let Some(at) = roomiest(&others, &rest, now) {
+        let (shard, image) = others.swap_remove(at);
+        let mut deltas = Deltas::new();
+        for (name, rest) in &mut rest {
+            let part = room(&image, name, now).min(*rest);
+            if part > 0 {
+                *rest -= part;
+                deltas.push((name.clone(), Millitokens(part)));
+            }
+        }
+        super::add(home, &deltas, -1);
+        parts.push(Part { shard, deltas, image });
+    }
+    parts
+}
+
+/// The shard that can take most of what is left, if any can take some.
+fn roomiest(others: &[(u32, Arc<Bucket>)], rest: &[(SmolStr, i128)], now: EpochMillis) -> Option<usize> {
+    let takes = |image: &Bucket| -> i128 {
+        let part = |(name, rest): &(SmolStr, i128)| room(image, name, now).min(*rest).max(0);
+        rest.iter().map(part).sum()
+    };
+    let takes = others.iter().map(|(_, image)| takes(image)).enumerate();
+    let (at, most) = takes.max_by_key(|(_, takes)| *takes)?;
+    (most > 0).then_some(at)
+}
+
+/// How much of a limit is missing to a full shard at `now`; nothing if the shard lacks the limit.
+fn room(image: &Bucket, name: &str, now: EpochMillis) -> i128 {
+    image.limit(name).map_or(0, |limit| {
+        let share = image.share(limit);
+        let held = image.balance(limit, now).refilled(share, now).tokens;
+        (share.capacity - held.0).max(0)
+    })
+}
