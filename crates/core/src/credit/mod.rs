@@ -241,7 +241,7 @@ impl Credit {
             Some(ItemEnd::Above) => {
                 self.latest = Arc::clone(item.image());
                 self.home.clone_from(item.deltas());
-                self.look(0)
+                Some(self.look(0))
             }
             Some(ItemEnd::Credit(CreditEnd::Applied)) => {
                 add(&mut self.applied, item.deltas(), 1);
@@ -254,7 +254,7 @@ impl Credit {
         }
     }
 
-    fn look(&mut self, delay_ms: u64) -> Option<Send> {
+    fn look(&mut self, delay_ms: u64) -> Send {
         self.step = Step::Look;
         let keys = (0..self.latest.shard_count)
             .map(|shard| self.id.key(shard))
@@ -263,7 +263,7 @@ impl Credit {
             keys,
             consistent: true,
         };
-        Some(Send { delay_ms, op })
+        Send { delay_ms, op }
     }
 
     /// All shards were read: divides what is to be given back.
@@ -283,7 +283,7 @@ impl Credit {
             Ok(_) => {}
             Err(err) => {
                 if let Again::After(delay_ms) = self.reading.next(&err, random) {
-                    return self.look(delay_ms);
+                    return Some(self.look(delay_ms));
                 }
             }
         }
@@ -319,7 +319,7 @@ impl Credit {
             return Some(send);
         }
         if self.was_displaced && self.looks < MAX_LOOKS {
-            return self.look(0);
+            return Some(self.look(0));
         }
         let home: Deltas = std::mem::take(&mut self.home);
         let home: Deltas = home
