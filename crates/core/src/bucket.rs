@@ -45,7 +45,7 @@ pub(crate) const RECEIPT: &str = "cr";
 
 /// The attribute that a repeated credit changes, so that nothing sent before it can still happen. It begins with
 /// the item's birth mark, so that no credit of a former item happens on a later one of the same key:
-/// `{birth}.{receipt}`, both of which may be empty.
+/// `{birth}.{receipt}`, both of which may be empty. The birth mark is `{random}-{shard count}`.
 pub(crate) const FENCE: &str = "cf";
 
 /// The fence of a new item.
@@ -128,6 +128,11 @@ pub struct Bucket {
     pub(crate) fractions: Option<SmolStr>,
     /// The first attribute that only a client with more features can evaluate.
     pub unsupported: Option<SmolStr>,
+}
+
+/// The birth mark of an item that is created as one of so many shards.
+pub(crate) fn birth_mark(bits: u64, shard_count: u32) -> String {
+    format!("{:012x}-{shard_count}", bits >> 16)
 }
 
 /// How an item relates to an earlier one of the same key.
@@ -297,6 +302,15 @@ impl Bucket {
     pub fn birth(&self) -> Option<&str> {
         let (birth, _) = self.fence.as_ref()?.as_text()?.split_once('.')?;
         (!birth.is_empty()).then_some(birth)
+    }
+
+    /// How many shards the bucket had when this one was created, as its birth mark tells.
+    pub(crate) fn count_at_birth(&self) -> Option<u32> {
+        let (_, count) = self.birth()?.split_once('-')?;
+        count
+            .parse()
+            .ok()
+            .filter(|count| (1..=MAX_SHARDS).contains(count))
     }
 
     /// Whether this image shows the item that an earlier image showed, and not one that was created under the same

@@ -147,6 +147,12 @@ impl Desk {
         self.counts.clear();
     }
 
+    /// Lets the process remember nothing but a shard count.
+    pub(crate) fn remember_only_the_count(&mut self, entity: &str, count: u32) {
+        self.forget();
+        self.counts.insert(self.id(entity), count);
+    }
+
     pub(crate) fn id(&self, entity: &str) -> BucketId {
         BucketId {
             namespace: self.namespace.clone(),

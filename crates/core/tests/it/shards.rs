@@ -1,9 +1,12 @@
 //! Splitting a bucket: what shards hold together never exceeds the limit.
 
-use zae_limiter_core::Limit;
-use zae_limiter_core::acquire::Decision;
+use std::sync::Arc;
+
+use zae_limiter_core::acquire::{Decision, Grant};
 use zae_limiter_core::bucket::Bucket;
+use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::table::{Applied, FailureKind, Op, Part, TableError, Value};
+use zae_limiter_core::{Limit, LimitName, Millitokens};
 
 use crate::drive::{Desk, Dice, per_minute};
 
@@ -250,6 +253,106 @@ fn a_surplus_goes_to_the_shards_that_are_missing_before_a_refill_cuts_it() {
         desk.admitted("u", &[("rpm", 1)]);
     }
     assert!(desk.int("u", 0, "b_rpm_tk") <= 200_000);
+}
+
+/// A bucket of 1600 a day in shards 0 and 1, both full, of which the second one was created when there were so many
+/// shards, and no third one exists. Nothing is earned while a test runs.
+fn two_of(shards_at_birth: i64, seed: u64) -> Option<Desk> {
+    let mut desk = Desk::with(&[Limit::per_day("rpm", 1600).build().unwrap()]);
+    desk.dice = Dice(seed);
+    desk.admitted("u", &[("rpm", 1)]);
+    desk.poke("u", 0, &[("shard_count", Value::int(shards_at_birth))]);
+    let one = desk.id("u").key(1);
+    for _ in 0..20 {
+        if desk.table.get(&one).is_none() {
+            desk.admitted("u", &[("rpm", 1)]);
+        }
+    }
+    let others = (2..8).any(|shard| desk.table.get(&desk.id("u").key(shard)).is_some());
+    if desk.table.get(&one).is_none() || others {
+        return None;
+    }
+    let of_one = 1_600_000 / shards_at_birth;
+    for (shard, full) in [(0, 1_600_000 - of_one), (1, of_one)] {
+        desk.poke("u", shard, &[("b_rpm_tk", Value::int(full))]);
+    }
+    Some(desk)
+}
+
+/// Takes all that there is, 20 tokens at a time.
+fn drain(desk: &mut Desk) -> i64 {
+    let mut taken = 0;
+    while let Decision::Admitted(_) = desk.acquire("u", &[("rpm", 20)]) {
+        taken += 20;
+        assert!(taken < 10_000);
+    }
+    taken
+}
+
+/// Gives 400 tokens back to a shard that has earned them again since they were taken: a surplus above the limit.
+fn refund(desk: &mut Desk, shard: u32) {
+    let grant = Grant {
+        id: desk.id("u"),
+        shard,
+        amounts: vec![(LimitName::new("rpm").unwrap(), Millitokens::from_tokens(400))],
+        image: Arc::new(Bucket::decode(desk.item("u", shard)).unwrap()),
+    };
+    let end = desk.credit(&grant, &[("rpm", 400)]);
+    assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+    assert_eq!(desk.int("u", shard, "vu"), 0);
+}
+
+#[test]
+fn what_a_lowered_limit_cuts_does_not_replace_what_another_shard_has_spent() {
+    let mut tried = 0;
+    for seed in 0..40 {
+        let Some(mut desk) = two_of(2, seed) else { continue };
+        // Shard 1 is not told of the doublings: it still holds and earns the parts of 3, 5 and 7.
+        desk.poke("u", 0, &[("shard_count", Value::int(8))]);
+        desk.configure_resource(&[Limit::per_day("rpm", 800).build().unwrap()]);
+        for shard in 0..2 {
+            let lowered = Value::int(800_000);
+            desk.poke(
+                "u",
+                shard,
+                &[
+                    ("b_rpm_cp", lowered.clone()),
+                    ("b_rpm_ra", lowered),
+                    ("vu", Value::int(0)),
+                ],
+            );
+        }
+        desk.remember_only_the_count("u", 2);
+        assert_eq!(drain(&mut desk), 800, "seed {seed}");
+        tried += 1;
+    }
+    assert!(tried > 20, "{tried}");
+}
+
+#[test]
+fn a_refund_above_the_share_does_not_replace_what_another_shard_has_spent() {
+    let mut tried = 0;
+    for seed in 0..40 {
+        // Shard 1 holds the part of shard 3 if it was created before the second doubling, else shard 0 does.
+        for (born_at, shard) in [(2, 0), (2, 1), (4, 0), (4, 1)] {
+            let Some(mut desk) = two_of(born_at, seed) else {
+                continue;
+            };
+            for shard in 0..2 {
+                desk.poke("u", shard, &[("shard_count", Value::int(4))]);
+            }
+            refund(&mut desk, shard);
+            desk.remember_only_the_count("u", 2);
+            desk.remembers = seed % 2 == 0;
+            assert_eq!(
+                drain(&mut desk),
+                1600,
+                "seed {seed}, {born_at} shards at birth, refund to {shard}"
+            );
+            tried += 1;
+        }
+    }
+    assert!(tried > 60, "{tried}");
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! What shards start with: the tokens that their relatives hold beyond their shares, and what their slices of the
 //! rate have earned. Plain functions of images.
 //!
-//! A slice whose shard does not exist belongs to a relative ([`family`]). Its tokens lie there as a surplus above
-//! the relative's share, and nothing is earned for it. When the shard is created, the surplus moves, nearest
-//! relative first: what a farther relative holds can also go to shards that are created later, so that the last
-//! shard that is created finds what is left. A refill cuts a surplus only once all descendants of the shard exist.
+//! A slice whose shard does not exist belongs to a relative ([`family`]): the nearest one that, when it was created,
+//! was given the slice ([`holds`]). Its tokens lie there as a surplus above the relative's share, and nothing is earned
+//! for it. When the shard is created, the surplus moves. A refill cuts a surplus only once all descendants of the shard
+//! exist.
+//!
+//! A refund above the share and a lowered limit leave a surplus, too, which belongs to no slice. It cannot be spent, since
+//! the item is then marked for a forced pass. If it moved to a slice that another relative holds and has spent, the bucket
+//! would admit more than its limit. So no other relative gives anything. Shards that other clients created do not tell
+//! what they were given: where the holder is not known, each relative gives that is not marked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,9 +77,9 @@ pub(crate) fn births(
             let params = params.map_or(*new, |held| held.params).share(count);
             let most = new.share(count).capacity.min(params.capacity);
             let mut moved = 0;
-            for (id, image) in &relatives {
+            for (id, image) in givers(*shard, &relatives) {
                 let Some(held) = image.limit(name) else { continue };
-                let gifts = given.entry(*id).or_default();
+                let gifts = given.entry(id).or_default();
                 let gone: i128 = gifts.iter().filter(|(of, _)| of == name).map(|(_, n)| n.0).sum();
                 let beyond = held.balance.0 - gone - held.params.share(count).capacity;
                 let part = beyond.min(most - moved);
@@ -104,6 +109,38 @@ pub(crate) fn births(
     Births {
         newborns: planned,
         given,
+    }
+}
+
+/// The relatives that may hold tokens of a slice, of those that exist, nearest first.
+fn givers<'a>(slice: u32, relatives: &[(u32, &'a Arc<Bucket>)]) -> Vec<(u32, &'a Arc<Bucket>)> {
+    let mut givers = Vec::new();
+    let mut is_known = true;
+    for (id, image) in relatives {
+        let holds = holds(*id, image, slice);
+        if holds == Some(false) {
+            continue;
+        }
+        is_known &= holds.is_some();
+        if is_known || image.valid_until.is_none() {
+            givers.push((*id, *image));
+        }
+        if holds == Some(true) {
+            break;
+        }
+    }
+    givers
+}
+
+/// Whether a shard holds a slice, unless a nearer relative does; `None` if that is not known.
+///
+/// One of `n` shards that is created is given all slices that are equal to it modulo `n`.
+fn holds(shard: u32, image: &Bucket, slice: u32) -> Option<bool> {
+    let is_one_of = |count: u32| slice % count == shard;
+    match image.count_at_birth() {
+        Some(count) => Some(is_one_of(count)),
+        // The first shard begins undivided, and one that has not been told of a doubling still earns the slice.
+        None => (shard == 0 || is_one_of(image.shard_count)).then_some(true),
     }
 }
 
@@ -185,6 +222,7 @@ pub(crate) fn family(shard: u32, count: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::{FENCE, birth_mark, first_fence};
     use crate::limit::Limit;
     use crate::table::{Item, Value};
 
@@ -204,17 +242,30 @@ mod tests {
         ("rpm".into(), limit.params())
     }
 
-    /// A shard of 1600 a minute.
+    /// A shard of 1600 a minute that another client created.
     fn image(tokens: i64, count: u32, at: EpochMillis) -> Arc<Bucket> {
-        let item = Item::from([
+        Arc::new(Bucket::decode(&item(tokens, count, at)).unwrap())
+    }
+
+    /// A shard that was created as one of so many, and whether it is marked for a forced pass.
+    fn born(tokens: i64, count: u32, of: u32, is_marked: bool) -> Arc<Bucket> {
+        let mut item = item(tokens, count, NOW);
+        item.insert(FENCE.into(), Value::S(first_fence(&birth_mark(7, of))));
+        if is_marked {
+            item.insert("vu".into(), Value::int(0));
+        }
+        Arc::new(Bucket::decode(&item).unwrap())
+    }
+
+    fn item(tokens: i64, count: u32, at: EpochMillis) -> Item {
+        Item::from([
             ("rf".into(), Value::int(at.0)),
             ("shard_count".into(), Value::int(count)),
             ("b_rpm_tk".into(), Value::int(tokens * 1000)),
             ("b_rpm_cp".into(), Value::int(1_600_000)),
             ("b_rpm_ra".into(), Value::int(1_600_000)),
             ("b_rpm_rp".into(), Value::int(60_000)),
-        ]);
-        Arc::new(Bucket::decode(&item).unwrap())
+        ])
     }
 
     fn plan(newborns: &[u32], count: u32, siblings: &[(u32, Arc<Bucket>)]) -> (Vec<i128>, Vec<(u32, i128)>) {
@@ -255,5 +306,37 @@ mod tests {
         // Nothing before the latest of them.
         let two = [(0, image(400, 4, before)), (1, image(400, 4, NOW))];
         assert_eq!(plan(&[3], 4, &two).0, [0]);
+    }
+
+    #[test]
+    fn only_the_shard_that_was_given_a_slice_gives_its_tokens() {
+        for marked in [false, true] {
+            // Shard 1 was given the part of shard 3, and has spent it.
+            let two = [(0, born(1200, 4, 1, marked)), (1, born(400, 4, 2, false))];
+            assert_eq!(plan(&[3], 4, &two), (vec![0], vec![]), "{marked}");
+            let two = [(0, born(400, 4, 1, false)), (1, born(700, 4, 2, marked))];
+            assert_eq!(plan(&[3], 4, &two), (vec![300], vec![(1, 300)]), "{marked}");
+            // Shard 1 was created after the doubling.
+            let two = [(0, born(1200, 4, 1, marked)), (1, born(800, 4, 4, !marked))];
+            assert_eq!(plan(&[3], 4, &two), (vec![400], vec![(0, 400)]), "{marked}");
+            // A first shard that was created beside others begins with its share.
+            assert_eq!(plan(&[1], 2, &[(0, born(1600, 2, 2, marked))]).0, [0], "{marked}");
+        }
+    }
+
+    #[test]
+    fn where_it_is_not_known_who_holds_a_slice_no_surplus_that_may_be_cut_is_moved() {
+        let marked = |tokens, count| {
+            let mut item = item(tokens, count, NOW);
+            item.insert("vu".into(), Value::int(0));
+            Arc::new(Bucket::decode(&item).unwrap())
+        };
+        let two = [(0, marked(1200, 4)), (1, marked(800, 4))];
+        assert_eq!(plan(&[3], 4, &two), (vec![0], vec![]));
+        let two = [(0, marked(1200, 4)), (1, image(500, 4, NOW))];
+        assert_eq!(plan(&[3], 4, &two), (vec![100], vec![(1, 100)]));
+        // Of shard 2, shard 0 is the only relative; and shard 1 still earns the part of 3.
+        let two = [(0, marked(1200, 4)), (1, marked(800, 2))];
+        assert_eq!(plan(&[2, 3], 4, &two), (vec![400, 400], vec![(0, 400), (1, 400)]));
     }
 }

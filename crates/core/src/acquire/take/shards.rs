@@ -10,7 +10,7 @@ use super::{DisabledAt, MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
 use crate::acquire::write::{self, NewShard};
 use crate::acquire::{Ask, Env, out_of_order};
 use crate::backoff::Again;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, birth_mark};
 use crate::error::RecordError;
 use crate::limit::{Limit, Params};
 use crate::schema::{BucketId, key_of, meta_key};
@@ -196,7 +196,7 @@ impl Take {
         for new in newborns {
             // An expiry depends on the shard.
             self.shard = new.shard;
-            let birth = format!("{:012x}", env.random.bits() >> 16);
+            let birth = birth_mark(env.random.bits(), self.shard_count);
             parts.push(Part::Put(write::create(&NewShard {
                 id: &self.id,
                 shard: new.shard,
