@@ -65,5 +65,7 @@ fn seeds_that_miss_a_guard_hold() {
         803, // A new shard earns from a clock behind its sibling's.
         // What is left above a lowered limit moves to shards whose tokens another shard has spent.
         3_000_030_159,
+        // A new shard earns by the parameters of another shard than the one that has held its part.
+        5_000_023_065,
     ]);
 }

@@ -70,10 +70,11 @@ pub(crate) fn births(
         // Only relatives can have earned the slice, and none of them earns it any more: since then, it is due.
         let earned_until = relatives.iter().map(|(_, image)| image.earned_until(now)).max();
         let earned_until = earned_until.unwrap_or(now);
+        let earner = earner(*shard, &relatives);
         let mut balances = Vec::with_capacity(limits.len());
         for (name, new) in limits {
-            // Time until now was earned under the parameters that the relatives still have.
-            let params = relatives.iter().find_map(|(_, image)| image.limit(name));
+            // Time until now was earned under the parameters that the slice's holder still has.
+            let params = earner.and_then(|image| image.limit(name));
             let params = params.map_or(*new, |held| held.params).share(count);
             let most = new.share(count).capacity.min(params.capacity);
             let mut moved = 0;
@@ -130,6 +131,15 @@ fn givers<'a>(slice: u32, relatives: &[(u32, &'a Arc<Bucket>)]) -> Vec<(u32, &'a
         }
     }
     givers
+}
+
+/// The relative whose parameters a slice earns by: the one that still earns it, or else the one that holds it.
+fn earner<'a>(slice: u32, relatives: &[(u32, &'a Arc<Bucket>)]) -> Option<&'a Arc<Bucket>> {
+    let earns = |(id, image): &&(u32, &Arc<Bucket>)| slice % image.shard_count == *id;
+    let may_hold = |(id, image): &&(u32, &Arc<Bucket>)| holds(*id, image, slice) != Some(false);
+    let found = relatives.iter().find(earns);
+    let found = found.or_else(|| relatives.iter().find(may_hold));
+    found.map(|(_, image)| *image)
 }
 
 /// Whether a shard holds a slice, unless a nearer relative does; `None` if that is not known.
@@ -321,6 +331,42 @@ mod tests {
             assert_eq!(plan(&[3], 4, &two), (vec![400], vec![(0, 400)]), "{marked}");
             // A first shard that was created beside others begins with its share.
             assert_eq!(plan(&[1], 2, &[(0, born(1600, 2, 2, marked))]).0, [0], "{marked}");
+        }
+    }
+
+    #[test]
+    fn a_slice_earns_by_the_parameters_of_its_holder() {
+        // 400 or 100 a minute for each of four, 15 seconds ago.
+        let before = NOW.plus(-15_000);
+        let with_rate = |tokens: i64, count, of, rate: Option<i64>| {
+            let mut item = item(tokens, count, before);
+            item.insert(FENCE.into(), Value::S(first_fence(&birth_mark(7, of))));
+            match rate {
+                Some(rate) => drop(item.insert("b_rpm_ra".into(), Value::int(rate * 1000))),
+                None => item.retain(|name, _| !name.starts_with("b_rpm")),
+            }
+            Arc::new(Bucket::decode(&item).unwrap())
+        };
+        for (root, (count, born_of, rate), earned) in [
+            // Shard 1 holds the part of shard 3, whether it has been told of the doubling or not.
+            (1600, (2, 2, Some(400)), 25),
+            (400, (4, 2, Some(1600)), 100),
+            // It lacks the limit, so those of the new shard count.
+            (400, (2, 2, None), 100),
+            (3200, (2, 2, None), 100),
+            // Shard 0 holds it.
+            (1600, (4, 4, Some(400)), 100),
+            (400, (4, 4, Some(1600)), 25),
+        ] {
+            let two = [
+                (0, with_rate(400, 4, 1, Some(root))),
+                (1, with_rate(400, count, born_of, rate)),
+            ];
+            assert_eq!(
+                plan(&[3], 4, &two).0,
+                [earned],
+                "{root}, {count}, {born_of}, {rate:?}"
+            );
         }
     }
 
