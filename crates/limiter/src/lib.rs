@@ -50,6 +50,7 @@
 mod audit;
 mod availability;
 mod background;
+#[cfg(feature = "blocking")]
 pub mod blocking;
 mod breaker;
 mod builder;
@@ -80,6 +81,7 @@ mod stack;
 mod sweep;
 pub mod table;
 mod usage;
+mod waiting;
 
 pub use availability::Availability;
 pub use builder::RepositoryBuilder;

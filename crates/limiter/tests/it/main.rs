@@ -6,6 +6,7 @@
 //! - `clock`: a machine whose clock is wrong;
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
+//! - `waiting`: calls that wait for tokens, in turn;
 //! - `silence`: load during an outage;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
@@ -14,7 +15,6 @@
 //! - `paths`: what each path costs in requests and capacity units.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
-#![cfg(feature = "embedded")]
 
 mod acquire;
 mod admin;
@@ -45,4 +45,5 @@ mod table_reads;
 mod table_writes;
 mod usage;
 mod versions;
+mod waiting;
 mod world;

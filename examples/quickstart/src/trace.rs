@@ -11,7 +11,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 /// The trace that comes with this example; see `examples/data/README.md`.
-const SAMPLE: &str = include_str!("../data/sample-trace.csv");
+const SAMPLE: &str = include_str!("../../data/sample-trace.csv");
 
 const COLUMNS: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
 

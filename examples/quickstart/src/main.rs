@@ -3,8 +3,8 @@
 //! who used what, who was refused and who owes.
 //!
 //! ```text
-//! cargo run --release --example quickstart
-//! cargo run --release --example quickstart -- --help
+//! cargo run -p quickstart
+//! cargo run -p quickstart -- --help
 //! ```
 //!
 //! To see how the library is used, read `setup.rs` (limits and entities) and `replay.rs` (acquire, adjust,
