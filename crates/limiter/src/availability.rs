@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zae_limiter_core::acquire::{is_disputed, newest_owner};
-use zae_limiter_core::config::Resolved;
+use zae_limiter_core::acquire::{Request, is_disputed, newest_owner};
+use zae_limiter_core::config::{Level, Resolved};
 use zae_limiter_core::limit::Limit;
 use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::units::check_amount;
@@ -72,34 +72,7 @@ impl RateLimiter {
     ) -> Result<Availability, Error> {
         let inner = &self.repository().inner;
         let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
-        let needed = checked(needed)?;
-        let config = inner.limits_of(&entity, &resource).await?;
-        for (name, amount) in &needed {
-            if config.limit(name).is_none() {
-                let reason = "no limit of this name is configured for this entity and resource";
-                return Err(InvalidInput::new(format!("needed.{name}"), amount, reason).into());
-            }
-        }
-        let (mut statuses, bucket) = inner.statuses(&entity, &resource, &config, &needed).await?;
-        let config = match &bucket {
-            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => {
-                inner.resolve_now(&entity, &resource).await?
-            }
-            _ => config,
-        };
-        let owner = match &bucket {
-            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => config.owner.as_ref(),
-            Some(bucket) => newest_owner(&bucket.owner, config.owner.as_ref()),
-            None => config.owner.as_ref(),
-        };
-        if let Some(parent) = owner.and_then(|owner| owner.cascade_parent().cloned()) {
-            let config = inner.limits_of(&parent, &resource).await?;
-            statuses.extend(inner.statuses(&parent, &resource, &config, &needed).await?.0);
-        }
-        Ok(Availability {
-            checked_at: inner.clock.now(),
-            statuses,
-        })
+        inner.check(&entity, &resource, &checked(needed)?, None).await
     }
 
     /// Whole tokens to be had now, by limit. See [`check`](Self::check).
@@ -128,11 +101,73 @@ fn checked(needed: &[(&str, i64)]) -> Result<Vec<(LimitName, Millitokens)>, Erro
 }
 
 impl Inner {
-    async fn limits_of(
+    /// See [`RateLimiter::check`]; by `limits` instead of the stored ones, if there are any.
+    async fn check(
         &self,
         entity: &EntityId,
         resource: &ResourceName,
-    ) -> Result<std::sync::Arc<Resolved>, Error> {
+        needed: &[(LimitName, Millitokens)],
+        limits: Option<&[Limit]>,
+    ) -> Result<Availability, Error> {
+        let config = self.limits_for(entity, resource, limits).await?;
+        for (name, amount) in needed {
+            if config.limit(name).is_none() {
+                let reason = "no limit of this name is configured for this entity and resource";
+                return Err(InvalidInput::new(format!("needed.{name}"), amount, reason).into());
+            }
+        }
+        let (mut statuses, bucket) = self.statuses(entity, resource, &config, needed).await?;
+        let config = match &bucket {
+            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => {
+                self.resolve_now(entity, resource).await?
+            }
+            _ => config,
+        };
+        let owner = match &bucket {
+            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => config.owner.as_ref(),
+            Some(bucket) => newest_owner(&bucket.owner, config.owner.as_ref()),
+            None => config.owner.as_ref(),
+        };
+        if let Some(parent) = owner.and_then(|owner| owner.cascade_parent().cloned()) {
+            let config = self.limits_for(&parent, resource, limits).await?;
+            statuses.extend(self.statuses(&parent, resource, &config, needed).await?.0);
+        }
+        Ok(Availability {
+            checked_at: self.clock.now(),
+            statuses,
+        })
+    }
+
+    /// What a call is told whose time to wait is over although it never came to its turn.
+    pub(crate) async fn refused_in_queue(&self, request: &Request) -> Error {
+        let (entity, resource) = (&request.id.entity, &request.id.resource);
+        let limits = request.limits.as_deref();
+        match self.check(entity, resource, &request.consume, limits).await {
+            Ok(found) if found.is_admitted() => RateLimitExceeded::contended(found.statuses).into(),
+            Ok(found) => RateLimitExceeded::new(found.statuses).into(),
+            Err(err) => err,
+        }
+    }
+
+    /// The limits in force: those that came with the call, or the stored ones.
+    async fn limits_for(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+        limits: Option<&[Limit]>,
+    ) -> Result<Arc<Resolved>, Error> {
+        let Some(limits) = limits else {
+            return self.limits_of(entity, resource).await;
+        };
+        let stored = self.resolve_now(entity, resource).await?;
+        Ok(Arc::new(Resolved {
+            limits: limits.to_vec(),
+            level: Level::Override,
+            ..(*stored).clone()
+        }))
+    }
+
+    async fn limits_of(&self, entity: &EntityId, resource: &ResourceName) -> Result<Arc<Resolved>, Error> {
         let known = self.config.peek(entity, resource, self.clock.now());
         let config = if let Some(config) = known {
             config

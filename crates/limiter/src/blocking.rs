@@ -44,7 +44,8 @@ use crate::clock::ClockOffset;
 use crate::{
     ApplyOptions, AuditEvent, Availability, CacheStats, CapacityOf, Cursor, Drained, Entity, EntityId, Error,
     IntoLimit, Limit, LimitsApplied, LimitsPlan, NamespaceId, NamespaceRecord, NewEntity, OnUnavailable,
-    Progress, RepositoryBuilder, ResourceCapacity, UsageQuery, UsageSnapshot, UsageSummary, VersionRecord,
+    Progress, RateLimitExceeded, RepositoryBuilder, ResourceCapacity, UsageQuery, UsageSnapshot,
+    UsageSummary, VersionRecord,
 };
 
 /// The blocking [`Repository`](crate::Repository).
@@ -589,6 +590,27 @@ impl Acquire {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.inner = self.inner.timeout(timeout);
         self
+    }
+
+    /// See [`crate::Acquire::wait`].
+    pub fn wait(mut self, max: Duration) -> Self {
+        self.inner = self.inner.wait(max);
+        self
+    }
+
+    /// See [`crate::Acquire::on_wait`].
+    pub fn on_wait(mut self, tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
+        self.inner = self.inner.on_wait(tell);
+        self
+    }
+
+    /// See [`crate::Acquire::until_ready`].
+    pub fn until_ready(self) -> Result<Lease, Error> {
+        let inner = self.runtime.block_on(self.inner.until_ready())?;
+        Ok(Lease {
+            inner,
+            runtime: self.runtime,
+        })
     }
 
     /// See [`crate::Acquire::send`].

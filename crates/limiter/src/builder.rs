@@ -435,6 +435,7 @@ impl Parts {
                 offset,
                 background: Background::new(),
                 refunds: Refunds::default(),
+                queues: Arc::default(),
                 breaker,
                 options,
                 last_policy: std::sync::Mutex::new(None),

@@ -11,13 +11,16 @@ use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::limit::check_limits;
 use zae_limiter_core::table::Applied;
 use zae_limiter_core::units::check_amount;
-use zae_limiter_core::{EntityId, IntoLimit, InvalidInput, Limit, LimitName, Millitokens, ResourceName};
+use zae_limiter_core::{
+    EntityId, IntoLimit, InvalidInput, Limit, LimitName, Millitokens, RateLimitExceeded, ResourceName,
+};
 
 use crate::degrade::Refused;
 use crate::driver::Drive;
 use crate::error::{Error, level_name};
 use crate::lease::Lease;
 use crate::repository::{Inner, Repository, is_outage};
+use crate::waiting::{OnWait, Patience, with_jitter};
 
 /// How long at most to wait before an acquire that failed without having taken anything begins again; jitter takes up to
 /// half of it.
@@ -80,6 +83,8 @@ impl RateLimiter {
             limits: None,
             on_unavailable: None,
             timeout: None,
+            patience: None,
+            on_wait: None,
         }
     }
 }
@@ -94,6 +99,8 @@ pub struct Acquire {
     limits: Option<Result<Vec<Limit>, InvalidInput>>,
     on_unavailable: Option<OnUnavailable>,
     timeout: Option<Duration>,
+    patience: Option<Patience>,
+    on_wait: Option<OnWait>,
 }
 
 impl Acquire {
@@ -121,6 +128,54 @@ impl Acquire {
     /// The longest this call may take before the policy for outages applies. Default: the repository's.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// If there are too few tokens, waits for them up to `max`, instead of being refused at once.
+    ///
+    /// The call asks again when the refusal said that there would be enough, never earlier, plus a jitter of a tenth of
+    /// the wait (10 to 250 ms). Calls of one process that wait for the same entity and resource are admitted in the order
+    /// in which they came: a call that asks for much is not overtaken by smaller ones. A call that does not wait is not in
+    /// this order, and neither are other processes.
+    ///
+    /// The refusal is returned at once if the tokens will not be there in time, or never; and when the time is over.
+    /// `max` is the time spent waiting for tokens. How long the table may take to answer is bounded by
+    /// [`timeout`](Self::timeout), for each attempt.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::time::Duration;
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// repo.set_resource_defaults("gpt-4", [Limit::per_second("rps", 10)]).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let call = || limiter.acquire("key-1", "gpt-4").consume("rps", 10);
+    /// call().await?.commit().await?;
+    ///
+    /// // Full again in a second: not in time, which is known at once.
+    /// let refused = call().wait(Duration::from_millis(100)).await;
+    /// assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
+    /// call().wait(Duration::from_secs(10)).await?.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn wait(mut self, max: Duration) -> Self {
+        self.patience = Some(Patience::UpTo(max));
+        self
+    }
+
+    /// Takes the tokens, however long it takes until they are there; otherwise as [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send). [`Error::RateLimitExceeded`] only if more is asked than a limit can ever hold.
+    pub async fn until_ready(mut self) -> Result<Lease, Error> {
+        self.patience = Some(Patience::Forever);
+        self.send().await
+    }
+
+    /// Calls `tell` before each [`wait`](Self::wait), with the refusal and how long is waited: for logs and metrics.
+    pub fn on_wait(mut self, tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
+        self.on_wait = Some(OnWait::new(tell));
         self
     }
 
@@ -165,46 +220,17 @@ impl Acquire {
     /// Dropping the future takes nothing: what a request in flight turns out to have taken is given back in the
     /// background.
     pub async fn send(self) -> Result<Lease, Error> {
-        let (inner, on_unavailable) = (Arc::clone(&self.inner), self.on_unavailable);
-        let timeout = self.timeout.unwrap_or(inner.options.acquire_timeout);
-        let request = self.request()?;
-        let until = Instant::now() + timeout;
-        let mut drive = Drive::new(&inner, request.clone()).under_policy(on_unavailable);
-        let mut is_retry = false;
-        let err = loop {
-            match tokio::time::timeout_at(until, drive.run()).await {
-                Ok(Decision::Admitted(grants)) => return Ok(Lease::granted(&inner, &request, grants)),
-                Ok(Decision::Rejected(refused)) => return Err(refused.into()),
-                Ok(Decision::Disabled { entity, at }) => {
-                    return Err(Error::Disabled {
-                        entity: entity.to_string(),
-                        resource: request.id.resource.to_string(),
-                        level: level_name(at),
-                    });
-                }
-                Ok(Decision::Failed(AcquireError::Table(err))) if is_outage(&err) => {
-                    let id = &request.id;
-                    let pause = PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0);
-                    // A call that is to be refused during an outage retries until its deadline, unless it began while
-                    // the table was known not to answer.
-                    let again = err.applied == Applied::No
-                        && (is_retry || !drive.began_open())
-                        && inner.policy(on_unavailable, &id.entity, &id.resource) == OnUnavailable::Block
-                        && Instant::now() + pause < until;
-                    if !again {
-                        break inner.table_error(err);
-                    }
-                    tokio::time::sleep(pause).await;
-                    is_retry = true;
-                    drive = Drive::new(&inner, request.clone()).under_policy(on_unavailable);
-                }
-                Ok(Decision::Failed(err)) => return Err(inner.place.acquire_error(err)),
-                Err(_) => break drive.gave_up(timeout),
-            }
+        let attempt = Attempt {
+            inner: Arc::clone(&self.inner),
+            on_unavailable: self.on_unavailable,
+            timeout: self.timeout.unwrap_or(self.inner.options.acquire_timeout),
         };
-        // What it has sent is finished in the background.
-        drop(drive);
-        without_table(&inner, &request, on_unavailable, err)
+        let (patience, on_wait) = (self.patience, self.on_wait.clone());
+        let request = self.request()?;
+        match patience {
+            None => attempt.take(&request).await,
+            Some(patience) => attempt.take_in_turn(&request, patience, on_wait.as_ref()).await,
+        }
     }
 
     /// Checks everything that can be checked without the table.
@@ -231,6 +257,106 @@ impl Acquire {
             limits,
             settings: self.inner.options.settings,
         })
+    }
+}
+
+/// How tokens are to be taken.
+struct Attempt {
+    inner: Arc<Inner>,
+    on_unavailable: Option<OnUnavailable>,
+    timeout: Duration,
+}
+
+impl Attempt {
+    /// Takes the tokens, or is refused.
+    async fn take(&self, request: &Request) -> Result<Lease, Error> {
+        let (inner, on_unavailable, timeout) = (&self.inner, self.on_unavailable, self.timeout);
+        let until = Instant::now() + timeout;
+        let mut drive = Drive::new(inner, request.clone()).under_policy(on_unavailable);
+        let mut is_retry = false;
+        let err = loop {
+            match tokio::time::timeout_at(until, drive.run()).await {
+                Ok(Decision::Admitted(grants)) => return Ok(Lease::granted(inner, request, grants)),
+                Ok(Decision::Rejected(refused)) => return Err(refused.into()),
+                Ok(Decision::Disabled { entity, at }) => {
+                    return Err(Error::Disabled {
+                        entity: entity.to_string(),
+                        resource: request.id.resource.to_string(),
+                        level: level_name(at),
+                    });
+                }
+                Ok(Decision::Failed(AcquireError::Table(err))) if is_outage(&err) => {
+                    let id = &request.id;
+                    let pause = PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0);
+                    // A call that is to be refused during an outage retries until its deadline, unless it began while
+                    // the table was known not to answer.
+                    let again = err.applied == Applied::No
+                        && (is_retry || !drive.began_open())
+                        && inner.policy(on_unavailable, &id.entity, &id.resource) == OnUnavailable::Block
+                        && Instant::now() + pause < until;
+                    if !again {
+                        break inner.table_error(err);
+                    }
+                    tokio::time::sleep(pause).await;
+                    is_retry = true;
+                    drive = Drive::new(inner, request.clone()).under_policy(on_unavailable);
+                }
+                Ok(Decision::Failed(err)) => return Err(inner.place.acquire_error(err)),
+                Err(_) => break drive.gave_up(timeout),
+            }
+        };
+        // What it has sent is finished in the background.
+        drop(drive);
+        without_table(inner, request, on_unavailable, err)
+    }
+
+    /// Takes the tokens, as often as it takes until they are there, in turn with others that wait for the same bucket.
+    async fn take_in_turn(
+        &self,
+        request: &Request,
+        patience: Patience,
+        on_wait: Option<&OnWait>,
+    ) -> Result<Lease, Error> {
+        let inner = &self.inner;
+        let until = patience.until(Instant::now());
+        let place = inner.queues.enter(&request.id);
+        let mut last = None;
+        loop {
+            let turn = place.turn();
+            match until {
+                None => turn.await,
+                Some(until) => {
+                    if tokio::time::timeout_at(until, turn).await.is_err() {
+                        return match last {
+                            Some(refused) => Err(refused),
+                            None => Err(inner.refused_in_queue(request).await),
+                        };
+                    }
+                }
+            }
+            let refused = match self.take(request).await {
+                Ok(lease) => {
+                    place.admitted();
+                    return Ok(lease);
+                }
+                Err(Error::RateLimitExceeded(refused)) => refused,
+                Err(other) => return Err(other),
+            };
+            let Some(wait) = refused.retry_after() else {
+                return Err(refused.into());
+            };
+            let sleep = with_jitter(wait);
+            let now = Instant::now();
+            if until.is_some_and(|until| now + wait > until) {
+                return Err(refused.into());
+            }
+            place.refused();
+            if let Some(tell) = on_wait {
+                tell.tell(&refused, wait);
+            }
+            last = Some(refused.into());
+            tokio::time::sleep(until.map_or(sleep, |until| sleep.min(until - now).max(wait))).await;
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::principal::Principal;
 use crate::refunds::Refunds;
 use crate::stack::Stack;
 use crate::table::{Meter, Table, TableExt, Usage};
+use crate::waiting::Queues;
 
 /// The stack that is used unless another is named, here or in `ZAEL_STACK`.
 pub const DEFAULT_STACK: &str = "zae-limiter";
@@ -96,6 +97,8 @@ pub(crate) struct Inner {
     pub(crate) images: ImageCache,
     pub(crate) background: Background,
     pub(crate) refunds: Refunds,
+    /// Calls that wait for tokens.
+    pub(crate) queues: Arc<Queues>,
     pub(crate) breaker: Arc<Breaker>,
     pub(crate) options: Options,
     /// The stored policy for outages as last seen, for when it cannot be read.

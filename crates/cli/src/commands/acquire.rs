@@ -134,39 +134,27 @@ async fn open(args: &Acquire, timeout: Duration) -> Result<Result<Repository, Op
     }
 }
 
-/// Takes the tokens; if waiting for them was asked for, as often as the time for it allows.
+/// Takes the tokens; if waiting for them was asked for, once they are there.
 async fn take(repo: &Repository, args: &Acquire) -> Result<Lease, Error> {
     let limiter = RateLimiter::new(repo.clone());
-    let mut patience = args.wait;
-    loop {
-        let mut request = limiter.acquire(&args.entity_id, &args.resource);
-        for Amount { limit, tokens } in &args.consume {
-            request = request.consume(limit, *tokens);
-        }
-        if let Some(written) = args.on_unavailable {
-            request = request.on_unavailable(policy(written));
-        }
-        if let Some(timeout) = args.timeout {
-            request = request.timeout(timeout);
-        }
-        let err = match request.await {
-            Err(Error::RateLimitExceeded(refused)) => refused,
-            other => return other,
-        };
-        let left = err
-            .retry_after()
-            .and_then(|wait| Some((wait, patience?.checked_sub(wait)?)));
-        let Some((wait, left)) = left else {
-            return Err(err.into());
-        };
-        if io::stderr().is_terminal() {
-            say(&format!("Waiting {} for tokens", time::wait(wait)));
-        }
-        // A clock that is ahead of the table's other users may come a little early; ask again no sooner than
-        // a millisecond later.
-        tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
-        patience = Some(left);
+    let mut request = limiter.acquire(&args.entity_id, &args.resource);
+    for Amount { limit, tokens } in &args.consume {
+        request = request.consume(limit, *tokens);
     }
+    if let Some(written) = args.on_unavailable {
+        request = request.on_unavailable(policy(written));
+    }
+    if let Some(timeout) = args.timeout {
+        request = request.timeout(timeout);
+    }
+    if let Some(max) = args.wait {
+        request = request.wait(max).on_wait(|_, wait| {
+            if io::stderr().is_terminal() {
+                say(&format!("Waiting {} for tokens", time::wait(wait)));
+            }
+        });
+    }
+    request.await
 }
 
 async fn drain(repo: &Repository) {

@@ -1,0 +1,231 @@
+//! Calls that wait for tokens: in arrival order for each entity and resource of a process, and never before the time
+//! that a refusal has told.
+//!
+//! Calls that wait stand in a queue per bucket. Those in front may ask the table: all of a window while calls are
+//! admitted, only the first once one was refused. The first keeps its place while it waits, and each admission opens the
+//! window further, so that a fast limit is not slowed down to one call per round trip.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use zae_limiter_core::RateLimitExceeded;
+use zae_limiter_core::schema::BucketId;
+
+/// How many calls of a queue ask at the same time, as long as all are admitted.
+const WIDEST: usize = 64;
+
+/// The longest jitter that is added to a wait, and the longest where the wait is short.
+const LONGEST_JITTER: Duration = Duration::from_millis(250);
+const SHORTEST_JITTER: Duration = Duration::from_millis(10);
+
+/// How long a call waits for tokens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    UpTo(Duration),
+    Forever,
+}
+
+impl Patience {
+    /// When it ends, if it does.
+    pub(crate) fn until(self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::UpTo(max) => now.checked_add(max),
+            Self::Forever => None,
+        }
+    }
+}
+
+/// Told of each refusal that is waited out, and for how long.
+#[derive(Clone)]
+pub(crate) struct OnWait(Arc<dyn Fn(&RateLimitExceeded, Duration) + Send + Sync>);
+
+impl OnWait {
+    pub(crate) fn new(tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    pub(crate) fn tell(&self, refused: &RateLimitExceeded, wait: Duration) {
+        (self.0)(refused, wait);
+    }
+}
+
+impl fmt::Debug for OnWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnWait")
+    }
+}
+
+/// The queues of a repository. A bucket has one exactly while calls wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    queues: Mutex<HashMap<BucketId, Queue>>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    next: u64,
+    /// Ascending.
+    waiting: VecDeque<(u64, Arc<Notify>)>,
+    /// How many in front may ask.
+    window: usize,
+}
+
+impl Queue {
+    fn wake(&self) {
+        for (_, turn) in self.waiting.iter().take(self.window) {
+            turn.notify_one();
+        }
+    }
+}
+
+impl Queues {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BucketId, Queue>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes to the end of a bucket's queue.
+    pub(crate) fn enter(self: &Arc<Self>, id: &BucketId) -> Place {
+        let turn = Arc::new(Notify::new());
+        let mut queues = self.lock();
+        let queue = queues.entry(id.clone()).or_insert_with(|| Queue {
+            next: 0,
+            waiting: VecDeque::new(),
+            window: WIDEST,
+        });
+        let number = queue.next;
+        queue.next += 1;
+        queue.waiting.push_back((number, Arc::clone(&turn)));
+        Place {
+            queues: Arc::clone(self),
+            id: id.clone(),
+            number,
+            turn,
+        }
+    }
+
+    /// How many calls wait, for any bucket.
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        self.lock().values().map(|queue| queue.waiting.len()).sum()
+    }
+}
+
+/// A call's place in a queue. It is given up when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    queues: Arc<Queues>,
+    id: BucketId,
+    number: u64,
+    turn: Arc<Notify>,
+}
+
+impl Place {
+    /// Waits until the call may ask the table.
+    pub(crate) async fn turn(&self) {
+        while !self.may_ask() {
+            self.turn.notified().await;
+        }
+    }
+
+    fn may_ask(&self) -> bool {
+        self.queues.lock().get(&self.id).is_none_or(|queue| {
+            let rank = queue
+                .waiting
+                .binary_search_by_key(&self.number, |(number, _)| *number);
+            rank.is_ok_and(|rank| rank < queue.window)
+        })
+    }
+
+    /// The call was admitted: more may ask at the same time.
+    pub(crate) fn admitted(self) {
+        if let Some(queue) = self.queues.lock().get_mut(&self.id) {
+            queue.window = (queue.window * 2).min(WIDEST);
+        }
+    }
+
+    /// The call was refused, and goes on waiting: the others wait behind the first.
+    pub(crate) fn refused(&self) {
+        if let Some(queue) = self.queues.lock().get_mut(&self.id) {
+            queue.window = 1;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut queues = self.queues.lock();
+        let Some(queue) = queues.get_mut(&self.id) else {
+            return;
+        };
+        if let Ok(at) = queue
+            .waiting
+            .binary_search_by_key(&self.number, |(number, _)| *number)
+        {
+            queue.waiting.remove(at);
+        }
+        if queue.waiting.is_empty() {
+            queues.remove(&self.id);
+        } else {
+            queue.wake();
+        }
+    }
+}
+
+/// How long to sleep for a wait that a refusal has told: never less, and a little more, so that processes which were told
+/// the same do not come back together.
+pub(crate) fn with_jitter(wait: Duration) -> Duration {
+    let most = (wait / 10).clamp(SHORTEST_JITTER, LONGEST_JITTER);
+    wait + Duration::from_millis(1) + most.mul_f64(fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zae_limiter_core::{EntityId, NamespaceId, ResourceName};
+
+    fn bucket(entity: &str) -> BucketId {
+        BucketId {
+            namespace: NamespaceId::new("AAAAAAAAAAA").unwrap(),
+            entity: EntityId::new(entity).unwrap(),
+            resource: ResourceName::new("r").unwrap(),
+        }
+    }
+
+    fn asking(places: &[Place]) -> Vec<u64> {
+        let may = places.iter().filter(|place| place.may_ask());
+        may.map(|place| place.number).collect()
+    }
+
+    #[test]
+    fn after_a_refusal_only_the_first_asks_and_each_admission_lets_more() {
+        let queues = Arc::new(Queues::default());
+        let mut places: Vec<Place> = (0..10).map(|_| queues.enter(&bucket("k"))).collect();
+        assert_eq!(asking(&places).len(), 10);
+        places[3].refused();
+        assert_eq!(asking(&places), [0]);
+        places.remove(0).admitted();
+        assert_eq!(asking(&places), [1, 2]);
+        places.remove(1).admitted();
+        assert_eq!(asking(&places), [1, 3, 4, 5]);
+        // One that gives up leaves its place to the next.
+        drop(places.remove(0));
+        assert_eq!(asking(&places), [3, 4, 5, 6]);
+        assert_eq!(asking(&[queues.enter(&bucket("other"))]), [0]);
+        drop(places);
+        assert_eq!(queues.waiting(), 0);
+        assert!(queues.lock().is_empty());
+    }
+
+    #[test]
+    fn a_wait_is_never_cut_short() {
+        for millis in [0, 1, 10, 1000, 100_000] {
+            let wait = Duration::from_millis(millis);
+            let slept = with_jitter(wait);
+            assert!(slept > wait && slept <= wait + Duration::from_millis(251));
+        }
+    }
+}
