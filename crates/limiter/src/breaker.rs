@@ -1,16 +1,20 @@
 //! A circuit breaker for the path of an acquire.
 //!
 //! While the table does not answer, each call would wait for a timeout of its own. The breaker counts failures in a
-//! row; after [`FAILURES`] of them that span at least [`SPAN`] it opens. While it is open, calls are decided at
-//! once by the policy for outages, except for one call per [`probe interval`](PROBE) that is sent to the table.
-//! Any answer closes it. See ADR 17.
+//! row; after [`FAILURES`] of them that span at least [`SPAN`] it opens. If that many failures came at the same
+//! instant, it also opens when requests that were sent after them have had no answer for [`SILENCE`]. While it is open,
+//! calls are decided at once by the policy for outages, except for one call per [`probe interval`](PROBE) that is sent
+//! to the table. Any answer closes it. See ADR 17.
 //!
 //! [`State`] is the decision as a value, with time passed in. [`Breaker`] shares it between calls.
 
-use std::sync::Mutex;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
@@ -21,6 +25,10 @@ pub(crate) const FAILURES: u32 = 5;
 /// How long the failures must last. Connections that break at the same instant fail together although the table
 /// works; a request that is sent after them succeeds within this time.
 pub(crate) const SPAN: Duration = Duration::from_millis(500);
+
+/// How long requests that were sent after [`FAILURES`] failures may stay without an answer until the breaker opens.
+/// With all permits taken by requests that were sent together, the next failures come only with the next timeouts.
+pub(crate) const SILENCE: Duration = SPAN.saturating_mul(2);
 
 /// After this long without a failure, counting starts again.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -52,6 +60,8 @@ struct State {
     failures: u32,
     first: Duration,
     last: Duration,
+    /// When the first request was sent after the first of these failures.
+    sent: Option<Duration>,
     /// When the next probe is due, while open.
     next: Option<Duration>,
 }
@@ -71,11 +81,31 @@ impl State {
         }
         if self.failures == 0 {
             self.first = now;
+            self.sent = None;
         }
         self.failures = self.failures.saturating_add(1);
         self.last = now;
         let opens =
             self.next.is_none() && self.failures >= FAILURES && now.saturating_sub(self.first) >= SPAN;
+        if opens {
+            self.next = Some(now + interval);
+        }
+        opens
+    }
+
+    /// A request is sent.
+    fn sent(&mut self, now: Duration) {
+        if self.failures > 0 && now.saturating_sub(self.last) <= WINDOW {
+            self.sent.get_or_insert(now);
+        }
+    }
+
+    /// Opens it if the table has been silent to what was sent after enough failures. Returns whether that opens it.
+    fn is_silent(&mut self, now: Duration, interval: Duration) -> bool {
+        let opens = self.next.is_none()
+            && self.failures >= FAILURES
+            && now.saturating_sub(self.last) <= WINDOW
+            && self.sent.is_some_and(|sent| now.saturating_sub(sent) >= SILENCE);
         if opens {
             self.next = Some(now + interval);
         }
@@ -107,6 +137,23 @@ fn is_silence(err: &TableError) -> bool {
     )
 }
 
+/// What lies under the error of a call that the breaker refused.
+#[derive(Debug)]
+struct Refusal;
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the circuit breaker is open")
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Whether an error is the breaker's and not the table's.
+pub(crate) fn is_refusal(err: &TableError) -> bool {
+    err.source.as_ref().is_some_and(|source| source.is::<Refusal>())
+}
+
 /// The circuit breaker of one table, shared by its namespaces.
 #[derive(Debug)]
 pub(crate) struct Breaker {
@@ -114,6 +161,8 @@ pub(crate) struct Breaker {
     state: Mutex<State>,
     /// Whether anything has failed since the last answer, so that answers usually take no lock.
     failing: AtomicBool,
+    /// Tells those who wait that it has opened.
+    opened: Notify,
 }
 
 impl Breaker {
@@ -122,6 +171,7 @@ impl Breaker {
             origin: Instant::now(),
             state: Mutex::default(),
             failing: AtomicBool::new(false),
+            opened: Notify::new(),
         }
     }
 
@@ -143,6 +193,7 @@ impl Breaker {
                 self.failing.store(true, Ordering::Release);
                 if state.failed(self.now(), interval()) {
                     tracing::warn!(error = %err, "the table does not answer; calls are decided without it, but for probes");
+                    self.opened.notify_waiters();
                 }
             }
             _ => {
@@ -162,7 +213,24 @@ impl Breaker {
         if !self.failing.load(Ordering::Acquire) {
             return Pass::Free;
         }
-        self.state().pass(self.now(), interval())
+        let mut state = self.state();
+        if state.is_silent(self.now(), interval()) {
+            tracing::warn!("the table does not answer; calls are decided without it, but for probes");
+            self.opened.notify_waiters();
+        }
+        state.pass(self.now(), interval())
+    }
+
+    /// Takes note that a request is sent.
+    pub(crate) fn sending(&self) {
+        if self.failing.load(Ordering::Acquire) {
+            self.state().sent(self.now());
+        }
+    }
+
+    /// Ends when the breaker opens, from when it is first polled or enabled.
+    pub(crate) fn opens(&self) -> Notified<'_> {
+        self.opened.notified()
     }
 
     /// Whether it is open.
@@ -179,6 +247,19 @@ impl Breaker {
         }
     }
 
+    /// The error of a request that is not sent because the breaker is open, at the time `now` of the injected clock;
+    /// `None` if it is closed.
+    pub(crate) fn refused(&self, now: EpochMillis) -> Option<TableError> {
+        if !self.failing.load(Ordering::Acquire) {
+            return None;
+        }
+        let (since, next) = {
+            let state = self.state();
+            (state.first, state.next?)
+        };
+        Some(self.refusal(since, next, now))
+    }
+
     /// The error of a call that was refused, at the time `now` of the injected clock.
     pub(crate) fn refusal(&self, since: Duration, next: Duration, now: EpochMillis) -> TableError {
         let elapsed = self.now();
@@ -192,7 +273,10 @@ impl Breaker {
             "it has not answered since {since}; next probe in {:.1} s",
             left.as_secs_f64()
         );
-        TableError::new(FailureKind::Unreachable, Applied::No, message)
+        TableError {
+            source: Some(Arc::new(Refusal)),
+            ..TableError::new(FailureKind::Unreachable, Applied::No, message)
+        }
     }
 }
 
@@ -232,6 +316,35 @@ mod tests {
         assert!(!(0..100).any(|_| state.failed(ms(2000), PROBE)));
         assert_eq!(state.pass(ms(2100), PROBE), Pass::Free);
         assert!(state.failed(ms(2500), PROBE), "the table still does not answer");
+    }
+
+    #[test]
+    fn silence_to_what_was_sent_after_failures_that_came_together_opens_it() {
+        let together = || {
+            let mut state = State::default();
+            assert!(!(0..100).any(|_| state.failed(ms(2000), PROBE)));
+            state
+        };
+        let mut state = together();
+        assert!(!state.is_silent(ms(9000), PROBE), "nothing was sent after them");
+        state.sent(ms(2100));
+        state.sent(ms(2900));
+        assert!(!state.is_silent(ms(3099), PROBE));
+        assert!(state.is_silent(ms(3100), PROBE));
+        let refused = Pass::Refused {
+            since: ms(2000),
+            next: ms(3600),
+        };
+        assert_eq!(state.pass(ms(3100), PROBE), refused);
+
+        let mut state = together();
+        state.sent(ms(2100));
+        state.answered();
+        assert!(!state.is_silent(ms(3100), PROBE), "it was answered");
+
+        let mut state = together();
+        state.sent(ms(12_001));
+        assert!(!state.is_silent(ms(13_100), PROBE), "the failures are too old");
     }
 
     #[test]

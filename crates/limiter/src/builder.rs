@@ -21,6 +21,7 @@ use crate::config_cache::ConfigCache;
 use crate::degrade::LocalBuckets;
 use crate::error::{Error, Place};
 use crate::image_cache::ImageCache;
+use crate::permits::{MAX_IN_FLIGHT, Permits, check_max_in_flight};
 use crate::principal::Principal;
 #[cfg(feature = "provision")]
 use crate::provision::Provision;
@@ -174,6 +175,22 @@ impl RepositoryBuilder {
         self
     }
 
+    /// How many requests may be on their way to the table at a time, so also how many connections are open during an
+    /// outage. Default 1,024; 0 is refused.
+    ///
+    /// Counts the requests of acquires and the reads of configuration, of this repository and the namespaces opened
+    /// from it. Others wait for their turn in the order in which they came, within the deadline of their call; a request
+    /// that waits was not sent, so that a call which is cancelled or reaches its deadline meanwhile leaves nothing in
+    /// doubt. When the circuit breaker opens, those that wait are decided at once. Corrections of leases are not counted:
+    /// 128 of them are sent at a time.
+    ///
+    /// A table that answers after `t` seconds serves `max / t` requests a second; an acquire is mostly one request. Choose
+    /// more if the product of both is higher, and less if the process may open fewer files.
+    pub fn max_in_flight(mut self, max: usize) -> Self {
+        self.options.max_in_flight = max;
+        self
+    }
+
     /// Who makes changes, for the audit log: an identifier, or an ARN. Default: whom the credentials belong
     /// to, as AWS's identity service tells it once, when a change is first made; for an embedded table and a
     /// [`client`](Self::client) of the caller's, nobody.
@@ -286,6 +303,7 @@ impl RepositoryBuilder {
         {
             EntityId::new(principal).map_err(|err| err.in_field("principal"))?;
         }
+        check_max_in_flight(self.options.max_in_flight)?;
         let meter = Arc::new(Meter::new());
         let dynamo = |client, offset: Option<&Arc<TableOffset>>| {
             let mut table = DynamoTable::new(client, stack.as_str());
@@ -346,6 +364,7 @@ impl RepositoryBuilder {
             (None, Some(config)) => Principal::caller(config),
             (None, None) => Principal::default(),
         };
+        let breaker = Arc::new(Breaker::new());
         let parts = Parts {
             place: Place {
                 stack: stack.to_string(),
@@ -358,9 +377,10 @@ impl RepositoryBuilder {
                 None => Arc::new(SystemClock),
             }),
             offset,
+            permits: Arc::new(Permits::new(self.options.max_in_flight, Arc::clone(&breaker))),
             options: self.options,
             principal: Arc::new(principal),
-            breaker: Arc::new(Breaker::new()),
+            breaker,
             config,
         };
         Ok((parts, name))
@@ -376,6 +396,7 @@ pub(crate) struct Options {
     pub(crate) settings: Settings,
     pub(crate) on_unavailable: Option<OnUnavailable>,
     pub(crate) acquire_timeout: Duration,
+    pub(crate) max_in_flight: usize,
     pub(crate) principal: Option<String>,
 }
 
@@ -388,6 +409,7 @@ impl Default for Options {
             settings: Settings::default(),
             on_unavailable: None,
             acquire_timeout: Duration::from_secs(5),
+            max_in_flight: MAX_IN_FLIGHT,
             principal: None,
         }
     }
@@ -405,6 +427,7 @@ pub(crate) struct Parts {
     pub(crate) options: Options,
     pub(crate) principal: Arc<Principal>,
     pub(crate) breaker: Arc<Breaker>,
+    pub(crate) permits: Arc<Permits>,
     /// How to reach AWS, if that is where the table is.
     pub(crate) config: Option<SdkConfig>,
 }
@@ -420,11 +443,17 @@ impl Parts {
             options,
             principal,
             breaker,
+            permits,
             config,
         } = self;
         Repository {
             inner: Arc::new(Inner {
-                config: ConfigCache::new(namespace.clone(), options.config_cache_ttl, Arc::clone(&breaker)),
+                config: ConfigCache::new(
+                    namespace.clone(),
+                    options.config_cache_ttl,
+                    Arc::clone(&breaker),
+                    Arc::clone(&permits),
+                ),
                 images: ImageCache::new(options.reject_cache_ttl, options.reject_cache_size),
                 place,
                 table,
@@ -437,6 +466,7 @@ impl Parts {
                 refunds: Refunds::default(),
                 queues: Arc::default(),
                 breaker,
+                permits,
                 options,
                 last_policy: std::sync::Mutex::new(None),
                 order: AtomicU64::new(0),

@@ -29,8 +29,9 @@ use zae_limiter_core::schema::key_of;
 use zae_limiter_core::table::{Applied, FailureKind, Key, TableError};
 use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, ResourceName};
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, is_refusal};
 use crate::clock::Clock;
+use crate::permits::Permits;
 use crate::repository::is_outage;
 use crate::table::{Table, TableExt};
 
@@ -120,6 +121,7 @@ struct Memory {
     namespace: NamespaceId,
     ttl: Duration,
     breaker: Arc<Breaker>,
+    permits: Arc<Permits>,
     slots: Cache<Key, SlotEntry>,
     assembled: Cache<Pair, Assembled>,
     failures: Cache<Pair, Failure>,
@@ -129,12 +131,18 @@ struct Memory {
 }
 
 impl ConfigCache {
-    pub(crate) fn new(namespace: NamespaceId, ttl: Duration, breaker: Arc<Breaker>) -> Self {
+    pub(crate) fn new(
+        namespace: NamespaceId,
+        ttl: Duration,
+        breaker: Arc<Breaker>,
+        permits: Arc<Permits>,
+    ) -> Self {
         Self {
             memory: Arc::new(Memory {
                 namespace,
                 ttl,
                 breaker,
+                permits,
                 slots: Cache::new(CAPACITY),
                 assembled: Cache::new(CAPACITY),
                 failures: Cache::new(FAILURES),
@@ -336,7 +344,8 @@ impl Memory {
             };
             let has_other = !fresh && self.stale(pair).is_some();
             let again = err.may_resend() && !has_other && !self.breaker.is_open();
-            if is_outage(&err) {
+            // The breaker may close before a refusal of its own is forgotten.
+            if is_outage(&err) && !is_refusal(&err) {
                 let failure = Failure {
                     at: Instant::now(),
                     err: err.clone(),
@@ -415,8 +424,11 @@ impl Memory {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if !missing.is_empty() {
+            let permit = self.permits.enter(clock).await?;
+            self.breaker.sending();
             // What decides must not be older than the call.
             let read = table.batch_get(missing, fresh).await;
+            drop(permit);
             self.breaker.hear(&read);
             let items = read?;
             for (i, key) in keys

@@ -24,8 +24,9 @@ use zae_limiter_core::sync::Drift;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
 use zae_limiter_core::{Bucket, EntityId, ResourceName};
 
-use crate::breaker::Pass;
-use crate::error::Error;
+use crate::breaker::{Pass, is_refusal};
+use crate::error::{Error, Last};
+use crate::permits::Permit;
 use crate::repository::{Inner, is_outage};
 
 /// Random numbers for jitter, shard draws and marks.
@@ -42,7 +43,8 @@ impl Random for FastRandom {
 const CREDIT_ANSWER: Duration = Duration::from_secs(10);
 
 type InFlight = Pin<Box<dyn Future<Output = Reply> + std::marker::Send + 'static>>;
-type Waiting = Pin<Box<dyn Future<Output = ()> + std::marker::Send + 'static>>;
+type Waiting =
+    Pin<Box<dyn Future<Output = Result<Option<Permit>, TableError>> + std::marker::Send + 'static>>;
 
 /// What a request does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +71,11 @@ struct Flight {
     /// The machine's name for it.
     id: usize,
     kind: Kind,
-    /// What comes before it is sent.
+    /// What comes before it is sent; an error means that it is not.
     wait: Option<Waiting>,
     request: InFlight,
+    /// What a request to the table needs to be sent, held until it ends.
+    permit: Option<Permit>,
     /// Whether it has been sent.
     sent: bool,
 }
@@ -79,8 +83,9 @@ struct Flight {
 impl Flight {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
         if let Some(wait) = &mut self.wait {
-            if wait.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+            match std::task::ready!(wait.as_mut().poll(cx)) {
+                Ok(permit) => self.permit = permit,
+                Err(refusal) => return Poll::Ready(Reply::Table(Err(refusal))),
             }
             self.wait = None;
         }
@@ -137,7 +142,7 @@ enum Patience {
     Deadline,
     /// It ends where the policy for outages can decide without the table: the call's policy, if it brought one.
     Policy(Option<OnUnavailable>),
-    /// It ends: the breaker was open when it began, so it was refused or is the probe.
+    /// It ends: it was refused by the breaker, when it began or while it waited for a permit, or it is the probe.
     Probe,
 }
 
@@ -152,8 +157,10 @@ pub(crate) struct Drive {
     flights: Flights,
     order: u64,
     patience: Patience,
-    /// The last failure that was heard, unless an answer came after it.
+    /// The last failure that was heard.
     failure: Option<TableError>,
+    /// Whether an answer came after it.
+    answered: bool,
     /// Whether an answer to a write was lost.
     lost_answer: bool,
     /// Set to end before the machine does.
@@ -173,6 +180,7 @@ impl Drive {
             order: inner.next_order(),
             patience: Patience::Deadline,
             failure: None,
+            answered: false,
             lost_answer: false,
             ends_with: None,
             in_background: false,
@@ -186,25 +194,38 @@ impl Drive {
         self
     }
 
-    /// Whether the circuit breaker was open when it ran, so that it was refused or the probe.
-    pub(crate) fn began_open(&self) -> bool {
+    /// Starts with the failure that an earlier attempt of the same call ended with.
+    pub(crate) fn after(mut self, failure: TableError) -> Self {
+        self.failure = Some(failure);
+        self
+    }
+
+    /// Whether the circuit breaker refused it, or it was the probe.
+    pub(crate) fn met_open_breaker(&self) -> bool {
         self.patience == Patience::Probe
+    }
+
+    /// Whether tokens may have been taken.
+    fn in_doubt(&self) -> bool {
+        let holds = self.acquire.as_ref().is_some_and(Acquire::holds_tokens);
+        holds || self.lost_answer || self.flights.0.iter().any(Flight::is_open)
     }
 
     /// The error if the deadline strikes now, `after` the call began.
     pub(crate) fn gave_up(&self, after: Duration) -> Error {
-        let holds = self.acquire.as_ref().is_some_and(Acquire::holds_tokens);
-        let in_doubt = holds || self.lost_answer || self.flights.0.iter().any(Flight::is_open);
+        let in_doubt = self.in_doubt();
         let of_config = || {
             self.flights.0.iter().find_map(|flight| match &flight.kind {
                 Kind::Config(entity) => self.inner.config.last_failure(entity, &self.resource),
                 Kind::Read | Kind::Write => None,
             })
         };
-        let last = self.failure.clone().or_else(of_config);
-        self.inner
-            .place
-            .gave_up(after, in_doubt, last.filter(|_| !in_doubt))
+        let last = match self.failure.clone().or_else(of_config) {
+            Some(err) if in_doubt || self.answered => Last::Before(err),
+            Some(err) => Last::Cause(err),
+            None => self.inner.permits.exhausted().map_or(Last::Nothing, Last::Queue),
+        };
+        self.inner.place.gave_up(after, in_doubt, last)
     }
 
     /// Runs to the decision. While the circuit breaker is open it fails at once, unless it is the probe.
@@ -232,7 +253,11 @@ impl Drive {
     async fn finish(&mut self) -> Decision {
         while let Some((id, reply)) = self.flights.next().await {
             self.feed(id, reply);
-            if let Some(err) = self.ends_with.take() {
+            if let Some(mut err) = self.ends_with.take() {
+                // Another leg's write may be at the table.
+                if self.in_doubt() {
+                    err.applied = Applied::Unknown;
+                }
                 return Decision::Failed(err.into());
             }
         }
@@ -254,17 +279,16 @@ impl Drive {
     /// Takes note of a failure; decides whether the drive ends with it.
     fn note(&mut self, id: usize, reply: &Reply) {
         let (Reply::Table(Err(err)) | Reply::Config(Err(AcquireError::Table(err)))) = reply else {
-            if !matches!(reply, Reply::Waited) {
-                self.failure = None;
-            }
+            self.answered |= !matches!(reply, Reply::Waited);
             return;
         };
         self.failure = Some(err.clone());
+        self.answered = false;
         self.lost_answer |= err.applied == Applied::Unknown;
-        let gives_back = self
-            .acquire
-            .as_ref()
-            .is_some_and(|acquire| acquire.gives_back(id));
+        if is_refusal(err) {
+            self.patience = Patience::Probe;
+        }
+        let gives_back = self.gives_back(id);
         if gives_back || self.in_background || !is_outage(err) || !self.inner.breaker.is_open() {
             return;
         }
@@ -318,32 +342,67 @@ impl Drive {
                     }
                 }
                 Ask::Wait => {
-                    let wait = self.wait(call.id, call.delay_ms);
+                    let pause = self.pause(call.id, call.delay_ms);
+                    let wait: Waiting = Box::pin(async move {
+                        pause.await;
+                        Ok(None)
+                    });
                     self.push(call.id, Kind::Read, Some(wait), Box::pin(async { Reply::Waited }));
                 }
                 Ask::Table(op) => {
                     let kind = Kind::of(&op);
-                    let wait = (call.delay_ms > 0).then(|| self.wait(call.id, call.delay_ms));
-                    let flight: InFlight = Box::pin(Arc::clone(&self.inner).ask_table(op));
-                    self.push(call.id, kind, wait, flight);
+                    let permit = (call.delay_ms == 0)
+                        .then(|| self.inner.permits.try_take())
+                        .flatten();
+                    let wait = permit
+                        .is_none()
+                        .then(|| self.wait_for_permit(call.id, call.delay_ms));
+                    let request: InFlight = Box::pin(Arc::clone(&self.inner).ask_table(op));
+                    self.flights.0.push(Flight {
+                        id: call.id,
+                        kind,
+                        wait,
+                        request,
+                        permit,
+                        sent: false,
+                    });
                 }
             }
         }
     }
 
+    fn gives_back(&self, id: usize) -> bool {
+        self.acquire
+            .as_ref()
+            .is_some_and(|acquire| acquire.gives_back(id))
+    }
+
     /// The wait before a request is sent again. While the circuit breaker is open, only refunds are sent when they are
     /// due; others wait until they are the probe, or it is closed.
-    fn wait(&self, id: usize, delay_ms: u64) -> Waiting {
-        let gives_back = self
-            .acquire
-            .as_ref()
-            .is_some_and(|acquire| acquire.gives_back(id));
+    fn pause(&self, id: usize, delay_ms: u64) -> impl Future<Output = ()> + use<> {
+        let gives_back = self.gives_back(id);
         let breaker = Arc::clone(&self.inner.breaker);
-        Box::pin(async move {
+        async move {
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             if !gives_back {
                 breaker.turn().await;
             }
+        }
+    }
+
+    /// The wait before a request is sent: its pause, if it has one, and then for a permit.
+    fn wait_for_permit(&self, id: usize, delay_ms: u64) -> Waiting {
+        let gives_back = self.gives_back(id);
+        let pause = (delay_ms > 0).then(|| self.pause(id, delay_ms));
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            if let Some(pause) = pause {
+                pause.await;
+            }
+            if gives_back {
+                return Ok(Some(inner.permits.take().await));
+            }
+            inner.permits.enter(&*inner.clock).await.map(Some)
         })
     }
 
@@ -353,6 +412,7 @@ impl Drive {
             kind,
             wait,
             request,
+            permit: None,
             sent: false,
         });
     }
@@ -406,6 +466,7 @@ impl Drop for Drive {
             order: self.order,
             patience: Patience::Deadline,
             failure: None,
+            answered: false,
             lost_answer: false,
             ends_with: None,
             in_background: true,
@@ -451,6 +512,7 @@ impl Inner {
             let wait_ms = 2 * self.round_trip_ms.load(Ordering::Relaxed) + 10;
             self.images.refilling(&id, shard, sent.plus(wait_ms));
         }
+        self.breaker.sending();
         let answer = self.table.call(op).await;
         self.breaker.hear(&answer);
         if answer.is_ok() {
@@ -471,6 +533,7 @@ impl Inner {
             if delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             }
+            self.breaker.sending();
             let answer = match tokio::time::timeout(CREDIT_ANSWER, self.table.call(op)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(TableError::new(

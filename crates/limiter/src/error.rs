@@ -154,6 +154,19 @@ impl Unavailable {
     }
 }
 
+/// What a call has heard before its deadline.
+#[derive(Debug)]
+pub(crate) enum Last {
+    /// Nothing, or nothing but answers.
+    Nothing,
+    /// Nothing, while as many requests as are allowed were on their way.
+    Queue(usize),
+    /// This, which is why it is not decided.
+    Cause(TableError),
+    /// This, but an answer came after it, or a write is still on its way.
+    Before(TableError),
+}
+
 /// Where a table is, for messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
@@ -183,16 +196,6 @@ impl Place {
         }
     }
 
-    pub(crate) fn too_late(&self, after: std::time::Duration) -> Error {
-        Error::Unavailable(Unavailable {
-            stack: self.stack.clone(),
-            what: format!("no decision within {} ms", after.as_millis()),
-            in_doubt: true,
-            retryable: true,
-            source: None,
-        })
-    }
-
     /// A correction was not answered in time. It is neither lost nor known to have happened, and repeating it would
     /// correct twice.
     pub(crate) fn still_sending(&self, after: std::time::Duration) -> Error {
@@ -219,22 +222,26 @@ impl Place {
         })
     }
 
-    /// The deadline struck. Without a write whose outcome is open, the last failure says why.
-    pub(crate) fn gave_up(
-        &self,
-        after: std::time::Duration,
-        in_doubt: bool,
-        last: Option<TableError>,
-    ) -> Error {
+    /// The deadline struck.
+    pub(crate) fn gave_up(&self, after: std::time::Duration, in_doubt: bool, last: Last) -> Error {
         let when = format!("no decision within {} ms", after.as_millis());
+        let what = match &last {
+            Last::Cause(err) => format!("{err} ({when})"),
+            Last::Before(err) => format!("{when}; the last failure before was: {err}"),
+            Last::Queue(max) => format!(
+                "{when}; as many requests as `max_in_flight` allows ({max}) were on their way to the table"
+            ),
+            Last::Nothing => when,
+        };
         Error::Unavailable(Unavailable {
             stack: self.stack.clone(),
-            what: last
-                .as_ref()
-                .map_or_else(|| when.clone(), |err| format!("{err} ({when})")),
+            what,
             in_doubt,
             retryable: true,
-            source: last,
+            source: match last {
+                Last::Cause(err) | Last::Before(err) => Some(err),
+                Last::Queue(_) | Last::Nothing => None,
+            },
         })
     }
 
@@ -260,7 +267,7 @@ impl Place {
             AcquireError::NotConfigured { entity, resource } => Error::NotConfigured { entity, resource },
             AcquireError::Record(err) => err.into(),
             AcquireError::Table(err) => self.table_error(err),
-            AcquireError::Abandoned => self.too_late(std::time::Duration::ZERO),
+            AcquireError::Abandoned => self.gave_up(std::time::Duration::ZERO, true, Last::Nothing),
         }
     }
 }

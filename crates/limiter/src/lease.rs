@@ -136,7 +136,7 @@ impl Lease {
                     });
                 }
                 Ok(Decision::Failed(err)) => return Err(self.inner.place.acquire_error(err)),
-                Err(_) => return Err(self.inner.place.too_late(timeout)),
+                Err(_) => return Err(drive.gave_up(timeout)),
             }
         } else if let Held::Local(claims) = &self.held {
             let of_limit = claims.iter().filter(|claim| *claim.limit() == name);

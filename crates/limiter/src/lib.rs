@@ -69,6 +69,7 @@ mod limiter;
 mod limits;
 mod listings;
 mod pages;
+mod permits;
 mod principal;
 #[cfg(feature = "provision")]
 mod provision;

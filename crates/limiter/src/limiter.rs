@@ -291,7 +291,7 @@ impl Attempt {
                     // A call that is to be refused during an outage retries until its deadline, unless it began while
                     // the table was known not to answer.
                     let again = err.applied == Applied::No
-                        && (is_retry || !drive.began_open())
+                        && (is_retry || !drive.met_open_breaker())
                         && inner.policy(on_unavailable, &id.entity, &id.resource) == OnUnavailable::Block
                         && Instant::now() + pause < until;
                     if !again {
@@ -299,7 +299,9 @@ impl Attempt {
                     }
                     tokio::time::sleep(pause).await;
                     is_retry = true;
-                    drive = Drive::new(inner, request.clone()).under_policy(on_unavailable);
+                    drive = Drive::new(inner, request.clone())
+                        .under_policy(on_unavailable)
+                        .after(err);
                 }
                 Ok(Decision::Failed(err)) => return Err(inner.place.acquire_error(err)),
                 Err(_) => break drive.gave_up(timeout),

@@ -22,6 +22,7 @@ use crate::config_cache::{CacheStats, ConfigCache};
 use crate::degrade::LocalBuckets;
 use crate::error::{Error, Place};
 use crate::image_cache::ImageCache;
+use crate::permits::Permits;
 use crate::principal::Principal;
 use crate::refunds::Refunds;
 use crate::stack::Stack;
@@ -100,6 +101,7 @@ pub(crate) struct Inner {
     /// Calls that wait for tokens.
     pub(crate) queues: Arc<Queues>,
     pub(crate) breaker: Arc<Breaker>,
+    pub(crate) permits: Arc<Permits>,
     pub(crate) options: Options,
     /// The stored policy for outages as last seen, for when it cannot be read.
     pub(crate) last_policy: std::sync::Mutex<Option<OnUnavailable>>,
@@ -181,6 +183,7 @@ impl Repository {
                 options: inner.options.clone(),
                 principal: Arc::clone(&inner.principal),
                 breaker: Arc::clone(&inner.breaker),
+                permits: Arc::clone(&inner.permits),
                 config: inner.config_of_aws.clone(),
             },
         }

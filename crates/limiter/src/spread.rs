@@ -52,6 +52,7 @@ impl Stack {
             id.namespace.clone(),
             Duration::ZERO,
             Arc::clone(&self.parts.breaker),
+            Arc::clone(&self.parts.permits),
         );
         let (mut created, mut failure) = (0, None);
         for shard in shards {

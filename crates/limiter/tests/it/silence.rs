@@ -1,6 +1,7 @@
 //! Load during an outage: what is retried, what is decided at once, and how many requests are sent.
 
 use std::fmt;
+use std::future::IntoFuture as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -450,5 +451,176 @@ async fn a_debit_on_its_way_when_its_call_is_dropped_is_given_back() {
         w.consumed("k", "r", "rpm").await,
         1000,
         "what the first call took"
+    );
+}
+
+/// As [`Ruled::limiter`], with at most `max` requests on their way.
+async fn bounded(w: &World, table: &Ruled, policy: OnUnavailable, max: usize) -> RateLimiter {
+    let builder = Repository::builder()
+        .custom_table(Arc::new(table.clone()))
+        .clock(w.clock.clone())
+        .on_unavailable(policy)
+        .max_in_flight(max);
+    let limiter = RateLimiter::new(builder.open().await.unwrap());
+    take(&limiter, "k").await.unwrap();
+    limiter
+}
+
+/// Counts the requests that a table is working on.
+#[derive(Debug)]
+struct Counting {
+    inner: Arc<dyn Table>,
+    now: Arc<Mutex<(usize, usize)>>,
+}
+
+impl Counting {
+    fn over(inner: impl Table) -> (Arc<Self>, Arc<Mutex<(usize, usize)>>) {
+        let now = Arc::default();
+        let table = Self {
+            inner: Arc::new(inner),
+            now: Arc::clone(&now),
+        };
+        (Arc::new(table), now)
+    }
+}
+
+impl Table for Counting {
+    fn call(&self, op: Op) -> TableFuture {
+        let (call, now) = (self.inner.call(op), Arc::clone(&self.now));
+        Box::pin(async move {
+            {
+                let mut now = now.lock().unwrap();
+                now.0 += 1;
+                now.1 = now.1.max(now.0);
+            }
+            let answer = call.await;
+            now.lock().unwrap().0 -= 1;
+            answer
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_table_holds_no_more_requests_than_allowed_and_the_rest_are_decided_when_the_breaker_opens()
+{
+    for (policy, entity) in [
+        (OnUnavailable::Allow, "k"),
+        (OnUnavailable::Block, "k"),
+        (OnUnavailable::Block, "new"),
+    ] {
+        let (w, table, _) = ample(policy).await;
+        let (counting, most) = Counting::over(table.clone());
+        let builder = Repository::builder()
+            .custom_table(counting)
+            .clock(w.clock.clone())
+            .on_unavailable(policy)
+            .max_in_flight(50);
+        let limiter = RateLimiter::new(builder.open().await.unwrap());
+        take(&limiter, "k").await.unwrap();
+        table.rule(|_| Act::TimeOut);
+        let begun = Instant::now();
+        // 1,000 calls a second for 3.2 s, all of entities of their own if they are new.
+        let calls = (0..3200_u64).map(|i| {
+            let limiter = limiter.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(i)).await;
+                let entity = if entity == "new" {
+                    format!("new-{i}")
+                } else {
+                    entity.to_owned()
+                };
+                let outcome = take(&limiter, &entity).await;
+                (begun.elapsed(), outcome)
+            }
+        });
+        let ends = join_all(calls).await;
+        assert_eq!(most.lock().unwrap().1, 50, "{policy:?} {entity}");
+        // The first 50 time out together after 2 s; what is sent then is silent for a second more.
+        let sent = 50;
+        for (i, (end, outcome)) in ends.iter().enumerate() {
+            let began = Duration::from_millis(i as u64);
+            if i >= 2 * sent {
+                let at_most = began.max(Duration::from_secs(3)) + Duration::from_millis(5);
+                assert!(*end <= at_most, "{policy:?} {entity} {i}: {end:?}");
+            }
+            match outcome {
+                Ok(degraded) => assert!(*degraded && policy == OnUnavailable::Allow),
+                Err(Error::Unavailable(down)) => {
+                    assert_eq!(policy, OnUnavailable::Block);
+                    assert!(i < 2 * sent || !down.in_doubt(), "{i}: it was not sent: {down}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_its_turn_sends_nothing_and_is_in_no_doubt() {
+    let (w, table, _) = ample(OnUnavailable::Block).await;
+    let limiter = bounded(&w, &table, OnUnavailable::Block, 1).await;
+    table.rule(|op| match op {
+        Op::Update(_) => Act::Slow(1000),
+        _ => Act::Pass,
+    });
+    let sent = table.sent();
+    let first = tokio::spawn(limiter.acquire("k", "r").consume("rpm", 1).into_future());
+    tokio::task::yield_now().await;
+    assert_eq!(table.sent(), sent + 1);
+    let begun = Instant::now();
+    let second = limiter.acquire("k", "r").consume("rpm", 1);
+    let err = second.timeout(Duration::from_millis(300)).await.unwrap_err();
+    assert_eq!(
+        begun.elapsed(),
+        Duration::from_millis(300),
+        "it keeps its deadline"
+    );
+    assert!(
+        matches!(&err, Error::Unavailable(down) if !down.in_doubt() && down.is_retryable()),
+        "{err:?}"
+    );
+    assert!(err.to_string().contains("`max_in_flight` allows (1)"), "{err}");
+    first.await.unwrap().unwrap().commit().await.unwrap();
+    limiter.repository().drain().await;
+    assert_eq!(table.sent(), sent + 1, "the second was never sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_permit_is_enough_for_every_path_of_an_acquire() {
+    let (w, table, _) = ample(OnUnavailable::Block).await;
+    w.repo
+        .create_entity(zae_limiter::NewEntity::new("p"))
+        .await
+        .unwrap();
+    for i in 0..3 {
+        let child = zae_limiter::NewEntity::new(format!("c{i}"))
+            .parent("p")
+            .cascade(true);
+        w.repo.create_entity(child).await.unwrap();
+    }
+    let limiter = bounded(&w, &table, OnUnavailable::Block, 1).await;
+    table.rule(|_| Act::Slow(5));
+    let calls = join_all((0..30).map(|i| {
+        let limiter = limiter.clone();
+        async move { take(&limiter, &format!("c{}", i % 3)).await }
+    }));
+    for call in calls.await {
+        assert!(!call.unwrap());
+    }
+    limiter.repository().drain().await;
+    assert_eq!(w.consumed("p", "r", "rpm").await, 30_000);
+}
+
+#[tokio::test]
+async fn a_bound_of_no_requests_is_refused_when_the_repository_is_opened() {
+    let err = Repository::builder()
+        .in_memory()
+        .max_in_flight(0)
+        .open()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&err, Error::InvalidInput(bad) if bad.field() == "max_in_flight" && bad.value() == "0"),
+        "{err:?}"
     );
 }
