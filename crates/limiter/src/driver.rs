@@ -158,9 +158,7 @@ pub(crate) struct Drive {
     order: u64,
     patience: Patience,
     /// The last failure that was heard.
-    failure: Option<TableError>,
-    /// Whether an answer came after it.
-    answered: bool,
+    last: Last,
     /// Whether an answer to a write was lost.
     lost_answer: bool,
     /// Set to end before the machine does.
@@ -179,8 +177,7 @@ impl Drive {
             flights: Flights::default(),
             order: inner.next_order(),
             patience: Patience::Deadline,
-            failure: None,
-            answered: false,
+            last: Last::Nothing,
             lost_answer: false,
             ends_with: None,
             in_background: false,
@@ -196,7 +193,7 @@ impl Drive {
 
     /// Starts with the failure that an earlier attempt of the same call ended with.
     pub(crate) fn after(mut self, failure: TableError) -> Self {
-        self.failure = Some(failure);
+        self.last = Last::Cause(failure);
         self
     }
 
@@ -220,11 +217,14 @@ impl Drive {
                 Kind::Read | Kind::Write => None,
             })
         };
-        let last = match self.failure.clone().or_else(of_config) {
-            Some(err) if in_doubt || self.answered => Last::Before(err),
-            Some(err) => Last::Cause(err),
-            None => self.inner.permits.exhausted().map_or(Last::Nothing, Last::Queue),
+        let last = match self.last.clone() {
+            Last::Nothing => of_config().map_or_else(
+                || self.inner.permits.exhausted().map_or(Last::Nothing, Last::Queue),
+                Last::Cause,
+            ),
+            last => last,
         };
+        let last = if in_doubt { last.before() } else { last };
         self.inner.place.gave_up(after, in_doubt, last)
     }
 
@@ -279,11 +279,12 @@ impl Drive {
     /// Takes note of a failure; decides whether the drive ends with it.
     fn note(&mut self, id: usize, reply: &Reply) {
         let (Reply::Table(Err(err)) | Reply::Config(Err(AcquireError::Table(err)))) = reply else {
-            self.answered |= !matches!(reply, Reply::Waited);
+            if !matches!(reply, Reply::Waited) {
+                self.last = std::mem::take(&mut self.last).before();
+            }
             return;
         };
-        self.failure = Some(err.clone());
-        self.answered = false;
+        self.last = Last::Cause(err.clone());
         self.lost_answer |= err.applied == Applied::Unknown;
         if is_refusal(err) {
             self.patience = Patience::Probe;
@@ -465,8 +466,7 @@ impl Drop for Drive {
             flights: Flights(kept),
             order: self.order,
             patience: Patience::Deadline,
-            failure: None,
-            answered: false,
+            last: Last::Nothing,
             lost_answer: false,
             ends_with: None,
             in_background: true,

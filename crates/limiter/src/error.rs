@@ -58,7 +58,7 @@ pub enum Error {
         place: String,
     },
     /// The credentials may not do this. Refused under every outage policy, since it never heals by itself.
-    #[error("access to table '{stack}' was denied: {reason}")]
+    #[error("access to table '{stack}' was denied: {reason}{hint}", hint = doubt(.source.applied == Applied::Unknown))]
     PermissionDenied {
         /// The stack's name.
         stack: String,
@@ -125,9 +125,33 @@ pub enum Error {
     Embedded(Arc<dyn std::error::Error + Send + Sync>),
 }
 
+impl Error {
+    /// Whether a write may have happened all the same: its answer was lost, or something other than DynamoDB answered.
+    ///
+    /// A debit in doubt counts as consumed. The same call, sent again, may take the tokens twice.
+    pub fn in_doubt(&self) -> bool {
+        match self {
+            Self::Unavailable(down) => down.in_doubt,
+            Self::PermissionDenied { source, .. } | Self::FanoutIncomplete { source, .. } => {
+                source.applied == Applied::Unknown
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What the text of an error in doubt ends with.
+fn doubt(is_in_doubt: bool) -> &'static str {
+    if is_in_doubt {
+        "; the write may have happened"
+    } else {
+        ""
+    }
+}
+
 /// The table could not be used.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the table '{stack}' cannot be used: {what}{hint}", hint = if *.in_doubt { "; the write may have happened" } else { "" })]
+#[error("the table '{stack}' cannot be used: {what}{hint}", hint = doubt(*.in_doubt))]
 pub struct Unavailable {
     pub(crate) stack: String,
     pub(crate) what: String,
@@ -155,9 +179,10 @@ impl Unavailable {
 }
 
 /// What a call has heard before its deadline.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Last {
     /// Nothing, or nothing but answers.
+    #[default]
     Nothing,
     /// Nothing, while as many requests as are allowed were on their way.
     Queue(usize),
@@ -165,6 +190,16 @@ pub(crate) enum Last {
     Cause(TableError),
     /// This, but an answer came after it, or a write is still on its way.
     Before(TableError),
+}
+
+impl Last {
+    /// Takes note that an answer came after it.
+    pub(crate) fn before(self) -> Self {
+        match self {
+            Self::Cause(err) => Self::Before(err),
+            other => other,
+        }
+    }
 }
 
 /// Where a table is, for messages.
