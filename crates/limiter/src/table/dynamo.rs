@@ -159,7 +159,7 @@ impl DynamoTable {
         offset: Arc<TableOffset>,
         signed: Signature,
     ) -> Result<Answer, TableError> {
-        let refused = |err: &TableError| err.kind == FailureKind::AccessDenied;
+        let refused = |err: &TableError| err.kind == FailureKind::AccessDenied && err.applied == Applied::No;
         match self.once(op.clone()).await {
             Err(err) if refused(&err) && offset.was_too_far_off(signed) => {}
             answer => return answer,

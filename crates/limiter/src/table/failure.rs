@@ -1,9 +1,10 @@
 //! What a failed request means: errors of the SDK as [`TableError`].
 //!
 //! The question that matters is whether a write may have happened all the same ([`Applied`]). The answer is
-//! `No` only where the service says so or where it is certain that nothing was sent; in all other cases it
-//! is `Unknown`. What each error code means is from the DynamoDB developer guide, "Error handling with
-//! DynamoDB".
+//! `No` only where the service says so, by one of its error codes, or where it is certain that nothing was sent; in all
+//! other cases it is `Unknown`. A status alone says nothing about a write: the page of a proxy, of a load balancer or of
+//! an API gateway may replace the answer to a request that was executed. What each error code means is from the DynamoDB
+//! developer guide, "Error handling with DynamoDB".
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -90,17 +91,19 @@ fn failure<E: Error + Send + Sync + 'static>(
     }
 }
 
-/// What an error code says. The status decides where the code is unknown, as behind a proxy.
+/// What an error code says. The status decides where the code is none of DynamoDB's, as behind a proxy; it tells what
+/// to do, and not whether a write happened.
 fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
     use FailureKind as Kind;
     match code {
+        // DynamoDB throttles with a status of 400. API gateways use some of its codes with this one.
+        _ if status == 429 => (Kind::Throttled, Applied::Unknown),
         "ProvisionedThroughputExceededException"
         | "ThrottlingException"
         | "Throttling"
         | "ThrottledException"
         | "RequestLimitExceeded"
-        | "LimitExceededException"
-        | "TooManyRequestsException" => (Kind::Throttled, Applied::No),
+        | "LimitExceededException" => (Kind::Throttled, Applied::No),
         "TransactionConflictException" | "ReplicatedWriteConflictException" => (Kind::Conflict, Applied::No),
         // Every transaction carries a token of its own, so the one in progress can only be this very one, sent
         // twice below us. Whether it goes through is not known yet.
@@ -125,11 +128,16 @@ fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
         | "InternalFailure"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => (Kind::Internal, Applied::Unknown),
-        _ if status == 429 => (Kind::Throttled, Applied::No),
+        "ValidationException"
+        | "SerializationException"
+        | "UnknownOperationException"
+        | "ItemCollectionSizeLimitExceededException"
+        | "IdempotentParameterMismatchException"
+        | "ResourceInUseException" => (Kind::BadRequest, Applied::No),
         // Something on the way did not get the answer in time. It may have passed the request on.
         _ if status == 408 => (Kind::Timeout, Applied::Unknown),
-        _ if status == 401 || status == 403 => (Kind::AccessDenied, Applied::No),
-        _ if (400..500).contains(&status) => (Kind::BadRequest, Applied::No),
+        _ if status == 401 || status == 403 => (Kind::AccessDenied, Applied::Unknown),
+        _ if (400..500).contains(&status) => (Kind::BadRequest, Applied::Unknown),
         _ => (Kind::Internal, Applied::Unknown),
     }
 }
@@ -256,14 +264,22 @@ mod tests {
                 (Kind::TableMissing, Applied::No),
             ),
             ("InternalServerError", 500, (Kind::Internal, Applied::Unknown)),
-            ("", 400, (Kind::BadRequest, Applied::No)),
-            ("", 401, (Kind::AccessDenied, Applied::No)),
-            ("", 403, (Kind::AccessDenied, Applied::No)),
-            ("", 404, (Kind::BadRequest, Applied::No)),
-            ("", 407, (Kind::BadRequest, Applied::No)),
+            ("", 400, (Kind::BadRequest, Applied::Unknown)),
+            ("", 401, (Kind::AccessDenied, Applied::Unknown)),
+            ("", 403, (Kind::AccessDenied, Applied::Unknown)),
+            ("", 404, (Kind::BadRequest, Applied::Unknown)),
+            ("", 407, (Kind::BadRequest, Applied::Unknown)),
             ("", 408, (Kind::Timeout, Applied::Unknown)),
-            ("", 413, (Kind::BadRequest, Applied::No)),
-            ("", 429, (Kind::Throttled, Applied::No)),
+            ("", 413, (Kind::BadRequest, Applied::Unknown)),
+            ("", 429, (Kind::Throttled, Applied::Unknown)),
+            (
+                "TooManyRequestsException",
+                429,
+                (Kind::Throttled, Applied::Unknown),
+            ),
+            ("LimitExceededException", 429, (Kind::Throttled, Applied::Unknown)),
+            ("ForbiddenException", 403, (Kind::AccessDenied, Applied::Unknown)),
+            ("TOO_MANY_REQUESTS", 400, (Kind::BadRequest, Applied::Unknown)),
             ("", 502, (Kind::Internal, Applied::Unknown)),
             ("", 504, (Kind::Internal, Applied::Unknown)),
         ] {

@@ -1,11 +1,15 @@
 //! Requests that get no answer: which of them certainly did not happen?
 
+use std::future::IntoFuture as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use zae_limiter::table::{Connection, DynamoTable, TableExt as _, Timeouts};
+use zae_limiter::table::{Connection, DynamoTable, EmbeddedEngine, TableExt as _, Timeouts, definition};
+use zae_limiter::{Error, Limit, RateLimiter, Repository};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
 use crate::support::{add, key};
@@ -96,8 +100,8 @@ async fn a_connection_that_breaks_off_leaves_it_open_too() {
 async fn a_status_without_a_code_is_read_by_its_class() {
     for (status, kind, applied) in [
         ("503 Slow Down", FailureKind::Internal, Applied::Unknown),
-        ("429 Too Many", FailureKind::Throttled, Applied::No),
-        ("413 Too Large", FailureKind::BadRequest, Applied::No),
+        ("429 Too Many", FailureKind::Throttled, Applied::Unknown),
+        ("413 Too Large", FailureKind::BadRequest, Applied::Unknown),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -204,10 +208,10 @@ async fn a_page_of_a_proxy_is_named_by_its_status() {
             page.len()
         );
         let (port, server) = server(answer).await;
-        let (update, _) = meet(port).await;
+        let (update, get) = meet(port).await;
         assert_eq!(
-            (update.kind, update.applied),
-            (FailureKind::BadRequest, Applied::No),
+            (update.kind, update.applied, get.applied),
+            (FailureKind::BadRequest, Applied::Unknown, Applied::No),
             "{status}"
         );
         assert!(
@@ -240,5 +244,111 @@ async fn keys_that_stay_unread_count_as_throttling() {
         (FailureKind::Throttled, Applied::No),
         "{err}"
     );
+    server.abort();
+}
+
+/// Reads one request; its operation and its body.
+async fn request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut read = Vec::new();
+    let end = loop {
+        if let Some(at) = read.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(&mut read).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8_lossy(&read[..end]).to_ascii_lowercase();
+    let header = |name: &str| {
+        let line = head.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|value| value.trim_start_matches(':').trim().to_owned())
+    };
+    let length: usize = header("content-length")?.parse().ok()?;
+    while read.len() < end + length {
+        stream.read_buf(&mut read).await.ok()?;
+    }
+    let head = String::from_utf8_lossy(&read[..end]).into_owned();
+    let target = head
+        .lines()
+        .find(|line| line.to_ascii_lowercase().starts_with("x-amz-target"))?;
+    let (_, target) = target.split_once(':')?;
+    Some((target.trim().to_owned(), read[end..].to_vec()))
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_sent_no_more_connections_than_may_be_in_flight() {
+    use tokio::io::AsyncWriteExt as _;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let engine = EmbeddedEngine::memory().unwrap();
+    definition::create_table(&engine.client(), "limits")
+        .await
+        .unwrap();
+    let silent = Arc::new(AtomicBool::new(false));
+    let held = Arc::new(AtomicUsize::new(0));
+    let server = tokio::spawn({
+        let (silent, held) = (Arc::clone(&silent), Arc::clone(&held));
+        async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (engine, silent, held) = (engine.clone(), Arc::clone(&silent), Arc::clone(&held));
+                tokio::spawn(async move {
+                    if silent.load(Ordering::Acquire) {
+                        held.fetch_add(1, Ordering::AcqRel);
+                        return std::future::pending().await;
+                    }
+                    let (target, body) = request(&mut stream).await?;
+                    let reply = engine.answer(&target, &body);
+                    let status = format!(
+                        "HTTP/1.1 {} -\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n\
+                         Connection: close\r\n\r\n",
+                        reply.status,
+                        reply.body.len()
+                    );
+                    stream.write_all((status + &reply.body).as_bytes()).await.ok()
+                });
+            }
+        }
+    });
+    let long = Duration::from_mins(1);
+    let repo = Repository::builder()
+        .stack("limits")
+        .endpoint_url(format!("http://127.0.0.1:{port}"))
+        .timeouts(Timeouts {
+            connect: long,
+            attempt: long,
+            operation: long,
+        })
+        .max_in_flight(20)
+        .auto_provision(false)
+        .open()
+        .await
+        .unwrap();
+    repo.set_system_defaults([Limit::per_minute("rpm", 1000)], None)
+        .await
+        .unwrap();
+    let limiter = RateLimiter::new(repo);
+    limiter
+        .acquire("k", "r")
+        .consume("rpm", 1)
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    silent.store(true, Ordering::Release);
+    // Writes, which are finished in the background and hold their permits.
+    let calls = (0..300).map(|_| {
+        let call = limiter.acquire("k", "r").consume("rpm", 1);
+        call.timeout(Duration::from_millis(500)).into_future()
+    });
+    let ends = futures_util::future::join_all(calls).await;
+    let doubtful = ends
+        .iter()
+        .filter(|end| end.as_ref().is_err_and(Error::in_doubt))
+        .count();
+    assert!(ends.iter().all(Result::is_err));
+    assert_eq!(doubtful, 20, "the others were not sent");
+    let connections = held.load(Ordering::Acquire);
+    assert!((1..=20).contains(&connections), "{connections}");
     server.abort();
 }
