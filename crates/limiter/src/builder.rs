@@ -77,13 +77,14 @@ impl RepositoryBuilder {
     }
 
     /// Another DynamoDB endpoint, such as `http://127.0.0.1:4566`. Against a loopback address missing
-    /// credentials are replaced by dummies.
+    /// credentials are replaced by dummies. What is no URL of a server is refused when the repository is opened, also if it
+    /// comes from the environment or a profile.
     pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
         self.connection.endpoint_url = Some(url.into());
         self
     }
 
-    /// The profile in the shared AWS files. Default: AWS's own chain.
+    /// The profile in the shared AWS files. Default: AWS's own chain. One that does not exist is refused.
     pub fn profile(mut self, profile: impl Into<String>) -> Self {
         self.connection.profile = Some(profile.into());
         self
@@ -334,7 +335,7 @@ impl RepositoryBuilder {
             }
             Backend::Aws => {
                 // Boxed, as below: the SDK's futures are tens of kilobytes large.
-                let config = Box::pin(self.connection.sdk_config()).await;
+                let config = Box::pin(self.connection.checked_config()).await?;
                 let client = self.connection.client_of(&config);
                 caller = Some(config);
                 (dynamo(client.clone(), offset.as_ref()), place(&client))

@@ -4,7 +4,8 @@
 //! was applied although its answer got lost must not be sent again; the limiter decides that request by
 //! request. And it does not wait forever, because the SDK has no timeouts of its own.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use aws_config::environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider};
@@ -19,7 +20,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Region, StalledStreamProtectionConfig};
 use aws_smithy_types::retry::RetryConfig;
+use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::service_config::ServiceConfigKey;
+use zae_limiter_core::InvalidInput;
 
 /// The region that a local endpoint is told when none is configured; any would do.
 pub const LOCAL_REGION: &str = "us-east-1";
@@ -96,6 +99,33 @@ impl Connection {
     /// As [`client`](Self::client), but the configuration all AWS clients share, for other services. Retries
     /// are left on in it.
     pub async fn sdk_config(&self) -> SdkConfig {
+        let config = self.configured().await;
+        self.completed(config).await
+    }
+
+    /// [`sdk_config`](Self::sdk_config), if what leads to the table can be used.
+    ///
+    /// # Errors
+    /// Names the option, environment variable or file, and its value: an endpoint that is no URL of a server, wherever it
+    /// is configured; or a profile that does not exist. One that only `AWS_PROFILE` names is not needed if the environment
+    /// has credentials (keys, a web identity, a container's agent) or the endpoint is local.
+    /// The SDK would ask the metadata service for credentials instead, which takes seconds where there is none.
+    pub async fn checked_config(&self) -> Result<SdkConfig, InvalidInput> {
+        if let Some(url) = &self.endpoint_url {
+            check_endpoint(url)?;
+        }
+        let config = self.configured().await;
+        if self.endpoint_url.is_none()
+            && let Some(url) = endpoint(&config)
+        {
+            check_endpoint(&url).map_err(|err| err.in_field(origin_of_endpoint()))?;
+        }
+        self.check_profile(&config).await?;
+        Ok(self.completed(config).await)
+    }
+
+    /// What the options, the environment and the shared AWS files say.
+    async fn configured(&self) -> SdkConfig {
         let mut region = ProfileFileRegionProvider::builder();
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         if let Some(profile) = &self.profile {
@@ -113,7 +143,11 @@ impl Connection {
         let region = RegionProviderChain::first_try(self.region.clone().map(Region::new))
             .or_else(EnvironmentVariableRegionProvider::new())
             .or_else(region.build());
-        let config = loader.region(region).load().await;
+        loader.region(region).load().await
+    }
+
+    /// Adds what is missing.
+    async fn completed(&self, config: SdkConfig) -> SdkConfig {
         let local = endpoint(&config).is_some_and(|url| is_local(&url));
         if !local && config.region().is_some() {
             return config;
@@ -128,6 +162,51 @@ impl Connection {
             builder = builder.credentials_provider(SharedCredentialsProvider::new(self.local_credentials()));
         }
         builder.build()
+    }
+
+    /// Refuses a profile that was chosen and does not exist, where credentials or a region would come from it.
+    async fn check_profile(&self, config: &SdkConfig) -> Result<(), InvalidInput> {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (field, name) = match (&self.profile, set("AWS_PROFILE")) {
+            (Some(name), _) => ("profile", name.clone()),
+            (None, Some(name)) => ("AWS_PROFILE", name),
+            (None, None) => return Ok(()),
+        };
+        let local = endpoint(config).is_some_and(|url| is_local(&url));
+        let others = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        ];
+        let needless = local || self.credentials.is_some() || others.iter().any(|name| set(name).is_some());
+        if self.profile.is_none() && needless {
+            return Ok(());
+        }
+        let chosen = Some(Cow::Owned(name.clone()));
+        #[expect(
+            clippy::default_trait_access,
+            reason = "the public name of the type is deprecated"
+        )]
+        let files = Default::default();
+        // Files that cannot be read are reported with the credentials.
+        let Ok(profiles) = aws_config::profile::load(&Fs::real(), &Env::real(), &files, chosen).await else {
+            return Ok(());
+        };
+        if profiles.get_profile(&name).is_some() {
+            return Ok(());
+        }
+        let known: Vec<&str> = profiles.profiles().collect();
+        let known = if known.is_empty() {
+            "they have no profiles".to_owned()
+        } else {
+            format!("they have: {}", known.join(", "))
+        };
+        let reason = format!(
+            "there is no such profile in the shared AWS files (~/.aws/config and ~/.aws/credentials, or AWS_CONFIG_FILE \
+             and AWS_SHARED_CREDENTIALS_FILE); {known}"
+        );
+        Err(InvalidInput::new(field, name, reason))
     }
 
     /// What is configured, else dummies. Asked for at the first request, as ever.
@@ -204,6 +283,94 @@ pub(crate) fn endpoint(config: &SdkConfig) -> Option<String> {
         .or_else(general)
 }
 
+/// Where the endpoint comes from that no option names, in the order of the SDK.
+fn origin_of_endpoint() -> &'static str {
+    ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .find(|name| std::env::var(name).is_ok_and(|value| !value.is_empty()))
+        .unwrap_or("endpoint_url of the profile")
+}
+
+/// Refuses what is no URL of a server, such as `localhost:8000`, `ftp://host`, `http://` or `http://host:99999`.
+///
+/// # Errors
+/// Names the field `endpoint_url`, the value without a user and password in it, and what is wrong with it.
+pub fn check_endpoint(url: &str) -> Result<(), InvalidInput> {
+    match fault_of_endpoint(url) {
+        None => Ok(()),
+        Some(reason) => Err(InvalidInput::new("endpoint_url", without_user(url), reason)),
+    }
+}
+
+fn fault_of_endpoint(url: &str) -> Option<&'static str> {
+    let rest = match url.split_once("://") {
+        Some((scheme, rest))
+            if ["http", "https"]
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known)) =>
+        {
+            rest
+        }
+        _ => return Some("must begin with http:// or https://"),
+    };
+    if !url
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b))
+    {
+        return Some("must consist of ASCII characters that a URL may have, without spaces");
+    }
+    if rest.contains(['?', '#']) {
+        return Some("must have no query and no fragment");
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if !host_and_port.starts_with('[') && host_and_port.parse::<Ipv6Addr>().is_ok() {
+        return Some("must have brackets around an IPv6 address");
+    }
+    let (host, port) = match host_and_port.strip_prefix('[') {
+        Some(v6) => match v6.split_once(']') {
+            Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => (host, port),
+            _ => return Some("must have an IPv6 address between the brackets"),
+        },
+        None => match host_and_port.find(':') {
+            Some(at) => host_and_port.split_at(at),
+            None => (host_and_port, ""),
+        },
+    };
+    if host.is_empty() {
+        return Some("must name a host");
+    }
+    let is_name = |host: &str| {
+        host.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    if !host_and_port.starts_with('[') && !is_name(host) {
+        return Some("must name a host by letters, digits, '-' and '.', or by an address");
+    }
+    let is_port = |port: &str| {
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+        return Some("must have a port from 1 to 65535, or none");
+    }
+    None
+}
+
+/// A URL without a user and password, for messages.
+fn without_user(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let (authority, path) = rest.split_at(end);
+            match authority.rsplit_once('@') {
+                Some((_, host)) => format!("{scheme}://***@{host}{path}"),
+                None => url.to_owned(),
+            }
+        }
+        None => url.to_owned(),
+    }
+}
+
 /// Whether a URL is `http://` with a loopback host, such as `localhost`, `127.0.0.1` or `[::1]`.
 pub fn is_local(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -244,6 +411,73 @@ mod tests {
         check_local("http://127.0.0.1@example.com", false);
         check_local("http://10.0.0.1:8000", false);
         check_local("localhost:8000", false);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_no_url_of_a_server_is_refused_with_its_value_and_what_is_wrong() {
+        for good in [
+            "http://localhost:8000",
+            "HTTPS://dynamodb.eu-west-1.amazonaws.com",
+            "http://[::1]:8000/",
+            "http://10.0.0.1:1/path/below",
+            "http://my_host.internal.:65535",
+            "http://user:word@host:80",
+        ] {
+            check_endpoint(good).unwrap();
+        }
+        let port = "must have a port from 1 to 65535, or none";
+        let scheme = "must begin with http:// or https://";
+        for (bad, reason) in [
+            ("", scheme),
+            ("localhost:4566", scheme),
+            ("ftp://x", scheme),
+            ("http:/x", scheme),
+            ("http://", "must name a host"),
+            ("http://:80", "must name a host"),
+            ("http:///path", "must name a host"),
+            (
+                "http://bad host",
+                "must consist of ASCII characters that a URL may have, without spaces",
+            ),
+            (
+                "http://bücher",
+                "must consist of ASCII characters that a URL may have, without spaces",
+            ),
+            (
+                "http://a,b",
+                "must name a host by letters, digits, '-' and '.', or by an address",
+            ),
+            ("http://h:99999", port),
+            ("http://h:", port),
+            ("http://h:0", port),
+            ("http://h:-1", port),
+            ("http://h:80:80", port),
+            ("http://::1", "must have brackets around an IPv6 address"),
+            ("http://[::1", "must have an IPv6 address between the brackets"),
+            ("http://[h]:80", "must have an IPv6 address between the brackets"),
+            ("http://[::1]8000", port),
+            ("http://h?a=b", "must have no query and no fragment"),
+        ] {
+            let err = check_endpoint(bad).unwrap_err();
+            assert_eq!(
+                (err.field(), err.value(), err.reason()),
+                ("endpoint_url", bad, reason)
+            );
+        }
+        let err = check_endpoint("http://user:word@h:0/p").unwrap_err();
+        assert_eq!(err.value(), "http://***@h:0/p");
+    }
+
+    #[tokio::test]
+    async fn a_profile_that_does_not_exist_is_named() {
+        let connection = Connection {
+            profile: Some("nosuch-profile".to_owned()),
+            region: Some("eu-west-1".to_owned()),
+            ..Connection::default()
+        };
+        let err = connection.checked_config().await.unwrap_err();
+        assert_eq!((err.field(), err.value()), ("profile", "nosuch-profile"));
+        assert!(err.reason().starts_with("there is no such profile"), "{err}");
     }
 
     #[test]

@@ -71,7 +71,11 @@ const ENDPOINT: &str = "http://embedded.invalid";
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process, or another engine in this one, uses the directory.
-    #[error("the embedded table in {} is in use by another process", .path.display())]
+    #[error(
+        "the embedded table in {} is in use by another process; only one at a time can use a directory: try again when \
+         that process has ended, or let all of them use one endpoint ('zae-limiter local up --data-dir')",
+        .path.display()
+    )]
     InUse {
         /// The directory.
         path: PathBuf,

@@ -250,3 +250,31 @@ async fn a_second_run_goes_on_where_the_first_ended() {
         .consume("rpm", 2);
     assert!(matches!(call.await, Err(Error::RateLimitExceeded(_))));
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_no_url_of_a_server_is_refused_when_the_repository_is_opened() {
+    for bad in ["http://bad host", "http://", "ftp://x", "http://h:99999"] {
+        let err = Repository::builder().endpoint_url(bad).open().await.unwrap_err();
+        assert!(
+            matches!(&err, Error::InvalidInput(found) if found.field() == "endpoint_url" && found.value() == bad),
+            "{err:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_is_in_use_is_a_permanent_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Repository::embedded(dir.path()).await.unwrap();
+    let builder = Repository::builder()
+        .embedded(dir.path())
+        .on_unavailable(OnUnavailable::Allow);
+    let err = builder.open().await.unwrap_err();
+    assert!(matches!(&err, Error::Embedded(_)), "{err:?}");
+    let text = err.to_string();
+    assert!(
+        text.contains(&dir.path().display().to_string()) && text.contains("try again when"),
+        "{text}"
+    );
+    drop(held);
+}
