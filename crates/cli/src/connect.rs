@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
+use tokio::time::Instant;
 use zae_limiter::clock::ClockOffset;
+use zae_limiter::table::config::check_endpoint;
 use zae_limiter::table::embedded::{DATA_FILE, OpenError};
 use zae_limiter::{EntityId, Error, Repository, RepositoryBuilder, Stack};
 use zae_limiter_infra::StackManager;
 
 use crate::args::{Connection, Namespaced};
-use crate::failure::{Doing, Failure, no_stack};
+use crate::failure::{Doing, Failure, invalid, no_stack};
 use crate::names;
 
 /// What a command does to a namespace.
@@ -68,14 +71,13 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
 /// Refuses what is no address of a server, or no region.
 fn check_place(at: &Connection) -> Result<(), Failure> {
     if let Some(url) = &at.endpoint_url {
-        let is_http = ["http://", "https://"]
-            .iter()
-            .any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()));
-        if !is_http {
-            return Err(Failure::error(format!(
-                "Invalid endpoint: {url}. Give a URL that begins with http:// or https://, or {EMBEDDED}PATH."
-            )));
-        }
+        check_endpoint(url).map_err(|err| {
+            Failure::error(format!(
+                "Invalid --endpoint-url '{}': {}. Give a URL such as http://localhost:4566, or {EMBEDDED}PATH.",
+                err.value(),
+                err.reason()
+            ))
+        })?;
     }
     let is_bad =
         |region: &str| region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -99,8 +101,17 @@ pub(crate) fn connection(at: &Connection) -> Result<zae_limiter::table::Connecti
 
 /// What manages stacks there.
 pub(crate) async fn manager(at: &Connection) -> Result<StackManager, Failure> {
-    let config = connection(at)?.sdk_config().await;
+    let config = connection(at)?.checked_config().await;
+    let config = config.map_err(|err| Failure::error(invalid(&err)))?;
     Ok(zae_limiter::stack_manager(&config))
+}
+
+/// A client of DynamoDB there.
+pub(crate) async fn client(at: &Connection) -> Result<Client, Failure> {
+    let connection = connection(at)?;
+    let config = connection.checked_config().await;
+    let config = config.map_err(|err| Failure::error(invalid(&err)))?;
+    Ok(connection.client_of(&config))
 }
 
 /// Ends a command that needs a stack, where there is only a table in a directory.
@@ -116,7 +127,8 @@ pub(crate) fn needs_stack(at: &Connection, instead: &str) -> Result<(), Failure>
 
 /// The table as a whole. Whether it exists shows at its first use.
 pub(crate) async fn stack(at: &Connection, what: &'static str) -> Result<Stack, Failure> {
-    open_stack(at).await.map_err(|err| err.into_failure(at, what))
+    let opened = open_stack(at, Instant::now() + PATIENCE).await;
+    opened.map_err(|err| err.into_failure(at, what))
 }
 
 /// The table behind HTTP that was opened, for its clock, and whether a wrong clock was reported.
@@ -132,7 +144,7 @@ pub(crate) fn warn_of_clock() {
     }
 }
 
-async fn open_stack(at: &Connection) -> Result<Stack, Opening> {
+async fn open_stack(at: &Connection, until: Instant) -> Result<Stack, Opening> {
     names::stack(&at.name)?;
     if let Some(path) = embedded(at)
         && !path.as_os_str().is_empty()
@@ -140,7 +152,7 @@ async fn open_stack(at: &Connection) -> Result<Stack, Opening> {
     {
         return Err(no_stack(at).into());
     }
-    let stack = unlocked(|| async {
+    let stack = unlocked_until(until, || async {
         let handle = builder(at)?.stack_handle();
         handle.await.map_err(Opening::Failed)
     })
@@ -159,18 +171,32 @@ pub(crate) async fn namespace(
     access: Access,
     what: &'static str,
 ) -> Result<Repository, Failure> {
-    open_namespace(at, access)
+    open_namespace(at, access, None)
         .await
         .map_err(|err| err.into_failure(&at.connection, what))
 }
 
-/// A namespace of the table; the library's own error if that fails.
-pub(crate) async fn open_namespace(at: &Namespaced, access: Access) -> Result<Repository, Opening> {
+/// A namespace of the table; the library's own error if that fails. With `until`, one that is read is opened until then
+/// or not at all.
+pub(crate) async fn open_namespace(
+    at: &Namespaced,
+    access: Access,
+    until: Option<Instant>,
+) -> Result<Repository, Opening> {
     names::namespace(&at.namespace)?;
-    let stack = open_stack(&at.connection).await?;
-    let opened = match access {
-        Access::Read => stack.connect(&at.namespace).await,
-        Access::Write => stack.open(&at.namespace).await,
+    let patience = Instant::now() + PATIENCE;
+    let stack = open_stack(
+        &at.connection,
+        until.map_or(patience, |until| until.min(patience)),
+    )
+    .await?;
+    let opened = match (access, until) {
+        (Access::Read, None) => stack.connect(&at.namespace).await,
+        (Access::Read, Some(until)) => {
+            let left = until.saturating_duration_since(Instant::now());
+            stack.connect_within(&at.namespace, left).await
+        }
+        (Access::Write, _) => stack.open(&at.namespace).await,
     };
     // Before a command that is limited runs, which may take long.
     warn_of_clock();
@@ -207,17 +233,24 @@ impl From<Failure> for Opening {
 }
 
 /// Opens a table; while another process uses its directory, tries again for a while.
-pub(crate) async fn unlocked<T, F>(mut open: impl FnMut() -> F) -> Result<T, Opening>
+pub(crate) async fn unlocked<T, F>(open: impl FnMut() -> F) -> Result<T, Opening>
+where
+    F: Future<Output = Result<T, Opening>>,
+{
+    unlocked_until(Instant::now() + PATIENCE, open).await
+}
+
+/// Opens a table; while another process uses its directory, tries again until then. It does not wait longer, so that a
+/// caller with a deadline learns that the directory is in use.
+async fn unlocked_until<T, F>(until: Instant, mut open: impl FnMut() -> F) -> Result<T, Opening>
 where
     F: Future<Output = Result<T, Opening>>,
 {
     const PAUSE: Duration = Duration::from_millis(20);
-    let mut waited = Duration::ZERO;
     loop {
         match open().await {
-            Err(Opening::Failed(err)) if is_in_use(&err) && waited < PATIENCE => {
+            Err(Opening::Failed(err)) if is_in_use(&err) && Instant::now() + PAUSE < until => {
                 tokio::time::sleep(PAUSE).await;
-                waited += PAUSE;
             }
             opened => return opened,
         }

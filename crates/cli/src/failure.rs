@@ -2,7 +2,7 @@
 
 use std::io;
 
-use zae_limiter::core::table::{FailureKind, TableError};
+use zae_limiter::core::table::{Applied, FailureKind, TableError};
 use zae_limiter::{Error, InvalidInput};
 
 use crate::args::Connection;
@@ -93,11 +93,8 @@ impl Doing<'_> {
             Error::NamespaceState { namespace, state, .. } => {
                 return Failure::error(wrong_state(namespace, state));
             }
-            Error::PermissionDenied { source, .. } => permission(source),
-            Error::Unavailable(_) => match table_error(err) {
-                Some(source) => unavailable(source, self.at),
-                None => err.to_string(),
-            },
+            Error::PermissionDenied { source, .. } => permission(source) + doubt(err.in_doubt()),
+            Error::Unavailable(_) => outage(err, self.at),
             other => with_causes(other),
         };
         let text = match self.what {
@@ -153,7 +150,8 @@ fn exit_of(err: &Error) -> Exit {
     }
 }
 
-fn invalid(err: &InvalidInput) -> String {
+/// Input that was refused.
+pub(crate) fn invalid(err: &InvalidInput) -> String {
     format!("Invalid {} '{}': {}", err.field(), err.value(), err.reason())
 }
 
@@ -209,13 +207,24 @@ fn table_error(err: &Error) -> Option<&TableError> {
     std::error::Error::source(err)?.downcast_ref()
 }
 
+/// Why the table cannot be used.
+pub(crate) fn outage(err: &Error, at: &Connection) -> String {
+    match table_error(err) {
+        // What was heard last may be a failure before the write that is in doubt.
+        Some(source) if !err.in_doubt() || source.applied == Applied::Unknown => {
+            unavailable(source, at) + doubt(err.in_doubt())
+        }
+        _ => err.to_string(),
+    }
+}
+
 /// The failure of a request to the table.
 pub(crate) fn table_failure(err: &TableError, at: &Connection) -> Failure {
     let text = match err.kind {
         FailureKind::AccessDenied => permission(err),
         _ => unavailable(err, at),
     };
-    Failure::with(text, Exit::Aws)
+    Failure::with(text + doubt(err.applied == Applied::Unknown), Exit::Aws)
 }
 
 /// Missing credentials come as a denial, though nobody was asked.
@@ -236,6 +245,16 @@ fn unavailable(err: &TableError, at: &Connection) -> String {
         FailureKind::BadRequest if err.message.contains("Missing Region") => {
             "You must specify a region. Use --region, AWS_REGION, or a profile that has one.".to_owned()
         }
+        FailureKind::Unreachable if broke(err) => match at.endpoint_url.as_deref() {
+            Some(url) => format!(
+                "The connection to the endpoint URL \"{url}\" ended before the answer came ({})",
+                err.message
+            ),
+            None => format!(
+                "The connection to the service ended before the answer came ({})",
+                err.message
+            ),
+        },
         FailureKind::Unreachable => match at.endpoint_url.as_deref() {
             Some(url) => format!(
                 "Could not connect to the endpoint URL: \"{url}\" ({})",
@@ -244,6 +263,21 @@ fn unavailable(err: &TableError, at: &Connection) -> String {
             None => format!("Could not connect to the service ({})", err.message),
         },
         _ => err.to_string(),
+    }
+}
+
+/// Whether a connection that was there ended before an answer came. Of a read that is told only by the words of the HTTP
+/// client.
+fn broke(err: &TableError) -> bool {
+    err.applied == Applied::Unknown || err.message.contains("(SendRequest)")
+}
+
+/// What a message about an outcome in doubt ends with.
+fn doubt(is_in_doubt: bool) -> &'static str {
+    if is_in_doubt {
+        "; the write may have happened"
+    } else {
+        ""
     }
 }
 

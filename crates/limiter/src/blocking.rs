@@ -432,6 +432,12 @@ impl Stack {
         Ok(self.repository(self.runtime.block_on(self.inner.connect(namespace))?))
     }
 
+    /// See [`crate::Stack::connect_within`].
+    pub fn connect_within(&self, namespace: &str, timeout: Duration) -> Result<Repository, Error> {
+        let connected = self.inner.connect_within(namespace, timeout);
+        Ok(self.repository(self.runtime.block_on(connected)?))
+    }
+
     /// See [`crate::Stack::connect_id`].
     pub fn connect_id(&self, id: &str) -> Result<Repository, Error> {
         Ok(self.repository(self.runtime.block_on(self.inner.connect_id(id))?))
@@ -659,6 +665,11 @@ impl Lease {
     /// See [`crate::Lease::is_degraded`].
     pub fn is_degraded(&self) -> bool {
         self.inner.is_degraded()
+    }
+
+    /// See [`crate::Lease::outage`].
+    pub fn outage(&self) -> Option<&Error> {
+        self.inner.outage()
     }
 
     /// See [`crate::Lease::consume`].

@@ -34,6 +34,8 @@ pub struct Lease {
     deltas: Vec<(LimitName, Millitokens)>,
     /// How long a commit or rollback waits for its writes.
     timeout: Duration,
+    /// Why the table did not grant it.
+    outage: Option<Box<Error>>,
 }
 
 /// What backs a lease.
@@ -53,12 +55,16 @@ impl Lease {
         Self::new(inner, request, Held::Table(grants))
     }
 
-    pub(crate) fn local(inner: &Arc<Inner>, request: &Request, claims: Vec<Claim>) -> Self {
-        Self::new(inner, request, Held::Local(claims))
+    pub(crate) fn local(inner: &Arc<Inner>, request: &Request, claims: Vec<Claim>, outage: Error) -> Self {
+        let mut lease = Self::new(inner, request, Held::Local(claims));
+        lease.outage = Some(Box::new(outage));
+        lease
     }
 
-    pub(crate) fn unlimited(inner: &Arc<Inner>, request: &Request) -> Self {
-        Self::new(inner, request, Held::Nothing)
+    pub(crate) fn unlimited(inner: &Arc<Inner>, request: &Request, outage: Error) -> Self {
+        let mut lease = Self::new(inner, request, Held::Nothing);
+        lease.outage = Some(Box::new(outage));
+        lease
     }
 
     fn new(inner: &Arc<Inner>, request: &Request, held: Held) -> Self {
@@ -68,6 +74,7 @@ impl Lease {
             held,
             deltas: Vec::new(),
             timeout: inner.options.acquire_timeout,
+            outage: None,
         }
     }
 
@@ -103,6 +110,12 @@ impl Lease {
     /// [`OnUnavailable`](crate::OnUnavailable).
     pub fn is_degraded(&self) -> bool {
         matches!(self.held, Held::Local(_) | Held::Nothing)
+    }
+
+    /// Why the table could not be used, if the lease was granted without it ([`is_degraded`](Self::is_degraded)): the
+    /// error of the call if its policy had been to refuse.
+    pub fn outage(&self) -> Option<&Error> {
+        self.outage.as_deref()
     }
 
     /// Takes more tokens of a limit that the lease named: at once, from the table, and only if they are there. A lease

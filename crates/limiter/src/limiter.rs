@@ -391,7 +391,7 @@ fn without_table(
         OnUnavailable::Block => Err(err),
         OnUnavailable::Allow => {
             tracing::warn!(resource = resource.as_str(), error = %err, "admitting without limits");
-            Ok(Lease::unlimited(inner, request))
+            Ok(Lease::unlimited(inner, request, err))
         }
         OnUnavailable::Degrade(part) => {
             // Without having ever seen the limits there is nothing to bound admissions by.
@@ -405,7 +405,7 @@ fn without_table(
             }
             tracing::warn!(resource = resource.as_str(), error = %err, "admitting from limits in memory");
             let claims = wanted.into_iter().map(|(claim, _)| claim).collect();
-            Ok(Lease::local(inner, request, claims))
+            Ok(Lease::local(inner, request, claims, err))
         }
     }
 }

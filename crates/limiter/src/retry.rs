@@ -3,11 +3,12 @@
 //! Taking tokens never comes through here: its requests carry a deadline and are decided by the machines of
 //! the core. What an operator asks for may take its time, and waits out throttling and collisions.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use zae_limiter_core::table::{Cancelled, FailureKind, Item, Key, Part, TableError};
 
-use crate::error::{Error, Place};
+use crate::error::{Error, Last, Place};
 use crate::table::{Table, TableExt as _, Transacted};
 
 /// How often a request is sent again, and how long it pauses before: exponentially longer, with full jitter.
@@ -74,12 +75,50 @@ pub(crate) fn is_passing(err: &TableError) -> bool {
     )
 }
 
+tokio::task_local! {
+    /// The last failure of a request, while a call with a deadline waits for what follows from it.
+    static HEARD: Arc<Mutex<Option<TableError>>>;
+}
+
+/// Takes note of a failure that may be hidden by sending the request again.
+fn note<T>(outcome: Result<T, TableError>) -> Result<T, TableError> {
+    if let Err(err) = &outcome {
+        // There is nothing to note it in without a deadline.
+        let _ = HEARD.try_with(|heard| {
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(err.clone());
+        });
+    }
+    outcome
+}
+
 impl Place {
+    /// Does what only reads, but no longer than `timeout`. The error says which failure was met last.
+    pub(crate) async fn within<T>(
+        &self,
+        timeout: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let heard = Arc::default();
+        let work = HEARD.scope(Arc::clone(&heard), work);
+        if let Ok(outcome) = tokio::time::timeout(timeout, work).await {
+            return outcome;
+        }
+        let last = heard.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Err(match last {
+            Some(err) => self.gave_up(timeout, false, Last::Cause(err)),
+            None => self.unavailable(format!("no answer within {} ms", timeout.as_millis())),
+        })
+    }
+
     /// Sends a write again while the table says that it did not happen and that it may later.
-    pub(crate) async fn retrying<T, F>(&self, send: impl FnMut() -> F) -> Result<T, Error>
+    pub(crate) async fn retrying<T, F>(&self, mut send: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, TableError>>,
     {
+        let send = || {
+            let request = send();
+            async { note(request.await) }
+        };
         let outcome = BRIEF.repeat(TableError::may_resend, send).await;
         outcome.map_err(|err| self.table_error(err))
     }
@@ -88,11 +127,15 @@ impl Place {
     pub(crate) async fn insisting<T, F>(
         &self,
         patience: Patience,
-        send: impl FnMut() -> F,
+        mut send: impl FnMut() -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, TableError>>,
     {
+        let send = || {
+            let request = send();
+            async { note(request.await) }
+        };
         let outcome = patience.repeat(is_passing, send).await;
         outcome.map_err(|err| self.table_error(err))
     }

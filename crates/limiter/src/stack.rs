@@ -87,6 +87,14 @@ impl Stack {
         }
     }
 
+    /// [`connect`](Self::connect), but no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); [`Error::Unavailable`] with the last failure that was met, if the time is up.
+    pub async fn connect_within(&self, namespace: &str, timeout: Duration) -> Result<Repository, Error> {
+        self.parts.place.within(timeout, self.connect(namespace)).await
+    }
+
     /// Opens a namespace by its id without writing anything.
     ///
     /// # Errors

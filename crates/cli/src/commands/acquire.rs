@@ -17,7 +17,7 @@ use crate::args::acquire::{Acquire, Available};
 use crate::args::{Amount, OnUnavailable};
 use crate::connect::{Access, Opening, namespace, open_namespace};
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, outage};
 use crate::out::Out;
 use crate::signals::{Catch, Signals};
 use crate::text::number::grouped;
@@ -30,8 +30,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before the namespace is opened again.
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Said when nobody was asked.
-const UNASKED: &str = "Warning: the table cannot be used; the request was admitted without asking it";
+/// Says that the table was not asked, and why.
+fn warn_unasked(cause: &str) {
+    say(&format!(
+        "Warning: {cause}; the request was admitted without asking the table"
+    ));
+}
 
 /// How long refunds may take when the program ends.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -56,12 +60,15 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     let repo = match opened {
         Ok(Ok(repo)) => repo,
         Ok(Err(Opening::Failed(Error::Unavailable(down)))) if may_pass && down.is_retryable() => {
-            return without_table(&args, signals).await;
+            let cause = outage(&down.into(), &args.at.connection);
+            return without_table(&args, signals, &cause).await;
         }
-        Err(_) if may_pass => return without_table(&args, signals).await,
         Ok(Err(err)) => return Err(err.into_failure(&args.at.connection, WHAT)),
         Err(_) => {
             let text = format!("the table did not answer within {}", time::wait(timeout));
+            if may_pass {
+                return without_table(&args, signals, &text).await;
+            }
             return Err(Failure::with(text, Exit::Aws));
         }
     };
@@ -91,7 +98,8 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
         return Err(ending.into_failure());
     }
     if lease.is_degraded() {
-        say(UNASKED);
+        let cause = lease.outage().map(|err| outage(err, &args.at.connection));
+        warn_unasked(cause.as_deref().unwrap_or("the table cannot be used"));
     }
     let outcome = if args.command.is_empty() {
         let degraded = lease.is_degraded();
@@ -118,11 +126,14 @@ async fn open(args: &Acquire, timeout: Duration) -> Result<Result<Repository, Op
     let until = Instant::now() + timeout;
     let mut last = None;
     loop {
-        match timeout_at(until, open_namespace(&args.at, Access::Read)).await {
+        match timeout_at(until, open_namespace(&args.at, Access::Read, Some(until))).await {
             Ok(Err(Opening::Failed(Error::Unavailable(down))))
                 if down.is_retryable() && args.on_unavailable != Some(OnUnavailable::Allow) =>
             {
                 if Instant::now() + OPEN_PAUSE >= until {
+                    // An attempt that had no time left has met no failure.
+                    let is_silent = std::error::Error::source(&down).is_none();
+                    let down = last.filter(|_| is_silent).unwrap_or(down);
                     return Ok(Err(Opening::Failed(down.into())));
                 }
                 last = Some(down);
@@ -215,8 +226,8 @@ fn refusal(refused: &RateLimitExceeded) -> String {
 }
 
 /// The table cannot even be opened, and the operator chose to let requests pass then.
-async fn without_table(args: &Acquire, mut signals: Signals) -> Outcome {
-    say(UNASKED);
+async fn without_table(args: &Acquire, mut signals: Signals, cause: &str) -> Outcome {
+    warn_unasked(cause);
     if args.command.is_empty() {
         signals.let_go();
         return acquired(args, true);

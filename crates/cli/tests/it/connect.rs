@@ -1,8 +1,13 @@
 //! Tables that are not there, cannot be opened or do not answer.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 
-use crate::world::{World, assert_transcript, embedded_only, names_in};
+use zae_limiter::table::EmbeddedEngine;
+
+use crate::acquire::limited;
+use crate::world::{World, assert_transcript, embedded_only, finish, names_in, words};
 
 /// A line of each command that asks the table.
 const EVERY_COMMAND: [&str; 25] = [
@@ -94,6 +99,9 @@ fn endpoints_that_are_none() {
         "system get-defaults --endpoint-url ''",
         "system get-defaults --endpoint-url http://",
         "system get-defaults --endpoint-url ftp://localhost",
+        "system get-defaults --endpoint-url 'http://bad host'",
+        "deploy --endpoint-url http://h:99999",
+        "status --name limits --endpoint-url http://h:0",
         "system get-defaults --endpoint-url embedded:",
         "version --endpoint-url embedded",
         "check --endpoint-url embedded:",
@@ -163,6 +171,11 @@ fn a_directory_that_another_process_uses() {
     let mut world = World::new();
     let repo = world.repository("default");
     world.run("system get-defaults");
+    for policy in ["allow", "block"] {
+        world.run(&format!(
+            "acquire u -r r -c rpm:1 --timeout 300ms --on-unavailable {policy} -- echo 'This must not be seen'"
+        ));
+    }
     drop(repo);
     world.run("system get-defaults");
     assert_transcript!(world);
@@ -176,6 +189,7 @@ fn an_endpoint_that_does_not_answer() {
         "system set-defaults -l rpm:1",
         "entity show u",
         "acquire u -r r -c rpm:1 --timeout 500ms",
+        "acquire u -r r -c rpm:1 --timeout 500ms --on-unavailable allow",
         "check",
     ] {
         world.plainly(&format!(
@@ -183,6 +197,113 @@ fn an_endpoint_that_does_not_answer() {
         ));
     }
     assert_transcript!(world);
+}
+
+/// The variable or file is named that the endpoint or profile comes from. A metadata service is not asked.
+#[test]
+fn an_environment_that_leads_nowhere() {
+    let mut world = World::without_table();
+    fs::write(
+        world.path().join("config"),
+        "[profile here]\nendpoint_url = http://h:99999\n",
+    )
+    .unwrap();
+    let files = [
+        ("AWS_CONFIG_FILE", "config"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "none"),
+        ("AWS_REGION", "eu-west-1"),
+    ];
+    for line in [
+        "system get-defaults",
+        "status --name limits",
+        "acquire u -r r -c rpm:1 --on-unavailable allow",
+    ] {
+        for (name, value) in [
+            ("AWS_ENDPOINT_URL", "localhost:4566"),
+            ("AWS_ENDPOINT_URL_DYNAMODB", "http://bad host"),
+            ("AWS_PROFILE", "here"),
+            ("AWS_PROFILE", "nosuch"),
+        ] {
+            let mut command = world.command(&words(line));
+            command
+                .env_remove("AWS_ACCESS_KEY_ID")
+                .env_remove("AWS_SECRET_ACCESS_KEY")
+                .env_remove("AWS_EC2_METADATA_DISABLED")
+                .envs(files)
+                .env(name, value);
+            world.record(command, &format!("{line}   # {name}={value}"), None);
+        }
+    }
+    assert_transcript!(world);
+}
+
+/// Answers requests of clients of an embedded table, each on a connection of its own. It executes updates, and closes
+/// their connections instead of answering.
+fn cutting_updates(engine: EmbeddedEngine) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut target, mut length, mut line) = (String::new(), 0, String::new());
+            while stream.read_line(&mut line).is_ok_and(|read| read > 2) {
+                if let Some((name, value)) = line.split_once(':') {
+                    match name.to_ascii_lowercase().as_str() {
+                        "x-amz-target" => value.trim().clone_into(&mut target),
+                        "content-length" => length = value.trim().parse().unwrap(),
+                        _ => {}
+                    }
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            if stream.read_exact(&mut body).is_err() {
+                continue;
+            }
+            let reply = engine.answer(&target, &body);
+            if !target.ends_with("UpdateItem") {
+                let head = format!(
+                    "HTTP/1.1 {} -\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n\
+                     Connection: close\r\n\r\n",
+                    reply.status,
+                    reply.body.len()
+                );
+                let _ = stream.get_mut().write_all((head + &reply.body).as_bytes());
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_write_whose_answer_is_cut_off_may_have_happened() {
+    embedded_only!();
+    let world = limited(&["rpm:10/day"]);
+    let acquire = ["acquire", "user-1", "-r", "gpt-4", "-c", "rpm:1"];
+    assert_eq!(world.silently(&acquire, None).code, Some(0));
+    let engine = EmbeddedEngine::open(world.directory()).unwrap();
+    let url = format!("http://127.0.0.1:{}", cutting_updates(engine));
+    let mut args = acquire.to_vec();
+    args.extend([
+        "-n",
+        world.stack(),
+        "--region",
+        "us-east-1",
+        "--endpoint-url",
+        &url,
+    ]);
+    let ran = finish(&mut world.command(&args), None);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(
+        ran.stderr.starts_with(&format!(
+            "Error: Failed to acquire: The connection to the endpoint URL \"{url}\" ended before the answer came ("
+        )),
+        "{ran:?}"
+    );
+    assert!(
+        ran.stderr.ends_with("); the write may have happened\n"),
+        "{ran:?}"
+    );
 }
 
 /// Without an endpoint it would be AWS.

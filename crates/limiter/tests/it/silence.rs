@@ -538,9 +538,9 @@ async fn a_silent_table_holds_no_more_requests_than_allowed_and_the_rest_are_dec
         // The first 50 time out together after 2 s; what is sent then is silent for a second more.
         let sent = 50;
         for (i, (end, outcome)) in ends.iter().enumerate() {
-            let began = Duration::from_millis(i as u64);
+            let start = Duration::from_millis(i as u64);
             if i >= 2 * sent {
-                let at_most = began.max(Duration::from_secs(3)) + Duration::from_millis(5);
+                let at_most = start.max(Duration::from_secs(3)) + Duration::from_millis(5);
                 assert!(*end <= at_most, "{policy:?} {entity} {i}: {end:?}");
             }
             match outcome {
@@ -623,4 +623,156 @@ async fn a_bound_of_no_requests_is_refused_when_the_repository_is_opened() {
         matches!(&err, Error::InvalidInput(bad) if bad.field() == "max_in_flight" && bad.value() == "0"),
         "{err:?}"
     );
+}
+
+#[tokio::test]
+async fn a_page_of_a_proxy_with_a_status_of_429_is_not_sent_again_after_a_debit() {
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    table.rule(|op| match op {
+        Op::Update(_) => Act::Fail(FailureKind::Throttled, Applied::Unknown),
+        _ => Act::Pass,
+    });
+    let sent = table.sent();
+    let err = take(&limiter, "k").await.unwrap_err();
+    assert!(err.in_doubt(), "{err:?}");
+    limiter.repository().drain().await;
+    assert_eq!(table.sent(), sent + 1, "it is not sent again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_call_that_reaches_its_deadline_names_the_last_failure_it_met() {
+    // In the attempt before the last, which is on its way.
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    let mut left = 4;
+    table.rule(move |op| match op {
+        Op::Update(_) if left > 0 => {
+            left -= 1;
+            Act::Fail(FailureKind::Throttled, Applied::No)
+        }
+        Op::Update(_) => Act::Hang,
+        _ => Act::Pass,
+    });
+    let call = limiter.acquire("k", "r").consume("rpm", 1);
+    let err = call.timeout(Duration::from_secs(30)).await.unwrap_err();
+    assert!(err.in_doubt(), "{err:?}");
+    assert_eq!(
+        err.to_string(),
+        "the table 'zae-limiter' cannot be used: no decision within 30000 ms; the last failure before was: \
+         the table is throttled: as the test ordered; the write may have happened"
+    );
+
+    // In an earlier attempt of the call, of which nothing is left.
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    let mut left = 1;
+    table.rule(move |op| match op {
+        Op::Update(_) if left > 0 => {
+            left -= 1;
+            Act::Fail(FailureKind::Timeout, Applied::No)
+        }
+        Op::Update(_) => Act::Hang,
+        _ => Act::Pass,
+    });
+    let call = limiter.acquire("k", "r").consume("rpm", 1);
+    let err = call.timeout(Duration::from_secs(3)).await.unwrap_err();
+    assert!(
+        err.to_string()
+            .contains("the table did not answer in time: as the test ordered"),
+        "{err}"
+    );
+
+    // Of more tokens for a lease.
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    let mut lease = limiter.acquire("k", "r").consume("rpm", 1).await.unwrap();
+    table.rule(|_| Act::Fail(FailureKind::Throttled, Applied::No));
+    let err = lease.consume("rpm", 1).await.unwrap_err();
+    assert!(!err.in_doubt(), "{err:?}");
+    assert!(
+        err.to_string()
+            .contains("the table is throttled: as the test ordered"),
+        "{err}"
+    );
+    table.rule(|_| Act::Pass);
+    lease.commit().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_granted_during_an_outage_names_its_cause() {
+    let half = OnUnavailable::Degrade(Percent::new(50).unwrap());
+    for policy in [OnUnavailable::Allow, half] {
+        let (_w, table, limiter) = ample(policy).await;
+        let lease = limiter.acquire("k", "r").consume("rpm", 1).await.unwrap();
+        assert!(lease.outage().is_none());
+        lease.commit().await.unwrap();
+        table.rule(|_| Act::Fail(FailureKind::Internal, Applied::Unknown));
+        let lease = limiter.acquire("k", "r").consume("rpm", 1).await.unwrap();
+        assert!(lease.is_degraded());
+        let outage = lease.outage().unwrap();
+        assert!(outage.in_doubt(), "{outage:?}");
+        assert!(
+            outage
+                .to_string()
+                .contains("the service failed: as the test ordered"),
+            "{outage}"
+        );
+        lease.commit().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_with_a_deadline_names_the_last_failure() {
+    let (_w, table, limiter) = ample(OnUnavailable::Block).await;
+    let stack = limiter.repository().stack_handle();
+    let within = Duration::from_millis(500);
+    table.rule(|_| Act::Fail(FailureKind::Unreachable, Applied::No));
+    let err = stack.connect_within("default", within).await.unwrap_err();
+    assert!(
+        err.to_string().ends_with(
+            "cannot be used: the table cannot be reached: as the test ordered (no decision within 500 ms)"
+        ),
+        "{err}"
+    );
+    table.rule(|_| Act::Hang);
+    let err = stack.connect_within("default", within).await.unwrap_err();
+    assert!(
+        err.to_string()
+            .ends_with("cannot be used: no answer within 500 ms"),
+        "{err}"
+    );
+    table.rule(|_| Act::Pass);
+    stack.connect_within("default", within).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_with_the_breaker_while_another_write_is_on_its_way_is_in_doubt() {
+    let (w, table, _) = ample(OnUnavailable::Allow).await;
+    w.repo
+        .create_entity(zae_limiter::NewEntity::new("p"))
+        .await
+        .unwrap();
+    let child = zae_limiter::NewEntity::new("c").parent("p").cascade(true);
+    w.repo.create_entity(child).await.unwrap();
+    let limiter = table.limiter(&w, OnUnavailable::Allow).await;
+    take(&limiter, "c").await.unwrap();
+    take(&limiter, "k").await.unwrap();
+    // The parent's debit hangs, the entity's is refused at once when the breaker is open.
+    let parent = w.id("p", "r").key(0);
+    table.rule(move |op| match op {
+        Op::Update(update) if update.key == parent => Act::Hang,
+        Op::Update(_) => Act::Fail(FailureKind::Unreachable, Applied::No),
+        _ => Act::Pass,
+    });
+    let call = limiter.acquire("c", "r").consume("rpm", 1);
+    let opening = async {
+        for _ in 0..20 {
+            let _ = limiter
+                .acquire("k", "r")
+                .consume("rpm", 1)
+                .timeout(Duration::from_millis(100))
+                .await;
+        }
+    };
+    let (lease, ()) = tokio::join!(call.timeout(Duration::from_mins(1)), opening);
+    let lease = lease.unwrap();
+    assert!(lease.outage().unwrap().in_doubt(), "{:?}", lease.outage());
+    lease.commit().await.unwrap();
 }

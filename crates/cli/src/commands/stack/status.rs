@@ -16,7 +16,7 @@ use zae_limiter_infra::StackSummary;
 use crate::args::Connection;
 use crate::args::stack::Status;
 use crate::commands::Outcome;
-use crate::connect::{Opening, connection, embedded, exists, manager, stack, unlocked};
+use crate::connect::{Opening, client, embedded, exists, manager, stack, unlocked};
 use crate::exit::Exit;
 use crate::failure::{Failure, marked, of_stack, table_failure};
 use crate::out::Out;
@@ -97,7 +97,7 @@ async fn find(at: &Connection) -> Result<Found, Failure> {
         let engine = opened.await.map_err(|err| err.into_failure(at, ""))?;
         describe(&engine.client(), at).await
     } else {
-        describe(&connection(at)?.client().await, at).await
+        describe(&client(at).await?, at).await
     };
     let stack_found = if embedded(at).is_some() {
         Ok(None)
