@@ -158,3 +158,58 @@ fn an_unreadable_note_of_a_container_is_named() {
     fs::remove_file(note).unwrap();
     assert_eq!(local.run("status").stdout, "Local endpoint: not running\n");
 }
+
+#[test]
+fn a_name_that_no_stack_can_have_starts_nothing() {
+    let local = Local::new();
+    for name in ["j", "jj", "my_app"] {
+        let ran = local.run(&format!("up --port 0 --ephemeral --name {name} --output json"));
+        assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{ran:?}");
+        assert_eq!(local.run("status").stdout, "Local endpoint: not running\n");
+    }
+}
+
+#[test]
+fn an_endpoint_whose_stack_cannot_be_deployed_is_stopped_if_it_was_started_for_it() {
+    let local = Local::new();
+    // What the functions would run is no executable.
+    let package = local.world.path().join("package");
+    fs::write(&package, "no executable").unwrap();
+    let up = |options: &str| {
+        let mut command = local.command(&format!("up --port 0 --ephemeral --name my-app {options}"));
+        command.env("ZAE_LIMITER_LAMBDA_PACKAGE", &package);
+        finish(&mut command, None)
+    };
+    for options in ["--output json", ""] {
+        let ran = up(options);
+        assert_ne!(ran.code, Some(0), "{ran:?}");
+        assert!(
+            ran.stderr
+                .ends_with("The endpoint that was started for it was stopped.\n"),
+            "{ran:?}"
+        );
+        assert_eq!(local.run("status").stdout, "Local endpoint: not running\n");
+    }
+    // One that ran before goes on.
+    local.up("");
+    let ran = up("--output json");
+    assert_eq!((ran.code == Some(0), &*ran.stdout), (false, ""), "{ran:?}");
+    assert_eq!(local.run("status --output json").json()["running"], true);
+}
+
+#[test]
+fn a_start_with_a_stack_is_told_in_one_document() {
+    let local = Local::new();
+    let up = local.up("--name my-app");
+    assert_eq!(
+        (&up["started"], &up["stack"]["name"]),
+        (&true.into(), &"my-app".into())
+    );
+    assert_eq!(up["url"], format!("http://localhost:{}", up["port"]));
+    assert_eq!(up["stack"]["created"], true);
+    let again = local.up("--name my-app");
+    assert_eq!(
+        (&again["started"], &again["stack"]["created"]),
+        (&false.into(), &false.into())
+    );
+}

@@ -52,8 +52,9 @@ enum Said {
 
 pub(super) async fn up(args: &Up) -> Outcome {
     let state = state()?;
+    // Before anything is started.
     if let Some(name) = &args.name {
-        crate::names::stack(name)?;
+        check_name(name)?;
     }
     let mut out = Out::new(&args.format);
     let found = state.running().map_err(|err| unusable(&state, &err))?;
@@ -71,15 +72,19 @@ pub(super) async fn up(args: &Up) -> Outcome {
     if let Some(note) = kept::note(args, &running).filter(|_| !new) {
         crate::say(&note);
     }
+    let data = running
+        .data
+        .as_deref()
+        .map(Path::display)
+        .map(|path| path.to_string());
+    let mut document = json!({
+        "url": url, "port": running.port, "pid": running.pid, "data": data, "started": new,
+    });
     if out.is_json() {
-        let data = running
-            .data
-            .as_deref()
-            .map(Path::display)
-            .map(|path| path.to_string());
-        out.json(&json!({
-            "url": url, "port": running.port, "pid": running.pid, "data": data, "started": new,
-        }))?;
+        // With a stack it is told together with it.
+        if args.name.is_none() {
+            out.json(&document)?;
+        }
     } else if new {
         out.line(format_args!("Local endpoint is ready at {url}"))?;
         instructions(&mut out, running.port)?;
@@ -95,11 +100,47 @@ pub(super) async fn up(args: &Up) -> Outcome {
     }
     out.flush()?;
     drop(out);
-    deploy(name, &url, &args.format).await
+    let deployed = deploy(name, &url, &args.format, |stack| {
+        document["stack"] = stack;
+        document
+    });
+    match deployed.await {
+        Ok(exit) => Ok(exit),
+        Err(failure) if new => Err(stopped_again(running, &state, failure).await),
+        Err(failure) => Err(failure),
+    }
 }
 
-/// Does what the command `deploy` does.
-async fn deploy(name: &str, url: &str, format: &Format) -> Outcome {
+/// Stops an endpoint that was started for a stack which could not be deployed. The next start then begins without it.
+async fn stopped_again(running: Running, state: &State, failure: Failure) -> Failure {
+    let (pid, url) = (running.pid, running.url());
+    let Failure::Message { text, exit } = failure else {
+        // The stack is deployed; only its description was not read to the end.
+        return failure;
+    };
+    let end = match super::stop::stop(&running, state).await {
+        Ok(_) => "The endpoint that was started for it was stopped.".to_owned(),
+        Err(_) => format!(
+            "The endpoint at {url} (process {pid}) still runs; stop it with 'zae-limiter local down'."
+        ),
+    };
+    Failure::bare(format!("{text}\n{end}"), exit)
+}
+
+/// Refuses a name that no stack can be deployed under.
+fn check_name(name: &str) -> Result<(), Failure> {
+    crate::names::stack(name)?;
+    let checked = zae_limiter_infra::StackOptions::default().check(name);
+    checked.map_err(|err| Failure::error(crate::failure::invalid(&err)))
+}
+
+/// Does what the command `deploy` does. What it prints as JSON is what `document` makes of it.
+async fn deploy(
+    name: &str,
+    url: &str,
+    format: &Format,
+    document: impl FnOnce(serde_json::Value) -> serde_json::Value,
+) -> Outcome {
     let mut words = vec![
         PROGRAM,
         "deploy",
@@ -114,7 +155,7 @@ async fn deploy(name: &str, url: &str, format: &Format) -> Outcome {
         words.extend(["--output", "json"]);
     }
     match Cli::read(words).map(|cli| cli.command) {
-        Ok(Parsed::Deploy(args)) => crate::commands::stack::deploy::deploy(*args).await,
+        Ok(Parsed::Deploy(args)) => crate::commands::stack::deploy::deploy_within(*args, document).await,
         Ok(_) => Ok(Exit::Success),
         Err(err) => Err(Failure::error(err.to_string())),
     }

@@ -48,7 +48,7 @@ pub(super) async fn down(running: Option<Running>, format: &Format) -> Outcome {
 
 /// Asks the endpoint to end, and makes it if it does not. Tells whether asking was enough.
 #[cfg(unix)]
-async fn stop(running: &Running, state: &State) -> Result<bool, Failure> {
+pub(super) async fn stop(running: &Running, state: &State) -> Result<bool, Failure> {
     use nix::errno::Errno;
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
@@ -118,7 +118,7 @@ async fn check(running: &Running) -> Result<(), Failure> {
 
 #[cfg(not(unix))]
 #[expect(clippy::unused_async, reason = "elsewhere it waits")]
-async fn stop(running: &Running, _: &State) -> Result<bool, Failure> {
+pub(super) async fn stop(running: &Running, _: &State) -> Result<bool, Failure> {
     Err(Failure::error(format!(
         "This system has no way to ask a process to end; end process {} yourself",
         running.pid

@@ -1,6 +1,6 @@
 //! `deploy`.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use zae_limiter::core::schema::SCHEMA_VERSION;
 use zae_limiter::{DEFAULT_NAMESPACE, Repository};
 use zae_limiter_infra::{Deployed, Deployment, Functions, Progress};
@@ -18,6 +18,11 @@ use crate::text::number;
 use crate::text::table::printable;
 
 pub(crate) async fn deploy(args: Deploy) -> Outcome {
+    deploy_within(args, |document| document).await
+}
+
+/// Deploys; what it prints as JSON is what `document` makes of it.
+pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> Json) -> Outcome {
     let at = &args.at;
     let chosen = args.chosen()?;
     crate::names::stack(&at.name)?;
@@ -70,7 +75,7 @@ pub(crate) async fn deploy(args: Deploy) -> Outcome {
     }
     if !args.waits() {
         drop(reporter);
-        return begun(&mut out, at, &deployed, &ignored);
+        return begun(&mut out, at, &deployed, &ignored, document);
     }
     let ready = if deployed.created && options.has_aggregator() {
         reporter.wait("Waiting for the aggregator to read the stream".into());
@@ -92,7 +97,7 @@ pub(crate) async fn deploy(args: Deploy) -> Outcome {
         .await
         .map_err(failed)?;
     if out.is_json() {
-        out.json(&json_of(at, &deployed, &ignored, ready, true))?;
+        out.json(&document(json_of(at, &deployed, &ignored, ready, true)))?;
     } else {
         out.line(format_args!(
             "✓ Version record initialized (schema {SCHEMA_VERSION})"
@@ -249,9 +254,15 @@ fn print_functions(
 }
 
 /// The end of a deployment that nobody waits for.
-fn begun(out: &mut Out, at: &Connection, deployed: &Deployed, ignored: &[Ignored]) -> Outcome {
+fn begun(
+    out: &mut Out,
+    at: &Connection,
+    deployed: &Deployed,
+    ignored: &[Ignored],
+    document: impl FnOnce(Json) -> Json,
+) -> Outcome {
     if out.is_json() {
-        out.json(&json_of(at, deployed, ignored, None, false))?;
+        out.json(&document(json_of(at, deployed, ignored, None, false)))?;
     } else {
         if deployed.stack.is_in_progress() {
             let what = if deployed.stack.status.starts_with("CREATE") {
