@@ -776,3 +776,33 @@ async fn a_call_that_ends_with_the_breaker_while_another_write_is_on_its_way_is_
     assert!(lease.outage().unwrap().in_doubt(), "{:?}", lease.outage());
     lease.commit().await.unwrap();
 }
+
+/// A lease that takes more gives up as an acquire does: in doubt only if a write is on its way.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_takes_more_says_at_its_deadline_whether_that_is_in_doubt() {
+    let (w, table, limiter) = ample(OnUnavailable::Block).await;
+    let mut lease = limiter.acquire("k", "r").consume("rpm", 1).await.unwrap();
+
+    table.rule(|_| Act::Fail(FailureKind::Throttled, Applied::No));
+    let err = lease.consume("rpm", 2).await.unwrap_err();
+    assert!(
+        matches!(&err, Error::Unavailable(down) if !down.in_doubt() && down.is_retryable()),
+        "{err:?}"
+    );
+    assert!(err.to_string().contains("the table is throttled"), "{err}");
+
+    table.rule(|op| match op {
+        Op::Update(_) => Act::Slow(6000),
+        _ => Act::Pass,
+    });
+    let err = lease.consume("rpm", 4).await.unwrap_err();
+    assert!(
+        matches!(&err, Error::Unavailable(down) if down.in_doubt()),
+        "{err:?}"
+    );
+    table.rule(|_| Act::Pass);
+    limiter.repository().drain().await;
+    assert_eq!(lease.consumed("rpm"), 1);
+    lease.commit().await.unwrap();
+    assert_eq!(w.consumed("k", "r", "rpm").await, 2000, "what both acquires took");
+}
