@@ -1,5 +1,6 @@
 //! The commands, one module for each group of them.
 
+pub(crate) mod above;
 pub(crate) mod acquire;
 pub(crate) mod audit;
 pub(crate) mod entity;

@@ -239,6 +239,20 @@ impl Repository {
         self.wait(self.inner.limits_above_parent(entity, resource))
     }
 
+    /// See [`crate::Repository::all_limits_above_parent`].
+    pub fn all_limits_above_parent(&self, entity: &str) -> Result<Vec<crate::AboveParent>, Error> {
+        self.wait(self.inner.all_limits_above_parent(entity))
+    }
+
+    /// See [`crate::Repository::declared_limits_above_parent`].
+    pub fn declared_limits_above_parent(
+        &self,
+        manifest: &Manifest,
+        deleted: &[Target],
+    ) -> Result<Vec<crate::AboveParent>, Error> {
+        self.wait(self.inner.declared_limits_above_parent(manifest, deleted))
+    }
+
     /// See [`crate::Repository::delete_entity_with_children`].
     pub fn delete_entity_with_children(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
         self.wait(self.inner.delete_entity_with_children(id, progress))

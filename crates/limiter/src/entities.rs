@@ -8,7 +8,7 @@ use zae_limiter_core::entity::{Entity, MetaRecord, Metadata};
 use zae_limiter_core::schema::{BucketId, META, entity_pk, key_of, meta_key, parent_pk};
 use zae_limiter_core::sync::{Drift, owner_pins, reconcile};
 use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Put, Query, Value};
-use zae_limiter_core::{Bucket, EntityId, InvalidInput, Limit, ResourceScope};
+use zae_limiter_core::{Bucket, EntityId, InvalidInput, ResourceScope};
 
 use crate::audit::Event;
 use crate::error::Error;
@@ -73,18 +73,6 @@ impl NewEntity {
         self.metadata.insert(key.into(), Value::S(value.into()));
         self
     }
-}
-
-/// A limit of an entity that is above its parent's. See [`Repository::limits_above_parent`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AboveParent {
-    /// The parent.
-    pub parent: EntityId,
-    /// The entity's limit.
-    pub limit: Limit,
-    /// The limit of the same name that is in force for the parent.
-    pub parents: Limit,
 }
 
 impl Repository {
@@ -275,54 +263,6 @@ impl Repository {
         }
         let what = format!("children of the entity '{id}' are being created; call it again to delete them");
         Err(self.inner.place.unavailable(what))
-    }
-
-    /// The limits of an entity that its parent's keep it from reaching: for each of the entity's own limits for a
-    /// resource or for [`ALL_RESOURCES`](crate::ALL_RESOURCES) with a higher capacity or rate than the limit of the
-    /// same name that is in force for its parent, the two. Empty unless the entity cascades.
-    ///
-    /// Requests above the parent's capacity are never admitted, so that such a limit is usually a mistake.
-    pub async fn limits_above_parent(&self, entity: &str, resource: &str) -> Result<Vec<AboveParent>, Error> {
-        let (id, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
-        let inner = &self.inner;
-        let limits = self.entity_limits(entity, resource).await?;
-        let Some(meta) = self.entity(entity).await? else {
-            return Ok(Vec::new());
-        };
-        let Some(parent) = meta.parent else {
-            return Ok(Vec::new());
-        };
-        let config = match &scope {
-            ResourceScope::One(resource) => {
-                let own = inner.resolve_now(&id, resource).await?;
-                let cascades = own.owner.as_ref().is_some_and(|owner| owner.cascade);
-                if !cascades {
-                    return Ok(Vec::new());
-                }
-                inner.resolve_now(&parent, resource).await?.limits.clone()
-            }
-            // Without a resource, the parent's limits for all of them, or those of the system.
-            ResourceScope::All if !meta.cascade => return Ok(Vec::new()),
-            ResourceScope::All => {
-                let own = self.entity_limits(parent.as_str(), resource).await?;
-                if own.is_empty() {
-                    self.system_defaults().await?.0
-                } else {
-                    own
-                }
-            }
-        };
-        let above = |limit: &Limit| {
-            let parents = config.iter().find(|of_parent| of_parent.name() == limit.name())?;
-            let (own, of_parent) = (limit.params(), parents.params());
-            let faster = own.refill * of_parent.period_ms > of_parent.refill * own.period_ms;
-            (own.capacity > of_parent.capacity || faster).then(|| AboveParent {
-                parent: parent.clone(),
-                limit: limit.clone(),
-                parents: parents.clone(),
-            })
-        };
-        Ok(limits.iter().filter_map(above).collect())
     }
 
     /// The entities below one, parents before their children.

@@ -47,6 +47,7 @@
 //! wrong, [`blocking`] is all of it without async. The arithmetic and every decision lie in `zae-limiter-core`;
 //! [`table`] is where items are kept.
 
+mod above;
 mod audit;
 mod availability;
 mod background;
@@ -84,12 +85,13 @@ pub mod table;
 mod usage;
 mod waiting;
 
+pub use above::AboveParent;
 pub use availability::Availability;
 pub use builder::RepositoryBuilder;
 pub use capacity::{CapacityOf, EntityCapacity, ResourceCapacity};
 pub use config_cache::CacheStats;
 pub use declare::{ApplyOptions, BegunApply, LimitsApplied, LimitsPlan};
-pub use entities::{AboveParent, NewEntity};
+pub use entities::NewEntity;
 pub use error::{Error, Unavailable};
 pub use lease::Lease;
 pub use limiter::{Acquire, RateLimiter};

@@ -3,9 +3,9 @@
 use std::io::Write as _;
 
 use serde_json::json;
-use zae_limiter::{AboveParent, Entity, NewEntity, Repository};
+use zae_limiter::{Entity, NewEntity};
 
-use super::{Outcome, failed, print_limits, sorted, written_limits};
+use super::{Outcome, above, failed, print_limits, sorted, written_limits};
 use crate::args::entity::{
     Children, Create, Delete, DeleteLimits, EntityCommand, GetLimits, List, ListResources, SetLimits, Show,
 };
@@ -158,27 +158,6 @@ fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "Note: {}", printable(text));
 }
 
-/// Notes limits that the parent's keep from being reached. Reading them is an extra: that it failed is no failure.
-async fn note_limits_above_parent(repo: &Repository, entity: &str, resource: &str) {
-    for above in repo
-        .limits_above_parent(entity, resource)
-        .await
-        .unwrap_or_default()
-    {
-        let AboveParent {
-            parent,
-            limit,
-            parents,
-            ..
-        } = above;
-        note(&format!(
-            "limit {} is above that of the parent '{parent}' ({}), which '{entity}' cannot exceed",
-            crate::text::limit::describe(&limit),
-            crate::text::limit::describe(&parents)
-        ));
-    }
-}
-
 async fn delete_limits(args: DeleteLimits) -> Outcome {
     const WHAT: &str = "delete entity limits";
     names::entity("entity_id", &args.entity_id)?;
@@ -231,7 +210,7 @@ async fn get_limits(args: GetLimits) -> Outcome {
     }
     out.flush()?;
     if !limits.is_empty() {
-        note_limits_above_parent(&repo, entity, resource).await;
+        above::note(repo.limits_above_parent(entity, resource), false).await;
     }
     Ok(Exit::Success)
 }
@@ -315,7 +294,7 @@ async fn set_limits(args: SetLimits) -> Outcome {
         print_limits(&mut out, "  ", &written.all)?;
     }
     out.flush()?;
-    note_limits_above_parent(&repo, entity, resource).await;
+    above::note(repo.limits_above_parent(entity, resource), false).await;
     Ok(Exit::Success)
 }
 
@@ -339,6 +318,7 @@ async fn show(args: Show) -> Outcome {
         print_entity(&mut out, &entity)?;
     }
     out.flush()?;
+    above::note(repo.all_limits_above_parent(&args.entity_id), true).await;
     Ok(Exit::Success)
 }
 

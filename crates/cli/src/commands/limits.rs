@@ -46,7 +46,11 @@ async fn apply(args: Apply) -> Outcome {
              tell live buckets.",
         );
     }
-    show::applied(&asked.answer, args.quiet.quiet, &args.format, &asked.json())
+    let exit = show::applied(&asked.answer, args.quiet.quiet, &args.format, &asked.json())?;
+    if !args.quiet.quiet {
+        asked.note_limits_above_parent().await;
+    }
+    Ok(exit)
 }
 
 async fn plan(args: Plan) -> Outcome {
@@ -58,6 +62,9 @@ async fn plan(args: Plan) -> Outcome {
     let asked = ask(&args.manifest, &args.at, &args.format, call).await?;
     asked.warn_of_age();
     show::planned(&asked.answer, &args.shown, &args.format, asked.json())?;
+    if !args.shown.quiet.quiet {
+        asked.note_limits_above_parent().await;
+    }
     Ok(ending(args.shown.detailed_exitcode, asked.answer.is_idle()))
 }
 
@@ -116,6 +123,12 @@ impl Asked {
         json.insert("namespace".into(), self.manifest.namespace.as_str().into());
         json.insert("through".into(), self.way.as_str().into());
         json
+    }
+
+    async fn note_limits_above_parent(&self) {
+        self.way
+            .note_limits_above_parent(&self.manifest, &self.answer)
+            .await;
     }
 
     fn warn_of_age(&self) {

@@ -227,6 +227,9 @@ fn a_limit_above_the_parents_is_noted() {
     world.run("entity set-limits key -r gpt-4 -l rpm:1:600 -l tpm:5");
     world.run("entity set-limits apart -l rpm:600");
     world.run("entity set-limits key -l rpm:600 --output json");
+    world.run("entity show key");
+    world.run("entity show key --output json");
+    world.run("entity show apart");
     assert_transcript!(world);
 }
 

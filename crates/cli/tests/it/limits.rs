@@ -98,6 +98,69 @@ fn planned_applied_and_compared() {
     assert_transcript!(world);
 }
 
+/// A project with limits for all resources, and keys below it.
+const ABOVE: &str = "\
+namespace: default
+resources:
+  gpt-4:
+    limits:
+      rpm: {capacity: 10}
+entities:
+  proj:
+    resources:
+      gpt-4:
+        limits:
+          rpm: {capacity: 60}
+          tpm: {capacity: 1000}
+  key:
+    resources:
+      gpt-4:
+        limits:
+          rpm: {capacity: 600}
+          tpm: {capacity: 1000}
+      gpt-5:
+        limits:
+          rpm: {capacity: 600}
+      _default_:
+        limits:
+          rpm: {capacity: 6}
+  apart:
+    resources:
+      gpt-4:
+        limits:
+          rpm: {capacity: 600}
+";
+
+#[test]
+fn declared_limits_above_those_of_a_parent_are_noted() {
+    embedded_only!();
+    let mut world = World::new();
+    world.silently(&["entity", "create", "proj"], None);
+    world.silently(
+        &["entity", "create", "key", "--parent", "proj", "--cascade"],
+        None,
+    );
+    world.silently(&["entity", "create", "apart", "--parent", "proj"], None);
+    write(&world, "limits.yaml", ABOVE);
+    // The parent's limit as it will be, and not as it is.
+    world.run("entity set-limits proj -r gpt-4 -l rpm:6000 -l tpm:6000");
+    world.run("entity set-limits proj -r gpt-5 -l rpm:500");
+    world.run("limits plan -f limits.yaml");
+    world.run("limits plan -f limits.yaml --quiet");
+    world.run("limits apply -f limits.yaml");
+    world.run("limits plan -f limits.yaml --output json");
+    // Without a level of its own, the parent is under the limits of the resource.
+    write(&world, "less.yaml", &without_level_of_parent());
+    world.run("limits plan -f less.yaml");
+    assert_transcript!(world);
+}
+
+fn without_level_of_parent() -> String {
+    let (before, rest) = ABOVE.split_once("  proj:\n").unwrap();
+    let (_, after) = rest.split_once("  key:\n").unwrap();
+    format!("{before}  key:\n{after}")
+}
+
 #[test]
 fn only_the_summary() {
     embedded_only!();

@@ -329,7 +329,7 @@ impl Repository {
     }
 
     /// Reads the latest state of many items, in parts, so that a repetition after a failure is none of all.
-    async fn read_all(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
+    pub(crate) async fn read_all(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
         let inner = &self.inner;
         let mut items = Vec::with_capacity(keys.len());
         for keys in keys.chunks(1000) {

@@ -396,6 +396,8 @@ async fn a_child_of_a_deleted_parent_is_under_the_limits_of_the_resource() {
         ),
         (1, "proj", 100, 2)
     );
+    assert_eq!(a.repo.all_limits_above_parent("key").await.unwrap(), above);
+    assert_eq!(a.repo.all_limits_above_parent("proj").await.unwrap(), []);
     a.repo.delete_entity("proj").await.unwrap();
     a.clock.advance_millis(1);
     take(9).await.unwrap();

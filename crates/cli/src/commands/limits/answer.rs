@@ -3,6 +3,7 @@
 
 use serde_json::Value as Json;
 use zae_limiter::Limit;
+use zae_limiter::core::manifest::Target;
 
 use crate::text::limit::describe;
 
@@ -70,6 +71,12 @@ impl Change {
     pub(super) fn replaces(&self) -> bool {
         let old = self.values.as_ref().map(|values| &values.old);
         self.action == "create" && old.is_some_and(|old| !old.is_empty())
+    }
+
+    /// The level that it deletes, if it deletes one.
+    pub(super) fn deleted(&self) -> Option<Target> {
+        let target = self.target.as_deref().unwrap_or_default();
+        Target::parse(&self.level, target).filter(|_| self.action == "delete")
     }
 
     /// What it is about.

@@ -7,9 +7,9 @@ use zae_limiter::core::manifest::{Manifest, Target};
 use zae_limiter::{ApplyOptions, Error, Repository};
 use zae_limiter_infra::{AwsFailure, Error as Infra, StackManager, names};
 
-use super::answer::{self, Answer};
+use super::answer::{self, Answer, Change};
 use crate::args::{Connection, Format, Namespaced};
-use crate::commands::failed;
+use crate::commands::{above, failed};
 use crate::connect::{Access, embedded, manager, namespace};
 use crate::exit::Exit;
 use crate::failure::{Failure, of_stack, options};
@@ -115,6 +115,12 @@ impl Way {
         };
         let answer = answer.map_err(failed(at, call.what))?;
         Answer::of(&answer).map_err(Failure::error)
+    }
+
+    /// Notes the declared limits of entities that their parents' keep from being reached.
+    pub(super) async fn note_limits_above_parent(&self, manifest: &Manifest, answer: &Answer) {
+        let deleted: Vec<Target> = answer.changes.iter().filter_map(Change::deleted).collect();
+        above::note(self.repo.declared_limits_above_parent(manifest, &deleted), true).await;
     }
 
     /// The levels that were set by hand; `None`, with a note, if they may not be read.
