@@ -5,8 +5,10 @@
 //! nothing is carried over into the table when it comes back.
 //!
 //! A request is bounded by what the caches last knew: the limits and flags of the entity, and of its parent if it
-//! cascades. A bucket is forgotten only when it is full again, since a forgotten bucket starts full. Memory is bounded:
-//! once it holds [`BOUND`] limits that are not full, requests that need another one are refused.
+//! cascades. A bucket is forgotten only when it is full again, since a forgotten bucket starts full; and if calls with
+//! different limits have debited it, when it would be full under each of them. Memory is bounded: once it holds [`BOUND`]
+//! limits that are not full, requests that need another one are refused. Debts come on top: whether a lease may be
+//! charged was decided when it was granted.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,7 +18,7 @@ use zae_limiter_core::acquire::{DisabledAt, Request, check_config, newest_owner}
 use zae_limiter_core::bucket::Owner;
 use zae_limiter_core::config::{Level, Resolved};
 use zae_limiter_core::limit::Params;
-use zae_limiter_core::refill::Balance;
+use zae_limiter_core::refill::{Balance, Wait};
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Condition;
 use zae_limiter_core::verdict::LimitStatus;
@@ -90,11 +92,26 @@ struct Entry {
     key: Key,
     params: Params,
     balance: Balance,
+    /// Until it would be full under parameters that it had before.
+    kept_until: EpochMillis,
 }
 
 impl Entry {
     fn is_full(&self, now: EpochMillis) -> bool {
-        self.balance.refilled(self.params, now).tokens.0 >= self.params.capacity
+        now >= self.kept_until && self.balance.refilled(self.params, now).tokens.0 >= self.params.capacity
+    }
+
+    fn set(&mut self, params: Params, balance: Balance) {
+        if params != self.params {
+            let Balance { at, .. } = self.balance;
+            let full = Millitokens(self.params.capacity);
+            let full_at = match self.balance.wait(self.params, full, at) {
+                Wait::Millis(millis) => at.plus(millis),
+                Wait::Never => EpochMillis(i64::MAX),
+            };
+            self.kept_until = self.kept_until.max(full_at);
+        }
+        (self.params, self.balance) = (params, balance);
     }
 
     /// The balance under other parameters: what was earned so far was earned under the old ones.
@@ -132,14 +149,26 @@ impl Shard {
             .get(&claim.key)
             .and_then(|at| self.entries.get_mut(*at))
         {
-            (entry.params, entry.balance) = (claim.params, balance);
+            entry.set(claim.params, balance);
         } else if balance.tokens.0 < claim.params.capacity {
             self.index.insert(claim.key.clone(), self.entries.len());
             self.entries.push(Entry {
                 key: claim.key.clone(),
                 params: claim.params,
                 balance,
+                kept_until: EpochMillis(i64::MIN),
             });
+        }
+    }
+
+    /// From now on, a balance is earned under the parameters of this claim.
+    fn retune(&mut self, claim: &Claim, now: EpochMillis) {
+        if self
+            .get(&claim.key)
+            .is_some_and(|entry| entry.params != claim.params)
+        {
+            let balance = self.balance(claim, now);
+            self.set(claim, balance);
         }
     }
 
@@ -235,6 +264,10 @@ impl LocalBuckets {
             after.push((at, claim, left));
         }
         if statuses.iter().any(|status| status.exceeded) {
+            // The waits that are told are those under the limits of this call.
+            for (at, claim, _) in after {
+                shards[at].1.retune(claim, now);
+            }
             return Err(Refused::Exceeded(RateLimitExceeded::new(statuses)));
         }
         for (at, (_, shard)) in shards.iter_mut().enumerate() {
@@ -262,6 +295,8 @@ impl LocalBuckets {
             // A full bucket was forgotten, and takes nothing back; but a charge must be remembered.
             let mut balance = shard.balance(claim, now).refilled(claim.params, now);
             balance.tokens += delta;
+            // What is full again makes room, but a debt is remembered in any case.
+            shard.make_room(1, self.bound, now);
             shard.set(claim, balance);
         }
     }
@@ -378,6 +413,9 @@ fn claims_of(config: &Resolved, request: &Request, part: Percent) -> Vec<(Claim,
     };
     request.consume.iter().filter_map(claim).collect()
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -519,6 +557,49 @@ mod tests {
         let now = EpochMillis(DAY);
         buckets.correct([(&rpm, tokens(-60))], now);
         assert!(buckets.take(&[(rpm, tokens(1))], now).is_err());
+    }
+
+    /// Otherwise a call with small, fast limits of its own would let the next call begin with a whole day's tokens.
+    #[test]
+    fn a_bucket_that_is_full_under_the_limits_of_one_call_is_kept_for_the_others() {
+        let buckets = LocalBuckets::new(1, 100);
+        let of = |limit, amount| [(claim("k", limit, 100), tokens(amount))];
+        let daily = |amount| of(Limit::per_day("rpm", 100), amount);
+        let fast = || of(Limit::per_second("rpm", 1), 1);
+        buckets.take(&daily(99), EpochMillis(0)).unwrap();
+        let sweep = |now| {
+            for i in 0..100 {
+                let one = [(claim(&format!("k{i}"), Limit::per_day("rpd", 5), 100), tokens(1))];
+                buckets.take(&one, EpochMillis(now)).unwrap();
+                buckets.correct([(&one[0].0, tokens(1))], EpochMillis(now));
+            }
+        };
+        for second in 1..=3 {
+            buckets.take(&fast(), EpochMillis(second * 1000)).unwrap();
+        }
+        sweep(10_000);
+        let again = buckets.take(&daily(2), EpochMillis(10_000));
+        assert!(matches!(again, Err(Refused::Exceeded(_))), "{again:?}");
+        // After a day the bucket would have been full under either.
+        sweep(DAY + 10_000);
+        buckets.take(&daily(100), EpochMillis(DAY + 10_000)).unwrap();
+    }
+
+    #[test]
+    fn the_wait_holds_for_a_call_whose_limits_hold_more_than_those_before() {
+        let buckets = LocalBuckets::new(1, 100);
+        let of = |limit, amount| [(claim("k", limit, 100), tokens(amount))];
+        buckets
+            .take(&of(Limit::per_day("rpm", 10), 10), EpochMillis(0))
+            .unwrap();
+        let large = || of(Limit::per_minute("rpm", 600), 500);
+        let Err(Refused::Exceeded(refused)) = buckets.take(&large(), EpochMillis(1000)) else {
+            panic!("admitted");
+        };
+        let wait = i64::try_from(refused.retry_after().unwrap().as_millis()).unwrap();
+        assert_eq!(wait, 50_000);
+        assert!(buckets.take(&large(), EpochMillis(1000 + wait - 1)).is_err());
+        buckets.take(&large(), EpochMillis(1000 + wait)).unwrap();
     }
 
     #[test]
