@@ -74,7 +74,7 @@ fn limits(entity: usize) -> Vec<Limit> {
         3 => Limit::per_day("a", 2),
         _ => Limit::custom("a", 9, 1, 777_777),
     };
-    let second = Limit::per_minute("b", 1 + entity as i64 % 50).burst(100);
+    let second = Limit::per_minute("b", 1 + i64::from((entity % 50) as u8)).burst(100);
     let count = 1 + entity % 2;
     [first, second]
         .into_iter()
@@ -153,10 +153,10 @@ fn many_calls_are_answered_as_by_accounts_that_forget_nothing() {
         if leases.len() > 500 {
             let lease = leases.pop_front().unwrap_or_default();
             let charge = Millitokens::from_tokens(-dice.i64(0..4));
-            let charges = dice.u8(0..4) == 0;
-            charged += if charges { lease.len() } else { 0 };
+            let is_dear = dice.u8(0..4) == 0;
+            charged += if is_dear { lease.len() } else { 0 };
             for (claim, amount) in &lease {
-                let delta = if charges { charge } else { *amount };
+                let delta = if is_dear { charge } else { *amount };
                 model.at(claim, now).correct(claim, delta);
                 buckets.correct([(claim, delta)], EpochMillis(now));
             }
