@@ -42,7 +42,7 @@ pub enum Source {
 }
 
 impl Source {
-    fn job(self) -> Option<usize> {
+    pub(crate) fn job(self) -> Option<usize> {
         match self {
             Self::Acquire(job) | Self::Credit(job) => Some(job),
             _ => None,
@@ -83,6 +83,8 @@ pub struct Check {
     fractions: BTreeMap<(String, u32, String), i128>,
     /// The shards of each bucket that have ever existed.
     born: BTreeMap<String, BTreeSet<u32>>,
+    /// Buckets that are being deleted.
+    deleting: BTreeSet<String>,
 }
 
 impl Check {
@@ -159,6 +161,22 @@ impl Check {
         }
     }
 
+    /// A bucket is about to be deleted, shard by shard: until it has been, nothing is promised of its shards together.
+    /// False if it is being deleted already.
+    pub fn will_be_deleted(&mut self, bucket: &BucketId) -> bool {
+        self.deleting.insert(named(bucket))
+    }
+
+    /// A bucket has been deleted. What there is of it now belongs to its new life, of which all is promised.
+    pub fn was_deleted(&mut self, bucket: &BucketId) {
+        let bucket = named(bucket);
+        self.deleting.remove(&bucket);
+        self.accounts.retain(|(of, _), _| *of != bucket);
+        let rows = self.rows.get(&bucket);
+        let shards = rows.into_iter().flatten().map(|(shard, _)| *shard).collect();
+        self.born.insert(bucket, shards);
+    }
+
     /// Judges one write, which may have changed several items at once.
     ///
     /// # Errors
@@ -184,7 +202,7 @@ impl Check {
             let new = new.as_ref().filter(|_| old.is_none() && *shard > 0)?;
             Some((bucket.clone(), *shard, new.rf))
         };
-        let newborn: Vec<_> = read.iter().filter_map(births).collect();
+        let mut newborn: Vec<_> = read.iter().filter_map(births).collect();
         let raise = |(_, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
             let (old, new) = (old.as_ref()?, new.as_ref()?);
             (old.count < new.count).then(|| (*shard, old.clone()))
@@ -218,6 +236,7 @@ impl Check {
                 (None, Some(new)) => {
                     let family = self.rows.get(&bucket);
                     let known = family.and_then(|rows| rows.values().map(|row| row.count).max());
+                    let known = known.filter(|_| !self.deleting.contains(&bucket));
                     created(shard, new, known, &mut moved).map_err(told)?;
                     stats.created += u64::from(shard == 0);
                     stats.shards_created += u64::from(shard > 0);
@@ -236,6 +255,7 @@ impl Check {
             self.settle(now_us, source, (&bucket, shard), old.as_ref(), new, stats)
                 .map_err(|err| format!("{at}: {err}"))?;
         }
+        newborn.retain(|(bucket, _, _)| !self.deleting.contains(bucket));
         for (bucket, shard, starts_at) in newborn {
             self.disjoint((&bucket, shard), starts_at, &raised)?;
         }
@@ -311,7 +331,8 @@ impl Check {
                     .filter(|other| descends(*other, shard, old.count as u32))
                     .find(|other| born.is_none_or(|born| !born.contains(other)));
                 // Limits of a call that are lower may cut what is left of the others.
-                if let (true, Some(unborn)) = (gained < 0 && !is_changed, unborn) {
+                let is_whole = !self.deleting.contains(bucket);
+                if let (true, Some(unborn)) = (gained < 0 && !is_changed && is_whole, unborn) {
                     return Err(format!(
                         "{name} lost {} that belong to shard {unborn}, which has never existed",
                         -gained
@@ -390,11 +411,12 @@ impl Check {
                 let id = (bucket.to_owned(), name.clone());
                 let (rf, count) = old.map_or((0, 1), |row| (row.rf, row.count));
                 let earned = i128::from((true_ms(now_us) - rf).max(0)) * (cell.ra / count) / cell.rp;
-                if cell.tk + earned < 0 && !self.may_forget {
+                let is_deleted = source == Source::Admin;
+                if cell.tk + earned < 0 && !self.may_forget && !is_deleted {
                     let debt = -cell.tk - earned;
                     return Err(format!("{name} expired {debt} in debt"));
                 }
-                if let (Some(account), true) = (self.accounts.get_mut(&id), cell.tk < 0) {
+                if let (Some(account), true) = (self.accounts.get_mut(&id), cell.tk < 0 && !is_deleted) {
                     account.forgive(-cell.tk);
                     stats.debts_expired += 1;
                 }
@@ -442,7 +464,8 @@ impl Check {
             };
             stats.lazy_bursts += u64::from(account.pay(consumed - eaten));
             let debt: i128 = cells().map(|cell| (-cell.tk).max(0)).sum();
-            if consumed > 0 && matches!(source, Source::Acquire(_)) && account.level() < -debt {
+            let is_judged = matches!(source, Source::Acquire(_)) && !self.deleting.contains(bucket);
+            if consumed > 0 && is_judged && account.level() < -debt {
                 return Err(format!(
                     "limit {name} is overdrawn by {} (debts {debt}): {account:?}",
                     -account.level()
@@ -494,4 +517,11 @@ impl Check {
         }
         Ok(())
     }
+}
+
+/// A bucket's name: its key without the shard.
+fn named(bucket: &BucketId) -> String {
+    let pk = bucket.key(0).pk;
+    pk.rsplit_once('#')
+        .map_or(pk.clone(), |(name, _)| name.to_owned())
 }

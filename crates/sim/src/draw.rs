@@ -8,13 +8,43 @@ use crate::rng::Rng;
 pub(crate) fn plan(seed: u64) -> Plan {
     let mut rng = Rng::of(seed, u64::MAX);
     let draw = Draw { rng: &mut rng };
-    match seed % 6 {
+    let mut plan = match seed % 6 {
         0 => draw.mixed(seed, "mixed"),
         1 => draw.hot(seed),
         2 => draw.refunds(seed),
         3 => draw.cascade(seed),
         4 => draw.expiring(seed),
         _ => draw.quiet(seed),
+    };
+    if seed / 6 % 5 == 4 {
+        recreations(&mut plan);
+    }
+    plan
+}
+
+/// Entities are deleted and created again in the course of a plan. What was drawn before stays as it is.
+fn recreations(plan: &mut Plan) {
+    let mut rng = Rng::of(plan.seed, u64::MAX - 1);
+    let span = plan.actions.last().map_or(0, |(at, _)| *at);
+    for _ in 0..rng.range(1, 4) {
+        let entity = rng.index(plan.entities.len());
+        // Whose children have none of their own.
+        let is_root = |other: &usize| *other != entity && plan.entities[*other].parent.is_none();
+        let roots: Vec<usize> = (0..plan.entities.len()).filter(is_root).collect();
+        let is_parent = plan.entities.iter().any(|other| other.parent == Some(entity));
+        let adopted = !roots.is_empty() && !is_parent && rng.chance(600);
+        let own = plan.entities[entity].rules.as_ref().unwrap_or(&plan.rules);
+        let mut rules = rng.chance(500).then(|| own.clone());
+        for rule in rules.iter_mut().flatten() {
+            rule.capacity = rng.range(1, rule.capacity * 2);
+            rule.refill = rng.range(1, rule.refill * 2);
+        }
+        let action = Action::Recreate {
+            entity,
+            parent: adopted.then(|| rng.pick(&roots)),
+            rules,
+        };
+        plan.actions.push((rng.index(span as usize + 1) as u64, action));
     }
 }
 

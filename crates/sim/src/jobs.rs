@@ -14,6 +14,7 @@ use zae_limiter_core::table::{Answer, Applied, Item, Op, TableError};
 use crate::check::{Source, Sums};
 use crate::faults::Fate;
 use crate::leases::add;
+use crate::lives::Step;
 use crate::plan::Action;
 use crate::rng::Rng;
 use crate::row;
@@ -87,6 +88,9 @@ impl World<'_> {
         } = action
         else {
             self.note(|| format!("action {index}: {action:?}"));
+            if matches!(action, Action::Recreate { .. }) {
+                return self.recreate(index, Step::Buckets);
+            }
             return self.act_other(action);
         };
         let amount = |(limit, tokens): &(usize, i64)| {
@@ -410,6 +414,9 @@ impl World<'_> {
         }
         self.expect(job);
         if let Decision::Admitted(grants) = decision {
+            if let Err(err) = self.judge_parent(job, &grants) {
+                self.fail(err);
+            }
             self.hold(job, grants);
         }
     }

@@ -10,7 +10,8 @@
 //!
 //! 1. [`plan`]: what will be asked of the limiter, drawn from a seed (by `draw`).
 //! 2. [`world`]: the event queue, the table, true time. [`client`]: one process, its clock and its caches;
-//!    `jobs` and `leases`: what it runs. [`setup`]: the table before, and what others write.
+//!    `jobs` and `leases`: what it runs. [`setup`]: the table before, and what others write; `lives`: entities that
+//!    are deleted and created again.
 //! 3. [`faults`]: what the network does to a request.
 //! 4. [`check`]: what must hold after every write; `rules`, [`account`] and [`row`] are its arithmetic.
 //! 5. [`quiet`]: promised waits, tried out on what a run leaves behind.
@@ -24,6 +25,7 @@ mod draw;
 pub mod faults;
 mod jobs;
 mod leases;
+mod lives;
 pub mod plan;
 pub mod progress;
 pub mod quiet;

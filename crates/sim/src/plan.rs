@@ -124,6 +124,15 @@ pub enum Action {
     SetDisabled(usize, bool),
     /// An entity moves under another parent.
     Move(usize, usize),
+    /// An entity is deleted with its buckets and limits, and created again.
+    Recreate {
+        /// The entity.
+        entity: usize,
+        /// The parent of its new life, to which it cascades.
+        parent: Option<usize>,
+        /// Limits of its own in its new life.
+        rules: Option<Vec<Rule>>,
+    },
     /// Whatever has expired is swept.
     Sweep,
     /// Others use up a shard's write units, down to this many.
@@ -172,16 +181,22 @@ impl Plan {
         crate::draw::plan(seed)
     }
 
+    /// How long it takes at most, in seconds.
+    fn secs(&self) -> i64 {
+        let last = self.actions.iter().map(|(at, _)| at / 1_000_000).max();
+        120_i64.saturating_add_unsigned(last.unwrap_or(0))
+    }
+
     /// How far any clock is ahead of true time at most, in milliseconds.
     pub fn most_ahead_ms(&self) -> i64 {
-        let secs = 120_i64.saturating_add_unsigned(self.actions.last().map_or(0, |(at, _)| at / 1_000_000));
+        let secs = self.secs();
         let ahead = |p: &ProcessPlan| p.skew_ms + (p.drift_ppm.max(0) * secs) / 1000 + 1;
         self.processes.iter().map(ahead).max().unwrap_or(0).max(0)
     }
 
     /// How far clocks are off.
     pub fn clocks(&self) -> Clocks {
-        let secs = 120_i64.saturating_add_unsigned(self.actions.last().map_or(0, |(at, _)| at / 1_000_000));
+        let secs = self.secs();
         let behind = |p: &ProcessPlan| -p.skew_ms + ((-p.drift_ppm).max(0) * secs) / 1000 + 1;
         Clocks {
             ahead_ms: self.most_ahead_ms(),

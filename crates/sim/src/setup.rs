@@ -60,7 +60,7 @@ impl Names {
         }
     }
 
-    fn config_key(&self, entity: Option<usize>) -> Key {
+    pub(crate) fn config_key(&self, entity: Option<usize>) -> Key {
         match entity {
             Some(entity) => {
                 let scope = ResourceScope::One(self.resource.clone());
@@ -117,7 +117,7 @@ pub fn table(plan: &Plan, names: &Names) -> MemoryTable {
     table
 }
 
-fn meta(plan: &Plan, names: &Names, i: usize, parent: Option<usize>, generation: i64) -> Item {
+pub(crate) fn meta(plan: &Plan, names: &Names, i: usize, parent: Option<usize>, generation: i64) -> Item {
     let entity = &plan.entities[i];
     let old = entity.origin == Origin::Old;
     MetaRecord {
@@ -188,7 +188,7 @@ impl World<'_> {
     /// Begins an action that is not an acquire.
     pub(crate) fn act_other(&mut self, action: &Action) {
         match action {
-            Action::Acquire { .. } | Action::Nothing => {}
+            Action::Acquire { .. } | Action::Recreate { .. } | Action::Nothing => {}
             Action::Crash(process) => {
                 self.stats.crashes += 1;
                 self.crash(*process);
@@ -210,11 +210,11 @@ impl World<'_> {
         }
     }
 
-    fn true_ms(&self) -> i64 {
+    pub(crate) fn true_ms(&self) -> i64 {
         true_ms(self.now_us)
     }
 
-    fn rows(&self, entity: usize) -> BTreeMap<u32, Row> {
+    pub(crate) fn rows(&self, entity: usize) -> BTreeMap<u32, Row> {
         let id = self.names.bucket(entity);
         let row = |shard| Some((shard, Row::read(self.table.get(&id.key(shard))?).ok()?));
         (0..32).filter_map(row).collect()
@@ -234,7 +234,7 @@ impl World<'_> {
         }
     }
 
-    fn set_limits(&mut self, entity: Option<usize>, rules: &[Rule]) {
+    pub(crate) fn set_limits(&mut self, entity: Option<usize>, rules: &[Rule]) {
         let key = self.names.config_key(entity);
         let disabled = self
             .table
@@ -296,12 +296,18 @@ impl World<'_> {
             return;
         }
         self.stats.moves += 1;
+        let Ok(mut record) = MetaRecord::decode(stored) else {
+            return;
+        };
         let generation = stored.get("pgen").and_then(Value::as_int).unwrap_or(100) as i64 + 1;
+        record.entity.parent = Some(self.names.entities[parent].clone());
+        record.generation = Some(generation);
         let op = Op::Put(Put {
-            item: meta(self.plan, &self.names, child, Some(parent), generation),
+            item: record.encode(&self.names.namespace),
             condition: Condition::ALWAYS,
         });
         let _ = self.write(Source::Admin, &op);
+        self.owned_by(child, Some(parent).filter(|_| record.entity.cascade));
     }
 
     fn sweep(&mut self) {

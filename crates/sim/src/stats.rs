@@ -137,6 +137,8 @@ stats! {
     flag_changes,
     /// Entities moved to another parent.
     moves,
+    /// Entities deleted and created again.
+    recreated,
     /// Items swept after they expired.
     swept,
     /// Writes by other kinds of clients.

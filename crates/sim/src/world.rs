@@ -14,6 +14,7 @@ use crate::check::{Change, Check, Source};
 use crate::client::Process;
 use crate::jobs::Job;
 use crate::leases::Lease;
+use crate::lives::{Lives, Step};
 use crate::plan::{Action, Plan};
 use crate::row;
 use crate::setup::Names;
@@ -100,6 +101,8 @@ pub(crate) enum Event {
     GiveUp(usize),
     /// A lease ends.
     EndLease(usize),
+    /// A deletion goes on.
+    Recreate { action: usize, step: Step },
     /// Somebody else writes.
     Other { source: Source, op: Op },
 }
@@ -141,6 +144,9 @@ pub struct World<'a> {
     pub(crate) processes: Vec<Process>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) leases: Vec<Lease>,
+    pub(crate) lives: Lives,
+    /// Whom each entity has cascaded to since when, in microseconds from the start; before that, as planned.
+    pub(crate) owners: BTreeMap<usize, Vec<(u64, Option<usize>)>>,
     pub(crate) stats: Stats,
     /// Records as they were before their last change by an operator.
     before: BTreeMap<Key, Option<Item>>,
@@ -172,6 +178,8 @@ impl<'a> World<'a> {
             processes: plan.processes.iter().copied().map(Process::new).collect(),
             jobs: Vec::new(),
             leases: Vec::new(),
+            lives: Lives::default(),
+            owners: BTreeMap::new(),
             stats: Stats {
                 runs: 1,
                 ..Stats::default()
@@ -319,6 +327,7 @@ impl<'a> World<'a> {
             }
             Event::Hear { job, call, reply } => self.hear(job, call, *reply),
             Event::GiveUp(job) => self.give_up(job),
+            Event::Recreate { action, step } => self.recreate(action, step),
             Event::EndLease(lease) => self.end_lease(lease),
             Event::Other { source, op } => {
                 let reply = self.write(source, &op);
@@ -355,7 +364,9 @@ impl<'a> World<'a> {
                         Change { key, old, new }
                     })
                     .collect();
+                let action = source.job().map_or(usize::MAX, |job| self.jobs[job].action);
                 let judged = self.check.wrote(self.now_us, source, &changes, &mut self.stats);
+                let judged = judged.and_then(|()| self.lives.wrote(source, action, &changes));
                 if let Err(err) = judged {
                     let reply = Ok(Answer::Applied(None));
                     self.note(|| format!("{source:?}: {}", shown(op, &reply)));

@@ -59,6 +59,7 @@ fn seeds_that_miss_a_guard_hold() {
         6,   // A credit counts as applied although its answer does not show it.
         15,  // A sibling that earns the new shard's part is not raised with it.
         16,  // A bucket that stood idle is spent without being refilled.
+        24,  // A credit corrects an item that was created after the debited one had been deleted.
         35,  // The expiry of a bucket moves backwards.
         154, // Shard 0 of a split bucket expires, and starts again undivided.
         406, // A charge does not move the expiry of a bucket that it puts into debt.

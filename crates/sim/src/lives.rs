@@ -1,0 +1,270 @@
+//! Entities that are deleted and created again, and what must not be carried from one life into the next.
+//!
+//! An operator's deletion takes many requests, in the order that the library deletes in, and traffic goes on meanwhile.
+//! While it lasts, shards of the former life and new ones stand side by side, and nothing is promised of their sum.
+//! When it has ended, the account of the bucket starts anew ([`Check::was_deleted`](crate::check::Check::was_deleted)),
+//! and from then on:
+//!
+//! - A refund, a charge or a compensation changes only an item that its acquire has debited: never one that was created
+//!   under the same key later.
+//! - An acquire debits a parent that was in force for the entity at some time between one cache time before it began and
+//!   its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zae_limiter_core::EntityId;
+use zae_limiter_core::acquire::{Grant, is_disputed};
+use zae_limiter_core::bucket::Bucket;
+use zae_limiter_core::entity::MetaRecord;
+use zae_limiter_core::schema::meta_key;
+use zae_limiter_core::sync::owner_pins;
+use zae_limiter_core::table::{Condition, Delete, Key, Op, Put};
+
+use crate::check::{Change, Source};
+use crate::plan::{Action, Rule};
+use crate::rng::Rng;
+use crate::row::{Row, bucket_of};
+use crate::world::{Event, World};
+
+/// Microseconds between the requests of a deletion.
+const STRIDE_US: u64 = 1500;
+
+/// How much later than its time to live a configuration may be used, by a clock that drifts, in microseconds.
+const DRIFT_US: u64 = 100_000;
+
+/// Which item of a shard an acquire has debited.
+type Debited = (String, u32, u64);
+
+/// Lives of items by key, and which of them each acquire has debited, by action.
+#[derive(Debug, Default)]
+pub(crate) struct Lives {
+    count: BTreeMap<(String, u32), u64>,
+    debited: BTreeMap<usize, BTreeSet<Debited>>,
+    /// The generation that each entity had when it was deleted.
+    generations: BTreeMap<usize, i64>,
+}
+
+impl Lives {
+    /// Judges what one write changed, by the action on whose behalf it was made.
+    ///
+    /// # Errors
+    /// Says what was corrected that had not been debited.
+    pub(crate) fn wrote(&mut self, source: Source, action: usize, changes: &[Change]) -> Result<(), String> {
+        for change in changes {
+            let Some((bucket, shard)) = bucket_of(&change.key) else {
+                continue;
+            };
+            let life = self.count.entry((bucket.to_owned(), shard)).or_default();
+            *life += u64::from(change.old.is_none() && change.new.is_some());
+            let id = (bucket.to_owned(), shard, *life);
+            let row = |item: &Option<_>| item.as_ref().map(Row::read).transpose();
+            let (old, Some(new)) = (row(&change.old)?, row(&change.new)?) else {
+                continue;
+            };
+            let consumed = |name: &String| {
+                let of = |row: &Row| row.limits.get(name).map_or(0, |cell| cell.tc);
+                of(&new) - old.as_ref().map_or(0, of)
+            };
+            let takes = new.limits.keys().any(|name| consumed(name) > 0);
+            let gives = new.limits.keys().any(|name| consumed(name) < 0);
+            let debited = self.debited.entry(action).or_default();
+            match source {
+                Source::Acquire(_) if gives && !debited.contains(&id) => {
+                    return Err(format!(
+                        "{bucket}#{shard}: a compensation gave tokens to an item that its acquire has not debited"
+                    ));
+                }
+                // A request for no tokens of a limit is a debit as well, and may be charged later.
+                Source::Acquire(_) => drop(debited.insert(id)),
+                Source::Credit(job) if (takes || gives) && !debited.contains(&id) => {
+                    return Err(format!(
+                        "{bucket}#{shard}: credit {job} corrected an item that its acquire has not debited"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A deletion under way, and what comes after it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    /// What is found of the bucket is deleted.
+    Buckets,
+    /// The limits and the entity's own record are deleted.
+    Record,
+    /// What was created meanwhile is deleted.
+    Rest,
+    /// Buckets that carry the stamp of the deleted entity are deleted, until there are none.
+    Orphans,
+    /// The entity is created anew.
+    Birth,
+}
+
+impl World<'_> {
+    /// An entity is deleted, and created again.
+    pub(crate) fn recreate(&mut self, action: usize, step: Step) {
+        let plan = self.plan;
+        let Some((
+            _,
+            Action::Recreate {
+                entity,
+                parent,
+                rules,
+            },
+        )) = plan.actions.get(action)
+        else {
+            return;
+        };
+        let (entity, parent) = (*entity, *parent);
+        let id = self.names.bucket(entity);
+        self.note(|| format!("{} is deleted and created again: {step:?}", id.entity));
+        let next = match step {
+            Step::Buckets | Step::Rest => {
+                if matches!(step, Step::Buckets) {
+                    if !self.check.will_be_deleted(&id) {
+                        return;
+                    }
+                    self.stats.recreated += 1;
+                }
+                let mut keys: Vec<Key> = self.rows(entity).into_keys().map(|shard| id.key(shard)).collect();
+                let mut rng = Rng::of(plan.seed, (action as u64) << 8 | 0xff);
+                let mut at = self.now_us;
+                while !keys.is_empty() {
+                    let key = keys.swap_remove(rng.index(keys.len()));
+                    at += STRIDE_US;
+                    self.schedule_delete(at, key, Condition::ALWAYS);
+                }
+                let next = if matches!(step, Step::Buckets) {
+                    Step::Record
+                } else {
+                    Step::Orphans
+                };
+                (at, next)
+            }
+            Step::Record => {
+                let meta = meta_key(&self.names.namespace, &id.entity);
+                let stored = self.table.get(&meta).and_then(|item| item.get("pgen")?.as_int());
+                self.lives.generations.insert(entity, stored.unwrap_or(0) as i64);
+                let keys = [self.names.config_key(Some(entity)), meta];
+                for key in keys {
+                    self.delete_now(key, Condition::ALWAYS);
+                }
+                self.owned_by(entity, None);
+                (self.now_us, Step::Rest)
+            }
+            Step::Orphans => {
+                let mut found = false;
+                for shard in self.rows(entity).into_keys() {
+                    let key = id.key(shard);
+                    let image = self.table.get(&key).and_then(|item| Bucket::decode(item).ok());
+                    if let Some(image) = image.filter(|image| is_disputed(&image.owner, None)) {
+                        found = true;
+                        self.schedule_delete(
+                            self.now_us + STRIDE_US,
+                            key,
+                            Condition::All(owner_pins(&image.owner).into()),
+                        );
+                    }
+                }
+                let next = if found { Step::Orphans } else { Step::Birth };
+                (self.now_us + STRIDE_US, next)
+            }
+            Step::Birth => {
+                self.check.was_deleted(&id);
+                self.be_born(action, entity, parent, rules.as_deref());
+                return;
+            }
+        };
+        let (at, step) = next;
+        self.schedule(at + STRIDE_US, Event::Recreate { action, step });
+    }
+
+    fn be_born(&mut self, action: usize, entity: usize, parent: Option<usize>, rules: Option<&[Rule]>) {
+        // A generation begins with the clock of the machine that creates the entity, which may be behind that of the
+        // machine before.
+        let former = self.lives.generations.get(&entity).copied().unwrap_or(0);
+        let mut rng = Rng::of(self.plan.seed, (action as u64) << 8 | 0xfe);
+        let generation = rng.pick(&[self.true_ms(), former - 1, former + 1]);
+        let mut item = crate::setup::meta(self.plan, &self.names, entity, parent, generation);
+        if let Ok(mut record) = MetaRecord::decode(&item) {
+            record.entity.cascade = parent.is_some();
+            record.generation = Some(generation);
+            record.incarnation = Some(format!("{:016x}", 0xb1 + action as u64).into());
+            item = record.encode(&self.names.namespace);
+        }
+        let condition = Condition::Absent("PK".into());
+        let _ = self.write(Source::Admin, &Op::Put(Put { item, condition }));
+        self.owned_by(entity, parent);
+        if let Some(rules) = rules {
+            self.set_limits(Some(entity), rules);
+        }
+    }
+
+    fn schedule_delete(&mut self, at: u64, key: Key, condition: Condition) {
+        let op = Op::Delete(Delete { key, condition });
+        let source = Source::Admin;
+        self.schedule(at, Event::Other { source, op });
+    }
+
+    fn delete_now(&mut self, key: Key, condition: Condition) {
+        let _ = self.write(Source::Admin, &Op::Delete(Delete { key, condition }));
+    }
+
+    /// An entity cascades to this parent from now on.
+    pub(crate) fn owned_by(&mut self, entity: usize, parent: Option<usize>) {
+        self.owners.entry(entity).or_default().push((self.now_us, parent));
+    }
+
+    /// Whether an admitted acquire debited a parent that was in force.
+    pub(crate) fn judge_parent(&self, job: usize, grants: &[Grant]) -> Result<(), String> {
+        let plan = self.plan;
+        let Some((began, Action::Acquire { entity, amounts, .. })) = plan.actions.get(self.jobs[job].action)
+        else {
+            return Ok(());
+        };
+        // Reads that show what was long ago are bounded by nothing.
+        if plan.stale_reads > 0 {
+            return Ok(());
+        }
+        let since = began.saturating_sub(plan.config_ttl_ms.unsigned_abs() * 1000 + DRIFT_US);
+        let planned = &plan.entities[*entity];
+        let first = planned.parent.filter(|_| planned.cascade && planned.meta);
+        let mut in_force = vec![first];
+        for (at, parent) in self.owners.get(entity).into_iter().flatten() {
+            if *at < since {
+                in_force.clear();
+            }
+            in_force.push(*parent);
+        }
+        let name = |parent: usize| &self.names.entities[parent];
+        let own = name(*entity);
+        let debited: BTreeSet<&EntityId> = grants
+            .iter()
+            .map(|grant| &grant.id.entity)
+            .filter(|id| *id != own)
+            .collect();
+        let allowed = |parent: &Option<usize>| match parent {
+            None => debited.is_empty(),
+            // A parent has a say only on the limits that it has.
+            Some(parent) if debited.is_empty() => {
+                !amounts.iter().any(|(limit, _)| self.has_limit(*parent, *limit))
+            }
+            Some(parent) => debited.len() == 1 && debited.contains(name(*parent)),
+        };
+        if in_force.iter().any(allowed) {
+            return Ok(());
+        }
+        Err(format!(
+            "job {job} debited the parents {debited:?} of {own}, and not one of {in_force:?}"
+        ))
+    }
+
+    /// Whether an entity has a limit at any time.
+    fn has_limit(&self, entity: usize, limit: usize) -> bool {
+        let has = |rules: &[Rule]| rules.iter().any(|rule| rule.limit == limit);
+        has(&self.plan.rules) && self.plan.entities[entity].rules.as_deref().is_none_or(has)
+    }
+}
