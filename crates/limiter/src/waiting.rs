@@ -39,9 +39,11 @@ impl Patience {
     }
 }
 
+type Tell = dyn Fn(&RateLimitExceeded, Duration) + Send + Sync;
+
 /// Told of each refusal that is waited out, and for how long.
 #[derive(Clone)]
-pub(crate) struct OnWait(Arc<dyn Fn(&RateLimitExceeded, Duration) + Send + Sync>);
+pub(crate) struct OnWait(Arc<Tell>);
 
 impl OnWait {
     pub(crate) fn new(tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
