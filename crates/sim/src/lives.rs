@@ -6,7 +6,7 @@
 //! and from then on:
 //!
 //! - A refund, a charge or a compensation changes only an item that its acquire has debited: never one that was created
-//!   under the same key later.
+//!   under the same key later. A refund may be divided over the other shards of that item's bucket.
 //! - An acquire debits a parent that was in force for the entity at some time between one cache time before it began and
 //!   its end.
 
@@ -68,15 +68,20 @@ impl Lives {
             let takes = new.limits.keys().any(|name| consumed(name) > 0);
             let gives = new.limits.keys().any(|name| consumed(name) < 0);
             let debited = self.debited.entry(action).or_default();
+            // A refund may go to the other shards of a bucket of which one was debited that is still the same item.
+            let may_share = debited.iter().any(|(of, shard, life)| {
+                let now = self.count.get(&(of.clone(), *shard));
+                *of == bucket && now == Some(life)
+            });
             match source {
-                Source::Acquire(_) if gives && !debited.contains(&id) => {
+                Source::Acquire(_) if gives && !debited.contains(&id) && !may_share => {
                     return Err(format!(
                         "{bucket}#{shard}: a compensation gave tokens to an item that its acquire has not debited"
                     ));
                 }
                 // A request for no tokens of a limit is a debit as well, and may be charged later.
                 Source::Acquire(_) => drop(debited.insert(id)),
-                Source::Credit(job) if (takes || gives) && !debited.contains(&id) => {
+                Source::Credit(job) if (takes || gives && !may_share) && !debited.contains(&id) => {
                     return Err(format!(
                         "{bucket}#{shard}: credit {job} corrected an item that its acquire has not debited"
                     ));
