@@ -17,6 +17,7 @@ pub mod acquire;
 pub mod assist;
 pub mod audit;
 mod backoff;
+mod births;
 pub mod bucket;
 pub mod config;
 pub mod credit;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use crate::acquire::births;
+use crate::births::births;
 use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::limit::{Limit, Params};
 use crate::name::{EntityId, ResourceName};

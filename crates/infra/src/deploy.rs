@@ -9,7 +9,7 @@ use crate::code::CodeLocation;
 use crate::error::{Error, failed};
 use crate::options::{Parameter, StackOptions};
 use crate::package::{Package, PackageSource};
-use crate::stack::StackSummary;
+use crate::summary::StackSummary;
 use crate::tags::{self, Tags};
 use crate::template::{FUNCTION_ARCHITECTURE, FUNCTION_CODE_KEY, TEMPLATE};
 use crate::{Progress, StackManager, names};

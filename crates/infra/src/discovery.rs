@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::StackManager;
 use crate::error::{Error, failed};
 use crate::names::user_name;
-use crate::stack::StackSummary;
+use crate::summary::StackSummary;
 use crate::tags::{FUNCTIONS, LIMITER, MANAGED_BY, NAME, SCHEMA, TYPE, Tags, VERSION};
 
 /// A stack that was found.

@@ -5,7 +5,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use zae_limiter_core::InvalidInput;
 
 use crate::events::StackEvent;
-use crate::stack::StackSummary;
+use crate::summary::StackSummary;
 
 /// How a call of AWS failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::code::CodeLocation;
 use crate::error::{Error, failed};
 use crate::names;
 use crate::package::Package;
-use crate::stack::StackSummary;
+use crate::summary::StackSummary;
 
 /// A function as Lambda describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,6 +26,7 @@ pub mod names;
 mod options;
 mod package;
 mod stack;
+mod summary;
 pub mod tags;
 pub mod template;
 mod upgrade;
@@ -42,7 +43,7 @@ pub use functions::FunctionState;
 pub use invoke::Invoked;
 pub use options::{LOG_RETENTION_DAYS, Parameter, StackOptions};
 pub use package::{Package, PackageInfo, PackageSource};
-pub use stack::StackSummary;
+pub use summary::StackSummary;
 pub use upgrade::{Change, Plan, Upgrade, Upgraded};
 pub use zae_limiter_core::InvalidInput;
 

@@ -10,7 +10,7 @@ use crate::code::CodeLocation;
 use crate::deploy::{Functions, UPDATED, as_before, is_new, ours, sdk_tags, value_of};
 use crate::error::{Error, failed};
 use crate::package::{Package, PackageSource};
-use crate::stack::StackSummary;
+use crate::summary::StackSummary;
 use crate::tags::{self, Tags};
 use crate::template::{FUNCTION_ARCHITECTURE, FUNCTION_CODE_BUCKET, FUNCTION_CODE_KEY, TEMPLATE};
 use crate::{Progress, StackManager, names};

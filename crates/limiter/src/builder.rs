@@ -3,31 +3,23 @@
 #[cfg(feature = "embedded")]
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use aws_types::SdkConfig;
-use quick_cache::sync::Cache;
-use zae_limiter_core::acquire::Settings;
 use zae_limiter_core::config::OnUnavailable;
-use zae_limiter_core::{EntityId, NamespaceId, NamespaceName, StackName};
+use zae_limiter_core::{EntityId, NamespaceName, StackName};
 #[cfg(feature = "provision")]
 use zae_limiter_infra::StackOptions;
 
-use crate::background::Background;
-use crate::breaker::Breaker;
-use crate::clock::{Clock, SystemClock, TableClock, TableOffset};
-use crate::config_cache::ConfigCache;
-use crate::degrade::LocalBuckets;
-use crate::error::{Error, Place};
-use crate::image_cache::ImageCache;
-use crate::permits::{MAX_IN_FLIGHT, Permits, check_max_in_flight};
-use crate::principal::Principal;
+use crate::acquire::breaker::Breaker;
+use crate::acquire::permits::{Permits, check_max_in_flight};
+use crate::admin::principal::Principal;
 #[cfg(feature = "provision")]
-use crate::provision::Provision;
-use crate::refunds::Refunds;
-use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Inner, Repository};
-use crate::stack::Stack;
+use crate::admin::provision::Provision;
+use crate::admin::stack::Stack;
+use crate::clock::{Clock, SystemClock, TableClock, TableOffset};
+use crate::error::{Error, Place};
+use crate::inner::{Options, Parts};
+use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Repository};
 use crate::table::{Connection, DynamoTable, Meter, Table, Timeouts};
 
 /// Describes a [`Repository`].
@@ -388,96 +380,33 @@ impl RepositoryBuilder {
     }
 }
 
-/// What a builder sets.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) config_cache_ttl: Duration,
-    pub(crate) reject_cache_ttl: Duration,
-    pub(crate) reject_cache_size: usize,
-    pub(crate) settings: Settings,
-    pub(crate) on_unavailable: Option<OnUnavailable>,
-    pub(crate) acquire_timeout: Duration,
-    pub(crate) max_in_flight: usize,
-    pub(crate) principal: Option<String>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            config_cache_ttl: Duration::from_mins(1),
-            reject_cache_ttl: Duration::from_secs(1),
-            reject_cache_size: 10_000,
-            settings: Settings::default(),
-            on_unavailable: None,
-            acquire_timeout: Duration::from_secs(5),
-            max_in_flight: MAX_IN_FLIGHT,
-            principal: None,
-        }
+impl Repository {
+    /// Opens a namespace of the stack that the environment names, and registers it if it is new. A stack that does
+    /// not exist is deployed; see [`RepositoryBuilder::open`].
+    ///
+    /// The stack is `ZAEL_STACK`, else `zae-limiter`; region and credentials are AWS's own. An empty
+    /// `namespace` means `ZAEL_NAMESPACE`, else `default`.
+    pub async fn open(namespace: &str) -> Result<Self, Error> {
+        Self::builder().namespace(namespace).open().await
     }
-}
 
-/// What all namespaces of a table share.
-#[derive(Debug, Clone)]
-pub(crate) struct Parts {
-    pub(crate) place: Place,
-    pub(crate) table: Arc<dyn Table>,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) clock: Arc<dyn Clock>,
-    /// How far the machine's clock is from the table's, if the table has one of its own.
-    pub(crate) offset: Option<Arc<TableOffset>>,
-    pub(crate) options: Options,
-    pub(crate) principal: Arc<Principal>,
-    pub(crate) breaker: Arc<Breaker>,
-    pub(crate) permits: Arc<Permits>,
-    /// How to reach AWS, if that is where the table is.
-    pub(crate) config: Option<SdkConfig>,
-}
+    /// Opens a table kept in a directory of this machine: no server, no network, no credentials.
+    ///
+    /// One process at a time can use a directory.
+    #[cfg(feature = "embedded")]
+    pub async fn embedded(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::builder().embedded(path).open().await
+    }
 
-impl Parts {
-    pub(crate) fn assemble(self, name: NamespaceName, namespace: NamespaceId) -> Repository {
-        let Self {
-            place,
-            table,
-            meter,
-            clock,
-            offset,
-            options,
-            principal,
-            breaker,
-            permits,
-            config,
-        } = self;
-        Repository {
-            inner: Arc::new(Inner {
-                config: ConfigCache::new(
-                    namespace.clone(),
-                    options.config_cache_ttl,
-                    Arc::clone(&breaker),
-                    Arc::clone(&permits),
-                ),
-                images: ImageCache::new(options.reject_cache_ttl, options.reject_cache_size),
-                place,
-                table,
-                meter,
-                namespace_name: name,
-                namespace,
-                clock,
-                offset,
-                background: Background::new(),
-                refunds: Refunds::default(),
-                queues: Arc::default(),
-                breaker,
-                permits,
-                options,
-                last_policy: std::sync::Mutex::new(None),
-                order: AtomicU64::new(0),
-                round_trip_ms: AtomicI64::new(0),
-                reconciled: Cache::new(10_000),
-                local: LocalBuckets::default(),
-                principal,
-                config_of_aws: config,
-            }),
-        }
+    /// Opens a table in this process's memory, for trying things out and for tests.
+    #[cfg(feature = "embedded")]
+    pub async fn in_memory() -> Result<Self, Error> {
+        Self::builder().in_memory().open().await
+    }
+
+    /// Starts to describe a repository with options.
+    pub fn builder() -> RepositoryBuilder {
+        RepositoryBuilder::default()
     }
 }
 

@@ -330,3 +330,41 @@ pub(crate) fn level_name(at: DisabledAt) -> &'static str {
         DisabledAt::Bucket => "bucket",
     }
 }
+
+/// Whether an error is an outage of the table, so that the policy for outages applies.
+///
+/// Errors that no wait heals are not outages: admitting without limits because of them would never end.
+pub(crate) fn is_outage(err: &TableError) -> bool {
+    matches!(
+        err.kind,
+        FailureKind::Throttled
+            | FailureKind::Conflict
+            | FailureKind::Timeout
+            | FailureKind::Unreachable
+            | FailureKind::Internal
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use zae_limiter_core::table::Applied;
+
+    use super::*;
+
+    #[test]
+    fn only_failures_that_pass_are_outages() {
+        for (kind, outage) in [
+            (FailureKind::Throttled, true),
+            (FailureKind::Conflict, true),
+            (FailureKind::Timeout, true),
+            (FailureKind::Unreachable, true),
+            (FailureKind::Internal, true),
+            (FailureKind::AccessDenied, false),
+            (FailureKind::TableMissing, false),
+            (FailureKind::BadRequest, false),
+        ] {
+            let err = TableError::new(kind, Applied::No, "as the test ordered");
+            assert_eq!(is_outage(&err), outage, "{kind:?}");
+        }
+    }
+}

@@ -47,60 +47,25 @@
 //! wrong, [`blocking`] is all of it without async. The arithmetic and every decision lie in `zae-limiter-core`;
 //! [`table`] is where items are kept.
 
-mod above;
-mod audit;
-mod availability;
-mod background;
+mod acquire;
+mod admin;
 #[cfg(feature = "blocking")]
 pub mod blocking;
-mod breaker;
 mod builder;
-mod capacity;
 pub mod clock;
-mod config_cache;
-mod declare;
-mod degrade;
-mod driver;
-mod entities;
 mod error;
-mod image_cache;
-mod lease;
-mod levels;
-mod limiter;
-mod limits;
-mod listings;
-mod pages;
-mod permits;
-mod principal;
-#[cfg(feature = "provision")]
-mod provision;
-mod refunds;
+mod inner;
 mod repository;
-mod retention;
-mod retry;
-mod spread;
-mod stack;
-mod sweep;
 pub mod table;
-mod usage;
-mod waiting;
 
-pub use above::AboveParent;
-pub use availability::Availability;
+pub use acquire::{Acquire, Availability, CacheStats, Lease, RateLimiter};
+pub use admin::{
+    ALL_RESOURCES, AboveParent, ApplyOptions, BegunApply, CapacityOf, Cursor, EntityCapacity, LimitsApplied,
+    LimitsPlan, NewEntity, Pages, Progress, ResourceCapacity, Stack, UsageQuery,
+};
 pub use builder::RepositoryBuilder;
-pub use capacity::{CapacityOf, EntityCapacity, ResourceCapacity};
-pub use config_cache::CacheStats;
-pub use declare::{ApplyOptions, BegunApply, LimitsApplied, LimitsPlan};
-pub use entities::NewEntity;
 pub use error::{Error, Unavailable};
-pub use lease::Lease;
-pub use limiter::{Acquire, RateLimiter};
-pub use limits::ALL_RESOURCES;
-pub use pages::{Cursor, Pages};
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
-pub use stack::Stack;
-pub use sweep::Progress;
-pub use usage::UsageQuery;
 pub use zae_limiter_core::{
     AuditEvent, Compatibility, Entity, EntityId, EpochMillis, IntoLimit, InvalidInput, Limit, LimitBuilder,
     LimitName, LimitStatus, NamespaceId, NamespaceRecord, NamespaceStatus, OnUnavailable, Percent,
@@ -108,7 +73,7 @@ pub use zae_limiter_core::{
 };
 
 #[cfg(feature = "provision")]
-pub use provision::stack_manager;
+pub use admin::stack_manager;
 #[cfg(feature = "provision")]
 pub use zae_limiter_infra::StackOptions;
 

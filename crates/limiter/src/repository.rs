@@ -1,33 +1,16 @@
 //! [`Repository`]: one namespace of one table, and everything that is remembered of it.
 
 use std::fmt;
-#[cfg(feature = "embedded")]
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use aws_types::SdkConfig;
-use quick_cache::sync::Cache;
-use zae_limiter_core::config::OnUnavailable;
-use zae_limiter_core::schema::{BucketId, version_key};
-use zae_limiter_core::table::{FailureKind, TableError};
-use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, ResourceName};
+use zae_limiter_core::NamespaceId;
+use zae_limiter_core::schema::version_key;
 
-use crate::background::Background;
-use crate::breaker::Breaker;
-use crate::builder::{Options, Parts, RepositoryBuilder};
-use crate::clock::{Clock, ClockOffset, TableOffset};
-use crate::config_cache::{CacheStats, ConfigCache};
-use crate::degrade::LocalBuckets;
-use crate::error::{Error, Place};
-use crate::image_cache::ImageCache;
-use crate::permits::Permits;
-use crate::principal::Principal;
-use crate::refunds::Refunds;
-use crate::stack::Stack;
-use crate::table::{Meter, Table, TableExt, Usage};
-use crate::waiting::Queues;
+use crate::acquire::config_cache::CacheStats;
+use crate::clock::ClockOffset;
+use crate::inner::Inner;
+use crate::table::{Table, TableExt, Usage};
 
 /// The stack that is used unless another is named, here or in `ZAEL_STACK`.
 pub const DEFAULT_STACK: &str = "zae-limiter";
@@ -86,44 +69,6 @@ pub struct Repository {
     pub(crate) inner: Arc<Inner>,
 }
 
-pub(crate) struct Inner {
-    pub(crate) place: Place,
-    pub(crate) table: Arc<dyn Table>,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) namespace_name: NamespaceName,
-    pub(crate) namespace: NamespaceId,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) offset: Option<Arc<TableOffset>>,
-    pub(crate) config: ConfigCache,
-    pub(crate) images: ImageCache,
-    pub(crate) background: Background,
-    pub(crate) refunds: Refunds,
-    /// Calls that wait for tokens.
-    pub(crate) queues: Arc<Queues>,
-    pub(crate) breaker: Arc<Breaker>,
-    pub(crate) permits: Arc<Permits>,
-    pub(crate) options: Options,
-    /// The stored policy for outages as last seen, for when it cannot be read.
-    pub(crate) last_policy: std::sync::Mutex<Option<OnUnavailable>>,
-    pub(crate) order: AtomicU64,
-    /// How long the table takes to answer at present; see [`zae_limiter_core::acquire::next_round_trip`].
-    pub(crate) round_trip_ms: AtomicI64,
-    /// When a shard was last brought up to date.
-    pub(crate) reconciled: Cache<(BucketId, u32), EpochMillis>,
-    pub(crate) local: LocalBuckets,
-    pub(crate) principal: Arc<Principal>,
-    /// How to reach AWS, if that is where the table is.
-    pub(crate) config_of_aws: Option<SdkConfig>,
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner")
-            .field("place", &self.place)
-            .finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Repository")
@@ -134,66 +79,6 @@ impl fmt::Debug for Repository {
 }
 
 impl Repository {
-    /// Opens a namespace of the stack that the environment names, and registers it if it is new. A stack that does
-    /// not exist is deployed; see [`RepositoryBuilder::open`].
-    ///
-    /// The stack is `ZAEL_STACK`, else `zae-limiter`; region and credentials are AWS's own. An empty
-    /// `namespace` means `ZAEL_NAMESPACE`, else `default`.
-    pub async fn open(namespace: &str) -> Result<Self, Error> {
-        Self::builder().namespace(namespace).open().await
-    }
-
-    /// Opens a table kept in a directory of this machine: no server, no network, no credentials.
-    ///
-    /// One process at a time can use a directory.
-    #[cfg(feature = "embedded")]
-    pub async fn embedded(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        Self::builder().embedded(path).open().await
-    }
-
-    /// Opens a table in this process's memory, for trying things out and for tests.
-    #[cfg(feature = "embedded")]
-    pub async fn in_memory() -> Result<Self, Error> {
-        Self::builder().in_memory().open().await
-    }
-
-    /// Starts to describe a repository with options.
-    pub fn builder() -> RepositoryBuilder {
-        RepositoryBuilder::default()
-    }
-
-    /// Another namespace of the same table, with the same options and caches of its own.
-    ///
-    /// # Errors
-    /// [`Error::NamespaceNotFound`] if it is not registered.
-    pub async fn namespace(&self, name: &str) -> Result<Self, Error> {
-        self.stack_handle().connect(name).await
-    }
-
-    /// The table as a whole: its version and its namespaces.
-    pub fn stack_handle(&self) -> Stack {
-        let inner = &self.inner;
-        Stack {
-            parts: Parts {
-                place: inner.place.clone(),
-                table: Arc::clone(&inner.table),
-                meter: Arc::clone(&inner.meter),
-                clock: Arc::clone(&inner.clock),
-                offset: inner.offset.clone(),
-                options: inner.options.clone(),
-                principal: Arc::clone(&inner.principal),
-                breaker: Arc::clone(&inner.breaker),
-                permits: Arc::clone(&inner.permits),
-                config: inner.config_of_aws.clone(),
-            },
-        }
-    }
-
-    /// Registers a namespace unless it is, and returns its id.
-    pub async fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
-        self.stack_handle().register_namespace(name).await
-    }
-
     /// The stack's name, which is the table's.
     pub fn stack(&self) -> &str {
         &self.inner.place.stack
@@ -273,96 +158,5 @@ impl Repository {
     pub async fn is_available(&self, timeout: Duration) -> bool {
         let read = self.inner.table.get(version_key(), false);
         matches!(tokio::time::timeout(timeout, read).await, Ok(Ok(_)))
-    }
-}
-
-impl Inner {
-    pub(crate) fn bucket_id(&self, entity: &EntityId, resource: &ResourceName) -> BucketId {
-        BucketId {
-            namespace: self.namespace.clone(),
-            entity: entity.clone(),
-            resource: resource.clone(),
-        }
-    }
-
-    /// The policy for outages: the call's, else the builder's, else the one stored, as far as it is known.
-    pub(crate) fn policy(
-        &self,
-        call: Option<OnUnavailable>,
-        entity: &EntityId,
-        resource: &ResourceName,
-    ) -> OnUnavailable {
-        let stored = || {
-            self.config
-                .stale(entity, resource)
-                .and_then(|config| config.on_unavailable)
-        };
-        let last = || {
-            *self
-                .last_policy
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-        };
-        call.or(self.options.on_unavailable)
-            .or_else(stored)
-            .or_else(last)
-            .unwrap_or_default()
-    }
-
-    /// Remembers the stored policy.
-    pub(crate) fn remember_policy(&self, policy: Option<OnUnavailable>) {
-        *self
-            .last_policy
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = policy;
-    }
-
-    pub(crate) fn table_error(&self, err: TableError) -> Error {
-        self.place.table_error(err)
-    }
-}
-
-impl Inner {
-    /// Counts a request that was refused from memory.
-    pub(crate) fn count_local_rejection(&self) {
-        self.config.local_rejections.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether an error is an outage of the table, so that the policy for outages applies.
-///
-/// Errors that no wait heals are not outages: admitting without limits because of them would never end.
-pub(crate) fn is_outage(err: &TableError) -> bool {
-    matches!(
-        err.kind,
-        FailureKind::Throttled
-            | FailureKind::Conflict
-            | FailureKind::Timeout
-            | FailureKind::Unreachable
-            | FailureKind::Internal
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use zae_limiter_core::table::Applied;
-
-    use super::*;
-
-    #[test]
-    fn only_failures_that_pass_are_outages() {
-        for (kind, outage) in [
-            (FailureKind::Throttled, true),
-            (FailureKind::Conflict, true),
-            (FailureKind::Timeout, true),
-            (FailureKind::Unreachable, true),
-            (FailureKind::Internal, true),
-            (FailureKind::AccessDenied, false),
-            (FailureKind::TableMissing, false),
-            (FailureKind::BadRequest, false),
-        ] {
-            let err = TableError::new(kind, Applied::No, "as the test ordered");
-            assert_eq!(is_outage(&err), outage, "{kind:?}");
-        }
     }
 }

@@ -47,7 +47,6 @@ use images::{remembered, short_shards, statuses_before};
 pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};
 pub use take::DisabledAt;
-pub(crate) use take::births::births;
 use take::{Take, TakeEnd};
 
 /// What a leg may use while it takes a step.

@@ -12,7 +12,6 @@
 //!  taken
 //! ```
 
-pub(crate) mod births;
 mod judge;
 mod portions;
 mod shards;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Manifest;
-use super::plan::Target;
+use super::target::Target;
 use crate::error::RecordError;
 use crate::name::{EntityId, NamespaceId, ResourceName, ResourceScope};
 use crate::record::Reader;

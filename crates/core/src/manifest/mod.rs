@@ -14,6 +14,7 @@ mod problem;
 mod properties;
 mod read;
 mod suggest;
+mod target;
 mod tree;
 #[cfg(feature = "yaml")]
 mod yaml;
@@ -30,9 +31,10 @@ use crate::limit::Limit;
 use crate::name::{EntityId, NamespaceName, ResourceName, ResourceScope};
 
 pub use managed::Managed;
-pub use plan::{Action, Change, LevelState, Plan, Target};
+pub use plan::{Action, Change, LevelState, Plan};
 pub use problem::{Position, Problem, Problems};
 pub use properties::flag;
+pub use target::Target;
 
 /// The refill period of a limit that names none, in seconds.
 pub const DEFAULT_PERIOD_SECS: i64 = 60;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use smol_str::SmolStr;
 
-use super::plan::Target;
+use super::target::Target;
 use crate::name::NamespaceId;
 use crate::schema::{add_namespace_index, key_item, key_of, system_pk};
 use crate::table::{Condition, Delete, Index, Item, Key, Part, Put, Query, Value};

@@ -526,7 +526,7 @@ proptest! {
     #[test]
     fn what_is_stored_as_declared_is_no_change(manifest in manifests(), other in manifests()) {
         let ns = namespace();
-        let item = |(target, state): (plan::Target, LevelState)| {
+        let item = |(target, state): (Target, LevelState)| {
             let mut item: Item = crate::config::limit_attributes(&state.limits)
                 .into_iter()
                 .map(|(name, value)| (name.to_string(), value))

@@ -12,7 +12,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::task::coop;
 
 use crate::Error;
-use crate::background::Background;
+use crate::acquire::background::Background;
 
 /// How long dropping the last handle waits for background work.
 const DROP: Duration = Duration::from_secs(5);

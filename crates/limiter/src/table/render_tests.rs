@@ -182,7 +182,7 @@ fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
         limits: None,
         settings: Settings::default(),
     });
-    let random = &mut crate::driver::FastRandom;
+    let random = &mut crate::acquire::driver::FastRandom;
     acquire.start(now, random);
     let found = Found {
         config: config.into(),

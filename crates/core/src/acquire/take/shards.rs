@@ -5,11 +5,11 @@
 
 use smol_str::SmolStr;
 
-use super::births::{Newborn, Shards, Start, births, family};
 use super::{DisabledAt, MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
 use crate::acquire::write::{self, NewShard};
 use crate::acquire::{Ask, Env, out_of_order};
 use crate::backoff::Again;
+use crate::births::{Newborn, Shards, Start, births, family};
 use crate::bucket::{Bucket, birth_mark};
 use crate::error::RecordError;
 use crate::limit::{Limit, Params};

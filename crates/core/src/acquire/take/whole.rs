@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use super::births::{Shards, births, family};
 use super::judge::is_open;
 use super::portions::{NOTHING, divide};
 use super::{DisabledAt, MAX_RACES, Scope, State, Take, TakeEnd};
 use crate::acquire::write::{self, Amounts};
 use crate::acquire::{Ask, Env, Grant, Observation};
 use crate::backoff::Again;
+use crate::births::{Shards, births, family};
 use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::limit::Limit;
 use crate::memory::MemoryTable;

@@ -1,0 +1,250 @@
+//! Asking without taking: how many tokens there are, and when there will be enough.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zae_limiter_core::acquire::{Request, is_disputed, newest_owner};
+use zae_limiter_core::config::{Level, Resolved};
+use zae_limiter_core::limit::Limit;
+use zae_limiter_core::schema::{BucketId, key_of};
+use zae_limiter_core::units::check_amount;
+use zae_limiter_core::verdict::LimitStatus;
+use zae_limiter_core::{
+    Bucket, EntityId, EpochMillis, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName,
+};
+
+use crate::acquire::limiter::RateLimiter;
+use crate::error::Error;
+use crate::inner::Inner;
+use crate::table::TableExt;
+
+/// How every limit stood at one moment: the entity's, and its parent's if it cascades.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Availability {
+    /// When the balances were refilled to.
+    pub checked_at: EpochMillis,
+    /// The limits in order, the entity's before its parent's.
+    pub statuses: Vec<LimitStatus>,
+}
+
+impl Availability {
+    /// Whether the tokens asked for could be taken.
+    pub fn is_admitted(&self) -> bool {
+        self.statuses.iter().all(|status| !status.exceeded)
+    }
+
+    /// How long until they can, if nobody else spends; `None` if never.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if self.is_admitted() {
+            return Some(Duration::ZERO);
+        }
+        RateLimitExceeded::new(self.statuses.clone()).retry_after()
+    }
+
+    /// Whole tokens to be had by limit: the least of the entity's and its parent's. Negative in debt.
+    pub fn available(&self) -> BTreeMap<String, i64> {
+        let mut least = BTreeMap::new();
+        for status in &self.statuses {
+            let entry = least
+                .entry(status.limit_name.to_string())
+                .or_insert(status.available);
+            *entry = status.available.min(*entry);
+        }
+        least
+    }
+}
+
+impl RateLimiter {
+    /// Looks at all limits of an entity and resource, and its parent's if it cascades, without taking anything.
+    /// `needed` names what would be taken, in whole tokens; empty asks for nothing.
+    ///
+    /// Reads are eventually consistent. What it says may be outdated at once: it never admits, only
+    /// [`acquire`](Self::acquire) does.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`], [`Error::InvalidInput`], or the table's.
+    pub async fn check(
+        &self,
+        entity: &str,
+        resource: &str,
+        needed: &[(&str, i64)],
+    ) -> Result<Availability, Error> {
+        let inner = &self.repository().inner;
+        let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
+        inner.check(&entity, &resource, &checked(needed)?, None).await
+    }
+
+    /// Whole tokens to be had now, by limit. See [`check`](Self::check).
+    pub async fn available(&self, entity: &str, resource: &str) -> Result<BTreeMap<String, i64>, Error> {
+        Ok(self.check(entity, resource, &[]).await?.available())
+    }
+
+    /// How long until these amounts can be taken, if nobody else spends: zero is now, `None` is never. See
+    /// [`check`](Self::check).
+    pub async fn time_until_available(
+        &self,
+        entity: &str,
+        resource: &str,
+        needed: &[(&str, i64)],
+    ) -> Result<Option<Duration>, Error> {
+        Ok(self.check(entity, resource, needed).await?.retry_after())
+    }
+}
+
+fn checked(needed: &[(&str, i64)]) -> Result<Vec<(LimitName, Millitokens)>, Error> {
+    let check = |(name, amount): &(&str, i64)| {
+        let limit = LimitName::new(name).map_err(|err| err.in_field("needed"))?;
+        Ok((limit, check_amount(&format!("needed.{name}"), *amount)?))
+    };
+    needed.iter().map(check).collect()
+}
+
+impl Inner {
+    /// See [`RateLimiter::check`]; by `limits` instead of the stored ones, if there are any.
+    async fn check(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+        needed: &[(LimitName, Millitokens)],
+        limits: Option<&[Limit]>,
+    ) -> Result<Availability, Error> {
+        let config = self.limits_for(entity, resource, limits).await?;
+        for (name, amount) in needed {
+            if config.limit(name).is_none() {
+                let reason = "no limit of this name is configured for this entity and resource";
+                return Err(InvalidInput::new(format!("needed.{name}"), amount, reason).into());
+            }
+        }
+        let (mut statuses, bucket) = self.statuses(entity, resource, &config, needed).await?;
+        let config = match &bucket {
+            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => {
+                self.resolve_now(entity, resource).await?
+            }
+            _ => config,
+        };
+        let owner = match &bucket {
+            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => config.owner.as_ref(),
+            Some(bucket) => newest_owner(&bucket.owner, config.owner.as_ref()),
+            None => config.owner.as_ref(),
+        };
+        if let Some(parent) = owner.and_then(|owner| owner.cascade_parent().cloned()) {
+            let config = self.limits_for(&parent, resource, limits).await?;
+            statuses.extend(self.statuses(&parent, resource, &config, needed).await?.0);
+        }
+        Ok(Availability {
+            checked_at: self.clock.now(),
+            statuses,
+        })
+    }
+
+    /// What a call is told whose time to wait is over although it never came to its turn.
+    pub(crate) async fn refused_in_queue(&self, request: &Request) -> Error {
+        let (entity, resource) = (&request.id.entity, &request.id.resource);
+        let limits = request.limits.as_deref();
+        match self.check(entity, resource, &request.consume, limits).await {
+            Ok(found) if found.is_admitted() => RateLimitExceeded::contended(found.statuses).into(),
+            Ok(found) => RateLimitExceeded::new(found.statuses).into(),
+            Err(err) => err,
+        }
+    }
+
+    /// The limits in force: those that came with the call, or the stored ones.
+    async fn limits_for(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+        limits: Option<&[Limit]>,
+    ) -> Result<Arc<Resolved>, Error> {
+        let Some(limits) = limits else {
+            return self.limits_of(entity, resource).await;
+        };
+        let stored = self.resolve_now(entity, resource).await?;
+        Ok(Arc::new(Resolved {
+            limits: limits.to_vec(),
+            level: Level::Override,
+            ..(*stored).clone()
+        }))
+    }
+
+    async fn limits_of(&self, entity: &EntityId, resource: &ResourceName) -> Result<Arc<Resolved>, Error> {
+        let known = self.config.peek(entity, resource, self.clock.now());
+        let config = if let Some(config) = known {
+            config
+        } else {
+            let fetched = self
+                .config
+                .fetch_unhurried(&self.table, &self.clock, entity, resource, false)
+                .await;
+            fetched.map_err(|err| self.place.acquire_error(err))?
+        };
+        if let Some(feature) = &config.unsupported {
+            return Err(feature.clone().into());
+        }
+        if config.limits.is_empty() {
+            return Err(Error::NotConfigured {
+                entity: entity.to_string(),
+                resource: resource.to_string(),
+            });
+        }
+        Ok(config)
+    }
+
+    /// The statuses of one entity's limits over all shards, and its first shard.
+    async fn statuses(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+        config: &Resolved,
+        needed: &[(LimitName, Millitokens)],
+    ) -> Result<(Vec<LimitStatus>, Option<Arc<Bucket>>), Error> {
+        let id = self.bucket_id(entity, resource);
+        let shards = self.shards(&id).await?;
+        let now = self.clock.now();
+        let need = |limit: &Limit| {
+            needed
+                .iter()
+                .find(|(name, _)| name == limit.name())
+                .map_or(Millitokens::ZERO, |(_, need)| *need)
+        };
+        let status =
+            |limit: &Limit| LimitStatus::over_shards((entity, resource), limit, &shards, need(limit), now);
+        Ok((
+            config.limits.iter().map(status).collect(),
+            shards.into_values().next(),
+        ))
+    }
+
+    /// All shards of a bucket; the first one's count says how many there may be.
+    async fn shards(&self, id: &BucketId) -> Result<BTreeMap<u32, Arc<Bucket>>, Error> {
+        let known = self.images.hint(id, self.clock.now()).shard_count.max(1);
+        let mut shards = self.read_shards(id, 0..known).await?;
+        let count = shards.get(&0).map_or(1, |first| first.shard_count);
+        if count > known {
+            shards.extend(self.read_shards(id, known..count).await?);
+        }
+        Ok(shards)
+    }
+
+    async fn read_shards(
+        &self,
+        id: &BucketId,
+        shards: std::ops::Range<u32>,
+    ) -> Result<BTreeMap<u32, Arc<Bucket>>, Error> {
+        let keys = shards.map(|shard| id.key(shard)).collect();
+        let items = self
+            .table
+            .batch_get(keys, false)
+            .await
+            .map_err(|err| self.table_error(err))?;
+        let mut images = BTreeMap::new();
+        for item in &items {
+            let shard = key_of(item).and_then(|key| BucketId::parse(&key));
+            let image = Bucket::decode(item)?;
+            if let Some((_, shard)) = shard {
+                images.insert(shard, Arc::new(image));
+            }
+        }
+        Ok(images)
+    }
+}

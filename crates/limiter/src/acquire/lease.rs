@@ -1,0 +1,408 @@
+//! [`Lease`]: tokens that were taken, and may be corrected, kept or given back.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zae_limiter_core::acquire::{Decision, Grant, Request};
+use zae_limiter_core::credit::CreditEnd;
+use zae_limiter_core::units::{check_amount, check_delta};
+use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceName};
+
+use crate::acquire::driver::Drive;
+use crate::acquire::local_buckets::{Claim, NO_MEMORY, Refused};
+use crate::acquire::refund_queues::Correction;
+use crate::acquire::refunds::enqueue;
+use crate::error::{Error, level_name};
+use crate::inner::Inner;
+
+/// Tokens taken from an entity's bucket, and its parent's if it cascades.
+///
+/// The tokens are gone from the table since the acquire. Finish a lease with [`commit`](Self::commit) (writes
+/// the adjustments made, if any) or [`rollback`](Self::rollback) (gives everything back).
+///
+/// # Drop
+/// A lease that is dropped unfinished is rolled back in the background, and the log says so.
+/// [`Repository::drain`](crate::Repository::drain) waits for such refunds; a process that ends before them
+/// leaves the tokens consumed.
+#[must_use = "dropping a lease gives its tokens back; finish it with `commit` or `rollback`"]
+pub struct Lease {
+    inner: Arc<Inner>,
+    request: Request,
+    held: Held,
+    /// Corrections that are not written yet, by limit: positive is more consumption.
+    deltas: Vec<(LimitName, Millitokens)>,
+    /// How long a commit or rollback waits for its writes.
+    timeout: Duration,
+    /// Why the table did not grant it.
+    outage: Option<Box<Error>>,
+}
+
+/// What backs a lease.
+enum Held {
+    /// Debited in the table.
+    Table(Vec<Grant>),
+    /// Debited in this process's memory, during an outage.
+    Local(Vec<Claim>),
+    /// Admitted without limits, during an outage.
+    Nothing,
+    /// Nothing any more.
+    Finished,
+}
+
+impl Lease {
+    pub(crate) fn granted(inner: &Arc<Inner>, request: &Request, grants: Vec<Grant>) -> Self {
+        Self::new(inner, request, Held::Table(grants))
+    }
+
+    pub(crate) fn local(inner: &Arc<Inner>, request: &Request, claims: Vec<Claim>, outage: Error) -> Self {
+        let mut lease = Self::new(inner, request, Held::Local(claims));
+        lease.outage = Some(Box::new(outage));
+        lease
+    }
+
+    pub(crate) fn unlimited(inner: &Arc<Inner>, request: &Request, outage: Error) -> Self {
+        let mut lease = Self::new(inner, request, Held::Nothing);
+        lease.outage = Some(Box::new(outage));
+        lease
+    }
+
+    fn new(inner: &Arc<Inner>, request: &Request, held: Held) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            request: request.clone(),
+            held,
+            deltas: Vec::new(),
+            timeout: inner.options.acquire_timeout,
+            outage: None,
+        }
+    }
+
+    /// Sets how long [`commit`](Self::commit) and [`rollback`](Self::rollback) wait for their writes. Default: the
+    /// repository's [`acquire_timeout`](crate::RepositoryBuilder::acquire_timeout).
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Who spends.
+    pub fn entity(&self) -> &EntityId {
+        &self.request.id.entity
+    }
+
+    /// What is spent on.
+    pub fn resource(&self) -> &ResourceName {
+        &self.request.id.resource
+    }
+
+    /// Whole tokens of a limit that this lease holds, adjustments included; 0 for a limit it did not name.
+    pub fn consumed(&self, limit: &str) -> i64 {
+        let of = |amounts: &[(LimitName, Millitokens)]| {
+            amounts
+                .iter()
+                .filter(|(name, _)| name.as_str() == limit)
+                .map(|(_, n)| n.0)
+                .sum::<i128>()
+        };
+        Millitokens(of(&self.request.consume) + of(&self.deltas)).floor_tokens()
+    }
+
+    /// Whether the lease was granted during an outage, without the table: see
+    /// [`OnUnavailable`](crate::OnUnavailable).
+    pub fn is_degraded(&self) -> bool {
+        matches!(self.held, Held::Local(_) | Held::Nothing)
+    }
+
+    /// Why the table could not be used, if the lease was granted without it ([`is_degraded`](Self::is_degraded)): the
+    /// error of the call if its policy had been to refuse.
+    pub fn outage(&self) -> Option<&Error> {
+        self.outage.as_deref()
+    }
+
+    /// Takes more tokens of a limit that the lease named: at once, from the table, and only if they are there. A lease
+    /// that was granted from limits in memory takes them from there.
+    ///
+    /// # Errors
+    /// [`Error::RateLimitExceeded`] and nothing changes; [`Error::InvalidInput`] for an unknown limit or a bad
+    /// amount; otherwise as [`Acquire::send`](crate::Acquire::send). An outage is an error
+    /// for a lease from the table, whatever the policy: it goes on holding what it has.
+    ///
+    /// # Cancellation
+    /// As for an acquire: nothing more is held.
+    pub async fn consume(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+        let name = self.named("consume", limit)?;
+        let amount = check_amount(&format!("consume.{limit}"), tokens)?;
+        let more = Request {
+            consume: vec![(name.clone(), amount)],
+            ..self.request.clone()
+        };
+        if let Held::Table(grants) = &mut self.held {
+            let timeout = self.inner.options.acquire_timeout;
+            let mut drive = Drive::new(&self.inner, more);
+            match tokio::time::timeout(timeout, drive.run()).await {
+                Ok(Decision::Admitted(new)) => merge(grants, new),
+                Ok(Decision::Rejected(refused)) => return Err(refused.into()),
+                Ok(Decision::Disabled { entity, at }) => {
+                    return Err(Error::Disabled {
+                        entity: entity.to_string(),
+                        resource: self.request.id.resource.to_string(),
+                        level: level_name(at),
+                    });
+                }
+                Ok(Decision::Failed(err)) => return Err(self.inner.place.acquire_error(err)),
+                Err(_) => return Err(drive.gave_up(timeout)),
+            }
+        } else if let Held::Local(claims) = &self.held {
+            let of_limit = claims.iter().filter(|claim| *claim.limit() == name);
+            let wanted: Vec<_> = of_limit.map(|claim| (claim.clone(), amount)).collect();
+            match self.inner.local.take(&wanted, self.inner.clock.now()) {
+                Ok(()) => {}
+                Err(Refused::Exceeded(refused)) => return Err(refused.into()),
+                Err(Refused::Full) => return Err(self.inner.place.unavailable(NO_MEMORY.to_owned())),
+            }
+        }
+        for (held, sum) in &mut self.request.consume {
+            if *held == name {
+                *sum += amount;
+            }
+        }
+        Ok(())
+    }
+
+    /// Corrects what was consumed of a limit, written at [`commit`](Self::commit): positive consumes more, into
+    /// debt if need be, and never fails for lack of tokens; negative gives back.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if the lease did not name the limit, or would give back more than it holds.
+    pub fn adjust(&mut self, limit: &str, delta: i64) -> Result<(), Error> {
+        let name = self.named("adjust", limit)?;
+        let field = format!("adjust.{limit}");
+        let amount = check_delta(&field, delta)?;
+        let held = self.consumed(limit);
+        if held.checked_add(delta).is_none_or(|after| after < 0) {
+            let reason = format!("gives back more than the {held} tokens that the lease holds");
+            return Err(InvalidInput::new(field, delta, reason).into());
+        }
+        match self.deltas.iter_mut().find(|(adjusted, _)| *adjusted == name) {
+            Some((_, sum)) => *sum += amount,
+            None => self.deltas.push((name, amount)),
+        }
+        Ok(())
+    }
+
+    /// Gives tokens of a limit back, written at [`commit`](Self::commit).
+    ///
+    /// # Errors
+    /// As [`adjust`](Self::adjust); and a negative amount is refused.
+    pub fn release(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+        check_amount(&format!("release.{limit}"), tokens)?;
+        self.adjust(limit, -tokens)
+    }
+
+    fn named(&self, field: &str, limit: &str) -> Result<LimitName, Error> {
+        let found = self
+            .request
+            .consume
+            .iter()
+            .find(|(name, _)| name.as_str() == limit);
+        found.map(|(name, _)| name.clone()).ok_or_else(|| {
+            let names: Vec<&str> = self
+                .request
+                .consume
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let reason = format!("is not a limit of this lease; it named: {}", names.join(", "));
+            InvalidInput::new(format!("{field}.{limit}"), limit, reason).into()
+        })
+    }
+
+    /// Keeps the tokens, and writes the adjustments: one write for each bucket that changes, none if there are
+    /// no adjustments.
+    ///
+    /// # Errors
+    /// An adjustment that could not be written, or is in doubt. The others are written all the same, and
+    /// nothing is rolled back. If the writes take longer than [`set_timeout`](Self::set_timeout) allows:
+    /// [`Error::Unavailable`], in doubt, and the adjustments are still being sent in the background.
+    ///
+    /// # Cancellation
+    /// The adjustments are written in the background.
+    pub async fn commit(mut self) -> Result<(), Error> {
+        let deltas = std::mem::take(&mut self.deltas);
+        match std::mem::replace(&mut self.held, Held::Finished) {
+            Held::Table(grants) => self.correct(spread(&grants, &deltas)).await,
+            Held::Local(claims) => {
+                let back: Vec<_> = deltas.into_iter().map(|(name, delta)| (name, -delta)).collect();
+                self.correct_local(&claims, &back);
+                Ok(())
+            }
+            Held::Nothing | Held::Finished => Ok(()),
+        }
+    }
+
+    /// Gives everything back.
+    ///
+    /// # Errors
+    /// A refund that could not be written, or is in doubt; those tokens stay consumed. If the writes take longer
+    /// than [`set_timeout`](Self::set_timeout) allows: [`Error::Unavailable`], in doubt, and the refunds are still
+    /// being sent in the background.
+    ///
+    /// # Cancellation
+    /// The refunds are written in the background.
+    pub async fn rollback(mut self) -> Result<(), Error> {
+        match std::mem::replace(&mut self.held, Held::Finished) {
+            Held::Table(grants) => self.correct(all_of(&grants)).await,
+            Held::Local(claims) => {
+                self.correct_local(&claims, &self.request.consume);
+                Ok(())
+            }
+            Held::Nothing | Held::Finished => Ok(()),
+        }
+    }
+
+    /// Corrects limits in memory: positive deltas give back.
+    fn correct_local(&self, claims: &[Claim], deltas: &[(LimitName, Millitokens)]) {
+        let of = |(name, delta): &(LimitName, Millitokens)| {
+            let claims: Vec<_> = claims.iter().filter(|claim| claim.limit() == name).collect();
+            let delta = *delta;
+            claims.into_iter().map(move |claim| (claim, delta))
+        };
+        self.inner
+            .local
+            .correct(deltas.iter().flat_map(of), self.inner.clock.now());
+    }
+
+    /// Queues all corrections, and waits for their outcomes until the deadline. They are sent whether or not the
+    /// caller waits.
+    async fn correct(&self, corrections: Vec<Correction>) -> Result<(), Error> {
+        let ends: Vec<_> = corrections
+            .into_iter()
+            .map(|correction| enqueue(&self.inner, correction, "finished lease"))
+            .collect();
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let outcomes = async {
+            let mut first = Ok(());
+            for end in ends {
+                let result = match end.await {
+                    Ok(CreditEnd::Applied | CreditEnd::Gone) => Ok(()),
+                    Ok(CreditEnd::InDoubt(err) | CreditEnd::Failed(err)) => Err(self.inner.table_error(err)),
+                    Ok(CreditEnd::Refused(err)) => Err(err.into()),
+                    Err(_) => Err(self.inner.place.runtime_ended()),
+                };
+                first = first.and(result);
+            }
+            first
+        };
+        match tokio::time::timeout(self.timeout, outcomes).await {
+            Ok(result) => result,
+            Err(_) => Err(self.inner.place.still_sending(self.timeout)),
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("entity", self.entity())
+            .field("resource", self.resource())
+            .field("consume", &self.request.consume)
+            .field("adjustments", &self.deltas)
+            .field("degraded", &self.is_degraded())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.held, Held::Finished) {
+            Held::Table(grants) => {
+                let resource = self.request.id.resource.as_str();
+                tracing::warn!(
+                    resource,
+                    "lease dropped without commit or rollback, giving its tokens back"
+                );
+                for correction in all_of(&grants) {
+                    drop(enqueue(&self.inner, correction, "dropped lease"));
+                }
+            }
+            Held::Local(claims) => self.correct_local(&claims, &self.request.consume),
+            Held::Nothing | Held::Finished => {}
+        }
+    }
+}
+
+/// Adds what was taken later to what was taken before from the same shard in the same life of the bucket, so that
+/// it is corrected in one write.
+fn merge(grants: &mut Vec<Grant>, new: Vec<Grant>) {
+    for grant in new {
+        let same = |held: &&mut Grant| {
+            held.id == grant.id && held.shard == grant.shard && held.image.is_one_item_with(&grant.image)
+        };
+        let Some(held) = grants.iter_mut().find(same) else {
+            grants.push(grant);
+            continue;
+        };
+        for (name, amount) in grant.amounts {
+            match held.amounts.iter_mut().find(|(summed, _)| *summed == name) {
+                Some((_, sum)) => *sum += amount,
+                None => held.amounts.push((name, amount)),
+            }
+        }
+        held.image = grant.image;
+    }
+}
+
+fn all_of(grants: &[Grant]) -> Vec<Correction> {
+    let correction = |grant: &Grant| Correction {
+        deltas: grant
+            .amounts
+            .iter()
+            .map(|(name, amount)| (name.to_smol(), *amount))
+            .collect(),
+        grant: grant.clone(),
+    };
+    grants.iter().map(correction).collect()
+}
+
+/// Puts adjustments on the shards that were debited, for each entity on its own: no shard gets back more than
+/// it gave, and what is charged goes to the first.
+fn spread(grants: &[Grant], deltas: &[(LimitName, Millitokens)]) -> Vec<Correction> {
+    let mut corrections: Vec<Correction> = grants
+        .iter()
+        .map(|grant| Correction {
+            grant: grant.clone(),
+            deltas: Vec::new(),
+        })
+        .collect();
+    let mut entities: Vec<&EntityId> = grants.iter().map(|grant| &grant.id.entity).collect();
+    entities.dedup();
+    entities.sort();
+    entities.dedup();
+    for entity in entities {
+        for (name, delta) in deltas {
+            let mut back = -delta.0;
+            for correction in corrections.iter_mut().filter(|c| c.grant.id.entity == *entity) {
+                let held = correction
+                    .grant
+                    .amounts
+                    .iter()
+                    .find(|(held, _)| held == name)
+                    .map(|(_, n)| n.0);
+                let part = match held {
+                    Some(held) => back.min(held),
+                    None => continue,
+                };
+                if part != 0 {
+                    correction.deltas.push((name.to_smol(), Millitokens(part)));
+                    back -= part;
+                }
+                if back == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    corrections.retain(|correction| !correction.deltas.is_empty());
+    corrections
+}

@@ -1,0 +1,409 @@
+//! [`RateLimiter`] and the call that takes tokens.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zae_limiter_core::acquire::{AcquireError, Decision, Request};
+use zae_limiter_core::config::OnUnavailable;
+use zae_limiter_core::limit::check_limits;
+use zae_limiter_core::table::Applied;
+use zae_limiter_core::units::check_amount;
+use zae_limiter_core::{
+    EntityId, IntoLimit, InvalidInput, Limit, LimitName, Millitokens, RateLimitExceeded, ResourceName,
+};
+
+use crate::acquire::driver::Drive;
+use crate::acquire::lease::Lease;
+use crate::acquire::local_buckets::{NO_MEMORY, Refused};
+use crate::acquire::waiting::{OnWait, Patience, with_jitter};
+use crate::error::is_outage;
+use crate::error::{Error, level_name};
+use crate::inner::Inner;
+use crate::repository::Repository;
+
+/// How long at most to wait before an acquire that failed without having taken anything begins again; jitter takes up to
+/// half of it.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Takes tokens from the buckets of a [`Repository`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+/// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+///
+/// let repo = Repository::in_memory().await?;
+/// repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 2), Limit::per_minute("tpm", 10_000)]).await?;
+/// let limiter = RateLimiter::new(repo);
+///
+/// // Take one request and an estimate of its tokens, at once or not at all.
+/// let mut lease = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).consume("tpm", 500).await?;
+/// // ... call the model, then correct the estimate ...
+/// lease.adjust("tpm", 320 - 500)?;
+/// lease.commit().await?;
+///
+/// // Or let a closure decide: tokens are given back if it fails.
+/// limiter.acquire("key-1", "gpt-4").consume("rpm", 1).run(async |_lease| Ok::<_, Error>(())).await?;
+///
+/// // The third request of the minute is refused, and told when to come back.
+/// match limiter.acquire("key-1", "gpt-4").consume("rpm", 1).await {
+///     Err(Error::RateLimitExceeded(refused)) => {
+///         assert_eq!(refused.worst().unwrap().limit_name, "rpm");
+///         assert!(refused.retry_after().unwrap().as_secs() <= 30);
+///     }
+///     other => panic!("expected a refusal, got {other:?}"),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RateLimiter {
+    repository: Repository,
+}
+
+impl RateLimiter {
+    /// A limiter on a repository. Cheap; clones share everything.
+    pub fn new(repository: Repository) -> Self {
+        Self { repository }
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Prepares to take tokens for `entity` on `resource`. Name amounts with
+    /// [`consume`](Acquire::consume), then `.await` it for a [`Lease`].
+    ///
+    /// If the entity cascades, the same amounts are taken from its parent's bucket too, or nothing is.
+    pub fn acquire(&self, entity: impl AsRef<str>, resource: impl AsRef<str>) -> Acquire {
+        Acquire {
+            inner: Arc::clone(&self.repository.inner),
+            names: EntityId::new(entity).and_then(|entity| Ok((entity, ResourceName::new(resource)?))),
+            consume: Vec::with_capacity(2),
+            limits: None,
+            on_unavailable: None,
+            timeout: None,
+            patience: None,
+            on_wait: None,
+        }
+    }
+}
+
+/// Tokens about to be taken. Does nothing until it is awaited or [`run`](Self::run).
+#[derive(Debug)]
+#[must_use = "an acquire does nothing until it is awaited"]
+pub struct Acquire {
+    inner: Arc<Inner>,
+    names: Result<(EntityId, ResourceName), InvalidInput>,
+    consume: Vec<(String, i64)>,
+    limits: Option<Result<Vec<Limit>, InvalidInput>>,
+    on_unavailable: Option<OnUnavailable>,
+    timeout: Option<Duration>,
+    patience: Option<Patience>,
+    on_wait: Option<OnWait>,
+}
+
+impl Acquire {
+    /// Takes `tokens` of `limit`: 0 to 10^15. An amount of 0 takes nothing, but is refused while the limit is
+    /// in debt, and lets the lease adjust the limit later.
+    pub fn consume(mut self, limit: impl Into<String>, tokens: i64) -> Self {
+        self.consume.push((limit.into(), tokens));
+        self
+    }
+
+    /// Enforces these limits instead of the stored ones, for the entity and its parent alike.
+    ///
+    /// A bucket that was kept under other parameters takes these over, balances clamped to the new capacity.
+    pub fn limits<L: IntoLimit>(mut self, limits: impl IntoIterator<Item = L>) -> Self {
+        self.limits = Some(check_limits(limits));
+        self
+    }
+
+    /// What to do if the table cannot be used, for this call.
+    pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
+        self.on_unavailable = Some(policy);
+        self
+    }
+
+    /// The longest this call may take before the policy for outages applies. Default: the repository's.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// If there are too few tokens, waits for them up to `max`, instead of being refused at once.
+    ///
+    /// The call asks again when the refusal said that there would be enough, never earlier, plus a jitter of a tenth of
+    /// the wait (10 to 250 ms). Calls of one process that wait for the same entity and resource are admitted in the order
+    /// in which they came: a call that asks for much is not overtaken by smaller ones. A call that does not wait is not in
+    /// this order, and neither are other processes.
+    ///
+    /// The refusal is returned at once if the tokens will not be there in time, or never; and when the time is over.
+    /// `max` is the time spent waiting for tokens. How long the table may take to answer is bounded by
+    /// [`timeout`](Self::timeout), for each attempt.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::time::Duration;
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// repo.set_resource_defaults("gpt-4", [Limit::per_second("rps", 10)]).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let call = || limiter.acquire("key-1", "gpt-4").consume("rps", 10);
+    /// call().await?.commit().await?;
+    ///
+    /// // Full again in a second: not in time, which is known at once.
+    /// let refused = call().wait(Duration::from_millis(100)).await;
+    /// assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
+    /// call().wait(Duration::from_secs(10)).await?.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn wait(mut self, max: Duration) -> Self {
+        self.patience = Some(Patience::UpTo(max));
+        self
+    }
+
+    /// Takes the tokens, however long it takes until they are there; otherwise as [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send). [`Error::RateLimitExceeded`] only if more is asked than a limit can ever hold.
+    pub async fn until_ready(mut self) -> Result<Lease, Error> {
+        self.patience = Some(Patience::Forever);
+        self.send().await
+    }
+
+    /// Calls `tell` before each [`wait`](Self::wait), with the refusal and how long is waited: for logs and metrics.
+    pub fn on_wait(mut self, tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
+        self.on_wait = Some(OnWait::new(tell));
+        self
+    }
+
+    /// Takes the tokens, runs `work`, then commits its lease if it returned `Ok`, or rolls it back if it
+    /// returned `Err`. A panic or a cancellation rolls back in the background.
+    ///
+    /// The result of `work` is returned in any case. If the commit or rollback fails afterwards, an error is logged
+    /// with the cause. A caller that must know takes the lease with [`send`](Self::send), and calls
+    /// [`Lease::commit`] or [`Lease::rollback`].
+    ///
+    /// # Errors
+    /// Any error of acquiring; otherwise the work's own.
+    pub async fn run<T, E, W>(self, work: W) -> Result<T, E>
+    where
+        W: AsyncFnOnce(&mut Lease) -> Result<T, E>,
+        E: From<Error>,
+    {
+        let mut lease = self.send().await?;
+        match work(&mut lease).await {
+            Ok(done) => {
+                if let Err(error) = lease.commit().await {
+                    tracing::error!(%error, "commit failed after the work succeeded");
+                }
+                Ok(done)
+            }
+            Err(err) => {
+                if let Err(refund) = lease.rollback().await {
+                    tracing::error!(error = %refund, "rollback failed after the work did");
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Takes the tokens; the same as awaiting the call itself.
+    ///
+    /// # Errors
+    /// [`Error::RateLimitExceeded`], [`Error::Unavailable`], [`Error::Disabled`], [`Error::InvalidInput`] (bad
+    /// names and amounts, limits that are not configured) and the errors of stored records.
+    ///
+    /// # Cancellation
+    /// Dropping the future takes nothing: what a request in flight turns out to have taken is given back in the
+    /// background.
+    pub async fn send(self) -> Result<Lease, Error> {
+        let attempt = Attempt {
+            inner: Arc::clone(&self.inner),
+            on_unavailable: self.on_unavailable,
+            timeout: self.timeout.unwrap_or(self.inner.options.acquire_timeout),
+        };
+        let (patience, on_wait) = (self.patience, self.on_wait.clone());
+        let request = self.request()?;
+        match patience {
+            None => attempt.take(&request).await,
+            Some(patience) => attempt.take_in_turn(&request, patience, on_wait.as_ref()).await,
+        }
+    }
+
+    /// Checks everything that can be checked without the table.
+    fn request(self) -> Result<Request, Error> {
+        let (entity, resource) = self.names?;
+        let limits = self.limits.transpose()?;
+        if self.consume.is_empty() {
+            return Err(InvalidInput::new("consume", "nothing", "must name at least one limit").into());
+        }
+        let mut consume: Vec<(LimitName, Millitokens)> = Vec::with_capacity(self.consume.len());
+        for (name, tokens) in self.consume {
+            let limit = LimitName::new(&name).map_err(|err| err.in_field("consume"))?;
+            if consume.iter().any(|(named, _)| *named == limit) {
+                return Err(
+                    InvalidInput::new("consume", name, "is given twice; name each limit once").into(),
+                );
+            }
+            let amount = check_amount(&format_field(&name), tokens)?;
+            consume.push((limit, amount));
+        }
+        Ok(Request {
+            id: self.inner.bucket_id(&entity, &resource),
+            consume,
+            limits,
+            settings: self.inner.options.settings,
+        })
+    }
+}
+
+/// How tokens are to be taken.
+struct Attempt {
+    inner: Arc<Inner>,
+    on_unavailable: Option<OnUnavailable>,
+    timeout: Duration,
+}
+
+impl Attempt {
+    /// Takes the tokens, or is refused.
+    async fn take(&self, request: &Request) -> Result<Lease, Error> {
+        let (inner, on_unavailable, timeout) = (&self.inner, self.on_unavailable, self.timeout);
+        let until = Instant::now() + timeout;
+        let mut drive = Drive::new(inner, request.clone()).under_policy(on_unavailable);
+        let mut is_retry = false;
+        let err = loop {
+            match tokio::time::timeout_at(until, drive.run()).await {
+                Ok(Decision::Admitted(grants)) => return Ok(Lease::granted(inner, request, grants)),
+                Ok(Decision::Rejected(refused)) => return Err(refused.into()),
+                Ok(Decision::Disabled { entity, at }) => {
+                    return Err(Error::Disabled {
+                        entity: entity.to_string(),
+                        resource: request.id.resource.to_string(),
+                        level: level_name(at),
+                    });
+                }
+                Ok(Decision::Failed(AcquireError::Table(err))) if is_outage(&err) => {
+                    let id = &request.id;
+                    let pause = PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0);
+                    // A call that is to be refused during an outage retries until its deadline, unless it began while
+                    // the table was known not to answer.
+                    let again = err.applied == Applied::No
+                        && (is_retry || !drive.met_open_breaker())
+                        && inner.policy(on_unavailable, &id.entity, &id.resource) == OnUnavailable::Block
+                        && Instant::now() + pause < until;
+                    if !again {
+                        break inner.table_error(err);
+                    }
+                    tokio::time::sleep(pause).await;
+                    is_retry = true;
+                    drive = Drive::new(inner, request.clone())
+                        .under_policy(on_unavailable)
+                        .after(err);
+                }
+                Ok(Decision::Failed(err)) => return Err(inner.place.acquire_error(err)),
+                Err(_) => break drive.gave_up(timeout),
+            }
+        };
+        // What it has sent is finished in the background.
+        drop(drive);
+        without_table(inner, request, on_unavailable, err)
+    }
+
+    /// Takes the tokens, as often as it takes until they are there, in turn with others that wait for the same bucket.
+    async fn take_in_turn(
+        &self,
+        request: &Request,
+        patience: Patience,
+        on_wait: Option<&OnWait>,
+    ) -> Result<Lease, Error> {
+        let inner = &self.inner;
+        let until = patience.until(Instant::now());
+        let place = inner.queues.enter(&request.id);
+        let mut last = None;
+        loop {
+            let turn = place.turn();
+            match until {
+                None => turn.await,
+                Some(until) => {
+                    if tokio::time::timeout_at(until, turn).await.is_err() {
+                        return match last {
+                            Some(refused) => Err(refused),
+                            None => Err(inner.refused_in_queue(request).await),
+                        };
+                    }
+                }
+            }
+            let refused = match self.take(request).await {
+                Ok(lease) => {
+                    place.admitted();
+                    return Ok(lease);
+                }
+                Err(Error::RateLimitExceeded(refused)) => refused,
+                Err(other) => return Err(other),
+            };
+            let Some(wait) = refused.retry_after() else {
+                return Err(refused.into());
+            };
+            let sleep = with_jitter(wait);
+            let now = Instant::now();
+            if until.is_some_and(|until| now + wait > until) {
+                return Err(refused.into());
+            }
+            place.refused();
+            if let Some(tell) = on_wait {
+                tell.tell(&refused, wait);
+            }
+            last = Some(refused.into());
+            tokio::time::sleep(until.map_or(sleep, |until| sleep.min(until - now).max(wait))).await;
+        }
+    }
+}
+
+impl IntoFuture for Acquire {
+    type Output = Result<Lease, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+fn format_field(limit: &str) -> String {
+    format!("consume.{limit}")
+}
+
+/// Applies the policy for outages.
+fn without_table(
+    inner: &Arc<Inner>,
+    request: &Request,
+    call: Option<OnUnavailable>,
+    err: Error,
+) -> Result<Lease, Error> {
+    let (entity, resource) = (&request.id.entity, &request.id.resource);
+    match inner.policy(call, entity, resource) {
+        OnUnavailable::Block => Err(err),
+        OnUnavailable::Allow => {
+            tracing::warn!(resource = resource.as_str(), error = %err, "admitting without limits");
+            Ok(Lease::unlimited(inner, request, err))
+        }
+        OnUnavailable::Degrade(part) => {
+            // Without having ever seen the limits there is nothing to bound admissions by.
+            let Some(wanted) = inner.claims(request, part)? else {
+                return Err(err);
+            };
+            match inner.local.take(&wanted, inner.clock.now()) {
+                Ok(()) => {}
+                Err(Refused::Exceeded(refused)) => return Err(refused.into()),
+                Err(Refused::Full) => return Err(inner.place.unavailable(NO_MEMORY.to_owned())),
+            }
+            tracing::warn!(resource = resource.as_str(), error = %err, "admitting from limits in memory");
+            let claims = wanted.into_iter().map(|(claim, _)| claim).collect();
+            Ok(Lease::local(inner, request, claims, err))
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The path of an acquire: [`RateLimiter`] and [`Lease`], what drives the machines of `zae-limiter-core`, and what a
+//! process remembers and does in the background.
+
+mod availability;
+pub(crate) mod background;
+pub(crate) mod breaker;
+pub(crate) mod config_cache;
+mod degrade;
+pub(crate) mod driver;
+pub(crate) mod image_cache;
+pub(crate) mod lease;
+mod limiter;
+pub(crate) mod local_buckets;
+pub(crate) mod permits;
+pub(crate) mod refund_queues;
+pub(crate) mod refunds;
+mod spread;
+pub(crate) mod waiting;
+
+pub use availability::Availability;
+pub use config_cache::CacheStats;
+pub use lease::Lease;
+pub use limiter::{Acquire, RateLimiter};

@@ -1,0 +1,290 @@
+//! Corrections of leases (refunds and charges) on their way to the table.
+//!
+//! A credit leaves a mark on the item, and a lost answer can only be made good while that mark is the last one
+//! (ADR 4). If one process sent several credits to an item at the same time, each could overwrite the mark of
+//! another, and a lost answer would lose tokens. So each shard has a queue with one sender. What waits while a
+//! credit is on its way is added up and goes out as the next one; the sum has the same effect on the item, and
+//! each correction is told the outcome of the credit that carried it.
+//!
+//! The number of credits that are sent at the same time to different shards is bounded, too.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use smol_str::SmolStr;
+use tokio::sync::{Semaphore, oneshot};
+use zae_limiter_core::Millitokens;
+use zae_limiter_core::acquire::Grant;
+use zae_limiter_core::credit::CreditEnd;
+use zae_limiter_core::schema::BucketId;
+
+/// How many credits a repository sends at the same time.
+const SENDING: usize = 128;
+
+/// How many limits one credit corrects at most, unless a single correction names more: the length of a condition
+/// is bounded by the service.
+const LIMITS: usize = 16;
+
+/// What is to be corrected on one shard: positive deltas give back.
+#[derive(Debug, Clone)]
+pub(crate) struct Correction {
+    /// What was taken there. Its image tells in which life of the bucket.
+    pub(crate) grant: Grant,
+    pub(crate) deltas: Vec<(SmolStr, Millitokens)>,
+}
+
+pub(super) type Shard = (BucketId, u32);
+
+/// The queues of one repository.
+#[derive(Debug)]
+pub(crate) struct Refunds {
+    /// A shard has a queue, be it empty, exactly while it has a sender.
+    queues: Mutex<HashMap<Shard, VecDeque<Waiting>>>,
+    pub(super) sending: Semaphore,
+    /// Corrections whose outcome is not known yet.
+    unfinished: Arc<AtomicUsize>,
+}
+
+impl Default for Refunds {
+    fn default() -> Self {
+        Self {
+            queues: Mutex::default(),
+            sending: Semaphore::new(SENDING),
+            unfinished: Arc::default(),
+        }
+    }
+}
+
+/// One correction, and who is told how it ended.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) correction: Correction,
+    done: oneshot::Sender<CreditEnd>,
+    /// For the log, if the caller does not wait any more.
+    what: &'static str,
+    _unfinished: Counted,
+}
+
+impl Waiting {
+    /// A correction of these queues, and where its outcome is told.
+    pub(super) fn new(
+        refunds: &Refunds,
+        correction: Correction,
+        what: &'static str,
+    ) -> (Self, oneshot::Receiver<CreditEnd>) {
+        let (done, end) = oneshot::channel();
+        let waiting = Self {
+            correction,
+            done,
+            what,
+            _unfinished: Counted::new(&refunds.unfinished),
+        };
+        (waiting, end)
+    }
+
+    pub(super) fn end(self, shard: &Shard, end: CreditEnd) {
+        if let Err(end) = self.done.send(end) {
+            log_credit(&shard.0, shard.1, &end, self.what);
+        }
+    }
+
+    /// Whether one credit can carry both: corrections of another item of the same key are under another condition.
+    fn is_of_one_life_with(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.correction.grant.image, &other.correction.grant.image);
+        ours.is_one_item_with(theirs)
+    }
+}
+
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Refunds {
+    /// How many corrections have not ended yet.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished.load(Ordering::Acquire)
+    }
+
+    /// How many shards have a sender, each of which is one background task.
+    pub(crate) fn senders(&self) -> usize {
+        self.queues().len()
+    }
+
+    pub(super) fn queues(&self) -> MutexGuard<'_, HashMap<Shard, VecDeque<Waiting>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to a shard's queue, and tells whether it needs a sender.
+    pub(super) fn push(&self, shard: &Shard, waiting: Waiting) -> bool {
+        let mut queues = self.queues();
+        if let Some(queue) = queues.get_mut(shard) {
+            queue.push_back(waiting);
+            return false;
+        }
+        queues.insert(shard.clone(), VecDeque::from([waiting]));
+        true
+    }
+
+    /// Whether the queue holds something. If not, it is removed, and its sender must end.
+    pub(super) fn has_more(&self, shard: &Shard) -> bool {
+        let mut queues = self.queues();
+        let more = queues.get(shard).is_some_and(|queue| !queue.is_empty());
+        if !more {
+            queues.remove(shard);
+        }
+        more
+    }
+
+    /// Takes what the next credit carries: the first in the queue, and what can go with it.
+    pub(super) fn next(&self, shard: &Shard) -> Vec<Waiting> {
+        let mut queues = self.queues();
+        let Some(queue) = queues.get_mut(shard) else {
+            return Vec::new();
+        };
+        let mut batch: Vec<Waiting> = Vec::new();
+        let mut limits: Vec<SmolStr> = Vec::new();
+        let mut rest = VecDeque::new();
+        for waiting in queue.drain(..) {
+            let added: Vec<SmolStr> = waiting
+                .correction
+                .deltas
+                .iter()
+                .map(|(name, _)| name.clone())
+                .filter(|name| !limits.contains(name))
+                .collect();
+            let fits = batch.first().is_none_or(|first| {
+                first.is_of_one_life_with(&waiting) && limits.len() + added.len() <= LIMITS
+            });
+            if fits {
+                limits.extend(added);
+                batch.push(waiting);
+            } else {
+                rest.push_back(waiting);
+            }
+        }
+        *queue = rest;
+        batch
+    }
+}
+
+/// What a batch corrects as a whole, as of its last grant, which has the latest image; or, if the bucket was split in
+/// between, as of the last grant before that: a refund is divided over what came of the shard since.
+pub(super) fn sum(batch: &[Waiting]) -> Option<Correction> {
+    let grants = batch.iter().rev().map(|waiting| &waiting.correction.grant);
+    let grant = grants.min_by_key(|grant| grant.image.shard_count)?.clone();
+    let mut deltas: Vec<(SmolStr, Millitokens)> = Vec::new();
+    for (name, delta) in batch.iter().flat_map(|waiting| &waiting.correction.deltas) {
+        match deltas.iter_mut().find(|(summed, _)| summed == name) {
+            Some((_, sum)) => *sum += *delta,
+            None => deltas.push((name.clone(), *delta)),
+        }
+    }
+    Some(Correction { grant, deltas })
+}
+
+/// Says in the log how a correction went that nobody waits for.
+pub(crate) fn log_credit(id: &BucketId, shard: u32, end: &CreditEnd, what: &str) {
+    let resource = id.resource.as_str();
+    match end {
+        CreditEnd::Applied => {
+            tracing::debug!(entity = %id.entity, resource, shard, what, "tokens given back");
+        }
+        CreditEnd::Gone => tracing::debug!(entity = %id.entity, resource, shard, what, "bucket is gone"),
+        CreditEnd::InDoubt(error) => {
+            tracing::warn!(resource, shard, what, %error, "refund in doubt; its tokens count as consumed");
+        }
+        CreditEnd::Failed(error) => {
+            tracing::error!(resource, shard, what, %error, "refund failed; its tokens stay consumed");
+        }
+        CreditEnd::Refused(error) => {
+            tracing::warn!(resource, shard, what, %error, "refund dropped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zae_limiter_core::table::Value;
+    use zae_limiter_core::{Bucket, EntityId, LimitName, NamespaceId, ResourceName};
+
+    fn shard() -> Shard {
+        let id = BucketId {
+            namespace: NamespaceId::new("AAAAAAAAAAA").unwrap(),
+            entity: EntityId::new("k").unwrap(),
+            resource: ResourceName::new("r").unwrap(),
+        };
+        (id, 0)
+    }
+
+    /// A refund of the limits `l{from}` to `l{to}`, a token each, in a life of the bucket.
+    fn refund(refunds: &Refunds, life: &str, limits: std::ops::Range<usize>) -> Waiting {
+        let (id, shard) = shard();
+        let key = id.key(shard);
+        let item = [
+            ("PK", Value::text(key.pk.as_str())),
+            ("SK", Value::text(key.sk.as_str())),
+            ("entity_id", Value::text("k")),
+            ("resource", Value::text("r")),
+            ("rf", Value::int(0)),
+            ("shard_count", Value::int(1)),
+            ("pinc", Value::text(life)),
+        ];
+        let item = item.map(|(name, value)| (name.to_owned(), value)).into();
+        let amount = Millitokens::from_tokens(1);
+        let names: Vec<LimitName> = limits.map(|i| LimitName::new(format!("l{i}")).unwrap()).collect();
+        Waiting {
+            correction: Correction {
+                deltas: names.iter().map(|name| (name.to_smol(), amount)).collect(),
+                grant: Grant {
+                    id,
+                    shard,
+                    amounts: names.into_iter().map(|name| (name, amount)).collect(),
+                    image: Arc::new(Bucket::decode(&item).unwrap()),
+                },
+            },
+            done: oneshot::channel().0,
+            what: "test",
+            _unfinished: Counted::new(&refunds.unfinished),
+        }
+    }
+
+    #[test]
+    fn only_what_is_of_one_life_and_short_enough_goes_together() {
+        let refunds = Refunds::default();
+        let shard = shard();
+        let wanted = [("a", 0..1), ("b", 0..1), ("a", 0..2), ("a", 2..40), ("b", 1..2)];
+        for (i, (life, limits)) in wanted.into_iter().enumerate() {
+            let needs_sender = refunds.push(&shard, refund(&refunds, life, limits));
+            assert_eq!(needs_sender, i == 0);
+        }
+        assert_eq!((refunds.unfinished(), refunds.senders()), (5, 1));
+        let mut sums = Vec::new();
+        while refunds.has_more(&shard) {
+            let batch = refunds.next(&shard);
+            let sum = sum(&batch).unwrap();
+            let amounts: Vec<i128> = sum.deltas.iter().map(|(_, delta)| delta.0).collect();
+            sums.push((sum.grant.image.owner.incarnation.clone().unwrap(), amounts));
+        }
+        let expected = [
+            ("a".into(), vec![2000, 1000]),
+            ("b".into(), vec![1000, 1000]),
+            ("a".into(), vec![1000; 38]),
+        ];
+        assert_eq!(sums, expected);
+        assert_eq!((refunds.unfinished(), refunds.senders()), (0, 0));
+    }
+}

@@ -1,0 +1,113 @@
+//! The audit log: every change of entities and limits, with who made it.
+
+use zae_limiter_core::audit::{AuditEvent, SYSTEM_SUBJECT, events};
+use zae_limiter_core::table::{Item, Put};
+use zae_limiter_core::{EntityId, InvalidInput, ResourceName};
+
+use crate::admin::pages::Pages;
+use crate::admin::retry::BRIEF;
+use crate::error::Error;
+use crate::repository::Repository;
+use crate::table::TableExt as _;
+
+impl Repository {
+    /// The changes made to a subject, newest first: those before the event of id `before`, if given.
+    ///
+    /// A subject is an entity's id, `$SYSTEM` for the namespace's own limits, or `$RESOURCE:{resource}` for a
+    /// resource's.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// # use zae_limiter::{Limit, Repository};
+    /// let repo = Repository::builder().in_memory().principal("ops").open().await?;
+    /// repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+    ///
+    /// let events = repo.audit_events("$RESOURCE:gpt-4", None)?.page_size(10).next_page().await?;
+    /// let event = &events.unwrap_or_default()[0];
+    /// assert_eq!((event.action.as_str(), event.principal.as_deref()), ("limits_set", Some("ops")));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if no change could ever be logged under such a subject.
+    pub fn audit_events(&self, subject: &str, before: Option<&str>) -> Result<Pages<AuditEvent>, Error> {
+        check_subject(subject)?;
+        let read = |id: &str| {
+            let reason = "must be the 26 characters of an event's id";
+            ulid::Ulid::from_string(id).map_err(|_| InvalidInput::new("start_event_id", id, reason))
+        };
+        // As it stands in keys, which is upper case.
+        let before = before.map(read).transpose()?.map(|id| id.to_string());
+        let inner = &self.inner;
+        let query = events(&inner.namespace, subject, before.as_deref());
+        Ok(Pages::new(&inner.place, &inner.table, Some(query), |item| {
+            Ok(Some(AuditEvent::decode(item)))
+        }))
+    }
+
+    /// Logs a change.
+    pub(crate) async fn audit(&self, event: Event) -> Result<(), Error> {
+        let inner = &self.inner;
+        let days = self.audit_retention_days().await?;
+        let put = self.event_put(event, days).await;
+        // Refused means that an earlier attempt wrote it, though its answer was lost.
+        let _ = inner
+            .place
+            .insisting(BRIEF, || inner.table.put(put.clone()))
+            .await?;
+        Ok(())
+    }
+
+    /// The write that logs a change as of now.
+    pub(crate) async fn event_put(&self, event: Event, retention_days: i64) -> Put {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        // Of the 80 bits behind the time, half count: changes within a millisecond keep their order.
+        let counted = u128::from(inner.next_order() & 0xff_ffff_ffff) << 40;
+        let tail = counted | u128::from(fastrand::u64(..) >> 24);
+        let event = AuditEvent {
+            id: ulid::Ulid::from_parts(now.0.unsigned_abs(), tail).to_string(),
+            subject: event.subject,
+            action: event.action.to_owned(),
+            principal: inner.principal.name().await,
+            resource: event.resource,
+            details: event.details,
+            timestamp: now.to_text(),
+        };
+        event.put(&inner.namespace, now, retention_days)
+    }
+}
+
+/// A change that is to be logged.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    /// An entity's id, `$SYSTEM` or `$RESOURCE:{resource}`.
+    pub(crate) subject: String,
+    /// What was done.
+    pub(crate) action: &'static str,
+    /// The resource concerned.
+    pub(crate) resource: Option<String>,
+    /// Particulars.
+    pub(crate) details: Item,
+}
+
+impl Event {
+    pub(crate) fn of_entity(id: &EntityId, action: &'static str, details: Item) -> Self {
+        Self {
+            subject: id.to_string(),
+            action,
+            resource: None,
+            details,
+        }
+    }
+}
+
+fn check_subject(subject: &str) -> Result<(), InvalidInput> {
+    if subject == SYSTEM_SUBJECT {
+        return Ok(());
+    }
+    match subject.strip_prefix("$RESOURCE:") {
+        Some(resource) => ResourceName::new(resource).map(drop),
+        None => EntityId::new(subject).map(drop),
+    }
+}

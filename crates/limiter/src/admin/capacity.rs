@@ -1,0 +1,151 @@
+//! Who has what left of a resource: the buckets of all entities at once.
+
+use std::collections::{BTreeMap, HashSet};
+
+use zae_limiter_core::entity::MetaRecord;
+use zae_limiter_core::schema::{BucketId, key_of, meta_key, resource_pk};
+use zae_limiter_core::table::{Index, Query};
+use zae_limiter_core::{Bucket, EntityId, LimitName, Millitokens, ResourceName};
+
+use crate::admin::pages::Pages;
+use crate::admin::retry::BRIEF;
+use crate::error::Error;
+use crate::repository::Repository;
+use crate::table::TableExt as _;
+
+/// Whose buckets count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapacityOf {
+    /// Those of every entity that has one.
+    Everybody,
+    /// Those of created entities without a parent: what a child spends is in its parent's bucket too.
+    TopLevel,
+}
+
+/// What all entities have left of one limit of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceCapacity {
+    /// The resource.
+    pub resource: ResourceName,
+    /// The limit.
+    pub limit: LimitName,
+    /// By entity, in order of id. Only entities that have a bucket: others have all of their limit.
+    pub entities: Vec<EntityCapacity>,
+}
+
+/// What one entity has left of a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntityCapacity {
+    /// The entity.
+    pub entity: EntityId,
+    /// The most tokens its bucket can hold.
+    pub capacity: i64,
+    /// Tokens it holds now, over all shards. Negative in debt.
+    pub available: i64,
+}
+
+impl EntityCapacity {
+    /// The part of the capacity that is spent, in percent; above 100 in debt.
+    pub fn utilization_percent(&self) -> f64 {
+        percent(self.capacity.into(), self.available.into())
+    }
+}
+
+impl ResourceCapacity {
+    /// The most tokens that all buckets together can hold.
+    pub fn total_capacity(&self) -> i128 {
+        self.entities.iter().map(|one| i128::from(one.capacity)).sum()
+    }
+
+    /// Tokens that all buckets together hold now.
+    pub fn total_available(&self) -> i128 {
+        self.entities.iter().map(|one| i128::from(one.available)).sum()
+    }
+
+    /// The part of the total capacity that is spent, in percent.
+    pub fn utilization_percent(&self) -> f64 {
+        percent(self.total_capacity(), self.total_available())
+    }
+}
+
+fn percent(capacity: i128, available: i128) -> f64 {
+    if capacity == 0 {
+        return 0.0;
+    }
+    (capacity - available) as f64 / capacity as f64 * 100.0
+}
+
+impl Repository {
+    /// What all entities have left of one limit of a resource, as their buckets stand now.
+    ///
+    /// Reads every bucket of the resource, eventually consistent.
+    pub async fn resource_capacity(
+        &self,
+        resource: &str,
+        limit: &str,
+        of: CapacityOf,
+    ) -> Result<ResourceCapacity, Error> {
+        let (resource, limit) = (ResourceName::new(resource)?, LimitName::new(limit)?);
+        let inner = &self.inner;
+        let query = Query::new(Index::Gsi2, resource_pk(&inner.namespace, &resource)).prefix("BUCKET#");
+        let name = limit.clone();
+        let now = inner.clock.now();
+        // A bucket that cannot be read does not hide the others.
+        let decode = move |item: &_| {
+            let Some((id, _)) = key_of(item).as_ref().and_then(BucketId::parse) else {
+                return Ok(None);
+            };
+            let Ok(bucket) = Bucket::decode(item) else {
+                return Ok(None);
+            };
+            Ok(bucket.limit(name.as_str()).map(|stored| {
+                let share = bucket.share(stored);
+                let tokens = bucket.balance(stored, now).refilled(share, now).tokens;
+                (id.entity, Millitokens(stored.params.capacity), tokens)
+            }))
+        };
+        let mut pages = Pages::new(&inner.place, &inner.table, Some(query), decode);
+        let mut found: BTreeMap<EntityId, (Millitokens, Millitokens)> = BTreeMap::new();
+        while let Some(page) = pages.next_page().await? {
+            for (entity, capacity, tokens) in page {
+                let (_, sum) = found.entry(entity).or_insert((capacity, Millitokens::ZERO));
+                *sum += tokens;
+            }
+        }
+        if of == CapacityOf::TopLevel {
+            let tops = self.top_level(found.keys()).await?;
+            found.retain(|entity, _| tops.contains(entity));
+        }
+        let entities = found
+            .into_iter()
+            .map(|(entity, (capacity, tokens))| EntityCapacity {
+                entity,
+                capacity: capacity.floor_tokens(),
+                available: tokens.min(capacity).floor_tokens(),
+            })
+            .collect();
+        Ok(ResourceCapacity {
+            resource,
+            limit,
+            entities,
+        })
+    }
+
+    /// Those of some entities that were created and have no parent.
+    async fn top_level<'a>(
+        &self,
+        entities: impl Iterator<Item = &'a EntityId>,
+    ) -> Result<HashSet<EntityId>, Error> {
+        let inner = &self.inner;
+        let keys: Vec<_> = entities.map(|id| meta_key(&inner.namespace, id)).collect();
+        let items = inner
+            .place
+            .insisting(BRIEF, || inner.table.batch_get(keys.clone(), false))
+            .await?;
+        let metas = items.iter().filter_map(|item| MetaRecord::decode(item).ok());
+        Ok(metas
+            .filter(|meta| meta.entity.parent.is_none())
+            .map(|meta| meta.entity.id)
+            .collect())
+    }
+}

@@ -1,0 +1,511 @@
+//! Declared limits: manifests, planned and applied.
+//!
+//! An apply makes the declared levels what the manifest says, deletes those that an earlier apply managed and that are
+//! no longer declared, and leaves everything else alone. It may be stopped at any point; the next one finishes it:
+//!
+//! 1. The levels that will be created are added to the record of managed levels (`state`), so that nothing that an apply
+//!    makes is ever left unmanaged. One that is there already and was set by hand is added when it is as declared.
+//! 2. Levels are changed some thirty at a time, each with its registry, its event, and, where live buckets must be
+//!    told, a record that says so, in one transaction (`write`).
+//! 3. The buckets are told, from what is stored then, and the record goes (`owed`).
+//! 4. What is deleted for sure leaves the record of managed levels.
+//!
+//! The rules of manifests and plans are in [`zae_limiter_core::manifest`].
+
+mod owed;
+mod state;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::future::try_join;
+use serde_json::{Value as Json, json};
+use zae_limiter_core::manifest::pending::{LEASE_MARGIN_MS, LONGEST_RUN_MS, Pending, Share};
+use zae_limiter_core::manifest::{Change, Managed, Manifest, Plan, Target, plan};
+use zae_limiter_core::schema::key_of;
+use zae_limiter_core::table::{Item, Key};
+use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, ResourceName, ResourceScope};
+
+use crate::admin::levels::holds_level;
+use crate::admin::retry::LONG;
+use crate::error::Error;
+use crate::repository::Repository;
+use crate::table::TableExt as _;
+
+use owed::Owed;
+use state::Record;
+
+/// How a manifest is planned and applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ApplyOptions {
+    /// Write every declared level, whether it differs or not, and tell all live buckets of entities' levels. Repairs
+    /// what a plan does not compare: indexes, levels missing from a registry, and those buckets. If it is interrupted,
+    /// the next one begins again.
+    pub full: bool,
+    /// After how long this process is certainly gone, such as the timeout of a function. Until then, and a minute
+    /// longer, other applies count the buckets that it has still to tell as its own. Default: 15 minutes.
+    pub remaining: Option<Duration>,
+}
+
+/// What an apply would change.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LimitsPlan {
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+    /// How many declared levels are stored as declared.
+    pub unchanged: usize,
+    /// How many of those were set by hand and are not managed yet: an apply only takes them over.
+    pub adopted: usize,
+    /// Whether every declared level was asked for.
+    pub full: bool,
+    /// How many levels have live buckets that are still to be told.
+    pub pending: usize,
+    /// How many of those an apply leaves to others: to an apply that may still run, or to a release that knows more.
+    pub of_others: usize,
+}
+
+/// What an apply has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LimitsApplied {
+    /// The changes, in order, those that failed included.
+    pub changes: Vec<Change>,
+    /// How many levels were created.
+    pub created: usize,
+    /// How many were updated.
+    pub updated: usize,
+    /// How many were deleted.
+    pub deleted: usize,
+    /// How many were stored as declared.
+    pub unchanged: usize,
+    /// As in the plan.
+    pub adopted: usize,
+    /// As in the plan.
+    pub full: bool,
+    /// How many levels have live buckets that are still to be told, by failures of this apply or by another one.
+    pub pending: usize,
+    /// As in the plan, of what is left.
+    pub of_others: usize,
+    /// What failed, each in a line; applied again, it is tried again.
+    pub errors: Vec<String>,
+}
+
+impl LimitsPlan {
+    /// As the provisioner answers it.
+    pub fn to_json(&self) -> Json {
+        json!({
+            "status": "planned",
+            "changes": changes_json(&self.changes),
+            "unchanged": self.unchanged,
+            "adopted": self.adopted,
+            "full": self.full,
+            "pending": self.pending,
+            "of_others": self.of_others,
+        })
+    }
+}
+
+/// How many bytes of an answer may show what was and what will be: a function's answer has six million at most.
+const SHOWN_IN_FULL: usize = 3_000_000;
+
+/// How many bytes of an answer may be errors.
+const ERRORS_SHOWN: usize = 500_000;
+
+/// The changes: with what was and what will be, if that is not too much.
+fn changes_json(changes: &[Change]) -> Json {
+    let mut room = SHOWN_IN_FULL;
+    let full = changes.iter().map_while(|change| {
+        let json = change.to_full_json();
+        room = room.checked_sub(json.to_string().len() + 1)?;
+        Some(json)
+    });
+    let full: Vec<Json> = full.collect();
+    if full.len() == changes.len() {
+        return full.into();
+    }
+    changes.iter().map(Change::to_json).collect()
+}
+
+/// The errors, as many as there is room for.
+fn errors_json(errors: &[String]) -> Json {
+    let mut room = ERRORS_SHOWN;
+    let shown = errors.iter().map_while(|error| {
+        room = room.checked_sub(error.len())?;
+        Some(json!(error))
+    });
+    let mut shown: Vec<Json> = shown.collect();
+    if shown.len() < errors.len() {
+        shown.push(json!(format!("and {} more", errors.len() - shown.len())));
+    }
+    shown.into()
+}
+
+impl LimitsApplied {
+    /// As the provisioner answers it.
+    pub fn to_json(&self) -> Json {
+        json!({
+            "status": "applied",
+            "changes": changes_json(&self.changes),
+            "created": self.created,
+            "updated": self.updated,
+            "deleted": self.deleted,
+            "unchanged": self.unchanged,
+            "adopted": self.adopted,
+            "full": self.full,
+            "pending": self.pending,
+            "of_others": self.of_others,
+            "errors": errors_json(&self.errors),
+        })
+    }
+}
+
+/// All that a plan is made from, as read.
+#[derive(Debug)]
+struct Seen {
+    record: Record,
+    pending: Vec<Pending>,
+    stored: BTreeMap<Key, Item>,
+    plan: Plan,
+}
+
+/// How many levels' buckets are left to others.
+fn of_others(pending: &[Pending], now: EpochMillis) -> usize {
+    pending.iter().filter(|pending| pending.is_of_others(now)).count()
+}
+
+/// An apply whose levels are listed as managed, and that has not changed any yet. See [`Repository::begin_limits`].
+#[derive(Debug)]
+#[must_use = "nothing is changed until it is finished"]
+pub struct BegunApply<'a> {
+    repo: &'a Repository,
+    manifest: &'a Manifest,
+    options: ApplyOptions,
+    seen: Seen,
+}
+
+/// What one apply has at hand.
+struct Run<'a> {
+    repo: &'a Repository,
+    share: Share,
+    /// Days that events are kept.
+    retention: i64,
+    /// Whether levels that are stored as declared are written all the same.
+    rewrite: bool,
+}
+
+impl Repository {
+    /// What applying a manifest would change. Reads, and writes nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use zae_limiter::core::manifest::Manifest;
+    /// use zae_limiter::{ApplyOptions, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// let manifest = Manifest::from_json(&serde_json::json!({
+    ///     "namespace": "default",
+    ///     "resources": { "gpt-4": { "limits": { "rpm": { "capacity": 500 } } } },
+    /// }))?;
+    /// let plan = repo.plan_limits(&manifest, ApplyOptions::default()).await?;
+    /// assert_eq!(plan.changes[0].target.to_string(), "gpt-4");
+    ///
+    /// let applied = repo.apply_limits(&manifest, ApplyOptions::default()).await?;
+    /// assert_eq!((applied.created, applied.errors.len()), (1, 0));
+    /// assert!(repo.plan_limits(&manifest, ApplyOptions::default()).await?.changes.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if an apply would refuse the manifest.
+    pub async fn plan_limits(&self, manifest: &Manifest, options: ApplyOptions) -> Result<LimitsPlan, Error> {
+        self.check_namespace(manifest)?;
+        let seen = self.look(manifest, options, None).await?;
+        self.check_size(&seen.record, manifest)?;
+        Ok(LimitsPlan {
+            unchanged: seen.plan.unchanged,
+            adopted: seen.plan.adopted,
+            full: options.full,
+            pending: seen.pending.len(),
+            of_others: of_others(&seen.pending, self.inner.clock.now()),
+            changes: seen.plan.changes,
+        })
+    }
+
+    /// Makes the declared levels what the manifest says, and deletes those that an earlier apply managed and that are
+    /// no longer declared. Live buckets are told as by single calls.
+    ///
+    /// A level that cannot be changed does not keep the others from it: see [`LimitsApplied::errors`]. May be
+    /// interrupted at any time and called again. Applies may run at the same time; of two that declare the same level,
+    /// the later write wins.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] before anything is written: the manifest is for another namespace, or declares more
+    /// levels than the record of managed levels can hold. [`Error::Unavailable`] and the like if that record cannot be
+    /// read or written.
+    pub async fn apply_limits(
+        &self,
+        manifest: &Manifest,
+        options: ApplyOptions,
+    ) -> Result<LimitsApplied, Error> {
+        self.begin_limits(manifest, options).await?.finish().await
+    }
+
+    /// The first half of [`apply_limits`](Self::apply_limits): reads, compares, and lists as managed what will be
+    /// created. Up to here no limit has changed.
+    ///
+    /// # Errors
+    /// As those of [`apply_limits`](Self::apply_limits).
+    pub async fn begin_limits<'a>(
+        &'a self,
+        manifest: &'a Manifest,
+        options: ApplyOptions,
+    ) -> Result<BegunApply<'a>, Error> {
+        self.check_namespace(manifest)?;
+        let mut seen = self.look(manifest, options, None).await?;
+        let created = seen.plan.changes.iter().filter(|change| change.creates());
+        let created = Managed::of_targets(created.map(|change| &change.target));
+        seen.record = self.write_ahead(seen.record, &created, manifest).await?;
+        Ok(BegunApply {
+            repo: self,
+            manifest,
+            options,
+            seen,
+        })
+    }
+
+    /// Deletes the levels that a manifest declares, as far as they are managed: undoes an apply that did not come to
+    /// its end, where deleting all that is managed would take what other applies made.
+    ///
+    /// # Errors
+    /// As those of [`apply_limits`](Self::apply_limits).
+    pub async fn withdraw_limits(
+        &self,
+        manifest: &Manifest,
+        options: ApplyOptions,
+    ) -> Result<LimitsApplied, Error> {
+        self.check_namespace(manifest)?;
+        let none = Manifest::empty(manifest.namespace.clone());
+        let seen = self.look(&none, options, Some(&Managed::of(manifest))).await?;
+        let begun = BegunApply {
+            repo: self,
+            manifest: &none,
+            options,
+            seen,
+        };
+        begun.finish().await
+    }
+
+    /// The levels that hold something, are not managed and would not be by this manifest: those made by hand, as far
+    /// as the registries list them.
+    pub async fn hand_made_limits(&self, manifest: &Manifest) -> Result<Vec<Target>, Error> {
+        self.check_namespace(manifest)?;
+        let mut known = self.managed().await?.managed;
+        known.add(&Managed::of(manifest));
+        let mut found = vec![Target::System];
+        let resources = self.resources_with_defaults().await?;
+        found.extend(resources.iter().flat_map(ResourceName::new).map(Target::Resource));
+        let mut entities: Vec<(EntityId, ResourceScope)> = Vec::new();
+        for name in self.resources_with_entity_limits().await?.into_keys() {
+            let Ok(scope) = ResourceScope::new(&name) else {
+                continue;
+            };
+            let ids = self.entities_with_limits(&name)?.all().await?;
+            entities.extend(ids.into_iter().map(|id| (id, scope.clone())));
+        }
+        entities.sort_by(|a, b| (&a.0, a.1.as_str()).cmp(&(&b.0, b.1.as_str())));
+        found.extend(entities.into_iter().map(|(id, scope)| Target::Entity(id, scope)));
+        found.retain(|target| !known.contains(target));
+        // What has lost its limits and keeps a flag stays listed.
+        let keys: Vec<Key> = found
+            .iter()
+            .map(|target| target.key(&self.inner.namespace))
+            .collect();
+        let mut holding = BTreeSet::new();
+        for item in self.read_all(&keys).await? {
+            holding.extend(key_of(&item).filter(|_| holds_level(&item)));
+        }
+        found.retain(|target| holding.contains(&target.key(&self.inner.namespace)));
+        Ok(found)
+    }
+
+    /// Reads the latest state of many items, in parts, so that a repetition after a failure is none of all.
+    pub(crate) async fn read_all(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
+        let inner = &self.inner;
+        let mut items = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(1000) {
+            let read = || inner.table.batch_get(keys.to_vec(), true);
+            items.extend(inner.place.insisting(LONG, read).await?);
+        }
+        Ok(items)
+    }
+
+    fn check_namespace(&self, manifest: &Manifest) -> Result<(), InvalidInput> {
+        let own = self.namespace_name();
+        if manifest.namespace == own {
+            return Ok(());
+        }
+        let reason = format!("is not the namespace that is open, which is '{own}'");
+        Err(InvalidInput::new("namespace", &manifest.namespace, reason))
+    }
+
+    /// Reads what is managed, owed and stored, and compares; of what is managed, with what is `within`.
+    async fn look(
+        &self,
+        manifest: &Manifest,
+        options: ApplyOptions,
+        within: Option<&Managed>,
+    ) -> Result<Seen, Error> {
+        let inner = &self.inner;
+        let (record, pending) = try_join(self.managed(), self.pending()).await?;
+        let mut managed = record.managed.clone();
+        if let Some(within) = within {
+            let inside = managed.targets().into_iter();
+            let inside: Vec<Target> = inside.filter(|target| within.contains(target)).collect();
+            managed = Managed::of_targets(&inside);
+        }
+        let keys = plan::keys(&inner.namespace, manifest, &managed);
+        let stored = self.read_all(&keys).await?;
+        let stored = stored
+            .into_iter()
+            .filter_map(|item| Some((key_of(&item)?, item)))
+            .collect();
+        let plan = plan::plan(&inner.namespace, manifest, &managed, &stored, options.full);
+        Ok(Seen {
+            record,
+            pending,
+            stored,
+            plan,
+        })
+    }
+}
+
+impl BegunApply<'_> {
+    /// The second half of [`Repository::apply_limits`]: makes the changes, and lists what is managed then.
+    ///
+    /// # Errors
+    /// If the record of managed levels cannot be read or written. What fails else is in [`LimitsApplied::errors`].
+    pub async fn finish(self) -> Result<LimitsApplied, Error> {
+        let Self {
+            repo,
+            manifest,
+            options,
+            seen,
+        } = self;
+        let now = repo.inner.clock.now();
+        let run_ms = options
+            .remaining
+            .and_then(|left| i64::try_from(left.as_millis()).ok())
+            .filter(|left| *left > 0)
+            .unwrap_or(LONGEST_RUN_MS);
+        let run = Run {
+            repo,
+            share: Share {
+                token: format!("{:032x}", fastrand::u128(..)),
+                lease: Some(now.0.saturating_add(run_ms).saturating_add(LEASE_MARGIN_MS)),
+                // Not all buckets are noted beforehand, so what is left behind is not all that is left to do.
+                full: false,
+            },
+            retention: repo.audit_retention_days().await?,
+            rewrite: options.full,
+        };
+        let outcome = run.write(&seen.plan.changes, &seen.stored, &seen.pending).await;
+        let mut applied = LimitsApplied {
+            unchanged: seen.plan.unchanged,
+            adopted: seen.plan.adopted,
+            full: options.full,
+            errors: outcome.errors,
+            ..LimitsApplied::default()
+        };
+        for change in &outcome.done {
+            *match change.action {
+                plan::Action::Create => &mut applied.created,
+                plan::Action::Update => &mut applied.updated,
+                plan::Action::Delete => &mut applied.deleted,
+            } += 1;
+        }
+        let told: BTreeSet<&Target> = outcome.told.iter().collect();
+        let left = seen.pending.into_iter().filter_map(|pending| {
+            let target = pending.target().filter(|target| !told.contains(target))?;
+            Some(Owed {
+                target,
+                pending,
+                stored: None,
+            })
+        });
+        applied.errors.extend(run.tell_all(left.collect()).await.1);
+        // Also what an apply that was killed has left: until the record is written, its deletions are planned again.
+        if seen.plan.changes.iter().any(|change| change.new.is_none())
+            && let Err(error) = repo.tidy_counts().await
+        {
+            tracing::warn!(%error, "counts that have come to nothing stay in the registry");
+        }
+        let done: BTreeSet<&Target> = outcome.done.iter().map(|change| &change.target).collect();
+        let (mut declared, mut deleted) = (Managed::of(manifest), Vec::new());
+        for change in &seen.plan.changes {
+            match (done.contains(&change.target), &change.new) {
+                (true, None) => deleted.push(change.target.clone()),
+                // One that was set by hand, and could not be replaced, is still nobody's.
+                (false, Some(_)) => declared.remove(&change.target),
+                _ => {}
+            }
+        }
+        repo.write_final(seen.record, &declared, &deleted, manifest)
+            .await?;
+        let left = run.leave().await?;
+        applied.pending = left.len();
+        applied.of_others = of_others(&left, repo.inner.clock.now());
+        applied.changes = seen.plan.changes;
+        Ok(applied)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zae_limiter_core::manifest::LevelState;
+
+    use super::*;
+    use crate::Limit;
+
+    #[test]
+    fn an_answer_fits_a_function_whatever_was_declared() {
+        let limits = (0..20).map(|n| Limit::per_minute(format!("{}-{n}", "x".repeat(50)), 1_000_000).build());
+        let level = LevelState {
+            limits: limits.collect::<Result<_, _>>().unwrap(),
+            ..LevelState::default()
+        };
+        let change = |n: usize| Change {
+            action: plan::Action::Update,
+            target: Target::Entity(
+                EntityId::new(format!("{}{n}", "e".repeat(200))).unwrap(),
+                ResourceScope::new("gpt-4").unwrap(),
+            ),
+            old: Some(level.clone()),
+            new: Some(level.clone()),
+        };
+        for (levels, in_full) in [(10, true), (3000, false)] {
+            let applied = LimitsApplied {
+                changes: (0..levels).map(change).collect(),
+                errors: (0..levels)
+                    .map(|n| format!("{n}: {}", "why ".repeat(200)))
+                    .collect(),
+                ..LimitsApplied::default()
+            };
+            let json = applied.to_json();
+            assert!(json.to_string().len() < 6_000_000);
+            let changes = json["changes"].as_array().unwrap();
+            assert_eq!(changes.len(), levels);
+            assert!(
+                changes
+                    .iter()
+                    .all(|change| change.get("new").is_some() == in_full)
+            );
+            let errors = json["errors"].as_array().unwrap();
+            assert_eq!(errors.len() == levels, in_full);
+            let more = errors.last().unwrap().as_str().unwrap();
+            assert_eq!(
+                more == format!("and {} more", levels + 1 - errors.len()),
+                !in_full
+            );
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Telling live buckets of changed levels, from what is stored, until nobody owes it any more.
+
+use futures_util::stream::{self, StreamExt as _};
+use smol_str::SmolStr;
+use zae_limiter_core::config::is_limit_attribute;
+use zae_limiter_core::manifest::Target;
+use zae_limiter_core::manifest::pending::{Pending, query, sync_key};
+use zae_limiter_core::table::{Item, Part};
+
+use super::Run;
+use crate::admin::levels::MAX_RACES;
+use crate::admin::pages::Pages;
+use crate::error::Error;
+use crate::repository::Repository;
+use crate::table::TableExt as _;
+
+/// A level whose live buckets must be told.
+pub(super) struct Owed {
+    /// Which.
+    pub(super) target: Target,
+    /// The record that says so.
+    pub(super) pending: Pending,
+    /// The attributes of its limits as this apply has just stored them, if it has.
+    pub(super) stored: Option<Item>,
+}
+
+/// How many levels have their buckets told at once.
+const TOLD_AT_ONCE: usize = 16;
+
+/// How often a level's buckets are told again because it was changed while they were told.
+const ROUNDS: usize = 3;
+
+impl Repository {
+    /// All work that is owed to live buckets, of kinds that this release does not know included.
+    pub(super) async fn pending(&self) -> Result<Vec<Pending>, Error> {
+        let inner = &self.inner;
+        let query = query(&inner.namespace);
+        let pages = Pages::new(&inner.place, &inner.table, Some(query), |item| {
+            Ok(Pending::decode(item.clone()))
+        });
+        pages.all().await
+    }
+}
+
+impl Run<'_> {
+    /// Tells the live buckets of several levels. Returns the levels, and a line for each that failed.
+    pub(super) async fn tell_all(&self, owed: Vec<Owed>) -> (Vec<Target>, Vec<String>) {
+        let work = owed.into_iter().map(async |owed| {
+            let target = owed.target.clone();
+            let done = self.tell_and_release(owed).await;
+            let error = done.err().map(|err| not_told(&target, &err));
+            (target, error)
+        });
+        let done: Vec<_> = stream::iter(work).buffer_unordered(TOLD_AT_ONCE).collect().await;
+        let (targets, errors): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+        (targets, errors.into_iter().flatten().collect())
+    }
+
+    /// Tells a level's live buckets, and takes this apply's share out of the record of it, as well as shares of
+    /// applies that are certainly gone. An apply that may still run keeps its own.
+    async fn tell_and_release(&self, owed: Owed) -> Result<(), Error> {
+        let Owed {
+            target,
+            pending,
+            stored,
+        } = owed;
+        self.tell(&target, &pending.stale(), stored).await?;
+        // The buckets have been told, so all that can fail from here costs a repetition and no more.
+        if let Err(error) = self.release(&target, pending).await {
+            tracing::warn!(%error, %target, "live buckets were told, and will be again");
+        }
+        Ok(())
+    }
+
+    /// Tells a level's live buckets, again if the level was changed meanwhile: only if it is the same before and
+    /// after, nobody who changed it can have been overtaken by this.
+    async fn tell(&self, target: &Target, stale: &[SmolStr], mut before: Option<Item>) -> Result<(), Error> {
+        let Target::Entity(entity, scope) = target else {
+            return Ok(());
+        };
+        let key = target.key(&self.repo.inner.namespace);
+        let limits = async || {
+            let mut item: Item = self.repo.read(&key).await?.unwrap_or_default();
+            item.retain(|name, _| is_limit_attribute(name));
+            Ok::<_, Error>(item)
+        };
+        for _ in 0..ROUNDS {
+            let now = match before.take() {
+                Some(now) => now,
+                None => limits().await?,
+            };
+            if self.repo.carry_to_buckets(entity, scope, stale).await? == 0 {
+                return Ok(());
+            }
+            let after = limits().await?;
+            if after == now {
+                return Ok(());
+            }
+            before = Some(after);
+        }
+        Err(self.repo.inner.place.contended(&key))
+    }
+
+    async fn release(&self, target: &Target, mut pending: Pending) -> Result<(), Error> {
+        let inner = &self.repo.inner;
+        for _ in 0..MAX_RACES {
+            let now = inner.clock.now();
+            if !pending.is_releasable(&self.share.token, now) {
+                return Ok(());
+            }
+            let written = match pending.release(&self.share.token, now) {
+                None => return Ok(()),
+                Some(Part::Delete(delete)) => {
+                    let sent = inner
+                        .place
+                        .retrying(|| inner.table.delete(delete.clone()))
+                        .await?;
+                    sent.is_applied()
+                }
+                Some(Part::Put(put)) => {
+                    let sent = inner.place.retrying(|| inner.table.put(put.clone())).await?;
+                    sent.is_applied()
+                }
+                Some(part) => {
+                    let parts = vec![part];
+                    self.repo.transact(parts).await? == crate::table::Transacted::Applied
+                }
+            };
+            if written {
+                return Ok(());
+            }
+            let key = sync_key(&inner.namespace, target);
+            match self.repo.read(&key).await?.and_then(Pending::decode) {
+                Some(found) => pending = found,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends this apply's lease over all that it could not do; returns what is left, as it was before that.
+    pub(super) async fn leave(&self) -> Result<Vec<Pending>, Error> {
+        let inner = &self.repo.inner;
+        let left = self.repo.pending().await?;
+        for pending in left
+            .iter()
+            .filter(|pending| pending.is_owned_by(&self.share.token))
+        {
+            let put = pending.expire(&self.share.token, inner.clock.now());
+            // Refused means that somebody has done it or taken it over. Failed, it costs the next apply the lease.
+            if let Err(error) = inner.place.retrying(|| inner.table.put(put.clone())).await {
+                tracing::warn!(%error, "work that is left over stays leased until its lease runs out");
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// The line for buckets that were not told.
+pub(super) fn not_told(target: &Target, err: &dyn std::fmt::Display) -> String {
+    format!(
+        "live buckets of {} {target}: {err} (done by the next apply)",
+        target.level()
+    )
+}

@@ -1,0 +1,235 @@
+//! Changing levels, some at a time: record, registry, event, and what is owed to live buckets, in one transaction.
+
+use std::collections::BTreeMap;
+
+use zae_limiter_core::config::{Config, is_limit_attribute};
+use zae_limiter_core::manifest::pending::{Pending, owe, sync_key};
+use zae_limiter_core::manifest::{Change, Target};
+use zae_limiter_core::table::{Item, Key, Part, Put};
+
+use super::Run;
+use super::owed::Owed;
+use crate::admin::levels::{
+    LevelRecord, MAX_RACES, Registry, deleted_event, level_attributes, set_event, stale_names,
+};
+use crate::error::Error;
+use crate::table::Transacted;
+
+/// How many levels one transaction changes: three items each and two registries stay below DynamoDB's hundred.
+const LEVELS_AT_ONCE: usize = 30;
+
+/// What became of the changes.
+#[derive(Default)]
+pub(super) struct Outcome<'a> {
+    /// Those that are done.
+    pub(super) done: Vec<&'a Change>,
+    /// The levels whose buckets were told, or could not be.
+    pub(super) told: Vec<Target>,
+    /// What failed.
+    pub(super) errors: Vec<String>,
+    /// Why the rest was not tried.
+    stopped: Option<String>,
+}
+
+/// One level, ready to be changed.
+struct Step<'a> {
+    change: &'a Change,
+    parts: Vec<Part>,
+    count: Option<(Registry, i8)>,
+    /// The record that says that live buckets must be told, as it will be.
+    owed: Option<Pending>,
+}
+
+impl Step<'_> {
+    fn owed(self) -> Option<Owed> {
+        let stored = match self.parts.into_iter().next() {
+            Some(Part::Put(put)) => put.item.into_iter(),
+            _ => Item::new().into_iter(),
+        };
+        Some(Owed {
+            target: self.change.target.clone(),
+            pending: self.owed?,
+            stored: Some(stored.filter(|(name, _)| is_limit_attribute(name)).collect()),
+        })
+    }
+}
+
+impl Run<'_> {
+    /// Makes all changes. `stored` and `pending` are what was read of levels and of work that others owe.
+    pub(super) async fn write<'c>(
+        &self,
+        changes: &'c [Change],
+        stored: &BTreeMap<Key, Item>,
+        pending: &[Pending],
+    ) -> Outcome<'c> {
+        let mut outcome = Outcome::default();
+        let owed: BTreeMap<Target, Pending> = pending
+            .iter()
+            .filter_map(|pending| Some((pending.target()?, pending.clone())))
+            .collect();
+        let mut rest = changes;
+        while let Some(first) = rest.first() {
+            // A registry cannot gain and lose in one write.
+            let alike = rest
+                .iter()
+                .take(LEVELS_AT_ONCE)
+                .take_while(|change| change.new.is_none() == first.new.is_none())
+                .count();
+            let (some, others) = rest.split_at(alike);
+            rest = others;
+            let steps = self.commit(some, stored, &owed, &mut outcome).await;
+            let owed_now = steps.into_iter().filter_map(Step::owed).collect();
+            let (told, errors) = self.tell_all(owed_now).await;
+            outcome.told.extend(told);
+            outcome.errors.extend(errors);
+            if let Some(reason) = &outcome.stopped {
+                let reason = format!("not tried, since the table failed before: {reason}");
+                outcome
+                    .errors
+                    .extend(rest.iter().map(|change| failed(change, &reason)));
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Changes some levels; returns those that are changed.
+    async fn commit<'c>(
+        &self,
+        changes: &'c [Change],
+        stored: &BTreeMap<Key, Item>,
+        owed: &BTreeMap<Target, Pending>,
+        outcome: &mut Outcome<'c>,
+    ) -> Vec<Step<'c>> {
+        let mut steps = Vec::with_capacity(changes.len());
+        let mut alone = Vec::new();
+        for change in changes {
+            let old = stored.get(&change.target.key(&self.repo.inner.namespace));
+            match self.prepare(change, old, owed.get(&change.target)).await {
+                Ok(Some(step)) => steps.push(step),
+                Ok(None) => outcome.done.push(change),
+                Err(err) => outcome.errors.push(failed(change, &err)),
+            }
+        }
+        if !steps.is_empty() {
+            let counts = self
+                .repo
+                .counts(steps.iter().filter_map(|step| step.count.clone()));
+            let parts = steps.iter().flat_map(|step| step.parts.clone()).chain(counts);
+            match self.repo.transact(parts.collect()).await {
+                Ok(Transacted::Applied) => {}
+                // Somebody changed one of them since it was read: each by itself, as it is now.
+                Ok(Transacted::Cancelled(_)) => alone = std::mem::take(&mut steps),
+                // One that the table refuses must not keep the others from it.
+                Err(Error::Unavailable(err)) if !err.is_retryable() => alone = std::mem::take(&mut steps),
+                Err(err) => {
+                    for step in std::mem::take(&mut steps) {
+                        outcome.errors.push(failed(step.change, &err));
+                    }
+                    outcome.stopped = Some(err.to_string());
+                }
+            }
+        }
+        for step in alone {
+            match self.commit_alone(step.change).await {
+                Ok(Some(step)) => steps.push(step),
+                Ok(None) => outcome.done.push(step.change),
+                Err(err) => outcome.errors.push(failed(step.change, &err)),
+            }
+        }
+        for step in &steps {
+            outcome.done.push(step.change);
+            self.repo
+                .inner
+                .config
+                .forget(&step.change.target.key(&self.repo.inner.namespace));
+            if step.change.target == Target::System {
+                let policy = step.change.new.as_ref().and_then(|new| new.on_unavailable);
+                self.repo.inner.remember_policy(policy);
+            }
+        }
+        steps
+    }
+
+    /// Changes one level as it is now; `None` if it is as it should be already.
+    async fn commit_alone<'c>(&self, change: &'c Change) -> Result<Option<Step<'c>>, Error> {
+        let inner = &self.repo.inner;
+        let key = change.target.key(&inner.namespace);
+        for _ in 0..MAX_RACES {
+            let old = self.repo.read(&key).await?;
+            let declared = |old: &Item| change.new.as_ref().is_some_and(|new| new.is_stored(old));
+            if !self.rewrite && old.as_ref().is_some_and(declared) {
+                return Ok(None);
+            }
+            let owed = self
+                .repo
+                .read(&sync_key(&inner.namespace, &change.target))
+                .await?;
+            let owed = owed.and_then(Pending::decode);
+            let Some(step) = self.prepare(change, old.as_ref(), owed.as_ref()).await? else {
+                return Ok(None);
+            };
+            let mut parts = step.parts.clone();
+            parts.extend(self.repo.counts(step.count.clone()));
+            if self.repo.transact(parts).await? == Transacted::Applied {
+                return Ok(Some(step));
+            }
+        }
+        Err(inner.place.contended(&key))
+    }
+
+    /// What one change writes; `None` if there is nothing to do.
+    async fn prepare<'c>(
+        &self,
+        change: &'c Change,
+        old: Option<&Item>,
+        owed: Option<&Pending>,
+    ) -> Result<Option<Step<'c>>, Error> {
+        let (repo, target) = (self.repo, &change.target);
+        let namespace = &repo.inner.namespace;
+        let record = LevelRecord::of(namespace, target);
+        let prepared = match &change.new {
+            Some(new) => {
+                let attributes = level_attributes(target, &new.limits, new.on_unavailable);
+                record.write(namespace, old, &attributes)?
+            }
+            None => match record.clear(old)? {
+                Some(prepared) => prepared,
+                None => return Ok(None),
+            },
+        };
+        let mut parts = vec![prepared.part];
+        let mut work = None;
+        if prepared.changes {
+            let event = if let Some(new) = &change.new {
+                set_event(target, &new.limits, new.on_unavailable)
+            } else {
+                let old = old.and_then(|old| Config::decode(old).ok());
+                deleted_event(target, &old.unwrap_or_default())
+            };
+            parts.push(Part::Put(repo.event_put(event, self.retention).await));
+            if matches!(target, Target::Entity(..)) {
+                let stale = stale_names(old, change.new.as_ref().map_or(&[], |new| &new.limits));
+                let now = repo.inner.clock.now();
+                let put: Put = owe(namespace, target, &self.share, &stale, owed, now);
+                work = Pending::decode(put.item.clone());
+                parts.push(Part::Put(put));
+            }
+        }
+        Ok(Some(Step {
+            change,
+            parts,
+            count: prepared.count,
+            owed: work,
+        }))
+    }
+}
+
+/// The line for a change that failed.
+fn failed(change: &Change, err: &dyn std::fmt::Display) -> String {
+    let target = change
+        .target
+        .name()
+        .map_or_else(String::new, |name| format!(" {name}"));
+    format!("{} {}{target}: {err}", change.action, change.target.level())
+}

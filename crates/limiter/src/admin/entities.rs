@@ -1,0 +1,390 @@
+//! Entities: creating, reading and listing who spends.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use zae_limiter_core::acquire::is_disputed;
+use zae_limiter_core::entity::{Entity, MetaRecord, Metadata};
+use zae_limiter_core::schema::{BucketId, META, entity_pk, key_of, meta_key, parent_pk};
+use zae_limiter_core::sync::{Drift, owner_pins, reconcile};
+use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Put, Query, Value};
+use zae_limiter_core::{Bucket, EntityId, InvalidInput, ResourceScope};
+
+use crate::admin::audit::Event;
+use crate::admin::pages::Pages;
+use crate::admin::retry::{BRIEF, LONG};
+use crate::admin::sweep::{Progress, Sweep};
+use crate::error::Error;
+use crate::repository::Repository;
+use crate::table::TableExt;
+
+/// How many entities are deleted together with the one above them.
+const MAX_BELOW: usize = 10_000;
+
+/// How often buckets of a deleted entity are looked for again.
+const MAX_ROUNDS: u32 = 8;
+
+/// An entity about to be created.
+///
+/// ```
+/// use zae_limiter::NewEntity;
+///
+/// let key = NewEntity::new("key-1").name("Build bot").parent("proj-1").cascade(true);
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "describes an entity; pass it to `create_entity`"]
+pub struct NewEntity {
+    id: String,
+    name: Option<String>,
+    parent: Option<String>,
+    cascade: bool,
+    metadata: Metadata,
+}
+
+impl NewEntity {
+    /// An entity of this id, without a parent.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A name for people. Default: the id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The entity whose limits it shares. It need not exist yet.
+    pub fn parent(mut self, parent: impl Into<String>) -> Self {
+        self.parent = Some(parent.into());
+        self
+    }
+
+    /// Whether what it spends is debited from its parent too. Default: no.
+    pub fn cascade(mut self, cascade: bool) -> Self {
+        self.cascade = cascade;
+        self
+    }
+
+    /// A free-form fact about it.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), Value::S(value.into()));
+        self
+    }
+}
+
+impl Repository {
+    /// Creates an entity.
+    ///
+    /// Buckets that it spent from before it was created are stamped with its parent if it cascades, so that every
+    /// process debits the parent from then on. If only that or the audit event fails, the call succeeds and the
+    /// failure is logged.
+    ///
+    /// # Errors
+    /// [`Error::EntityExists`]; [`Error::InvalidInput`] for a bad id, or a cascade without a parent.
+    pub async fn create_entity(&self, new: NewEntity) -> Result<Entity, Error> {
+        let inner = &self.inner;
+        let id = EntityId::new(&new.id)?;
+        let parent = new
+            .parent
+            .map(|parent| EntityId::new(parent).map_err(|err| err.in_field("parent_id")));
+        let parent = parent.transpose()?;
+        if parent.as_ref() == Some(&id) {
+            return Err(InvalidInput::new("parent_id", &id, "is the entity itself").into());
+        }
+        if new.cascade && parent.is_none() {
+            return Err(InvalidInput::new("cascade", "true", "needs a parent to cascade to").into());
+        }
+        let now = inner.clock.now();
+        let meta = MetaRecord {
+            entity: Entity {
+                name: new.name.unwrap_or_else(|| id.to_string()),
+                id,
+                parent,
+                cascade: new.cascade,
+                metadata: new.metadata,
+                created_at: now.to_text(),
+            },
+            generation: Some(now.0),
+            incarnation: Some(format!("{:016x}", fastrand::u64(..)).into()),
+        };
+        let put = Put {
+            item: meta.encode(&inner.namespace),
+            condition: Condition::Absent("PK".into()),
+        };
+        let written = inner.place.retrying(|| inner.table.put(put.clone())).await?;
+        if !written.is_applied() {
+            return Err(Error::EntityExists(meta.entity.id.to_string()));
+        }
+        inner.config.forget(&meta_key(&inner.namespace, &meta.entity.id));
+        let Entity {
+            id,
+            name,
+            parent,
+            cascade,
+            metadata,
+            ..
+        } = meta.entity.clone();
+        let parent = parent.map_or(Value::Null, |parent| Value::text(parent.as_str()));
+        let details = Item::from([
+            ("name".into(), Value::S(name)),
+            ("parent_id".into(), parent),
+            ("cascade".into(), Value::Bool(cascade)),
+            ("metadata".into(), Value::M(metadata)),
+        ]);
+        if meta.entity.cascade
+            && let Err(error) = self.stamp_buckets(&meta.entity.id).await
+        {
+            tracing::warn!(entity = %id, %error, "buckets learn of the entity's parent at their next use");
+        }
+        // The entity exists; an error would send the caller into `EntityExists`.
+        if let Err(error) = self.audit(Event::of_entity(&id, "entity_created", details)).await {
+            tracing::error!(entity = %id, %error, "the entity was created, but the audit log lacks the event");
+        }
+        Ok(meta.entity)
+    }
+
+    /// Brings the stamps of an entity's live buckets up to date.
+    async fn stamp_buckets(&self, id: &EntityId) -> Result<(), Error> {
+        let inner = &self.inner;
+        let keys = self.buckets_of(id, &ResourceScope::All).await?;
+        let items = inner
+            .place
+            .insisting(BRIEF, || inner.table.batch_get(keys.clone(), true))
+            .await?;
+        for item in &items {
+            let parsed = key_of(item).and_then(|key| Some((BucketId::parse(&key)?.0, key)));
+            let (Some((bucket, key)), Ok(image)) = (parsed, Bucket::decode(item)) else {
+                continue;
+            };
+            let config = inner.resolve_now(id, &bucket.resource).await?;
+            let now = inner.clock.now();
+            if Drift::between(&image, &config, now).owner {
+                let multiplier = inner.options.settings.bucket_ttl_multiplier;
+                let update = reconcile(key, &image, &config, multiplier, now);
+                // Refused, another process was faster, or the bucket is gone.
+                let _ = inner
+                    .place
+                    .insisting(BRIEF, || inner.table.update(update.clone()))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an entity; `None` if it was never created. (Tokens can be taken for an id all the same.)
+    pub async fn entity(&self, id: &str) -> Result<Option<Entity>, Error> {
+        let inner = &self.inner;
+        let key = meta_key(&inner.namespace, &EntityId::new(id)?);
+        let item = inner.place.read(&*inner.table, &key).await?;
+        Ok(item
+            .map(|item| MetaRecord::decode(&item))
+            .transpose()?
+            .map(|meta| meta.entity))
+    }
+
+    /// The entities whose parent this is, by id.
+    pub async fn children(&self, parent: &str) -> Result<Vec<Entity>, Error> {
+        let inner = &self.inner;
+        let hash = parent_pk(&inner.namespace, &EntityId::new(parent)?);
+        let query = Query::new(Index::Gsi1, hash).prefix("CHILD#");
+        let decode = |item: &Item| Ok(Some(MetaRecord::decode(item)?.entity));
+        Pages::new(&inner.place, &inner.table, Some(query), decode)
+            .all()
+            .await
+    }
+
+    /// Deletes an entity with everything of its own: buckets, limits, usage. What was logged of it stays.
+    ///
+    /// Returns how many records that were; zero if there were none. May be interrupted at any time and called again:
+    /// the entity itself goes last.
+    ///
+    /// # Children
+    /// Its [children](Self::children) stay, and keep naming it as their parent. Those that cascade go on debiting a
+    /// bucket of this id, but the limits that the entity had of its own are gone: the bucket is under the limits of
+    /// the resource or of the system. If neither has any, only the children's own limits apply. To delete them as
+    /// well, call [`delete_entity_with_children`](Self::delete_entity_with_children).
+    ///
+    /// # Traffic
+    /// An id can be spent from without an entity, so requests that arrive during the deletion may leave a bucket
+    /// under the limits of the resource or the system. Processes that have cached the entity learn of the deletion
+    /// within the time to live of their configuration cache.
+    pub async fn delete_entity(&self, id: &str) -> Result<u64, Error> {
+        self.delete_entity_with_progress(id, &|_| ()).await
+    }
+
+    /// [`delete_entity`](Self::delete_entity), which tells how far it is.
+    pub async fn delete_entity_with_progress(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+        let inner = &self.inner;
+        let id = EntityId::new(id)?;
+        let sweep = Sweep::new(&inner.place, &inner.table, progress);
+        let done = self.sweep_entity(&sweep, &id).await;
+        let records = sweep.deleted();
+        self.invalidate_caches();
+        if records > 0 {
+            let details = Item::from([
+                ("records_deleted".into(), Value::int(i128::from(records))),
+                ("complete".into(), Value::Bool(done.is_ok())),
+            ]);
+            let logged = self.audit(Event::of_entity(&id, "entity_deleted", details)).await;
+            // What stopped the deletion is the better news.
+            done.and(logged)?;
+        } else {
+            done?;
+        }
+        Ok(records)
+    }
+
+    /// Deletes an entity, its children, their children and so on, with everything that they have.
+    ///
+    /// Entities below go first, so that an interrupted call is finished by another one. Returns how many records
+    /// were deleted.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`], before anything is deleted, if there are more than 10,000 entities below.
+    pub async fn delete_entity_with_children(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+        let id = EntityId::new(id)?;
+        let mut records = 0;
+        // A child may be created meanwhile, and the index that lists children may be behind.
+        for _ in 0..MAX_ROUNDS {
+            let below = self.entities_below(&id).await?;
+            for entity in below.iter().rev() {
+                let before = records;
+                let told = |deleted: u64| progress(before + deleted);
+                records += self.delete_entity_with_progress(entity.as_str(), &told).await?;
+            }
+            if below.is_empty() {
+                let before = records;
+                let told = |deleted: u64| progress(before + deleted);
+                return Ok(before + self.delete_entity_with_progress(id.as_str(), &told).await?);
+            }
+        }
+        let what = format!("children of the entity '{id}' are being created; call it again to delete them");
+        Err(self.inner.place.unavailable(what))
+    }
+
+    /// The entities below one, parents before their children.
+    async fn entities_below(&self, id: &EntityId) -> Result<Vec<EntityId>, Error> {
+        let mut known = BTreeSet::from([id.clone()]);
+        let mut below: Vec<EntityId> = Vec::new();
+        let mut parent = Some(id.clone());
+        let mut at = 0;
+        while let Some(of) = parent {
+            for child in self.children(of.as_str()).await? {
+                if known.insert(child.id.clone()) {
+                    below.push(child.id);
+                }
+            }
+            if below.len() > MAX_BELOW {
+                let reason =
+                    format!("has more than {MAX_BELOW} entities below it; delete some of them first");
+                return Err(InvalidInput::new("entity_id", id, reason).into());
+            }
+            parent = below.get(at).cloned();
+            at += 1;
+        }
+        Ok(below)
+    }
+
+    async fn sweep_entity(&self, sweep: &Sweep<'_>, id: &EntityId) -> Result<(), Error> {
+        let inner = &self.inner;
+        let pk = entity_pk(&inner.namespace, id);
+        let mut swept = BTreeSet::from_iter(self.sweep_buckets(sweep, &pk).await?);
+        let own = Query::new(Index::Primary, &pk).consistent();
+        for key in sweep.find(own.clone().prefix("#CONFIG#")).await? {
+            let scope = key.sk.strip_prefix("#CONFIG#").map(ResourceScope::new);
+            if let Some(Ok(scope)) = scope
+                && self.delete_counted(id, &scope).await?
+            {
+                sweep.count(1);
+            }
+        }
+        self.tidy_counts().await?;
+        // While META is there, a bucket may be created under it; look again for those that were.
+        let is_meta = |item: &Item| key_of(item).is_some_and(|key| key.sk == META);
+        sweep.delete_found(own.clone(), is_meta).await?;
+        swept.extend(self.sweep_buckets(sweep, &pk).await?);
+        sweep.delete_found(own, |_| false).await?;
+        self.sweep_orphans(sweep, id, swept).await
+    }
+
+    /// Deletes buckets that were created for the entity while it was being deleted. They carry its stamp, and would
+    /// hand its parent on to an entity that is created later under the same id.
+    ///
+    /// Under traffic, buckets without a stamp appear at any time. They belong to no entity, and stay.
+    async fn sweep_orphans(
+        &self,
+        sweep: &Sweep<'_>,
+        id: &EntityId,
+        mut candidates: BTreeSet<Key>,
+    ) -> Result<(), Error> {
+        let inner = &self.inner;
+        let pk = entity_pk(&inner.namespace, id);
+        let mut left = None;
+        for round in 0..MAX_ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(Duration::from_millis(25 << round.min(5))).await;
+            }
+            // The index may be behind, so the buckets that were there before are looked at in any case.
+            candidates.extend(sweep.find(Query::new(Index::Gsi3, &pk).prefix("BUCKET#")).await?);
+            let keys: Vec<Key> = candidates.iter().cloned().collect();
+            let items = inner
+                .place
+                .insisting(LONG, || inner.table.batch_get(keys.clone(), true))
+                .await?;
+            let meta = inner
+                .place
+                .read(&*inner.table, &meta_key(&inner.namespace, id))
+                .await?;
+            // Someone may have created the entity again.
+            let meta = meta.map(|item| MetaRecord::decode(&item)).transpose()?;
+            let owner = meta.map(|meta| meta.owner(None));
+            let orphans: Vec<(Key, Bucket)> = items
+                .iter()
+                .filter_map(|item| Some((key_of(item)?, Bucket::decode(item).ok()?)))
+                .filter(|(_, bucket)| is_disputed(&bucket.owner, owner.as_ref()))
+                .collect();
+            let Some((first, _)) = orphans.first() else {
+                return Ok(());
+            };
+            left = Some((orphans.len(), first.clone()));
+            for (key, bucket) in orphans {
+                if key.pk.ends_with("#0") {
+                    let operations = Query::new(Index::Primary, &key.pk).prefix("#OP#");
+                    sweep.delete_found(operations, |_| false).await?;
+                }
+                let delete = Delete {
+                    key,
+                    condition: Condition::All(owner_pins(&bucket.owner).into()),
+                };
+                let deleted = inner
+                    .place
+                    .insisting(LONG, || inner.table.delete(delete.clone()))
+                    .await?;
+                if deleted.is_applied() {
+                    sweep.count(1);
+                }
+            }
+        }
+        let (count, key) = left.map_or((0, String::new()), |(count, key)| (count, key.to_string()));
+        let what = format!(
+            "the entity '{id}' is deleted, but clients kept creating buckets for it: {count} found in the last of \
+             {MAX_ROUNDS} rounds, such as {key}; call it again to delete them"
+        );
+        Err(inner.place.unavailable(what))
+    }
+
+    /// Deletes an entity's buckets. Records of operations on a bucket can be found through its first shard
+    /// only, so they go before.
+    async fn sweep_buckets(&self, sweep: &Sweep<'_>, pk: &str) -> Result<Vec<Key>, Error> {
+        let keys = sweep.find(Query::new(Index::Gsi3, pk).prefix("BUCKET#")).await?;
+        for key in keys.iter().filter(|key| key.pk.ends_with("#0")) {
+            let operations = Query::new(Index::Primary, &key.pk).prefix("#OP#");
+            sweep.delete_found(operations, |_| false).await?;
+        }
+        sweep.delete(&keys).await?;
+        Ok(keys)
+    }
+}

@@ -1,0 +1,369 @@
+//! Limits at the four levels: set, read, deleted, and carried to live buckets.
+
+use smol_str::SmolStr;
+use zae_limiter_core::acquire::AcquireError;
+use zae_limiter_core::audit::DEFAULT_RETENTION_DAYS;
+use zae_limiter_core::config::{Config, OnUnavailable, Resolved};
+use zae_limiter_core::limit::check_limits;
+use zae_limiter_core::manifest::Target;
+use zae_limiter_core::name::DEFAULT_RESOURCE;
+use zae_limiter_core::schema::{
+    BucketId, entity_config_key, entity_pk, key_of, resource_config_key, system_config_key,
+};
+use zae_limiter_core::sync::{Drift, LimitChange, change_limits, reconcile};
+use zae_limiter_core::table::{Index, Key, Query, TableError};
+use zae_limiter_core::{Bucket, EntityId, IntoLimit, InvalidInput, Limit, ResourceName, ResourceScope};
+
+use crate::admin::levels::{LevelRecord, deleted_event, level_attributes, set_event, stale_names};
+use crate::admin::pages::Pages;
+use crate::admin::retry::{BRIEF, is_passing};
+use crate::error::Error;
+use crate::inner::Inner;
+use crate::repository::Repository;
+use crate::table::{TableExt as _, Write};
+
+/// Stands for all resources of an entity, in [`Repository::set_entity_limits`] and its like.
+pub const ALL_RESOURCES: &str = DEFAULT_RESOURCE;
+
+impl Repository {
+    /// Sets the limits of an entity for one resource, or for [`ALL_RESOURCES`] that have none of their own.
+    /// Replaces the level's limits as a whole, and carries them to the entity's live buckets.
+    ///
+    /// Balances stay: raising a capacity gives no tokens at once, lowering one cuts the surplus at the next
+    /// acquire.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] before anything is written; [`Error::FanoutIncomplete`] if the limits are set
+    /// but not every live bucket was told.
+    pub async fn set_entity_limits<L: IntoLimit>(
+        &self,
+        entity: &str,
+        resource: &str,
+        limits: impl IntoIterator<Item = L>,
+    ) -> Result<(), Error> {
+        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+        let limits = check_limits(limits)?;
+        let inner = &self.inner;
+        let target = Target::Entity(entity.clone(), scope.clone());
+        let record = LevelRecord::of(&inner.namespace, &target);
+        let old = self
+            .write_level(&record, &level_attributes(&target, &limits, None))
+            .await?;
+        // Before the buckets, so that no acquire of this process puts the old limits back.
+        inner.config.forget(&record.key);
+        let stale = stale_names(old.as_ref(), &limits);
+        let told = self.carry_to_buckets(&entity, &scope, &stale).await;
+        // The level has changed, told or not.
+        let logged = self.audit(set_event(&target, &limits, None)).await;
+        told.map(drop).and(logged)
+    }
+
+    /// The limits that an entity has of its own for a resource or for [`ALL_RESOURCES`]; empty if none.
+    pub async fn entity_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
+        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+        Ok(self
+            .level(&entity_config_key(&self.inner.namespace, &entity, &scope))
+            .await?
+            .limits)
+    }
+
+    /// Deletes an entity's own limits; its live buckets go over to whatever is in force then. Tells whether
+    /// there were any.
+    ///
+    /// # Errors
+    /// [`Error::FanoutIncomplete`] if the limits are gone but not every live bucket was told.
+    pub async fn delete_entity_limits(&self, entity: &str, resource: &str) -> Result<bool, Error> {
+        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+        let inner = &self.inner;
+        let target = Target::Entity(entity.clone(), scope.clone());
+        let record = LevelRecord::of(&inner.namespace, &target);
+        let old = self.level(&record.key).await?;
+        let existed = self.clear_level(&record).await?;
+        inner.config.forget(&record.key);
+        let names: Vec<SmolStr> = old.limits.iter().map(|limit| limit.name().to_smol()).collect();
+        // Even if there were none: an earlier deletion may have stopped before every bucket was told.
+        let told = self.carry_to_buckets(&entity, &scope, &names).await.map(drop);
+        if existed {
+            let logged = self.audit(deleted_event(&target, &old)).await;
+            told.and(logged)?;
+        } else {
+            told?;
+        }
+        Ok(existed)
+    }
+
+    /// Sets the limits of a resource, for entities without limits of their own.
+    ///
+    /// Live buckets take them over within the configuration cache's time to live, in every process.
+    pub async fn set_resource_defaults<L: IntoLimit>(
+        &self,
+        resource: &str,
+        limits: impl IntoIterator<Item = L>,
+    ) -> Result<(), Error> {
+        let target = Target::Resource(ResourceName::new(resource)?);
+        let limits = check_limits(limits)?;
+        let inner = &self.inner;
+        let record = LevelRecord::of(&inner.namespace, &target);
+        let _ = self
+            .write_level(&record, &level_attributes(&target, &limits, None))
+            .await?;
+        inner.config.forget(&record.key);
+        self.audit(set_event(&target, &limits, None)).await
+    }
+
+    /// The limits of a resource; empty if none.
+    pub async fn resource_defaults(&self, resource: &str) -> Result<Vec<Limit>, Error> {
+        let key = resource_config_key(&self.inner.namespace, &ResourceName::new(resource)?);
+        Ok(self.level(&key).await?.limits)
+    }
+
+    /// Deletes the limits of a resource. Tells whether there were any.
+    pub async fn delete_resource_defaults(&self, resource: &str) -> Result<bool, Error> {
+        let target = Target::Resource(ResourceName::new(resource)?);
+        let inner = &self.inner;
+        let record = LevelRecord::of(&inner.namespace, &target);
+        let existed = self.clear_level(&record).await?;
+        inner.config.forget(&record.key);
+        self.audit(deleted_event(&target, &Config::default())).await?;
+        Ok(existed)
+    }
+
+    /// Sets the limits of the namespace, for resources and entities without any, and the policy for outages;
+    /// `None` removes a stored policy.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for [`OnUnavailable::Degrade`], which the shared format cannot store: choose it
+    /// for a process with [`on_unavailable`](crate::RepositoryBuilder::on_unavailable).
+    pub async fn set_system_defaults<L: IntoLimit>(
+        &self,
+        limits: impl IntoIterator<Item = L>,
+        on_unavailable: Option<OnUnavailable>,
+    ) -> Result<(), Error> {
+        let limits = check_limits(limits)?;
+        if let Some(OnUnavailable::Degrade(part)) = on_unavailable {
+            let reason = "cannot be stored for all clients; set it on the repository's builder";
+            return Err(
+                InvalidInput::new("on_unavailable", format!("degrade({})", part.get()), reason).into(),
+            );
+        }
+        let inner = &self.inner;
+        let target = Target::System;
+        let record = LevelRecord::of(&inner.namespace, &target);
+        let _ = self
+            .write_level(&record, &level_attributes(&target, &limits, on_unavailable))
+            .await?;
+        inner.config.forget(&record.key);
+        inner.remember_policy(on_unavailable);
+        self.audit(set_event(&target, &limits, on_unavailable)).await
+    }
+
+    /// The limits of the namespace, empty if none, and the stored policy for outages.
+    pub async fn system_defaults(&self) -> Result<(Vec<Limit>, Option<OnUnavailable>), Error> {
+        let config = self.level(&system_config_key(&self.inner.namespace)).await?;
+        Ok((config.limits, config.on_unavailable))
+    }
+
+    /// Deletes the limits of the namespace and the stored policy for outages. Tells whether there were any.
+    pub async fn delete_system_defaults(&self) -> Result<bool, Error> {
+        let inner = &self.inner;
+        let record = LevelRecord::of(&inner.namespace, &Target::System);
+        let old = self.level(&record.key).await?;
+        let existed = self.clear_level(&record).await?;
+        inner.config.forget(&record.key);
+        inner.remember_policy(None);
+        self.audit(deleted_event(&Target::System, &old)).await?;
+        Ok(existed)
+    }
+
+    /// The limits in force for an entity and resource, read now: those of the first level that defines any.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`] if no level does.
+    pub async fn effective_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
+        let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
+        let config = self.inner.resolve_now(&entity, &resource).await?;
+        if let Some(feature) = &config.unsupported {
+            return Err(feature.clone().into());
+        }
+        if config.limits.is_empty() {
+            return Err(Error::NotConfigured {
+                entity: entity.to_string(),
+                resource: resource.to_string(),
+            });
+        }
+        Ok(config.limits.clone())
+    }
+
+    pub(crate) async fn audit_retention_days(&self) -> Result<i64, Error> {
+        let config = self.level(&system_config_key(&self.inner.namespace)).await?;
+        Ok(config
+            .audit_retention_days
+            .filter(|days| *days > 0)
+            .unwrap_or(DEFAULT_RETENTION_DAYS))
+    }
+
+    /// Rewrites the entity's live buckets with the limits now in force for them.
+    ///
+    /// Buckets are discovered twice: the second pass catches those created in between. Returns how many shards were
+    /// told.
+    pub(crate) async fn carry_to_buckets(
+        &self,
+        entity: &EntityId,
+        scope: &ResourceScope,
+        stale: &[SmolStr],
+    ) -> Result<usize, Error> {
+        let inner = &self.inner;
+        let mut told: Vec<Key> = Vec::new();
+        for _ in 0..2 {
+            let found = self.buckets_of(entity, scope).await?;
+            let total = found.len().max(told.len());
+            for key in found {
+                if told.contains(&key) {
+                    continue;
+                }
+                let Some((id, _)) = BucketId::parse(&key) else {
+                    continue;
+                };
+                let config = inner.resolve_now(entity, &id.resource).await?;
+                if let Err(source) = self.carry_to_bucket(&key, &config, stale).await {
+                    return Err(Error::FanoutIncomplete {
+                        done: told.len(),
+                        total,
+                        source,
+                    });
+                }
+                inner.images.forget(&id);
+                told.push(key);
+            }
+        }
+        Ok(told.len())
+    }
+
+    async fn carry_to_bucket(
+        &self,
+        key: &Key,
+        config: &Resolved,
+        stale: &[SmolStr],
+    ) -> Result<(), TableError> {
+        if config.limits.is_empty() || config.unsupported.is_some() {
+            // Nothing is in force, or nothing that is understood: the bucket is left as it is.
+            return Ok(());
+        }
+        let gone = |name: &&SmolStr| {
+            !config
+                .limits
+                .iter()
+                .any(|limit| limit.name().as_str() == name.as_str())
+        };
+        let stale: Vec<SmolStr> = stale.iter().filter(gone).cloned().collect();
+        let change = LimitChange {
+            may_expire: true,
+            limits: &config.limits,
+            level: config.level,
+            stale: &stale,
+            bucket_ttl_multiplier: self.inner.options.settings.bucket_ttl_multiplier,
+        };
+        let table = &self.inner.table;
+        for mut piece in change.pieces() {
+            let now = self.inner.clock.now();
+            let mut update = change_limits(key.clone(), &piece, &config.limits, now);
+            let told = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
+            // An image means the first shard of a split bucket, which must not expire. Otherwise refused means
+            // that the bucket is gone, and with it what was to be told.
+            if matches!(told, Write::Refused(Some(_))) {
+                piece.may_expire = false;
+                update = change_limits(key.clone(), &piece, &config.limits, now);
+                let _ = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn buckets_of(
+        &self,
+        entity: &EntityId,
+        scope: &ResourceScope,
+    ) -> Result<Vec<Key>, Error> {
+        let prefix = match scope {
+            ResourceScope::All => "BUCKET#".to_owned(),
+            ResourceScope::One(resource) => format!("BUCKET#{resource}#"),
+        };
+        let query = Query::new(Index::Gsi3, entity_pk(&self.inner.namespace, entity)).prefix(prefix);
+        let pages = Pages::new(&self.inner.place, &self.inner.table, Some(query), |item| {
+            Ok(key_of(item))
+        });
+        pages.all().await
+    }
+}
+
+impl Inner {
+    /// Reads the configuration now, whatever is cached; sends the read again while it may help.
+    pub(crate) async fn resolve_now(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+    ) -> Result<std::sync::Arc<Resolved>, Error> {
+        let passing = |err: &AcquireError| matches!(err, AcquireError::Table(err) if is_passing(err));
+        let fetch = || {
+            self.config
+                .fetch_unhurried(&self.table, &self.clock, entity, resource, true)
+        };
+        let config = BRIEF.repeat(passing, fetch).await;
+        config.map_err(|err| self.place.acquire_error(err))
+    }
+
+    /// Brings a shard that is behind the configuration up to date, in the background, at most once a second.
+    pub(crate) fn reconcile_soon(self: &std::sync::Arc<Self>, id: BucketId, shard: u32) {
+        let (now, target) = (self.clock.now(), (id, shard));
+        if self
+            .reconciled
+            .get(&target)
+            .is_some_and(|last| (0..1000).contains(&now.since(last)))
+        {
+            return;
+        }
+        self.reconciled.insert(target.clone(), now);
+        let inner = std::sync::Arc::clone(self);
+        self.background.spawn("bucket reconciliation", async move {
+            let (id, shard) = target;
+            if let Err(error) = inner.reconcile(&id, shard).await {
+                tracing::warn!(resource = id.resource.as_str(), shard, %error, "bucket not brought up to date");
+            }
+        });
+    }
+
+    async fn reconcile(&self, id: &BucketId, shard: u32) -> Result<(), Error> {
+        // Only what was read just now may be written: of two processes with different caches, the one that
+        // knows less must not win.
+        let config = self
+            .config
+            .fetch_unhurried(&self.table, &self.clock, &id.entity, &id.resource, true)
+            .await
+            .map_err(|err| self.place.acquire_error(err))?;
+        let Some(image) = self.images.latest(id, shard) else {
+            return Ok(());
+        };
+        if !Drift::between(&image, &config, self.clock.now()).is_some() {
+            return Ok(());
+        }
+        let multiplier = self.options.settings.bucket_ttl_multiplier;
+        let order = self.next_order();
+        let update = reconcile(id.key(shard), &image, &config, multiplier, self.clock.now());
+        let (Write::Applied(item) | Write::Refused(Some(item))) = self
+            .table
+            .update(update)
+            .await
+            .map_err(|err| self.table_error(err))?
+        else {
+            return Ok(());
+        };
+        let image = std::sync::Arc::new(Bucket::decode(&item)?);
+        let observation = zae_limiter_core::acquire::Observation {
+            id: id.clone(),
+            shard,
+            image,
+        };
+        self.images.observe(&observation, order, self.clock.now());
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Usage: what was consumed, by entity or resource, in windows of time.
+
+use zae_limiter_core::usage::{UsageFilter, UsageOf, UsageSnapshot, UsageSummary, Window};
+use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, ResourceName};
+
+use crate::admin::pages::Pages;
+use crate::error::Error;
+use crate::repository::Repository;
+
+/// Which usage is wanted: of an entity, of a resource, or of one entity's use of one resource.
+///
+/// ```
+/// use zae_limiter::{UsageQuery, Window};
+///
+/// let query = UsageQuery::entity("user-1").resource("gpt-4").window(Window::Daily);
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "describes usage; pass it to `usage_snapshots` or `usage_summary`"]
+pub struct UsageQuery {
+    entity: Option<String>,
+    resource: Option<String>,
+    window: Option<Window>,
+    start: Option<EpochMillis>,
+    end: Option<EpochMillis>,
+}
+
+impl UsageQuery {
+    /// What an entity consumed.
+    pub fn entity(id: impl Into<String>) -> Self {
+        Self {
+            entity: Some(id.into()),
+            ..Self::default()
+        }
+    }
+
+    /// What all entities consumed of a resource; after [`entity`](Self::entity), what that entity did.
+    pub fn of_resource(resource: impl Into<String>) -> Self {
+        Self::default().resource(resource)
+    }
+
+    /// Only what was consumed of this resource.
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.resource = Some(resource.into());
+        self
+    }
+
+    /// Only windows of this kind. Without it an hour counts in its own window, its day's and its month's, so
+    /// give one before adding up.
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = Some(window);
+        self
+    }
+
+    /// Only windows that start at this second or later.
+    pub fn from(mut self, start: EpochMillis) -> Self {
+        self.start = Some(start);
+        self
+    }
+
+    /// Only windows that start at this second or earlier.
+    pub fn until(mut self, end: EpochMillis) -> Self {
+        self.end = Some(end);
+        self
+    }
+
+    fn check(self) -> Result<UsageFilter, InvalidInput> {
+        let entity = self.entity.map(EntityId::new).transpose()?;
+        let resource = self.resource.map(ResourceName::new).transpose()?;
+        let of = match (entity, resource) {
+            (Some(entity), Some(resource)) => UsageOf::Both(entity, resource),
+            (Some(entity), None) => UsageOf::Entity(entity),
+            (None, Some(resource)) => UsageOf::Resource(resource),
+            (None, None) => {
+                let reason = "must be given, unless a resource is";
+                return Err(InvalidInput::new("entity_id", "", reason));
+            }
+        };
+        Ok(UsageFilter {
+            window: self.window,
+            start: self.start.map(EpochMillis::to_text),
+            end: self.end.map(EpochMillis::to_text),
+            ..UsageFilter::new(of)
+        })
+    }
+}
+
+impl Repository {
+    /// Usage by window, latest first; of an entity without a resource, by resource and then latest first.
+    ///
+    /// Windows are written by the table's functions within seconds of the consumption. A table without
+    /// functions has none.
+    pub fn usage_snapshots(&self, query: UsageQuery) -> Result<Pages<UsageSnapshot>, Error> {
+        let filter = query.check()?;
+        let inner = &self.inner;
+        let read = filter.query(&inner.namespace);
+        Ok(Pages::new(&inner.place, &inner.table, read, move |item| {
+            Ok(UsageSnapshot::decode(item).filter(|snapshot| filter.wants(snapshot)))
+        }))
+    }
+
+    /// Usage added up over all windows that match.
+    pub async fn usage_summary(&self, query: UsageQuery) -> Result<UsageSummary, Error> {
+        let mut pages = self.usage_snapshots(query)?;
+        let mut summary = UsageSummary::default();
+        while let Some(page) = pages.next_page().await? {
+            for snapshot in &page {
+                summary.add(snapshot);
+            }
+        }
+        Ok(summary)
+    }
+}
