@@ -15,10 +15,10 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use clap::Parser;
 use zae_limiter::clock::{Clock as _, ManualClock, SystemClock};
-use zae_limiter::core::schema::BucketId;
-use zae_limiter::core::table::{Op, Value};
 use zae_limiter::table::{EmbeddedEngine, TableExt as _, Usage};
 use zae_limiter::{Error, Limit, NewEntity, RateLimiter, Repository, RepositoryBuilder};
+use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::table::{Op, Value};
 
 use crate::measure::{Round, round};
 
@@ -109,7 +109,7 @@ impl World {
     /// Sets attributes of all buckets.
     async fn poke(&self, attributes: &[(&str, i128)]) -> Outcome<()> {
         for key in 0..KEYS {
-            let mut update = zae_limiter::core::table::Update::new(self.id(key)?.key(0));
+            let mut update = zae_limiter_core::table::Update::new(self.id(key)?.key(0));
             let set = attributes
                 .iter()
                 .map(|(name, n)| ((*name).into(), Value::int(*n)));
@@ -351,7 +351,7 @@ impl zae_limiter::table::Table for Switch {
 }
 
 /// An update's answer that shows this item.
-fn answer(item: &zae_limiter::core::table::Item) -> String {
+fn answer(item: &zae_limiter_core::table::Item) -> String {
     let attributes: serde_json::Map<String, serde_json::Value> = item
         .iter()
         .map(|(name, value)| {

@@ -1,8 +1,8 @@
 //! Calls about manifests.
 
 use serde_json::{Value as Json, json};
-use zae_limiter::core::manifest::{Manifest, Problems};
 use zae_limiter::{ApplyOptions, Error, Repository};
+use zae_limiter_core::manifest::{Manifest, Problems};
 
 /// A manifest as it is understood, or what is wrong with it: from `manifest` (JSON), `yaml` or `properties`.
 pub(crate) fn check(call: &Json) -> Json {

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use zae_limiter::core::table::{Applied, FailureKind, TableError};
 use zae_limiter::{Error, InvalidInput};
+use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
 use crate::args::Connection;
 use crate::exit::Exit;

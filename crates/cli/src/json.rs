@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
-use zae_limiter::core::table::Value;
 use zae_limiter::{AuditEvent, Entity, Limit, NamespaceRecord, UsageSnapshot};
+use zae_limiter_core::table::Value;
 
 /// A number of any size; one that does not fit 64 bits goes as text.
 pub(crate) fn number(number: i128) -> Json {

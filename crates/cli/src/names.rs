@@ -2,8 +2,8 @@
 //!
 //! The rules are the library's; the texts are those that this program has always given.
 
-use zae_limiter::core::{NamespaceName, StackName};
 use zae_limiter::{EntityId, InvalidInput, ResourceName};
+use zae_limiter_core::{NamespaceName, StackName};
 
 use crate::args::DEFAULT_RESOURCE;
 use crate::failure::Failure;
@@ -53,7 +53,7 @@ pub(crate) fn scope(name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     // Some names are taken by the attributes of the registry in which such limits are counted.
-    zae_limiter::core::ResourceScope::new(name)
+    zae_limiter_core::ResourceScope::new(name)
         .map(drop)
         .map_err(|err| match resource(name) {
             Err(failure) => failure,

@@ -77,8 +77,8 @@ pub use admin::stack_manager;
 #[cfg(feature = "provision")]
 pub use zae_limiter_infra::StackOptions;
 
-/// The pure core: records, arithmetic and state machines, for tools that need them.
-pub use zae_limiter_core as core;
+/// Limits declared in one document: reading it, and what an apply of it changes.
+pub use zae_limiter_core::manifest;
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

@@ -1,9 +1,9 @@
 //! The books: what every key and the project spent, by the leases and by the table, and whether both agree.
 
-use zae_limiter::core::schema::BucketId;
-use zae_limiter::core::{Bucket, EpochMillis, Millitokens};
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{EntityId, Error, Limit, RateLimiter, Repository, ResourceName};
+use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::{Bucket, EpochMillis, Millitokens};
 
 use crate::Failure;
 use crate::setup::{LIMITS, MODEL, PROJECT, key};

@@ -29,8 +29,8 @@ use clap::Parser;
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 use zae_limiter::clock::{Clock as _, ManualClock, SystemClock};
-use zae_limiter::core::table::TableError;
 use zae_limiter::{RateLimiter, Repository};
+use zae_limiter_core::table::TableError;
 
 use crate::books::Books;
 use crate::progress::Progress;

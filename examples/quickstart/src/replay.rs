@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use zae_limiter::clock::{Clock as _, ManualClock};
-use zae_limiter::core::EpochMillis;
 use zae_limiter::table::Usage;
 use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter};
+use zae_limiter_core::EpochMillis;
 
 use crate::Failure;
 use crate::books::Books;

@@ -11,7 +11,7 @@ mod way;
 
 use std::io::{self, Write as _};
 
-use zae_limiter::core::manifest::Manifest;
+use zae_limiter_core::manifest::Manifest;
 
 use super::Outcome;
 use crate::args::limits::{Apply, Diff, LimitsCommand, ManifestFile, Plan, Where};

@@ -1,9 +1,9 @@
 //! `check` and `version`: the table as a whole.
 
 use serde_json::json;
-use zae_limiter::core::schema::SCHEMA_VERSION;
-use zae_limiter::core::version::FEATURE_LEVEL;
 use zae_limiter::{Compatibility, Error, VersionRecord};
+use zae_limiter_core::schema::SCHEMA_VERSION;
+use zae_limiter_core::version::FEATURE_LEVEL;
 
 use super::Outcome;
 use crate::args::table::{Check, Version};

@@ -1,7 +1,7 @@
 //! `audit`.
 
-use zae_limiter::core::schema::{add_namespace_index, audit_key, key_item};
-use zae_limiter::core::table::Value;
+use zae_limiter_core::schema::{add_namespace_index, audit_key, key_item};
+use zae_limiter_core::table::Value;
 
 use crate::world::{World, assert_transcript};
 

@@ -6,13 +6,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use zae_limiter::core::schema::{
-    BucketId, add_namespace_index, audit_key, key_item, meta_key, provisioner_key, resource_config_key,
-};
-use zae_limiter::core::table::{Item, Key, Value};
-use zae_limiter::core::{EntityId, ResourceName};
 use zae_limiter::table::EmbeddedEngine;
 use zae_limiter::{Limit, NamespaceId, NewEntity};
+use zae_limiter_core::schema::{
+    BucketId, add_namespace_index, audit_key, key_item, meta_key, provisioner_key, resource_config_key,
+};
+use zae_limiter_core::table::{Item, Key, Value};
+use zae_limiter_core::{EntityId, ResourceName};
 
 use crate::usage::snapshot;
 use crate::world::{World, block_on, embedded_only, ended};

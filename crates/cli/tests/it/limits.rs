@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use zae_limiter::core::manifest::Manifest;
 use zae_limiter::stack_manager;
 use zae_limiter::table::Connection;
+use zae_limiter_core::manifest::Manifest;
 use zae_limiter_infra::{AwsFailure, Error};
 
 use crate::functions::{Answers, Described, STACK, Server, function};

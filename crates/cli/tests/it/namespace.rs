@@ -1,8 +1,8 @@
 //! `namespace`.
 
-use zae_limiter::core::table::{Update, Value};
-use zae_limiter::core::{NamespaceName, schema};
 use zae_limiter::table::TableExt as _;
+use zae_limiter_core::table::{Update, Value};
+use zae_limiter_core::{NamespaceName, schema};
 
 use crate::world::{World, assert_transcript, block_on};
 

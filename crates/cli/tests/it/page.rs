@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use zae_limiter::clock::ManualClock;
-use zae_limiter::core::schema::version_key;
-use zae_limiter::core::table::{Update, Value};
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Limit, NewEntity, Repository};
+use zae_limiter_core::schema::version_key;
+use zae_limiter_core::table::{Update, Value};
 
 use crate::usage::snapshot;
 use crate::world::{World, block_on, independent};

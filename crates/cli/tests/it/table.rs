@@ -1,8 +1,8 @@
 //! `deploy`, `version` and `check`.
 
-use zae_limiter::core::schema::version_key;
-use zae_limiter::core::table::{Condition, Delete, Update, Value};
 use zae_limiter::table::TableExt as _;
+use zae_limiter_core::schema::version_key;
+use zae_limiter_core::table::{Condition, Delete, Update, Value};
 
 use crate::world::{World, assert_transcript, block_on, embedded_only, names_in};
 

@@ -1,8 +1,8 @@
 //! `usage`.
 
 use zae_limiter::NamespaceId;
-use zae_limiter::core::schema::add_namespace_index;
-use zae_limiter::core::table::{Item, Value};
+use zae_limiter_core::schema::add_namespace_index;
+use zae_limiter_core::table::{Item, Value};
 
 use crate::world::{World, assert_transcript, embedded_only};
 

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use zae_limiter::clock::{Clock, SystemClock};
-use zae_limiter::core::table::{Condition, Item, Put};
 use zae_limiter::table::definition::create_table;
 use zae_limiter::table::{Connection, DynamoTable, EmbeddedEngine, Table, TableExt as _};
 use zae_limiter::{NamespaceId, Repository};
+use zae_limiter_core::table::{Condition, Item, Put};
 
 /// Names an independent implementation of DynamoDB to test against.
 pub(crate) const INDEPENDENT: &str = "ZAE_LIMITER_TEST_ENDPOINT";

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use lambda_runtime::Diagnostic;
 use serde_json::{Value as Json, json};
-use zae_limiter::core::manifest::{Manifest, Problems};
 use zae_limiter::{ApplyOptions, Error, Stack};
+use zae_limiter_core::manifest::{Manifest, Problems};
 
 use crate::log::Log;
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use zae_limiter::core::manifest::{Manifest, flag};
-use zae_limiter::core::name::NamespaceName;
 use zae_limiter::{ApplyOptions, Error};
+use zae_limiter_core::manifest::{Manifest, flag};
+use zae_limiter_core::name::NamespaceName;
 
 use super::{LOGGER, Provisioner, Refusal, in_time, reply};
 

@@ -14,9 +14,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use zae_limiter_core::table::{
-    Answer, Applied, Cancelled, Delete, FailureKind, Item, Key, Op, Part, Put, Query, TableError, Update,
-};
 
 pub mod config;
 mod convert;
@@ -34,6 +31,11 @@ pub use dynamo::DynamoTable;
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedEngine;
 pub use meter::{Meter, Usage};
+/// What a table is asked, and what it answers.
+pub use zae_limiter_core::table::{
+    Answer, Applied, Attr, Cancelled, Condition, Delete, FailureKind, Index, Item, Key, Op, Part, Put, Query,
+    TableError, Update, Value,
+};
 
 /// How many keys one batch read may name.
 pub const BATCH_GET_LIMIT: usize = 100;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use zae_limiter::core::table::Value;
 use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, RateLimitExceeded, Wait};
+use zae_limiter_core::table::Value;
 
 use crate::world::World;
 
@@ -397,8 +397,8 @@ async fn flags_and_kinds_of_newer_clients_are_honoured_or_refused() {
 
 #[tokio::test]
 async fn a_disabled_resource_gets_no_bucket() {
-    use zae_limiter::core::{schema::resource_config_key, table::Update};
     use zae_limiter::table::TableExt as _;
+    use zae_limiter_core::{schema::resource_config_key, table::Update};
     let w = World::configured().await;
     let mut flag = Update::new(resource_config_key(
         w.repo.namespace_id(),
@@ -503,9 +503,9 @@ async fn a_bucket_out_of_write_units_is_split_without_minting_tokens() {
         if admitted == 10 || admitted == 20 {
             for shard in 0..max_shards {
                 let key = w.id("hot", "r").key(shard);
-                let mut update = zae_limiter::core::table::Update::new(key);
+                let mut update = zae_limiter_core::table::Update::new(key);
                 update.set.push(("b_wcu_tk".into(), Value::int(0)));
-                update.condition = zae_limiter::core::table::Condition::Exists("PK".into());
+                update.condition = zae_limiter_core::table::Condition::Exists("PK".into());
                 let _ = zae_limiter::table::TableExt::update(&*w.repo.table(), update)
                     .await
                     .unwrap();

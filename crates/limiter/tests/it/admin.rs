@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use zae_limiter::clock::ManualClock;
-use zae_limiter::core::schema::BucketId;
-use zae_limiter::core::table::{Item, Key, Op, Value};
 use zae_limiter::table::{EmbeddedEngine, Table, TableExt as _, TableFuture};
 use zae_limiter::{
     ALL_RESOURCES, EntityId, Limit, LimitBuilder, NewEntity, RateLimiter, Repository, RepositoryBuilder,
     ResourceName,
 };
+use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::table::{Item, Key, Op, Value};
 
 use crate::support::{item, key, put, table_of};
 use crate::world::{Fault, START, World, suffer};

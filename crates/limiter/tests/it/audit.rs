@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use zae_limiter::core::schema::{audit_key, audit_pk, system_config_key};
-use zae_limiter::core::table::{Index, Op, Query, Value};
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{ALL_RESOURCES, AuditEvent, Error, Limit, NewEntity, OnUnavailable, Repository};
+use zae_limiter_core::schema::{audit_key, audit_pk, system_config_key};
+use zae_limiter_core::table::{Index, Op, Query, Value};
 
 use crate::admin::{Admin, rpm};
 use crate::world::{Fault, START};

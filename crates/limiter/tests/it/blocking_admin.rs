@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use zae_limiter::blocking::{RateLimiter, Repository, Stack};
-use zae_limiter::core::manifest::Manifest;
 use zae_limiter::{
     ALL_RESOURCES, ApplyOptions, CapacityOf, Cursor, Error, NamespaceStatus, NewEntity, UsageQuery,
     UsageSummary,
 };
+use zae_limiter_core::manifest::Manifest;
 
 use crate::admin::{FURNISHED, furnish, rpm};
 

@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use zae_limiter::blocking::{Lease, RateLimiter, Repository};
-use zae_limiter::core::{EntityId, ResourceName, schema::BucketId};
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Error, Limit, UsageQuery};
+use zae_limiter_core::{EntityId, ResourceName, schema::BucketId};
 
 use crate::world::{Fault, Faulty, World};
 
@@ -159,7 +159,7 @@ fn an_async_repository_outlives_the_blocking_one() {
                 resource: ResourceName::new("r").unwrap(),
             };
             let item = repo.table().get(id.key(0), true).await.unwrap().unwrap();
-            let bucket = zae_limiter::core::Bucket::decode(&item).unwrap();
+            let bucket = zae_limiter_core::Bucket::decode(&item).unwrap();
             assert_eq!(bucket.limit("tpm").unwrap().consumed.unwrap().0, 0);
         });
     });

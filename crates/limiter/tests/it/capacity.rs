@@ -1,7 +1,7 @@
 //! Who has what left of a resource.
 
-use zae_limiter::core::table::{Item, Value};
 use zae_limiter::{CapacityOf, Error, NewEntity, ResourceCapacity};
+use zae_limiter_core::table::{Item, Value};
 
 use crate::admin::{Admin, bucket, put_all, rpm};
 

@@ -9,9 +9,9 @@ use aws_smithy_types::date_time::Format;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use zae_limiter::clock::{Clock as _, ManualClock, SystemClock};
-use zae_limiter::core::{Bucket, EntityId, schema::BucketId};
 use zae_limiter::table::{EmbeddedEngine, TableExt as _, definition};
 use zae_limiter::{Error, Limit, RateLimiter, Repository, RepositoryBuilder, ResourceName};
+use zae_limiter_core::{Bucket, EntityId, schema::BucketId};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde_json::{Value as Json, json};
-use zae_limiter::core::manifest::{Managed, Manifest, Target};
-use zae_limiter::core::schema::{provisioner_key, resource_config_key};
-use zae_limiter::core::table::{Item, Key, Op, Update, Value};
 use zae_limiter::table::{Table, TableExt as _, TableFuture};
 use zae_limiter::{ALL_RESOURCES, ApplyOptions, Error, Limit, OnUnavailable, Repository, ResourceName};
+use zae_limiter_core::manifest::{Managed, Manifest, Target};
+use zae_limiter_core::schema::{provisioner_key, resource_config_key};
+use zae_limiter_core::table::{Item, Key, Op, Update, Value};
 
 use crate::admin::{Admin, rpm};
 use crate::support::key;
@@ -40,7 +40,7 @@ async fn apply(repo: &Repository, manifest: &Manifest) -> zae_limiter::LimitsApp
 
 async fn plan(repo: &Repository, manifest: &Manifest) -> Vec<String> {
     let plan = repo.plan_limits(manifest, ApplyOptions::default()).await.unwrap();
-    let line = |change: &zae_limiter::core::manifest::Change| {
+    let line = |change: &zae_limiter_core::manifest::Change| {
         format!(
             "{} {} {}",
             change.action.symbol(),

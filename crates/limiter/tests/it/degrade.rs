@@ -1,10 +1,10 @@
 //! Going on with a part of the limits in memory: parents, flags, unknown limits, and leases.
 
-use zae_limiter::core::schema::entity_config_key;
-use zae_limiter::core::table::{Update, Value};
-use zae_limiter::core::{EntityId, ResourceName, name::ResourceScope};
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Error, Lease, Limit, NewEntity, OnUnavailable, Percent, RateLimiter};
+use zae_limiter_core::schema::entity_config_key;
+use zae_limiter_core::table::{Update, Value};
+use zae_limiter_core::{EntityId, ResourceName, name::ResourceScope};
 
 use crate::world::{Fault, Faulty, World};
 

@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use zae_limiter::core::table::{Op, Value};
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{ALL_RESOURCES, AuditEvent, EntityId, Error, NewEntity, Repository, ResourceName};
+use zae_limiter_core::table::{Op, Value};
 
 use crate::admin::{Admin, FURNISHED, Meanwhile, bucket, furnish, put_all, rpm, snapshot};
 use crate::world::{Fault, World};
@@ -59,7 +59,7 @@ async fn everything_of_the_entity_goes_and_its_log_stays() {
 
     // Counted out of the registry, which forgets a resource that nobody is left for.
     assert_eq!(counts(&a.repo).await, [("gpt-4".to_owned(), 1)]);
-    let registry = zae_limiter::core::schema::entity_registry_key(a.repo.namespace_id());
+    let registry = zae_limiter_core::schema::entity_registry_key(a.repo.namespace_id());
     let registry = a.item(registry).await.unwrap();
     assert!(
         !registry.contains_key("a/b:c") && !registry.contains_key(ALL_RESOURCES),
@@ -263,7 +263,7 @@ async fn an_entity_created_again_debits_its_new_parent() {
     };
     a.repo.create_entity(create("old")).await.unwrap();
     take(&a).await;
-    let meta = zae_limiter::core::schema::meta_key(a.repo.namespace_id(), &EntityId::new("k").unwrap());
+    let meta = zae_limiter_core::schema::meta_key(a.repo.namespace_id(), &EntityId::new("k").unwrap());
     a.repo.table().delete_all(vec![meta]).await.unwrap();
     other.repo.create_entity(create("new")).await.unwrap();
     for world in [&other, &other, &a] {

@@ -102,8 +102,8 @@ async fn a_refund_into_a_refilled_bucket_cannot_be_spent_twice() {
 
 #[tokio::test]
 async fn a_refund_never_brings_a_deleted_bucket_back() {
-    use zae_limiter::core::table::{Condition, Delete};
     use zae_limiter::table::TableExt as _;
+    use zae_limiter_core::table::{Condition, Delete};
     let w = World::configured().await;
     let lease = w.limiter.acquire("k", "r").consume("tpm", 10).await.unwrap();
     let delete = Delete {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use zae_limiter::core::table::Value;
 use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, OnUnavailable, Percent, Repository};
+use zae_limiter_core::table::Value;
 
 use crate::world::World;
 
@@ -57,8 +57,8 @@ async fn setting_a_level_replaces_it_and_reads_back() {
 
 #[tokio::test]
 async fn registries_count_entities_and_list_resources() {
-    use zae_limiter::core::schema::{entity_registry_key, resource_registry_key};
     use zae_limiter::table::TableExt as _;
+    use zae_limiter_core::schema::{entity_registry_key, resource_registry_key};
     let w = World::new().await;
     let ns = w.repo.namespace_id().clone();
     let count = async || {
@@ -371,11 +371,11 @@ async fn a_limit_that_a_level_loses_leaves_its_buckets() {
 /// Other clients store as many limits in a level as they like, and buckets take them over.
 #[tokio::test]
 async fn a_level_of_very_many_limits_can_be_replaced_and_deleted() {
-    use zae_limiter::core::ResourceScope;
-    use zae_limiter::core::config::limit_attributes;
-    use zae_limiter::core::schema::{entity_config_key, key_item};
-    use zae_limiter::core::table::{Condition, Item, Put};
     use zae_limiter::table::TableExt as _;
+    use zae_limiter_core::ResourceScope;
+    use zae_limiter_core::config::limit_attributes;
+    use zae_limiter_core::schema::{entity_config_key, key_item};
+    use zae_limiter_core::table::{Condition, Item, Put};
     let many: Vec<_> = (0..150)
         .map(|n| Limit::per_minute(format!("limit-{n}"), 5).build().unwrap())
         .collect();

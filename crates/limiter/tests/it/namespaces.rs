@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use zae_limiter::core::NamespaceName;
-use zae_limiter::core::schema::{namespace_id_key, namespace_key};
-use zae_limiter::core::table::{Delete, Item, Op, Value};
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Error, NamespaceId, NamespaceStatus, Repository, Stack};
+use zae_limiter_core::NamespaceName;
+use zae_limiter_core::schema::{namespace_id_key, namespace_key};
+use zae_limiter_core::table::{Delete, Item, Op, Value};
 
 use crate::admin::{Admin, Meanwhile, Ruled, furnish, rpm};
 use crate::support::{item, put};
@@ -16,12 +16,12 @@ use crate::world::Fault;
 
 const NOW: &str = "2027-01-15T08:00:00Z";
 
-fn forward(name: &str) -> zae_limiter::core::table::Key {
+fn forward(name: &str) -> zae_limiter_core::table::Key {
     namespace_key(&NamespaceName::new(name).unwrap())
 }
 
 /// A record of a namespace as the format shows it.
-fn record(key: &zae_limiter::core::table::Key, name: &str, id: &NamespaceId, status: &str) -> Item {
+fn record(key: &zae_limiter_core::table::Key, name: &str, id: &NamespaceId, status: &str) -> Item {
     item(
         key,
         [
@@ -302,7 +302,7 @@ async fn a_namespace_in_use_is_not_purged() {
     // Not either when its reverse record was lost.
     let lost = Delete {
         key: namespace_id_key(id),
-        condition: zae_limiter::core::table::Condition::ALWAYS,
+        condition: zae_limiter_core::table::Condition::ALWAYS,
     };
     assert!(a.repo.table().delete(lost).await.unwrap().is_applied());
     assert_eq!(state(stack.purge_namespace(id.as_str(), &|_| ()).await), "active");
@@ -491,7 +491,7 @@ async fn what_a_killed_client_left_half_deleted_can_be_recovered_or_purged() {
         furnish(&tenant, "key-1").await;
         let half = Delete {
             key: forward(name),
-            condition: zae_limiter::core::table::Condition::ALWAYS,
+            condition: zae_limiter_core::table::Condition::ALWAYS,
         };
         assert!(a.repo.table().delete(half).await.unwrap().is_applied());
         assert_eq!(orphans(&stack).await, std::slice::from_ref(&id));

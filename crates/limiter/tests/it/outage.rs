@@ -191,8 +191,8 @@ async fn a_missing_table_says_which_and_how_to_make_it() {
 
 #[tokio::test]
 async fn a_table_for_newer_clients_is_refused() {
-    use zae_limiter::core::{schema::version_key, table::Update, table::Value};
     use zae_limiter::table::TableExt as _;
+    use zae_limiter_core::{schema::version_key, table::Update, table::Value};
     let w = World::new().await;
     let mut update = Update::new(version_key());
     update

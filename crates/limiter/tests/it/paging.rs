@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use zae_limiter::core::table::{Op, Value};
 use zae_limiter::{Cursor, Error, Pages, UsageQuery, Window};
+use zae_limiter_core::table::{Op, Value};
 
 use crate::admin::{Admin, put_all, rpm, snapshot};
 use crate::world::Fault;

@@ -149,7 +149,7 @@ async fn adjusted_and_rolled_back() {
 async fn divided_over_shards() {
     let w = World::configured().await;
     spend(&w, "k", 10).await;
-    let dry = [("b_wcu_tk", Some(zae_limiter::core::table::Value::int(0)))];
+    let dry = [("b_wcu_tk", Some(zae_limiter_core::table::Value::int(0)))];
     w.poke("k", "r", &dry).await;
     spend(&w, "k", 10).await;
     assert_eq!(w.bucket("k", "r").await.unwrap().shard_count, 2);
@@ -190,7 +190,7 @@ async fn divided_over_shards() {
 async fn a_refund_to_a_bucket_that_was_split_meanwhile_is_divided() {
     let w = World::configured().await;
     let lease = take(&w, "k", 900).await.unwrap();
-    let dry = [("b_wcu_tk", Some(zae_limiter::core::table::Value::int(0)))];
+    let dry = [("b_wcu_tk", Some(zae_limiter_core::table::Value::int(0)))];
     w.poke("k", "r", &dry).await;
     spend(&w, "k", 10).await;
     assert_eq!(w.bucket("k", "r").await.unwrap().shard_count, 2);
@@ -206,7 +206,7 @@ async fn a_refund_to_a_bucket_that_was_split_meanwhile_is_divided() {
 async fn a_lease_of_several_shards_is_adjusted_and_finished_on_each() {
     let w = World::configured().await;
     spend(&w, "k", 10).await;
-    let dry = [("b_wcu_tk", Some(zae_limiter::core::table::Value::int(0)))];
+    let dry = [("b_wcu_tk", Some(zae_limiter_core::table::Value::int(0)))];
     w.poke("k", "r", &dry).await;
     spend(&w, "k", 10).await;
     w.clock.advance_millis(60_000);

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zae_limiter::core::table::{Op, Value};
 use zae_limiter::table::{Table, TableFuture};
 use zae_limiter::{Error, Lease, NewEntity, RateLimiter, Repository};
+use zae_limiter_core::table::{Op, Value};
 
 use crate::world::{Fault, Faulty, World};
 

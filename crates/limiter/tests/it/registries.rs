@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use zae_limiter::core::ResourceScope;
-use zae_limiter::core::schema::{
-    entity_config_key, entity_registry_key, resource_config_key, resource_registry_key, system_config_key,
-};
-use zae_limiter::core::table::{Item, Key, Op, Value};
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{ALL_RESOURCES, EntityId, Error, Limit, Repository, ResourceName};
+use zae_limiter_core::ResourceScope;
+use zae_limiter_core::schema::{
+    entity_config_key, entity_registry_key, resource_config_key, resource_registry_key, system_config_key,
+};
+use zae_limiter_core::table::{Item, Key, Op, Value};
 
 use crate::admin::{Admin, Meanwhile, rpm};
 use crate::support::{set, set_of};
@@ -56,7 +56,7 @@ async fn flag_resource(a: &Admin, resource: &str) -> Item {
         ("GSI4SK", Value::text(&key.pk)),
     ];
     a.write(&key.pk, &key.sk, attrs).await;
-    let mut list = zae_limiter::core::table::Update::new(resource_registry_key(ns));
+    let mut list = zae_limiter_core::table::Update::new(resource_registry_key(ns));
     list.add_to_set.push(("resources".into(), resource.into()));
     assert!(a.repo.table().update(list).await.unwrap().is_applied());
     a.item(key).await.unwrap()
@@ -109,7 +109,7 @@ async fn listings_tell_what_is_configured_where() {
 async fn what_another_client_left_half_done_is_set_right_by_doing_it_again() {
     let a = Admin::new().await;
     let (ns, table) = (a.repo.namespace_id(), a.repo.table());
-    let mut stray = zae_limiter::core::table::Update::new(resource_registry_key(ns));
+    let mut stray = zae_limiter_core::table::Update::new(resource_registry_key(ns));
     stray.add_to_set.push(("resources".into(), "stray".into()));
     assert!(table.update(stray).await.unwrap().is_applied());
     assert!(!a.repo.delete_resource_defaults("stray").await.unwrap());

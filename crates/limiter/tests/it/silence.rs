@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use zae_limiter::core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 use zae_limiter::table::{Table, TableFuture};
 use zae_limiter::{Error, Limit, OnUnavailable, Percent, RateLimiter, Repository};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 
 use crate::world::World;
 

@@ -1,7 +1,7 @@
 //! Usage, from snapshots as the table's functions write them.
 
-use zae_limiter::core::table::{Item, Value};
 use zae_limiter::{EpochMillis, Error, UsageQuery, UsageSnapshot, UsageTotal, Window};
+use zae_limiter_core::table::{Item, Value};
 
 use crate::admin::{Admin, put_all, snapshot};
 use crate::world::START;

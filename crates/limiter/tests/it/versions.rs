@@ -1,8 +1,8 @@
 //! The version record: who may use a table.
 
-use zae_limiter::core::schema::version_key;
-use zae_limiter::core::table::{Item, Value};
 use zae_limiter::{Error, Repository, RepositoryBuilder, Stack};
+use zae_limiter_core::schema::version_key;
+use zae_limiter_core::table::{Item, Value};
 
 use crate::admin::Admin;
 use crate::support::set;
@@ -68,9 +68,9 @@ async fn opening_never_changes_what_others_wrote() {
 #[tokio::test]
 async fn connecting_to_a_table_without_a_record_writes_none() {
     let a = Admin::new().await;
-    let gone = zae_limiter::core::table::Delete {
+    let gone = zae_limiter_core::table::Delete {
         key: version_key(),
-        condition: zae_limiter::core::table::Condition::ALWAYS,
+        condition: zae_limiter_core::table::Condition::ALWAYS,
     };
     assert!(a.repo.table().delete(gone).await.unwrap().is_applied());
     let stack = stack(&a).await;
@@ -122,7 +122,7 @@ async fn a_table_that_does_not_fit_is_refused_everywhere_but_its_version_is_told
 #[tokio::test]
 async fn a_record_without_a_schema_is_of_another_one() {
     let a = Admin::new().await;
-    let mut change = zae_limiter::core::table::Update::new(version_key());
+    let mut change = zae_limiter_core::table::Update::new(version_key());
     change.remove.push("schema_version".into());
     assert!(a.repo.table().update(change).await.unwrap().is_applied());
     assert!(matches!(builder(&a).open().await, Err(Error::VersionMismatch(_))));

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use zae_limiter::clock::ManualClock;
-use zae_limiter::core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
-use zae_limiter::core::{Bucket, EntityId, schema::BucketId};
 use zae_limiter::table::{Table, TableExt as _, TableFuture, Usage};
 use zae_limiter::{Limit, RateLimiter, Repository, RepositoryBuilder, ResourceName};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
+use zae_limiter_core::{Bucket, EntityId, schema::BucketId};
 
 /// When the tests' clock starts.
 pub(crate) const START: i64 = 1_800_000_000_000;
@@ -101,7 +101,7 @@ impl World {
 
     /// Changes the stored first shard behind everybody's back.
     pub(crate) async fn poke(&self, entity: &str, resource: &str, attrs: &[(&str, Option<Value>)]) {
-        let mut update = zae_limiter::core::table::Update::new(self.id(entity, resource).key(0));
+        let mut update = zae_limiter_core::table::Update::new(self.id(entity, resource).key(0));
         for (name, value) in attrs {
             match value {
                 Some(value) => update.set.push(((*name).into(), value.clone())),

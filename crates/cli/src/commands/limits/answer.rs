@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 use zae_limiter::Limit;
-use zae_limiter::core::manifest::Target;
+use zae_limiter_core::manifest::Target;
 
 use crate::text::limit::describe;
 

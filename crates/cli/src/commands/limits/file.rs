@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use zae_limiter::core::manifest::{Manifest, Position, Problem};
+use zae_limiter_core::manifest::{Manifest, Position, Problem};
 
 use crate::args::limits::STANDARD_INPUT;
 use crate::exit::Exit;

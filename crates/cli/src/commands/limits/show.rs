@@ -1,7 +1,7 @@
 //! Plans, applies and differences, as they are printed.
 
 use serde_json::{Map, Value as Json, json};
-use zae_limiter::core::manifest::Target;
+use zae_limiter_core::manifest::Target;
 
 use super::answer::{Answer, Change};
 use crate::args::Format;

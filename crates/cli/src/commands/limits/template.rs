@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use serde_json::{Map, Value as Json, json};
-use zae_limiter::core::manifest::Manifest;
+use zae_limiter_core::manifest::Manifest;
 
 use super::file;
 use crate::args::limits::CfnTemplate;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use zae_limiter::core::manifest::{Manifest, Target};
 use zae_limiter::{ApplyOptions, Error, Repository};
+use zae_limiter_core::manifest::{Manifest, Target};
 use zae_limiter_infra::{AwsFailure, Error as Infra, StackManager, names};
 
 use super::answer::{self, Answer, Change};

@@ -1,8 +1,8 @@
 //! `deploy`.
 
 use serde_json::{Value as Json, json};
-use zae_limiter::core::schema::SCHEMA_VERSION;
 use zae_limiter::{DEFAULT_NAMESPACE, Repository};
+use zae_limiter_core::schema::SCHEMA_VERSION;
 use zae_limiter_infra::{Deployed, Deployment, Functions, Progress};
 
 use super::{embedded, record, summary};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde_json::json;
-use zae_limiter::core::schema::SCHEMA_VERSION;
 use zae_limiter::{DEFAULT_NAMESPACE, Error};
+use zae_limiter_core::schema::SCHEMA_VERSION;
 
 use crate::args::stack::Deploy;
 use crate::args::{Connection, Format};

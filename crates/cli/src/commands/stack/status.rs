@@ -8,9 +8,9 @@ use aws_sdk_dynamodb::types::TableDescription;
 use serde_json::json;
 use tokio::time::Instant;
 use zae_limiter::VersionRecord;
-use zae_limiter::core::version::FEATURE_LEVEL;
 use zae_limiter::table::EmbeddedEngine;
 use zae_limiter::table::failure::Access;
+use zae_limiter_core::version::FEATURE_LEVEL;
 use zae_limiter_infra::StackSummary;
 
 use crate::args::Connection;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use zae_limiter::core::version::{FUNCTIONS_LEVEL, Version};
 use zae_limiter::{Compatibility, Error, VersionRecord};
+use zae_limiter_core::version::{FUNCTIONS_LEVEL, Version};
 use zae_limiter_infra::{Error as Infra, FunctionState, Functions, Plan, StackManager, Upgraded};
 
 use super::record;

@@ -198,7 +198,7 @@ impl Repository {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use zae_limiter::core::manifest::Manifest;
+    /// use zae_limiter::manifest::Manifest;
     /// use zae_limiter::{ApplyOptions, Repository};
     ///
     /// let repo = Repository::in_memory().await?;
