@@ -74,7 +74,7 @@ impl World {
             Limit::per_day("rpm", 1_000_000_000),
             Limit::per_day("tpm", 1_000_000_000_000),
         ];
-        repo.set_system_defaults(limits, None).await?;
+        repo.admin().set_system_defaults(limits, None).await?;
         let world = Self {
             limiter: RateLimiter::new(repo),
             client,
@@ -372,6 +372,7 @@ async fn make_children(world: &World) -> Outcome<()> {
         let parent = format!("proj-{}", key % 16);
         world
             .repo()
+            .admin()
             .create_entity(NewEntity::new(entity(key)).parent(parent).cascade(true))
             .await?;
     }

@@ -361,7 +361,7 @@ fn call_clock(arguments: Arguments<'_>) -> Option<ManualClock> {
 impl Client {
     /// Calls that only read; `None` for others.
     async fn look(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
-        let repo = &self.repo;
+        let (repo, admin) = (&self.repo, self.repo.admin());
         Ok(Some(match name {
             "available" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
@@ -377,7 +377,7 @@ impl Client {
                 json!(wait.map(|wait| wait.as_secs_f64()))
             }
             "entity" => {
-                let Some(entity) = repo.entity(arguments.text("entity")?).await? else {
+                let Some(entity) = admin.entity(arguments.text("entity")?).await? else {
                     return Ok(Some(Json::Null));
                 };
                 json!({
@@ -390,34 +390,37 @@ impl Client {
                 })
             }
             "children" => {
-                let children = repo.children(arguments.text("entity")?).await?;
+                let children = admin.children(arguments.text("entity")?).await?;
                 children.iter().map(|child| json!(child.id.as_str())).collect()
             }
             "entity_limits" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
-                limits(&repo.entity_limits(entity, resource).await?)
+                limits(&admin.entity_limits(entity, resource).await?)
             }
-            "resource_defaults" => limits(&repo.resource_defaults(arguments.text("resource")?).await?),
+            "resource_defaults" => limits(&admin.resource_defaults(arguments.text("resource")?).await?),
             "system_defaults" => {
-                let (stored, policy) = repo.system_defaults().await?;
+                let (stored, policy) = admin.system_defaults().await?;
                 let policy = policy.map(|policy| format!("{policy:?}").to_lowercase());
                 json!({ "limits": limits(&stored), "on_unavailable": policy })
             }
             "effective_limits" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
-                limits(&repo.effective_limits(entity, resource).await?)
+                limits(&admin.effective_limits(entity, resource).await?)
             }
-            "resources_with_defaults" => json!(repo.resources_with_defaults().await?),
-            "resources_with_entity_limits" => json!(repo.resources_with_entity_limits().await?),
+            "resources_with_defaults" => json!(admin.resources_with_defaults().await?),
+            "resources_with_entity_limits" => json!(admin.resources_with_entity_limits().await?),
             "entities_with_limits" => {
-                let ids = repo
+                let ids = admin
                     .entities_with_limits(arguments.text("resource")?)?
                     .all()
                     .await?;
                 ids.iter().map(|id| json!(id.as_str())).collect()
             }
             "audit_events" => {
-                let events = repo.audit_events(arguments.text("subject")?, None)?.all().await?;
+                let events = admin
+                    .audit_events(arguments.text("subject")?, None)?
+                    .all()
+                    .await?;
                 events
                     .iter()
                     .map(|event| json!([event.action, event.principal, event.resource]))
@@ -428,7 +431,7 @@ impl Client {
                 if let Some(resource) = arguments.text_opt("resource") {
                     query = query.resource(resource);
                 }
-                let snapshots = repo.usage_snapshots(query)?.all().await?;
+                let snapshots = admin.usage_snapshots(query)?.all().await?;
                 let snapshot = |snapshot: &zae_limiter::UsageSnapshot| {
                     let counters = snapshot.counters.iter();
                     let counters: Map<_, _> = counters
@@ -493,34 +496,43 @@ impl Client {
                 for (key, value) in arguments.0["metadata"].as_object().into_iter().flatten() {
                     new = new.metadata(key, value.as_str().unwrap_or_default());
                 }
-                repo.create_entity(new).await?;
+                repo.admin().create_entity(new).await?;
                 Json::Null
             }
-            "delete_entity" => json!(repo.delete_entity(arguments.text("entity")?).await?),
+            "delete_entity" => json!(repo.admin().delete_entity(arguments.text("entity")?).await?),
             "set_entity_limits" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
-                repo.set_entity_limits(entity, resource, arguments.limits()?)
+                repo.admin()
+                    .set_entity_limits(entity, resource, arguments.limits()?)
                     .await?;
                 Json::Null
             }
             "delete_entity_limits" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
-                json!(repo.delete_entity_limits(entity, resource).await?)
+                json!(repo.admin().delete_entity_limits(entity, resource).await?)
             }
             "set_resource_defaults" => {
                 let resource = arguments.text("resource")?;
-                repo.set_resource_defaults(resource, arguments.limits()?).await?;
+                repo.admin()
+                    .set_resource_defaults(resource, arguments.limits()?)
+                    .await?;
                 Json::Null
             }
             "delete_resource_defaults" => {
-                json!(repo.delete_resource_defaults(arguments.text("resource")?).await?)
+                json!(
+                    repo.admin()
+                        .delete_resource_defaults(arguments.text("resource")?)
+                        .await?
+                )
             }
             "set_system_defaults" => {
                 let policy = arguments.policy("on_unavailable")?;
-                repo.set_system_defaults(arguments.limits()?, policy).await?;
+                repo.admin()
+                    .set_system_defaults(arguments.limits()?, policy)
+                    .await?;
                 Json::Null
             }
-            "delete_system_defaults" => json!(repo.delete_system_defaults().await?),
+            "delete_system_defaults" => json!(repo.admin().delete_system_defaults().await?),
             "delete_stack" => {
                 repo.delete_stack().await?;
                 Json::Null

@@ -40,10 +40,20 @@ pub(crate) async fn serve(repo: &Repository, call: &Json) -> Result<Json, Result
         ..ApplyOptions::default()
     };
     match call["action"].as_str() {
-        Some("plan") => Ok(repo.plan_limits(&manifest, options).await.map_err(Ok)?.to_json()),
-        Some("apply") => Ok(repo.apply_limits(&manifest, options).await.map_err(Ok)?.to_json()),
+        Some("plan") => Ok(repo
+            .admin()
+            .plan_limits(&manifest, options)
+            .await
+            .map_err(Ok)?
+            .to_json()),
+        Some("apply") => Ok(repo
+            .admin()
+            .apply_limits(&manifest, options)
+            .await
+            .map_err(Ok)?
+            .to_json()),
         Some("hand_made") => {
-            let found = repo.hand_made_limits(&manifest).await.map_err(Ok)?;
+            let found = repo.admin().hand_made_limits(&manifest).await.map_err(Ok)?;
             Ok(found
                 .iter()
                 .map(|target| json!([target.level(), target.name()]))

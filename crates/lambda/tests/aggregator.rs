@@ -148,7 +148,7 @@ impl World {
         };
         let stack = builder().stack_handle().await.unwrap();
         let repo = builder().open().await.unwrap();
-        repo.set_system_defaults(limits, None).await.unwrap();
+        repo.admin().set_system_defaults(limits, None).await.unwrap();
         Self {
             limiter: RateLimiter::new(repo.clone()),
             clock,
@@ -287,8 +287,8 @@ proptest! {
             let limits = [("rpm", 1_000_000), ("tpm", 1_000_000)];
             let limits = limits.map(|(name, capacity)| Limit::per_minute(name, capacity).build().unwrap());
             let mut world = World::new(limits).await;
-            world.repo.create_entity(NewEntity::new("proj")).await.unwrap();
-            world.repo.create_entity(NewEntity::new("key-0").parent("proj").cascade(true)).await.unwrap();
+            world.repo.admin().create_entity(NewEntity::new("proj")).await.unwrap();
+            world.repo.admin().create_entity(NewEntity::new("key-0").parent("proj").cascade(true)).await.unwrap();
             // By entity and start of the hour.
             let mut expected: BTreeMap<(String, String), (i64, i64)> = BTreeMap::new();
             for (key, tokens, how, pause) in amounts {

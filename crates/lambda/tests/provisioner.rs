@@ -53,7 +53,7 @@ impl World {
     }
 
     async fn capacity(&self, resource: &str) -> Option<i64> {
-        let limits = self.repo.resource_defaults(resource).await.unwrap();
+        let limits = self.repo.admin().resource_defaults(resource).await.unwrap();
         limits.first().map(Limit::capacity)
     }
 }
@@ -229,6 +229,7 @@ async fn what_fails_says_why_and_leaves_nothing_that_cannot_be_deleted() {
     );
     // A creation that was stopped half-way takes back what it declares and nothing else.
     w.repo
+        .admin()
         .set_resource_defaults("by-hand", [Limit::per_minute("rpm", 5)])
         .await
         .unwrap();

@@ -224,11 +224,19 @@ impl RepositoryBuilder {
     }
 
     /// The file that the functions of a new stack run: the `zae-limiter` executable, or a zip made by
-    /// `zae-limiter lambda-export`. Default: `ZAE_LIMITER_LAMBDA_PACKAGE`, else the `zae-limiter` found on the path;
-    /// without either, a stack is deployed without functions, and the log says so.
+    /// `zae-limiter lambda-export`. Default: `ZAE_LIMITER_LAMBDA_PACKAGE`; without either, a stack is deployed without
+    /// functions, and the log says so.
     #[cfg(feature = "provision")]
     pub fn lambda_package(mut self, file: impl Into<std::path::PathBuf>) -> Self {
         self.provision.package = Some(file.into());
+        self
+    }
+
+    /// Searches `PATH` for a `zae-limiter` executable that the functions of a new stack can run, if no file is named.
+    /// The executable is uploaded to the account. Off by default.
+    #[cfg(feature = "provision")]
+    pub fn lambda_package_from_path(mut self) -> Self {
+        self.provision.searches_path = true;
         self
     }
 
@@ -239,15 +247,18 @@ impl RepositoryBuilder {
         self
     }
 
-    /// Opens the namespace, and registers it if it is new.
+    /// Opens the namespace, registers it if it is new, and deploys the stack if there is none.
     ///
-    /// What is missing is made: an embedded table, and, on AWS, the stack. Deploying a stack takes some two minutes
-    /// and needs the permissions for it; [`auto_provision`](Self::auto_provision) switches it off,
-    /// [`connect`](Self::connect) never does it. Functions of a stack that exists are never touched.
+    /// An embedded table is created if there is none. On AWS, the feature `provision` deploys a missing stack: a
+    /// CloudFormation stack with the table, functions and roles, as [`stack_options`](Self::stack_options) says. This
+    /// takes about two minutes and needs the permissions for it; what is about to be created is logged first, at the
+    /// level `info`. [`auto_provision`](Self::auto_provision) switches it off, and [`connect`](Self::connect) never
+    /// deploys anything. A stack that exists is not changed.
     ///
     /// # Errors
-    /// [`Error::InfrastructureNotFound`] if the table does not exist and is not to be deployed;
-    /// [`Error::VersionMismatch`] if its format does not fit; [`Error::InvalidInput`] for a bad name or option.
+    /// [`Error::InfrastructureNotFound`] if the table does not exist and is not deployed: without the feature `provision`,
+    /// or with `auto_provision(false)`. [`Error::Deployment`] if the deployment fails. [`Error::VersionMismatch`] if the
+    /// table's format does not fit; [`Error::InvalidInput`] for a bad name or option.
     pub async fn open(self) -> Result<Repository, Error> {
         #[cfg(feature = "provision")]
         let provision = self.provision.clone();
@@ -264,10 +275,11 @@ impl RepositoryBuilder {
         opened
     }
 
-    /// Opens the namespace without writing anything.
+    /// Connects to the namespace of a stack that exists: deploys nothing, registers nothing, writes nothing.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Error::NamespaceNotFound`] if the namespace is not registered.
+    /// [`Error::InfrastructureNotFound`] if the table does not exist, [`Error::NamespaceNotFound`] if the namespace is not
+    /// registered, and otherwise as [`open`](Self::open).
     pub async fn connect(self) -> Result<Repository, Error> {
         let (parts, name) = self.parts(false).await?;
         Stack { parts }.connect(name.as_str()).await
@@ -381,13 +393,19 @@ impl RepositoryBuilder {
 }
 
 impl Repository {
-    /// Opens a namespace of the stack that the environment names, and registers it if it is new. A stack that does
-    /// not exist is deployed; see [`RepositoryBuilder::open`].
+    /// Opens a namespace of the stack that the environment names, registers it if it is new, and deploys the stack if
+    /// there is none (feature `provision`). See [`RepositoryBuilder::open`].
     ///
     /// The stack is `ZAEL_STACK`, else `zae-limiter`; region and credentials are AWS's own. An empty
     /// `namespace` means `ZAEL_NAMESPACE`, else `default`.
     pub async fn open(namespace: &str) -> Result<Self, Error> {
         Self::builder().namespace(namespace).open().await
+    }
+
+    /// Connects to a namespace of the stack that the environment names: deploys nothing, registers nothing, writes
+    /// nothing. See [`RepositoryBuilder::connect`], and [`open`](Self::open) for the names.
+    pub async fn connect(namespace: &str) -> Result<Self, Error> {
+        Self::builder().namespace(namespace).connect().await
     }
 
     /// Opens a table kept in a directory of this machine: no server, no network, no credentials.

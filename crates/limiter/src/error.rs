@@ -6,6 +6,13 @@ use zae_limiter_core::acquire::{AcquireError, DisabledAt};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 use zae_limiter_core::{CorruptRecord, InvalidInput, RateLimitExceeded, RecordError, UnsupportedFeature};
 
+/// What [`Error::InfrastructureNotFound`] adds in a build that cannot deploy a stack.
+const WITHOUT_PROVISION: &str = if cfg!(feature = "provision") {
+    ""
+} else {
+    ", or build with the feature `provision` of the crate zae-limiter, with which `Repository::open` deploys it"
+};
+
 /// The error of every call of this crate.
 ///
 /// Act on [`RateLimitExceeded`](Self::RateLimitExceeded) (come back later) and
@@ -50,7 +57,10 @@ pub enum Error {
     #[error(transparent)]
     Unsupported(#[from] UnsupportedFeature),
     /// The table does not exist: no stack of this name has been deployed here.
-    #[error("no table '{stack}' in {place}; deploy the stack first: zae-limiter deploy --name {stack}")]
+    #[error(
+        "no table '{stack}' in {place}; deploy the stack first: zae-limiter deploy --name {stack}{hint}",
+        hint = WITHOUT_PROVISION
+    )]
     InfrastructureNotFound {
         /// The stack's name, which is the table's.
         stack: String,

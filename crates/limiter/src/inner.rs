@@ -105,6 +105,12 @@ impl Inner {
             .unwrap_or_else(std::sync::PoisonError::into_inner) = policy;
     }
 
+    /// Forgets all cached configuration and all remembered images.
+    pub(crate) fn forget(&self) {
+        self.config.clear();
+        self.images.clear();
+    }
+
     pub(crate) fn table_error(&self, err: TableError) -> Error {
         self.place.table_error(err)
     }

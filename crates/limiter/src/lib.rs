@@ -12,11 +12,11 @@
 //! let limiter = RateLimiter::new(repo.clone());
 //!
 //! // Every key may make 100 requests a minute; the project all keys of which share 100,000 tokens.
-//! repo.set_system_defaults([Limit::per_minute("rpm", 100), Limit::per_minute("tpm", 10_000).burst(50_000)], None)
+//! repo.admin().set_system_defaults([Limit::per_minute("rpm", 100), Limit::per_minute("tpm", 10_000).burst(50_000)], None)
 //!     .await?;
-//! repo.create_entity(NewEntity::new("proj-1")).await?;
-//! repo.set_entity_limits("proj-1", ALL_RESOURCES, [Limit::per_minute("tpm", 100_000)]).await?;
-//! repo.create_entity(NewEntity::new("key-1").parent("proj-1").cascade(true)).await?;
+//! repo.admin().create_entity(NewEntity::new("proj-1")).await?;
+//! repo.admin().set_entity_limits("proj-1", ALL_RESOURCES, [Limit::per_minute("tpm", 100_000)]).await?;
+//! repo.admin().create_entity(NewEntity::new("key-1").parent("proj-1").cascade(true)).await?;
 //!
 //! let mut lease = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).consume("tpm", 500).await?;
 //! let used = 420; // what the model reports
@@ -60,8 +60,8 @@ pub mod table;
 
 pub use acquire::{Acquire, Availability, CacheStats, Lease, RateLimiter};
 pub use admin::{
-    ALL_RESOURCES, AboveParent, ApplyOptions, BegunApply, CapacityOf, Cursor, EntityCapacity, LimitsApplied,
-    LimitsPlan, NewEntity, Pages, Progress, ResourceCapacity, Stack, UsageQuery,
+    ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, CapacityOf, Cursor, EntityCapacity,
+    LimitsApplied, LimitsPlan, NewEntity, Pages, Progress, ResourceCapacity, Stack, UsageQuery,
 };
 pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};

@@ -8,6 +8,7 @@ use zae_limiter_core::NamespaceId;
 use zae_limiter_core::schema::version_key;
 
 use crate::acquire::config_cache::CacheStats;
+use crate::admin::Admin;
 use crate::clock::ClockOffset;
 use crate::inner::Inner;
 use crate::table::{Table, TableExt, Usage};
@@ -60,13 +61,14 @@ impl fmt::Display for Drained {
 ///
 /// // A table inside this process, gone when it ends.
 /// let repo = Repository::in_memory().await?;
-/// repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
-/// assert_eq!(repo.resource_defaults("gpt-4").await?[0].capacity(), 100);
+/// repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+/// assert_eq!(repo.admin().resource_defaults("gpt-4").await?[0].capacity(), 100);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
 pub struct Repository {
     pub(crate) inner: Arc<Inner>,
+    admin: Admin,
 }
 
 impl fmt::Debug for Repository {
@@ -79,6 +81,19 @@ impl fmt::Debug for Repository {
 }
 
 impl Repository {
+    pub(crate) fn of(inner: Inner) -> Self {
+        let inner = Arc::new(inner);
+        let admin = Admin {
+            inner: Arc::clone(&inner),
+        };
+        Self { inner, admin }
+    }
+
+    /// The administration of this namespace: entities, limits, manifests, the audit log, usage.
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
     /// The stack's name, which is the table's.
     pub fn stack(&self) -> &str {
         &self.inner.place.stack
@@ -100,7 +115,7 @@ impl Repository {
     }
 
     /// How far this machine's clock is from the table's, for metrics and alarms. All that is stored and decided goes
-    /// by the corrected time, unless [`RepositoryBuilder::clock`] brought a clock.
+    /// by the corrected time, unless [`RepositoryBuilder::clock`](crate::RepositoryBuilder::clock) brought a clock.
     ///
     /// Measured from the `Date` of every answer; `None` if the table is embedded or custom, or if its answers have none.
     /// A machine's clock that is wrong by more than two seconds ([`ClockOffset::is_wrong`]) is reported in the log, once
@@ -111,8 +126,7 @@ impl Repository {
 
     /// Forgets all cached configuration and all remembered images, so that the next calls read the table.
     pub fn invalidate_caches(&self) {
-        self.inner.config.clear();
-        self.inner.images.clear();
+        self.inner.forget();
     }
 
     /// Forgets all remembered images, so that the next requests ask the table rather than be refused from memory.
@@ -121,7 +135,7 @@ impl Repository {
     }
 
     /// Table requests and capacity units used so far, by this repository and the namespaces opened from it.
-    /// All zero unless [`RepositoryBuilder::measure`] was switched on.
+    /// All zero unless [`RepositoryBuilder::measure`](crate::RepositoryBuilder::measure) was switched on.
     pub fn usage(&self) -> Usage {
         self.inner.meter.snapshot()
     }

@@ -59,7 +59,7 @@ impl Books {
         let repo = limiter.repository();
         let mut accounts = Vec::with_capacity(keys + 1);
         for id in (0..keys).map(key).chain([PROJECT.to_owned()]) {
-            let stored = repo.effective_limits(&id, MODEL).await?;
+            let stored = repo.admin().effective_limits(&id, MODEL).await?;
             let named = |name: &&str| {
                 stored
                     .iter()

@@ -35,17 +35,17 @@ pub(crate) struct Setup {
 /// Stores what is missing.
 pub(crate) async fn prepare(repo: &Repository, keys: usize) -> Result<Setup, Error> {
     // For every entity and every resource that have nothing better.
-    if repo.system_defaults().await?.0.is_empty() {
+    if repo.admin().system_defaults().await?.0.is_empty() {
         let limits = [Limit::per_minute("rpm", 20), Limit::per_minute("tpm", 20_000)];
-        repo.set_system_defaults(limits, None).await?;
+        repo.admin().set_system_defaults(limits, None).await?;
     }
     // For every entity on this model. A key that was idle may spend a burst at once.
-    if repo.resource_defaults(MODEL).await?.is_empty() {
+    if repo.admin().resource_defaults(MODEL).await?.is_empty() {
         let limits = [
             Limit::per_minute("rpm", 30),
             Limit::per_minute("tpm", 50_000).burst(60_000),
         ];
-        repo.set_resource_defaults(MODEL, limits).await?;
+        repo.admin().set_resource_defaults(MODEL, limits).await?;
     }
     // For the project, which every call of its keys is charged to as well; and for its main key.
     let for_project = [
@@ -57,8 +57,15 @@ pub(crate) async fn prepare(repo: &Repository, keys: usize) -> Result<Setup, Err
         Limit::per_minute("tpm", 150_000).burst(180_000),
     ];
     for (entity, limits) in [(PROJECT.to_owned(), for_project), (key(0), for_main_key)] {
-        if repo.entity_limits(&entity, ALL_RESOURCES).await?.is_empty() {
-            repo.set_entity_limits(&entity, ALL_RESOURCES, limits).await?;
+        if repo
+            .admin()
+            .entity_limits(&entity, ALL_RESOURCES)
+            .await?
+            .is_empty()
+        {
+            repo.admin()
+                .set_entity_limits(&entity, ALL_RESOURCES, limits)
+                .await?;
         }
     }
     create_unless_there(repo, NewEntity::new(PROJECT).name("Demo project")).await?;
@@ -77,7 +84,7 @@ pub(crate) async fn prepare(repo: &Repository, keys: usize) -> Result<Setup, Err
 
 /// Tells whether the entity is new.
 async fn create_unless_there(repo: &Repository, new: NewEntity) -> Result<bool, Error> {
-    match repo.create_entity(new).await {
+    match repo.admin().create_entity(new).await {
         Ok(_) => Ok(true),
         Err(Error::EntityExists(_)) => Ok(false),
         Err(err) => Err(err),
@@ -91,17 +98,17 @@ async fn levels(repo: &Repository) -> Result<Vec<Level>, Error> {
         limits,
     };
     Ok(vec![
-        level("system", "everybody", repo.system_defaults().await?.0),
-        level("resource", MODEL, repo.resource_defaults(MODEL).await?),
+        level("system", "everybody", repo.admin().system_defaults().await?.0),
+        level("resource", MODEL, repo.admin().resource_defaults(MODEL).await?),
         level(
             "entity",
             PROJECT,
-            repo.entity_limits(PROJECT, ALL_RESOURCES).await?,
+            repo.admin().entity_limits(PROJECT, ALL_RESOURCES).await?,
         ),
         level(
             "entity",
             &key(0),
-            repo.entity_limits(&key(0), ALL_RESOURCES).await?,
+            repo.admin().entity_limits(&key(0), ALL_RESOURCES).await?,
         ),
     ])
 }

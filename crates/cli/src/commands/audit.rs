@@ -35,6 +35,7 @@ async fn list(args: List) -> Outcome {
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let failed = failed(&args.at.connection, WHAT);
     let mut pages = repo
+        .admin()
         .audit_events(&args.entity_id, args.start_event_id.as_deref())
         .map_err(failed)?
         .page_size(args.limit.min(1000));

@@ -38,7 +38,7 @@ async fn children(args: Children) -> Outcome {
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let failed = failed(&args.at.connection, WHAT);
     let mut out = Out::new(&args.format);
-    let children = repo.children(&args.entity_id).await.map_err(failed)?;
+    let children = repo.admin().children(&args.entity_id).await.map_err(failed)?;
     if children.is_empty() && !out.is_json() {
         out.line(format_args!("No children of entity '{}'", args.entity_id))?;
     } else {
@@ -66,6 +66,7 @@ async fn create(args: Create) -> Outcome {
     }
     let repo = namespace(&args.at, Access::Write, "").await?;
     let entity = repo
+        .admin()
         .create_entity(new)
         .await
         .map_err(failed(&args.at.connection, ""))?;
@@ -92,6 +93,7 @@ async fn delete(args: Delete) -> Outcome {
     let id = &args.entity_id;
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let children = repo
+        .admin()
         .children(id)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -115,9 +117,9 @@ async fn delete(args: Delete) -> Outcome {
     let counter = Counter::new();
     let told = |records| counter.show(records);
     let deleted = if args.children {
-        repo.delete_entity_with_children(id, &told).await
+        repo.admin().delete_entity_with_children(id, &told).await
     } else {
-        repo.delete_entity_with_progress(id, &told).await
+        repo.admin().delete_entity_with_progress(id, &told).await
     };
     drop(counter);
     let records = deleted.map_err(failed(&args.at.connection, WHAT))?;
@@ -169,6 +171,7 @@ async fn delete_limits(args: DeleteLimits) -> Outcome {
     }
     let repo = namespace(&args.at, Access::Write, WHAT).await?;
     let existed = repo
+        .admin()
         .delete_entity_limits(entity, resource)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -191,6 +194,7 @@ async fn get_limits(args: GetLimits) -> Outcome {
     let (entity, resource) = (&args.entity_id, &args.on.resource);
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let limits = repo
+        .admin()
         .entity_limits(entity, resource)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -210,7 +214,7 @@ async fn get_limits(args: GetLimits) -> Outcome {
     }
     out.flush()?;
     if !limits.is_empty() {
-        above::note(repo.limits_above_parent(entity, resource), false).await;
+        above::note(repo.admin().limits_above_parent(entity, resource), false).await;
     }
     Ok(Exit::Success)
 }
@@ -221,7 +225,7 @@ async fn list(args: List) -> Outcome {
     names::scope(resource)?;
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let failed = failed(&args.at.connection, WHAT);
-    let mut pages = repo.entities_with_limits(resource).map_err(failed)?;
+    let mut pages = repo.admin().entities_with_limits(resource).map_err(failed)?;
     let mut left = args.limit.unwrap_or(u32::MAX);
     if left < 1000 {
         pages = pages.page_size(left);
@@ -251,6 +255,7 @@ async fn list_resources(args: ListResources) -> Outcome {
     const WHAT: &str = "list resources";
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let counts = repo
+        .admin()
         .resources_with_entity_limits()
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -279,7 +284,8 @@ async fn set_limits(args: SetLimits) -> Outcome {
     names::scope(&args.on.resource)?;
     let (entity, resource) = (&args.entity_id, &args.on.resource);
     let repo = namespace(&args.at, Access::Write, WHAT).await?;
-    repo.set_entity_limits(entity, resource, &written.meant)
+    repo.admin()
+        .set_entity_limits(entity, resource, &written.meant)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
     let mut out = Out::new(&args.format);
@@ -294,7 +300,7 @@ async fn set_limits(args: SetLimits) -> Outcome {
         print_limits(&mut out, "  ", &written.all)?;
     }
     out.flush()?;
-    above::note(repo.limits_above_parent(entity, resource), false).await;
+    above::note(repo.admin().limits_above_parent(entity, resource), false).await;
     Ok(Exit::Success)
 }
 
@@ -302,6 +308,7 @@ async fn show(args: Show) -> Outcome {
     names::entity("entity_id", &args.entity_id)?;
     let repo = namespace(&args.at, Access::Read, "").await?;
     let found = repo
+        .admin()
         .entity(&args.entity_id)
         .await
         .map_err(failed(&args.at.connection, ""))?;
@@ -318,7 +325,7 @@ async fn show(args: Show) -> Outcome {
         print_entity(&mut out, &entity)?;
     }
     out.flush()?;
-    above::note(repo.all_limits_above_parent(&args.entity_id), true).await;
+    above::note(repo.admin().all_limits_above_parent(&args.entity_id), true).await;
     Ok(Exit::Success)
 }
 

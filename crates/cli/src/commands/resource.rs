@@ -30,6 +30,7 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
     }
     let repo = namespace(&args.at, Access::Write, WHAT).await?;
     let existed = repo
+        .admin()
         .delete_resource_defaults(resource)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -49,6 +50,7 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
     names::resource(resource)?;
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let limits = repo
+        .admin()
         .resource_defaults(resource)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -70,6 +72,7 @@ async fn list(args: List) -> Outcome {
     const WHAT: &str = "list resources";
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let resources = repo
+        .admin()
         .resources_with_defaults()
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -94,7 +97,8 @@ async fn set_defaults(args: SetDefaults) -> Outcome {
     let written = written_limits(&args.limits)?;
     names::resource(resource)?;
     let repo = namespace(&args.at, Access::Write, WHAT).await?;
-    repo.set_resource_defaults(resource, &written.meant)
+    repo.admin()
+        .set_resource_defaults(resource, &written.meant)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
     let mut out = Out::new(&args.format);

@@ -32,6 +32,7 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
     }
     let repo = namespace(&args.at, Access::Write, WHAT).await?;
     let existed = repo
+        .admin()
         .delete_system_defaults()
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -49,6 +50,7 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
     const WHAT: &str = "get system defaults";
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let (limits, policy) = repo
+        .admin()
         .system_defaults()
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
@@ -78,7 +80,8 @@ async fn set_defaults(args: SetDefaults) -> Outcome {
     let written = written_limits(&args.limits)?;
     let repo = namespace(&args.at, Access::Write, WHAT).await?;
     let policy = args.on_unavailable.map(policy);
-    repo.set_system_defaults(&written.meant, policy)
+    repo.admin()
+        .set_system_defaults(&written.meant, policy)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;
     let policy = policy.map(stored_name);

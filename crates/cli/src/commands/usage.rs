@@ -90,6 +90,7 @@ async fn list(args: List) -> Outcome {
     let limit = args.limit as usize;
     // One more than asked for tells whether there are more.
     let mut pages = repo
+        .admin()
         .usage_snapshots(query)
         .map_err(failed)?
         .page_size(args.limit.saturating_add(1).min(1000));
@@ -171,6 +172,7 @@ async fn summary(args: Summary) -> Outcome {
     let query = query(&args.selection)?;
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
     let summary = repo
+        .admin()
         .usage_summary(query)
         .await
         .map_err(failed(&args.at.connection, WHAT))?;

@@ -297,10 +297,14 @@ fn configured(world: &World, who: usize, resources: usize) {
     let repo = world.repository("default");
     let id = entity(who);
     block_on(async {
-        repo.create_entity(NewEntity::new(id.as_str())).await.unwrap();
+        repo.admin()
+            .create_entity(NewEntity::new(id.as_str()))
+            .await
+            .unwrap();
         for number in 0..resources {
             let limits = [Limit::per_minute("rpm", 100)];
-            repo.set_entity_limits(id.as_str(), resource(number).as_str(), limits)
+            repo.admin()
+                .set_entity_limits(id.as_str(), resource(number).as_str(), limits)
                 .await
                 .unwrap();
         }

@@ -20,6 +20,7 @@ fn serve(ahead: SignedDuration) -> u16 {
         let limits = [Limit::per_minute("rpm", 100)];
         repo.await
             .unwrap()
+            .admin()
             .set_system_defaults(limits, None)
             .await
             .unwrap();

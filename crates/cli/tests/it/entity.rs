@@ -53,7 +53,7 @@ fn metadata_is_a_dict_literal() {
         .metadata("note", "it's")
         .metadata("both", "it's \"so\"")
         .metadata("line", "one\ntwo");
-    block_on(repo.create_entity(entity)).unwrap();
+    block_on(repo.admin().create_entity(entity)).unwrap();
     drop(repo);
     world.run("entity show md1");
     world.run("entity show md1 --output json");

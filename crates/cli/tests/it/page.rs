@@ -37,10 +37,14 @@ fn admin(world: &World, instant: &str) -> Repository {
 fn audit_list() {
     let mut world = World::new();
     let repo = admin(&world, "2026-01-15T10:25:00Z");
-    block_on(repo.create_entity(NewEntity::new("user-123"))).unwrap();
+    block_on(repo.admin().create_entity(NewEntity::new("user-123"))).unwrap();
     drop(repo);
     let repo = admin(&world, "2026-01-15T10:30:00Z");
-    block_on(repo.set_entity_limits("user-123", "gpt-4", [Limit::per_minute("rpm", 1)])).unwrap();
+    block_on(
+        repo.admin()
+            .set_entity_limits("user-123", "gpt-4", [Limit::per_minute("rpm", 1)]),
+    )
+    .unwrap();
     drop(repo);
     let expected = "
 Audit Events for: user-123
@@ -136,7 +140,7 @@ fn entity_show() {
         .parent("org-456")
         .cascade(true)
         .metadata("tier", "premium");
-    block_on(repo.create_entity(entity)).unwrap();
+    block_on(repo.admin().create_entity(entity)).unwrap();
     drop(repo);
     check(
         &mut world,

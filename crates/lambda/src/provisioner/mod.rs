@@ -1,6 +1,6 @@
 //! The provisioner: limits from manifests, for `zae-limiter limits` and for CloudFormation.
 //!
-//! Both kinds of call end in [`Repository::apply_limits`](zae_limiter::Repository::apply_limits), which may be repeated
+//! Both kinds of call end in [`Admin::apply_limits`](zae_limiter::Admin::apply_limits), which may be repeated
 //! at will: Lambda and CloudFormation deliver calls more than once. `resource` serves the custom resource, `reply`
 //! puts its answer where CloudFormation asks for it.
 
@@ -138,9 +138,9 @@ impl Provisioner {
         let repo = self.stack.connect_id(id).await?;
         let options = ApplyOptions { full, remaining };
         Ok(if action == "plan" {
-            repo.plan_limits(&manifest, options).await?.to_json()
+            repo.admin().plan_limits(&manifest, options).await?.to_json()
         } else {
-            repo.apply_limits(&manifest, options).await?.to_json()
+            repo.admin().apply_limits(&manifest, options).await?.to_json()
         })
     }
 

@@ -97,7 +97,7 @@ impl Provisioner {
         };
         let id = format!("{}/{}", self.stack.name(), repo.namespace_id());
         let options = ApplyOptions { full, remaining };
-        let begun = repo.begin_limits(&manifest, options).await?;
+        let begun = repo.admin().begin_limits(&manifest, options).await?;
         // A creation that stops half-way has made something, which its rollback must find.
         if kind == "Create" {
             *physical = format!("{id}{UNFINISHED}");
@@ -136,10 +136,10 @@ impl Provisioner {
         };
         let applied = if unfinished.is_some() {
             let manifest = Manifest::from_properties(&event["ResourceProperties"])?;
-            repo.withdraw_limits(&manifest, options).await?
+            repo.admin().withdraw_limits(&manifest, options).await?
         } else {
             let name = NamespaceName::new(repo.namespace_name()).map_err(Error::from)?;
-            repo.apply_limits(&Manifest::empty(name), options).await?
+            repo.admin().apply_limits(&Manifest::empty(name), options).await?
         };
         Ok(applied.to_json())
     }

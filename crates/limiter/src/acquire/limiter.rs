@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
 ///
 /// let repo = Repository::in_memory().await?;
-/// repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 2), Limit::per_minute("tpm", 10_000)]).await?;
+/// repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 2), Limit::per_minute("tpm", 10_000)]).await?;
 /// let limiter = RateLimiter::new(repo);
 ///
 /// // Take one request and an estimate of its tokens, at once or not at all.
@@ -150,7 +150,7 @@ impl Acquire {
     /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
     ///
     /// let repo = Repository::in_memory().await?;
-    /// repo.set_resource_defaults("gpt-4", [Limit::per_second("rps", 10)]).await?;
+    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_second("rps", 10)]).await?;
     /// let limiter = RateLimiter::new(repo);
     /// let call = || limiter.acquire("key-1", "gpt-4").consume("rps", 10);
     /// call().await?.commit().await?;

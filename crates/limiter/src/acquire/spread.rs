@@ -30,23 +30,25 @@ impl Stack {
         Arc::clone(&self.parts.table)
     }
 
-    /// Sends a request that may be applied twice without harm, such as a write that is pinned to what it was made from,
+    /// For the functions. Sends a request that may be applied twice without harm, such as a write that is pinned to what it was made from,
     /// again while that may help: for about three seconds.
     ///
     /// # Errors
     /// The last failure.
+    #[doc(hidden)]
     pub async fn insist(&self, op: Op) -> Result<Answer, TableError> {
         BRIEF
             .repeat(is_passing, || self.parts.table.call(op.clone()))
             .await
     }
 
-    /// Creates those shards of a bucket that do not exist, with what its other shards hold beyond their
+    /// For the functions. Creates those shards of a bucket that do not exist, with what its other shards hold beyond their
     /// shares. `count` is how many shards the bucket has now. Returns how many were created.
     ///
     /// # Errors
     /// The first failure, after all shards have been tried. A shard that was not created is created by the
     /// request that draws it.
+    #[doc(hidden)]
     pub async fn create_shards(&self, id: &BucketId, shards: Range<u32>, count: u32) -> Result<u32, Error> {
         let config = ConfigCache::new(
             id.namespace.clone(),

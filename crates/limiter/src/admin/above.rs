@@ -10,11 +10,11 @@ use zae_limiter_core::schema::{entity_config_key, entity_pk, key_of, meta_key, s
 use zae_limiter_core::table::{Index, Key, Query};
 use zae_limiter_core::{EntityId, EpochMillis, Limit, NamespaceId, ResourceScope};
 
+use crate::admin::Admin;
 use crate::admin::pages::Pages;
 use crate::error::Error;
-use crate::repository::Repository;
 
-/// A limit of an entity that is above its parent's. See [`Repository::limits_above_parent`].
+/// A limit of an entity that is above its parent's. See [`Admin::limits_above_parent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AboveParent {
@@ -114,7 +114,7 @@ impl Level {
     }
 }
 
-impl Repository {
+impl Admin {
     /// The limits of an entity that its parent's keep it from reaching: for each of the entity's own limits for a
     /// resource or for [`ALL_RESOURCES`](crate::ALL_RESOURCES) with a higher capacity or rate than the limit of the
     /// same name that is in force for its parent, the two. Empty unless the entity cascades.

@@ -4,13 +4,13 @@ use zae_limiter_core::audit::{AuditEvent, SYSTEM_SUBJECT, events};
 use zae_limiter_core::table::{Item, Put};
 use zae_limiter_core::{EntityId, InvalidInput, ResourceName};
 
+use crate::admin::Admin;
 use crate::admin::pages::Pages;
 use crate::admin::retry::BRIEF;
 use crate::error::Error;
-use crate::repository::Repository;
 use crate::table::TableExt as _;
 
-impl Repository {
+impl Admin {
     /// The changes made to a subject, newest first: those before the event of id `before`, if given.
     ///
     /// A subject is an entity's id, `$SYSTEM` for the namespace's own limits, or `$RESOURCE:{resource}` for a
@@ -20,9 +20,9 @@ impl Repository {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
     /// # use zae_limiter::{Limit, Repository};
     /// let repo = Repository::builder().in_memory().principal("ops").open().await?;
-    /// repo.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
     ///
-    /// let events = repo.audit_events("$RESOURCE:gpt-4", None)?.page_size(10).next_page().await?;
+    /// let events = repo.admin().audit_events("$RESOURCE:gpt-4", None)?.page_size(10).next_page().await?;
     /// let event = &events.unwrap_or_default()[0];
     /// assert_eq!((event.action.as_str(), event.principal.as_deref()), ("limits_set", Some("ops")));
     /// # Ok(()) }

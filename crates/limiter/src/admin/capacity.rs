@@ -7,10 +7,10 @@ use zae_limiter_core::schema::{BucketId, key_of, meta_key, resource_pk};
 use zae_limiter_core::table::{Index, Query};
 use zae_limiter_core::{Bucket, EntityId, LimitName, Millitokens, ResourceName};
 
+use crate::admin::Admin;
 use crate::admin::pages::Pages;
 use crate::admin::retry::BRIEF;
 use crate::error::Error;
-use crate::repository::Repository;
 use crate::table::TableExt as _;
 
 /// Whose buckets count.
@@ -75,7 +75,7 @@ fn percent(capacity: i128, available: i128) -> f64 {
     (capacity - available) as f64 / capacity as f64 * 100.0
 }
 
-impl Repository {
+impl Admin {
     /// What all entities have left of one limit of a resource, as their buckets stand now.
     ///
     /// Reads every bucket of the resource, eventually consistent.

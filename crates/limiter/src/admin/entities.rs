@@ -10,12 +10,12 @@ use zae_limiter_core::sync::{Drift, owner_pins, reconcile};
 use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Put, Query, Value};
 use zae_limiter_core::{Bucket, EntityId, InvalidInput, ResourceScope};
 
+use crate::admin::Admin;
 use crate::admin::audit::Event;
 use crate::admin::pages::Pages;
 use crate::admin::retry::{BRIEF, LONG};
 use crate::admin::sweep::{Progress, Sweep};
 use crate::error::Error;
-use crate::repository::Repository;
 use crate::table::TableExt;
 
 /// How many entities are deleted together with the one above them.
@@ -75,7 +75,7 @@ impl NewEntity {
     }
 }
 
-impl Repository {
+impl Admin {
     /// Creates an entity.
     ///
     /// Buckets that it spent from before it was created are stamped with its parent if it cascades, so that every
@@ -222,7 +222,7 @@ impl Repository {
         let sweep = Sweep::new(&inner.place, &inner.table, progress);
         let done = self.sweep_entity(&sweep, &id).await;
         let records = sweep.deleted();
-        self.invalidate_caches();
+        self.inner.forget();
         if records > 0 {
             let details = Item::from([
                 ("records_deleted".into(), Value::int(i128::from(records))),

@@ -16,10 +16,10 @@ use zae_limiter_core::schema::{
 use zae_limiter_core::table::{Condition, Delete, Item, Key, Part, Put, Update, Value};
 use zae_limiter_core::{CorruptRecord, EntityId, Limit, NamespaceId, ResourceName, ResourceScope};
 
+use crate::admin::Admin;
 use crate::admin::audit::Event;
 use crate::admin::retry::BRIEF;
 use crate::error::Error;
-use crate::repository::Repository;
 use crate::table::{TableExt as _, Transacted};
 
 /// How often a change is tried again when somebody else changes the same level at the same time.
@@ -272,7 +272,7 @@ pub(crate) fn holds_level(item: &Item) -> bool {
         .any(|name| is_limit_attribute(name) || name == "on_unavailable")
 }
 
-impl Repository {
+impl Admin {
     pub(crate) async fn level(&self, key: &Key) -> Result<Config, Error> {
         let item = self.read(key).await?;
         Ok(item

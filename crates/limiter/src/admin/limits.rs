@@ -14,18 +14,18 @@ use zae_limiter_core::sync::{Drift, LimitChange, change_limits, reconcile};
 use zae_limiter_core::table::{Index, Key, Query, TableError};
 use zae_limiter_core::{Bucket, EntityId, IntoLimit, InvalidInput, Limit, ResourceName, ResourceScope};
 
+use crate::admin::Admin;
 use crate::admin::levels::{LevelRecord, deleted_event, level_attributes, set_event, stale_names};
 use crate::admin::pages::Pages;
 use crate::admin::retry::{BRIEF, is_passing};
 use crate::error::Error;
 use crate::inner::Inner;
-use crate::repository::Repository;
 use crate::table::{TableExt as _, Write};
 
-/// Stands for all resources of an entity, in [`Repository::set_entity_limits`] and its like.
+/// Stands for all resources of an entity, in [`Admin::set_entity_limits`] and its like.
 pub const ALL_RESOURCES: &str = DEFAULT_RESOURCE;
 
-impl Repository {
+impl Admin {
     /// Sets the limits of an entity for one resource, or for [`ALL_RESOURCES`] that have none of their own.
     /// Replaces the level's limits as a whole, and carries them to the entity's live buckets.
     ///

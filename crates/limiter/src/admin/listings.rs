@@ -6,11 +6,11 @@ use zae_limiter_core::schema::{entity_config_pk, entity_registry_key, resource_r
 use zae_limiter_core::table::{Index, Item, Key, Query, Value};
 use zae_limiter_core::{CorruptRecord, EntityId, ResourceScope};
 
+use crate::admin::Admin;
 use crate::admin::pages::Pages;
 use crate::error::Error;
-use crate::repository::Repository;
 
-impl Repository {
+impl Admin {
     /// The entities with limits of their own for a resource, or for [`ALL_RESOURCES`](crate::ALL_RESOURCES),
     /// in order of id.
     pub fn entities_with_limits(&self, resource: &str) -> Result<Pages<EntityId>, Error> {

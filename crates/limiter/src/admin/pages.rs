@@ -20,9 +20,9 @@ type Decode<T> = Arc<dyn Fn(&Item) -> Result<Option<T>, Error> + Send + Sync>;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
 /// # use zae_limiter::{Limit, Repository};
 /// # let repo = Repository::in_memory().await?;
-/// repo.set_entity_limits("key-1", "gpt-4", [Limit::per_minute("rpm", 5)]).await?;
+/// repo.admin().set_entity_limits("key-1", "gpt-4", [Limit::per_minute("rpm", 5)]).await?;
 ///
-/// let mut pages = repo.entities_with_limits("gpt-4")?;
+/// let mut pages = repo.admin().entities_with_limits("gpt-4")?;
 /// while let Some(page) = pages.next_page().await? {
 ///     for entity in page {
 ///         println!("{entity}");

@@ -22,6 +22,8 @@ pub(crate) struct Provision {
     pub(crate) enabled: bool,
     pub(crate) options: StackOptions,
     pub(crate) package: Option<PathBuf>,
+    /// Whether the executable is searched for, if it is not named.
+    pub(crate) searches_path: bool,
     pub(crate) code_bucket: Option<String>,
 }
 
@@ -31,6 +33,7 @@ impl Default for Provision {
             enabled: true,
             options: StackOptions::default(),
             package: None,
+            searches_path: false,
             code_bucket: None,
         }
     }
@@ -47,7 +50,7 @@ impl Provision {
                     .map(PathBuf::from)
             })
             .or_else(|| {
-                let path = std::env::var_os("PATH")?;
+                let path = std::env::var_os("PATH").filter(|_| self.searches_path)?;
                 // The Python library's command has the same name.
                 std::env::split_paths(&path)
                     .map(|directory| directory.join(PROGRAM))
@@ -72,17 +75,25 @@ impl Stack {
         if options.has_functions() && package.is_none() {
             tracing::warn!(
                 stack = self.name(),
-                "the stack is deployed without functions: their executable was not found. Install the zae-limiter \
-                 command, or name the file with {PACKAGE} or lambda_package; until then usage is not counted and \
-                 expired audit events are not archived"
+                "the stack is deployed without functions: their executable is not known. Name it with {PACKAGE} or \
+                 lambda_package, or have it searched for with lambda_package_from_path; until then usage is not counted \
+                 and expired audit events are not archived"
             );
             options.enable_aggregator = false;
             options.enable_provisioner = false;
         }
+        let package_text = package.as_ref().map(|file| file.display().to_string());
         let package = package.map_or(PackageSource::ThisProgram, PackageSource::File);
         let manager = stack_manager(config);
         let stack = self.name().to_owned();
-        tracing::info!(stack, "there is no such stack yet; deploying it");
+        tracing::info!(
+            stack,
+            region = config.region().map(AsRef::as_ref),
+            functions = options.has_functions(),
+            package = package_text.as_deref(),
+            options = ?options,
+            "there is no such stack; creating a CloudFormation stack with a DynamoDB table, its functions, roles and alarms"
+        );
         let deployment = Deployment {
             stack: &stack,
             options: &options,

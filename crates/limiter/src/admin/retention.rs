@@ -4,15 +4,15 @@ use zae_limiter_core::InvalidInput;
 use zae_limiter_core::schema::{add_namespace_index, system_config_key};
 use zae_limiter_core::table::{Item, Update, Value};
 
+use crate::admin::Admin;
 use crate::admin::retry::BRIEF;
 use crate::error::Error;
-use crate::repository::Repository;
 use crate::table::TableExt as _;
 
 /// The longest time, in days: a hundred years.
 const LONGEST: u32 = 36_500;
 
-impl Repository {
+impl Admin {
     /// For how many days this namespace's audit events are kept. 90 unless it was set.
     pub async fn audit_retention(&self) -> Result<u32, Error> {
         let days = self.audit_retention_days().await?;
@@ -26,9 +26,9 @@ impl Repository {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
     /// # use zae_limiter::Repository;
     /// let repo = Repository::in_memory().await?;
-    /// assert_eq!(repo.audit_retention().await?, 90);
-    /// repo.set_audit_retention(365).await?;
-    /// assert_eq!(repo.audit_retention().await?, 365);
+    /// assert_eq!(repo.admin().audit_retention().await?, 90);
+    /// repo.admin().set_audit_retention(365).await?;
+    /// assert_eq!(repo.admin().audit_retention().await?, 365);
     /// # Ok(()) }
     /// ```
     ///
@@ -64,24 +64,26 @@ mod tests {
     use zae_limiter_core::audit::{SYSTEM_SUBJECT, events};
 
     use super::*;
+    use crate::Repository;
 
-    async fn check(repo: &Repository, days: u32) {
+    async fn check(repo: &Admin, days: u32) {
         assert_eq!(repo.audit_retention().await.expect("the table answers"), days);
     }
 
     #[tokio::test]
     async fn changes_of_limits_keep_it_and_events_follow_it() {
         let repo = Repository::in_memory().await.unwrap();
-        check(&repo, 90).await;
+        let repo = repo.admin();
+        check(repo, 90).await;
         repo.set_audit_retention(7).await.unwrap();
-        check(&repo, 7).await;
+        check(repo, 7).await;
         let limits = [Limit::per_minute("rpm", 1)];
         repo.set_system_defaults(limits, None).await.unwrap();
-        check(&repo, 7).await;
+        check(repo, 7).await;
         repo.set_audit_retention(8).await.unwrap();
         assert_eq!(repo.system_defaults().await.unwrap().0.len(), 1);
         assert!(repo.delete_system_defaults().await.unwrap());
-        check(&repo, 8).await;
+        check(repo, 8).await;
         assert!(!repo.delete_system_defaults().await.unwrap());
 
         let inner = &repo.inner;
@@ -99,11 +101,12 @@ mod tests {
     #[tokio::test]
     async fn numbers_out_of_range_are_refused() {
         let repo = Repository::in_memory().await.unwrap();
+        let repo = repo.admin();
         for days in [0, LONGEST + 1] {
             let err = repo.set_audit_retention(days).await.unwrap_err();
             assert!(err.to_string().contains("between 1 and 36500"), "{err}");
         }
         repo.set_audit_retention(LONGEST).await.unwrap();
-        check(&repo, LONGEST).await;
+        check(repo, LONGEST).await;
     }
 }

@@ -1,7 +1,6 @@
 //! [`Stack`]: a table as a whole: its version and its namespaces.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -527,9 +526,7 @@ mod tests {
 
 impl Stack {
     fn namespace_of(&self, name: NamespaceName, id: NamespaceId) -> Repository {
-        Repository {
-            inner: Arc::new(self.parts.clone().assemble(name, id)),
-        }
+        Repository::of(self.parts.clone().assemble(name, id))
     }
 }
 

@@ -3,9 +3,9 @@
 use zae_limiter_core::usage::{UsageFilter, UsageOf, UsageSnapshot, UsageSummary, Window};
 use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, ResourceName};
 
+use crate::admin::Admin;
 use crate::admin::pages::Pages;
 use crate::error::Error;
-use crate::repository::Repository;
 
 /// Which usage is wanted: of an entity, of a resource, or of one entity's use of one resource.
 ///
@@ -84,7 +84,7 @@ impl UsageQuery {
     }
 }
 
-impl Repository {
+impl Admin {
     /// Usage by window, latest first; of an entity without a resource, by resource and then latest first.
     ///
     /// Windows are written by the table's functions within seconds of the consumption. A table without

@@ -94,6 +94,7 @@ async fn never_is_told_apart_from_not_yet() {
 async fn a_slow_limit_beside_a_busy_one_still_refills() {
     let w = World::new().await;
     w.repo
+        .admin()
         .set_system_defaults([Limit::per_second("busy", 1), Limit::per_day("slow", 1)], None)
         .await
         .unwrap();
@@ -124,12 +125,18 @@ async fn a_slow_limit_beside_a_busy_one_still_refills() {
 #[tokio::test]
 async fn what_a_child_takes_its_parent_pays_too() {
     let w = World::configured().await;
-    w.repo.create_entity(NewEntity::new("proj")).await.unwrap();
     w.repo
+        .admin()
+        .create_entity(NewEntity::new("proj"))
+        .await
+        .unwrap();
+    w.repo
+        .admin()
         .create_entity(NewEntity::new("key").parent("proj").cascade(true))
         .await
         .unwrap();
     w.repo
+        .admin()
         .set_entity_limits("proj", ALL_RESOURCES, [Limit::per_minute("tpm", 1500)])
         .await
         .unwrap();
@@ -148,6 +155,7 @@ async fn what_a_child_takes_its_parent_pays_too() {
 
     // Another child empties the parent; this one is then refused by it, and gets its own debit back.
     w.repo
+        .admin()
         .create_entity(NewEntity::new("key2").parent("proj").cascade(true))
         .await
         .unwrap();
@@ -183,6 +191,7 @@ async fn an_entity_created_after_its_bucket_is_learnt_of() {
         .await
         .unwrap();
     w.repo
+        .admin()
         .create_entity(NewEntity::new("key").parent("proj").cascade(true))
         .await
         .unwrap();
@@ -260,7 +269,7 @@ async fn a_limit_added_later_is_seeded_on_the_live_bucket() {
         Limit::per_minute("tpm", 1000),
         Limit::per_hour("gpu", 50),
     ];
-    w.repo.set_resource_defaults("r", more).await.unwrap();
+    w.repo.admin().set_resource_defaults("r", more).await.unwrap();
     w.limiter
         .acquire("k", "r")
         .consume("gpu", 20)
@@ -277,14 +286,17 @@ async fn names_with_odd_characters_work_throughout() {
     let w = World::new().await;
     let (entity, resource, limit) = ("user:42@ex.am-ple_1", "a/b.c-d:8b", "tok.en-s_x");
     w.repo
+        .admin()
         .create_entity(NewEntity::new(entity).parent("0.p").cascade(true))
         .await
         .unwrap();
     w.repo
+        .admin()
         .set_entity_limits(entity, resource, [Limit::per_minute(limit, 5)])
         .await
         .unwrap();
     w.repo
+        .admin()
         .set_entity_limits("0.p", resource, [Limit::per_minute(limit, 8)])
         .await
         .unwrap();
@@ -310,6 +322,7 @@ async fn numbers_at_the_bounds_of_the_format_are_exact() {
     let w = World::new().await;
     let max = 1_000_000_000_000_000;
     w.repo
+        .admin()
         .set_resource_defaults("r", [Limit::custom("big", max, max, 1_000_000_000)])
         .await
         .unwrap();
@@ -419,6 +432,7 @@ async fn a_disabled_resource_gets_no_bucket() {
     );
     // Replacing the limits keeps the flag.
     w.repo
+        .admin()
         .set_resource_defaults("r", [Limit::per_minute("rpm", 5)])
         .await
         .unwrap();
@@ -460,6 +474,7 @@ async fn a_corrupt_or_future_row_is_an_error() {
 async fn many_processes_together_never_pass_the_limit() {
     let w = World::new().await;
     w.repo
+        .admin()
         .set_system_defaults([Limit::per_day("rpm", 100)], None)
         .await
         .unwrap();
@@ -493,6 +508,7 @@ async fn many_processes_together_never_pass_the_limit() {
 async fn a_bucket_out_of_write_units_is_split_without_minting_tokens() {
     let w = World::new().await;
     w.repo
+        .admin()
         .set_system_defaults([Limit::per_day("rpm", 1000)], None)
         .await
         .unwrap();

@@ -280,9 +280,12 @@ pub(crate) const FURNISHED: u64 = 15;
 pub(crate) async fn furnish(repo: &Repository, entity: &str) {
     let ns = repo.namespace_id().clone();
     let new = NewEntity::new(entity).parent("proj").metadata("tier", "gold");
-    repo.create_entity(new).await.unwrap();
+    repo.admin().create_entity(new).await.unwrap();
     for scope in ["gpt-4", "a/b:c", ALL_RESOURCES] {
-        repo.set_entity_limits(entity, scope, rpm(9)).await.unwrap();
+        repo.admin()
+            .set_entity_limits(entity, scope, rpm(9))
+            .await
+            .unwrap();
     }
     let mut items = Vec::new();
     for start in ["2027-01-15T08:00:00Z", "2027-01-15T09:00:00Z"] {

@@ -12,13 +12,22 @@ use crate::admin::{Admin, rpm};
 use crate::world::{Fault, START};
 
 async fn events(repo: &Repository, subject: &str) -> Vec<AuditEvent> {
-    repo.audit_events(subject, None).unwrap().all().await.unwrap()
+    repo.admin()
+        .audit_events(subject, None)
+        .unwrap()
+        .all()
+        .await
+        .unwrap()
 }
 
 /// Some changes of one entity, a second apart: limits of 1, 2, ... a minute.
 async fn changes(a: &Admin, count: i64) {
     for rate in 1..=count {
-        a.repo.set_entity_limits("k", "gpt-4", rpm(rate)).await.unwrap();
+        a.repo
+            .admin()
+            .set_entity_limits("k", "gpt-4", rpm(rate))
+            .await
+            .unwrap();
         a.clock.advance_millis(1000);
     }
 }
@@ -37,26 +46,37 @@ fn rate(event: &AuditEvent) -> i128 {
 async fn each_subject_has_its_changes_and_no_others() {
     let a = Admin::new().await;
     let (repo, text) = (&a.repo, |text: &str| Value::text(text));
-    repo.create_entity(
-        NewEntity::new("k")
-            .name("Key")
-            .parent("proj")
-            .metadata("tier", "gold"),
-    )
-    .await
-    .unwrap();
-    a.clock.advance_millis(1000);
-    repo.set_entity_limits("k", ALL_RESOURCES, rpm(1)).await.unwrap();
-    a.clock.advance_millis(1000);
-    repo.delete_entity_limits("k", ALL_RESOURCES).await.unwrap();
-    let two = [Limit::per_minute("rpm", 5).burst(7), Limit::per_day("tpm", 9)];
-    repo.set_resource_defaults("gpt-4", two).await.unwrap();
-    repo.set_resource_defaults("gpt-4o", rpm(1)).await.unwrap();
-    repo.set_system_defaults(rpm(3), Some(OnUnavailable::Allow))
+    repo.admin()
+        .create_entity(
+            NewEntity::new("k")
+                .name("Key")
+                .parent("proj")
+                .metadata("tier", "gold"),
+        )
         .await
         .unwrap();
     a.clock.advance_millis(1000);
-    repo.delete_system_defaults().await.unwrap();
+    repo.admin()
+        .set_entity_limits("k", ALL_RESOURCES, rpm(1))
+        .await
+        .unwrap();
+    a.clock.advance_millis(1000);
+    repo.admin()
+        .delete_entity_limits("k", ALL_RESOURCES)
+        .await
+        .unwrap();
+    let two = [Limit::per_minute("rpm", 5).burst(7), Limit::per_day("tpm", 9)];
+    repo.admin().set_resource_defaults("gpt-4", two).await.unwrap();
+    repo.admin()
+        .set_resource_defaults("gpt-4o", rpm(1))
+        .await
+        .unwrap();
+    repo.admin()
+        .set_system_defaults(rpm(3), Some(OnUnavailable::Allow))
+        .await
+        .unwrap();
+    a.clock.advance_millis(1000);
+    repo.admin().delete_system_defaults().await.unwrap();
 
     let of = |events: Vec<AuditEvent>| -> Vec<_> {
         let part = |event: AuditEvent| (event.action, event.resource, event.timestamp);
@@ -106,7 +126,11 @@ async fn each_subject_has_its_changes_and_no_others() {
 #[tokio::test]
 async fn an_event_is_stored_as_all_clients_read_it() {
     let a = Admin::new().await;
-    a.repo.set_resource_defaults("gpt-4", rpm(5)).await.unwrap();
+    a.repo
+        .admin()
+        .set_resource_defaults("gpt-4", rpm(5))
+        .await
+        .unwrap();
     let ns = a.repo.namespace_id();
     let event = &events(&a.repo, "$RESOURCE:gpt-4").await[0];
     let key = audit_key(ns, "$RESOURCE:gpt-4", &event.id);
@@ -134,19 +158,20 @@ async fn the_newest_come_first_page_by_page_and_before_an_event() {
     changes(&a, 7).await;
     let all = events(&a.repo, "k").await;
     assert_eq!(all.iter().map(rate).collect::<Vec<_>>(), [7, 6, 5, 4, 3, 2, 1]);
-    let mut pages = a.repo.audit_events("k", None).unwrap().page_size(3);
+    let mut pages = a.repo.admin().audit_events("k", None).unwrap().page_size(3);
     for expected in [&all[..3], &all[3..6], &all[6..]] {
         assert_eq!(pages.next_page().await.unwrap().as_deref(), Some(expected));
     }
     // The event itself is not among those before it.
     for (n, event) in all.iter().enumerate() {
-        let before = a.repo.audit_events("k", Some(&event.id)).unwrap();
+        let before = a.repo.admin().audit_events("k", Some(&event.id)).unwrap();
         assert_eq!(before.page_size(2).all().await.unwrap(), all[n + 1..]);
     }
     // Ids are upper case, in whatever case they are asked for.
     let lower = all[3].id.to_lowercase();
     let before = a
         .repo
+        .admin()
         .audit_events("k", Some(&lower))
         .unwrap()
         .all()
@@ -160,7 +185,11 @@ async fn the_newest_come_first_page_by_page_and_before_an_event() {
 async fn changes_within_one_millisecond_keep_their_order() {
     let a = Admin::new().await;
     for rate in 1..=12 {
-        a.repo.set_entity_limits("k", "gpt-4", rpm(rate)).await.unwrap();
+        a.repo
+            .admin()
+            .set_entity_limits("k", "gpt-4", rpm(rate))
+            .await
+            .unwrap();
     }
     let rates: Vec<_> = events(&a.repo, "k").await.iter().map(rate).collect();
     assert_eq!(rates, (1..=12).rev().collect::<Vec<_>>());
@@ -169,7 +198,7 @@ async fn changes_within_one_millisecond_keep_their_order() {
 #[tokio::test]
 async fn subjects_and_event_ids_that_cannot_be_are_refused_by_field() {
     let a = Admin::new().await;
-    let field = |subject: &str, before: Option<&str>| match a.repo.audit_events(subject, before) {
+    let field = |subject: &str, before: Option<&str>| match a.repo.admin().audit_events(subject, before) {
         Err(Error::InvalidInput(input)) => (input.field().to_owned(), input.value().to_owned()),
         other => panic!("{other:?}"),
     };
@@ -195,12 +224,12 @@ async fn the_builder_says_who_made_a_change() {
         let named = |builder: zae_limiter::RepositoryBuilder| builder.principal(principal);
         let repo = a.over(a.repo.table(), named).await;
         a.clock.advance_millis(1000);
-        repo.set_resource_defaults("gpt-4", rpm(5)).await.unwrap();
+        repo.admin().set_resource_defaults("gpt-4", rpm(5)).await.unwrap();
         let event = &events(&a.repo, "$RESOURCE:gpt-4").await[0];
         assert_eq!(event.principal.as_deref(), Some(principal));
         // A namespace opened from it has the same.
         let other = repo.stack_handle().open("other").await.unwrap();
-        other.set_system_defaults(rpm(5), None).await.unwrap();
+        other.admin().set_system_defaults(rpm(5), None).await.unwrap();
         assert_eq!(
             events(&other, "$SYSTEM").await[0].principal.as_deref(),
             Some(principal)
@@ -222,7 +251,11 @@ async fn events_are_kept_as_long_as_the_namespace_says() {
         a.write(&key.pk, &key.sk, [("audit_retention_days", Value::int(days))])
             .await;
         a.clock.advance_millis(1000);
-        a.repo.set_entity_limits("k", "gpt-4", rpm(5)).await.unwrap();
+        a.repo
+            .admin()
+            .set_entity_limits("k", "gpt-4", rpm(5))
+            .await
+            .unwrap();
         let event = &events(&a.repo, "k").await[0];
         let item = a
             .item(audit_key(a.repo.namespace_id(), "k", &event.id))
@@ -234,7 +267,7 @@ async fn events_are_kept_as_long_as_the_namespace_says() {
     // Setting limits keeps the retention.
     a.write(&key.pk, &key.sk, [("audit_retention_days", Value::int(7))])
         .await;
-    a.repo.set_system_defaults(rpm(5), None).await.unwrap();
+    a.repo.admin().set_system_defaults(rpm(5), None).await.unwrap();
     assert_eq!(a.item(key).await.unwrap()["audit_retention_days"], Value::int(7));
 }
 
@@ -287,10 +320,17 @@ async fn an_event_whose_answer_was_lost_is_logged_once() {
     });
     let lossy = lossy.await;
     puts.store(0, Ordering::SeqCst);
-    lossy.set_entity_limits("k", "gpt-4", rpm(5)).await.unwrap();
+    lossy
+        .admin()
+        .set_entity_limits("k", "gpt-4", rpm(5))
+        .await
+        .unwrap();
     assert_eq!(puts.load(Ordering::SeqCst), 5, "it was sent five times");
-    assert!(lossy.delete_entity_limits("k", "gpt-4").await.unwrap());
-    assert_eq!(lossy.set_entity_limits("k", "gpt-4", rpm(6)).await.ok(), Some(()));
+    assert!(lossy.admin().delete_entity_limits("k", "gpt-4").await.unwrap());
+    assert_eq!(
+        lossy.admin().set_entity_limits("k", "gpt-4", rpm(6)).await.ok(),
+        Some(())
+    );
     let query = Query::new(Index::Primary, audit_pk(a.repo.namespace_id(), "k"));
     assert_eq!(a.repo.table().query_all(query).await.unwrap().len(), 3);
 }

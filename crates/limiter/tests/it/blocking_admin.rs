@@ -19,20 +19,30 @@ fn manifests_are_planned_and_applied() -> Result<(), Error> {
         "limits": { "rpm": { "capacity": 5 } },
     } } });
     let manifest = Manifest::from_json(&declared).unwrap();
-    repo.set_resource_defaults("b", rpm(1))?;
+    repo.admin().set_resource_defaults("b", rpm(1))?;
     assert_eq!(
-        repo.plan_limits(&manifest, ApplyOptions::default())?
+        repo.admin()
+            .plan_limits(&manifest, ApplyOptions::default())?
             .changes
             .len(),
         1
     );
-    assert_eq!(repo.apply_limits(&manifest, ApplyOptions::default())?.created, 1);
-    assert_eq!(repo.resource_defaults("a")?[0].capacity(), 5);
-    let by_hand = repo.hand_made_limits(&manifest)?;
+    assert_eq!(
+        repo.admin()
+            .apply_limits(&manifest, ApplyOptions::default())?
+            .created,
+        1
+    );
+    assert_eq!(repo.admin().resource_defaults("a")?[0].capacity(), 5);
+    let by_hand = repo.admin().hand_made_limits(&manifest)?;
     assert_eq!(by_hand.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b"]);
     let id = repo.as_async().namespace_id().to_string();
     assert_eq!(
-        repo.stack_handle().connect_id(&id)?.resource_defaults("a")?.len(),
+        repo.stack_handle()
+            .connect_id(&id)?
+            .admin()
+            .resource_defaults("a")?
+            .len(),
         1
     );
     Ok(())
@@ -50,8 +60,8 @@ fn namespaces_live_and_die() -> Result<(), Error> {
         .collect();
     assert_eq!(names, ["a", "b", "default"]);
     assert_eq!(stack.namespace("a")?.unwrap().status, NamespaceStatus::Active);
-    stack.open("a")?.set_system_defaults(rpm(5), None)?;
-    assert_eq!(stack.connect("a")?.system_defaults()?.0.len(), 1);
+    stack.open("a")?.admin().set_system_defaults(rpm(5), None)?;
+    assert_eq!(stack.connect("a")?.admin().system_defaults()?.0.len(), 1);
     assert!(matches!(stack.connect("c"), Err(Error::NamespaceNotFound(_))));
 
     let id = ids["a"].as_str();
@@ -59,7 +69,7 @@ fn namespaces_live_and_die() -> Result<(), Error> {
     assert!(!stack.delete_namespace("a")?);
     assert_eq!(stack.orphans()?[0].id, ids["a"]);
     assert_eq!(stack.recover_namespace(id)?, "a");
-    assert_eq!(stack.connect("a")?.system_defaults()?.0.len(), 1);
+    assert_eq!(stack.connect("a")?.admin().system_defaults()?.0.len(), 1);
     assert!(stack.delete_namespace("a")?);
     let progress = Mutex::new(0);
     let told = |n| *progress.lock().unwrap() = n;
@@ -90,24 +100,28 @@ fn a_stack_of_a_builder_tells_its_version() -> Result<(), Error> {
 fn results_are_read_page_by_page() -> Result<(), Error> {
     let repo = Repository::in_memory()?;
     for n in 0..5 {
-        repo.set_entity_limits(&format!("e{n}"), "gpt-4", rpm(5))?;
+        repo.admin()
+            .set_entity_limits(&format!("e{n}"), "gpt-4", rpm(5))?;
     }
-    let all: Vec<_> = repo.entities_with_limits("gpt-4")?.collect::<Result<_, _>>()?;
+    let all: Vec<_> = repo
+        .admin()
+        .entities_with_limits("gpt-4")?
+        .collect::<Result<_, _>>()?;
     assert_eq!(all, ["e0", "e1", "e2", "e3", "e4"]);
     for size in 1..=6 {
-        let pages = repo.entities_with_limits("gpt-4")?.page_size(size);
+        let pages = repo.admin().entities_with_limits("gpt-4")?.page_size(size);
         assert_eq!(pages.collect::<Result<Vec<_>, _>>()?, all);
     }
-    let mut pages = repo.entities_with_limits("gpt-4")?.page_size(2);
+    let mut pages = repo.admin().entities_with_limits("gpt-4")?.page_size(2);
     assert_eq!(pages.cursor(), None);
     assert_eq!(pages.next().unwrap()?, "e0");
     // The second of the page has been read, though not yet taken.
     let cursor: Cursor = pages.cursor().unwrap().to_string().parse()?;
-    let rest = repo.entities_with_limits("gpt-4")?.after(&cursor);
+    let rest = repo.admin().entities_with_limits("gpt-4")?.after(&cursor);
     assert_eq!(rest.collect::<Result<Vec<_>, _>>()?, all[2..]);
-    let events = repo.audit_events("e0", None)?.page_size(1);
+    let events = repo.admin().audit_events("e0", None)?.page_size(1);
     assert_eq!(events.count(), 1);
-    let Err(Error::InvalidInput(input)) = repo.audit_events("e0", Some("x")) else {
+    let Err(Error::InvalidInput(input)) = repo.admin().audit_events("e0", Some("x")) else {
         panic!("accepted")
     };
     assert_eq!(input.field(), "start_event_id");
@@ -117,9 +131,9 @@ fn results_are_read_page_by_page() -> Result<(), Error> {
 #[test]
 fn entities_are_listed_measured_and_deleted() -> Result<(), Error> {
     let repo = Repository::in_memory()?;
-    repo.set_resource_defaults("gpt-4", rpm(10))?;
-    repo.create_entity(NewEntity::new("top"))?;
-    repo.set_entity_limits("top", ALL_RESOURCES, rpm(20))?;
+    repo.admin().set_resource_defaults("gpt-4", rpm(10))?;
+    repo.admin().create_entity(NewEntity::new("top"))?;
+    repo.admin().set_entity_limits("top", ALL_RESOURCES, rpm(20))?;
     let limiter = RateLimiter::new(repo.clone());
     for entity in ["top", "ghost"] {
         limiter
@@ -128,28 +142,38 @@ fn entities_are_listed_measured_and_deleted() -> Result<(), Error> {
             .send()?
             .commit()?;
     }
-    let of = |of| repo.resource_capacity("gpt-4", "rpm", of);
+    let of = |of| repo.admin().resource_capacity("gpt-4", "rpm", of);
     assert_eq!(of(CapacityOf::Everybody)?.total_capacity(), 30);
     assert_eq!(of(CapacityOf::TopLevel)?.total_capacity(), 20);
-    assert_eq!(repo.resources_with_defaults()?, ["gpt-4"]);
+    assert_eq!(repo.admin().resources_with_defaults()?, ["gpt-4"]);
     let counts = BTreeMap::from([(ALL_RESOURCES.to_owned(), 1)]);
-    assert_eq!(repo.resources_with_entity_limits()?, counts);
+    assert_eq!(repo.admin().resources_with_entity_limits()?, counts);
     assert_eq!(
-        repo.usage_summary(UsageQuery::entity("top"))?,
+        repo.admin().usage_summary(UsageQuery::entity("top"))?,
         UsageSummary::default()
     );
-    assert_eq!(repo.usage_snapshots(UsageQuery::of_resource("gpt-4"))?.count(), 0);
+    assert_eq!(
+        repo.admin()
+            .usage_snapshots(UsageQuery::of_resource("gpt-4"))?
+            .count(),
+        0
+    );
 
     tokio::runtime::Runtime::new()
         .unwrap()
         .block_on(furnish(repo.as_async(), "key-1"));
-    let usage = repo.usage_summary(UsageQuery::entity("key-1").resource("gpt-4"))?;
+    let usage = repo
+        .admin()
+        .usage_summary(UsageQuery::entity("key-1").resource("gpt-4"))?;
     assert_eq!((usage.snapshots, usage.limits["rpm"].total), (2, 6));
     let progress = Mutex::new(0);
     let told = |n| *progress.lock().unwrap() = n;
-    assert_eq!(repo.delete_entity_with_progress("key-1", &told)?, FURNISHED);
+    assert_eq!(
+        repo.admin().delete_entity_with_progress("key-1", &told)?,
+        FURNISHED
+    );
     assert_eq!(*progress.lock().unwrap(), FURNISHED);
-    assert_eq!(repo.delete_entity("top")?, 3);
-    assert_eq!(repo.delete_entity("top")?, 0);
+    assert_eq!(repo.admin().delete_entity("top")?, 3);
+    assert_eq!(repo.admin().delete_entity("top")?, 0);
     Ok(())
 }

@@ -99,7 +99,8 @@ async fn calls_in_async_code_return_an_error() {
     assert!(matches!(Repository::in_memory(), Err(Error::AsyncContext)));
     let opened = tokio::task::spawn_blocking(|| {
         let repo = Repository::in_memory().unwrap();
-        repo.set_system_defaults([Limit::per_minute("tpm", 1000)], None)
+        repo.admin()
+            .set_system_defaults([Limit::per_minute("tpm", 1000)], None)
             .unwrap();
         let limiter = RateLimiter::new(repo);
         let leases = [1, 2, 3].map(|n| limiter.acquire("k", "r").consume("tpm", n * 10).send().unwrap());
@@ -113,10 +114,11 @@ async fn calls_in_async_code_return_an_error() {
         limiter.available("k", "r").map(drop),
         more.consume("tpm", 1),
         repo.drain().map(drop),
-        repo.entity("k").map(drop),
+        repo.admin().entity("k").map(drop),
         repo.namespace("default").map(drop),
         repo.stack_handle().version().map(drop),
-        repo.usage_snapshots(UsageQuery::entity("k"))
+        repo.admin()
+            .usage_snapshots(UsageQuery::entity("k"))
             .unwrap()
             .next()
             .unwrap()

@@ -14,7 +14,11 @@ async fn put_bucket(a: &Admin, entity: &str, shards: &[i64], capacity: i64) {
 }
 
 async fn capacity(a: &Admin, of: CapacityOf) -> ResourceCapacity {
-    a.repo.resource_capacity("gpt-4", "rpm", of).await.unwrap()
+    a.repo
+        .admin()
+        .resource_capacity("gpt-4", "rpm", of)
+        .await
+        .unwrap()
 }
 
 /// By entity: the most it can hold, and what it holds.
@@ -86,7 +90,11 @@ async fn debt_is_negative_and_counts() {
 #[tokio::test]
 async fn what_the_limiter_took_is_missing() {
     let a = Admin::new().await;
-    a.repo.set_resource_defaults("gpt-4", rpm(10)).await.unwrap();
+    a.repo
+        .admin()
+        .set_resource_defaults("gpt-4", rpm(10))
+        .await
+        .unwrap();
     for (entity, tokens) in [("a", 3), ("b", 10)] {
         let take = a.limiter.acquire(entity, "gpt-4").consume("rpm", tokens);
         take.await.unwrap().commit().await.unwrap();
@@ -104,7 +112,7 @@ async fn children_and_the_never_created_are_not_top_level() {
         NewEntity::new("loner"),
         NewEntity::new("idle"),
     ] {
-        a.repo.create_entity(new).await.unwrap();
+        a.repo.admin().create_entity(new).await.unwrap();
     }
     for entity in ["proj", "key", "loner", "ghost", "damaged"] {
         put_bucket(&a, entity, &[4], 10).await;
@@ -123,7 +131,7 @@ async fn very_many_entities_are_all_looked_at() {
     put_all(&*a.repo.table(), ids.map(|id| bucket(&id, 0, 1, 10, 4))).await;
     for n in [0, 120, 249] {
         let new = NewEntity::new(format!("e{n:03}"));
-        a.repo.create_entity(new).await.unwrap();
+        a.repo.admin().create_entity(new).await.unwrap();
     }
     assert_eq!(capacity(&a, CapacityOf::Everybody).await.total_available(), 1000);
     let top = capacity(&a, CapacityOf::TopLevel).await;
@@ -179,11 +187,11 @@ async fn usage_and_other_resources_are_no_buckets_of_this_one() {
     };
     let everybody = CapacityOf::Everybody;
     assert_eq!(
-        field(a.repo.resource_capacity("9", "rpm", everybody).await),
+        field(a.repo.admin().resource_capacity("9", "rpm", everybody).await),
         "resource"
     );
     assert_ne!(
-        field(a.repo.resource_capacity("gpt-4", "wcu", everybody).await),
+        field(a.repo.admin().resource_capacity("gpt-4", "wcu", everybody).await),
         "resource"
     );
 }

@@ -177,7 +177,8 @@ async fn what_is_stored_and_told_goes_by_the_tables_clock() {
         let repo = server.builder().open().await.unwrap();
         let measured = repo.clock_offset().unwrap();
         assert!(measured.is_wrong());
-        repo.set_system_defaults([Limit::per_minute("rpm", 100)], None)
+        repo.admin()
+            .set_system_defaults([Limit::per_minute("rpm", 100)], None)
             .await
             .unwrap();
 
@@ -222,7 +223,7 @@ async fn a_clock_that_is_right_is_not_corrected() {
     let server = Server::start(0, Manners::Lenient).await;
     let repo = server.builder().open().await.unwrap();
     for _ in 0..20 {
-        let _ = repo.system_defaults().await.unwrap();
+        let _ = repo.admin().system_defaults().await.unwrap();
         assert_eq!(repo.clock_offset().unwrap().correction_ms(), 0);
     }
 }

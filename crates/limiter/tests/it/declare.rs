@@ -31,6 +31,7 @@ fn limits(limits: &[(&str, i64)]) -> Json {
 
 async fn apply(repo: &Repository, manifest: &Manifest) -> zae_limiter::LimitsApplied {
     let applied = repo
+        .admin()
         .apply_limits(manifest, ApplyOptions::default())
         .await
         .unwrap();
@@ -39,7 +40,11 @@ async fn apply(repo: &Repository, manifest: &Manifest) -> zae_limiter::LimitsApp
 }
 
 async fn plan(repo: &Repository, manifest: &Manifest) -> Vec<String> {
-    let plan = repo.plan_limits(manifest, ApplyOptions::default()).await.unwrap();
+    let plan = repo
+        .admin()
+        .plan_limits(manifest, ApplyOptions::default())
+        .await
+        .unwrap();
     let line = |change: &zae_limiter_core::manifest::Change| {
         format!(
             "{} {} {}",
@@ -116,12 +121,19 @@ async fn an_apply_leaves_what_single_calls_leave() {
     );
     let repo = &called.repo;
     let tpm = [Limit::per_minute("rpm", 5), Limit::per_minute("tpm", 1000)];
-    repo.set_system_defaults(rpm(9), Some(OnUnavailable::Allow))
+    repo.admin()
+        .set_system_defaults(rpm(9), Some(OnUnavailable::Allow))
         .await
         .unwrap();
-    repo.set_resource_defaults("gpt-4", tpm).await.unwrap();
-    repo.set_entity_limits("u", ALL_RESOURCES, rpm(4)).await.unwrap();
-    repo.set_entity_limits("u", "gpt-4", rpm(3)).await.unwrap();
+    repo.admin().set_resource_defaults("gpt-4", tpm).await.unwrap();
+    repo.admin()
+        .set_entity_limits("u", ALL_RESOURCES, rpm(4))
+        .await
+        .unwrap();
+    repo.admin()
+        .set_entity_limits("u", "gpt-4", rpm(3))
+        .await
+        .unwrap();
     assert_same(
         &without(state(&declared).await, "#PROVISIONER"),
         &state(&called).await,
@@ -130,10 +142,13 @@ async fn an_apply_leaves_what_single_calls_leave() {
 
     // And deleted.
     apply(&declared.repo, &Manifest::empty("default".parse().unwrap())).await;
-    repo.delete_system_defaults().await.unwrap();
-    repo.delete_resource_defaults("gpt-4").await.unwrap();
-    repo.delete_entity_limits("u", ALL_RESOURCES).await.unwrap();
-    repo.delete_entity_limits("u", "gpt-4").await.unwrap();
+    repo.admin().delete_system_defaults().await.unwrap();
+    repo.admin().delete_resource_defaults("gpt-4").await.unwrap();
+    repo.admin()
+        .delete_entity_limits("u", ALL_RESOURCES)
+        .await
+        .unwrap();
+    repo.admin().delete_entity_limits("u", "gpt-4").await.unwrap();
     assert_same(
         &without(state(&declared).await, "#PROVISIONER"),
         &state(&called).await,
@@ -145,31 +160,40 @@ async fn an_apply_leaves_what_single_calls_leave() {
 async fn only_what_is_managed_is_deleted_and_the_rest_is_listed() {
     let a = Admin::new().await;
     let repo = &a.repo;
-    repo.set_resource_defaults("by-hand", rpm(1)).await.unwrap();
-    repo.set_entity_limits("u", "by-hand", rpm(1)).await.unwrap();
-    repo.set_entity_limits("u", ALL_RESOURCES, rpm(1)).await.unwrap();
-    repo.set_system_defaults(rpm(1), None).await.unwrap();
+    repo.admin()
+        .set_resource_defaults("by-hand", rpm(1))
+        .await
+        .unwrap();
+    repo.admin()
+        .set_entity_limits("u", "by-hand", rpm(1))
+        .await
+        .unwrap();
+    repo.admin()
+        .set_entity_limits("u", ALL_RESOURCES, rpm(1))
+        .await
+        .unwrap();
+    repo.admin().set_system_defaults(rpm(1), None).await.unwrap();
     let first = manifest(json!({ "resources": { "a": limits(&[("rpm", 1)]), "b": limits(&[("rpm", 1)]) } }));
     assert_eq!(plan(repo, &first).await, ["+ resource a", "+ resource b"]);
     apply(repo, &first).await;
     assert_eq!(plan(repo, &first).await, Vec::<String>::new());
     // Changed by hand, it is a difference; declared as it is, it is none, and managed from then on.
-    repo.set_resource_defaults("a", rpm(7)).await.unwrap();
+    repo.admin().set_resource_defaults("a", rpm(7)).await.unwrap();
     assert_eq!(plan(repo, &first).await, ["~ resource a"]);
     let second = manifest(json!({ "resources": { "by-hand": limits(&[("rpm", 1)]) } }));
     assert_eq!(plan(repo, &second).await, ["- resource a", "- resource b"]);
-    let found = repo.hand_made_limits(&second).await.unwrap();
+    let found = repo.admin().hand_made_limits(&second).await.unwrap();
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
     assert_eq!(found, ["(system defaults)", "u/_default_", "u/by-hand"]);
     let applied = apply(repo, &second).await;
     assert_eq!((applied.deleted, applied.unchanged), (2, 1));
-    assert_eq!(repo.resources_with_defaults().await.unwrap(), ["by-hand"]);
+    assert_eq!(repo.admin().resources_with_defaults().await.unwrap(), ["by-hand"]);
     let none = Manifest::empty("default".parse().unwrap());
     assert_eq!(plan(repo, &none).await, ["- resource by-hand"]);
     apply(repo, &none).await;
-    assert!(repo.resources_with_defaults().await.unwrap().is_empty());
-    assert_eq!(repo.entity_limits("u", "by-hand").await.unwrap().len(), 1);
-    assert_eq!(repo.system_defaults().await.unwrap().0.len(), 1);
+    assert!(repo.admin().resources_with_defaults().await.unwrap().is_empty());
+    assert_eq!(repo.admin().entity_limits("u", "by-hand").await.unwrap().len(), 1);
+    assert_eq!(repo.admin().system_defaults().await.unwrap().0.len(), 1);
 }
 
 #[tokio::test]
@@ -189,6 +213,7 @@ async fn flags_and_retention_stay_and_foreign_limits_are_replaced() {
     a.write(&at.pk, &at.sk, attrs).await;
     let declared = manifest(json!({ "resources": { "r": limits(&[("rpm", 5)]) } }));
     let seen = repo
+        .admin()
         .plan_limits(&declared, ApplyOptions::default())
         .await
         .unwrap();
@@ -223,7 +248,10 @@ async fn flags_and_retention_stay_and_foreign_limits_are_replaced() {
     a.write(&at.pk, &at.sk, attrs).await;
     apply(repo, &none).await;
     assert!(a.item(at).await.unwrap().contains_key("disabled"));
-    assert_eq!(repo.hand_made_limits(&none).await.unwrap(), Vec::<Target>::new());
+    assert_eq!(
+        repo.admin().hand_made_limits(&none).await.unwrap(),
+        Vec::<Target>::new()
+    );
 }
 
 #[tokio::test]
@@ -311,6 +339,7 @@ async fn what_cannot_be_applied_is_refused_before_anything_is_written() {
     let other = Manifest::empty("another".parse().unwrap());
     let err = a
         .repo
+        .admin()
         .apply_limits(&other, ApplyOptions::default())
         .await
         .unwrap_err();
@@ -327,8 +356,8 @@ async fn what_cannot_be_applied_is_refused_before_anything_is_written() {
             ..ApplyOptions::default()
         };
         for err in [
-            a.repo.apply_limits(&many, options).await.unwrap_err(),
-            a.repo.plan_limits(&many, options).await.unwrap_err(),
+            a.repo.admin().apply_limits(&many, options).await.unwrap_err(),
+            a.repo.admin().plan_limits(&many, options).await.unwrap_err(),
         ] {
             let text = err.to_string();
             assert!(
@@ -346,6 +375,7 @@ async fn what_cannot_be_applied_is_refused_before_anything_is_written() {
     apply(&a.repo, &entities(0..900)).await;
     let err = a
         .repo
+        .admin()
         .plan_limits(&entities(900..1800), ApplyOptions::default())
         .await
         .unwrap_err();
@@ -448,7 +478,10 @@ async fn an_apply_that_was_killed_anywhere_is_finished_by_the_next() {
             let table = Arc::new(table);
             let dying = a.over(Arc::clone(&table), |builder| builder).await;
             table.left.store(k, Ordering::SeqCst);
-            let died = dying.apply_limits(&second(), ApplyOptions::default()).await;
+            let died = dying
+                .admin()
+                .apply_limits(&second(), ApplyOptions::default())
+                .await;
             if table.left.load(Ordering::SeqCst) >= 0 {
                 assert_eq!(died.unwrap().errors, Vec::<String>::new());
                 break;
@@ -458,12 +491,13 @@ async fn an_apply_that_was_killed_anywhere_is_finished_by_the_next() {
             // What was written is managed, whatever else is missing.
             let record = a.item(provisioner_key(a.repo.namespace_id())).await.unwrap();
             let managed = Managed::decode(&record).unwrap();
-            for resource in a.repo.resources_with_defaults().await.unwrap() {
+            for resource in a.repo.admin().resources_with_defaults().await.unwrap() {
                 assert!(managed.resources.contains(&resource), "{what}: {resource}");
             }
             // The next apply finishes it at once, though the lease of the dead one has not run out.
             let again = a
                 .repo
+                .admin()
                 .apply_limits(&second(), ApplyOptions::default())
                 .await
                 .unwrap();
@@ -494,7 +528,10 @@ async fn a_table_that_fails_for_a_while_loses_nothing() {
             })
             .await;
         // It may fail as a whole, tell of single failures, or get over it.
-        let _ = repo.apply_limits(&second(), ApplyOptions::default()).await;
+        let _ = repo
+            .admin()
+            .apply_limits(&second(), ApplyOptions::default())
+            .await;
         a.clock.advance_millis(20 * 60_000);
         apply(&a.repo, &second()).await;
         let what = format!("write {k} lost");
@@ -517,6 +554,7 @@ async fn buckets_that_could_not_be_told_are_told_by_the_next_apply() {
         })
         .await;
     let applied = repo
+        .admin()
         .apply_limits(&second(), ApplyOptions::default())
         .await
         .unwrap();
@@ -529,6 +567,7 @@ async fn buckets_that_could_not_be_told_are_told_by_the_next_apply() {
     );
     let seen = a
         .repo
+        .admin()
         .plan_limits(&second(), ApplyOptions::default())
         .await
         .unwrap();
@@ -551,6 +590,7 @@ async fn a_level_that_fails_does_not_keep_the_others_from_it() {
         })
         .await;
     let applied = repo
+        .admin()
         .apply_limits(&second(), ApplyOptions::default())
         .await
         .unwrap();
@@ -638,7 +678,7 @@ async fn a_full_apply_repairs_what_a_plan_does_not_compare() {
             .capacity,
         1
     );
-    let applied = a.repo.apply_limits(&first(), full).await.unwrap();
+    let applied = a.repo.admin().apply_limits(&first(), full).await.unwrap();
     assert_eq!((applied.updated, applied.unchanged, applied.pending), (6, 0, 0));
     assert_eq!(
         a.bucket("kept", "gpt-4")
@@ -659,25 +699,26 @@ async fn a_full_apply_repairs_what_a_plan_does_not_compare() {
         })
         .await;
     let manifest = first();
-    let killed = repo.apply_limits(&manifest, full);
+    let killed = repo.admin().apply_limits(&manifest, full);
     assert!(
         tokio::time::timeout(std::time::Duration::from_millis(300), killed)
             .await
             .is_err()
     );
-    let seen = a.repo.plan_limits(&first(), full).await.unwrap();
+    let seen = a.repo.admin().plan_limits(&first(), full).await.unwrap();
     assert_eq!((seen.changes.len(), seen.pending, seen.of_others), (6, 3, 3));
     // As long as the dead one may be alive, its records stay, and none of them is anything to do.
     let told = a
         .repo
+        .admin()
         .apply_limits(&first(), ApplyOptions::default())
         .await
         .unwrap();
     assert_eq!((told.pending, told.of_others), (3, 3));
     a.clock.advance_millis(20 * 60_000);
-    let seen = a.repo.plan_limits(&first(), full).await.unwrap();
+    let seen = a.repo.admin().plan_limits(&first(), full).await.unwrap();
     assert_eq!((seen.pending, seen.of_others), (3, 0));
-    let again = a.repo.apply_limits(&first(), full).await.unwrap();
+    let again = a.repo.admin().apply_limits(&first(), full).await.unwrap();
     assert_eq!((again.updated, again.pending), (6, 0));
 }
 
@@ -688,7 +729,11 @@ async fn what_was_set_by_hand_is_managed_only_once_it_is_as_declared() {
     let none = Manifest::empty("default".parse().unwrap());
     for after in [false, true] {
         let a = Admin::new().await;
-        a.repo.set_entity_limits("u", "gpt-4", rpm(7)).await.unwrap();
+        a.repo
+            .admin()
+            .set_entity_limits("u", "gpt-4", rpm(7))
+            .await
+            .unwrap();
         // An apply that is stopped before its first write of a level, or that fails at it.
         let fault = if after { Fault::Denied } else { Fault::Hangs };
         let repo = a
@@ -697,13 +742,16 @@ async fn what_was_set_by_hand_is_managed_only_once_it_is_as_declared() {
                 _ => Fault::None,
             })
             .await;
-        let stopped = repo.apply_limits(&declared, ApplyOptions::default());
+        let stopped = repo.admin().apply_limits(&declared, ApplyOptions::default());
         let stopped = tokio::time::timeout(std::time::Duration::from_millis(300), stopped).await;
         assert_eq!(stopped.is_ok(), after);
         // The manifest is given up, and what was set by hand is what it was.
         let applied = apply(&a.repo, &none).await;
         assert_eq!(applied.deleted, 0);
-        assert_eq!(a.repo.entity_limits("u", "gpt-4").await.unwrap()[0].capacity(), 7);
+        assert_eq!(
+            a.repo.admin().entity_limits("u", "gpt-4").await.unwrap()[0].capacity(),
+            7
+        );
         // Replaced, it is managed.
         apply(&a.repo, &declared).await;
         assert_eq!(apply(&a.repo, &none).await.deleted, 1);
@@ -713,10 +761,11 @@ async fn what_was_set_by_hand_is_managed_only_once_it_is_as_declared() {
 #[tokio::test]
 async fn taking_over_is_something_to_do() {
     let a = Admin::new().await;
-    a.repo.set_resource_defaults("r", rpm(7)).await.unwrap();
+    a.repo.admin().set_resource_defaults("r", rpm(7)).await.unwrap();
     let declared = manifest(json!({ "resources": { "r": limits(&[("rpm", 7)]) } }));
     let seen = a
         .repo
+        .admin()
         .plan_limits(&declared, ApplyOptions::default())
         .await
         .unwrap();
@@ -728,13 +777,18 @@ async fn taking_over_is_something_to_do() {
 #[tokio::test]
 async fn withdrawing_deletes_what_is_declared_and_managed() {
     let a = prepared().await;
-    a.repo.set_resource_defaults("by-hand", rpm(1)).await.unwrap();
+    a.repo
+        .admin()
+        .set_resource_defaults("by-hand", rpm(1))
+        .await
+        .unwrap();
     let part = manifest(json!({
         "resources": { "gpt-4": limits(&[("rpm", 1)]), "by-hand": limits(&[("rpm", 1)]) },
         "entities": { "kept": { "resources": { "gpt-4": {} } }, "never": { "resources": { "gpt-4": {} } } },
     }));
     let withdrawn = a
         .repo
+        .admin()
         .withdraw_limits(&part, ApplyOptions::default())
         .await
         .unwrap();
@@ -746,7 +800,7 @@ async fn withdrawing_deletes_what_is_declared_and_managed() {
     assert_eq!(gone, ["gpt-4", "kept/gpt-4"]);
     assert_eq!((withdrawn.deleted, withdrawn.errors.len()), (2, 0));
     assert_eq!(
-        a.repo.resources_with_defaults().await.unwrap(),
+        a.repo.admin().resources_with_defaults().await.unwrap(),
         ["by-hand", "old"]
     );
     // The others are managed as before.
@@ -773,22 +827,29 @@ async fn two_applies_at_once_lose_no_managed_level() {
         }));
         let ours = second();
         let (x, y) = tokio::join!(
-            a.repo.apply_limits(&ours, ApplyOptions::default()),
-            other.repo.apply_limits(&theirs, ApplyOptions::default()),
+            a.repo.admin().apply_limits(&ours, ApplyOptions::default()),
+            other.repo.admin().apply_limits(&theirs, ApplyOptions::default()),
         );
         assert_eq!((x.unwrap().errors.len(), y.unwrap().errors.len()), (0, 0));
         // All that is stored is managed: nobody made anything by hand.
         let none = Manifest::empty("default".parse().unwrap());
         assert_eq!(
-            a.repo.hand_made_limits(&none).await.unwrap(),
+            a.repo.admin().hand_made_limits(&none).await.unwrap(),
             Vec::<Target>::new()
         );
         // And the same applies, one after the other, end where they should.
         apply(&a.repo, &ours).await;
         assert!(plan(&a.repo, &ours).await.is_empty());
         apply(&a.repo, &none).await;
-        assert!(a.repo.resources_with_defaults().await.unwrap().is_empty());
-        assert!(a.repo.resources_with_entity_limits().await.unwrap().is_empty());
+        assert!(a.repo.admin().resources_with_defaults().await.unwrap().is_empty());
+        assert!(
+            a.repo
+                .admin()
+                .resources_with_entity_limits()
+                .await
+                .unwrap()
+                .is_empty()
+        );
     }
 }
 
@@ -797,8 +858,13 @@ async fn a_level_that_changes_between_look_and_write_is_written_as_it_is_then() 
     let a = prepared().await;
     let hand = a.another().await;
     let deed = async move {
-        hand.repo.set_resource_defaults("gpt-4", rpm(99)).await.unwrap();
         hand.repo
+            .admin()
+            .set_resource_defaults("gpt-4", rpm(99))
+            .await
+            .unwrap();
+        hand.repo
+            .admin()
             .set_entity_limits("kept", "gpt-4", rpm(98))
             .await
             .unwrap();

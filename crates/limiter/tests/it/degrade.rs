@@ -42,9 +42,14 @@ fn refuser(result: Result<(), Error>) -> (String, i64) {
 }
 
 async fn family(w: &World) {
-    w.repo.create_entity(NewEntity::new("proj")).await.unwrap();
+    w.repo
+        .admin()
+        .create_entity(NewEntity::new("proj"))
+        .await
+        .unwrap();
     for key in ["a", "b", "c"] {
         w.repo
+            .admin()
             .create_entity(NewEntity::new(key).parent("proj").cascade(true))
             .await
             .unwrap();

@@ -12,7 +12,13 @@ use crate::world::{Fault, World};
 
 /// What was logged of deletions of an entity, oldest first: records, and whether it was complete.
 async fn deletions(repo: &Repository, entity: &str) -> Vec<(i128, bool)> {
-    let mut events = repo.audit_events(entity, None).unwrap().all().await.unwrap();
+    let mut events = repo
+        .admin()
+        .audit_events(entity, None)
+        .unwrap()
+        .all()
+        .await
+        .unwrap();
     events.reverse();
     let of = |event: &AuditEvent| {
         let (records, complete) = (
@@ -25,7 +31,7 @@ async fn deletions(repo: &Repository, entity: &str) -> Vec<(i128, bool)> {
 }
 
 async fn counts(repo: &Repository) -> Vec<(String, i64)> {
-    let counts = repo.resources_with_entity_limits().await.unwrap();
+    let counts = repo.admin().resources_with_entity_limits().await.unwrap();
     counts.into_iter().collect()
 }
 
@@ -33,21 +39,36 @@ async fn counts(repo: &Repository) -> Vec<(String, i64)> {
 async fn everything_of_the_entity_goes_and_its_log_stays() {
     let a = Admin::new().await;
     furnish(&a.repo, "key-1").await;
-    a.repo.set_entity_limits("other", "gpt-4", rpm(1)).await.unwrap();
-    let logged = a.repo.audit_events("key-1", None).unwrap().all().await.unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("other", "gpt-4", rpm(1))
+        .await
+        .unwrap();
+    let logged = a
+        .repo
+        .admin()
+        .audit_events("key-1", None)
+        .unwrap()
+        .all()
+        .await
+        .unwrap();
     assert_eq!(logged.len(), 4);
     let all = ["_default_", "a/b:c", "gpt-4"].map(str::to_owned);
     assert_eq!(
         counts(&a.repo).await,
         all.into_iter().zip([1, 1, 2]).collect::<Vec<_>>()
     );
-    assert_eq!(a.repo.children("proj").await.unwrap().len(), 1);
+    assert_eq!(a.repo.admin().children("proj").await.unwrap().len(), 1);
 
     a.clock.advance_millis(1000);
     let progress = Mutex::new(Vec::new());
     let told = |n| progress.lock().unwrap().push(n);
     assert_eq!(
-        a.repo.delete_entity_with_progress("key-1", &told).await.unwrap(),
+        a.repo
+            .admin()
+            .delete_entity_with_progress("key-1", &told)
+            .await
+            .unwrap(),
         FURNISHED
     );
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
@@ -65,10 +86,17 @@ async fn everything_of_the_entity_goes_and_its_log_stays() {
         !registry.contains_key("a/b:c") && !registry.contains_key(ALL_RESOURCES),
         "{registry:?}"
     );
-    assert!(a.repo.children("proj").await.unwrap().is_empty());
-    assert_eq!(a.repo.entity("key-1").await.unwrap(), None);
+    assert!(a.repo.admin().children("proj").await.unwrap().is_empty());
+    assert_eq!(a.repo.admin().entity("key-1").await.unwrap(), None);
 
-    let now = a.repo.audit_events("key-1", None).unwrap().all().await.unwrap();
+    let now = a
+        .repo
+        .admin()
+        .audit_events("key-1", None)
+        .unwrap()
+        .all()
+        .await
+        .unwrap();
     assert_eq!(now[1..], logged[..], "what was logged stays");
     assert_eq!(
         (now[0].action.as_str(), &now[0].resource),
@@ -93,7 +121,7 @@ async fn entities_whose_ids_begin_the_same_are_not_touched() {
     };
     let before = others(a.dump(None).await);
     assert!(before.len() as u64 > 3 * FURNISHED);
-    assert_eq!(a.repo.delete_entity("key-1").await.unwrap(), FURNISHED);
+    assert_eq!(a.repo.admin().delete_entity("key-1").await.unwrap(), FURNISHED);
     assert_eq!(others(a.dump(None).await), before);
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
     assert!(counts(&a.repo).await.iter().all(|(_, count)| *count == 3));
@@ -108,7 +136,7 @@ async fn the_same_entity_of_another_namespace_stays() {
     }
     let id = a.repo.namespace_id().as_str();
     let before = a.others(id).await;
-    a.repo.delete_entity("key-1").await.unwrap();
+    a.repo.admin().delete_entity("key-1").await.unwrap();
     assert_eq!(a.others(id).await, before);
 }
 
@@ -116,9 +144,9 @@ async fn the_same_entity_of_another_namespace_stays() {
 async fn an_entity_that_was_never_there_is_no_deletion() {
     let a = Admin::new().await;
     let before = a.dump(None).await;
-    assert_eq!(a.repo.delete_entity("nobody").await.unwrap(), 0);
+    assert_eq!(a.repo.admin().delete_entity("nobody").await.unwrap(), 0);
     assert_eq!(a.dump(None).await, before, "and nothing is logged");
-    let Err(Error::InvalidInput(input)) = a.repo.delete_entity("no#body").await else {
+    let Err(Error::InvalidInput(input)) = a.repo.admin().delete_entity("no#body").await else {
         panic!("accepted")
     };
     assert_eq!(input.field(), "entity_id");
@@ -130,8 +158,12 @@ async fn what_was_spent_or_limited_without_being_created_goes_too() {
     a.configure().await;
     let take = a.limiter.acquire("ghost", "gpt-4").consume("rpm", 1);
     take.await.unwrap().commit().await.unwrap();
-    a.repo.set_entity_limits("ghost", "gpt-4", rpm(3)).await.unwrap();
-    assert_eq!(a.repo.delete_entity("ghost").await.unwrap(), 2);
+    a.repo
+        .admin()
+        .set_entity_limits("ghost", "gpt-4", rpm(3))
+        .await
+        .unwrap();
+    assert_eq!(a.repo.admin().delete_entity("ghost").await.unwrap(), 2);
     assert_eq!(a.traces_of_entity("ghost").await, [""; 0]);
     // Spending again starts afresh, under the defaults: no cache remembers the limits that went.
     let take = a.limiter.acquire("ghost", "gpt-4").consume("rpm", 10);
@@ -144,13 +176,17 @@ async fn a_deletion_that_was_interrupted_is_finished_by_the_next() {
     for writes in 0.. {
         let a = Admin::new().await;
         furnish(&a.repo, "key-1").await;
-        a.repo.set_entity_limits("other", "gpt-4", rpm(1)).await.unwrap();
+        a.repo
+            .admin()
+            .set_entity_limits("other", "gpt-4", rpm(1))
+            .await
+            .unwrap();
         let left = AtomicI64::new(writes);
         let failing = a.ruled(move |op| match op {
             Op::BatchDelete(_) | Op::Transact(_) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => Fault::Denied,
             _ => Fault::None,
         });
-        let first = failing.await.delete_entity("key-1").await;
+        let first = failing.await.admin().delete_entity("key-1").await;
         let logged = deletions(&a.repo, "key-1").await;
         if first.is_ok() {
             assert!(writes >= 6, "it was interrupted in {writes} places only");
@@ -159,13 +195,13 @@ async fn a_deletion_that_was_interrupted_is_finished_by_the_next() {
         }
         assert!(matches!(first, Err(Error::PermissionDenied { .. })), "{first:?}");
         assert!(
-            a.repo.entity("key-1").await.unwrap().is_some(),
+            a.repo.admin().entity("key-1").await.unwrap().is_some(),
             "it goes last ({writes} writes)"
         );
         let done = logged.first().map_or(0, |(records, _)| *records);
         assert_eq!(logged, if writes == 0 { vec![] } else { vec![(done, false)] });
         a.clock.advance_millis(1000);
-        let rest = a.repo.delete_entity("key-1").await.unwrap();
+        let rest = a.repo.admin().delete_entity("key-1").await.unwrap();
         assert_eq!(
             done + i128::from(rest),
             i128::from(FURNISHED),
@@ -199,7 +235,10 @@ async fn a_deletion_waits_out_throttling_and_lost_answers() {
             Fault::None
         }
     });
-    assert_eq!(shaky.await.delete_entity("key-1").await.unwrap(), FURNISHED);
+    assert_eq!(
+        shaky.await.admin().delete_entity("key-1").await.unwrap(),
+        FURNISHED
+    );
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
     assert_eq!(counts(&a.repo).await, []);
     assert_eq!(deletions(&a.repo, "key-1").await, [(i128::from(FURNISHED), true)]);
@@ -216,7 +255,7 @@ async fn a_bucket_created_during_the_deletion_goes_as_well() {
         put_all(&*table, [bucket(&id, 0, 1, 9, 3)]).await;
     });
     let repo = a.over(table, |builder| builder).await;
-    assert_eq!(repo.delete_entity("key-1").await.unwrap(), FURNISHED + 1);
+    assert_eq!(repo.admin().delete_entity("key-1").await.unwrap(), FURNISHED + 1);
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
 }
 
@@ -240,7 +279,7 @@ async fn a_bucket_created_as_the_entity_goes_does_not_keep_its_parent() {
         put_all(&*table, [late, bucket(&free, 0, 1, 9, 3)]).await;
     });
     let repo = a.over(table, |builder| builder).await;
-    assert_eq!(repo.delete_entity("key-1").await.unwrap(), FURNISHED + 1);
+    assert_eq!(repo.admin().delete_entity("key-1").await.unwrap(), FURNISHED + 1);
     let traces = a.traces_of_entity("key-1").await;
     assert!(
         !traces.is_empty() && traces.iter().all(|trace| trace.contains("BUCKET#key-1#free#0")),
@@ -261,11 +300,11 @@ async fn an_entity_created_again_debits_its_new_parent() {
         taken.unwrap().commit().await.unwrap();
         world.repo.drain().await;
     };
-    a.repo.create_entity(create("old")).await.unwrap();
+    a.repo.admin().create_entity(create("old")).await.unwrap();
     take(&a).await;
     let meta = zae_limiter_core::schema::meta_key(a.repo.namespace_id(), &EntityId::new("k").unwrap());
     a.repo.table().delete_all(vec![meta]).await.unwrap();
-    other.repo.create_entity(create("new")).await.unwrap();
+    other.repo.admin().create_entity(create("new")).await.unwrap();
     for world in [&other, &other, &a] {
         take(world).await;
     }
@@ -302,7 +341,11 @@ async fn thousands_of_records_go_in_one_call() {
     let progress = Mutex::new(Vec::new());
     let told = |n| progress.lock().unwrap().push(n);
     assert_eq!(
-        a.repo.delete_entity_with_progress("key-1", &told).await.unwrap(),
+        a.repo
+            .admin()
+            .delete_entity_with_progress("key-1", &told)
+            .await
+            .unwrap(),
         expected
     );
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
@@ -319,7 +362,7 @@ async fn records_that_are_not_understood_go_with_the_entity() {
     a.write(&pk, "#BUCKET#gpt-4", [("n", Value::int(1))]).await;
     a.write(&pk, "#CONFIG#not a scope", [("n", Value::int(1))]).await;
     a.write(&pk, "#OF_THE_FUTURE", [("n", Value::int(1))]).await;
-    assert_eq!(a.repo.delete_entity("key-1").await.unwrap(), 3);
+    assert_eq!(a.repo.admin().delete_entity("key-1").await.unwrap(), 3);
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
     assert_eq!(counts(&a.repo).await, []);
 }
@@ -336,6 +379,7 @@ async fn an_entity_is_deleted_with_all_entities_below_it() {
         ("org", "key-1"),
     ] {
         a.repo
+            .admin()
             .create_entity(NewEntity::new(id).parent(parent))
             .await
             .unwrap();
@@ -344,14 +388,25 @@ async fn an_entity_is_deleted_with_all_entities_below_it() {
     }
     let progress = Mutex::new(Vec::new());
     let told = |n| progress.lock().unwrap().push(n);
-    assert_eq!(a.repo.delete_entity_with_children("org", &told).await.unwrap(), 8);
+    assert_eq!(
+        a.repo
+            .admin()
+            .delete_entity_with_children("org", &told)
+            .await
+            .unwrap(),
+        8
+    );
     assert!(progress.into_inner().unwrap().is_sorted());
     for id in ["org", "team", "key-1", "key-2"] {
         assert_eq!(a.traces_of_entity(id).await, [""; 0]);
     }
-    assert!(a.repo.entity("other").await.unwrap().is_some());
+    assert!(a.repo.admin().entity("other").await.unwrap().is_some());
     assert_eq!(
-        a.repo.delete_entity_with_children("org", &|_| ()).await.unwrap(),
+        a.repo
+            .admin()
+            .delete_entity_with_children("org", &|_| ())
+            .await
+            .unwrap(),
         0
     );
 }
@@ -361,16 +416,23 @@ async fn an_entity_is_deleted_with_all_entities_below_it() {
 async fn a_child_of_a_deleted_parent_is_under_the_limits_of_the_resource() {
     let a = Admin::new().await;
     a.repo
+        .admin()
         .create_entity(NewEntity::new("key").parent("proj").cascade(true))
         .await
         .unwrap();
-    a.repo.create_entity(NewEntity::new("proj")).await.unwrap();
-    a.repo.set_system_defaults(rpm(9), None).await.unwrap();
     a.repo
+        .admin()
+        .create_entity(NewEntity::new("proj"))
+        .await
+        .unwrap();
+    a.repo.admin().set_system_defaults(rpm(9), None).await.unwrap();
+    a.repo
+        .admin()
         .set_entity_limits("key", ALL_RESOURCES, rpm(100))
         .await
         .unwrap();
     a.repo
+        .admin()
         .set_entity_limits("proj", ALL_RESOURCES, rpm(2))
         .await
         .unwrap();
@@ -382,11 +444,21 @@ async fn a_child_of_a_deleted_parent_is_under_the_limits_of_the_resource() {
     take(2).await.unwrap();
     take(1).await.unwrap_err();
     assert_eq!(
-        a.repo.limits_above_parent("key", "gpt-4").await.unwrap().len(),
+        a.repo
+            .admin()
+            .limits_above_parent("key", "gpt-4")
+            .await
+            .unwrap()
+            .len(),
         0,
         "none for this resource"
     );
-    let above = a.repo.limits_above_parent("key", ALL_RESOURCES).await.unwrap();
+    let above = a
+        .repo
+        .admin()
+        .limits_above_parent("key", ALL_RESOURCES)
+        .await
+        .unwrap();
     assert_eq!(
         (
             above.len(),
@@ -396,14 +468,22 @@ async fn a_child_of_a_deleted_parent_is_under_the_limits_of_the_resource() {
         ),
         (1, "proj", 100, 2)
     );
-    assert_eq!(a.repo.all_limits_above_parent("key").await.unwrap(), above);
-    assert_eq!(a.repo.all_limits_above_parent("proj").await.unwrap(), []);
-    a.repo.delete_entity("proj").await.unwrap();
+    assert_eq!(
+        a.repo.admin().all_limits_above_parent("key").await.unwrap(),
+        above
+    );
+    assert_eq!(a.repo.admin().all_limits_above_parent("proj").await.unwrap(), []);
+    a.repo.admin().delete_entity("proj").await.unwrap();
     a.clock.advance_millis(1);
     take(9).await.unwrap();
     take(1).await.unwrap_err();
     assert_eq!(a.consumed("proj", "gpt-4", "rpm").await, 9000);
-    let above = a.repo.limits_above_parent("key", ALL_RESOURCES).await.unwrap();
+    let above = a
+        .repo
+        .admin()
+        .limits_above_parent("key", ALL_RESOURCES)
+        .await
+        .unwrap();
     assert_eq!(above[0].parents.capacity(), 9);
 }
 
@@ -415,10 +495,22 @@ async fn an_entity_is_created_even_if_it_cannot_be_logged() {
         Op::Put(put) if put.item.contains_key("action") => Fault::Denied,
         _ => Fault::None,
     });
-    let entity = failing.await.create_entity(NewEntity::new("k")).await.unwrap();
-    assert_eq!(a.repo.entity("k").await.unwrap(), Some(entity));
+    let entity = failing
+        .await
+        .admin()
+        .create_entity(NewEntity::new("k"))
+        .await
+        .unwrap();
+    assert_eq!(a.repo.admin().entity("k").await.unwrap(), Some(entity));
     assert_eq!(
-        a.repo.audit_events("k", None).unwrap().all().await.unwrap().len(),
+        a.repo
+            .admin()
+            .audit_events("k", None)
+            .unwrap()
+            .all()
+            .await
+            .unwrap()
+            .len(),
         0
     );
 }

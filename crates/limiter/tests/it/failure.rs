@@ -323,7 +323,8 @@ async fn a_server_that_falls_silent_is_sent_no_more_connections_than_may_be_in_f
         .open()
         .await
         .unwrap();
-    repo.set_system_defaults([Limit::per_minute("rpm", 1000)], None)
+    repo.admin()
+        .set_system_defaults([Limit::per_minute("rpm", 1000)], None)
         .await
         .unwrap();
     let limiter = RateLimiter::new(repo);

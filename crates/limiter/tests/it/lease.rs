@@ -32,6 +32,7 @@ async fn an_estimate_is_corrected_in_both_directions() {
 async fn a_rollback_returns_everything_on_child_and_parent() {
     let w = World::configured().await;
     w.repo
+        .admin()
         .create_entity(NewEntity::new("key").parent("proj").cascade(true))
         .await
         .unwrap();
@@ -180,6 +181,7 @@ async fn the_result_of_the_work_survives_a_commit_or_rollback_that_fails() {
 async fn an_acquire_cancelled_at_any_point_keeps_nothing() {
     let w = World::configured().await;
     w.repo
+        .admin()
         .create_entity(NewEntity::new("key").parent("proj").cascade(true))
         .await
         .unwrap();
@@ -282,7 +284,8 @@ async fn blocking_calls_do_the_same() {
     let done = tokio::task::spawn_blocking(|| {
         use zae_limiter::blocking::{RateLimiter, Repository};
         let repo = Repository::in_memory()?;
-        repo.set_system_defaults([Limit::per_day("rpm", 5)], None)?;
+        repo.admin()
+            .set_system_defaults([Limit::per_day("rpm", 5)], None)?;
         let limiter = RateLimiter::new(repo.clone());
         let mut lease = limiter.acquire("k", "r").consume("rpm", 2).send()?;
         lease.consume("rpm", 1)?;
@@ -307,10 +310,10 @@ async fn a_lease_of_a_deleted_entity_corrects_nothing_on_the_next_one() {
     for charge in [None, Some(5000)] {
         let w = World::configured().await;
         let other = w.another().await;
-        w.repo.create_entity(NewEntity::new("k")).await.unwrap();
+        w.repo.admin().create_entity(NewEntity::new("k")).await.unwrap();
         let mut lease = w.limiter.acquire("k", "r").consume("tpm", 1000).await.unwrap();
-        w.repo.delete_entity("k").await.unwrap();
-        w.repo.create_entity(NewEntity::new("k")).await.unwrap();
+        w.repo.admin().delete_entity("k").await.unwrap();
+        w.repo.admin().create_entity(NewEntity::new("k")).await.unwrap();
         let second = other
             .limiter
             .acquire("k", "r")

@@ -16,28 +16,36 @@ async fn the_most_specific_level_answers_as_a_whole() {
     let w = World::new().await;
     let effective = async || {
         w.repo
+            .admin()
             .effective_limits("k", "r")
             .await
             .map(|limits| limits[0].capacity())
     };
     assert!(matches!(effective().await, Err(Error::NotConfigured { .. })));
-    w.repo.set_system_defaults(rpm(1), None).await.unwrap();
+    w.repo.admin().set_system_defaults(rpm(1), None).await.unwrap();
     assert_eq!(effective().await.unwrap(), 1);
-    w.repo.set_resource_defaults("r", rpm(2)).await.unwrap();
+    w.repo.admin().set_resource_defaults("r", rpm(2)).await.unwrap();
     assert_eq!(effective().await.unwrap(), 2);
     w.repo
+        .admin()
         .set_entity_limits("k", ALL_RESOURCES, rpm(3))
         .await
         .unwrap();
     assert_eq!(effective().await.unwrap(), 3);
-    w.repo.set_entity_limits("k", "r", rpm(4)).await.unwrap();
+    w.repo.admin().set_entity_limits("k", "r", rpm(4)).await.unwrap();
     assert_eq!(effective().await.unwrap(), 4);
-    assert!(w.repo.delete_entity_limits("k", "r").await.unwrap());
-    assert!(!w.repo.delete_entity_limits("k", "r").await.unwrap());
-    assert!(w.repo.delete_entity_limits("k", ALL_RESOURCES).await.unwrap());
-    assert!(w.repo.delete_resource_defaults("r").await.unwrap());
+    assert!(w.repo.admin().delete_entity_limits("k", "r").await.unwrap());
+    assert!(!w.repo.admin().delete_entity_limits("k", "r").await.unwrap());
+    assert!(
+        w.repo
+            .admin()
+            .delete_entity_limits("k", ALL_RESOURCES)
+            .await
+            .unwrap()
+    );
+    assert!(w.repo.admin().delete_resource_defaults("r").await.unwrap());
     assert_eq!(effective().await.unwrap(), 1);
-    assert!(w.repo.delete_system_defaults().await.unwrap());
+    assert!(w.repo.admin().delete_system_defaults().await.unwrap());
     assert!(effective().await.is_err());
 }
 
@@ -45,14 +53,22 @@ async fn the_most_specific_level_answers_as_a_whole() {
 async fn setting_a_level_replaces_it_and_reads_back() {
     let w = World::new().await;
     let two = [Limit::per_minute("rpm", 5), Limit::per_hour("tpm", 10).burst(20)];
-    w.repo.set_entity_limits("k", "r", two).await.unwrap();
+    w.repo.admin().set_entity_limits("k", "r", two).await.unwrap();
     w.repo
+        .admin()
         .set_entity_limits("k", "r", [Limit::custom("tpm", 7, 3, 11)])
         .await
         .unwrap();
-    let limits = w.repo.entity_limits("k", "r").await.unwrap();
+    let limits = w.repo.admin().entity_limits("k", "r").await.unwrap();
     assert_eq!(limits, [Limit::custom("tpm", 7, 3, 11).build().unwrap()]);
-    assert!(w.repo.entity_limits("k", ALL_RESOURCES).await.unwrap().is_empty());
+    assert!(
+        w.repo
+            .admin()
+            .entity_limits("k", ALL_RESOURCES)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -72,14 +88,18 @@ async fn registries_count_entities_and_list_resources() {
         item.get("r").and_then(Value::as_int)
     };
     for entity in ["a", "b", "a"] {
-        w.repo.set_entity_limits(entity, "r", rpm(5)).await.unwrap();
+        w.repo
+            .admin()
+            .set_entity_limits(entity, "r", rpm(5))
+            .await
+            .unwrap();
     }
     assert_eq!(count().await, Some(2));
-    w.repo.delete_entity_limits("a", "r").await.unwrap();
+    w.repo.admin().delete_entity_limits("a", "r").await.unwrap();
     assert_eq!(count().await, Some(1));
-    w.repo.delete_entity_limits("b", "r").await.unwrap();
+    w.repo.admin().delete_entity_limits("b", "r").await.unwrap();
     assert_eq!(count().await, None);
-    w.repo.set_resource_defaults("r", rpm(5)).await.unwrap();
+    w.repo.admin().set_resource_defaults("r", rpm(5)).await.unwrap();
     let item = w
         .repo
         .table()
@@ -95,7 +115,7 @@ async fn an_entity_limit_reaches_its_live_bucket_at_once() {
     let w = World::configured().await;
     let take = |n| w.limiter.acquire("k", "r").consume("rpm", n);
     take(1).await.unwrap().commit().await.unwrap();
-    w.repo.set_entity_limits("k", "r", rpm(4)).await.unwrap();
+    w.repo.admin().set_entity_limits("k", "r", rpm(4)).await.unwrap();
     let bucket = w.bucket("k", "r").await.unwrap();
     assert_eq!(bucket.limit("rpm").unwrap().params.capacity, 4000);
     assert_eq!(
@@ -106,7 +126,7 @@ async fn an_entity_limit_reaches_its_live_bucket_at_once() {
     take(4).await.unwrap().commit().await.unwrap();
     assert!(take(1).await.is_err());
     // Deleted, the bucket goes back to the defaults, and expires again.
-    w.repo.delete_entity_limits("k", "r").await.unwrap();
+    w.repo.admin().delete_entity_limits("k", "r").await.unwrap();
     let bucket = w.bucket("k", "r").await.unwrap();
     assert_eq!(bucket.limit("rpm").unwrap().params.capacity, 10_000);
     assert!(bucket.ttl.is_some());
@@ -115,8 +135,16 @@ async fn an_entity_limit_reaches_its_live_bucket_at_once() {
 #[tokio::test]
 async fn limits_for_all_resources_reach_each_live_bucket() {
     let w = World::configured().await;
-    w.repo.set_resource_defaults("own", rpm(50)).await.unwrap();
-    w.repo.set_entity_limits("k", "own", rpm(60)).await.unwrap();
+    w.repo
+        .admin()
+        .set_resource_defaults("own", rpm(50))
+        .await
+        .unwrap();
+    w.repo
+        .admin()
+        .set_entity_limits("k", "own", rpm(60))
+        .await
+        .unwrap();
     for resource in ["a", "b", "own"] {
         w.limiter
             .acquire("k", resource)
@@ -128,6 +156,7 @@ async fn limits_for_all_resources_reach_each_live_bucket() {
             .unwrap();
     }
     w.repo
+        .admin()
         .set_entity_limits("k", ALL_RESOURCES, rpm(7))
         .await
         .unwrap();
@@ -147,7 +176,7 @@ async fn a_changed_default_reaches_a_busy_bucket_of_another_process_within_the_c
     let other = w.another().await;
     let take = || other.limiter.acquire("k", "r").consume("rpm", 1);
     take().await.unwrap().commit().await.unwrap();
-    w.repo.set_resource_defaults("r", rpm(3)).await.unwrap();
+    w.repo.admin().set_resource_defaults("r", rpm(3)).await.unwrap();
     take().await.unwrap().commit().await.unwrap();
     other.repo.drain().await;
     assert_eq!(
@@ -217,23 +246,24 @@ async fn entities_have_parents_and_children() {
         .parent("proj")
         .cascade(true)
         .metadata("tier", "gold");
-    let created = w.repo.create_entity(new.clone()).await.unwrap();
-    assert_eq!(w.repo.entity("key").await.unwrap(), Some(created.clone()));
+    let created = w.repo.admin().create_entity(new.clone()).await.unwrap();
+    assert_eq!(w.repo.admin().entity("key").await.unwrap(), Some(created.clone()));
     assert_eq!(created.created_at, "2027-01-15T08:00:00Z");
     assert!(matches!(
-        w.repo.create_entity(new).await,
+        w.repo.admin().create_entity(new).await,
         Err(Error::EntityExists(_))
     ));
     w.repo
+        .admin()
         .create_entity(NewEntity::new("key2").parent("proj"))
         .await
         .unwrap();
-    let children = w.repo.children("proj").await.unwrap();
+    let children = w.repo.admin().children("proj").await.unwrap();
     assert_eq!(
         children.iter().map(|child| child.id.as_str()).collect::<Vec<_>>(),
         ["key", "key2"]
     );
-    assert_eq!(w.repo.entity("proj").await.unwrap(), None);
+    assert_eq!(w.repo.admin().entity("proj").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -241,12 +271,24 @@ async fn namespaces_do_not_see_each_other() {
     let w = World::configured().await;
     w.repo.register_namespace("tenant").await.unwrap();
     let tenant = w.repo.namespace("tenant").await.unwrap();
-    assert!(tenant.system_defaults().await.unwrap().0.is_empty());
+    assert!(tenant.admin().system_defaults().await.unwrap().0.is_empty());
     assert_ne!(tenant.namespace_id(), w.repo.namespace_id());
     assert!(matches!(
         w.repo.namespace("nobody").await,
         Err(Error::NamespaceNotFound(_))
     ));
+}
+
+/// The field and the value that an error names.
+fn field(err: Error) -> (String, String) {
+    match err {
+        Error::InvalidInput(input) => (input.field().to_owned(), input.value().to_owned()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pair(field: &str, value: &str) -> (String, String) {
+    (field.to_owned(), value.to_owned())
 }
 
 #[tokio::test]
@@ -260,16 +302,12 @@ async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
         .commit()
         .await
         .unwrap();
-    let field = |err: Error| match err {
-        Error::InvalidInput(input) => (input.field().to_owned(), input.value().to_owned()),
-        other => panic!("{other:?}"),
-    };
+    let admin = w.repo.admin();
     let before = w.repo.usage();
     let take = |entity: &str, resource: &str, limit: &str, n| {
         let call = w.limiter.acquire(entity, resource).consume(limit, n);
         async { field(call.await.unwrap_err()) }
     };
-    let pair = |field: &str, value: &str| (field.to_owned(), value.to_owned());
     assert_eq!(take("a#b", "r", "rpm", 1).await, pair("entity_id", "a#b"));
     assert_eq!(take("k", "9r", "rpm", 1).await, pair("resource", "9r"));
     assert_eq!(take("k", "r", "wcu", 1).await, pair("consume", "wcu"));
@@ -291,36 +329,37 @@ async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
     assert_eq!(field(twice), pair("consume", "rpm"));
     let empty: [Limit; 0] = [];
     assert_eq!(
-        field(w.repo.set_resource_defaults("r", empty).await.unwrap_err()).0,
+        field(admin.set_resource_defaults("r", empty).await.unwrap_err()).0,
         "limits"
     );
     assert_eq!(
-        field(w.repo.set_system_defaults(rpm(0), None).await.unwrap_err()),
+        field(admin.set_system_defaults(rpm(0), None).await.unwrap_err()),
         pair("rpm.capacity", "0")
     );
     let half = OnUnavailable::Degrade(Percent::new(50).unwrap());
     assert_eq!(
-        field(w.repo.set_system_defaults(rpm(1), Some(half)).await.unwrap_err()).0,
+        field(admin.set_system_defaults(rpm(1), Some(half)).await.unwrap_err()).0,
         "on_unavailable"
     );
     assert_eq!(
-        field(w.repo.set_entity_limits("k", "PK", rpm(1)).await.unwrap_err()),
+        field(admin.set_entity_limits("k", "PK", rpm(1)).await.unwrap_err()),
         pair("resource", "PK")
     );
     let orphan = NewEntity::new("x").cascade(true);
-    assert_eq!(
-        field(w.repo.create_entity(orphan).await.unwrap_err()).0,
-        "cascade"
-    );
+    assert_eq!(field(admin.create_entity(orphan).await.unwrap_err()).0, "cascade");
     let own = NewEntity::new("x").parent("x");
-    assert_eq!(field(w.repo.create_entity(own).await.unwrap_err()).0, "parent_id");
+    assert_eq!(field(admin.create_entity(own).await.unwrap_err()).0, "parent_id");
     let spent = w.repo.usage().since(&before);
     assert_eq!(
         (spent.updates, spent.puts, spent.transactions),
         (0, 0, 0),
         "nothing was written"
     );
+}
 
+#[tokio::test]
+async fn bad_input_of_a_lease_and_of_a_builder_is_refused_by_field_and_value() {
+    let w = World::configured().await;
     let mut lease = w.limiter.acquire("k", "r").consume("tpm", 5).await.unwrap();
     assert_eq!(field(lease.adjust("rpm", 1).unwrap_err()).0, "adjust.rpm");
     assert_eq!(
@@ -358,10 +397,10 @@ async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
 async fn a_limit_that_a_level_loses_leaves_its_buckets() {
     let w = World::new().await;
     let both = [Limit::per_minute("rpm", 5), Limit::per_minute("tpm", 100)];
-    w.repo.set_entity_limits("k", "r", both).await.unwrap();
+    w.repo.admin().set_entity_limits("k", "r", both).await.unwrap();
     let take = w.limiter.acquire("k", "r").consume("rpm", 1).consume("tpm", 1);
     take.await.unwrap().commit().await.unwrap();
-    w.repo.set_entity_limits("k", "r", rpm(7)).await.unwrap();
+    w.repo.admin().set_entity_limits("k", "r", rpm(7)).await.unwrap();
     let bucket = w.bucket("k", "r").await.unwrap();
     let names: Vec<_> = bucket.limits.iter().map(|limit| limit.name.as_str()).collect();
     assert_eq!(names, ["rpm"]);
@@ -381,7 +420,7 @@ async fn a_level_of_very_many_limits_can_be_replaced_and_deleted() {
         .collect();
     for replaces in [true, false] {
         let w = World::new().await;
-        w.repo.set_system_defaults(rpm(9), None).await.unwrap();
+        w.repo.admin().set_system_defaults(rpm(9), None).await.unwrap();
         w.limiter
             .acquire("k", "r")
             .consume("rpm", 1)
@@ -422,9 +461,9 @@ async fn a_level_of_very_many_limits_can_be_replaced_and_deleted() {
         }
         w.repo.invalidate_caches();
         if replaces {
-            w.repo.set_entity_limits("k", "r", rpm(7)).await.unwrap();
+            w.repo.admin().set_entity_limits("k", "r", rpm(7)).await.unwrap();
         } else {
-            assert!(w.repo.delete_entity_limits("k", "r").await.unwrap());
+            assert!(w.repo.admin().delete_entity_limits("k", "r").await.unwrap());
         }
         assert_eq!(
             w.bucket("k", "r").await.unwrap().limits.len(),
@@ -449,7 +488,7 @@ async fn a_level_of_very_many_limits_can_be_replaced_and_deleted() {
 #[tokio::test]
 async fn limits_that_no_level_defines_leave_a_bucket_that_holds_many() {
     let w = World::new().await;
-    w.repo.set_resource_defaults("r", rpm(9)).await.unwrap();
+    w.repo.admin().set_resource_defaults("r", rpm(9)).await.unwrap();
     let take = async || {
         let taken = w.limiter.acquire("k", "r").consume("rpm", 1).await;
         taken.unwrap().commit().await.unwrap();

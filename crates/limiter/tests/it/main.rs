@@ -11,6 +11,7 @@
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
 //! - `declare`: limits from manifests, interrupted and at once;
+//! - `parity`: the blocking facade has every call;
 //! - `blocking_ends`: blocking handles that are dropped, and used or dropped inside async code;
 //! - `paths`: what each path costs in requests and capacity units.
 
@@ -34,6 +35,7 @@ mod limits;
 mod namespaces;
 mod outage;
 mod paging;
+mod parity;
 mod paths;
 mod refunds;
 mod registries;

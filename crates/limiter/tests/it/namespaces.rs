@@ -62,8 +62,8 @@ async fn two_full(a: &Admin) -> (Stack, Repository, Repository) {
         for n in 0..4 {
             furnish(repo, &format!("key-{n}")).await;
         }
-        repo.set_resource_defaults("gpt-4", rpm(5)).await.unwrap();
-        repo.set_system_defaults(rpm(4), None).await.unwrap();
+        repo.admin().set_resource_defaults("gpt-4", rpm(5)).await.unwrap();
+        repo.admin().set_system_defaults(rpm(4), None).await.unwrap();
     }
     assert!(stack.delete_namespace("one").await.unwrap());
     (stack, one, two)
@@ -178,7 +178,7 @@ async fn deleting_frees_the_name_and_keeps_the_data() {
     let stack = a.repo.stack_handle();
     let tenant = stack.open("tenant").await.unwrap();
     let id = tenant.namespace_id().clone();
-    tenant.set_system_defaults(rpm(5), None).await.unwrap();
+    tenant.admin().set_system_defaults(rpm(5), None).await.unwrap();
     let data = a.others("#NSID#").await;
     a.clock.advance_millis(5000);
 
@@ -212,7 +212,7 @@ async fn deleting_frees_the_name_and_keeps_the_data() {
     // The name is free: who registers it now starts with nothing.
     let next = stack.open("tenant").await.unwrap();
     assert_ne!(next.namespace_id(), &id);
-    assert!(next.system_defaults().await.unwrap().0.is_empty());
+    assert!(next.admin().system_defaults().await.unwrap().0.is_empty());
     assert_eq!(orphans(&stack).await, [id]);
 }
 
@@ -306,7 +306,7 @@ async fn a_namespace_in_use_is_not_purged() {
     };
     assert!(a.repo.table().delete(lost).await.unwrap().is_applied());
     assert_eq!(state(stack.purge_namespace(id.as_str(), &|_| ()).await), "active");
-    assert_eq!(two.system_defaults().await.unwrap().0.len(), 1);
+    assert_eq!(two.admin().system_defaults().await.unwrap().0.len(), 1);
     // Deleting it writes the lost record anew, so that it can be recovered.
     assert!(stack.delete_namespace("two").await.unwrap());
     assert_eq!(stack.recover_namespace(id.as_str()).await.unwrap(), "two");

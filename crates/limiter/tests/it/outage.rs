@@ -80,6 +80,7 @@ async fn the_policy_is_the_calls_then_the_builders_then_the_stored_one() {
     let w = World::new().await;
     let limits = || [zae_limiter::Limit::per_minute("rpm", 10)];
     w.repo
+        .admin()
         .set_system_defaults(limits(), Some(OnUnavailable::Allow))
         .await
         .unwrap();

@@ -17,10 +17,15 @@ async fn seven() -> Admin {
     let ns = a.repo.namespace_id().as_str();
     for n in (0..).take(COUNT) {
         a.repo
+            .admin()
             .set_entity_limits(&format!("e{n}"), "gpt-4", rpm(5))
             .await
             .unwrap();
-        a.repo.set_resource_defaults("gpt-4", rpm(1 + n)).await.unwrap();
+        a.repo
+            .admin()
+            .set_resource_defaults("gpt-4", rpm(1 + n))
+            .await
+            .unwrap();
         a.clock.advance_millis(1000);
         let start = format!("2027-01-15T0{n}:00:00Z");
         let window = if n == 3 { "daily" } else { "hourly" };
@@ -66,7 +71,7 @@ async fn reads_the_same<T: PartialEq + std::fmt::Debug>(pages: impl Fn() -> Page
 #[tokio::test]
 async fn entities_read_the_same_at_any_page_size() {
     let a = seven().await;
-    reads_the_same(|| a.repo.entities_with_limits("gpt-4").unwrap()).await;
+    reads_the_same(|| a.repo.admin().entities_with_limits("gpt-4").unwrap()).await;
 }
 
 #[tokio::test]
@@ -78,20 +83,20 @@ async fn usage_reads_the_same_at_any_page_size() {
         UsageQuery::of_resource("gpt-4"),
         UsageQuery::of_resource("gpt-4").until(zae_limiter::EpochMillis(i64::from(u32::MAX) * 1000)),
     ] {
-        reads_the_same(|| a.repo.usage_snapshots(query.clone()).unwrap()).await;
+        reads_the_same(|| a.repo.admin().usage_snapshots(query.clone()).unwrap()).await;
     }
 }
 
 #[tokio::test]
 async fn audit_events_read_the_same_at_any_page_size() {
     let a = seven().await;
-    reads_the_same(|| a.repo.audit_events("$RESOURCE:gpt-4", None).unwrap()).await;
+    reads_the_same(|| a.repo.admin().audit_events("$RESOURCE:gpt-4", None).unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_page_size_of_zero_is_one() {
     let a = seven().await;
-    let mut pages = a.repo.entities_with_limits("gpt-4").unwrap().page_size(0);
+    let mut pages = a.repo.admin().entities_with_limits("gpt-4").unwrap().page_size(0);
     assert_eq!(pages.next_page().await.unwrap().unwrap(), ["e0"]);
 }
 
@@ -99,7 +104,7 @@ async fn a_page_size_of_zero_is_one() {
 async fn a_page_with_nothing_wanted_does_not_end_the_reading() {
     let a = seven().await;
     let query = UsageQuery::entity("u").resource("gpt-4").window(Window::Daily);
-    let mut pages = a.repo.usage_snapshots(query).unwrap().page_size(1);
+    let mut pages = a.repo.admin().usage_snapshots(query).unwrap().page_size(1);
     let mut sizes = Vec::new();
     while let Some(page) = pages.next_page().await.unwrap() {
         sizes.push(page.len());
@@ -115,7 +120,7 @@ async fn a_page_with_nothing_wanted_does_not_end_the_reading() {
         ];
         a.write(&format!("stray-{n}"), "#CONFIG#gpt-4", index).await;
     }
-    let pages = a.repo.entities_with_limits("gpt-4").unwrap();
+    let pages = a.repo.admin().entities_with_limits("gpt-4").unwrap();
     let entities = pages.page_size(2).all().await.unwrap();
     assert_eq!(entities, ["e0", "e1", "e2", "e3", "e4", "e5", "e6"]);
 }
@@ -123,15 +128,23 @@ async fn a_page_with_nothing_wanted_does_not_end_the_reading() {
 #[tokio::test]
 async fn a_cursor_still_holds_when_the_results_change() {
     let a = seven().await;
-    let pages = || a.repo.entities_with_limits("gpt-4").unwrap().page_size(3);
+    let pages = || a.repo.admin().entities_with_limits("gpt-4").unwrap().page_size(3);
     let mut first = pages();
     assert_eq!(first.next_page().await.unwrap().unwrap(), ["e0", "e1", "e2"]);
     let cursor = first.cursor().unwrap();
     // Even what it points at may go.
-    a.repo.delete_entity("e2").await.unwrap();
-    a.repo.delete_entity("e4").await.unwrap();
-    a.repo.set_entity_limits("e2x", "gpt-4", rpm(5)).await.unwrap();
-    a.repo.set_entity_limits("a", "gpt-4", rpm(5)).await.unwrap();
+    a.repo.admin().delete_entity("e2").await.unwrap();
+    a.repo.admin().delete_entity("e4").await.unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("e2x", "gpt-4", rpm(5))
+        .await
+        .unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("a", "gpt-4", rpm(5))
+        .await
+        .unwrap();
     let rest = pages().after(&cursor).all().await.unwrap();
     assert_eq!(rest, ["e2x", "e3", "e5", "e6"]);
 }
@@ -140,7 +153,7 @@ async fn a_cursor_still_holds_when_the_results_change() {
 async fn a_cursor_reads_as_every_client_writes_it() {
     let a = seven().await;
     let ns = a.repo.namespace_id();
-    let mut pages = a.repo.entities_with_limits("gpt-4").unwrap().page_size(2);
+    let mut pages = a.repo.admin().entities_with_limits("gpt-4").unwrap().page_size(2);
     pages.next_page().await.unwrap();
     let text = pages.cursor().unwrap().to_string();
     let bytes = aws_smithy_types::base64::decode(&text).unwrap();
@@ -154,7 +167,12 @@ async fn a_cursor_reads_as_every_client_writes_it() {
     assert_eq!(read, expected);
     let written = aws_smithy_types::base64::encode(expected.to_string());
     let cursor: Cursor = written.parse().unwrap();
-    let rest = a.repo.entities_with_limits("gpt-4").unwrap().after(&cursor);
+    let rest = a
+        .repo
+        .admin()
+        .entities_with_limits("gpt-4")
+        .unwrap()
+        .after(&cursor);
     assert_eq!(rest.all().await.unwrap(), ["e2", "e3", "e4", "e5", "e6"]);
     for bad in ["", "not base64!", "e30=", &text[1..]] {
         assert_eq!(bad.parse::<Cursor>().unwrap_err().field(), "cursor", "{bad}");
@@ -172,7 +190,11 @@ async fn a_reading_goes_on_after_an_error() {
         _ => Fault::None,
     });
     let failing = failing.await;
-    let mut pages = failing.entities_with_limits("gpt-4").unwrap().page_size(2);
+    let mut pages = failing
+        .admin()
+        .entities_with_limits("gpt-4")
+        .unwrap()
+        .page_size(2);
     let (mut found, mut errors) = (Vec::new(), 0);
     loop {
         match pages.next_page().await {

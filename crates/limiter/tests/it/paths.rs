@@ -89,8 +89,13 @@ async fn rejected_then_rejected_again() {
 #[tokio::test]
 async fn cascade_cold_and_warm() {
     let w = World::configured().await;
-    w.repo.create_entity(NewEntity::new("proj")).await.unwrap();
     w.repo
+        .admin()
+        .create_entity(NewEntity::new("proj"))
+        .await
+        .unwrap();
+    w.repo
+        .admin()
         .create_entity(NewEntity::new("key").parent("proj").cascade(true))
         .await
         .unwrap();
@@ -107,6 +112,7 @@ async fn cascade_cold_and_warm() {
 async fn child_refunded_when_the_parent_refuses() {
     let w = World::configured().await;
     w.repo
+        .admin()
         .create_entity(NewEntity::new("key").parent("proj").cascade(true))
         .await
         .unwrap();

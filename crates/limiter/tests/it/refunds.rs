@@ -20,6 +20,7 @@ async fn take(limiter: &RateLimiter, entity: &str, tokens: i64) -> Lease {
 async fn what_a_lease_took_in_many_steps_is_given_back_in_one_write_per_bucket() {
     let w = World::configured().await;
     w.repo
+        .admin()
         .create_entity(NewEntity::new("key").parent("proj").cascade(true))
         .await
         .unwrap();

@@ -69,39 +69,67 @@ fn without_limits(item: &Item) -> Item {
 }
 
 async fn actions(repo: &Repository, subject: &str) -> Vec<String> {
-    let events = repo.audit_events(subject, None).unwrap().all().await.unwrap();
+    let events = repo
+        .admin()
+        .audit_events(subject, None)
+        .unwrap()
+        .all()
+        .await
+        .unwrap();
     events.into_iter().rev().map(|event| event.action).collect()
 }
 
 #[tokio::test]
 async fn listings_tell_what_is_configured_where() {
     let a = Admin::new().await;
-    assert!(a.repo.resources_with_defaults().await.unwrap().is_empty());
-    assert!(a.repo.resources_with_entity_limits().await.unwrap().is_empty());
+    assert!(a.repo.admin().resources_with_defaults().await.unwrap().is_empty());
+    assert!(
+        a.repo
+            .admin()
+            .resources_with_entity_limits()
+            .await
+            .unwrap()
+            .is_empty()
+    );
     for (entity, scope) in [
         ("b", "gpt-4"),
         ("a", "gpt-4"),
         ("a", ALL_RESOURCES),
         ("a", "gpt-4"),
     ] {
-        a.repo.set_entity_limits(entity, scope, rpm(5)).await.unwrap();
+        a.repo
+            .admin()
+            .set_entity_limits(entity, scope, rpm(5))
+            .await
+            .unwrap();
     }
     for resource in ["z/1:b", "gpt-4", "z/1:b"] {
-        a.repo.set_resource_defaults(resource, rpm(5)).await.unwrap();
+        a.repo
+            .admin()
+            .set_resource_defaults(resource, rpm(5))
+            .await
+            .unwrap();
     }
-    let counts = a.repo.resources_with_entity_limits().await.unwrap();
+    let counts = a.repo.admin().resources_with_entity_limits().await.unwrap();
     let expected = BTreeMap::from([(ALL_RESOURCES.to_owned(), 1), ("gpt-4".to_owned(), 2)]);
     assert_eq!(counts, expected);
     assert_eq!(
-        a.repo.resources_with_defaults().await.unwrap(),
+        a.repo.admin().resources_with_defaults().await.unwrap(),
         ["gpt-4", "z/1:b"]
     );
-    let entities = a.repo.entities_with_limits("gpt-4").unwrap().all().await.unwrap();
+    let entities = a
+        .repo
+        .admin()
+        .entities_with_limits("gpt-4")
+        .unwrap()
+        .all()
+        .await
+        .unwrap();
     assert_eq!(entities, ["a", "b"]);
     for resource in ["z/1:b", "gpt-4"] {
-        assert!(a.repo.delete_resource_defaults(resource).await.unwrap());
+        assert!(a.repo.admin().delete_resource_defaults(resource).await.unwrap());
     }
-    assert!(a.repo.resources_with_defaults().await.unwrap().is_empty());
+    assert!(a.repo.admin().resources_with_defaults().await.unwrap().is_empty());
 }
 
 /// Clients that write level and registry apart leave a name or miss one when they are killed.
@@ -112,15 +140,22 @@ async fn what_another_client_left_half_done_is_set_right_by_doing_it_again() {
     let mut stray = zae_limiter_core::table::Update::new(resource_registry_key(ns));
     stray.add_to_set.push(("resources".into(), "stray".into()));
     assert!(table.update(stray).await.unwrap().is_applied());
-    assert!(!a.repo.delete_resource_defaults("stray").await.unwrap());
-    assert!(a.repo.resources_with_defaults().await.unwrap().is_empty());
+    assert!(!a.repo.admin().delete_resource_defaults("stray").await.unwrap());
+    assert!(a.repo.admin().resources_with_defaults().await.unwrap().is_empty());
 
     let key = resource_key(&a, "missed");
     let limit = |attr: &'static str| (attr, Value::int(5));
     let attrs = [limit("l_rpm_cp"), limit("l_rpm_ra"), limit("l_rpm_rp")];
     a.write(&key.pk, &key.sk, attrs).await;
-    a.repo.set_resource_defaults("missed", rpm(6)).await.unwrap();
-    assert_eq!(a.repo.resources_with_defaults().await.unwrap(), ["missed"]);
+    a.repo
+        .admin()
+        .set_resource_defaults("missed", rpm(6))
+        .await
+        .unwrap();
+    assert_eq!(
+        a.repo.admin().resources_with_defaults().await.unwrap(),
+        ["missed"]
+    );
 }
 
 #[tokio::test]
@@ -130,52 +165,60 @@ async fn flags_of_a_level_outlive_its_limits() {
         let flags = flag_entity(&a, "k", scope).await;
         let key = entity_key(&a, "k", scope);
         for rate in [5, 6] {
-            a.repo.set_entity_limits("k", scope, rpm(rate)).await.unwrap();
+            a.repo
+                .admin()
+                .set_entity_limits("k", scope, rpm(rate))
+                .await
+                .unwrap();
             assert_eq!(without_limits(&a.item(key.clone()).await.unwrap()), flags);
             assert_eq!(
-                a.repo.entity_limits("k", scope).await.unwrap()[0].capacity(),
+                a.repo.admin().entity_limits("k", scope).await.unwrap()[0].capacity(),
                 rate
             );
         }
-        assert!(a.repo.delete_entity_limits("k", scope).await.unwrap());
+        assert!(a.repo.admin().delete_entity_limits("k", scope).await.unwrap());
         assert_eq!(without_limits(&a.item(key).await.unwrap()), flags);
-        assert!(a.repo.entity_limits("k", scope).await.unwrap().is_empty());
-        let counts = a.repo.resources_with_entity_limits().await.unwrap();
+        assert!(a.repo.admin().entity_limits("k", scope).await.unwrap().is_empty());
+        let counts = a.repo.admin().resources_with_entity_limits().await.unwrap();
         assert_eq!(counts[scope], 1, "the level is still there, and counted");
     }
     let flags = flag_resource(&a, "gpt-4").await;
-    a.repo.set_resource_defaults("gpt-4", rpm(5)).await.unwrap();
+    a.repo
+        .admin()
+        .set_resource_defaults("gpt-4", rpm(5))
+        .await
+        .unwrap();
     assert_eq!(
         without_limits(&a.item(resource_key(&a, "gpt-4")).await.unwrap()),
         flags
     );
-    assert!(a.repo.delete_resource_defaults("gpt-4").await.unwrap());
+    assert!(a.repo.admin().delete_resource_defaults("gpt-4").await.unwrap());
     assert_eq!(
         without_limits(&a.item(resource_key(&a, "gpt-4")).await.unwrap()),
         flags
     );
-    assert_eq!(a.repo.resources_with_defaults().await.unwrap(), ["gpt-4"]);
+    assert_eq!(a.repo.admin().resources_with_defaults().await.unwrap(), ["gpt-4"]);
 }
 
 #[tokio::test]
 async fn a_level_that_has_flags_only_has_no_limits_to_delete() {
     let a = Admin::new().await;
     let flags = flag_entity(&a, "k", "gpt-4").await;
-    assert!(!a.repo.delete_entity_limits("k", "gpt-4").await.unwrap());
+    assert!(!a.repo.admin().delete_entity_limits("k", "gpt-4").await.unwrap());
     assert_eq!(a.item(entity_key(&a, "k", "gpt-4")).await, Some(flags));
     assert!(actions(&a.repo, "k").await.is_empty());
     let flags = flag_resource(&a, "gpt-4").await;
-    assert!(!a.repo.delete_resource_defaults("gpt-4").await.unwrap());
+    assert!(!a.repo.admin().delete_resource_defaults("gpt-4").await.unwrap());
     assert_eq!(a.item(resource_key(&a, "gpt-4")).await, Some(flags));
-    assert_eq!(a.repo.resources_with_defaults().await.unwrap(), ["gpt-4"]);
+    assert_eq!(a.repo.admin().resources_with_defaults().await.unwrap(), ["gpt-4"]);
 
     let key = system_config_key(a.repo.namespace_id());
     a.write(&key.pk, &key.sk, [("audit_retention_days", Value::int(7))])
         .await;
-    assert!(!a.repo.delete_system_defaults().await.unwrap());
-    a.repo.set_system_defaults(rpm(5), None).await.unwrap();
-    assert!(a.repo.delete_system_defaults().await.unwrap());
-    assert!(!a.repo.delete_system_defaults().await.unwrap());
+    assert!(!a.repo.admin().delete_system_defaults().await.unwrap());
+    a.repo.admin().set_system_defaults(rpm(5), None).await.unwrap();
+    assert!(a.repo.admin().delete_system_defaults().await.unwrap());
+    assert!(!a.repo.admin().delete_system_defaults().await.unwrap());
     assert_eq!(a.item(key).await.unwrap()["audit_retention_days"], Value::int(7));
 }
 
@@ -184,7 +227,11 @@ async fn a_level_that_has_flags_only_has_no_limits_to_delete() {
 async fn a_flag_set_during_the_deletion_of_limits_is_not_lost() {
     for flag in ["disabled", "cascade"] {
         let a = Admin::new().await;
-        a.repo.set_entity_limits("k", "gpt-4", rpm(5)).await.unwrap();
+        a.repo
+            .admin()
+            .set_entity_limits("k", "gpt-4", rpm(5))
+            .await
+            .unwrap();
         let (table, key) = (a.repo.table(), entity_key(&a, "k", "gpt-4"));
         let flagged = key.clone();
         let late = Meanwhile::new(&a, |op| matches!(op, Op::Transact(_)), async move {
@@ -192,14 +239,17 @@ async fn a_flag_set_during_the_deletion_of_limits_is_not_lost() {
             assert!(table.update(update).await.unwrap().is_applied());
         });
         let repo = a.over(late, |builder| builder).await;
-        assert!(repo.delete_entity_limits("k", "gpt-4").await.unwrap());
+        assert!(repo.admin().delete_entity_limits("k", "gpt-4").await.unwrap());
         let left = a
             .item(key)
             .await
             .expect("the level was deleted with its new flag");
         assert_eq!(left[flag], Value::Bool(true));
         assert!(!left.contains_key("l_rpm_cp"));
-        assert_eq!(a.repo.resources_with_entity_limits().await.unwrap()["gpt-4"], 1);
+        assert_eq!(
+            a.repo.admin().resources_with_entity_limits().await.unwrap()["gpt-4"],
+            1
+        );
     }
 }
 
@@ -207,15 +257,22 @@ async fn a_flag_set_during_the_deletion_of_limits_is_not_lost() {
 #[tokio::test]
 async fn a_level_replaced_between_look_and_write_is_replaced_as_a_whole() {
     let a = Admin::new().await;
-    a.repo.set_entity_limits("k", "gpt-4", rpm(5)).await.unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("k", "gpt-4", rpm(5))
+        .await
+        .unwrap();
     let first = a.repo.clone();
     let late = Meanwhile::new(&a, |op| matches!(op, Op::Transact(_)), async move {
         let both = [Limit::per_minute("rpm", 5), Limit::per_minute("tpm", 7)];
-        first.set_entity_limits("k", "gpt-4", both).await.unwrap();
+        first.admin().set_entity_limits("k", "gpt-4", both).await.unwrap();
     });
     let repo = a.over(late, |builder| builder).await;
-    repo.set_entity_limits("k", "gpt-4", rpm(6)).await.unwrap();
-    let limits = a.repo.entity_limits("k", "gpt-4").await.unwrap();
+    repo.admin()
+        .set_entity_limits("k", "gpt-4", rpm(6))
+        .await
+        .unwrap();
+    let limits = a.repo.admin().entity_limits("k", "gpt-4").await.unwrap();
     assert_eq!(limits, [Limit::per_minute("rpm", 6).build().unwrap()]);
 }
 
@@ -232,22 +289,35 @@ async fn limits_are_set_and_deleted_although_the_table_is_throttled() {
     a.configure().await;
     let take = a.limiter.acquire("k", "gpt-4").consume("rpm", 1);
     take.await.unwrap().commit().await.unwrap();
-    repo.set_entity_limits("k", "gpt-4", rpm(5)).await.unwrap();
+    repo.admin()
+        .set_entity_limits("k", "gpt-4", rpm(5))
+        .await
+        .unwrap();
     let bucket = a.bucket("k", "gpt-4").await.unwrap();
     assert_eq!(bucket.limit("rpm").unwrap().params.capacity, 5000);
-    repo.set_resource_defaults("gpt-4", rpm(6)).await.unwrap();
-    repo.set_system_defaults(rpm(7), None).await.unwrap();
-    assert_eq!(a.repo.resources_with_entity_limits().await.unwrap()["gpt-4"], 1);
-    assert!(repo.delete_entity_limits("k", "gpt-4").await.unwrap());
-    assert!(repo.delete_resource_defaults("gpt-4").await.unwrap());
-    assert!(repo.delete_system_defaults().await.unwrap());
+    repo.admin().set_resource_defaults("gpt-4", rpm(6)).await.unwrap();
+    repo.admin().set_system_defaults(rpm(7), None).await.unwrap();
+    assert_eq!(
+        a.repo.admin().resources_with_entity_limits().await.unwrap()["gpt-4"],
+        1
+    );
+    assert!(repo.admin().delete_entity_limits("k", "gpt-4").await.unwrap());
+    assert!(repo.admin().delete_resource_defaults("gpt-4").await.unwrap());
+    assert!(repo.admin().delete_system_defaults().await.unwrap());
     for subject in ["k", "$RESOURCE:gpt-4"] {
         let mut logged = actions(&a.repo, subject).await;
         logged.sort();
         assert_eq!(logged, ["limits_deleted", "limits_set"], "{subject}");
     }
-    assert!(a.repo.resources_with_entity_limits().await.unwrap().is_empty());
-    assert!(a.repo.resources_with_defaults().await.unwrap().is_empty());
+    assert!(
+        a.repo
+            .admin()
+            .resources_with_entity_limits()
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(a.repo.admin().resources_with_defaults().await.unwrap().is_empty());
 }
 
 /// What operators have changed, by subject: successful sets, and deletions that found something.
@@ -263,30 +333,37 @@ async fn operate(repo: Repository, seed: u32) -> Changes {
                 let limits = [Limit::per_minute("rpm", 1 + i64::from(number))];
                 (
                     entity.to_owned(),
-                    repo.set_entity_limits(entity, "gpt-4", limits)
+                    repo.admin()
+                        .set_entity_limits(entity, "gpt-4", limits)
                         .await
                         .map(|()| true),
                 )
             }
             (0 | 1, false) => (
                 entity.to_owned(),
-                repo.delete_entity_limits(entity, "gpt-4").await,
+                repo.admin().delete_entity_limits(entity, "gpt-4").await,
             ),
             (2, true) => {
-                let set = repo.set_resource_defaults("gpt-4", rpm(number.into())).await;
+                let set = repo
+                    .admin()
+                    .set_resource_defaults("gpt-4", rpm(number.into()))
+                    .await;
                 ("$RESOURCE:gpt-4".into(), set.map(|()| true))
             }
             (2, false) => {
                 // Logged even if there was nothing.
-                let deleted = repo.delete_resource_defaults("gpt-4").await;
+                let deleted = repo.admin().delete_resource_defaults("gpt-4").await;
                 ("$RESOURCE:gpt-4".into(), deleted.map(|_| true))
             }
             (_, true) => {
-                let set = repo.set_resource_defaults("flagged", rpm(number.into())).await;
+                let set = repo
+                    .admin()
+                    .set_resource_defaults("flagged", rpm(number.into()))
+                    .await;
                 ("$RESOURCE:flagged".into(), set.map(|()| true))
             }
             (_, false) => {
-                let deleted = repo.delete_resource_defaults("flagged").await;
+                let deleted = repo.admin().delete_resource_defaults("flagged").await;
                 ("$RESOURCE:flagged".into(), deleted.map(|_| true))
             }
         };
@@ -338,18 +415,25 @@ async fn operators_at_once_leave_a_log_and_registries_that_are_right() {
             resources.insert(resource.to_owned());
         }
     }
-    let counts = a.repo.resources_with_entity_limits().await.unwrap();
+    let counts = a.repo.admin().resources_with_entity_limits().await.unwrap();
     assert_eq!(
         counts.get("gpt-4").copied(),
         i64::try_from(entities.len()).ok(),
         "{entities:?}"
     );
-    let listed = a.repo.entities_with_limits("gpt-4").unwrap().all().await.unwrap();
+    let listed = a
+        .repo
+        .admin()
+        .entities_with_limits("gpt-4")
+        .unwrap()
+        .all()
+        .await
+        .unwrap();
     assert_eq!(
         listed.iter().map(ToString::to_string).collect::<BTreeSet<_>>(),
         entities
     );
-    let listed = a.repo.resources_with_defaults().await.unwrap();
+    let listed = a.repo.admin().resources_with_defaults().await.unwrap();
     assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), resources);
     let kept = a.item(entity_key(&a, "flagged", "gpt-4")).await.unwrap();
     assert_eq!(without_limits(&kept), entity_flags);
@@ -361,15 +445,33 @@ async fn operators_at_once_leave_a_log_and_registries_that_are_right() {
 #[tokio::test]
 async fn only_the_first_shard_of_a_split_bucket_keeps_from_expiring_when_limits_are_deleted() {
     let a = Admin::new().await;
-    a.repo.set_resource_defaults("gpt-4", rpm(100)).await.unwrap();
-    a.repo.set_entity_limits("k", "gpt-4", rpm(9)).await.unwrap();
-    a.repo.set_entity_limits("whole", "gpt-4", rpm(9)).await.unwrap();
+    a.repo
+        .admin()
+        .set_resource_defaults("gpt-4", rpm(100))
+        .await
+        .unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("k", "gpt-4", rpm(9))
+        .await
+        .unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("whole", "gpt-4", rpm(9))
+        .await
+        .unwrap();
     let (split, whole) = (a.id("k", "gpt-4"), a.id("whole", "gpt-4"));
     let shards = (0..4).map(|shard| crate::admin::bucket(&split, shard, 4, 9, 2));
     let shards: Vec<_> = shards.chain([crate::admin::bucket(&whole, 0, 1, 9, 2)]).collect();
     crate::admin::put_all(&*a.repo.table(), shards).await;
     for entity in ["k", "whole"] {
-        assert!(a.repo.delete_entity_limits(entity, "gpt-4").await.unwrap());
+        assert!(
+            a.repo
+                .admin()
+                .delete_entity_limits(entity, "gpt-4")
+                .await
+                .unwrap()
+        );
     }
     let expiry = Some(Value::int(START / 1000 + 420));
     for (id, shard) in [(&split, 0), (&split, 1), (&split, 2), (&split, 3), (&whole, 0)] {
@@ -387,7 +489,11 @@ async fn only_the_first_shard_of_a_split_bucket_keeps_from_expiring_when_limits_
         assert_eq!(item.get("ttl").cloned(), expected, "{} {shard}", id.entity);
     }
     // Limits of its own again: nothing of it expires.
-    a.repo.set_entity_limits("k", "gpt-4", rpm(9)).await.unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("k", "gpt-4", rpm(9))
+        .await
+        .unwrap();
     for shard in 0..4 {
         assert!(!a.item(split.key(shard)).await.unwrap().contains_key("ttl"));
     }
@@ -397,8 +503,16 @@ async fn only_the_first_shard_of_a_split_bucket_keeps_from_expiring_when_limits_
 #[tokio::test]
 async fn a_bucket_split_meanwhile_is_told_without_an_expiry() {
     let a = Admin::new().await;
-    a.repo.set_resource_defaults("gpt-4", rpm(100)).await.unwrap();
-    a.repo.set_entity_limits("k", "gpt-4", rpm(9)).await.unwrap();
+    a.repo
+        .admin()
+        .set_resource_defaults("gpt-4", rpm(100))
+        .await
+        .unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("k", "gpt-4", rpm(9))
+        .await
+        .unwrap();
     let id = a.id("k", "gpt-4");
     crate::admin::put_all(&*a.repo.table(), [crate::admin::bucket(&id, 0, 1, 9, 2)]).await;
     let (table, key) = (a.repo.table(), id.key(0));
@@ -408,7 +522,7 @@ async fn a_bucket_split_meanwhile_is_told_without_an_expiry() {
         assert!(table.update(split).await.unwrap().is_applied());
     });
     let repo = a.over(late, |builder| builder).await;
-    assert!(repo.delete_entity_limits("k", "gpt-4").await.unwrap());
+    assert!(repo.admin().delete_entity_limits("k", "gpt-4").await.unwrap());
     let item = a.item(id.key(0)).await.unwrap();
     assert_eq!((&item["b_rpm_cp"], item.get("ttl")), (&Value::int(100_000), None));
 }
@@ -432,6 +546,7 @@ async fn every_shard_is_told_although_answers_are_lost() {
     });
     lossy
         .await
+        .admin()
         .set_entity_limits("k", "gpt-4", rpm(50))
         .await
         .unwrap();
@@ -448,7 +563,11 @@ async fn every_shard_is_told_although_answers_are_lost() {
 #[tokio::test]
 async fn an_incomplete_change_is_logged_and_ended_by_repeating_it() {
     let a = Admin::new().await;
-    a.repo.set_resource_defaults("gpt-4", rpm(100)).await.unwrap();
+    a.repo
+        .admin()
+        .set_resource_defaults("gpt-4", rpm(100))
+        .await
+        .unwrap();
     let id = a.id("k", "gpt-4");
     let shards = (0..4).map(|shard| crate::admin::bucket(&id, shard, 4, 9, 1));
     crate::admin::put_all(&*a.repo.table(), shards).await;
@@ -472,18 +591,22 @@ async fn an_incomplete_change_is_logged_and_ended_by_repeating_it() {
         }
         capacities
     };
-    incomplete(broken.set_entity_limits("k", "gpt-4", rpm(50)).await);
+    incomplete(broken.admin().set_entity_limits("k", "gpt-4", rpm(50)).await);
     assert_eq!(actions(&a.repo, "k").await, ["limits_set"]);
     assert_eq!(capacities().await, BTreeSet::from([9000, 50_000]));
-    a.repo.set_entity_limits("k", "gpt-4", rpm(50)).await.unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("k", "gpt-4", rpm(50))
+        .await
+        .unwrap();
     assert_eq!(capacities().await, BTreeSet::from([50_000]));
 
     a.clock.advance_millis(1000);
-    incomplete(broken.delete_entity_limits("k", "gpt-4").await.map(drop));
+    incomplete(broken.admin().delete_entity_limits("k", "gpt-4").await.map(drop));
     assert_eq!(actions(&a.repo, "k").await.len(), 3);
     assert_eq!(capacities().await, BTreeSet::from([50_000, 100_000]));
     assert!(
-        !a.repo.delete_entity_limits("k", "gpt-4").await.unwrap(),
+        !a.repo.admin().delete_entity_limits("k", "gpt-4").await.unwrap(),
         "the level itself is gone"
     );
     assert_eq!(capacities().await, BTreeSet::from([100_000]));
@@ -499,11 +622,15 @@ async fn a_bucket_that_falls_to_limits_not_understood_is_left_alone() {
     let schedule = ("l_rpm_sched", Value::text("1h0-6s500"));
     let attrs = [limit("l_rpm_cp"), limit("l_rpm_ra"), limit("l_rpm_rp"), schedule];
     a.write(&key.pk, &key.sk, attrs).await;
-    a.repo.set_entity_limits("k", "gpt-4", rpm(9)).await.unwrap();
+    a.repo
+        .admin()
+        .set_entity_limits("k", "gpt-4", rpm(9))
+        .await
+        .unwrap();
     let id = a.id("k", "gpt-4");
     let mut scheduled = crate::admin::bucket(&id, 0, 1, 9, 1);
     scheduled.insert("sched".into(), Value::text("1h0-6s500"));
     crate::admin::put_all(&*a.repo.table(), [scheduled.clone()]).await;
-    assert!(a.repo.delete_entity_limits("k", "gpt-4").await.unwrap());
+    assert!(a.repo.admin().delete_entity_limits("k", "gpt-4").await.unwrap());
     assert_eq!(a.item(id.key(0)).await, Some(scheduled));
 }

@@ -124,7 +124,7 @@ impl Table for Ruled {
 async fn ample(policy: OnUnavailable) -> (World, Ruled, RateLimiter) {
     let w = World::new().await;
     let limits = [Limit::per_minute("rpm", 1_000_000)];
-    w.repo.set_system_defaults(limits, None).await.unwrap();
+    w.repo.admin().set_system_defaults(limits, None).await.unwrap();
     let table = Ruled::over(&w);
     let limiter = table.limiter(&w, policy).await;
     take(&limiter, "k").await.unwrap();
@@ -589,6 +589,7 @@ async fn a_call_that_waits_for_its_turn_sends_nothing_and_is_in_no_doubt() {
 async fn one_permit_is_enough_for_every_path_of_an_acquire() {
     let (w, table, _) = ample(OnUnavailable::Block).await;
     w.repo
+        .admin()
         .create_entity(zae_limiter::NewEntity::new("p"))
         .await
         .unwrap();
@@ -596,7 +597,7 @@ async fn one_permit_is_enough_for_every_path_of_an_acquire() {
         let child = zae_limiter::NewEntity::new(format!("c{i}"))
             .parent("p")
             .cascade(true);
-        w.repo.create_entity(child).await.unwrap();
+        w.repo.admin().create_entity(child).await.unwrap();
     }
     let limiter = bounded(&w, &table, OnUnavailable::Block, 1).await;
     table.rule(|_| Act::Slow(5));
@@ -746,11 +747,12 @@ async fn connecting_with_a_deadline_names_the_last_failure() {
 async fn a_call_that_ends_with_the_breaker_while_another_write_is_on_its_way_is_in_doubt() {
     let (w, table, _) = ample(OnUnavailable::Allow).await;
     w.repo
+        .admin()
         .create_entity(zae_limiter::NewEntity::new("p"))
         .await
         .unwrap();
     let child = zae_limiter::NewEntity::new("c").parent("p").cascade(true);
-    w.repo.create_entity(child).await.unwrap();
+    w.repo.admin().create_entity(child).await.unwrap();
     let limiter = table.limiter(&w, OnUnavailable::Allow).await;
     take(&limiter, "c").await.unwrap();
     take(&limiter, "k").await.unwrap();

@@ -39,7 +39,13 @@ async fn history() -> Admin {
 }
 
 async fn read(a: &Admin, query: UsageQuery) -> Vec<UsageSnapshot> {
-    a.repo.usage_snapshots(query).unwrap().all().await.unwrap()
+    a.repo
+        .admin()
+        .usage_snapshots(query)
+        .unwrap()
+        .all()
+        .await
+        .unwrap()
 }
 
 /// Whose they are, and their `rpm`.
@@ -221,7 +227,12 @@ async fn damaged_snapshots_are_left_out() {
 async fn a_summary_adds_up_what_matches_and_counts_what_knows_the_limit() {
     let a = history().await;
     let both = || UsageQuery::entity("u").resource("gpt-4");
-    let summary = a.repo.usage_summary(both().window(Window::Hourly)).await.unwrap();
+    let summary = a
+        .repo
+        .admin()
+        .usage_summary(both().window(Window::Hourly))
+        .await
+        .unwrap();
     assert_eq!(summary.snapshots, 6);
     let total = |total, snapshots| UsageTotal { total, snapshots };
     assert_eq!(summary.limits.len(), 1);
@@ -230,6 +241,7 @@ async fn a_summary_adds_up_what_matches_and_counts_what_knows_the_limit() {
 
     let summary = a
         .repo
+        .admin()
         .usage_summary(UsageQuery::of_resource("gpt-4").from(hour(0)))
         .await
         .unwrap();
@@ -238,7 +250,7 @@ async fn a_summary_adds_up_what_matches_and_counts_what_knows_the_limit() {
     assert_eq!(summary.limits["tpm"], total(-10, 2));
 
     for nothing in [both().from(hour(12)).until(hour(9)), UsageQuery::entity("nobody")] {
-        let summary = a.repo.usage_summary(nothing).await.unwrap();
+        let summary = a.repo.admin().usage_summary(nothing).await.unwrap();
         assert_eq!(summary, zae_limiter::UsageSummary::default());
     }
 }
@@ -252,10 +264,10 @@ async fn bad_names_are_refused_by_field() {
         (UsageQuery::of_resource(""), "resource"),
         (UsageQuery::default(), "entity_id"),
     ] {
-        let Err(Error::InvalidInput(input)) = a.repo.usage_snapshots(query.clone()) else {
+        let Err(Error::InvalidInput(input)) = a.repo.admin().usage_snapshots(query.clone()) else {
             panic!("{query:?} was accepted")
         };
         assert_eq!(input.field(), field);
-        assert!(a.repo.usage_summary(query).await.is_err());
+        assert!(a.repo.admin().usage_summary(query).await.is_err());
     }
 }

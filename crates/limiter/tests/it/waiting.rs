@@ -28,7 +28,7 @@ async fn limiter(limit: Limit) -> RateLimiter {
         .open()
         .await
         .unwrap();
-    repo.set_system_defaults([limit], None).await.unwrap();
+    repo.admin().set_system_defaults([limit], None).await.unwrap();
     RateLimiter::new(repo)
 }
 

@@ -45,7 +45,7 @@ impl World {
 
     pub(crate) async fn configure(&self) {
         let limits = [Limit::per_minute("rpm", 10), Limit::per_minute("tpm", 1000)];
-        self.repo.set_system_defaults(limits, None).await.unwrap();
+        self.repo.admin().set_system_defaults(limits, None).await.unwrap();
     }
 
     /// Another process on the same table: nothing shared but the table and the clock.

@@ -104,11 +104,13 @@ impl Way {
         let answer = match call.access {
             Access::Read => self
                 .repo
+                .admin()
                 .plan_limits(manifest, options)
                 .await
                 .map(|plan| plan.to_json()),
             Access::Write => self
                 .repo
+                .admin()
                 .apply_limits(manifest, options)
                 .await
                 .map(|applied| applied.to_json()),
@@ -120,7 +122,11 @@ impl Way {
     /// Notes the declared limits of entities that their parents' keep from being reached.
     pub(super) async fn note_limits_above_parent(&self, manifest: &Manifest, answer: &Answer) {
         let deleted: Vec<Target> = answer.changes.iter().filter_map(Change::deleted).collect();
-        above::note(self.repo.declared_limits_above_parent(manifest, &deleted), true).await;
+        above::note(
+            self.repo.admin().declared_limits_above_parent(manifest, &deleted),
+            true,
+        )
+        .await;
     }
 
     /// The levels that were set by hand; `None`, with a note, if they may not be read.
@@ -129,7 +135,7 @@ impl Way {
         manifest: &Manifest,
         what: &'static str,
     ) -> Result<Option<Vec<Target>>, Failure> {
-        match self.repo.hand_made_limits(manifest).await {
+        match self.repo.admin().hand_made_limits(manifest).await {
             Ok(found) => Ok(Some(found)),
             Err(err @ Error::PermissionDenied { .. }) => {
                 if let Failure::Message { text, .. } = failed(&self.at.connection, "")(err) {

@@ -294,7 +294,11 @@ async fn finish(at: &Connection, deployed: &Deployed, retention: Option<u32>) ->
         .map_err(failed)?;
     if let Some(days) = retention {
         let repository: Repository = handle.connect(DEFAULT_NAMESPACE).await.map_err(failed)?;
-        repository.set_audit_retention(days).await.map_err(failed)?;
+        repository
+            .admin()
+            .set_audit_retention(days)
+            .await
+            .map_err(failed)?;
     }
     Ok(())
 }

@@ -83,6 +83,7 @@ async fn create(at: &Connection, retention: Option<u32>) -> Result<bool, Failure
         let repository = repository.await.map_err(Opening::Failed)?;
         if let Some(days) = retention {
             repository
+                .admin()
                 .set_audit_retention(days)
                 .await
                 .map_err(Opening::Failed)?;

@@ -27,10 +27,10 @@ use zae_limiter_core::schema::key_of;
 use zae_limiter_core::table::{Item, Key};
 use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, ResourceName, ResourceScope};
 
+use crate::admin::Admin;
 use crate::admin::levels::holds_level;
 use crate::admin::retry::LONG;
 use crate::error::Error;
-use crate::repository::Repository;
 use crate::table::TableExt as _;
 
 use owed::Owed;
@@ -173,11 +173,11 @@ fn of_others(pending: &[Pending], now: EpochMillis) -> usize {
     pending.iter().filter(|pending| pending.is_of_others(now)).count()
 }
 
-/// An apply whose levels are listed as managed, and that has not changed any yet. See [`Repository::begin_limits`].
+/// An apply whose levels are listed as managed, and that has not changed any yet. See [`Admin::begin_limits`].
 #[derive(Debug)]
 #[must_use = "nothing is changed until it is finished"]
 pub struct BegunApply<'a> {
-    repo: &'a Repository,
+    admin: Admin,
     manifest: &'a Manifest,
     options: ApplyOptions,
     seen: Seen,
@@ -185,7 +185,7 @@ pub struct BegunApply<'a> {
 
 /// What one apply has at hand.
 struct Run<'a> {
-    repo: &'a Repository,
+    admin: &'a Admin,
     share: Share,
     /// Days that events are kept.
     retention: i64,
@@ -193,7 +193,7 @@ struct Run<'a> {
     rewrite: bool,
 }
 
-impl Repository {
+impl Admin {
     /// What applying a manifest would change. Reads, and writes nothing.
     ///
     /// ```
@@ -206,12 +206,12 @@ impl Repository {
     ///     "namespace": "default",
     ///     "resources": { "gpt-4": { "limits": { "rpm": { "capacity": 500 } } } },
     /// }))?;
-    /// let plan = repo.plan_limits(&manifest, ApplyOptions::default()).await?;
+    /// let plan = repo.admin().plan_limits(&manifest, ApplyOptions::default()).await?;
     /// assert_eq!(plan.changes[0].target.to_string(), "gpt-4");
     ///
-    /// let applied = repo.apply_limits(&manifest, ApplyOptions::default()).await?;
+    /// let applied = repo.admin().apply_limits(&manifest, ApplyOptions::default()).await?;
     /// assert_eq!((applied.created, applied.errors.len()), (1, 0));
-    /// assert!(repo.plan_limits(&manifest, ApplyOptions::default()).await?.changes.is_empty());
+    /// assert!(repo.admin().plan_limits(&manifest, ApplyOptions::default()).await?.changes.is_empty());
     /// # Ok(()) }
     /// ```
     ///
@@ -256,7 +256,7 @@ impl Repository {
     /// # Errors
     /// As those of [`apply_limits`](Self::apply_limits).
     pub async fn begin_limits<'a>(
-        &'a self,
+        &self,
         manifest: &'a Manifest,
         options: ApplyOptions,
     ) -> Result<BegunApply<'a>, Error> {
@@ -266,7 +266,7 @@ impl Repository {
         let created = Managed::of_targets(created.map(|change| &change.target));
         seen.record = self.write_ahead(seen.record, &created, manifest).await?;
         Ok(BegunApply {
-            repo: self,
+            admin: self.clone(),
             manifest,
             options,
             seen,
@@ -287,7 +287,7 @@ impl Repository {
         let none = Manifest::empty(manifest.namespace.clone());
         let seen = self.look(&none, options, Some(&Managed::of(manifest))).await?;
         let begun = BegunApply {
-            repo: self,
+            admin: self.clone(),
             manifest: &none,
             options,
             seen,
@@ -340,7 +340,7 @@ impl Repository {
     }
 
     fn check_namespace(&self, manifest: &Manifest) -> Result<(), InvalidInput> {
-        let own = self.namespace_name();
+        let own = self.inner.namespace_name.as_str();
         if manifest.namespace == own {
             return Ok(());
         }
@@ -380,32 +380,32 @@ impl Repository {
 }
 
 impl BegunApply<'_> {
-    /// The second half of [`Repository::apply_limits`]: makes the changes, and lists what is managed then.
+    /// The second half of [`Admin::apply_limits`]: makes the changes, and lists what is managed then.
     ///
     /// # Errors
     /// If the record of managed levels cannot be read or written. What fails else is in [`LimitsApplied::errors`].
     pub async fn finish(self) -> Result<LimitsApplied, Error> {
         let Self {
-            repo,
+            admin,
             manifest,
             options,
             seen,
         } = self;
-        let now = repo.inner.clock.now();
+        let now = admin.inner.clock.now();
         let run_ms = options
             .remaining
             .and_then(|left| i64::try_from(left.as_millis()).ok())
             .filter(|left| *left > 0)
             .unwrap_or(LONGEST_RUN_MS);
         let run = Run {
-            repo,
+            admin: &admin,
             share: Share {
                 token: format!("{:032x}", fastrand::u128(..)),
                 lease: Some(now.0.saturating_add(run_ms).saturating_add(LEASE_MARGIN_MS)),
                 // Not all buckets are noted beforehand, so what is left behind is not all that is left to do.
                 full: false,
             },
-            retention: repo.audit_retention_days().await?,
+            retention: admin.audit_retention_days().await?,
             rewrite: options.full,
         };
         let outcome = run.write(&seen.plan.changes, &seen.stored, &seen.pending).await;
@@ -435,7 +435,7 @@ impl BegunApply<'_> {
         applied.errors.extend(run.tell_all(left.collect()).await.1);
         // Also what an apply that was killed has left: until the record is written, its deletions are planned again.
         if seen.plan.changes.iter().any(|change| change.new.is_none())
-            && let Err(error) = repo.tidy_counts().await
+            && let Err(error) = admin.tidy_counts().await
         {
             tracing::warn!(%error, "counts that have come to nothing stay in the registry");
         }
@@ -449,11 +449,12 @@ impl BegunApply<'_> {
                 _ => {}
             }
         }
-        repo.write_final(seen.record, &declared, &deleted, manifest)
+        admin
+            .write_final(seen.record, &declared, &deleted, manifest)
             .await?;
         let left = run.leave().await?;
         applied.pending = left.len();
-        applied.of_others = of_others(&left, repo.inner.clock.now());
+        applied.of_others = of_others(&left, admin.inner.clock.now());
         applied.changes = seen.plan.changes;
         Ok(applied)
     }

@@ -8,10 +8,10 @@ use zae_limiter_core::manifest::pending::{Pending, query, sync_key};
 use zae_limiter_core::table::{Item, Part};
 
 use super::Run;
+use crate::admin::Admin;
 use crate::admin::levels::MAX_RACES;
 use crate::admin::pages::Pages;
 use crate::error::Error;
-use crate::repository::Repository;
 use crate::table::TableExt as _;
 
 /// A level whose live buckets must be told.
@@ -30,7 +30,7 @@ const TOLD_AT_ONCE: usize = 16;
 /// How often a level's buckets are told again because it was changed while they were told.
 const ROUNDS: usize = 3;
 
-impl Repository {
+impl Admin {
     /// All work that is owed to live buckets, of kinds that this release does not know included.
     pub(super) async fn pending(&self) -> Result<Vec<Pending>, Error> {
         let inner = &self.inner;
@@ -78,9 +78,9 @@ impl Run<'_> {
         let Target::Entity(entity, scope) = target else {
             return Ok(());
         };
-        let key = target.key(&self.repo.inner.namespace);
+        let key = target.key(&self.admin.inner.namespace);
         let limits = async || {
-            let mut item: Item = self.repo.read(&key).await?.unwrap_or_default();
+            let mut item: Item = self.admin.read(&key).await?.unwrap_or_default();
             item.retain(|name, _| is_limit_attribute(name));
             Ok::<_, Error>(item)
         };
@@ -89,7 +89,7 @@ impl Run<'_> {
                 Some(now) => now,
                 None => limits().await?,
             };
-            if self.repo.carry_to_buckets(entity, scope, stale).await? == 0 {
+            if self.admin.carry_to_buckets(entity, scope, stale).await? == 0 {
                 return Ok(());
             }
             let after = limits().await?;
@@ -98,11 +98,11 @@ impl Run<'_> {
             }
             before = Some(after);
         }
-        Err(self.repo.inner.place.contended(&key))
+        Err(self.admin.inner.place.contended(&key))
     }
 
     async fn release(&self, target: &Target, mut pending: Pending) -> Result<(), Error> {
-        let inner = &self.repo.inner;
+        let inner = &self.admin.inner;
         for _ in 0..MAX_RACES {
             let now = inner.clock.now();
             if !pending.is_releasable(&self.share.token, now) {
@@ -123,14 +123,14 @@ impl Run<'_> {
                 }
                 Some(part) => {
                     let parts = vec![part];
-                    self.repo.transact(parts).await? == crate::table::Transacted::Applied
+                    self.admin.transact(parts).await? == crate::table::Transacted::Applied
                 }
             };
             if written {
                 return Ok(());
             }
             let key = sync_key(&inner.namespace, target);
-            match self.repo.read(&key).await?.and_then(Pending::decode) {
+            match self.admin.read(&key).await?.and_then(Pending::decode) {
                 Some(found) => pending = found,
                 None => return Ok(()),
             }
@@ -140,8 +140,8 @@ impl Run<'_> {
 
     /// Ends this apply's lease over all that it could not do; returns what is left, as it was before that.
     pub(super) async fn leave(&self) -> Result<Vec<Pending>, Error> {
-        let inner = &self.repo.inner;
-        let left = self.repo.pending().await?;
+        let inner = &self.admin.inner;
+        let left = self.admin.pending().await?;
         for pending in left
             .iter()
             .filter(|pending| pending.is_owned_by(&self.share.token))

@@ -7,10 +7,10 @@ use zae_limiter_core::manifest::{Managed, Manifest, Target};
 use zae_limiter_core::schema::{key_of, provisioner_key};
 use zae_limiter_core::table::{Condition, Delete, Item, Put};
 
+use crate::admin::Admin;
 use crate::admin::levels::{MAX_RACES, holds_level};
 use crate::admin::retry::BRIEF;
 use crate::error::Error;
-use crate::repository::Repository;
 use crate::table::{TableExt as _, Write};
 
 /// The record as it was read or written last.
@@ -32,7 +32,7 @@ impl Record {
     }
 }
 
-impl Repository {
+impl Admin {
     /// What is managed.
     pub(super) async fn managed(&self) -> Result<Record, Error> {
         Record::of(self.read(&provisioner_key(&self.inner.namespace)).await?)

@@ -104,7 +104,7 @@ impl Run<'_> {
         let mut steps = Vec::with_capacity(changes.len());
         let mut alone = Vec::new();
         for change in changes {
-            let old = stored.get(&change.target.key(&self.repo.inner.namespace));
+            let old = stored.get(&change.target.key(&self.admin.inner.namespace));
             match self.prepare(change, old, owed.get(&change.target)).await {
                 Ok(Some(step)) => steps.push(step),
                 Ok(None) => outcome.done.push(change),
@@ -113,10 +113,10 @@ impl Run<'_> {
         }
         if !steps.is_empty() {
             let counts = self
-                .repo
+                .admin
                 .counts(steps.iter().filter_map(|step| step.count.clone()));
             let parts = steps.iter().flat_map(|step| step.parts.clone()).chain(counts);
-            match self.repo.transact(parts.collect()).await {
+            match self.admin.transact(parts.collect()).await {
                 Ok(Transacted::Applied) => {}
                 // Somebody changed one of them since it was read: each by itself, as it is now.
                 Ok(Transacted::Cancelled(_)) => alone = std::mem::take(&mut steps),
@@ -139,13 +139,13 @@ impl Run<'_> {
         }
         for step in &steps {
             outcome.done.push(step.change);
-            self.repo
+            self.admin
                 .inner
                 .config
-                .forget(&step.change.target.key(&self.repo.inner.namespace));
+                .forget(&step.change.target.key(&self.admin.inner.namespace));
             if step.change.target == Target::System {
                 let policy = step.change.new.as_ref().and_then(|new| new.on_unavailable);
-                self.repo.inner.remember_policy(policy);
+                self.admin.inner.remember_policy(policy);
             }
         }
         steps
@@ -153,16 +153,16 @@ impl Run<'_> {
 
     /// Changes one level as it is now; `None` if it is as it should be already.
     async fn commit_alone<'c>(&self, change: &'c Change) -> Result<Option<Step<'c>>, Error> {
-        let inner = &self.repo.inner;
+        let inner = &self.admin.inner;
         let key = change.target.key(&inner.namespace);
         for _ in 0..MAX_RACES {
-            let old = self.repo.read(&key).await?;
+            let old = self.admin.read(&key).await?;
             let declared = |old: &Item| change.new.as_ref().is_some_and(|new| new.is_stored(old));
             if !self.rewrite && old.as_ref().is_some_and(declared) {
                 return Ok(None);
             }
             let owed = self
-                .repo
+                .admin
                 .read(&sync_key(&inner.namespace, &change.target))
                 .await?;
             let owed = owed.and_then(Pending::decode);
@@ -170,8 +170,8 @@ impl Run<'_> {
                 return Ok(None);
             };
             let mut parts = step.parts.clone();
-            parts.extend(self.repo.counts(step.count.clone()));
-            if self.repo.transact(parts).await? == Transacted::Applied {
+            parts.extend(self.admin.counts(step.count.clone()));
+            if self.admin.transact(parts).await? == Transacted::Applied {
                 return Ok(Some(step));
             }
         }
@@ -185,8 +185,8 @@ impl Run<'_> {
         old: Option<&Item>,
         owed: Option<&Pending>,
     ) -> Result<Option<Step<'c>>, Error> {
-        let (repo, target) = (self.repo, &change.target);
-        let namespace = &repo.inner.namespace;
+        let (admin, target) = (self.admin, &change.target);
+        let namespace = &admin.inner.namespace;
         let record = LevelRecord::of(namespace, target);
         let prepared = match &change.new {
             Some(new) => {
@@ -207,10 +207,10 @@ impl Run<'_> {
                 let old = old.and_then(|old| Config::decode(old).ok());
                 deleted_event(target, &old.unwrap_or_default())
             };
-            parts.push(Part::Put(repo.event_put(event, self.retention).await));
+            parts.push(Part::Put(admin.event_put(event, self.retention).await));
             if matches!(target, Target::Entity(..)) {
                 let stale = stale_names(old, change.new.as_ref().map_or(&[], |new| &new.limits));
-                let now = repo.inner.clock.now();
+                let now = admin.inner.clock.now();
                 let put: Put = owe(namespace, target, &self.share, &stale, owed, now);
                 work = Pending::decode(put.item.clone());
                 parts.push(Part::Put(put));

@@ -1,0 +1,72 @@
+//! The blocking [`Lease`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::runtime::Engine;
+use crate::Error;
+
+/// The blocking [`Lease`](crate::Lease).
+#[derive(Debug)]
+#[must_use = "dropping a lease gives its tokens back; finish it with `commit` or `rollback`"]
+pub struct Lease {
+    pub(super) inner: crate::Lease,
+    pub(super) runtime: Arc<Engine>,
+}
+
+impl Lease {
+    /// See [`crate::Lease::entity`].
+    pub fn entity(&self) -> &crate::EntityId {
+        self.inner.entity()
+    }
+
+    /// See [`crate::Lease::resource`].
+    pub fn resource(&self) -> &crate::ResourceName {
+        self.inner.resource()
+    }
+
+    /// See [`crate::Lease::consumed`].
+    pub fn consumed(&self, limit: &str) -> i64 {
+        self.inner.consumed(limit)
+    }
+
+    /// See [`crate::Lease::is_degraded`].
+    pub fn is_degraded(&self) -> bool {
+        self.inner.is_degraded()
+    }
+
+    /// See [`crate::Lease::outage`].
+    pub fn outage(&self) -> Option<&Error> {
+        self.inner.outage()
+    }
+
+    /// See [`crate::Lease::consume`].
+    pub fn consume(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.consume(limit, tokens))
+    }
+
+    /// See [`crate::Lease::adjust`].
+    pub fn adjust(&mut self, limit: &str, delta: i64) -> Result<(), Error> {
+        self.inner.adjust(limit, delta)
+    }
+
+    /// See [`crate::Lease::release`].
+    pub fn release(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+        self.inner.release(limit, tokens)
+    }
+
+    /// See [`crate::Lease::set_timeout`].
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.inner.set_timeout(timeout);
+    }
+
+    /// See [`crate::Lease::commit`].
+    pub fn commit(self) -> Result<(), Error> {
+        self.runtime.finish(self.inner.commit())
+    }
+
+    /// See [`crate::Lease::rollback`].
+    pub fn rollback(self) -> Result<(), Error> {
+        self.runtime.finish(self.inner.rollback())
+    }
+}

@@ -1,0 +1,144 @@
+//! The blocking [`RateLimiter`], and its calls.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lease::Lease;
+use super::repository::Repository;
+use super::runtime::Engine;
+use crate::{Availability, Error, IntoLimit, OnUnavailable, RateLimitExceeded};
+
+/// The blocking [`RateLimiter`](crate::RateLimiter).
+#[derive(Debug, Clone)]
+pub struct RateLimiter {
+    inner: crate::RateLimiter,
+    repository: Repository,
+}
+
+impl RateLimiter {
+    /// See [`crate::RateLimiter::new`].
+    pub fn new(repository: Repository) -> Self {
+        Self {
+            inner: crate::RateLimiter::new(repository.inner.clone()),
+            repository,
+        }
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// See [`crate::RateLimiter::acquire`]; end the call with [`Acquire::send`] or [`Acquire::run`].
+    pub fn acquire(&self, entity: impl AsRef<str>, resource: impl AsRef<str>) -> Acquire {
+        Acquire {
+            inner: self.inner.acquire(entity, resource),
+            runtime: Arc::clone(&self.repository.runtime),
+        }
+    }
+
+    /// See [`crate::RateLimiter::check`].
+    pub fn check(&self, entity: &str, resource: &str, needed: &[(&str, i64)]) -> Result<Availability, Error> {
+        self.repository.wait(self.inner.check(entity, resource, needed))
+    }
+
+    /// See [`crate::RateLimiter::available`].
+    pub fn available(&self, entity: &str, resource: &str) -> Result<BTreeMap<String, i64>, Error> {
+        self.repository.wait(self.inner.available(entity, resource))
+    }
+
+    /// See [`crate::RateLimiter::time_until_available`].
+    pub fn time_until_available(
+        &self,
+        entity: &str,
+        resource: &str,
+        needed: &[(&str, i64)],
+    ) -> Result<Option<Duration>, Error> {
+        self.repository
+            .wait(self.inner.time_until_available(entity, resource, needed))
+    }
+}
+
+/// The blocking [`Acquire`](crate::Acquire).
+#[derive(Debug)]
+#[must_use = "an acquire does nothing until it is sent"]
+pub struct Acquire {
+    inner: crate::Acquire,
+    runtime: Arc<Engine>,
+}
+
+impl Acquire {
+    /// See [`crate::Acquire::consume`].
+    pub fn consume(mut self, limit: impl Into<String>, tokens: i64) -> Self {
+        self.inner = self.inner.consume(limit, tokens);
+        self
+    }
+
+    /// See [`crate::Acquire::limits`].
+    pub fn limits<L: IntoLimit>(mut self, limits: impl IntoIterator<Item = L>) -> Self {
+        self.inner = self.inner.limits(limits);
+        self
+    }
+
+    /// See [`crate::Acquire::on_unavailable`].
+    pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
+        self.inner = self.inner.on_unavailable(policy);
+        self
+    }
+
+    /// See [`crate::Acquire::timeout`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.inner = self.inner.timeout(timeout);
+        self
+    }
+
+    /// See [`crate::Acquire::wait`].
+    pub fn wait(mut self, max: Duration) -> Self {
+        self.inner = self.inner.wait(max);
+        self
+    }
+
+    /// See [`crate::Acquire::on_wait`].
+    pub fn on_wait(mut self, tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
+        self.inner = self.inner.on_wait(tell);
+        self
+    }
+
+    /// See [`crate::Acquire::until_ready`].
+    pub fn until_ready(self) -> Result<Lease, Error> {
+        let inner = self.runtime.block_on(self.inner.until_ready())?;
+        Ok(Lease {
+            inner,
+            runtime: self.runtime,
+        })
+    }
+
+    /// See [`crate::Acquire::send`].
+    pub fn send(self) -> Result<Lease, Error> {
+        let inner = self.runtime.block_on(self.inner.send())?;
+        Ok(Lease {
+            inner,
+            runtime: self.runtime,
+        })
+    }
+
+    /// See [`crate::Acquire::run`]: the result of `work` is returned in any case.
+    pub fn run<T, E: From<Error>>(self, work: impl FnOnce(&mut Lease) -> Result<T, E>) -> Result<T, E> {
+        let mut lease = self.send()?;
+        match work(&mut lease) {
+            Ok(done) => {
+                if let Err(error) = lease.commit() {
+                    tracing::error!(%error, "commit failed after the work succeeded");
+                }
+                Ok(done)
+            }
+            Err(err) => {
+                if let Err(refund) = lease.rollback() {
+                    tracing::error!(error = %refund, "rollback failed after the work did");
+                }
+                Err(err)
+            }
+        }
+    }
+}
