@@ -353,6 +353,19 @@ async fn create_table(arguments: Arguments<'_>) -> Answer {
     Ok(Json::Null)
 }
 
+fn snapshot(snapshot: &zae_limiter::UsageSnapshot) -> Json {
+    let counters = snapshot.counters.iter();
+    let counters: Map<_, _> = counters
+        .map(|(name, tokens)| (name.clone(), json!(i64::try_from(*tokens).ok())))
+        .collect();
+    json!([
+        snapshot.resource,
+        snapshot.window,
+        snapshot.window_start,
+        counters
+    ])
+}
+
 /// The clock that a client was opened with: one that stands still at `now_ms`, or the machine's.
 fn call_clock(arguments: Arguments<'_>) -> Option<ManualClock> {
     arguments.0["now_ms"].as_i64().map(ManualClock::at_millis)
@@ -432,18 +445,6 @@ impl Client {
                     query = query.resource(resource);
                 }
                 let snapshots = admin.usage_snapshots(query)?.all().await?;
-                let snapshot = |snapshot: &zae_limiter::UsageSnapshot| {
-                    let counters = snapshot.counters.iter();
-                    let counters: Map<_, _> = counters
-                        .map(|(name, tokens)| (name.clone(), json!(i64::try_from(*tokens).ok())))
-                        .collect();
-                    json!([
-                        snapshot.resource,
-                        snapshot.window,
-                        snapshot.window_start,
-                        counters
-                    ])
-                };
                 snapshots.iter().map(snapshot).collect()
             }
             "namespaces" => {
