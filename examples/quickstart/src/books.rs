@@ -1,4 +1,4 @@
-//! The books: what every key and the project spent, by the leases and by the table, and whether both agree.
+//! The books: what every key and the project used according to the leases and to the table. Both must agree.
 
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{EntityId, Error, Limit, RateLimiter, Repository, ResourceName};
@@ -13,9 +13,9 @@ use crate::setup::{LIMITS, MODEL, PROJECT, key};
 pub(crate) struct Spending {
     /// Tokens that committed leases held.
     pub(crate) used: i64,
-    /// How often the limit refused.
+    /// How many requests the limit refused.
     pub(crate) refused: u64,
-    /// The deepest debt that was seen.
+    /// The largest debt that was seen.
     pub(crate) owed_at_most: i64,
 }
 
@@ -26,35 +26,35 @@ pub(crate) struct Account {
     pub(crate) limits: Vec<Limit>,
     /// By limit, in the order of [`LIMITS`].
     pub(crate) spending: [Spending; 2],
-    /// How its buckets stood before the replay, and after it.
+    /// The state of its buckets before and after the replay.
     pub(crate) before: Standing,
     pub(crate) after: Standing,
-    /// How often it was debited: tells whether anybody spent between two moments.
+    /// How often it was debited. Shows whether a call took tokens between two moments.
     pub(crate) debits: u64,
 }
 
-/// How an entity's bucket stands, by limit in the order of [`LIMITS`].
+/// The state of an entity's bucket, by limit in the order of [`LIMITS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// Whole tokens to be had; negative in debt.
+    /// Available whole tokens; negative in debt.
     pub(crate) available: [i64; 2],
-    /// The same without the ceiling. A bucket earns by the time since its last refill, which plain debits do not
-    /// move: what does not fit now can still fit once something was taken.
+    /// The same without the ceiling. A bucket gains tokens for the time since its last refill, which a plain debit does
+    /// not change. Tokens above the capacity can still be used if a debit makes room before the next refill.
     earned: [i64; 2],
-    /// Net consumption since the bucket was created, as the table counts it.
+    /// Net consumption since the bucket was created, counted by the table.
     pub(crate) counted: [Millitokens; 2],
 }
 
 /// The books of all keys and their project.
 #[derive(Debug)]
 pub(crate) struct Books {
-    /// The keys' by rank, then the project's.
+    /// The accounts of the keys by rank, then the project's.
     accounts: Vec<Account>,
     opened_at: EpochMillis,
 }
 
 impl Books {
-    /// Opens the books on buckets as they are.
+    /// Opens the books with the current state of the buckets.
     pub(crate) async fn open(limiter: &RateLimiter, keys: usize, now: EpochMillis) -> Result<Self, Failure> {
         let repo = limiter.repository();
         let mut accounts = Vec::with_capacity(keys + 1);
@@ -93,14 +93,14 @@ impl Books {
         &self.accounts[self.accounts.len() - 1]
     }
 
-    /// The accounts that a key's calls are charged to: its own and the project's.
+    /// The accounts from which a key's calls take tokens: its own and the project's.
     pub(crate) fn charged(&mut self, key: usize) -> [&mut Account; 2] {
         let last = self.accounts.len() - 1;
         let (keys, project) = self.accounts.split_at_mut(last);
         [&mut keys[key], &mut project[0]]
     }
 
-    /// Closes the books: reads every bucket again, and lists what does not agree.
+    /// Closes the books: reads every bucket again and lists the differences.
     pub(crate) async fn close(
         &mut self,
         limiter: &RateLimiter,
@@ -129,7 +129,7 @@ impl Books {
 }
 
 impl Account {
-    /// What the table counted during the replay.
+    /// The consumption that the table counted during the replay.
     pub(crate) fn counted(&self, limit: usize) -> Millitokens {
         self.after.counted[limit] - self.before.counted[limit]
     }
@@ -137,28 +137,26 @@ impl Account {
     fn faults(&self, from: EpochMillis, to: EpochMillis) -> Vec<String> {
         let mut faults = Vec::new();
         for (i, limit) in self.limits.iter().enumerate() {
-            let (who, used) = (format!("{} {}", self.id, limit.name()), self.spending[i].used);
+            let (name, used) = (format!("{} {}", self.id, limit.name()), self.spending[i].used);
             let counted = self.counted(i);
             if counted != Millitokens::from_tokens(used) {
                 faults.push(format!(
-                    "{who}: leases held {used}, but the table counts {counted}"
+                    "{name}: the leases used {used}, but the table counts {counted}"
                 ));
             }
-            // What was there, and what was earned meanwhile, is spent or still there, or fell over the brim.
+            // The balance before the replay plus the refill is either used, still there, or cut at the capacity.
             let (had, has) = (self.before, self.after.available[i]);
             let most = had.earned[i] + earned(limit, to.since(from), 1) - used;
             let least = had.available[i] - used;
             if has > most.min(limit.capacity()) + 1 || has < least - 1 {
-                faults.push(format!(
-                    "{who}: {has} are left, which should be from {least} to {most}"
-                ));
+                faults.push(format!("{name}: {has} are left, expected {least} to {most}"));
             }
         }
         faults
     }
 }
 
-/// Whole tokens that one of so many shards earns in a time, rounded up.
+/// Whole tokens that one of `shards` shards gains in a time, rounded up.
 fn earned(limit: &Limit, millis: i64, shards: u32) -> i64 {
     let period = i128::from(limit.refill_period_secs()) * 1000 * i128::from(shards);
     let parts = i128::from(limit.refill_amount()) * i128::from(millis.max(0));
@@ -215,8 +213,8 @@ pub(crate) async fn last_refill(repo: &Repository, keys: usize) -> Result<Option
     Ok(last)
 }
 
-/// An entity's bucket as the table has it. Past a thousand writes a second it is split into shards, which are
-/// items of their own; the first knows how many there are.
+/// The stored bucket of an entity. Above a thousand writes a second a bucket is split into shards, each an item of its
+/// own. The first shard has their number.
 async fn shards(repo: &Repository, entity: &str) -> Result<Vec<Bucket>, Failure> {
     let id = BucketId {
         namespace: repo.namespace_id().clone(),

@@ -1,6 +1,5 @@
-//! The limiter end to end, in one command and without an account anywhere: stores limits in an embedded table,
-//! creates a project and its API keys, replays recorded requests to a language model against them, and tells
-//! who used what, who was refused and who owes.
+//! The limiter end to end, in one command and without an account: stores limits in an embedded table, creates a
+//! project and its API keys, replays recorded requests to a language model, and prints usage, refusals and debts.
 //!
 //! ```text
 //! cargo run -p quickstart
@@ -8,7 +7,7 @@
 //! ```
 //!
 //! To see how the library is used, read `setup.rs` (limits and entities) and `replay.rs` (acquire, adjust,
-//! commit, rollback, refusals). `trace.rs` and `plan.rs` make up the traffic, `books.rs` checks that all
+//! commit, rollback, refusals). `trace.rs` and `plan.rs` create the traffic, `books.rs` checks that all
 //! numbers agree, `report.rs` prints them.
 
 mod books;
@@ -44,24 +43,24 @@ use crate::zipf::Zipf;
 #[derive(Debug, Parser)]
 #[command(name = "quickstart")]
 struct Args {
-    /// The requests: a CSV file such as the public Azure LLM inference traces, see examples/data/README.md
+    /// Replay this CSV file, for instance a public Azure LLM inference trace (see examples/data/README.md)
     /// [default: a small sample]
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
-    /// How many times faster than recorded, or 'max'; the limits keep the trace's own time all the same
+    /// Replay this many times faster than recorded, or 'max'; limits follow the recorded time at any speed
     #[arg(long, value_name = "X", default_value = "max", allow_negative_numbers = true)]
     speed: Speed,
 
-    /// How many API keys share the traffic, by Zipf's law
+    /// Divide the traffic over this many API keys, by Zipf's law
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     keys: u16,
 
-    /// Picks who makes which call, what is guessed and what fails
+    /// Seed of the random choices: keys, estimates and failures
     #[arg(long, value_name = "SEED", default_value_t = 3)]
     seed: u64,
 
-    /// Keeps the table in this directory; the next run goes on from it [default: in memory]
+    /// Keep the table in this directory; the next run continues with it [default: in memory]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
@@ -92,7 +91,7 @@ async fn main() -> ExitCode {
         .init();
     match run(&args).await {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the report has seen enough.
+        // The reader of the report closed the pipe, which is not an error.
         Err(Failure::Output(err)) if err.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
@@ -110,7 +109,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let began = Instant::now();
     let (name, trace) = match &args.trace {
         Some(path) => (path.display().to_string(), trace::read(path)?),
-        None => ("our sample".to_owned(), trace::sample()?),
+        None => ("the sample trace".to_owned(), trace::sample()?),
     };
     let keys = usize::from(args.keys);
     let traffic = Zipf::new(keys);
@@ -118,14 +117,14 @@ async fn run(args: &Args) -> Result<(), Failure> {
 
     let clock = ManualClock::at_millis(SystemClock.now().0);
     let builder = Repository::builder().clock(clock.clone()).measure();
-    // Buckets are kept however long they idle, so that the books can be checked. (An application leaves this.)
+    // Buckets never expire, so that the books can be checked. Applications do not need this.
     let builder = builder.bucket_ttl_multiplier(0);
     let (builder, place) = match &args.data_dir {
         Some(dir) => (builder.embedded(dir), format!("kept in {}", dir.display())),
-        None => (builder.in_memory(), "gone at the end".to_owned()),
+        None => (builder.in_memory(), "in memory".to_owned()),
     };
     let repo = builder.open().await?;
-    // An earlier run may have replayed an hour in a second: its time goes on, for time must not go back.
+    // An earlier run may have replayed an hour in a second. The clock continues from there, since it must not go back.
     if let Some(last) = books::last_refill(&repo, keys).await? {
         clock.advance_millis(last.since(clock.now()).max(0));
     }

@@ -1,22 +1,22 @@
-//! Turns a trace into calls: who makes each, what the caller guesses, how long it runs, whether it fails.
+//! Turns a trace into calls: the API key, the estimate, the duration, and whether the call fails.
 //!
-//! A trace says neither. Everything is drawn here, from one seed, before the first call is made, so that a
-//! plan is the same whatever the limits answer.
+//! A trace contains none of these. They are drawn from one seed before the first call is made, so that the plan does
+//! not depend on the decisions of the limiter.
 
 use crate::trace::Request;
 use crate::zipf::Zipf;
 
-/// The answer's tokens as a caller assumes them before there is an answer.
+/// The tokens of the answer in an estimate.
 const ASSUMED_ANSWER: f64 = 64.0;
 
-/// Callers count no tokens. They guess the prompt's from its length, between these parts of the truth: low
-/// enough for some to end up in debt.
+/// Callers estimate the tokens of a prompt from its length, between these fractions of the true number. Some estimates
+/// are low enough to lead to a debt.
 const GUESS: (f64, f64) = (0.6, 1.0);
 
 /// The part of calls that fail after they were admitted.
 const FAILING: f64 = 0.02;
 
-/// How long a model thinks before the first token, and for each one that it writes.
+/// The time before a model's first token, and for each token.
 const FIRST_TOKEN_MS: i64 = 150;
 const TOKEN_MS: i64 = 8;
 
@@ -27,13 +27,13 @@ pub(crate) struct Call {
     pub(crate) at_ms: i64,
     /// The rank of the API key that makes it.
     pub(crate) key: usize,
-    /// Tokens that the caller asks for.
+    /// Tokens that the caller takes: the estimate.
     pub(crate) estimate: i64,
-    /// Tokens that the model reports in the end.
+    /// Tokens that the model reports at the end.
     pub(crate) used: i64,
-    /// How long it runs.
+    /// Its duration.
     pub(crate) takes_ms: i64,
-    /// Whether it fails, and so costs nothing.
+    /// Whether it fails. A failed call is rolled back.
     pub(crate) fails: bool,
 }
 

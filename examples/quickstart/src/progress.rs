@@ -1,4 +1,4 @@
-//! One line on a terminal that shows how far the replay is.
+//! One line on a terminal that shows the progress of the replay.
 #![expect(
     clippy::print_stderr,
     reason = "progress is shown beside the report, which goes to stdout"
@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use crate::replay::Totals;
 use crate::report::{count, span};
 
-/// The line is written this often.
+/// The interval between two updates of the line.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// A line on stderr, rewritten in place. There is none unless stderr is a terminal.
+/// A line on stderr, rewritten in place. Shown only if stderr is a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
     shown: Option<Instant>,
@@ -33,7 +33,7 @@ impl Progress {
         }
     }
 
-    /// Shows how far it is, if that has not been done just now.
+    /// Updates the line, unless it was updated within the interval.
     pub(crate) fn show(&mut self, at_ms: i64, totals: &Totals) {
         if !self.on || self.shown.is_some_and(|shown| shown.elapsed() < EVERY) {
             return;

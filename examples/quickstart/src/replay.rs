@@ -1,10 +1,9 @@
-//! Makes the planned calls, in order of time: takes tokens, lets the call run, corrects the estimate or rolls
-//! back, and comes back once when told to wait.
+//! Makes the planned calls, in order of time: takes tokens, lets the call run, and corrects the estimate or rolls
+//! back. A refused call is retried once, after the wait that the refusal returned.
 //!
-//! Limits refill in real time, so a trace that is replayed faster than it was recorded would meet other limits.
-//! The repository's clock is therefore one that this module moves from event to event: every answer is that
-//! of the recorded time, and of every run with the same seed, however fast the replay goes. (An application
-//! leaves the clock alone.)
+//! Limits refill in real time, so a trace that is replayed faster than recorded would be limited differently.
+//! This module therefore sets the repository's clock from event to event. Decisions are those of the recorded time, and
+//! equal in every run with the same seed. Applications do not set a clock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -33,22 +32,22 @@ pub(crate) struct Totals {
     pub(crate) never_possible: u64,
     pub(crate) committed: u64,
     pub(crate) rolled_back: u64,
-    /// Refusals that said when to come back.
+    /// Refusals that returned a wait.
     pub(crate) promised: u64,
-    /// Requests that came back and were refused again, since others had spent meanwhile.
+    /// Retries that were refused because other calls had taken the tokens.
     pub(crate) overtaken: u64,
-    /// Requests that came back and were refused by a limit that the first refusal had not looked at: refusals
-    /// from memory know only what was seen within the last second.
+    /// Retries that were refused by a limit that the first refusal had not checked. A refusal from memory checks only
+    /// limits that were read within the last second.
     pub(crate) unforeseen: u64,
     pub(crate) admitting: Cost,
     pub(crate) refusing: Cost,
     pub(crate) correcting: Cost,
-    /// Requests that came back and were refused again though nobody had spent: the limiter lied.
+    /// Retries that were refused although no call had taken tokens: a wrong wait, which is a bug.
     pub(crate) broken: Vec<String>,
 }
 
 impl Totals {
-    /// Lists what does not add up.
+    /// Lists the sums that do not agree.
     pub(crate) fn faults(&self) -> Vec<String> {
         let admitted = self.admitted_at_once + self.admitted_later;
         let mut faults = Vec::new();
@@ -87,7 +86,7 @@ impl Cost {
     }
 }
 
-/// Something that happens at a time; of several at one time, first what was planned first.
+/// An event at a time. Events of the same time are ordered as planned.
 struct Event {
     when: (i64, u64),
     what: What,
@@ -96,7 +95,7 @@ struct Event {
 enum What {
     /// A call is made.
     Arrives(Call),
-    /// A refused call comes back, as it was told.
+    /// A refused call is retried after its wait.
     Returns(Call, Promise),
     /// An admitted call ends.
     Ends(Call, Lease),
@@ -105,12 +104,12 @@ enum What {
 /// A refusal that says when to come back.
 struct Promise {
     refused: RateLimitExceeded,
-    /// How often the accounts of the key and the project had been debited by then.
+    /// How often the accounts of the key and the project had been debited at that time.
     debits: [u64; 2],
 }
 
 impl Promise {
-    /// Whether it looked at a limit that refuses now. (Of a bucket in shards it may have looked at another one.)
+    /// Whether it checked the limit that refuses now. Of a split bucket it may have checked another shard.
     fn covers(&self, now: &RateLimitExceeded) -> bool {
         let what = |status: &LimitStatus| (status.entity.clone(), status.limit_name.clone(), status.shards);
         let looked_at: Vec<_> = self.refused.statuses().iter().map(what).collect();
@@ -119,7 +118,7 @@ impl Promise {
     }
 }
 
-/// A replay under way.
+/// A running replay.
 pub(crate) struct Replay<'a> {
     limiter: &'a RateLimiter,
     clock: ManualClock,
@@ -225,7 +224,8 @@ impl<'a> Replay<'a> {
                             self.totals.unforeseen += 1;
                         } else {
                             let (then, now) = (told(&promise.refused), told(&refused));
-                            let fault = format!("nobody spent, but a promise was broken: {then}; then {now}");
+                            let fault =
+                                format!("no call took tokens, but the wait was wrong: {then}; then {now}");
                             self.totals.broken.push(fault);
                         }
                     }
@@ -236,8 +236,8 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Gives everything back if the call failed. Otherwise puts the tokens that the model reports in place of
-    /// the estimate, into debt if need be, and keeps them.
+    /// Rolls back if the call failed. Otherwise replaces the estimate by the tokens that the model reports, which may lead
+    /// to a debt, and commits.
     async fn finish(&mut self, call: Call, mut lease: Lease) -> Result<(), Failure> {
         let before = self.limiter.repository().usage();
         if call.fails {
@@ -264,7 +264,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// A limit that refuses says so under its owner's name.
+    /// Counts the refusal for the account that owns the limit.
     fn count_refusal(&mut self, key: usize, refused: &RateLimitExceeded) {
         for account in self.books.charged(key) {
             for violation in refused

@@ -1,4 +1,4 @@
-//! Says what is going on and how it ended, in plain text.
+//! Formats the report: what is replayed, and the results.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::zipf::Zipf;
 /// The table lists this many keys; the others are added up.
 const KEYS_SHOWN: usize = 10;
 
-/// What is about to happen.
+/// The facts that the report begins with.
 pub(crate) struct Opening<'a> {
     pub(crate) trace: &'a str,
     pub(crate) calls: &'a [Call],
@@ -26,12 +26,12 @@ pub(crate) struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Tells what will be replayed, where, and under which limits.
+    /// Formats what will be replayed, where, and under which limits.
     pub(crate) fn text(&self) -> String {
         let lasts = self.calls.last().map_or(0, |call| call.at_ms);
         let mut text = format!(
             "Replays {} requests to a language model, recorded over {} ({}),\n\
-             against limits in an embedded table, {}: no server, no network, no credentials.\n\n",
+             against limits in an embedded table ({}), without server, network or credentials.\n\n",
             count(self.calls.len() as u64),
             span(Duration::from_millis(lasts.unsigned_abs())),
             self.trace,
@@ -44,14 +44,14 @@ impl Opening<'_> {
                 text,
                 "{label:<8} {:<8} {:<9} {}",
                 level.name,
-                level.whom,
+                level.scope,
                 limits.join(", ")
             );
         }
         let keys = self.books.keys().len();
         let _ = write!(
             text,
-            "Keys     {keys} of one project, which is charged for all they spend"
+            "Keys     {keys} of one project; what they use is also taken from the project"
         );
         if keys > 1 {
             let percent = |rank| self.traffic.part(rank) * 100.0;
@@ -64,14 +64,14 @@ impl Opening<'_> {
             );
         }
         text.push_str(
-            "\nCalls    ask for 1 rpm and for tpm by a guess, which is corrected when they end; 2% fail and are rolled back\n\
-             Refused  calls come back once, when they are told to\n",
+            "\nCalls    take 1 rpm and an estimate of tpm, corrected at the end; 2% fail and are rolled back\n\
+             Refused  calls are retried once, after the wait that the refusal returned\n",
         );
         self.earlier(&mut text);
         text
     }
 
-    /// Tells what earlier runs left in the table.
+    /// Formats the state that earlier runs left in the table.
     fn earlier(&self, text: &mut String) {
         if self.setup.keys_found == 0 {
             return;
@@ -84,27 +84,27 @@ impl Opening<'_> {
         let _ = writeln!(
             text,
             "Goes on  from an earlier run: {} keys exist, the project has used {requests} rpm and {tokens} tpm so far,\n         \
-             {rpm} rpm and {tpm} tpm are left to it now",
+             it has {rpm} rpm and {tpm} tpm left",
             self.setup.keys_found,
         );
     }
 }
 
-/// What each key and the project spent, were refused and owe.
+/// Formats usage, refusals and debts of each key and the project.
 pub(crate) fn accounts(books: &Books) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::ASCII_MARKDOWN)
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
-        "who",
+        "entity",
         "limit",
         "allows",
         "used",
         "refused",
         "left",
-        "owes",
-        "owed at most",
+        "debt",
+        "most debt",
     ]);
     for account in books.keys().iter().take(KEYS_SHOWN).chain([books.project()]) {
         for (i, limit) in account.limits.iter().enumerate() {
@@ -126,7 +126,7 @@ pub(crate) fn accounts(books: &Books) -> String {
         let (n, refused) = (others.len(), count(refused));
         let _ = writeln!(
             text,
-            "{n} more keys used {rpm} rpm and {tpm} tpm, and refused {refused} times"
+            "{n} more keys used {rpm} rpm and {tpm} tpm, and were refused {refused} times"
         );
     }
     text
@@ -153,11 +153,11 @@ fn row(account: &Account, i: usize, limit: &Limit) -> [String; 8] {
     ]
 }
 
-/// How it ended.
+/// Formats the totals.
 pub(crate) fn closing(totals: &Totals, books: &Books, lasted: Duration, took: Duration) -> String {
     let admitted = totals.admitted_at_once + totals.admitted_later;
     let mut text = format!(
-        "\nRequests {}: {} admitted at once, {} when they came back, {} refused twice, {} never possible\n",
+        "\nRequests {}: {} admitted at once, {} on the retry, {} refused twice, {} larger than the limit\n",
         count(totals.arrived),
         count(totals.admitted_at_once),
         count(totals.admitted_later),
@@ -172,7 +172,7 @@ pub(crate) fn closing(totals: &Totals, books: &Books, lasted: Duration, took: Du
     );
     let _ = write!(
         text,
-        "Waits    {} promised: {} came true, {} were spoilt by others who spent meanwhile",
+        "Waits    {} returned: {} retries admitted, {} refused since other keys took the tokens",
         count(totals.promised),
         count(totals.admitted_later),
         count(totals.overtaken),
@@ -180,7 +180,7 @@ pub(crate) fn closing(totals: &Totals, books: &Books, lasted: Duration, took: Du
     if totals.unforeseen > 0 {
         let _ = write!(
             text,
-            ", {} met a limit not looked at before",
+            ", {} refused by a limit that had not been checked",
             count(totals.unforeseen)
         );
     }
@@ -209,10 +209,10 @@ pub(crate) fn closing(totals: &Totals, books: &Books, lasted: Duration, took: Du
     text
 }
 
-/// What to try next.
+/// The suggestion at the end.
 pub(crate) fn next(kept: bool, own_trace: bool) -> &'static str {
     if !kept {
-        "\nNext     keep the table and run twice: --data-dir target/limits-demo\n"
+        "\nNext     keep the table and run it twice: --data-dir target/limits-demo\n"
     } else if own_trace {
         "\nNext     run it again: it goes on from here\n"
     } else {
@@ -220,7 +220,7 @@ pub(crate) fn next(kept: bool, own_trace: bool) -> &'static str {
     }
 }
 
-/// A limit as people say it: `tpm 60,000/min burst 100,000`.
+/// A limit with its name: `tpm 60,000/min burst 100,000`.
 fn describe(limit: &Limit) -> String {
     format!("{} {}", limit.name(), rate(limit))
 }

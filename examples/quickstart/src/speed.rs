@@ -1,12 +1,12 @@
-//! How fast a trace is replayed, by the clock on the wall.
+//! The speed of the replay in real time.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A factor, or as fast as it goes.
+/// A factor, or as fast as possible.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Speed {
-    /// As fast as it goes.
+    /// As fast as possible.
     Max,
     /// This many times faster than it was recorded.
     Times(f64),
