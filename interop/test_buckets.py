@@ -27,7 +27,7 @@ def test_one_spends_what_the_other_left(pair, world):
         with pytest.raises(Refused):
             client.acquire("key-1", "gpt-4", rpm=1)
     assert world.balance(first, "key-1", "gpt-4", "rpm") == (0, 10_000)
-    # A tenth of a minute earns one token, for whoever comes first.
+    # A tenth of a minute earns one token, which the first client gets.
     tick(pair, START + 6_100)
     second.acquire("key-1", "gpt-4", rpm=1).commit()
     with pytest.raises(Refused):

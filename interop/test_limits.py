@@ -238,7 +238,7 @@ def test_both_in_turns_on_one_namespace(world, monkeypatch, seed):
         side = dice.choice([ours, theirs])
         answer = side.call("apply", manifest)
         assert answer["errors"] == [] and answer["pending"] == 0
-        # Whoever applied it, ours finds nothing to do, and the original nothing after itself.
+        # After an apply by either client, ours finds nothing to do, and the original nothing after its own.
         assert ours.call("plan", manifest)["changes"] == []
         if side is theirs:
             assert theirs.call("plan", manifest)["changes"] == []

@@ -232,7 +232,7 @@ def test_the_same_operations_come_to_the_same(world, seed):
             trail.append((step, now, what, entity, scope, limits))
             both.do("set_entity_limits", entity, scope, limits)
         elif what == "resource limits":
-            # Of a resource that nobody uses: the original leaves live buckets under a changed default as they are.
+            # Of a resource that no client uses: the original does not change live buckets under a changed default.
             limits, fresh = limit_of(dice), f"model-{step}"
             trail.append((step, now, what, fresh, limits))
             both.do("set_resource_defaults", fresh, limits)

@@ -420,7 +420,7 @@ def test_upgraded(shell):
     _, err = shell.run("upgrade", "--parameter", "Nope=1", code=1)
     assert err.startswith("Error: Invalid parameter 'Nope=1': is no parameter of the template")
 
-    # Code that somebody put into a function past the stack is found and replaced.
+    # Code that was put into a function outside the stack is found and replaced.
     ours = shell.function()["CodeSha256"]
     package = shell.package.path.read_bytes()
     with open(shell.package.write(b"foreign"), "rb") as file:
@@ -449,7 +449,7 @@ def test_a_stack_of_theirs_is_upgraded_after_asking(shell):
     shell.deployed_by_theirs()
     _, err = shell.run("upgrade", "--lambda-only", code=1)
     assert "upgrade without --lambda-only" in err
-    # Nobody answers, or says no: nothing changes.
+    # Without an answer, or with no: nothing changes.
     _, err = shell.run("upgrade", code=1)
     assert err.endswith("Aborted!\n")
     out, _ = shell.run("upgrade", answer="n\n", code=1)
@@ -534,7 +534,7 @@ def test_a_package_that_cannot_run_is_refused(shell, tmp_path):
 @pytest.mark.parametrize("with_functions", [True, False], ids=["functions", "no package"])
 def test_the_library_deploys_what_it_opens(aws, package, monkeypatch, with_functions):
     """`Repository::open` on a stack that does not exist; the second time it only opens it."""
-    # Theirs has the same name, and is no package.
+    # Theirs has the same name, and is not a package.
     directory = package.path.parent / "bin"
     directory.mkdir()
     (directory / "zae-limiter").write_text("#!/usr/bin/env python\n")

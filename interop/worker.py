@@ -44,7 +44,7 @@ def work(client, entities, resource, rounds, seed):
 if __name__ == "__main__":
     endpoint, stack, rounds, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     client = Theirs(endpoint, stack)
-    # All start at once, when everybody is ready.
+    # All start at once, when all are ready.
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(work(client, sys.argv[5].split(","), "gpt-4", rounds, seed)))
