@@ -57,8 +57,15 @@ pub(crate) async fn prepare(repo: &Repository, keys: usize) -> Result<Setup, Err
         Limit::per_minute("tpm", 150_000).burst(180_000),
     ];
     for (entity, limits) in [(PROJECT.to_owned(), for_project), (key(0), for_main_key)] {
-        if repo.admin().entity_limits(&entity, ALL_RESOURCES).await?.is_empty() {
-            repo.admin().set_entity_limits(&entity, ALL_RESOURCES, limits).await?;
+        if repo
+            .admin()
+            .entity_limits(&entity, ALL_RESOURCES)
+            .await?
+            .is_empty()
+        {
+            repo.admin()
+                .set_entity_limits(&entity, ALL_RESOURCES, limits)
+                .await?;
         }
     }
     create_unless_there(repo, NewEntity::new(PROJECT).name("Demo project")).await?;
