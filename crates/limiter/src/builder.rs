@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_types::SdkConfig;
 use zae_limiter_core::config::OnUnavailable;
-use zae_limiter_core::{EntityId, NamespaceName, StackName};
+use zae_limiter_core::{EntityId, InvalidInput, NamespaceName, StackName};
 #[cfg(feature = "provision")]
 use zae_limiter_infra::StackOptions;
 
@@ -31,6 +32,7 @@ pub struct RepositoryBuilder {
     stack: Option<String>,
     namespace: Option<String>,
     connection: Connection,
+    sdk_config: Option<SdkConfig>,
     backend: Backend,
     clock: Option<Arc<dyn Clock>>,
     options: Options,
@@ -99,8 +101,31 @@ impl RepositoryBuilder {
         self
     }
 
+    /// Region, endpoint, credentials and HTTP client of an application's own configuration, instead of AWS's chain and
+    /// of [`region`](Self::region), [`endpoint_url`](Self::endpoint_url), [`profile`](Self::profile) and
+    /// [`credentials`](Self::credentials). All services are called with it: DynamoDB, STS for the audit log's principal,
+    /// and those that deploy and delete a stack.
+    ///
+    /// Retries and timeouts of DynamoDB requests are this crate's own ([`timeouts`](Self::timeouts)), since a debit or
+    /// refund must not be repeated blindly.
+    ///
+    /// ```
+    /// use zae_limiter::{Repository, SdkConfig};
+    ///
+    /// # let config = SdkConfig::builder().build();
+    /// // let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    /// let builder = Repository::builder().stack("my-app").sdk_config(config);
+    /// ```
+    pub fn sdk_config(mut self, config: SdkConfig) -> Self {
+        self.sdk_config = Some(config);
+        self
+    }
+
     /// A ready client; its region, endpoint and credentials are kept, its retries are switched off, since a
     /// debit or refund must not be repeated blindly.
+    ///
+    /// A client does not tell its credentials. For the principal of the audit log, and to delete the stack, pass the
+    /// configuration that the client was made from to [`sdk_config`](Self::sdk_config) as well.
     pub fn client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
         self.backend = Backend::Client(Box::new(client));
         self
@@ -335,11 +360,15 @@ impl RepositoryBuilder {
             Backend::Table(table) => (table, "a custom table".to_owned()),
             Backend::Client(client) => {
                 let client = crate::table::config::prepared(&client, self.connection.timeouts);
+                caller = self.sdk_config;
                 (dynamo(client.clone(), offset.as_ref()), place(&client))
             }
             Backend::Aws => {
                 // Boxed, as below: the SDK's futures are tens of kilobytes large.
-                let config = Box::pin(self.connection.checked_config()).await?;
+                let config = match self.sdk_config {
+                    Some(config) => checked(config)?,
+                    None => Box::pin(self.connection.checked_config()).await?,
+                };
                 let client = self.connection.client_of(&config);
                 caller = Some(config);
                 (dynamo(client.clone(), offset.as_ref()), place(&client))
@@ -426,6 +455,14 @@ impl Repository {
     pub fn builder() -> RepositoryBuilder {
         RepositoryBuilder::default()
     }
+}
+
+/// An application's own configuration, if its endpoint is one.
+fn checked(config: SdkConfig) -> Result<SdkConfig, InvalidInput> {
+    if let Some(url) = crate::table::config::endpoint(&config) {
+        crate::table::config::check_endpoint(&url).map_err(|err| err.in_field("sdk_config.endpoint_url"))?;
+    }
+    Ok(config)
 }
 
 /// A setting: as given, else from the environment, else the default. Empty counts as not given.

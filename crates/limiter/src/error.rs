@@ -118,8 +118,9 @@ pub enum Error {
     #[cfg(feature = "provision")]
     #[error(transparent)]
     Deployment(Arc<zae_limiter_infra::Error>),
-    /// The table is not in a stack of CloudFormation: it is embedded, or its client was brought by the caller.
-    #[error("the table in {0} is not in a stack of CloudFormation")]
+    /// How to reach CloudFormation is not known: the table is embedded or custom, or its client came without the
+    /// configuration that it was made from ([`RepositoryBuilder::sdk_config`](crate::RepositoryBuilder::sdk_config)).
+    #[error("the table in {0} is not in a stack of CloudFormation, or its client came without `sdk_config`")]
     NotAStack(String),
     /// The threads of a blocking repository could not be started.
     #[error("the limiter's runtime cannot be started: {0}")]

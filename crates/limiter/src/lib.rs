@@ -58,6 +58,11 @@ mod inner;
 mod repository;
 pub mod table;
 
+/// Types of the AWS SDK in signatures of this crate.
+pub use aws_credential_types::provider::ProvideCredentials;
+pub use aws_sdk_dynamodb::Client as DynamoClient;
+pub use aws_types::SdkConfig;
+
 pub use acquire::{Acquire, Availability, CacheStats, Lease, RateLimiter};
 pub use admin::{
     ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, CapacityOf, Cursor, EntityCapacity,

@@ -7,6 +7,7 @@
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
 //! - `waiting`: calls that wait for tokens, in turn;
+//! - `sdk_config`: an application's own AWS configuration;
 //! - `silence`: load during an outage;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
@@ -39,6 +40,7 @@ mod parity;
 mod paths;
 mod refunds;
 mod registries;
+mod sdk_config;
 mod sendable;
 mod silence;
 mod support;
