@@ -17,12 +17,12 @@ async fn server() -> (String, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::clone(&heads);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = vec![0; 16 * 1024];
-            let length = stream.read(&mut head).await.unwrap_or(0);
+            let mut request = vec![0; 16 * 1024];
+            let length = stream.read(&mut request).await.unwrap_or(0);
             heard
                 .lock()
                 .unwrap()
-                .push(String::from_utf8_lossy(&head[..length]).into_owned());
+                .push(String::from_utf8_lossy(&request[..length]).into_owned());
             let body = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"no"}"#;
             let answer = format!(
                 "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
