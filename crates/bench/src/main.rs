@@ -15,7 +15,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use clap::Parser;
 use zae_limiter::clock::{Clock as _, ManualClock, SystemClock};
-use zae_limiter::table::{EmbeddedEngine, TableExt as _, Usage};
+use zae_limiter::table::{EmbeddedEngine, RequestCost, TableExt as _};
 use zae_limiter::{Error, Limit, NewEntity, RateLimiter, Repository, RepositoryBuilder};
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Op, Value};
@@ -49,7 +49,7 @@ struct Case {
     name: &'static str,
     concurrency: usize,
     round: Round,
-    usage: Usage,
+    usage: RequestCost,
     /// CPU and median latency as ratios of the yardstick measured in the same rounds.
     ratios: Option<(f64, f64)>,
 }
@@ -192,7 +192,7 @@ fn compared(
     concurrency: usize,
     a: &[Round],
     b: &[Round],
-    usage: Usage,
+    usage: RequestCost,
 ) -> [Case; 2] {
     let (a, b) = (&a[1..], &b[1..]);
     let ratio = |figure: &dyn Fn(&Round) -> f64| {
@@ -203,10 +203,10 @@ fn compared(
         ratio(&|round| round.quantile_us(0.5)),
     );
     let ops = Round::joined(a).ops() as u64;
-    let bare = Usage {
+    let bare = RequestCost {
         updates: ops,
         write_units: 2.0 * ops as f64,
-        ..Usage::default()
+        ..RequestCost::default()
     };
     [
         Case {
@@ -257,16 +257,16 @@ async fn acquire_round(world: &Arc<World>, ops: usize, concurrency: usize) -> Ro
 }
 
 /// Counting capacity costs time, so it is done apart from measuring it.
-async fn measured_usage(cascade: bool, ops: usize) -> Outcome<Usage> {
+async fn measured_usage(cascade: bool, ops: usize) -> Outcome<RequestCost> {
     let world = Arc::new(World::new(RepositoryBuilder::measure).await?);
     if cascade {
         make_children(&world).await?;
         acquire_round(&world, KEYS, 1).await;
     }
     world.refresh().await?;
-    let before = world.repo().usage();
+    let before = world.repo().request_cost();
     acquire_round(&world, ops, 1).await;
-    Ok(world.repo().usage().since(&before))
+    Ok(world.repo().request_cost().since(&before))
 }
 
 /// The same against a connector that answers at once: what the client side costs, signing and parsing included.
@@ -303,10 +303,10 @@ async fn client_side(options: &Options) -> Outcome<[Case; 2]> {
         acquire.push(acquire_round(&world, options.ops, 1).await);
     }
     let ops = (options.ops * options.rounds) as u64;
-    let usage = Usage {
+    let usage = RequestCost {
         updates: ops,
         write_units: 2.0 * ops as f64,
-        ..Usage::default()
+        ..RequestCost::default()
     };
     Ok(compared(
         ["bare update, client side", "acquire, client side"],
@@ -400,7 +400,7 @@ async fn cascade(options: &Options) -> Outcome<Case> {
     })
 }
 
-fn scale(usage: &mut Usage, by: f64) {
+fn scale(usage: &mut RequestCost, by: f64) {
     usage.updates = (usage.updates as f64 * by) as u64;
     usage.write_units *= by;
     usage.read_units *= by;
@@ -410,19 +410,19 @@ fn scale(usage: &mut Usage, by: f64) {
 async fn refill_due(options: &Options) -> Outcome<Case> {
     let world = World::new(RepositoryBuilder::measure).await?;
     let mut rounds = Vec::new();
-    let mut usage = Usage::default();
+    let mut usage = RequestCost::default();
     for _ in 0..=options.rounds {
         world.poke(&[("b_tpm_tk", 0), ("b_wcu_tk", 1_000_000)]).await?;
         world.clock.advance_millis(1000);
         world.repo().invalidate_images();
-        let before = world.repo().usage();
+        let before = world.repo().request_cost();
         let shared = Arc::new(World {
             limiter: world.limiter.clone(),
             client: world.client.clone(),
             clock: world.clock.clone(),
         });
         rounds.push(acquire_round(&shared, KEYS, 1).await);
-        usage = world.repo().usage().since(&before);
+        usage = world.repo().request_cost().since(&before);
     }
     let round = Round::joined(&rounds[1..]);
     scale(&mut usage, options.rounds as f64);
@@ -447,12 +447,12 @@ async fn rejected(options: &Options) -> Outcome<[Case; 2]> {
             .await?;
         world.repo().invalidate_images();
         acquire_round(&world, KEYS, 1).await;
-        let before = world.repo().usage();
+        let before = world.repo().request_cost();
         let mut rounds = Vec::new();
         for _ in 0..options.rounds {
             rounds.push(acquire_round(&world, options.ops, 1).await);
         }
-        let usage = world.repo().usage().since(&before);
+        let usage = world.repo().request_cost().since(&before);
         cases.push(Case {
             name,
             concurrency: 1,
@@ -467,7 +467,7 @@ async fn rejected(options: &Options) -> Outcome<[Case; 2]> {
 /// Acquire, then commit with a correction.
 async fn adjusted(options: &Options) -> Outcome<Case> {
     let world = Arc::new(World::new(RepositoryBuilder::measure).await?);
-    let before = world.repo().usage();
+    let before = world.repo().request_cost();
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {
         let done = round(options.ops, 1, |i| {
@@ -482,7 +482,7 @@ async fn adjusted(options: &Options) -> Outcome<Case> {
         .await;
         rounds.push(done);
     }
-    let usage = world.repo().usage().since(&before);
+    let usage = world.repo().request_cost().since(&before);
     Ok(Case {
         name: "acquire, adjust, commit",
         concurrency: 1,

@@ -217,7 +217,7 @@ impl RepositoryBuilder {
         self
     }
 
-    /// Counts requests and capacity units; see [`Repository::usage`]. Off by default.
+    /// Counts requests and capacity units; see [`Repository::request_cost`]. Off by default.
     pub fn measure(mut self) -> Self {
         self.measure = true;
         self

@@ -11,7 +11,7 @@ use crate::acquire::config_cache::CacheStats;
 use crate::admin::Admin;
 use crate::clock::ClockOffset;
 use crate::inner::Inner;
-use crate::table::{Table, TableExt, Usage};
+use crate::table::{RequestCost, Table, TableExt};
 
 /// The stack that is used unless another is named, here or in `ZAEL_STACK`.
 pub const DEFAULT_STACK: &str = "zae-limiter";
@@ -136,7 +136,7 @@ impl Repository {
 
     /// Table requests and capacity units used so far, by this repository and the namespaces opened from it.
     /// All zero unless [`RepositoryBuilder::measure`](crate::RepositoryBuilder::measure) was switched on.
-    pub fn usage(&self) -> Usage {
+    pub fn request_cost(&self) -> RequestCost {
         self.inner.meter.snapshot()
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use zae_limiter::clock::{Clock as _, ManualClock};
-use zae_limiter::table::Usage;
+use zae_limiter::table::RequestCost;
 use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter};
 use zae_limiter_core::EpochMillis;
 
@@ -78,7 +78,7 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    fn add(&mut self, usage: &Usage) {
+    fn add(&mut self, usage: &RequestCost) {
         self.times += 1;
         self.requests += usage.requests();
         self.write_units += usage.write_units;
@@ -186,14 +186,14 @@ impl<'a> Replay<'a> {
 
     /// Takes a request and the estimated tokens, both or neither, from the key and its project.
     async fn acquire(&mut self, call: Call, promised: Option<Promise>) -> Result<(), Failure> {
-        let before = self.limiter.repository().usage();
+        let before = self.limiter.repository().request_cost();
         let result = self
             .limiter
             .acquire(key(call.key), MODEL)
             .consume("rpm", 1)
             .consume("tpm", call.estimate)
             .await;
-        let usage = self.limiter.repository().usage().since(&before);
+        let usage = self.limiter.repository().request_cost().since(&before);
         let debits = self.books.charged(call.key).map(|account| account.debits);
         match result {
             Ok(lease) => {
@@ -239,7 +239,7 @@ impl<'a> Replay<'a> {
     /// Rolls back if the call failed. Otherwise replaces the estimate by the tokens that the model reports, which may lead
     /// to a debt, and commits.
     async fn finish(&mut self, call: Call, mut lease: Lease) -> Result<(), Failure> {
-        let before = self.limiter.repository().usage();
+        let before = self.limiter.repository().request_cost();
         if call.fails {
             lease.rollback().await?;
             self.totals.rolled_back += 1;
@@ -256,7 +256,7 @@ impl<'a> Replay<'a> {
         }
         self.totals
             .correcting
-            .add(&self.limiter.repository().usage().since(&before));
+            .add(&self.limiter.repository().request_cost().since(&before));
         if !call.fails && call.used > call.estimate {
             self.count_debit(call.key);
             self.look_for_debt(call.key).await?;

@@ -21,6 +21,7 @@ use crate::table::TableExt;
 
 /// How every limit stood at one moment: the entity's, and its parent's if it cascades.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Availability {
     /// When the balances were refilled to.
     pub checked_at: EpochMillis,

@@ -55,6 +55,7 @@ const UNHURRIED: Duration = Duration::from_secs(5);
 
 /// What the cache has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct CacheStats {
     /// Acquires and queries answered without reading the table.
     pub hits: u64,

@@ -15,6 +15,7 @@ use crate::table::TableExt as _;
 
 /// Whose buckets count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CapacityOf {
     /// Those of every entity that has one.
     Everybody,
@@ -24,6 +25,7 @@ pub enum CapacityOf {
 
 /// What all entities have left of one limit of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ResourceCapacity {
     /// The resource.
     pub resource: ResourceName,
@@ -35,6 +37,7 @@ pub struct ResourceCapacity {
 
 /// What one entity has left of a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EntityCapacity {
     /// The entity.
     pub entity: EntityId,

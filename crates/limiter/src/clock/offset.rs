@@ -269,6 +269,7 @@ impl Shown {
 /// A date is in whole seconds, so the first measurement is good to one second and a round trip. Later answers narrow it
 /// to about a round trip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClockOffset {
     low: i64,
     high: i64,

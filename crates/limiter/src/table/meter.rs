@@ -46,7 +46,7 @@ pub struct Meter {
 
 /// What a [`Meter`] had counted at some moment, or between two.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Usage {
+pub struct RequestCost {
     /// Single reads.
     pub gets: u64,
     /// Batch reads.
@@ -78,10 +78,10 @@ impl Meter {
     }
 
     /// What has been counted so far.
-    pub fn snapshot(&self) -> Usage {
+    pub fn snapshot(&self) -> RequestCost {
         let calls = |call: Call| self.calls[call as usize].load(Ordering::Relaxed);
         let units = |tenths: &AtomicU64| tenths.load(Ordering::Relaxed) as f64 / TENTHS;
-        Usage {
+        RequestCost {
             gets: calls(Call::Get),
             batch_gets: calls(Call::BatchGet),
             queries: calls(Call::Query),
@@ -143,7 +143,7 @@ impl Meter {
     }
 }
 
-impl Usage {
+impl RequestCost {
     /// What was counted since an earlier snapshot of the same meter.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {

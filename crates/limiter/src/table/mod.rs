@@ -30,7 +30,7 @@ pub use config::{Connection, Timeouts};
 pub use dynamo::DynamoTable;
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedEngine;
-pub use meter::{Meter, Usage};
+pub use meter::{Meter, RequestCost};
 /// What a table is asked, and what it answers.
 pub use zae_limiter_core::table::{
     Answer, Applied, Attr, Cancelled, Condition, Delete, FailureKind, Index, Item, Key, Op, Part, Put, Query,

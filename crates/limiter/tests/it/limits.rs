@@ -303,7 +303,7 @@ async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
         .await
         .unwrap();
     let admin = w.repo.admin();
-    let before = w.repo.usage();
+    let before = w.repo.request_cost();
     let take = |entity: &str, resource: &str, limit: &str, n| {
         let call = w.limiter.acquire(entity, resource).consume(limit, n);
         async { field(call.await.unwrap_err()) }
@@ -349,7 +349,7 @@ async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
     assert_eq!(field(admin.create_entity(orphan).await.unwrap_err()).0, "cascade");
     let own = NewEntity::new("x").parent("x");
     assert_eq!(field(admin.create_entity(own).await.unwrap_err()).0, "parent_id");
-    let spent = w.repo.usage().since(&before);
+    let spent = w.repo.request_cost().since(&before);
     assert_eq!(
         (spent.updates, spent.puts, spent.transactions),
         (0, 0, 0),

@@ -20,7 +20,7 @@ const ASYNC_ONLY: [(&str, &str, &str); 11] = [
         "the builder is shared; see from_builder and connect_builder",
     ),
     ("Repository", "table", "the storage seam is async; see as_async"),
-    ("Repository", "usage", "see as_async"),
+    ("Repository", "request_cost", "see as_async"),
     ("Repository", "stack", "see as_async"),
     ("Repository", "namespace_name", "see as_async"),
     ("Repository", "namespace_id", "see as_async"),

@@ -4,14 +4,14 @@
 //! by DynamoDB like one that happened; every change of a bucket also writes the index GSI2, which projects
 //! all attributes.
 
-use zae_limiter::table::Usage;
+use zae_limiter::table::RequestCost;
 use zae_limiter::{Error, NewEntity};
 
 use crate::world::World;
 
 /// Requests that write, of those refused, requests that read, read units, write units.
 #[track_caller]
-fn check(usage: Usage, writes: u64, refused: u64, reads: u64, read_units: f64, write_units: f64) {
+fn check(usage: RequestCost, writes: u64, refused: u64, reads: u64, read_units: f64, write_units: f64) {
     let requests = usage.updates + usage.transactions + usage.puts;
     let got = (
         requests,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use zae_limiter::clock::ManualClock;
-use zae_limiter::table::{Table, TableExt as _, TableFuture, Usage};
+use zae_limiter::table::{RequestCost, Table, TableExt as _, TableFuture};
 use zae_limiter::{Limit, RateLimiter, Repository, RepositoryBuilder, ResourceName};
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 use zae_limiter_core::{Bucket, EntityId, schema::BucketId};
@@ -112,10 +112,10 @@ impl World {
     }
 
     /// What `work` cost.
-    pub(crate) async fn cost<T>(&self, work: impl Future<Output = T>) -> (T, Usage) {
-        let before = self.repo.usage();
+    pub(crate) async fn cost<T>(&self, work: impl Future<Output = T>) -> (T, RequestCost) {
+        let before = self.repo.request_cost();
         let result = work.await;
-        (result, self.repo.usage().since(&before))
+        (result, self.repo.request_cost().since(&before))
     }
 }
 

@@ -50,6 +50,7 @@ pub struct ApplyOptions {
 
 /// What an apply would change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct LimitsPlan {
     /// The changes, in order.
     pub changes: Vec<Change>,
@@ -67,6 +68,7 @@ pub struct LimitsPlan {
 
 /// What an apply has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct LimitsApplied {
     /// The changes, in order, those that failed included.
     pub changes: Vec<Change>,
