@@ -42,7 +42,7 @@
 //! ([`OnUnavailable`]) are outside it. The proof is in `docs/adr/0014-the-horizon-follows-the-round-trip.md`; the
 //! simulator in `crates/sim` checks every schedule against it.
 //!
-//! Reading order: [`RateLimiter`] and [`Acquire`] take tokens, [`Lease`] holds them, [`Repository`] stores
+//! Start with the [guide]. Reading order of the API: [`RateLimiter`] and [`Acquire`] take tokens, [`Lease`] holds them, [`Repository`] stores
 //! limits and entities and tells of usage and changes, [`Stack`] keeps namespaces apart, [`Error`] says what went
 //! wrong, [`blocking`] is all of it without async. The arithmetic and every decision lie in `zae-limiter-core`;
 //! [`table`] is where items are kept.
@@ -54,6 +54,7 @@ pub mod blocking;
 mod builder;
 pub mod clock;
 mod error;
+pub mod guide;
 mod inner;
 mod repository;
 pub mod table;
