@@ -25,7 +25,7 @@ use crate::table::{Connection, DynamoTable, Meter, Table, Timeouts};
 
 /// Describes a [`Repository`].
 ///
-/// Every option has a default; [`open`](Self::open) or [`connect`](Self::connect) ends it.
+/// Every option has a default. [`open`](Self::open) and [`connect`](Self::connect) create the repository.
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `open` or `connect` is called"]
 pub struct RepositoryBuilder {
@@ -71,7 +71,7 @@ impl RepositoryBuilder {
     }
 
     /// Another DynamoDB endpoint, such as `http://127.0.0.1:4566`. Against a loopback address missing
-    /// credentials are replaced by dummies. What is no URL of a server is refused when the repository is opened, also if it
+    /// credentials are replaced by dummies. An invalid URL is refused when the repository is opened, also if it
     /// comes from the environment or a profile.
     pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
         self.connection.endpoint_url = Some(url.into());
@@ -151,7 +151,7 @@ impl RepositoryBuilder {
         self
     }
 
-    /// How long configuration is remembered. Default 60 s; zero reads it for every acquire.
+    /// How long configuration is cached. Default 60 s; zero reads it for every acquire.
     ///
     /// A changed limit reaches a live bucket within this time.
     pub fn config_cache_ttl(mut self, ttl: Duration) -> Self {
@@ -167,21 +167,21 @@ impl RepositoryBuilder {
         self
     }
 
-    /// How many buckets' images are remembered. Default 10,000.
+    /// The number of buckets whose images are cached. Default 10,000.
     pub fn reject_cache_size(mut self, buckets: usize) -> Self {
         self.options.reject_cache_size = buckets;
         self
     }
 
     /// How long an idle bucket under shared limits is kept, as a multiple of the time it takes to fill.
-    /// Default 7; 0 keeps it for ever. Buckets of entities with limits of their own never expire.
+    /// Default 7; with 0 it never expires. Buckets of entities with limits of their own never expire.
     pub fn bucket_ttl_multiplier(mut self, multiplier: u32) -> Self {
         self.options.settings.bucket_ttl_multiplier = multiplier;
         self
     }
 
-    /// What to do while the table cannot be used, unless a call says otherwise. Default: what the system
-    /// configuration stores, else refuse.
+    /// The decision while the table cannot be used, unless the call sets one. Default: the stored policy of the system,
+    /// else refuse.
     pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
         self.options.on_unavailable = Some(policy);
         self
@@ -197,21 +197,21 @@ impl RepositoryBuilder {
     /// outage. Default 1,024; 0 is refused.
     ///
     /// Counts the requests of acquires and the reads of configuration, of this repository and the namespaces opened
-    /// from it. Others wait for their turn in the order in which they came, within the deadline of their call; a request
-    /// that waits was not sent, so that a call which is cancelled or reaches its deadline meanwhile leaves nothing in
-    /// doubt. When the circuit breaker opens, those that wait are decided at once. Corrections of leases are not counted:
+    /// from it. Other requests wait in order of arrival, within the deadline of their call. A request that waits has
+    /// not been sent, so a call that is cancelled or reaches its deadline meanwhile is not in doubt. When the circuit
+    /// breaker opens, waiting calls are decided at once. Corrections of leases are not counted:
     /// 128 of them are sent at a time.
     ///
-    /// A table that answers after `t` seconds serves `max / t` requests a second; an acquire is mostly one request. Choose
-    /// more if the product of both is higher, and less if the process may open fewer files.
+    /// A table that answers after `t` seconds serves `max / t` requests a second; an acquire is mostly one request.
+    /// Raise it if more are needed, and lower it if the process may open fewer files.
     pub fn max_in_flight(mut self, max: usize) -> Self {
         self.options.max_in_flight = max;
         self
     }
 
-    /// Who makes changes, for the audit log: an identifier, or an ARN. Default: whom the credentials belong
-    /// to, as AWS's identity service tells it once, when a change is first made; for an embedded table and a
-    /// [`client`](Self::client) of the caller's, nobody.
+    /// The principal of changes in the audit log: an identifier, or an ARN. Default: the caller identity of the
+    /// credentials, which AWS's identity service returns once, at the first change; for an embedded table and a
+    /// [`client`](Self::client) of the caller, none.
     pub fn principal(mut self, principal: impl Into<String>) -> Self {
         self.options.principal = Some(principal.into());
         self
@@ -223,11 +223,11 @@ impl RepositoryBuilder {
         self
     }
 
-    /// Another clock, for tests. It is used as it is.
+    /// Another clock, for tests. It is used without correction.
     ///
-    /// Default: the machine's clock, corrected to the table's as the `Date` of its answers tells it
+    /// Default: the machine's clock, corrected to the table's by the `Date` of its answers
     /// ([`Repository::clock_offset`]). Opening a namespace reads two records before it writes anything, so the
-    /// first acquire goes by the table's time already. An embedded table and a [`custom_table`](Self::custom_table) have
+    /// first acquire already uses the table's time. An embedded table and a [`custom_table`](Self::custom_table) have
     /// no time but the machine's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -241,7 +241,7 @@ impl RepositoryBuilder {
         self
     }
 
-    /// What the stack is deployed with, if there is none. A stack that exists is left as it is.
+    /// Options for the deployment of a missing stack. An existing stack is not changed.
     #[cfg(feature = "provision")]
     pub fn stack_options(mut self, options: StackOptions) -> Self {
         self.provision.options = options;

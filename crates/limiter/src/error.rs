@@ -6,7 +6,7 @@ use zae_limiter_core::acquire::{AcquireError, DisabledAt};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 use zae_limiter_core::{CorruptRecord, InvalidInput, RateLimitExceeded, RecordError, UnsupportedFeature};
 
-/// What [`Error::InfrastructureNotFound`] adds in a build that cannot deploy a stack.
+/// The hint of [`Error::InfrastructureNotFound`] in a build that cannot deploy a stack.
 const WITHOUT_PROVISION: &str = if cfg!(feature = "provision") {
     ""
 } else {
@@ -72,9 +72,9 @@ pub enum Error {
     PermissionDenied {
         /// The stack's name.
         stack: String,
-        /// What was missing or refused, in the service's words.
+        /// The missing or refused permission, in the service's words.
         reason: String,
-        /// What the service said.
+        /// The service's error.
         #[source]
         source: TableError,
     },
@@ -103,14 +103,14 @@ pub enum Error {
     /// There is no such entity.
     #[error("entity '{0}' does not exist")]
     EntityNotFound(String),
-    /// The configuration was changed, but not every live bucket could be told. Repeating the call finishes it.
-    #[error("the limits were changed, but only {done} of {total} live buckets were told; repeat the call")]
+    /// The configuration was changed, but not every live bucket could be updated. Repeating the call finishes it.
+    #[error("the limits were changed, but only {done} of {total} live buckets were updated; repeat the call")]
     FanoutIncomplete {
-        /// Buckets that were told.
+        /// Buckets that were updated.
         done: usize,
         /// Buckets found.
         total: usize,
-        /// What stopped it.
+        /// The error that stopped it.
         #[source]
         source: TableError,
     },
@@ -126,7 +126,7 @@ pub enum Error {
     #[error("the limiter's runtime cannot be started: {0}")]
     Runtime(Arc<std::io::Error>),
     /// A blocking call was made on a thread that is running an async task, which it would hold up with all others on
-    /// that thread. Nothing was done; a commit or rollback was started and goes on in the background.
+    /// that thread. Nothing was done; a commit or rollback was started and continues in the background.
     #[error(
         "a blocking call was made on a thread that runs async tasks; call the async API, or make the call in `spawn_blocking`"
     )]
@@ -137,7 +137,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a write may have happened all the same: its answer was lost, or something other than DynamoDB answered.
+    /// Whether a write may have happened: its answer was lost, or something other than DynamoDB answered.
     ///
     /// A debit in doubt counts as consumed. The same call, sent again, may take the tokens twice.
     pub fn in_doubt(&self) -> bool {
@@ -151,7 +151,7 @@ impl Error {
     }
 }
 
-/// What the text of an error in doubt ends with.
+/// The end of the text of an error in doubt.
 fn doubt(is_in_doubt: bool) -> &'static str {
     if is_in_doubt {
         "; the write may have happened"
@@ -178,7 +178,7 @@ impl Unavailable {
         &self.stack
     }
 
-    /// Whether a write may have happened all the same. A debit in doubt counts as consumed.
+    /// Whether a write may have happened. A debit in doubt counts as consumed.
     pub fn in_doubt(&self) -> bool {
         self.in_doubt
     }
@@ -189,7 +189,7 @@ impl Unavailable {
     }
 }
 
-/// What a call has heard before its deadline.
+/// The last failure of a call before its deadline.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Last {
     /// Nothing, or nothing but answers.
@@ -291,7 +291,7 @@ impl Place {
         })
     }
 
-    /// Somebody else kept changing the same record.
+    /// Other clients kept changing the same record.
     pub(crate) fn contended(&self, key: &impl std::fmt::Display) -> Error {
         self.unavailable(format!("others kept changing {key} at the same time"))
     }

@@ -120,7 +120,7 @@ impl Inner {
         self.config.local_rejections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What this namespace shares with others of its table.
+    /// The state that this namespace shares with others of its table.
     pub(crate) fn parts(&self) -> Parts {
         Parts {
             place: self.place.clone(),
@@ -137,7 +137,7 @@ impl Inner {
     }
 }
 
-/// What a builder sets.
+/// The settings of a builder.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) config_cache_ttl: Duration,
@@ -165,7 +165,7 @@ impl Default for Options {
     }
 }
 
-/// What all namespaces of a table share.
+/// The state that all namespaces of a table share.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) place: Place,

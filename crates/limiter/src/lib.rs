@@ -1,6 +1,6 @@
 //! Distributed rate limits without a server: token buckets in one DynamoDB table.
 //!
-//! A service takes tokens before it works and corrects the estimate afterwards. Limits are stored in the
+//! A service takes tokens before the work and corrects the estimate afterwards. Limits are stored in the
 //! table, for a namespace, a resource, an entity, or an entity and a resource. Any number of processes share them, and
 //! no process can exceed them: see [the bound](#the-bound).
 //!
@@ -11,7 +11,7 @@
 //! let repo = Repository::in_memory().await?; // or `open("default")` for a deployed stack
 //! let limiter = RateLimiter::new(repo.clone());
 //!
-//! // Every key may make 100 requests a minute; the project all keys of which share 100,000 tokens.
+//! // Each key may make 100 requests a minute. The keys of the project share 100,000 tokens a minute.
 //! repo.admin().set_system_defaults([Limit::per_minute("rpm", 100), Limit::per_minute("tpm", 10_000).burst(50_000)], None)
 //!     .await?;
 //! repo.admin().create_entity(NewEntity::new("proj-1")).await?;
@@ -42,10 +42,10 @@
 //! ([`OnUnavailable`]) are outside it. The proof is in `docs/adr/0014-the-horizon-follows-the-round-trip.md`; the
 //! simulator in `crates/sim` checks every schedule against it.
 //!
-//! Start with the [guide]. Reading order of the API: [`RateLimiter`] and [`Acquire`] take tokens, [`Lease`] holds them, [`Repository`] stores
-//! limits and entities and tells of usage and changes, [`Stack`] keeps namespaces apart, [`Error`] says what went
-//! wrong, [`blocking`] is all of it without async. The arithmetic and every decision lie in `zae-limiter-core`;
-//! [`table`] is where items are kept.
+//! The [guide] shows common tasks by example. [`RateLimiter`] and [`Acquire`] take tokens, and [`Lease`] is their result. [`Repository`] opens a
+//! namespace, and [`Admin`] manages its limits and entities and reads usage and changes. [`Stack`] manages namespaces,
+//! [`Error`] lists the failures, and [`blocking`] is the same API without async. `zae-limiter-core` has the arithmetic
+//! and all decisions; [`table`] is the interface to the storage.
 
 mod acquire;
 mod admin;

@@ -13,24 +13,23 @@ use crate::clock::ClockOffset;
 use crate::inner::Inner;
 use crate::table::{RequestCost, Table, TableExt};
 
-/// The stack that is used unless another is named, here or in `ZAEL_STACK`.
+/// The default stack, if neither the caller nor `ZAEL_STACK` names one.
 pub const DEFAULT_STACK: &str = "zae-limiter";
 
-/// The namespace that is used unless another is named, here or in `ZAEL_NAMESPACE`.
+/// The default namespace, if neither the caller nor `ZAEL_NAMESPACE` names one.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// How long [`Repository::drain`] waits at most.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// What still runs in the background after [`Repository::drain`].
+/// Work that still runs in the background after [`Repository::drain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Drained {
     /// Corrections of leases (refunds and adjustments) whose outcome is not known yet. If the process ends now, the
     /// refunds among them may be lost: their tokens stay consumed until they refill.
     pub corrections: usize,
-    /// Other tasks: cancelled acquires that may still have to give tokens back, and buckets that are being brought up
-    /// to date.
+    /// Other tasks: cancelled acquires that may still have to give tokens back, and updates of buckets.
     pub tasks: usize,
 }
 
@@ -59,7 +58,7 @@ impl fmt::Display for Drained {
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
 /// use zae_limiter::{Limit, Repository};
 ///
-/// // A table inside this process, gone when it ends.
+/// // A table in the memory of this process.
 /// let repo = Repository::in_memory().await?;
 /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
 /// assert_eq!(repo.admin().resource_defaults("gpt-4").await?[0].capacity(), 100);
@@ -109,13 +108,13 @@ impl Repository {
         &self.inner.namespace
     }
 
-    /// What the configuration cache and the reject cache have done so far.
+    /// Counters of the configuration cache and the reject cache.
     pub fn cache_stats(&self) -> CacheStats {
         self.inner.config.stats()
     }
 
-    /// How far this machine's clock is from the table's, for metrics and alarms. All that is stored and decided goes
-    /// by the corrected time, unless [`RepositoryBuilder::clock`](crate::RepositoryBuilder::clock) brought a clock.
+    /// The offset of this machine's clock from the table's, for metrics and alarms. Stored times and decisions use the
+    /// corrected time, unless [`RepositoryBuilder::clock`](crate::RepositoryBuilder::clock) brought a clock.
     ///
     /// Measured from the `Date` of every answer; `None` if the table is embedded or custom, or if its answers have none.
     /// A machine's clock that is wrong by more than two seconds ([`ClockOffset::is_wrong`]) is reported in the log, once
@@ -124,12 +123,12 @@ impl Repository {
         self.inner.offset.as_ref()?.get()
     }
 
-    /// Forgets all cached configuration and all remembered images, so that the next calls read the table.
+    /// Clears cached configuration and images, so that the next calls read the table.
     pub fn invalidate_caches(&self) {
         self.inner.forget();
     }
 
-    /// Forgets all remembered images, so that the next requests ask the table rather than be refused from memory.
+    /// Clears cached images, so that the next requests are sent to the table and not refused from memory.
     pub fn invalidate_images(&self) {
         self.inner.images.clear();
     }
@@ -140,16 +139,16 @@ impl Repository {
         self.inner.meter.snapshot()
     }
 
-    /// Waits until everything that runs in the background is done: refunds of dropped leases and of
-    /// cancelled acquires, buckets being brought up to date. Call it before a process ends.
+    /// Waits until all background work is done: refunds of dropped leases and cancelled acquires, and updates of
+    /// buckets. Call it before a process ends.
     ///
     /// Waits 30 s at most. See [`drain_within`](Self::drain_within) for another bound.
     pub async fn drain(&self) -> Drained {
         self.drain_within(DRAIN).await
     }
 
-    /// Waits until everything that runs in the background is done, but no longer than `timeout`. Returns what is
-    /// left; it goes on running, and can be waited for again.
+    /// Waits until all background work is done, at most for `timeout`. Returns the work that is left, which continues,
+    /// and for which the caller can wait again.
     pub async fn drain_within(&self, timeout: Duration) -> Drained {
         let tasks = self.inner.background.drain(timeout).await;
         let refunds = &self.inner.refunds;

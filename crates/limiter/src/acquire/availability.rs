@@ -35,7 +35,7 @@ impl Availability {
         self.statuses.iter().all(|status| !status.exceeded)
     }
 
-    /// How long until they can, if nobody else spends; `None` if never.
+    /// How long until they can be taken, if no other client takes tokens; `None` if never.
     pub fn retry_after(&self) -> Option<Duration> {
         if self.is_admitted() {
             return Some(Duration::ZERO);
@@ -43,7 +43,7 @@ impl Availability {
         RateLimitExceeded::new(self.statuses.clone()).retry_after()
     }
 
-    /// Whole tokens to be had by limit: the least of the entity's and its parent's. Negative in debt.
+    /// Available whole tokens by limit: the lesser of the entity's and its parent's. Negative in debt.
     pub fn available(&self) -> BTreeMap<String, i64> {
         let mut least = BTreeMap::new();
         for status in &self.statuses {
@@ -76,12 +76,12 @@ impl RateLimiter {
         inner.check(&entity, &resource, &checked(needed)?, None).await
     }
 
-    /// Whole tokens to be had now, by limit. See [`check`](Self::check).
+    /// Whole tokens that are available now, by limit. See [`check`](Self::check).
     pub async fn available(&self, entity: &str, resource: &str) -> Result<BTreeMap<String, i64>, Error> {
         Ok(self.check(entity, resource, &[]).await?.available())
     }
 
-    /// How long until these amounts can be taken, if nobody else spends: zero is now, `None` is never. See
+    /// How long until these amounts can be taken, if no other client takes tokens: zero is now, `None` is never. See
     /// [`check`](Self::check).
     pub async fn time_until_available(
         &self,
@@ -139,7 +139,7 @@ impl Inner {
         })
     }
 
-    /// What a call is told whose time to wait is over although it never came to its turn.
+    /// The error of a call whose time to wait is over before its turn came.
     pub(crate) async fn refused_in_queue(&self, request: &Request) -> Error {
         let (entity, resource) = (&request.id.entity, &request.id.resource);
         let limits = request.limits.as_deref();

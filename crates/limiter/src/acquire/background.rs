@@ -1,6 +1,6 @@
 //! Work that outlives its caller: finishing requests in flight, refunds, bringing buckets up to date.
 //!
-//! Tokens must not be lost because somebody stopped waiting, so what cannot be awaited is spawned here, and
+//! Tokens must not be lost because a caller stopped waiting. Work that cannot be awaited is spawned here, and
 //! [`Background::drain`] waits for it before a process ends.
 
 use std::future::Future;

@@ -137,7 +137,7 @@ fn is_silence(err: &TableError) -> bool {
     )
 }
 
-/// What lies under the error of a call that the breaker refused.
+/// The cause of the error of a call that the breaker refused.
 #[derive(Debug)]
 struct Refusal;
 
@@ -161,7 +161,7 @@ pub(crate) struct Breaker {
     state: Mutex<State>,
     /// Whether anything has failed since the last answer, so that answers usually take no lock.
     failing: AtomicBool,
-    /// Tells those who wait that it has opened.
+    /// Notifies waiting calls that it has opened.
     opened: Notify,
 }
 

@@ -11,7 +11,7 @@
 //! A read that is throttled, or that cannot reach the table, is repeated with jittered waits until the calls that
 //! wait for it reach their deadlines. Other failures end it, and are remembered for [`FAILED_FOR`], so that calls
 //! which come later do not wait for the same timeout one after another. If an older configuration is remembered,
-//! the first failure is enough: the call goes on with that.
+//! the first failure is enough: the call continues with that.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -53,7 +53,7 @@ const LISTED: usize = 1024;
 /// How long a read may take for a caller that has no deadline of its own.
 const UNHURRIED: Duration = Duration::from_secs(5);
 
-/// What the cache has done so far.
+/// Counters of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CacheStats {
@@ -116,7 +116,7 @@ pub(crate) struct ConfigCache {
     pub(crate) local_rejections: AtomicU64,
 }
 
-/// What is remembered.
+/// The cached entries.
 #[derive(Debug)]
 struct Memory {
     namespace: NamespaceId,
@@ -181,7 +181,7 @@ impl ConfigCache {
 
     /// Reads what is not remembered and puts it together. With `fresh`, reads all of it, from now on.
     ///
-    /// While the table is throttled or cannot be reached, this goes on for ever: it is for callers with a deadline.
+    /// While the table is throttled or cannot be reached, this does not return: it is for callers with a deadline.
     pub(crate) async fn fetch(
         &self,
         table: &Arc<dyn Table>,
@@ -384,11 +384,11 @@ impl Memory {
         Ok(config)
     }
 
-    /// During an outage the last known limits go on being used: refusing or admitting is up to the write.
+    /// During an outage the last known limits continue being used: refusing or admitting is up to the write.
     fn fall_back(&self, pair: &Pair, err: TableError) -> Result<Arc<Resolved>, AcquireError> {
         match self.stale(pair) {
             Some(config) if is_outage(&err) => {
-                tracing::warn!(error = %err, "configuration cannot be read, going on with the last known");
+                tracing::warn!(error = %err, "configuration cannot be read, continuing with the last known");
                 Ok(config)
             }
             _ => Err(err.into()),

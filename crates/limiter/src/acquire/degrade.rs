@@ -1,5 +1,5 @@
-//! What a request may take while the table is out of reach and the operator chose to go on with a part of the limits: the
-//! limits and flags that the caches last knew, of the entity and of its parent if it cascades.
+//! What a request may take while the table is out of reach and the operator chose to continue with a part of the
+//! limits: the limits and flags that the caches last knew, of the entity and of its parent if it cascades.
 
 use zae_limiter_core::acquire::{DisabledAt, Request, check_config, newest_owner};
 use zae_limiter_core::bucket::Owner;
@@ -72,7 +72,7 @@ impl Inner {
         })
     }
 
-    /// Who owns the bucket, as its last image or the entity's record tells.
+    /// The owner of the bucket, according to its last image or the entity's record.
     fn last_owner(&self, id: &BucketId, read: Option<&Owner>) -> Option<Owner> {
         let hint = self.images.hint(id, self.clock.now());
         match hint.images.first().or_else(|| hint.older.first()) {
@@ -97,7 +97,7 @@ impl Inner {
     }
 }
 
-/// What is asked of the limits that a configuration has.
+/// The request for the limits of a configuration.
 fn claims_of(config: &Resolved, request: &Request, part: Percent) -> Vec<(Claim, Millitokens)> {
     let claim = |(name, amount): &(LimitName, Millitokens)| {
         let limit = config.limit(name)?;

@@ -47,7 +47,7 @@ type InFlight = Pin<Box<dyn Future<Output = Reply> + std::marker::Send + 'static
 type Waiting =
     Pin<Box<dyn Future<Output = Result<Option<Permit>, TableError>> + std::marker::Send + 'static>>;
 
-/// What a request does.
+/// The kind of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     /// Reads the configuration of this entity.
@@ -72,10 +72,10 @@ struct Flight {
     /// The machine's name for it.
     id: usize,
     kind: Kind,
-    /// What comes before it is sent; an error means that it is not.
+    /// The wait before it is sent; after an error it is not sent.
     wait: Option<Waiting>,
     request: InFlight,
-    /// What a request to the table needs to be sent, held until it ends.
+    /// The permits of a request to the table, held until it ends.
     permit: Option<Permit>,
     /// Whether it has been sent.
     sent: bool,
@@ -136,7 +136,7 @@ impl Flights {
     }
 }
 
-/// What a drive does when it hears a failure while the circuit breaker is open.
+/// The reaction of a drive to a failure while the circuit breaker is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Patience {
     /// It retries until its deadline.
@@ -493,7 +493,7 @@ impl Drop for Drive {
 }
 
 impl Inner {
-    /// What may be used of the memory of a bucket.
+    /// The part of a bucket's cached state that may be used.
     pub(crate) fn hint(
         &self,
         entity: &EntityId,

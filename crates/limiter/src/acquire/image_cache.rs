@@ -50,7 +50,7 @@ impl ImageCache {
         shards
     }
 
-    /// What is remembered of a bucket, as of `now`.
+    /// The cached state of a bucket, as of `now`.
     pub(crate) fn hint(&self, id: &BucketId, now: EpochMillis) -> Hint {
         let Some(shards) = self.buckets.get(id) else {
             return Hint::default();

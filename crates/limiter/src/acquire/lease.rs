@@ -18,8 +18,8 @@ use crate::inner::Inner;
 
 /// Tokens taken from an entity's bucket, and its parent's if it cascades.
 ///
-/// The tokens are gone from the table since the acquire. Finish a lease with [`commit`](Self::commit) (writes
-/// the adjustments made, if any) or [`rollback`](Self::rollback) (gives everything back).
+/// The acquire has already taken the tokens from the table. Finish a lease with [`commit`](Self::commit), which writes
+/// the adjustments, or with [`rollback`](Self::rollback), which gives all tokens back.
 ///
 /// # Drop
 /// A lease that is dropped unfinished is rolled back in the background, and the log says so.
@@ -38,7 +38,7 @@ pub struct Lease {
     outage: Option<Box<Error>>,
 }
 
-/// What backs a lease.
+/// The source of a lease's tokens.
 enum Held {
     /// Debited in the table.
     Table(Vec<Grant>),
@@ -84,17 +84,17 @@ impl Lease {
         self.timeout = timeout;
     }
 
-    /// Who spends.
+    /// The entity.
     pub fn entity(&self) -> &EntityId {
         &self.request.id.entity
     }
 
-    /// What is spent on.
+    /// The resource.
     pub fn resource(&self) -> &ResourceName {
         &self.request.id.resource
     }
 
-    /// Whole tokens of a limit that this lease holds, adjustments included; 0 for a limit it did not name.
+    /// Whole tokens of a limit that this lease holds, including adjustments; 0 for a limit that it did not name.
     pub fn consumed(&self, limit: &str) -> i64 {
         let of = |amounts: &[(LimitName, Millitokens)]| {
             amounts
@@ -118,16 +118,16 @@ impl Lease {
         self.outage.as_deref()
     }
 
-    /// Takes more tokens of a limit that the lease named: at once, from the table, and only if they are there. A lease
-    /// that was granted from limits in memory takes them from there.
+    /// Takes more tokens of a limit that the lease named, at once, if the table has enough. A lease that was granted
+    /// from limits in memory takes them from there.
     ///
     /// # Errors
     /// [`Error::RateLimitExceeded`] and nothing changes; [`Error::InvalidInput`] for an unknown limit or a bad
     /// amount; otherwise as [`Acquire::send`](crate::Acquire::send). An outage is an error
-    /// for a lease from the table, whatever the policy: it goes on holding what it has.
+    /// for a lease from the table under every policy; the lease keeps its tokens.
     ///
     /// # Cancellation
-    /// As for an acquire: nothing more is held.
+    /// As for an acquire: no additional tokens are held.
     pub async fn consume(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
         let name = self.named("consume", limit)?;
         let amount = check_amount(&format!("consume.{limit}"), tokens)?;
@@ -168,11 +168,11 @@ impl Lease {
         Ok(())
     }
 
-    /// Corrects what was consumed of a limit, written at [`commit`](Self::commit): positive consumes more, into
-    /// debt if need be, and never fails for lack of tokens; negative gives back.
+    /// Corrects the consumption of a limit; [`commit`](Self::commit) writes it. A positive delta consumes more tokens,
+    /// and may put the bucket into debt instead of failing. A negative delta gives tokens back.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if the lease did not name the limit, or would give back more than it holds.
+    /// [`Error::InvalidInput`] if the lease did not name the limit, or if it would give back more than it holds.
     pub fn adjust(&mut self, limit: &str, delta: i64) -> Result<(), Error> {
         let name = self.named("adjust", limit)?;
         let field = format!("adjust.{limit}");
@@ -189,10 +189,10 @@ impl Lease {
         Ok(())
     }
 
-    /// Gives tokens of a limit back, written at [`commit`](Self::commit).
+    /// Gives tokens of a limit back; [`commit`](Self::commit) writes it.
     ///
     /// # Errors
-    /// As [`adjust`](Self::adjust); and a negative amount is refused.
+    /// As [`adjust`](Self::adjust). A negative amount is refused.
     pub fn release(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
         check_amount(&format!("release.{limit}"), tokens)?;
         self.adjust(limit, -tokens)
@@ -220,7 +220,7 @@ impl Lease {
     /// no adjustments.
     ///
     /// # Errors
-    /// An adjustment that could not be written, or is in doubt. The others are written all the same, and
+    /// An adjustment that could not be written, or is in doubt. The others are still written, and
     /// nothing is rolled back. If the writes take longer than [`set_timeout`](Self::set_timeout) allows:
     /// [`Error::Unavailable`], in doubt, and the adjustments are still being sent in the background.
     ///
@@ -239,7 +239,7 @@ impl Lease {
         }
     }
 
-    /// Gives everything back.
+    /// Gives all tokens back.
     ///
     /// # Errors
     /// A refund that could not be written, or is in doubt; those tokens stay consumed. If the writes take longer

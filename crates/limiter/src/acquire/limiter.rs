@@ -38,16 +38,16 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 2), Limit::per_minute("tpm", 10_000)]).await?;
 /// let limiter = RateLimiter::new(repo);
 ///
-/// // Take one request and an estimate of its tokens, at once or not at all.
+/// // Take one request and an estimate of its tokens: both, or none.
 /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).consume("tpm", 500).await?;
 /// // ... call the model, then correct the estimate ...
 /// lease.adjust("tpm", 320 - 500)?;
 /// lease.commit().await?;
 ///
-/// // Or let a closure decide: tokens are given back if it fails.
+/// // Or pass a closure: if it returns an error, the tokens are given back.
 /// limiter.acquire("key-1", "gpt-4").consume("rpm", 1).run(async |_lease| Ok::<_, Error>(())).await?;
 ///
-/// // The third request of the minute is refused, and told when to come back.
+/// // The third request of the minute is refused. The refusal has the time until it can succeed.
 /// match limiter.acquire("key-1", "gpt-4").consume("rpm", 1).await {
 ///     Err(Error::RateLimitExceeded(refused)) => {
 ///         assert_eq!(refused.worst().unwrap().limit_name, "rpm");
@@ -76,7 +76,8 @@ impl RateLimiter {
     /// Prepares to take tokens for `entity` on `resource`. Name amounts with
     /// [`consume`](Acquire::consume), then `.await` it for a [`Lease`].
     ///
-    /// If the entity cascades, the same amounts are taken from its parent's bucket too, or nothing is.
+    /// If the entity cascades, the same amounts are taken from its parent's bucket too. Either both succeed or nothing
+    /// is taken.
     pub fn acquire(&self, entity: impl AsRef<str>, resource: impl AsRef<str>) -> Acquire {
         Acquire {
             inner: Arc::clone(&self.repository.inner),
@@ -115,13 +116,13 @@ impl Acquire {
 
     /// Enforces these limits instead of the stored ones, for the entity and its parent alike.
     ///
-    /// A bucket that was kept under other parameters takes these over, balances clamped to the new capacity.
+    /// A bucket with other parameters switches to these, and its balances are cut at the new capacity.
     pub fn limits<L: IntoLimit>(mut self, limits: impl IntoIterator<Item = L>) -> Self {
         self.limits = Some(check_limits(limits));
         self
     }
 
-    /// What to do if the table cannot be used, for this call.
+    /// The outage policy of this call.
     pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
         self.on_unavailable = Some(policy);
         self
@@ -135,14 +136,14 @@ impl Acquire {
 
     /// If there are too few tokens, waits for them up to `max`, instead of being refused at once.
     ///
-    /// The call asks again when the refusal said that there would be enough, never earlier, plus a jitter of a tenth of
-    /// the wait (10 to 250 ms). Calls of one process that wait for the same entity and resource are admitted in the order
-    /// in which they came: a call that asks for much is not overtaken by smaller ones. A call that does not wait is not in
-    /// this order, and neither are other processes.
+    /// The call retries after the wait of the refusal, never earlier, plus a jitter of a tenth of the wait (10 to 250
+    /// ms). Calls of one process that wait for the same entity and resource are admitted in order of arrival, so a
+    /// large request is not overtaken by smaller ones. Calls that do not wait, and other processes, are not in this
+    /// order.
     ///
-    /// The refusal is returned at once if the tokens will not be there in time, or never; and when the time is over.
-    /// `max` is the time spent waiting for tokens. How long the table may take to answer is bounded by
-    /// [`timeout`](Self::timeout), for each attempt.
+    /// The refusal is returned at once if the tokens cannot be available in time, and otherwise after `max`. `max`
+    /// bounds the time of waiting for tokens. [`timeout`](Self::timeout) bounds the time for answers of the table, in
+    /// each attempt.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
@@ -155,7 +156,7 @@ impl Acquire {
     /// let call = || limiter.acquire("key-1", "gpt-4").consume("rps", 10);
     /// call().await?.commit().await?;
     ///
-    /// // Full again in a second: not in time, which is known at once.
+    /// // The bucket is full again in one second. The call is refused at once, since that is too late.
     /// let refused = call().wait(Duration::from_millis(100)).await;
     /// assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
     /// call().wait(Duration::from_secs(10)).await?.commit().await?;
@@ -166,16 +167,16 @@ impl Acquire {
         self
     }
 
-    /// Takes the tokens, however long it takes until they are there; otherwise as [`wait`](Self::wait).
+    /// Takes the tokens, and waits for them without a limit; otherwise as [`wait`](Self::wait).
     ///
     /// # Errors
-    /// As [`send`](Self::send). [`Error::RateLimitExceeded`] only if more is asked than a limit can ever hold.
+    /// As [`send`](Self::send). [`Error::RateLimitExceeded`] only if an amount is above the capacity of its limit.
     pub async fn until_ready(mut self) -> Result<Lease, Error> {
         self.patience = Some(Patience::Forever);
         self.send().await
     }
 
-    /// Calls `tell` before each [`wait`](Self::wait), with the refusal and how long is waited: for logs and metrics.
+    /// Calls `tell` before each [`wait`](Self::wait), with the refusal and the time to wait, for logs and metrics.
     pub fn on_wait(mut self, tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(OnWait::new(tell));
         self
@@ -184,9 +185,8 @@ impl Acquire {
     /// Takes the tokens, runs `work`, then commits its lease if it returned `Ok`, or rolls it back if it
     /// returned `Err`. A panic or a cancellation rolls back in the background.
     ///
-    /// The result of `work` is returned in any case. If the commit or rollback fails afterwards, an error is logged
-    /// with the cause. A caller that must know takes the lease with [`send`](Self::send), and calls
-    /// [`Lease::commit`] or [`Lease::rollback`].
+    /// The result of `work` is returned in any case. If the commit or rollback fails afterwards, the error is logged
+    /// with its cause. To handle such an error, use [`send`](Self::send) with [`Lease::commit`] or [`Lease::rollback`].
     ///
     /// # Errors
     /// Any error of acquiring; otherwise the work's own.
@@ -219,7 +219,7 @@ impl Acquire {
     /// names and amounts, limits that are not configured) and the errors of stored records.
     ///
     /// # Cancellation
-    /// Dropping the future takes nothing: what a request in flight turns out to have taken is given back in the
+    /// If the future is dropped, no tokens are kept: tokens that a request in flight has taken are given back in the
     /// background.
     pub async fn send(self) -> Result<Lease, Error> {
         let attempt = Attempt {

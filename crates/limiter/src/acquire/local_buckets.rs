@@ -1,4 +1,4 @@
-//! Limits in memory, for when the table is out of reach and the operator chose to go on with a part of them.
+//! Limits in memory, for when the table is out of reach and the operator chose to continue with a part of them.
 //!
 //! Each process holds its own buckets at a percentage of the configured limits; with `N` processes at `p`
 //! percent, at most `N * p` percent of a limit are admitted while the table is away. Nothing is written, and
@@ -168,7 +168,7 @@ impl Shard {
         }
     }
 
-    /// Looks at the next few entries and forgets those that are full. Tells whether there is room for `more`.
+    /// Looks at the next few entries and forgets those that are full. Returns whether there is room for `more`.
     fn make_room(&mut self, more: usize, bound: usize, now: EpochMillis) -> bool {
         let has_room = |entries: &Vec<Entry>| entries.len() + more <= bound;
         let steps = if has_room(&self.entries) {
@@ -260,7 +260,7 @@ impl LocalBuckets {
             after.push((at, claim, left));
         }
         if statuses.iter().any(|status| status.exceeded) {
-            // The waits that are told are those under the limits of this call.
+            // The returned waits are those under the limits of this call.
             for (at, claim, _) in after {
                 shards[at].1.retune(claim, now);
             }

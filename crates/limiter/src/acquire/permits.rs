@@ -1,6 +1,6 @@
 //! A bound on the requests that are on their way to the table.
 //!
-//! A table that does not answer holds each request until it times out. Until the circuit breaker opens, calls go on
+//! A table that does not answer holds each request until it times out. Until the circuit breaker opens, calls continue
 //! arriving, so without a bound their number, and with it the number of connections, grows with the rate of calls.
 //! Each request of an acquire, and each read of configuration, therefore holds one of a fixed number of permits from
 //! the moment it is sent until it ends. Others wait, first come, first served.

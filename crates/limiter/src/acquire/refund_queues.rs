@@ -4,7 +4,7 @@
 //! (ADR 4). If one process sent several credits to an item at the same time, each could overwrite the mark of
 //! another, and a lost answer would lose tokens. So each shard has a queue with one sender. What waits while a
 //! credit is on its way is added up and goes out as the next one; the sum has the same effect on the item, and
-//! each correction is told the outcome of the credit that carried it.
+//! each correction gets the outcome of the credit that contained it.
 //!
 //! The number of credits that are sent at the same time to different shards is bounded, too.
 
@@ -26,10 +26,10 @@ const SENDING: usize = 128;
 /// is bounded by the service.
 const LIMITS: usize = 16;
 
-/// What is to be corrected on one shard: positive deltas give back.
+/// The correction of one shard: positive deltas give back.
 #[derive(Debug, Clone)]
 pub(crate) struct Correction {
-    /// What was taken there. Its image tells in which life of the bucket.
+    /// The tokens taken there. Its image identifies the life of the bucket.
     pub(crate) grant: Grant,
     pub(crate) deltas: Vec<(SmolStr, Millitokens)>,
 }
@@ -56,7 +56,7 @@ impl Default for Refunds {
     }
 }
 
-/// One correction, and who is told how it ended.
+/// One correction, and the receiver of its outcome.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) correction: Correction,
@@ -67,7 +67,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A correction of these queues, and where its outcome is told.
+    /// A correction of these queues, and the receiver of its outcome.
     pub(super) fn new(
         refunds: &Refunds,
         correction: Correction,
@@ -127,7 +127,7 @@ impl Refunds {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to a shard's queue, and tells whether it needs a sender.
+    /// Adds to a shard's queue, and returns whether it needs a sender.
     pub(super) fn push(&self, shard: &Shard, waiting: Waiting) -> bool {
         let mut queues = self.queues();
         if let Some(queue) = queues.get_mut(shard) {
@@ -180,7 +180,7 @@ impl Refunds {
     }
 }
 
-/// What a batch corrects as a whole, as of its last grant, which has the latest image; or, if the bucket was split in
+/// The correction of a whole batch, as of its last grant, which has the latest image; or, if the bucket was split in
 /// between, as of the last grant before that: a refund is divided over what came of the shard since.
 pub(super) fn sum(batch: &[Waiting]) -> Option<Correction> {
     let grants = batch.iter().rev().map(|waiting| &waiting.correction.grant);
@@ -195,7 +195,7 @@ pub(super) fn sum(batch: &[Waiting]) -> Option<Correction> {
     Some(Correction { grant, deltas })
 }
 
-/// Says in the log how a correction went that nobody waits for.
+/// Logs the outcome of a correction for which no caller waits.
 pub(crate) fn log_credit(id: &BucketId, shard: u32, end: &CreditEnd, what: &str) {
     let resource = id.resource.as_str();
     match end {

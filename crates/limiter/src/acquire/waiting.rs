@@ -41,7 +41,7 @@ impl Patience {
 
 type Tell = dyn Fn(&RateLimitExceeded, Duration) + Send + Sync;
 
-/// Told of each refusal that is waited out, and for how long.
+/// Called for each refusal after which the call waits, with the time of the wait.
 #[derive(Clone)]
 pub(crate) struct OnWait(Arc<Tell>);
 
@@ -149,7 +149,7 @@ impl Place {
         }
     }
 
-    /// The call was refused, and goes on waiting: the others wait behind the first.
+    /// The call was refused, and continues waiting: the others wait behind the first.
     pub(crate) fn refused(&self) {
         if let Some(queue) = self.queues.lock().get_mut(&self.id) {
             queue.window = 1;
@@ -177,8 +177,8 @@ impl Drop for Place {
     }
 }
 
-/// How long to sleep for a wait that a refusal has told: never less, and a little more, so that processes which were told
-/// the same do not come back together.
+/// How long to sleep after a refusal: never less than its wait, and a little more, so that processes with the same wait
+/// do not retry at the same time.
 pub(crate) fn with_jitter(wait: Duration) -> Duration {
     let most = (wait / 10).clamp(SHORTEST_JITTER, LONGEST_JITTER);
     wait + Duration::from_millis(1) + most.mul_f64(fastrand::f64())

@@ -209,7 +209,7 @@ impl Admin {
         Ok(item.map(|item| MetaRecord::decode(&item)).transpose()?)
     }
 
-    /// What is above among the limits of these levels, with the records as `change` leaves them.
+    /// The limits of these levels that are above the parent's, with the records as `change` leaves them.
     async fn above(
         &self,
         levels: Vec<Level>,

@@ -83,7 +83,7 @@ impl Admin {
 pub(crate) struct Event {
     /// An entity's id, `$SYSTEM` or `$RESOURCE:{resource}`.
     pub(crate) subject: String,
-    /// What was done.
+    /// The action.
     pub(crate) action: &'static str,
     /// The resource concerned.
     pub(crate) resource: Option<String>,

@@ -23,7 +23,7 @@ pub enum CapacityOf {
     TopLevel,
 }
 
-/// What all entities have left of one limit of a resource.
+/// The remaining tokens of all entities for one limit of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResourceCapacity {
@@ -35,7 +35,7 @@ pub struct ResourceCapacity {
     pub entities: Vec<EntityCapacity>,
 }
 
-/// What one entity has left of a limit.
+/// The remaining tokens of one entity for a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EntityCapacity {
@@ -79,7 +79,8 @@ fn percent(capacity: i128, available: i128) -> f64 {
 }
 
 impl Admin {
-    /// What all entities have left of one limit of a resource, as their buckets stand now.
+    /// Returns the remaining tokens of all entities for one limit of a resource, from the current state of their
+    /// buckets.
     ///
     /// Reads every bucket of the resource, eventually consistent.
     pub async fn resource_capacity(

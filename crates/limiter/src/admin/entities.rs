@@ -174,7 +174,7 @@ impl Admin {
         Ok(())
     }
 
-    /// Reads an entity; `None` if it was never created. (Tokens can be taken for an id all the same.)
+    /// Reads an entity; `None` if it was never created. (Tokens can be taken for any id.)
     pub async fn entity(&self, id: &str) -> Result<Option<Entity>, Error> {
         let inner = &self.inner;
         let key = meta_key(&inner.namespace, &EntityId::new(id)?);
@@ -202,7 +202,7 @@ impl Admin {
     /// the entity itself goes last.
     ///
     /// # Children
-    /// Its [children](Self::children) stay, and keep naming it as their parent. Those that cascade go on debiting a
+    /// Its [children](Self::children) stay, and keep naming it as their parent. Those that cascade continue debiting a
     /// bucket of this id, but the limits that the entity had of its own are gone: the bucket is under the limits of
     /// the resource or of the system. If neither has any, only the children's own limits apply. To delete them as
     /// well, call [`delete_entity_with_children`](Self::delete_entity_with_children).
@@ -215,7 +215,7 @@ impl Admin {
         self.delete_entity_with_progress(id, &|_| ()).await
     }
 
-    /// [`delete_entity`](Self::delete_entity), which tells how far it is.
+    /// [`delete_entity`](Self::delete_entity), with reports of its progress.
     pub async fn delete_entity_with_progress(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
         let inner = &self.inner;
         let id = EntityId::new(id)?;
@@ -229,7 +229,7 @@ impl Admin {
                 ("complete".into(), Value::Bool(done.is_ok())),
             ]);
             let logged = self.audit(Event::of_entity(&id, "entity_deleted", details)).await;
-            // What stopped the deletion is the better news.
+            // The error of the deletion is reported first.
             done.and(logged)?;
         } else {
             done?;
@@ -338,7 +338,7 @@ impl Admin {
                 .place
                 .read(&*inner.table, &meta_key(&inner.namespace, id))
                 .await?;
-            // Someone may have created the entity again.
+            // Another client may have created the entity again.
             let meta = meta.map(|item| MetaRecord::decode(&item)).transpose()?;
             let owner = meta.map(|meta| meta.owner(None));
             let orphans: Vec<(Key, Bucket)> = items

@@ -22,7 +22,7 @@ use crate::admin::retry::BRIEF;
 use crate::error::Error;
 use crate::table::{TableExt as _, Transacted};
 
-/// How often a change is tried again when somebody else changes the same level at the same time.
+/// How often a change is retried when another client changes the same level at the same time.
 pub(crate) const MAX_RACES: usize = 8;
 
 /// A level's record, its registry, and what the record says of itself.
@@ -45,11 +45,11 @@ pub(crate) enum Registry {
 /// The change of one level, made out against what was stored.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// What happens to the record.
+    /// The change of the record.
     pub(crate) part: Part,
-    /// What happens to its registry: one more, or one fewer.
+    /// The change of its registry: one more, or one fewer.
     pub(crate) count: Option<(Registry, i8)>,
-    /// Whether there is anything to tell of.
+    /// Whether anything has changed.
     pub(crate) changes: bool,
 }
 
@@ -229,8 +229,8 @@ fn policy_value(policy: Option<OnUnavailable>) -> Value {
 /// How many attributes one condition compares; DynamoDB takes 4,096 bytes of it, some 16 for each.
 const MAX_COMPARED: usize = 220;
 
-/// The condition that a level's record is as it was read, so that whole records can be written: nobody set
-/// limits, and no flag has come meanwhile that would be lost.
+/// The condition that a level's record is as it was read, so that whole records can be written: no
+/// limits were set in the meantime, and no flag that would be lost.
 ///
 /// Other clients store levels of any size. Of a very large one, not every limit is compared: a change of the rest
 /// is replaced, as if it had come before.
@@ -253,7 +253,7 @@ fn unchanged(key: &Key, old: &Item) -> Result<Condition, Error> {
     Ok(Condition::All(parts))
 }
 
-/// What a level may hold beside limits.
+/// Attributes of a level beside limits.
 const FLAGS: [&str; 3] = ["disabled", "cascade", "audit_retention_days"];
 
 /// Whether an attribute of a configuration record has no use without limits.
@@ -305,7 +305,7 @@ impl Admin {
         Err(self.inner.place.contended(&record.key))
     }
 
-    /// Clears a level, and its registry with it. Tells whether there was anything to take.
+    /// Clears a level, and its registry with it. Returns whether there was anything to take.
     pub(crate) async fn clear_level(&self, record: &LevelRecord) -> Result<bool, Error> {
         for _ in 0..MAX_RACES {
             let old = self.read(&record.key).await?;
@@ -330,7 +330,7 @@ impl Admin {
         Ok(self.transact(parts).await? == Transacted::Applied)
     }
 
-    /// Deletes an entity's whole record of a scope, flags included, and counts it out of the registry. Tells
+    /// Deletes an entity's whole record of a scope, flags included, and counts it out of the registry. Returns
     /// whether there was one.
     pub(crate) async fn delete_counted(
         &self,

@@ -34,7 +34,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::InvalidInput`] before anything is written; [`Error::FanoutIncomplete`] if the limits are set
-    /// but not every live bucket was told.
+    /// but not every live bucket was updated.
     pub async fn set_entity_limits<L: IntoLimit>(
         &self,
         entity: &str,
@@ -53,7 +53,7 @@ impl Admin {
         inner.config.forget(&record.key);
         let stale = stale_names(old.as_ref(), &limits);
         let told = self.carry_to_buckets(&entity, &scope, &stale).await;
-        // The level has changed, told or not.
+        // Log the change even if the fan-out failed.
         let logged = self.audit(set_event(&target, &limits, None)).await;
         told.map(drop).and(logged)
     }
@@ -67,11 +67,11 @@ impl Admin {
             .limits)
     }
 
-    /// Deletes an entity's own limits; its live buckets go over to whatever is in force then. Tells whether
+    /// Deletes an entity's own limits; its live buckets switch to the limits that apply then. Returns whether
     /// there were any.
     ///
     /// # Errors
-    /// [`Error::FanoutIncomplete`] if the limits are gone but not every live bucket was told.
+    /// [`Error::FanoutIncomplete`] if the limits are deleted but not every live bucket was updated.
     pub async fn delete_entity_limits(&self, entity: &str, resource: &str) -> Result<bool, Error> {
         let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
         let inner = &self.inner;
@@ -81,7 +81,7 @@ impl Admin {
         let existed = self.clear_level(&record).await?;
         inner.config.forget(&record.key);
         let names: Vec<SmolStr> = old.limits.iter().map(|limit| limit.name().to_smol()).collect();
-        // Even if there were none: an earlier deletion may have stopped before every bucket was told.
+        // Even if there were none: an earlier deletion may have stopped before every bucket was updated.
         let told = self.carry_to_buckets(&entity, &scope, &names).await.map(drop);
         if existed {
             let logged = self.audit(deleted_event(&target, &old)).await;
@@ -117,7 +117,7 @@ impl Admin {
         Ok(self.level(&key).await?.limits)
     }
 
-    /// Deletes the limits of a resource. Tells whether there were any.
+    /// Deletes the limits of a resource. Returns whether there were any.
     pub async fn delete_resource_defaults(&self, resource: &str) -> Result<bool, Error> {
         let target = Target::Resource(ResourceName::new(resource)?);
         let inner = &self.inner;
@@ -163,7 +163,7 @@ impl Admin {
         Ok((config.limits, config.on_unavailable))
     }
 
-    /// Deletes the limits of the namespace and the stored policy for outages. Tells whether there were any.
+    /// Deletes the limits of the namespace and the stored policy for outages. Returns whether there were any.
     pub async fn delete_system_defaults(&self) -> Result<bool, Error> {
         let inner = &self.inner;
         let record = LevelRecord::of(&inner.namespace, &Target::System);
@@ -269,7 +269,7 @@ impl Admin {
             let mut update = change_limits(key.clone(), &piece, &config.limits, now);
             let told = BRIEF.repeat(is_passing, || table.update(update.clone())).await?;
             // An image means the first shard of a split bucket, which must not expire. Otherwise refused means
-            // that the bucket is gone, and with it what was to be told.
+            // that the bucket is gone, and does not need the update.
             if matches!(told, Write::Refused(Some(_))) {
                 piece.may_expire = false;
                 update = change_limits(key.clone(), &piece, &config.limits, now);

@@ -1,4 +1,4 @@
-//! Administration: the table as a whole, what is stored in it, and what it tells of the past.
+//! Administration: the table as a whole, stored limits and entities, audit events and usage.
 
 mod above;
 mod audit;
@@ -35,7 +35,7 @@ pub use stack::Stack;
 pub use sweep::Progress;
 pub use usage::UsageQuery;
 
-/// What is stored in a namespace: entities, limits at every level, manifests, the audit log, usage.
+/// Administration of a namespace: entities, limits at every level, manifests, the audit log, usage.
 ///
 /// From [`Repository::admin`](crate::Repository::admin). Cheap to clone. Reads are those of an operator: they go to the table, and changes
 /// are recorded in the audit log under the repository's principal.

@@ -64,7 +64,7 @@ impl<T> Pages<T> {
         }
     }
 
-    /// Waits out longer droughts.
+    /// Retries for longer while throttled.
     pub(crate) fn patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
         self
@@ -78,7 +78,7 @@ impl<T> Pages<T> {
         self
     }
 
-    /// Goes on where an earlier reading stopped; see [`cursor`](Self::cursor).
+    /// Continues where an earlier reading stopped; see [`cursor`](Self::cursor).
     pub fn after(mut self, cursor: &Cursor) -> Self {
         if let Some(query) = &mut self.query {
             query.start = Some(cursor.0.clone());

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 /// How long the identity service may take to say who is calling.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who makes changes: as told, else whom the credentials belong to.
+/// The principal of changes: the configured name, or the caller identity of the credentials.
 #[derive(Debug, Default)]
 pub(crate) struct Principal {
     caller: Option<SdkConfig>,
@@ -24,7 +24,7 @@ impl Principal {
         }
     }
 
-    /// Whoever the credentials of this configuration belong to.
+    /// The caller identity of the credentials of this configuration.
     pub(crate) fn caller(config: SdkConfig) -> Self {
         Self {
             caller: Some(config),
@@ -32,7 +32,7 @@ impl Principal {
         }
     }
 
-    /// The name; `None` if nobody knows. The identity service is asked once, when a change is first made.
+    /// The name; `None` if it is unknown. The identity service is called once, at the first change.
     pub(crate) async fn name(&self) -> Option<String> {
         let ask = || async {
             let client = aws_sdk_sts::Client::new(self.caller.as_ref()?);

@@ -16,7 +16,7 @@ const PACKAGE: &str = "ZAE_LIMITER_LAMBDA_PACKAGE";
 /// The command, which is the functions' executable too.
 const PROGRAM: &str = "zae-limiter";
 
-/// What a stack is deployed with, should there be none.
+/// The settings for the deployment of a missing stack.
 #[derive(Debug, Clone)]
 pub(crate) struct Provision {
     pub(crate) enabled: bool,
@@ -59,7 +59,7 @@ impl Provision {
     }
 }
 
-/// What manages the stacks in the account and region, or on the server, that a configuration leads to.
+/// The manager of the stacks in the account and region, or on the server, of a configuration.
 pub fn stack_manager(config: &SdkConfig) -> StackManager {
     let local =
         crate::table::config::endpoint(config).is_some_and(|url| crate::table::config::is_local(&url));
@@ -111,8 +111,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Deletes the stack with everything in it, the table and its data too, and waits until it is gone. A stack that
-    /// does not exist is no error.
+    /// Deletes the stack with all its resources, including the table and its data, and waits for the end. A stack that
+    /// does not exist is not an error.
     ///
     /// # Errors
     /// [`Error::Deployment`] if a resource cannot be deleted; for a table that is not in a stack,

@@ -1,7 +1,7 @@
 //! Sending administrative requests again.
 //!
 //! Taking tokens never comes through here: its requests carry a deadline and are decided by the machines of
-//! the core. What an operator asks for may take its time, and waits out throttling and collisions.
+//! the core. Operations of an operator may take longer, and are retried while throttled or in conflict.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl Patience {
         }
     }
 
-    /// Sleeps before repetition number `attempt`, counted from zero; tells whether there is one.
+    /// Sleeps before repetition number `attempt`, counted from zero; returns whether there is one.
     async fn pause(self, attempt: u32) -> bool {
         if attempt >= self.attempts {
             return false;
@@ -145,7 +145,7 @@ impl Place {
         self.insisting(BRIEF, || table.get(key.clone(), true)).await
     }
 
-    /// Does all parts or none; waits out collisions with other transactions.
+    /// Executes all parts or none; retries after conflicts with other transactions.
     ///
     /// A cancellation that is returned has a condition that did not hold.
     pub(crate) async fn transact(&self, table: &dyn Table, parts: Vec<Part>) -> Result<Transacted, Error> {

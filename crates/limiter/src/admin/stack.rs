@@ -27,10 +27,10 @@ use crate::table::{TableExt as _, Transacted};
 /// How often a purge looks again for what others may have written meanwhile.
 const PURGE_PASSES: u32 = 10;
 
-/// Who changes the version record.
+/// The name that changes the version record.
 pub(crate) const UPDATED_BY: &str = concat!("client:zae-limiter-rs-", env!("CARGO_PKG_VERSION"));
 
-/// How often the version record is written again when somebody else changes it at the same time.
+/// How often the version record is written again when another client changes it at the same time.
 const RECORD_RACES: usize = 5;
 
 /// A table as a whole: its version and its namespaces.
@@ -154,7 +154,7 @@ impl Stack {
     /// functions that were deployed with it ([`FUNCTIONS_LEVEL`]); without, what is stored of them stays.
     /// `updated_by` says who did it, such as `cli:0.1.0`.
     ///
-    /// Lowers nothing that is stored. Whoever deploys calls this, once the stack is complete.
+    /// Lowers no stored version. A deployment calls this once the stack is complete.
     ///
     /// [`FUNCTIONS_LEVEL`]: zae_limiter_core::version::FUNCTIONS_LEVEL
     ///
@@ -224,7 +224,7 @@ impl Stack {
         if self.transact(register(name, &id, self.parts.clock.now())).await? == Transacted::Applied {
             return Ok(id);
         }
-        // Somebody else registered it at the same time, or it is being deleted.
+        // Another client registered it at the same time, or it is being deleted.
         match self.find(name).await? {
             Some(id) => Ok(id),
             None => Err(Error::NamespaceNotFound(name.to_string())),
@@ -245,13 +245,13 @@ impl Stack {
         Ok(records)
     }
 
-    /// What is known of a registered namespace.
+    /// Returns the record of a registered namespace.
     pub async fn namespace(&self, name: &str) -> Result<Option<NamespaceRecord>, Error> {
         let item = self.get(namespace_key(&NamespaceName::new(name)?)).await?;
         Ok(item.map(|item| NamespaceRecord::decode(&item)).transpose()?)
     }
 
-    /// Deletes a namespace: its name becomes free, its data stays and can be recovered by its id. Tells
+    /// Deletes a namespace: its name becomes free, its data stays and can be recovered by its id. Returns
     /// whether there was one.
     pub async fn delete_namespace(&self, name: &str) -> Result<bool, Error> {
         let name = NamespaceName::new(name)?;
@@ -321,8 +321,8 @@ impl Stack {
 
     /// Deletes all data of a deleted namespace, for good. Returns how many records that were.
     ///
-    /// May be interrupted at any time and called again: it goes on with what is left. From its start on the
-    /// namespace cannot be recovered. An id that nobody knows has nothing to delete, which is no error.
+    /// May be interrupted at any time and called again: it continues with what is left. From its start on the
+    /// namespace cannot be recovered. An unknown id has nothing to delete, which is not an error.
     ///
     /// # Errors
     /// [`Error::NamespaceState`] if it is in use; [`Error::Unavailable`] if the table fails for long, or if
@@ -392,7 +392,7 @@ impl Stack {
                 return Ok(());
             }
             if pass > 0 {
-                // The index is behind the table, or somebody still writes.
+                // The index is behind the table, or a client still writes.
                 tokio::time::sleep(Duration::from_millis(100) * pass).await;
             }
         }

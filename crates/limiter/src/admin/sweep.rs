@@ -74,7 +74,7 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Deletes what a query finds, page by page, but for what `keep` says. Tells how many were found.
+    /// Deletes what a query finds, page by page, but for what `keep` says. Returns how many were found.
     pub(crate) async fn delete_found(
         &self,
         query: Query,

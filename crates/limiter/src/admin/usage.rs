@@ -25,7 +25,7 @@ pub struct UsageQuery {
 }
 
 impl UsageQuery {
-    /// What an entity consumed.
+    /// The usage of an entity.
     pub fn entity(id: impl Into<String>) -> Self {
         Self {
             entity: Some(id.into()),
@@ -33,7 +33,7 @@ impl UsageQuery {
         }
     }
 
-    /// What all entities consumed of a resource; after [`entity`](Self::entity), what that entity did.
+    /// The usage of a resource by all entities; after [`entity`](Self::entity), by that entity.
     pub fn of_resource(resource: impl Into<String>) -> Self {
         Self::default().resource(resource)
     }

@@ -20,13 +20,14 @@
 //!
 //! # Inside async code
 //! A blocking call on a thread that runs async tasks would hold up all of them. It does nothing and returns
-//! [`Error::AsyncContext`](crate::Error::AsyncContext); [`Repository::is_available`] returns false. A commit or rollback is started all the same, and
-//! goes on in the background. `spawn_blocking` and `block_in_place` make threads on which blocking calls are allowed.
+//! [`Error::AsyncContext`](crate::Error::AsyncContext); [`Repository::is_available`] returns false. A commit or
+//! rollback is still started, and continues in the background. `spawn_blocking` and `block_in_place` make threads on
+//! which blocking calls are allowed.
 //!
 //! # Drop
 //! When the last handle of a repository (with its leases, pages and stacks) is dropped while refunds are being sent, the
-//! drop waits for them, 5 seconds at most. After that, or at once on a thread that runs async tasks, a thread goes on for up
-//! to 30 seconds while the process lives. [`Repository::drain`] tells what is left.
+//! drop waits for them, 5 seconds at most. After that, or at once on a thread that runs async tasks, a thread continues
+//! for up to 30 seconds while the process lives. [`Repository::drain`] returns what is left.
 
 mod admin;
 mod lease;

@@ -7,7 +7,7 @@ use crate::{Cursor, Error};
 
 /// The blocking [`Pages`](crate::Pages): an iterator that reads page by page.
 ///
-/// After an error it may be asked again, and goes on with the page that could not be read.
+/// After an error it may be asked again, and continues with the page that could not be read.
 #[derive(Debug)]
 #[must_use = "nothing is read before the first result is asked for"]
 pub struct Pages<T> {

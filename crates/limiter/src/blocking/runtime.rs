@@ -17,7 +17,7 @@ use crate::acquire::background::Background;
 /// How long dropping the last handle waits for background work.
 const DROP: Duration = Duration::from_secs(5);
 
-/// How long the work may go on behind, if it takes longer.
+/// How long the work may continue behind, if it takes longer.
 const BEHIND: Duration = Duration::from_secs(30);
 
 /// How long to wait for a worker thread that has nothing to do any more.
@@ -29,7 +29,7 @@ pub(super) struct Engine {
     handle: Handle,
     /// `None` once it is being dropped.
     runtime: Option<Runtime>,
-    /// What the repositories on it do in the background.
+    /// The background work of its repositories.
     background: Mutex<Vec<Background>>,
 }
 

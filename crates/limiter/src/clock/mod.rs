@@ -16,7 +16,7 @@ pub use offset::ClockOffset;
 pub(crate) use offset::Reading;
 pub(crate) use table::{Signature, TableClock, TableOffset};
 
-/// Tells the time of day.
+/// A source of the time of day.
 ///
 /// Buckets are refilled by this clock, so the clocks of all processes that share a table should agree to
 /// within a fraction of a second. Unless [`RepositoryBuilder::clock`](crate::RepositoryBuilder::clock) brings another,

@@ -14,7 +14,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// What [`Duration`]s and dates are counted in.
+/// The unit of [`Duration`]s and dates.
 const SECOND: i64 = 1_000_000;
 
 /// How far two clocks may drift apart: 500 parts per million, the fastest that NTP slews a clock; crystals keep within a
@@ -61,7 +61,7 @@ impl Reading {
     }
 }
 
-/// What two clocks may drift apart in this time, rounded up.
+/// The most that two clocks drift apart in this time, rounded up.
 fn drift(elapsed: i64) -> i64 {
     (elapsed.max(0) / 1000 * DRIFT_PPM) / 1000 + 1
 }
@@ -74,7 +74,7 @@ struct Bounds {
 }
 
 impl Bounds {
-    /// What one answer says, for the moment when it was received.
+    /// The interval from one answer, for the moment when it was received.
     fn of(sent: Reading, received: Reading, date: i64) -> Self {
         // Whichever is longer: the time of day may have been set meanwhile, the steady clock may have stood still.
         let round_trip = (received.steady - sent.steady)
@@ -111,7 +111,7 @@ impl Bounds {
         }
     }
 
-    /// What to add to the machine's clock.
+    /// The correction of the machine's clock.
     ///
     /// Nothing if the clock may be right. Else the middle of the interval, but at most twice its nearer end `n`: for
     /// every offset `o` of the interval `|2n - o| <= |o|`, so a corrected clock is never worse than the clock itself.
@@ -141,7 +141,7 @@ impl Measured {
         self.bounds.widened(drift(now.steady - self.at.steady))
     }
 
-    /// What this and a later interval have in common.
+    /// The intersection of this and a later interval.
     fn meet(self, other: Bounds, now: Reading) -> Option<Bounds> {
         let aged = self.aged(now);
         let met = aged.meet(other);
@@ -161,16 +161,16 @@ impl Measured {
     }
 }
 
-/// What is known of the offset.
+/// The estimate of the offset.
 #[derive(Debug, Default)]
 pub(crate) struct Estimate {
     known: Option<Measured>,
-    /// What the last answers agree on that contradict it, and how many they are.
+    /// The interval of the last answers that contradict it, and their number.
     doubt: Option<(Measured, u32)>,
 }
 
 impl Estimate {
-    /// Takes in an answer dated `date_secs`. Tells whether the estimate changed.
+    /// Takes in an answer dated `date_secs`. Returns whether the estimate changed.
     pub(crate) fn add(&mut self, sent: Reading, received: Reading, date_secs: i64) -> bool {
         let sample = Bounds::of(sent, received, date_secs.saturating_mul(SECOND));
         if let Some(known) = self.known
@@ -211,7 +211,7 @@ impl Estimate {
         true
     }
 
-    /// What to do with the machine's clock.
+    /// The correction of the machine's clock, if the offset is known.
     pub(crate) fn shown(&self) -> Option<Shown> {
         self.known.map(|known| Shown {
             offset: ClockOffset {

@@ -1,4 +1,4 @@
-//! The table's clock: the machine's, corrected by what answers tell of the table's.
+//! The table's clock: the machine's, corrected by the dates of answers.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -61,7 +61,7 @@ fn micros(duration: Duration) -> i64 {
 pub(crate) struct TableOffset {
     machine: Box<dyn Machine>,
     measuring: Mutex<Measuring>,
-    /// What the clock uses. Changes seldom and is read often.
+    /// The values that the clock uses. They change seldom and are read often.
     shown: RwLock<Option<Shown>>,
     /// The offset that the latest answer told, believed or not: the one that the SDK signs with.
     latest: AtomicI64,
@@ -126,7 +126,7 @@ impl TableOffset {
         }
     }
 
-    /// What is known; `None` until answers have told it.
+    /// The estimate; `None` until answers have provided it.
     pub(crate) fn get(&self) -> Option<ClockOffset> {
         self.shown().map(|shown| shown.offset)
     }
@@ -157,7 +157,7 @@ impl TableOffset {
             .is_some_and(|latest| latest.saturating_sub(signed.offset).saturating_abs() > SIGNED_TOO_FAR_OFF)
     }
 
-    /// What the latest answer says of the machine's clock, if requests signed by that clock are refused.
+    /// The error of the machine's clock, as text, if requests that are signed by it are refused.
     pub(crate) fn too_far_off(&self) -> Option<String> {
         self.told()
             .filter(|latest| latest.saturating_abs() > SIGNED_TOO_FAR_OFF)

@@ -24,10 +24,10 @@ use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::service_config::ServiceConfigKey;
 use zae_limiter_core::InvalidInput;
 
-/// The region that a local endpoint is told when none is configured; any would do.
+/// The region for a local endpoint when none is configured; any value works.
 pub const LOCAL_REGION: &str = "us-east-1";
 
-/// Access key and secret that a local endpoint is told when none are configured; any would do.
+/// Access key and secret for a local endpoint when none are configured; any value works.
 const LOCAL_SECRET: &str = "local";
 
 /// How long to wait for an answer.
@@ -106,9 +106,9 @@ impl Connection {
     /// [`sdk_config`](Self::sdk_config), if what leads to the table can be used.
     ///
     /// # Errors
-    /// Names the option, environment variable or file, and its value: an endpoint that is no URL of a server, wherever it
-    /// is configured; or a profile that does not exist. One that only `AWS_PROFILE` names is not needed if the environment
-    /// has credentials (keys, a web identity, a container's agent) or the endpoint is local.
+    /// Names the option, environment variable or file, and its value: an endpoint that is not the URL of a server,
+    /// wherever it is configured; or a profile that does not exist. One that only `AWS_PROFILE` names is not needed if
+    /// the environment has credentials (keys, a web identity, a container's agent) or the endpoint is local.
     /// The SDK would ask the metadata service for credentials instead, which takes seconds where there is none.
     pub async fn checked_config(&self) -> Result<SdkConfig, InvalidInput> {
         if let Some(url) = &self.endpoint_url {
@@ -124,7 +124,7 @@ impl Connection {
         Ok(self.completed(config).await)
     }
 
-    /// What the options, the environment and the shared AWS files say.
+    /// The configuration from the options, the environment and the shared AWS files.
     async fn configured(&self) -> SdkConfig {
         let mut region = ProfileFileRegionProvider::builder();
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
@@ -209,7 +209,7 @@ impl Connection {
         Err(InvalidInput::new(field, name, reason))
     }
 
-    /// What is configured, else dummies. Asked for at the first request, as ever.
+    /// The configured credentials, else dummies. Loaded at the first request.
     fn local_credentials(&self) -> CredentialsProviderChain {
         let mut profile = ProfileFileCredentialsProvider::builder();
         if let Some(name) = &self.profile {
@@ -291,7 +291,8 @@ fn origin_of_endpoint() -> &'static str {
         .unwrap_or("endpoint_url of the profile")
 }
 
-/// Refuses what is no URL of a server, such as `localhost:8000`, `ftp://host`, `http://` or `http://host:99999`.
+/// Refuses a text that is not the URL of a server, such as `localhost:8000`, `ftp://host`, `http://` or
+/// `http://host:99999`.
 ///
 /// # Errors
 /// Names the field `endpoint_url`, the value without a user and password in it, and what is wrong with it.

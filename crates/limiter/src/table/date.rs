@@ -15,7 +15,7 @@ use aws_smithy_types::date_time::Format;
 
 use crate::clock::{Reading, TableOffset};
 
-/// Tells the date of every answer, whether good or an error. Changes neither requests nor answers.
+/// Reports the date of every answer, including errors. Changes neither requests nor answers.
 #[derive(Debug)]
 pub(super) struct ReadDate(pub(super) Arc<TableOffset>);
 

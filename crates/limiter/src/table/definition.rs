@@ -84,7 +84,7 @@ async fn request_table(client: &Client, name: &str) -> Result<(), TableError> {
         .map_err(invalid)?;
     match request.stream_specification(stream).send().await {
         Ok(_) => Ok(()),
-        // Somebody else was faster.
+        // Another client was faster.
         Err(err) if err.code() == Some("ResourceInUseException") => Ok(()),
         Err(err) => Err(from_sdk(err, Access::Write)),
     }

@@ -18,7 +18,7 @@
 //! | `GetItem` | nothing, if there is no item | read as "no item" |
 //! | `PutItem`, `DeleteItem`, `TransactWriteItems` | nothing | read as applied |
 //!
-//! Answers of the last two rows cannot be told apart. An acquire reads by `BatchGetItem` only, and nothing is
+//! Answers of the last two rows cannot be distinguished. An acquire reads by `BatchGetItem` only, and nothing is
 //! refunded because of a transaction's answer.
 
 use std::collections::HashMap;
@@ -100,7 +100,7 @@ impl DynamoTable {
         self
     }
 
-    /// The same table, whose answers tell `offset` the time.
+    /// The same table, which passes the dates of answers to `offset`.
     pub(crate) fn with_offset(mut self, offset: Arc<TableOffset>) -> Self {
         let config = self.client.config().to_builder();
         let config = config.interceptor(ReadDate(Arc::clone(&offset)));
@@ -464,7 +464,7 @@ impl DynamoTable {
         })
     }
 
-    /// Counts a request about to be sent; asks for its cost if somebody wants to know.
+    /// Counts a request about to be sent; requests its cost if it is measured.
     fn metered(&self, call: Call) -> Option<ReturnConsumedCapacity> {
         let meter = self.meter.as_ref()?;
         meter.sent(call);

@@ -2,7 +2,7 @@
 //!
 //! The engine is `dynoxide`, on SQLite. A client made here is an ordinary SDK client whose HTTP layer hands
 //! each request to the engine rather than to a socket, so the embedded table and the one on AWS run the
-//! same code, from expressions to error codes. There is nothing to sign and nobody to time out.
+//! same code, from expressions to error codes. There is no signing, and there are no timeouts.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -43,11 +43,11 @@ pub const DATA_FILE: &str = "zae-limiter.sqlite";
 /// The file in an engine's directory that the process using it holds locked.
 const LOCK_FILE: &str = "zae-limiter.lock";
 
-/// What the engine's database lacks for a table that is written to all the time.
+/// Additions to the engine's database for a table with frequent writes.
 ///
 /// Every write to a table with a stream looks up the stream's last sequence number, and without an index
 /// reads the whole stream to find it. And the engine keeps stream records for good; DynamoDB keeps them for a
-/// day. Here the last [`STREAM_KEEPS`] stay, so a table in memory stays small; whoever needs another rule takes
+/// day. Here the last [`STREAM_KEEPS`] stay, so a table in memory stays small; a caller that needs another rule takes
 /// the trimming over, see [`EmbeddedEngine::keep_streams`]. The names are ours, and
 /// the engine's own migrations leave what they do not know alone.
 const TUNING: &str = "
@@ -85,7 +85,7 @@ pub enum OpenError {
     Io {
         /// The directory or file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The data file is damaged, is something else, or was written by a newer version.
@@ -93,13 +93,13 @@ pub enum OpenError {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What the engine said.
+        /// The engine's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The engine failed for another reason.
     #[error("the embedded table could not be opened")]
     Engine {
-        /// What the engine said.
+        /// The engine's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -122,10 +122,10 @@ pub struct EmbeddedEngine {
     gate: Gate,
 }
 
-/// Lets requests pass, any number at once, unless somebody works on the database beside the engine.
+/// Lets requests pass, any number at once, unless other code works on the database beside the engine.
 ///
-/// A second connection to a database in memory shares the engine's locks on tables, which nobody waits for: a
-/// request that met one would fail.
+/// A second connection to a database in memory shares the engine's locks on tables, for which the engine does not wait:
+/// a request that met one would fail.
 #[derive(Debug, Clone, Default)]
 struct Gate(Arc<RwLock<()>>);
 
@@ -145,7 +145,7 @@ enum Storage {
     Directory(Arc<(PathBuf, File)>),
 }
 
-/// What the engine answers to a request.
+/// The engine's answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// The HTTP status.
@@ -222,7 +222,7 @@ impl EmbeddedEngine {
                 path: data.clone(),
                 source: err.into(),
             },
-            // A disk that is full, most likely, which SQLite's words do not tell from damage.
+            // A disk that is full, most likely, which SQLite's message does not distinguish from damage.
             Err(source) => io(&path)(source),
         })?;
         Ok(Self {
@@ -411,7 +411,7 @@ impl HttpConnector for EngineConnector {
         match &self.engine.storage {
             // Some microseconds of work: passing it to another thread would cost more.
             Storage::Memory(_) => HttpConnectorFuture::new(async move { reply(&engine, &request) }),
-            // A write waits for the disk. The task runs to its end even if nobody waits for it.
+            // A write waits for the disk. The task runs to its end even if its caller is gone.
             Storage::Directory(_) => HttpConnectorFuture::new(async move {
                 tokio::task::spawn_blocking(move || reply(&engine, &request))
                     .await

@@ -1,6 +1,6 @@
 //! What a failed request means: errors of the SDK as [`TableError`].
 //!
-//! The question that matters is whether a write may have happened all the same ([`Applied`]). The answer is
+//! The question that matters is whether a write may have happened ([`Applied`]). The answer is
 //! `No` only where the service says so, by one of its error codes, or where it is certain that nothing was sent; in all
 //! other cases it is `Unknown`. A status alone says nothing about a write: the page of a proxy, of a load balancer or of
 //! an API gateway may replace the answer to a request that was executed. What each error code means is from the DynamoDB
@@ -42,7 +42,7 @@ where
 /// The service's own error and its HTTP status, if the service answered at all.
 ///
 /// # Errors
-/// What it means if there was no answer.
+/// The meaning of a missing answer.
 pub fn service_error<E>(err: SdkError<E, HttpResponse>, access: Access) -> Result<(E, u16), TableError>
 where
     E: Error + Send + Sync + 'static,
@@ -91,8 +91,8 @@ fn failure<E: Error + Send + Sync + 'static>(
     }
 }
 
-/// What an error code says. The status decides where the code is none of DynamoDB's, as behind a proxy; it tells what
-/// to do, and not whether a write happened.
+/// The meaning of an error code. If the code is not one of DynamoDB's, as behind a proxy, the status decides what to
+/// do, but does not show whether a write happened.
 fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
     use FailureKind as Kind;
     match code {
@@ -144,8 +144,8 @@ fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
 
 /// A request that got no answer: was it ever sent?
 ///
-/// The SDK itself does not tell ("the request MAY have been sent"). Three cases are certain all the same:
-/// credentials or endpoint could not be had, which comes before sending; and the HTTP client's own error
+/// The SDK itself does not say ("the request MAY have been sent"). Three cases are still certain:
+/// credentials or endpoint could not be resolved, which comes before sending; and the HTTP client's own error
 /// says that there was no connection to send over. That error is recognised by its type; should the SDK one
 /// day use another HTTP client, the case falls back to "unknown", which is safe.
 ///
@@ -193,7 +193,7 @@ fn service_message<E: ProvideErrorMetadata + Error + 'static>(service: &E, statu
     }
 }
 
-/// What it means that there are no credentials.
+/// The meaning of missing credentials.
 ///
 /// Credentials that are missing, refused or wrongly configured stay so. A metadata service, a container agent or
 /// STS that does not answer, or fails, is an outage, which passes. In both cases nothing was sent to the table.
@@ -208,8 +208,8 @@ fn without_credentials(err: &CredentialsError) -> FailureKind {
 }
 
 /// Whether a provider of credentials may answer another time. Its errors have no common type that tells, so these are
-/// the words of connections, timeouts and failing services. What none of them names counts as denied: taken for an
-/// outage, it would admit without limit for ever where the policy is to allow.
+/// the words of connections, timeouts and failing services. An error without such a word counts as denied: as an
+/// outage, it would admit requests without limit indefinitely if the policy is to allow.
 fn passes(text: &str) -> bool {
     const WORDS: [&str; 11] = [
         "timeout",

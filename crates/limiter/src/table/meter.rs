@@ -15,7 +15,7 @@ const TENTHS: f64 = 10.0;
 /// Bytes that one write unit pays for.
 const WRITE_UNIT: usize = 1024;
 
-/// The kinds of requests that are told apart.
+/// The kinds of requests that are counted separately.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Call {
     Get,
@@ -44,7 +44,7 @@ pub struct Meter {
     write_tenths: AtomicU64,
 }
 
-/// What a [`Meter`] had counted at some moment, or between two.
+/// The counts of a [`Meter`] at one time, or between two.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RequestCost {
     /// Single reads.
@@ -77,7 +77,7 @@ impl Meter {
         Self::default()
     }
 
-    /// What has been counted so far.
+    /// Returns the counts so far.
     pub fn snapshot(&self) -> RequestCost {
         let calls = |call: Call| self.calls[call as usize].load(Ordering::Relaxed);
         let units = |tenths: &AtomicU64| tenths.load(Ordering::Relaxed) as f64 / TENTHS;
@@ -144,7 +144,7 @@ impl Meter {
 }
 
 impl RequestCost {
-    /// What was counted since an earlier snapshot of the same meter.
+    /// Returns the counts since an earlier snapshot of the same meter.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             gets: self.gets - earlier.gets,

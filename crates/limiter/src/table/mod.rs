@@ -4,7 +4,7 @@
 //! through the very same code; the simulator and tests bring their own. Nothing outside this module sees an
 //! expression string or a type of the SDK.
 //!
-//! Start with [`Table`], go on with [`dynamo`] for what a request looks like and [`failure`] for what a
+//! Start with [`Table`], continue with [`dynamo`] for what a request looks like and [`failure`] for what a
 //! failed one means. [`config`] builds clients, [`definition`] creates the table, [`meter`] counts what
 //! requests cost.
 
@@ -31,7 +31,7 @@ pub use dynamo::DynamoTable;
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedEngine;
 pub use meter::{Meter, RequestCost};
-/// What a table is asked, and what it answers.
+/// The requests to a table, and its answers.
 pub use zae_limiter_core::table::{
     Answer, Applied, Attr, Cancelled, Condition, Delete, FailureKind, Index, Item, Key, Op, Part, Put, Query,
     TableError, Update, Value,
@@ -49,8 +49,8 @@ const BATCHES_IN_FLIGHT: usize = 4;
 /// A request on its way.
 ///
 /// It is `'static`: it owns all it needs and borrows neither the table nor the caller. A request that is in
-/// flight can so outlive whoever asked (moved to a background task, say) and be finished there, which is
-/// what a write whose outcome matters needs when its caller is cancelled.
+/// flight can outlive the caller, for instance in a background task. A write whose outcome matters needs that
+/// when its caller is cancelled.
 pub type TableFuture = Pin<Box<dyn Future<Output = Result<Answer, TableError>> + Send + 'static>>;
 
 /// A key-value table with conditional updates.
@@ -77,7 +77,7 @@ impl<T: Table + ?Sized> Table for Arc<T> {
     }
 }
 
-/// What became of a conditional write.
+/// The outcome of a conditional write.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "a refused write did not happen"]
 pub enum Write<T> {
@@ -94,7 +94,7 @@ impl<T> Write<T> {
     }
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "a cancelled transaction did not happen"]
 pub enum Transacted {
@@ -150,7 +150,7 @@ pub trait TableExt: Table {
         }
     }
 
-    /// Reads one page of a range, and tells where the next begins.
+    /// Reads one page of a range, and returns where the next begins.
     fn query_page(
         &self,
         query: Query,

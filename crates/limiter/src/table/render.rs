@@ -11,7 +11,7 @@ use zae_limiter_core::table::{Applied, Attr, Condition, FailureKind, SortKeys, T
 
 use super::convert::to_attribute;
 
-/// What an expression's aliases stand for, as the SDK wants it: `None` when there are none.
+/// The values of an expression's aliases, in the SDK's form: `None` when there are none.
 pub(super) struct Aliases {
     /// Attribute names by alias.
     pub(super) names: Option<HashMap<String, String>>,
@@ -138,7 +138,7 @@ impl Renderer {
         text
     }
 
-    /// What the aliases handed out so far stand for.
+    /// The values of the aliases so far.
     pub(super) fn finish(self) -> Aliases {
         let names = (!self.names.is_empty()).then(|| {
             self.names
@@ -259,7 +259,7 @@ impl Section {
     }
 }
 
-/// What can be said of a condition without an item.
+/// The result of a condition that does not depend on the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Always,

@@ -99,7 +99,7 @@ impl Admin {
             .await
     }
 
-    /// What the table holds of everybody but those.
+    /// The content of the table without these.
     pub(crate) async fn others(&self, not: &str) -> Dump {
         let mut dump = self.dump(None).await;
         dump.retain(|(pk, sk), _| !pk.contains(not) && !sk.contains(not));
@@ -164,7 +164,7 @@ impl Table for Ruled {
 
 type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A table at which somebody else does something just before the first request of a kind.
+/// A table at which another client does something just before the first request of a kind.
 pub(crate) struct Meanwhile {
     inner: Arc<dyn Table>,
     before: fn(&Op) -> bool,

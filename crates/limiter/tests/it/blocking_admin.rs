@@ -90,7 +90,7 @@ fn a_stack_of_a_builder_tells_its_version() -> Result<(), Error> {
     let stack = Stack::from_builder(zae_limiter::Repository::builder().custom_table(table))?;
     stack.check_compatible()?;
     assert_eq!(stack.version()?.unwrap().schema, "0.10.0");
-    // A table that nobody has opened has none.
+    // A table that was never opened has none.
     let new = Stack::from_builder(zae_limiter::Repository::builder().in_memory())?;
     assert!(matches!(new.version(), Err(Error::InfrastructureNotFound { .. })));
     Ok(())

@@ -129,7 +129,7 @@ async fn calls_in_async_code_return_an_error() {
     }
     assert!(!repo.is_available(Duration::from_secs(1)));
 
-    // What a lease owes is written all the same, and may be before the call returns.
+    // The corrections of a lease are still written, possibly before the call returns.
     let has_begun = |result: Result<(), Error>| matches!(result, Ok(()) | Err(Error::AsyncContext));
     more.adjust("tpm", 100).unwrap();
     assert!(has_begun(more.commit()));

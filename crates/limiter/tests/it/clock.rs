@@ -198,7 +198,7 @@ async fn what_is_stored_and_told_goes_by_the_tables_clock() {
         );
         assert!(bucket.ttl.unwrap() * 1000 > end, "{ahead}: it expires at once");
 
-        // Another client, whose clock agrees with the table's, is told the right wait: a token comes each 600 ms.
+        // Another client, whose clock agrees with the table's, gets the right wait: a token comes each 600 ms.
         let other = server.builder().clock(ManualClock::at_millis(end));
         let other = RateLimiter::new(other.open().await.unwrap());
         let asked = other.acquire("k", "r").consume("rpm", 1).await;

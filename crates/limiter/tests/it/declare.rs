@@ -177,7 +177,7 @@ async fn only_what_is_managed_is_deleted_and_the_rest_is_listed() {
     assert_eq!(plan(repo, &first).await, ["+ resource a", "+ resource b"]);
     apply(repo, &first).await;
     assert_eq!(plan(repo, &first).await, Vec::<String>::new());
-    // Changed by hand, it is a difference; declared as it is, it is none, and managed from then on.
+    // Changed by hand, it is a difference; declared as stored, it is not one, and managed from then on.
     repo.admin().set_resource_defaults("a", rpm(7)).await.unwrap();
     assert_eq!(plan(repo, &first).await, ["~ resource a"]);
     let second = manifest(json!({ "resources": { "by-hand": limits(&[("rpm", 1)]) } }));
@@ -228,7 +228,7 @@ async fn flags_and_retention_stay_and_foreign_limits_are_replaced() {
     // The level is gone as far as a manifest goes.
     let none = Manifest::empty("default".parse().unwrap());
     assert_eq!(plan(repo, &none).await, Vec::<String>::new());
-    // Also where an index goes on listing what keeps a flag.
+    // Also where an index continues listing what keeps a flag.
     let of_entity = manifest(json!({ "entities": { "u": { "resources": { "r": limits(&[("rpm", 5)]) } } } }));
     apply(repo, &of_entity).await;
     let target = Target::parse("entity", "u/r").unwrap();
@@ -572,7 +572,7 @@ async fn buckets_that_could_not_be_told_are_told_by_the_next_apply() {
         .await
         .unwrap();
     assert_eq!((seen.changes.len(), seen.pending), (0, 2));
-    // The lease was ended, so nobody waits.
+    // The lease was ended, so no apply waits.
     let again = apply(&a.repo, &second()).await;
     assert_eq!((again.updated, again.pending), (0, 0));
     let undisturbed = prepared().await;
@@ -831,7 +831,7 @@ async fn two_applies_at_once_lose_no_managed_level() {
             other.repo.admin().apply_limits(&theirs, ApplyOptions::default()),
         );
         assert_eq!((x.unwrap().errors.len(), y.unwrap().errors.len()), (0, 0));
-        // All that is stored is managed: nobody made anything by hand.
+        // All stored levels are managed: none was set by hand.
         let none = Manifest::empty("default".parse().unwrap());
         assert_eq!(
             a.repo.admin().hand_made_limits(&none).await.unwrap(),

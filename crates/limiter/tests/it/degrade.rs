@@ -1,4 +1,4 @@
-//! Going on with a part of the limits in memory: parents, flags, unknown limits, and leases.
+//! Continuing with a part of the limits in memory: parents, flags, unknown limits, and leases.
 
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Error, Lease, Limit, NewEntity, OnUnavailable, Percent, RateLimiter};

@@ -78,7 +78,7 @@ async fn everything_of_the_entity_goes_and_its_log_stays() {
         "{progress:?}"
     );
 
-    // Counted out of the registry, which forgets a resource that nobody is left for.
+    // Counted out of the registry, which drops a resource without entities.
     assert_eq!(counts(&a.repo).await, [("gpt-4".to_owned(), 1)]);
     let registry = zae_limiter_core::schema::entity_registry_key(a.repo.namespace_id());
     let registry = a.item(registry).await.unwrap();
@@ -165,7 +165,7 @@ async fn what_was_spent_or_limited_without_being_created_goes_too() {
         .unwrap();
     assert_eq!(a.repo.admin().delete_entity("ghost").await.unwrap(), 2);
     assert_eq!(a.traces_of_entity("ghost").await, [""; 0]);
-    // Spending again starts afresh, under the defaults: no cache remembers the limits that went.
+    // Spending again starts afresh, under the defaults: no cache has the deleted limits.
     let take = a.limiter.acquire("ghost", "gpt-4").consume("rpm", 10);
     take.await.unwrap().commit().await.unwrap();
 }
@@ -354,7 +354,7 @@ async fn thousands_of_records_go_in_one_call() {
     assert!(progress.len() > 50 && progress.is_sorted(), "told step by step");
 }
 
-/// Records of other clients in the entity's partition are nobody else's.
+/// Records of other clients in the entity's partition belong to the entity.
 #[tokio::test]
 async fn records_that_are_not_understood_go_with_the_entity() {
     let a = Admin::new().await;
@@ -487,7 +487,7 @@ async fn a_child_of_a_deleted_parent_is_under_the_limits_of_the_resource() {
     assert_eq!(above[0].parents.capacity(), 9);
 }
 
-/// That the event cannot be logged is no reason to report that the entity was not created: it was.
+/// If the event cannot be logged, the entity is still reported as created.
 #[tokio::test]
 async fn an_entity_is_created_even_if_it_cannot_be_logged() {
     let a = Admin::new().await;

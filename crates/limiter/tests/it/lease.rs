@@ -261,7 +261,7 @@ async fn a_refund_in_doubt_is_reported_and_never_doubled() {
     for (fault, left) in [(Fault::LostBefore, 400_000), (Fault::LostAfter, 400_000)] {
         let lease = limiter.acquire("k", "r").consume("tpm", 400).await.unwrap();
         let another = w.limiter.acquire("k", "r").consume("tpm", 10).await.unwrap();
-        // Somebody else's refund leaves another mark, which this process has not seen.
+        // A refund of another process leaves another mark, which this process has not seen.
         another.rollback().await.unwrap();
         faulty.next(&[fault]);
         let result = lease.rollback().await;

@@ -392,7 +392,7 @@ async fn bad_input_of_a_lease_and_of_a_builder_is_refused_by_field_and_value() {
     assert_eq!(field(namespace), pair("namespace", "_"));
 }
 
-/// Replacing a level takes the limits that it loses from its buckets, which would otherwise be refilled for ever.
+/// Replacing a level takes the limits that it loses from its buckets, which would otherwise be refilled indefinitely.
 #[tokio::test]
 async fn a_limit_that_a_level_loses_leaves_its_buckets() {
     let w = World::new().await;

@@ -16,7 +16,7 @@
 //! - `blocking_ends`: blocking handles that are dropped, and used or dropped inside async code;
 //! - `paths`: what each path costs in requests and capacity units.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
 
 mod acquire;
 mod admin;

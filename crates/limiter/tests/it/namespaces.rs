@@ -537,7 +537,7 @@ async fn a_purge_gives_up_on_a_namespace_that_others_keep_writing_to() {
     assert_eq!(a.traces_of_namespace(id.as_str()).await, [""; 0]);
 }
 
-/// A table to which somebody writes an item after every deletion.
+/// A table to which another client writes an item after every deletion.
 #[derive(Debug)]
 struct Meddled {
     table: Arc<dyn zae_limiter::table::Table>,

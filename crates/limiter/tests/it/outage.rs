@@ -1,4 +1,4 @@
-//! When the table cannot be used: refuse, admit, or go on with a part, within a deadline.
+//! When the table cannot be used: refuse, admit, or continue with a part, within a deadline.
 
 use std::time::Duration;
 

@@ -61,7 +61,7 @@ async fn refill_due() {
     let w = World::configured().await;
     spend(&w, "k", 1000).await;
     w.clock.advance_millis(20_000);
-    // Nobody else has touched it.
+    // No other client has changed it.
     let ((), usage) = w.cost(spend(&w, "k", 100)).await;
     check(usage, 1, 0, 0, 0.0, 2.0);
     // Its image is not known, or no longer true.

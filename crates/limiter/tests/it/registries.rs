@@ -253,7 +253,7 @@ async fn a_flag_set_during_the_deletion_of_limits_is_not_lost() {
     }
 }
 
-/// Somebody sets other limits between look and write: one of both is what stands then.
+/// Another client sets other limits between read and write: the result is one of the two.
 #[tokio::test]
 async fn a_level_replaced_between_look_and_write_is_replaced_as_a_whole() {
     let a = Admin::new().await;
@@ -441,7 +441,7 @@ async fn operators_at_once_leave_a_log_and_registries_that_are_right() {
     assert_eq!(without_limits(&kept), resource_flags);
 }
 
-/// The first shard of a split bucket knows the count, and so must not expire.
+/// The first shard of a split bucket has the count, and so must not expire.
 #[tokio::test]
 async fn only_the_first_shard_of_a_split_bucket_keeps_from_expiring_when_limits_are_deleted() {
     let a = Admin::new().await;
@@ -499,7 +499,7 @@ async fn only_the_first_shard_of_a_split_bucket_keeps_from_expiring_when_limits_
     }
 }
 
-/// A bucket that is split between being found and being told.
+/// A bucket that is split between the query and its update.
 #[tokio::test]
 async fn a_bucket_split_meanwhile_is_told_without_an_expiry() {
     let a = Admin::new().await;
@@ -527,7 +527,7 @@ async fn a_bucket_split_meanwhile_is_told_without_an_expiry() {
     assert_eq!((&item["b_rpm_cp"], item.get("ttl")), (&Value::int(100_000), None));
 }
 
-/// The answer to telling a bucket is lost; it is told again.
+/// The answer to the update of a bucket is lost; the update is repeated.
 #[tokio::test]
 async fn every_shard_is_told_although_answers_are_lost() {
     let a = Admin::new().await;
@@ -559,7 +559,7 @@ async fn every_shard_is_told_although_answers_are_lost() {
     assert_eq!(actions(&a.repo, "k").await, ["limits_set"]);
 }
 
-/// Telling a bucket fails for good: the change is logged all the same, and repeating the call ends it.
+/// The update of a bucket fails permanently: the change is still logged, and repeating the call finishes it.
 #[tokio::test]
 async fn an_incomplete_change_is_logged_and_ended_by_repeating_it() {
     let a = Admin::new().await;

@@ -166,7 +166,7 @@ async fn a_resource_has_all_its_entities_latest_first() {
             .await
             .is_empty()
     );
-    // Buckets of the resource are in the same index, and are no usage.
+    // Buckets of the resource are in the same index, and are not usage.
     put_all(
         &*a.repo.table(),
         [crate::admin::bucket(&a.id("u", "gpt-4"), 0, 1, 9, 3)],
@@ -215,7 +215,7 @@ async fn damaged_snapshots_are_left_out() {
     assert_eq!(read(&a, UsageQuery::of_resource("gpt-4")).await, before);
     let both = UsageQuery::entity("u").resource("gpt-4");
     assert_eq!(read(&a, both).await.len(), 8);
-    // A window of an unknown kind is usage all the same.
+    // A window of an unknown kind is still usage.
     let odd = snapshot((ns, "u", "gpt-4"), ("weekly", &text(9), "#odd"), &[("rpm", 1)]);
     put_all(&*a.repo.table(), [odd]).await;
     let found = read(&a, UsageQuery::of_resource("gpt-4")).await;

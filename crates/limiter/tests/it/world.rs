@@ -99,7 +99,7 @@ impl World {
             .0
     }
 
-    /// Changes the stored first shard behind everybody's back.
+    /// Changes the stored first shard directly.
     pub(crate) async fn poke(&self, entity: &str, resource: &str, attrs: &[(&str, Option<Value>)]) {
         let mut update = zae_limiter_core::table::Update::new(self.id(entity, resource).key(0));
         for (name, value) in attrs {
@@ -138,7 +138,7 @@ pub(crate) enum Fault {
     Denied,
 }
 
-/// A table that fails as told: each entry of `plan` is for one update or transaction, then `after` holds.
+/// A table that fails as planned: each entry of `plan` is for one update or transaction, then `after` holds.
 #[derive(Clone)]
 pub(crate) struct Faulty {
     inner: Arc<dyn Table>,

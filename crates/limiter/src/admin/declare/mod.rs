@@ -1,14 +1,14 @@
 //! Declared limits: manifests, planned and applied.
 //!
-//! An apply makes the declared levels what the manifest says, deletes those that an earlier apply managed and that are
-//! no longer declared, and leaves everything else alone. It may be stopped at any point; the next one finishes it:
+//! An apply stores the declared levels, and deletes levels that an earlier apply managed and that are no longer
+//! declared. It does not change other levels. It can be stopped at any point, and the next apply finishes it:
 //!
-//! 1. The levels that will be created are added to the record of managed levels (`state`), so that nothing that an apply
-//!    makes is ever left unmanaged. One that is there already and was set by hand is added when it is as declared.
-//! 2. Levels are changed some thirty at a time, each with its registry, its event, and, where live buckets must be
-//!    told, a record that says so, in one transaction (`write`).
-//! 3. The buckets are told, from what is stored then, and the record goes (`owed`).
-//! 4. What is deleted for sure leaves the record of managed levels.
+//! 1. The levels that will be created are added to the record of managed levels (`state`), so that no level that an
+//!    apply creates stays unmanaged. An existing level that was set by hand is added once it is stored as declared.
+//! 2. Levels are changed some thirty at a time, each with its registry, its event and, if live buckets must be
+//!    updated, a record of that, in one transaction (`write`).
+//! 3. The buckets are updated from the stored level, and the record is deleted (`owed`).
+//! 4. Levels that are certainly deleted leave the record of managed levels.
 //!
 //! The rules of manifests and plans are in [`zae_limiter_core::manifest`].
 
@@ -39,16 +39,16 @@ use state::Record;
 /// How a manifest is planned and applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ApplyOptions {
-    /// Write every declared level, whether it differs or not, and tell all live buckets of entities' levels. Repairs
+    /// Write every declared level, whether it differs or not, and update all live buckets of entities' levels. Repairs
     /// what a plan does not compare: indexes, levels missing from a registry, and those buckets. If it is interrupted,
     /// the next one begins again.
     pub full: bool,
     /// After how long this process is certainly gone, such as the timeout of a function. Until then, and a minute
-    /// longer, other applies count the buckets that it has still to tell as its own. Default: 15 minutes.
+    /// longer, other applies count the buckets that it has still to update as its own. Default: 15 minutes.
     pub remaining: Option<Duration>,
 }
 
-/// What an apply would change.
+/// The changes that an apply would make.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct LimitsPlan {
@@ -60,13 +60,13 @@ pub struct LimitsPlan {
     pub adopted: usize,
     /// Whether every declared level was asked for.
     pub full: bool,
-    /// How many levels have live buckets that are still to be told.
+    /// How many levels have live buckets that must still be updated.
     pub pending: usize,
     /// How many of those an apply leaves to others: to an apply that may still run, or to a release that knows more.
     pub of_others: usize,
 }
 
-/// What an apply has changed.
+/// The changes that an apply has made.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct LimitsApplied {
@@ -84,11 +84,11 @@ pub struct LimitsApplied {
     pub adopted: usize,
     /// As in the plan.
     pub full: bool,
-    /// How many levels have live buckets that are still to be told, by failures of this apply or by another one.
+    /// How many levels have live buckets that must still be updated, after failures of this apply or by another one.
     pub pending: usize,
     /// As in the plan, of what is left.
     pub of_others: usize,
-    /// What failed, each in a line; applied again, it is tried again.
+    /// Failures, one line each. The next apply repeats these changes.
     pub errors: Vec<String>,
 }
 
@@ -185,18 +185,18 @@ pub struct BegunApply<'a> {
     seen: Seen,
 }
 
-/// What one apply has at hand.
+/// The state of one apply.
 struct Run<'a> {
     admin: &'a Admin,
     share: Share,
     /// Days that events are kept.
     retention: i64,
-    /// Whether levels that are stored as declared are written all the same.
+    /// Whether levels that are stored as declared are written, too.
     rewrite: bool,
 }
 
 impl Admin {
-    /// What applying a manifest would change. Reads, and writes nothing.
+    /// Returns the changes that applying a manifest would make. Only reads.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -233,8 +233,8 @@ impl Admin {
         })
     }
 
-    /// Makes the declared levels what the manifest says, and deletes those that an earlier apply managed and that are
-    /// no longer declared. Live buckets are told as by single calls.
+    /// Stores the declared levels, and deletes levels that an earlier apply managed and that are no longer declared.
+    /// Live buckets are updated as by single calls.
     ///
     /// A level that cannot be changed does not keep the others from it: see [`LimitsApplied::errors`]. May be
     /// interrupted at any time and called again. Applies may run at the same time; of two that declare the same level,
@@ -330,7 +330,7 @@ impl Admin {
         Ok(found)
     }
 
-    /// Reads the latest state of many items, in parts, so that a repetition after a failure is none of all.
+    /// Reads the latest state of many items, in parts, so that a retry after a failure does not repeat all.
     pub(crate) async fn read_all(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
         let inner = &self.inner;
         let mut items = Vec::with_capacity(keys.len());
@@ -446,7 +446,7 @@ impl BegunApply<'_> {
         for change in &seen.plan.changes {
             match (done.contains(&change.target), &change.new) {
                 (true, None) => deleted.push(change.target.clone()),
-                // One that was set by hand, and could not be replaced, is still nobody's.
+                // A level that was set by hand, and could not be replaced, stays unmanaged.
                 (false, Some(_)) => declared.remove(&change.target),
                 _ => {}
             }

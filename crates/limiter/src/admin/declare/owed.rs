@@ -1,4 +1,4 @@
-//! Telling live buckets of changed levels, from what is stored, until nobody owes it any more.
+//! Updates live buckets from the stored levels, until no update is pending.
 
 use futures_util::stream::{self, StreamExt as _};
 use smol_str::SmolStr;
@@ -14,7 +14,7 @@ use crate::admin::pages::Pages;
 use crate::error::Error;
 use crate::table::TableExt as _;
 
-/// A level whose live buckets must be told.
+/// A level whose live buckets must be updated.
 pub(super) struct Owed {
     /// Which.
     pub(super) target: Target,
@@ -27,7 +27,7 @@ pub(super) struct Owed {
 /// How many levels have their buckets told at once.
 const TOLD_AT_ONCE: usize = 16;
 
-/// How often a level's buckets are told again because it was changed while they were told.
+/// How often a level's buckets are updated again because the level was changed in the meantime.
 const ROUNDS: usize = 3;
 
 impl Admin {
@@ -43,7 +43,7 @@ impl Admin {
 }
 
 impl Run<'_> {
-    /// Tells the live buckets of several levels. Returns the levels, and a line for each that failed.
+    /// Updates the live buckets of several levels. Returns the levels, and a line for each that failed.
     pub(super) async fn tell_all(&self, owed: Vec<Owed>) -> (Vec<Target>, Vec<String>) {
         let work = owed.into_iter().map(async |owed| {
             let target = owed.target.clone();
@@ -56,7 +56,7 @@ impl Run<'_> {
         (targets, errors.into_iter().flatten().collect())
     }
 
-    /// Tells a level's live buckets, and takes this apply's share out of the record of it, as well as shares of
+    /// Updates a level's live buckets, and removes this apply's share from the record of it, as well as shares of
     /// applies that are certainly gone. An apply that may still run keeps its own.
     async fn tell_and_release(&self, owed: Owed) -> Result<(), Error> {
         let Owed {
@@ -65,15 +65,15 @@ impl Run<'_> {
             stored,
         } = owed;
         self.tell(&target, &pending.stale(), stored).await?;
-        // The buckets have been told, so all that can fail from here costs a repetition and no more.
+        // The buckets have been updated, so a failure from here on costs only a repetition.
         if let Err(error) = self.release(&target, pending).await {
-            tracing::warn!(%error, %target, "live buckets were told, and will be again");
+            tracing::warn!(%error, %target, "live buckets were updated, and will be updated again");
         }
         Ok(())
     }
 
-    /// Tells a level's live buckets, again if the level was changed meanwhile: only if it is the same before and
-    /// after, nobody who changed it can have been overtaken by this.
+    /// Updates a level's live buckets, and again if the level was changed in the meantime. Only if the level is the
+    /// same before and after, this cannot have overwritten a later change.
     async fn tell(&self, target: &Target, stale: &[SmolStr], mut before: Option<Item>) -> Result<(), Error> {
         let Target::Entity(entity, scope) = target else {
             return Ok(());
@@ -147,7 +147,8 @@ impl Run<'_> {
             .filter(|pending| pending.is_owned_by(&self.share.token))
         {
             let put = pending.expire(&self.share.token, inner.clock.now());
-            // Refused means that somebody has done it or taken it over. Failed, it costs the next apply the lease.
+            // Refused means that another apply has done it or taken it over. After a failure, the next apply waits for
+            // the lease.
             if let Err(error) = inner.place.retrying(|| inner.table.put(put.clone())).await {
                 tracing::warn!(%error, "work that is left over stays leased until its lease runs out");
             }
@@ -156,7 +157,7 @@ impl Run<'_> {
     }
 }
 
-/// The line for buckets that were not told.
+/// The line for buckets that were not updated.
 pub(super) fn not_told(target: &Target, err: &dyn std::fmt::Display) -> String {
     format!(
         "live buckets of {} {target}: {err} (done by the next apply)",

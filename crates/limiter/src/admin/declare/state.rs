@@ -1,4 +1,4 @@
-//! The record of managed levels: read, written ahead, and written at the end, never over somebody else's.
+//! The record of managed levels: read, written ahead, and written at the end, never over the record of another apply.
 
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::InvalidInput;
@@ -17,7 +17,7 @@ use crate::table::{TableExt as _, Write};
 #[derive(Debug)]
 pub(super) struct Record {
     item: Option<Item>,
-    /// What it lists.
+    /// The levels that it lists.
     pub(super) managed: Managed,
 }
 
@@ -33,7 +33,7 @@ impl Record {
 }
 
 impl Admin {
-    /// What is managed.
+    /// The managed levels.
     pub(super) async fn managed(&self) -> Result<Record, Error> {
         Record::of(self.read(&provisioner_key(&self.inner.namespace)).await?)
     }
@@ -63,8 +63,8 @@ impl Admin {
 
     /// Lists what is declared and what others have listed, without what was deleted and is still gone.
     ///
-    /// The record is older than the look at the deleted levels: whoever has written one of them again since, and
-    /// listed it, has changed the record, and this begins again.
+    /// The record is read before the deleted levels. If another client has written one of them again since then, and
+    /// listed it, the record has changed, and this begins again.
     pub(super) async fn write_final(
         &self,
         mut record: Record,
@@ -111,7 +111,7 @@ impl Admin {
         Err(self.contended())
     }
 
-    /// Writes the record; gives back that of somebody else who was faster.
+    /// Writes the record; returns the record of another process that was faster.
     async fn put_record(&self, put: Put) -> Result<Result<Record, Record>, Error> {
         let inner = &self.inner;
         let item = put.item.clone();

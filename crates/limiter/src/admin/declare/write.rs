@@ -18,14 +18,14 @@ use crate::table::Transacted;
 /// How many levels one transaction changes: three items each and two registries stay below DynamoDB's hundred.
 const LEVELS_AT_ONCE: usize = 30;
 
-/// What became of the changes.
+/// The outcome of the changes.
 #[derive(Default)]
 pub(super) struct Outcome<'a> {
     /// Those that are done.
     pub(super) done: Vec<&'a Change>,
-    /// The levels whose buckets were told, or could not be.
+    /// The levels whose buckets were updated, or could not be.
     pub(super) told: Vec<Target>,
-    /// What failed.
+    /// Failures.
     pub(super) errors: Vec<String>,
     /// Why the rest was not tried.
     stopped: Option<String>,
@@ -36,7 +36,7 @@ struct Step<'a> {
     change: &'a Change,
     parts: Vec<Part>,
     count: Option<(Registry, i8)>,
-    /// The record that says that live buckets must be told, as it will be.
+    /// The record of the pending update of live buckets, as it will be written.
     owed: Option<Pending>,
 }
 
@@ -118,7 +118,7 @@ impl Run<'_> {
             let parts = steps.iter().flat_map(|step| step.parts.clone()).chain(counts);
             match self.admin.transact(parts.collect()).await {
                 Ok(Transacted::Applied) => {}
-                // Somebody changed one of them since it was read: each by itself, as it is now.
+                // One of them has changed since it was read: write each by itself, from its current state.
                 Ok(Transacted::Cancelled(_)) => alone = std::mem::take(&mut steps),
                 // One that the table refuses must not keep the others from it.
                 Err(Error::Unavailable(err)) if !err.is_retryable() => alone = std::mem::take(&mut steps),
@@ -178,7 +178,7 @@ impl Run<'_> {
         Err(inner.place.contended(&key))
     }
 
-    /// What one change writes; `None` if there is nothing to do.
+    /// The writes of one change; `None` if there is nothing to do.
     async fn prepare<'c>(
         &self,
         change: &'c Change,

@@ -225,7 +225,7 @@ fn in_words() {
 }
 
 proptest! {
-    /// A corrected clock is never worse than the clock itself, and its error is within what is told.
+    /// A corrected clock is never worse than the clock itself, and its error is within the returned bound.
     #[test]
     fn correction_never_makes_a_clock_worse(
         wrong in prop_oneof![-3 * SECOND..3 * SECOND, -HOUR..HOUR],

@@ -34,7 +34,7 @@ pub struct StreamReader {
     pub read: Option<String>,
 }
 
-/// What was deleted of a table's stream.
+/// The records deleted from a table's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trimmed {
     /// The table.
@@ -143,7 +143,7 @@ impl fmt::Debug for StreamKeeper {
     }
 }
 
-/// The stored form of a public sequence number. What is none counts as "nothing read".
+/// The stored form of a public sequence number. Any other text counts as "nothing read".
 fn stored(public: &str) -> i64 {
     public
         .parse::<i128>()
@@ -160,7 +160,7 @@ fn tables(connection: &Connection) -> Result<Vec<String>, DynoxideError> {
     Ok(names)
 }
 
-/// Deletes some records of a table; tells of each whether it had not been read.
+/// Deletes some records of a table; returns for each whether it had not been read.
 fn delete(
     connection: &Connection,
     table: &str,
@@ -252,7 +252,7 @@ mod tests {
         // Unread, but old.
         let trimmed = keeper.trim_to(&[read(Some(&all[709]))], i64::MAX, 100).unwrap();
         assert_eq!((trimmed[0].deleted, trimmed[0].unread), (300, 290));
-        // Nobody reads it.
+        // It has no reader.
         put(engine, "others", 0);
         let trimmed = keeper.trim_to(&[read(None)], 0, 0).unwrap();
         assert_eq!(trimmed.len(), 1);
