@@ -10,7 +10,7 @@ const CONDITION: &str = "#rpm_tk >= :rpm AND attribute_exists(#rpm_cp) AND #tpm_
      AND #wcu_tk >= :wcu AND (attribute_not_exists(#ttl) OR #ttl >= :secs) AND attribute_not_exists(#disabled) \
      AND (attribute_not_exists(#vu) OR #vu >= :now)";
 
-/// Takes one request and `tpm` tokens from a bucket item. Tells whether the condition held.
+/// Takes one request and `tpm` tokens from a bucket item. Returns whether the condition held.
 pub(crate) async fn debit(client: Client, table: String, pk: String, tpm: i64, now: i64) -> bool {
     let names = [
         ("#rpm_tk", "b_rpm_tk"),

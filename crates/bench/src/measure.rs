@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-/// What a round of operations took.
+/// The cost of a round of operations.
 #[derive(Debug, Clone)]
 pub(crate) struct Round {
     pub(crate) wall: Duration,

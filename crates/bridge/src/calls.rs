@@ -26,7 +26,7 @@ struct Client {
     clock: Option<ManualClock>,
 }
 
-/// What calls refer to by number.
+/// The objects that calls refer to by number.
 #[derive(Default)]
 struct State {
     numbers: AtomicU64,
@@ -81,7 +81,7 @@ pub(crate) async fn answer() -> Result<(), Box<dyn std::error::Error>> {
                     json!({ "id": id, "error": { "kind": "BadCall", "message": text } })
                 }
             };
-            // Nobody listens any more once the process ends.
+            // The receiver is gone once the process ends.
             let _ = answers.send(answer);
         });
     }

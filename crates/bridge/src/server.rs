@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use zae_limiter::table::EmbeddedEngine;
 
 /// Serves the engine until standard input ends. Prints the port it listens on first.
-#[expect(clippy::print_stdout, reason = "whoever started it reads the port there")]
+#[expect(clippy::print_stdout, reason = "the parent process reads the port there")]
 pub(crate) async fn serve(data_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     let engine = match data_dir {
         Some(path) => EmbeddedEngine::open(path)?,

@@ -49,7 +49,7 @@ const REMEMBERED: usize = 20_000;
 /// The most errors that an answer lists.
 const MOST_ERRORS: usize = 100;
 
-/// What Lambda tells of one invocation.
+/// Lambda's facts about one invocation.
 #[derive(Debug, Clone, Default)]
 pub struct Invocation {
     /// Its id.
@@ -67,7 +67,7 @@ impl From<&lambda_runtime::Context> for Invocation {
     }
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Records received.
@@ -78,7 +78,7 @@ pub struct Report {
     pub refills_written: usize,
     /// Audit events put into the archive.
     pub events_archived: usize,
-    /// What went wrong, in words.
+    /// The failure, as text.
     pub errors: Vec<String>,
     /// The records to be delivered again, by sequence number.
     pub failed: Vec<String>,
@@ -136,7 +136,7 @@ pub struct Aggregator {
     archive: Option<Bucket>,
     clock: Arc<dyn Clock>,
     log: Log,
-    /// What snapshots looked like when they were last written, for a first guess. Each write is pinned to it.
+    /// The content of snapshots when they were last written, for a first guess. Each write is pinned to it.
     known: Mutex<HashMap<SnapshotId, Item>>,
 }
 
@@ -236,7 +236,7 @@ impl Aggregator {
         failed.extend(self.archive(&records, &mut report).await);
         failed.extend(self.count(&records, &mut report).await);
         self.help(&records, &mut report).await;
-        // Lambda goes on from the first failure: one is enough.
+        // Lambda continues from the first failure: one is enough.
         if let Some(first) = failed.into_iter().min() {
             let name = records.iter().find(|record| record.sequence == first);
             report.failed.extend(name.map(|record| record.name.clone()));
@@ -362,7 +362,7 @@ impl Aggregator {
         failed
     }
 
-    /// Writes one snapshot. Tells whether there was anything left to count.
+    /// Writes one snapshot. Returns whether there was anything left to count.
     async fn add(&self, addition: &Addition) -> Result<bool, TableError> {
         let mut stored = self.remembered(&addition.id);
         for _ in 0..RACES {
@@ -535,7 +535,7 @@ fn hot(records: &[StreamRecord]) -> BTreeMap<(BucketId, u32), Hot> {
     hot
 }
 
-/// What would help a shard.
+/// The help for a shard.
 fn wanted(id: &BucketId, shard: u32, hot: &Hot, image: &Image, now: EpochMillis) -> Vec<Help> {
     let mut help = Vec::new();
     if let Some(update) = assist::refill(id, shard, image, &hot.consumed, now) {

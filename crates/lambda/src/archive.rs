@@ -32,7 +32,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Takes a record, if an audit event was removed. Tells whether it was one.
+    /// Takes a record, if an audit event was removed. Returns whether it was one.
     pub fn add(&mut self, record: &StreamRecord) -> bool {
         let (Change::Remove, Some(item)) = (record.change, &record.old) else {
             return false;

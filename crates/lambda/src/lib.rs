@@ -28,14 +28,14 @@ use log::Log;
 use provisioner::Provisioner;
 use settings::{AggregatorSettings, BadSetting, table_name};
 
-/// The variable by which Lambda tells where its runtime interface is; set only inside a function.
+/// The variable with the address of Lambda's runtime interface; set only inside a function.
 pub const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 
-/// The variable by which Lambda tells the function's handler.
+/// The variable with the function's handler.
 pub const HANDLER: &str = "_HANDLER";
 
-/// How long the provisioner waits for an answer. Nobody waits for tokens there, and a write of a hundred items that was
-/// given up too early may have happened all the same.
+/// How long the provisioner waits for an answer. No caller waits for tokens here, and a write of a hundred items that
+/// was given up too early may have happened.
 const PATIENT: Timeouts = Timeouts {
     connect: Duration::from_secs(2),
     attempt: Duration::from_secs(10),
@@ -51,7 +51,7 @@ pub enum RunError {
     /// A variable of the environment is wrong.
     #[error(transparent)]
     Setting(#[from] BadSetting),
-    /// The table's name is no table's name, or the SDK's configuration cannot be used.
+    /// The table's name is invalid, or the SDK's configuration cannot be used.
     #[error(transparent)]
     Table(#[from] zae_limiter::Error),
     /// The runtime interface failed.

@@ -1,6 +1,6 @@
 //! Logs: one JSON object a line on standard output, which Lambda hands to CloudWatch.
 //!
-//! Messages and fields are those of the original, so that queries written for its logs go on working. Lines with
+//! Messages and fields are those of the original, so that queries written for its logs continue working. Lines with
 //! metrics are in embedded metric format: CloudWatch makes metrics of them.
 
 use std::io::Write as _;
@@ -14,11 +14,11 @@ use zae_limiter::clock::Clock;
 pub enum Level {
     /// Particulars of single writes.
     Debug,
-    /// What was done.
+    /// Actions.
     Info,
-    /// What went wrong without loss.
+    /// Failures without loss.
     Warning,
-    /// What went wrong.
+    /// Failures.
     Error,
 }
 
@@ -135,7 +135,7 @@ impl Log {
     }
 }
 
-/// If nobody reads the log, so be it.
+/// Ignores errors, since there is no other place for the line.
 fn print(line: &Json) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

@@ -10,7 +10,7 @@ pub struct BadSetting {
     pub name: &'static str,
     /// Its value.
     pub value: String,
-    /// What would be right.
+    /// The expected value.
     pub expected: &'static str,
 }
 
@@ -44,7 +44,7 @@ impl AggregatorSettings {
     /// Reads `TABLE_NAME`, `SNAPSHOT_WINDOWS`, `SNAPSHOT_TTL_DAYS`, `ENABLE_ARCHIVAL` and `ARCHIVE_BUCKET_NAME`.
     ///
     /// # Errors
-    /// [`BadSetting`] for an unknown window and for a number of days that is none.
+    /// [`BadSetting`] for an unknown window and for an invalid number of days.
     pub fn from_env() -> Result<Self, BadSetting> {
         Self::read(&variable)
     }

@@ -1,7 +1,7 @@
 //! The aggregator on a table in memory that keeps its own stream, which is delivered as Lambda would: in batches,
 //! more than once, again from the first failure.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! The provisioner on a table in memory: calls of the command line and of CloudFormation, right and wrong, and more
 //! than once.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! LocalStack in Docker: exactly one container, the same for everybody who shares the daemon.
+//! LocalStack in Docker: exactly one container, shared by all users of the daemon.
 //!
 //! [`Docker::connect`] finds the daemon. Then [`up`](Docker::up), [`down`](Docker::down), [`status`](Docker::status)
-//! and [`logs`](Docker::logs) are the four things to do with the container. What they do on the way is told as
+//! and [`logs`](Docker::logs) are the four things to do with the container. They report their steps as
 //! [`Progress`]. The container itself is described in [`contract`].
 //!
 //! This module talks to the daemon's API. It needs no `docker` program, knows nothing of what LocalStack serves, and
@@ -50,7 +50,7 @@ impl Docker {
     /// two without TLS. None, or an empty one, is Docker's own socket `/var/run/docker.sock`.
     ///
     /// # Errors
-    /// [`Error::Host`] if the host is none of these; [`Error::Connect`] if nothing answers there, or something else
+    /// [`Error::Host`] if the host has another form; [`Error::Connect`] if nothing answers there, or something else
     /// than Docker.
     pub async fn connect(host: Option<&str>) -> Result<Self, Error> {
         let address = Address::parse(host)?;
@@ -108,7 +108,7 @@ impl Docker {
     }
 }
 
-/// What an operation is doing, as it does it.
+/// The progress of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress<'a> {

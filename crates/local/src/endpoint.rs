@@ -24,8 +24,8 @@ use crate::world::World;
 /// How often items whose time has come are deleted.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// How long the end waits for what is under way: operations on stacks, invocations that somebody waits for, requests, and
-/// whatever else works with the tables. All of them together; what takes longer is cut off.
+/// How long a shutdown waits for operations on stacks, synchronous invocations, requests, and other work with the
+/// tables, all together. Work that takes longer is aborted.
 pub const FINISH: Duration = Duration::from_secs(15);
 
 /// How long the end waits for requests and the tables even if the rest has taken all its time.
@@ -70,7 +70,7 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The tables cannot be opened.
@@ -81,7 +81,7 @@ pub enum StartError {
     Records {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         source: StoreError,
     },
     /// A directory cannot be made or emptied.
@@ -89,7 +89,7 @@ pub enum StartError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A service cannot start from what is kept of it.
@@ -103,7 +103,7 @@ pub struct Endpoint {
     world: Arc<World>,
     listeners: Vec<TcpListener>,
     port: u16,
-    /// What is emptied at the end.
+    /// The directory that is emptied at the end.
     scratch: Option<PathBuf>,
 }
 
@@ -156,7 +156,7 @@ impl Endpoint {
 
     /// Answers until `stop` ends, finishes what is under way if [`FINISH`] is enough for it, and ends the functions.
     ///
-    /// It goes on answering while an operation on a stack or an invocation is under way, since functions call it.
+    /// It continues answering while an operation on a stack or an invocation is under way, since functions call it.
     ///
     /// # Errors
     /// If the port cannot be listened on any longer.
@@ -198,8 +198,8 @@ impl Endpoint {
         }
         sweeper.abort();
         world.close().await;
-        // Tasks that were told to end have not ended yet, and until the last one lets go of the data nobody else can
-        // have it.
+        // Tasks that were asked to end may not have ended yet. Until the last one drops the data, no other process can
+        // open it.
         let mut tables = world.tables.watch();
         drop(world);
         let last = deadline.max(Instant::now() + LAST);

@@ -16,7 +16,7 @@ use crate::world::HEALTH;
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What an endpoint says of itself.
+/// The health report of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// Its process.

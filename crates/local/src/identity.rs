@@ -1,4 +1,4 @@
-//! STS: who is calling. Everybody is the owner of the one account.
+//! STS: the caller identity. Every caller is the root of the one account.
 
 use crate::wire::{ACCOUNT, Form, Refusal, Reply, Request, Xml};
 

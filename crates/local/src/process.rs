@@ -11,7 +11,7 @@ const FILES: u64 = 65_536;
 /// there is no such process.
 ///
 /// # Errors
-/// If the system does not tell, as only Linux does.
+/// If the system cannot say; only Linux can.
 pub fn born(pid: u32) -> io::Result<Option<u64>> {
     if !std::path::Path::new("/proc/self/stat").exists() {
         return Err(io::ErrorKind::Unsupported.into());

@@ -137,7 +137,8 @@ async fn respond(
     }))
 }
 
-/// Tells why a request was not read. The connection is of no more use: where the next request begins is not known.
+/// Answers why a request was not read. The connection cannot be used further, since the start of the next request is
+/// unknown.
 fn refused(request: &Request, unread: &Unread) -> Reply {
     let (status, code) = match unread {
         Unread::TooLarge => (413, "EntityTooLarge"),

@@ -1,11 +1,11 @@
-//! The environment variables that lead AWS clients to a server on the own machine, in the words of a shell.
+//! The environment variables that point AWS clients at a local server, in the syntax of a shell.
 //!
 //! [`Variables`] holds the four values, [`Variables::render`] writes them for a [`Format`]. No server is asked.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Who is to read the variables.
+/// The syntax of the variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// `eval` of bash, zsh and other POSIX shells: lines of `export NAME=value`.
@@ -21,7 +21,7 @@ impl Format {
     /// Every format, in the order in which they are listed.
     pub const ALL: [Self; 3] = [Self::Eval, Self::Direnv, Self::PowerShell];
 
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Eval => "eval",
@@ -62,7 +62,7 @@ impl FromStr for Format {
     }
 }
 
-/// What AWS clients read from their environment.
+/// The environment variables that AWS clients read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variables {
     /// `AWS_ENDPOINT_URL`.

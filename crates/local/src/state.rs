@@ -1,7 +1,7 @@
 //! The endpoint that runs in the background: where it leaves its mark, and who finds it there.
 //!
-//! A running endpoint holds a file locked, which the system undoes however the process ends. The record beside it only
-//! says more about whoever holds the lock. One that a killed process left is removed before the lock is taken again.
+//! A running endpoint holds a lock on a file, which the system releases when the process ends. The record beside it has
+//! details of the endpoint. A record of a killed process is removed before the lock is taken again.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -31,7 +31,7 @@ pub struct State {
     directory: PathBuf,
 }
 
-/// What is known of an endpoint that runs.
+/// The record of a running endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// Its process.
@@ -51,7 +51,7 @@ pub struct Running {
     /// Whether it writes every request into its log. Records of before do not say.
     #[serde(default)]
     pub verbose: Option<bool>,
-    /// When the system started its process, as [`process::born`] tells.
+    /// When the system started its process, as returned by [`process::born`].
     #[serde(default)]
     pub born: Option<u64>,
 }
@@ -78,14 +78,14 @@ impl Running {
         self.host.parse().ok()
     }
 
-    /// Whether its process is the one that has its id now; `None` if the system does not tell.
+    /// Whether its process is the one that has its id now; `None` if the system cannot say.
     pub fn is_its_process(&self) -> Option<bool> {
         let born = self.born?;
         process::born(self.pid).ok().map(|found| found == Some(born))
     }
 }
 
-/// Where this machine reaches whoever is bound to an address: one that stands for all is none to connect to.
+/// The address for clients of this machine: an address that stands for all interfaces cannot be connected to.
 pub fn reached(bound: IpAddr) -> IpAddr {
     match bound {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -109,7 +109,7 @@ impl Held {
     pub fn announce(&self, running: &Running) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(running).map_err(io::Error::other)?;
         let path = self.state.record();
-        // Whole or not at all, for whoever looks meanwhile.
+        // Replaced in one step, for processes that read it at the same time.
         let beside = path.with_extension("new");
         fs::write(&beside, text)?;
         fs::rename(beside, path)
@@ -118,7 +118,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // If it stays, whoever takes the lock next removes it.
+        // If this fails, the next process that takes the lock removes it.
         let _ = self.state.forget();
     }
 }
@@ -194,7 +194,8 @@ impl State {
                 }
                 Err(TryLockError::Error(err)) => return Err(err),
             }
-            // Nobody is an endpoint now, so this is a dead one's. It goes before the lock is seen taken.
+            // No endpoint runs now, so the record is that of a dead one. It is removed before the lock is seen as
+            // taken.
             self.forget()?;
             lock.unlock()?;
             match lock.try_lock() {

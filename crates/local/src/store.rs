@@ -1,4 +1,4 @@
-//! What the endpoint remembers beside the tables: documents of JSON in a database of their own.
+//! The endpoint's data except the tables: JSON documents in their own database.
 //!
 //! A write is in the file when it returns, so a killed process loses nothing that it answered.
 
@@ -42,7 +42,7 @@ pub enum StoreError {
         kind: &'static str,
         /// Its name.
         name: String,
-        /// What the reader said.
+        /// The reader's error.
         source: serde_json::Error,
     },
 }
@@ -74,7 +74,7 @@ impl Store {
         })
     }
 
-    /// The database, for what is no document. Hold it briefly, and never across an `await`.
+    /// The database, for data other than documents. Hold it briefly, and never across an `await`.
     pub fn database(&self) -> MutexGuard<'_, Connection> {
         // A panic elsewhere leaves the database as SQLite left it.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
@@ -107,7 +107,7 @@ impl Store {
         put(&self.database(), kind, name, document)
     }
 
-    /// Writes a document unless there is one of its name; tells whether it did.
+    /// Writes a document unless there is one of its name; returns whether it did.
     pub fn insert(
         &self,
         kind: &'static str,
@@ -122,7 +122,7 @@ impl Store {
         Ok(inserted > 0)
     }
 
-    /// Deletes a document; tells whether there was one.
+    /// Deletes a document; returns whether there was one.
     pub fn delete(&self, kind: &'static str, name: &str) -> Result<bool, StoreError> {
         delete(&self.database(), kind, name)
     }

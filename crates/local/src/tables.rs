@@ -1,4 +1,4 @@
-//! DynamoDB and its streams: the embedded engine, and the knock on the door of whoever follows a stream.
+//! DynamoDB and its streams: the embedded engine, and the notification of stream consumers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use zae_limiter::table::embedded::StreamKeeper;
 use crate::tagging::{Tagged, TaggedResource};
 use crate::wire::{ACCOUNT, Refusal, Reply, Request};
 
-/// What the engine's ARNs begin with; those of a region are translated.
+/// The prefix of the engine's ARNs; those of a region are translated.
 const ENGINE_ARN: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
 
 /// The operations that change items, and so may add to a stream.
@@ -42,10 +42,10 @@ pub struct Tables {
     writes: Arc<watch::Sender<u64>>,
 }
 
-/// The streams of the tables, for whoever trims them.
+/// The streams of the tables, for trimming.
 #[derive(Debug)]
 pub struct Streams {
-    /// What trims them.
+    /// The task that trims them.
     pub keeper: StreamKeeper,
     _tables: Tables,
 }
@@ -59,7 +59,7 @@ impl Tables {
         }
     }
 
-    /// Tells of writes: its value changes after each, and it ends when the last who has the tables lets go of them.
+    /// Notifies of writes: its value changes after each, and it ends when the last owner of the tables drops them.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.writes.subscribe()
     }
@@ -106,7 +106,7 @@ impl Tables {
     /// Runs an operation, such as `DescribeTable`, as a client of that region would.
     ///
     /// # Errors
-    /// What DynamoDB would say.
+    /// DynamoDB's error.
     pub async fn call(&self, region: &str, operation: &str, request: &Json) -> Result<Json, Refusal> {
         let (status, body) = self.answer(operation, region, request.to_string().into()).await?;
         read(status, &body)

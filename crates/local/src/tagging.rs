@@ -1,6 +1,6 @@
 //! The tagging service: which resources carry which tags.
 //!
-//! It knows nothing by itself: services tell what they have.
+//! It stores nothing: services list their resources.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ const MOST: usize = 100;
 pub struct TaggedResource {
     /// Its ARN.
     pub arn: String,
-    /// Its tags; resources without any are not told of.
+    /// Its tags; resources without tags are not listed.
     pub tags: BTreeMap<String, String>,
 }
 

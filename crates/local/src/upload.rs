@@ -23,7 +23,7 @@ pub enum Unread {
          request; send a larger object in parts"
     )]
     TooLarge,
-    /// The client did not go on.
+    /// The client did not continue.
     #[error("the body was not sent: nothing more of it came in time")]
     Silent,
     /// The connection or the client's encoding broke.

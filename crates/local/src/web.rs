@@ -1,8 +1,8 @@
 //! Who may ask: programs, and not the web pages that a browser on this machine shows.
 //!
-//! Nothing checks signatures, so any page could send what needs no headers of its own. Browsers say of most requests
-//! where they come from. Of those that they say nothing of, they still tell the name that the page knows the endpoint by,
-//! and a page that made a name of its own lead here cannot use another.
+//! Signatures are not checked, so any page could send requests that need no special headers. Most requests of browsers
+//! have their origin. The others still have the host name that the page used, and a page whose own domain resolves to
+//! this machine cannot use another name.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,13 +11,13 @@ use hyper::header::{HOST, ORIGIN};
 
 use crate::wire::{Refusal, Request};
 
-/// Where a browser tells whose page a request comes from.
+/// The headers in which a browser sends the origin of a request.
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// The names that lead to the own machine, whoever is asked for their address; names below them do, too.
+/// The names that always resolve to the own machine; names below them do, too.
 const OWN_NAMES: [&str; 3] = ["localhost", "localhost.localstack.cloud", "host.docker.internal"];
 
-/// What the actions that change nothing begin with.
+/// The prefixes of actions that change nothing.
 const READS: [&str; 4] = ["Describe", "Get", "List", "Validate"];
 
 /// Checks that a request does not come from a web page. `is_local` tells that it came in at a loopback address.
@@ -46,7 +46,7 @@ pub fn check(request: &Request, is_local: bool) -> Result<(), Refusal> {
         let host = String::from_utf8_lossy(host.as_bytes());
         if !is_own(&host) {
             return Err(denied(format!(
-                "the host {host} is none of this machine's own: the endpoint listens on loopback alone, where it is \
+                "the host {host} is not a name of this machine: the endpoint listens on loopback only, as \
                  localhost, a name below it, or the address that it listens on; 'local up --host' chooses another address"
             )));
         }

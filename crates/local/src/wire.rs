@@ -194,7 +194,7 @@ pub struct Refusal {
     pub status: u16,
     /// AWS's code, such as `ValidationError`.
     pub code: Cow<'static, str>,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
 }
 

@@ -20,7 +20,7 @@ use crate::tables::Tables;
 use crate::tagging::Tagging;
 use crate::wire::{Form, Refusal, Reply, Request};
 
-/// The paths that tell whether the endpoint is well; the second is LocalStack's, which scripts look at.
+/// The paths of the health check; the second is LocalStack's, which scripts use.
 pub const HEALTH: [&str; 2] = ["/_zae-limiter/health", "/_localstack/health"];
 
 /// The services, as health names them.
@@ -51,11 +51,11 @@ pub struct World {
     pub lambda: Lambda,
     /// The stacks.
     pub stacks: Arc<Stacks>,
-    /// Who has which tags.
+    /// Resources and their tags.
     pub tagging: Tagging,
     /// The records of everything beside the tables.
     pub store: Store,
-    /// The address that functions and stacks are told, such as `http://127.0.0.1:4566`.
+    /// The address that functions and stacks get, such as `http://127.0.0.1:4566`.
     pub url: String,
 }
 
@@ -102,7 +102,7 @@ impl World {
         })
     }
 
-    /// One in memory, for unit tests, at an address where nobody listens.
+    /// One in memory, for unit tests, at an address where no server listens.
     #[cfg(test)]
     pub(crate) fn of_test(files: &tempfile::TempDir) -> Arc<Self> {
         let engine = zae_limiter::table::EmbeddedEngine::memory();
@@ -156,7 +156,7 @@ impl World {
         Refusal::unsupported(if scope.is_empty() { "AWS" } else { &scope }, &operation).query_xml("")
     }
 
-    /// Whether a request is for something that goes on until a function ends.
+    /// Whether a request is for something that continues until a function ends.
     pub fn is_invocation(request: &Request) -> bool {
         request.path.ends_with("/invocations") && Lambda::serves(&request.path)
     }

@@ -712,7 +712,7 @@ async fn code() {
     let said: Json = serde_json::from_slice(&invoked.payload).unwrap();
     assert!(!invoked.error, "{said}");
     assert!(said.as_str().unwrap().contains("# one"), "{said}");
-    // Nobody needs it any more.
+    // The package is not needed any more.
     let unpacked = std::fs::read_dir(fixture.path("files/functions/code")).unwrap();
     assert_eq!(unpacked.count(), 1);
 }

@@ -121,7 +121,7 @@ impl Account {
         self.strict += self.earned(self.error_ms()) - error;
     }
 
-    /// Somebody changed the limit. A raised one is taken as a fresh start; a lowered one cuts.
+    /// The limit was changed. A raised limit starts anew; a lowered limit cuts the balance.
     pub fn change(&mut self, capacity: i128, refill: i128, period_ms: i128) {
         if (capacity, refill, period_ms) == (self.capacity, self.refill, self.period_ms) {
             return;
@@ -136,7 +136,7 @@ impl Account {
         self.cap();
     }
 
-    /// Pays for consumption (or, if negative, takes a refund). Tells whether a strict bucket would have refused.
+    /// Pays for consumption (or, if negative, takes a refund). Returns whether a strict bucket would have refused.
     pub fn pay(&mut self, consumed: i128) -> bool {
         self.level -= consumed;
         self.strict -= consumed;
@@ -149,7 +149,7 @@ impl Account {
         refused
     }
 
-    /// An item expired in debt: nobody will collect it.
+    /// An item expired in debt, which will not be paid.
     pub fn forgive(&mut self, debt: i128) {
         self.level += debt;
         self.strict += debt;
@@ -162,13 +162,13 @@ impl Account {
         self.mint(self.earned(self.error_ms()));
     }
 
-    /// Somebody else has added tokens that were not earned.
+    /// Another client has added tokens that were not earned.
     pub fn mint(&mut self, tokens: i128) {
         self.level += tokens;
         self.strict += tokens;
     }
 
-    /// What is left.
+    /// The rest.
     pub fn level(&self) -> i128 {
         self.level
     }

@@ -8,8 +8,8 @@
 //! 3. A spender never leaves a balance below zero, spends nothing on a disabled item, and spends nothing past a
 //!    forced pass.
 //! 4. A credit's mark is written once. No bucket expires in debt, unless a process crashed.
-//! 5. `rf` and `shard_count` never fall, `rf` is never ahead of every clock, parameters are changed by
-//!    nobody but who may, and there is never a balance without parameters.
+//! 5. `rf` and `shard_count` never fall, `rf` is never ahead of every clock, parameters are changed only
+//!    by clients that may do so, and there is never a balance without parameters.
 //! 6. No two shards earn the same part of the rate, and a new shard earns nothing that a sibling has earned.
 //! 7. What each acquire and each credit did to the table is what its end says ([`Check::expect`]).
 
@@ -26,14 +26,14 @@ use crate::rules::{count, created, descends, eaten, explained, inherited, spent}
 use crate::stats::Stats;
 use crate::world::{EPOCH_MS, true_ms};
 
-/// Who wrote.
+/// The writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// An acquire, by its job.
     Acquire(usize),
     /// A credit, by its job.
     Credit(usize),
-    /// Whoever manages limits and flags.
+    /// The client that manages limits and flags.
     Admin,
     /// A client of another kind.
     Foreign,
@@ -75,7 +75,7 @@ pub struct Check {
     buried: Sums,
     others: Sums,
     receipts: BTreeMap<String, usize>,
-    /// Whether processes crash, so that nobody may move the expiry of a bucket in debt.
+    /// Whether processes crash, so that the expiry of a bucket in debt may not be moved.
     may_forget: bool,
     /// Jobs whose call brought limits of its own.
     own_limits: BTreeSet<usize>,

@@ -58,14 +58,14 @@ impl Faults {
     };
 }
 
-/// What becomes of one request.
+/// The fate of one request.
 #[derive(Debug, Clone)]
 pub struct Fate {
     /// Microseconds until the table sees it; `None` if it never does.
     pub seen_after: Option<u64>,
     /// Microseconds until the client hears.
     pub heard_after: u64,
-    /// What the client hears instead of the truth.
+    /// The answer that the client gets instead of the true one.
     pub error: Option<TableError>,
     /// The client hears that it happened, and is shown an item without attributes.
     pub is_empty: bool,

@@ -55,7 +55,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Who writes on its behalf.
+    /// The client that writes on its behalf.
     pub(crate) fn source(&self, id: usize) -> Source {
         if self.is_credit {
             Source::Credit(id)
@@ -403,7 +403,7 @@ impl World<'_> {
                 }
             }
         }
-        // What is known, and above it debits whose answers were lost and refunds that nobody can tell of.
+        // The known amount, and above it debits whose answers were lost and refunds in doubt.
         let slot = &mut self.jobs[job];
         let lost = std::mem::take(&mut slot.doubtful);
         doubt.extend(lost.into_iter().filter(|(_, cost)| *cost > 0));

@@ -114,7 +114,7 @@ impl World<'_> {
         }
     }
 
-    /// A credit has ended: all of it happened, or nothing, or nobody can tell.
+    /// A credit has ended: all of it happened, or nothing, or the outcome is unknown.
     pub(crate) fn credited(&mut self, job: usize) {
         let slot = &mut self.jobs[job];
         let machine = std::mem::replace(&mut slot.machine, Machine::Ended);
@@ -169,7 +169,7 @@ impl World<'_> {
         self.processes[process].crash();
     }
 
-    /// Nothing is in flight any more: everybody has ended, and everything adds up.
+    /// Nothing is in flight any more: all jobs have ended, and all sums agree.
     pub(crate) fn judge_end(&mut self) -> Result<(), String> {
         for (id, job) in self.jobs.iter().enumerate() {
             if !matches!(job.machine, Machine::Ended) {

@@ -1,9 +1,9 @@
 //! Entities that are deleted and created again, and what must not be carried from one life into the next.
 //!
-//! An operator's deletion takes many requests, in the order that the library deletes in, and traffic goes on meanwhile.
-//! While it lasts, shards of the former life and new ones stand side by side, and nothing is promised of their sum.
-//! When it has ended, the account of the bucket starts anew ([`Check::was_deleted`](crate::check::Check::was_deleted)),
-//! and from then on:
+//! An operator's deletion takes many requests, in the order that the library deletes in, and traffic continues
+//! meanwhile. While it lasts, shards of the former life and new ones stand side by side, and nothing is promised of
+//! their sum. When it has ended, the account of the bucket starts anew
+//! ([`Check::was_deleted`](crate::check::Check::was_deleted)), and from then on:
 //!
 //! - A refund, a charge or a compensation changes only an item that its acquire has debited: never one that was created
 //!   under the same key later. A refund may be divided over the other shards of that item's bucket.

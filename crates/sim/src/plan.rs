@@ -44,10 +44,10 @@ pub struct Clocks {
     pub behind_ms: i64,
 }
 
-/// Who wrote an entity's bucket before the run.
+/// The client that wrote an entity's bucket before the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody: there is none.
+    /// No client: there is no item.
     None,
     /// A client of the baseline release.
     Old,
@@ -70,7 +70,7 @@ pub struct EntityPlan {
     pub origin: Origin,
     /// Shards of that bucket.
     pub shards: u32,
-    /// How often shard 0 has been doubled beyond that by somebody who died before telling the others.
+    /// How often shard 0 has been doubled beyond that by a client that crashed before it updated the others.
     pub untold: u32,
     /// Write units left on that bucket.
     pub write_units: i64,
@@ -91,7 +91,7 @@ pub enum End {
     Hold,
 }
 
-/// Something that somebody does.
+/// An action of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// An acquire, and the lease that comes of it.
@@ -152,7 +152,7 @@ pub enum Action {
 pub struct Plan {
     /// The seed it was drawn from, which also rules the luck of every actor.
     pub seed: u64,
-    /// What kind of scenario it is.
+    /// The kind of scenario.
     pub kind: &'static str,
     /// The processes.
     pub processes: Vec<ProcessPlan>,
@@ -160,7 +160,7 @@ pub struct Plan {
     pub entities: Vec<EntityPlan>,
     /// The resource's limits.
     pub rules: Vec<Rule>,
-    /// What goes wrong.
+    /// The faults.
     pub faults: Faults,
     /// How long a process trusts configuration, in milliseconds.
     pub config_ttl_ms: i64,
@@ -171,7 +171,7 @@ pub struct Plan {
     pub own_limits: u32,
     /// How long idle buckets are kept, in times to fill.
     pub ttl_multiplier: u32,
-    /// What happens when, in microseconds from the start.
+    /// Actions with their times, in microseconds from the start.
     pub actions: Vec<(u64, Action)>,
 }
 

@@ -31,7 +31,7 @@ pub struct Demand {
     pub seed: u64,
 }
 
-/// What came of a demand.
+/// The result of a demand.
 #[derive(Debug)]
 pub struct Progress {
     /// The run.

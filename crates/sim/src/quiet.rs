@@ -1,6 +1,6 @@
 //! Promised waits, tried out on what a run leaves behind.
 //!
-//! When nobody else spends, a request that was refused with "retry after `w`" must be refused again at
+//! If no other client spends, a request that was refused with "retry after `w`" must be refused again at
 //! `w` - 1 ms and admitted at `w`. And a refusal from memory must say the same as one from the table.
 
 use std::sync::Arc;

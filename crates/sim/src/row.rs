@@ -90,7 +90,7 @@ impl Row {
         Ok(row)
     }
 
-    /// What one shard may hold of a limit.
+    /// The most that one shard may hold of a limit.
     pub fn ceiling(&self, cell: &Cell) -> i128 {
         cell.cp / self.count
     }

@@ -84,7 +84,7 @@ pub(crate) fn descends(shard: u32, of: u32, count: u32) -> bool {
 }
 
 /// What a new shard may hold beyond what was moved to it: what its part has earned since the last shard that
-/// earned it was refilled. Where no shard is told of it only now, that is bounded by its share.
+/// earned it was refilled. If no shard gets its count only now, that is bounded by its share.
 pub(crate) fn inherited(shard: u32, new: &Row, raised: &[(u32, Row)], earned: &mut BTreeMap<String, i128>) {
     let held = raised
         .iter()

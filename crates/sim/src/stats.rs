@@ -1,10 +1,10 @@
-//! What happened in a run, counted, so that a test can tell that nothing interesting was left out.
+//! What happened in a run, counted, so that a test can check that all interesting cases occurred.
 
 use std::fmt;
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
-        /// What happened in a run, or in several.
+        /// Counts of events in a run, or in several.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)+
@@ -99,7 +99,7 @@ stats! {
     resent_credits,
     /// Credits that turned out to have happened although the answer was lost.
     recovered_credits,
-    /// Credits given up because nobody can tell.
+    /// Credits given up because the outcome is unknown.
     in_doubt,
     /// Credits whose bucket was gone.
     gone,

@@ -33,7 +33,7 @@ pub(crate) fn millis(micros: u64) -> i64 {
     i64::try_from(micros / 1000).unwrap_or(i64::MAX)
 }
 
-/// More events than any plan needs: whoever gets there is going round in circles.
+/// More events than any plan needs: a run that reaches it is in a loop.
 const MAX_STEPS: u64 = 2_000_000;
 
 /// Something that must not happen, and did.
@@ -45,16 +45,16 @@ pub struct Violation {
     pub step: u64,
     /// True time, in microseconds from the start.
     pub at_us: u64,
-    /// What was violated.
+    /// The violated rule.
     pub message: String,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What happened.
+    /// Counts of events.
     pub stats: Stats,
-    /// What must not have happened.
+    /// The violated rule, if any.
     pub violation: Option<Violation>,
     /// Every event in a line, if that was wanted.
     pub log: Vec<String>,
@@ -64,7 +64,7 @@ pub struct Outcome {
     pub ended_us: u64,
 }
 
-/// What an event is about.
+/// The kind of an event.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// An action of the plan begins.
@@ -101,9 +101,9 @@ pub(crate) enum Event {
     GiveUp(usize),
     /// A lease ends.
     EndLease(usize),
-    /// A deletion goes on.
+    /// A deletion continues.
     Recreate { action: usize, step: Step },
-    /// Somebody else writes.
+    /// Another client writes.
     Other { source: Source, op: Op },
 }
 
@@ -145,7 +145,8 @@ pub struct World<'a> {
     pub(crate) jobs: Vec<Job>,
     pub(crate) leases: Vec<Lease>,
     pub(crate) lives: Lives,
-    /// Whom each entity has cascaded to since when, in microseconds from the start; before that, as planned.
+    /// The parent to which each entity has cascaded, and since when, in microseconds from the start; before that, as
+    /// planned.
     pub(crate) owners: BTreeMap<usize, Vec<(u64, Option<usize>)>>,
     pub(crate) stats: Stats,
     /// Records as they were before their last change by an operator.

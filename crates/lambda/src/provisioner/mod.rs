@@ -43,7 +43,7 @@ enum Refusal {
     /// The function would have been stopped.
     #[error(
         "not finished after {} seconds, when the function would have been stopped; what is done stays, and the same \
-         call again goes on with the rest (but begins again if all levels are to be written)",
+         call again continues with the rest (but begins again if all levels are to be written)",
         .0.as_secs()
     )]
     Time(Duration),
@@ -70,7 +70,7 @@ impl Provisioner {
     /// answered where it asks for it, and never with an error to Lambda, which would only repeat the call.
     ///
     /// # Errors
-    /// What the command line shows: the reason why nothing was done, or why not everything.
+    /// The text for the command line: the reason why nothing was done, or why not everything.
     pub async fn handle(&self, event: &Json, remaining: Option<Duration>) -> Result<Json, Diagnostic> {
         if event.get("RequestType").is_some() {
             return Ok(self.serve_resource(event, remaining).await);
@@ -157,7 +157,7 @@ impl Provisioner {
     }
 }
 
-/// Ends work in time to tell of it.
+/// Ends work early enough to return an answer.
 async fn in_time<T>(
     remaining: Option<Duration>,
     work: impl Future<Output = Result<T, Refusal>>,

@@ -9,14 +9,14 @@ use zae_limiter_core::name::NamespaceName;
 
 use super::{LOGGER, Provisioner, Refusal, in_time, reply};
 
-/// What a physical id ends with; before it are the table's name and the namespace's id.
+/// The end of a physical id; before it are the table's name and the namespace's id.
 const PHYSICAL: &str = "/limits-provisioner";
 
-/// What a physical id ends with if the creation did not come to its end. What is managed then may be of others, so that
+/// The end of a physical id if the creation did not finish. What is managed then may be of others, so that
 /// its rollback deletes only what its own manifest declares.
 const UNFINISHED: &str = "/limits-provisioner/unfinished";
 
-/// What the answer names when nothing was made.
+/// The physical id in the answer if nothing was created.
 const NOTHING: &str = "failed";
 
 impl Provisioner {

@@ -36,7 +36,7 @@ pub(super) const GRACE_SECONDS: i32 = 10;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
-/// What to create the container from.
+/// The configuration from which the container is created.
 ///
 /// # Errors
 /// [`Error::StateDir`] if the directory's name cannot be said in the daemon's notation for mounts.

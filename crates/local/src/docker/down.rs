@@ -16,8 +16,8 @@ pub enum Down {
 }
 
 impl Docker {
-    /// Stops the container, with ten seconds to end by itself, and removes it. That somebody else did so meanwhile
-    /// counts as success.
+    /// Stops the container, with ten seconds to end by itself, and removes it. If another process did so meanwhile,
+    /// that counts as success.
     ///
     /// # Errors
     /// [`Error::Stop`] with the daemon's words.

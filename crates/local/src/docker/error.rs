@@ -17,7 +17,7 @@ pub enum Error {
     Host {
         /// The address as it was given.
         value: String,
-        /// What is wrong with it, and what would be right.
+        /// The problem, and the expected value.
         reason: &'static str,
     },
     /// Nothing answers at the daemon's address, or something that is not Docker.
@@ -31,7 +31,7 @@ pub enum Error {
     Image {
         /// The name as it was given.
         image: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: &'static str,
     },
     /// The directory for LocalStack's state cannot be mounted. Nothing was sent.
@@ -39,7 +39,7 @@ pub enum Error {
     StateDir {
         /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: &'static str,
     },
     /// The image is not there and could not be pulled.
@@ -69,10 +69,10 @@ pub enum Error {
         /// The daemon's words.
         detail: String,
     },
-    /// The daemon stopped answering, or refused to tell about the container.
+    /// The daemon stopped answering, or refused information about the container.
     #[error("Lost connection to container: {detail}")]
     Lost {
-        /// What happened.
+        /// The failure.
         detail: String,
     },
     /// There is no container whose log could be read.
@@ -121,7 +121,7 @@ pub(super) fn says(err: &Api, status: u16, words: &str) -> bool {
         if *status_code == status && message.contains(words))
 }
 
-/// What happened, in the words of whoever knows best: the daemon if it answered, else the innermost cause.
+/// The message of the daemon if it answered, else of the innermost cause.
 pub(super) fn detail(err: &Api) -> String {
     match err {
         Api::DockerResponseServerError { status_code, message } if message.trim().is_empty() => {
@@ -143,7 +143,7 @@ pub(super) fn detail(err: &Api) -> String {
     }
 }
 
-/// Whether the words are about a port that somebody else has.
+/// Whether the message is about a port that another process uses.
 ///
 /// There is no code for it, and the words differ between Docker's own allocation, the kernel of the daemon's machine
 /// (Linux, macOS and Podman), and Windows.

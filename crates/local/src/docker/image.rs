@@ -72,7 +72,7 @@ impl Docker {
             .try_for_each(|_| async { Ok(()) })
             .await
             .map_err(|err| Error::pull(image, &err))?;
-        // A stream that ended is no proof: not every daemon tells its errors in the form that is understood.
+        // The end of the stream does not prove success, since some daemons report errors in another form.
         if self.has_image(image).await? {
             progress(Progress::Pulled { image });
             Ok(())

@@ -16,7 +16,7 @@ impl Docker {
     /// container was removed meanwhile, [`Error::Lost`] if the daemon is no longer there.
     ///
     /// # Errors
-    /// [`Error::NotRunning`] if there is no container; [`Error::Lost`] if the daemon does not tell.
+    /// [`Error::NotRunning`] if there is no container; [`Error::Lost`] if the daemon does not answer.
     pub async fn logs(
         &self,
         tail: u64,

@@ -9,11 +9,11 @@ use super::error::Error;
 /// The container as the daemon describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Its state in the daemon's words, such as `running`, `created` or `exited`; `unknown` if it tells none.
+    /// Its state in the daemon's words, such as `running`, `created` or `exited`; `unknown` if it reports none.
     pub state: String,
     /// The host's port that is bound to LocalStack's, if one is.
     pub port: Option<u16>,
-    /// Its health in the daemon's words, such as `starting`, `healthy` or `unhealthy`; none if it tells none.
+    /// Its health in the daemon's words, such as `starting`, `healthy` or `unhealthy`; none if it reports none.
     pub health: Option<String>,
     /// The image it was created from; empty if the daemon does not say.
     pub image: String,
@@ -55,7 +55,7 @@ impl Docker {
     /// Looks at the container. None if there is none.
     ///
     /// # Errors
-    /// [`Error::Lost`] if the daemon does not tell.
+    /// [`Error::Lost`] if the daemon does not answer.
     pub async fn status(&self) -> Result<Option<Status>, Error> {
         let container = self.inspect().await.map_err(|err| Error::lost(&err))?;
         Ok(container.as_ref().map(Status::of))

@@ -1,6 +1,6 @@
 //! Text from bytes that arrive in pieces.
 
-/// Makes text of a log that arrives in pieces: what is no UTF-8 becomes U+FFFD, and a character that is cut between two
+/// Makes text of a log that arrives in pieces: invalid UTF-8 becomes U+FFFD, and a character that is cut between two
 /// pieces stays whole.
 #[derive(Debug, Default)]
 pub struct LossyText {
@@ -18,7 +18,7 @@ impl LossyText {
         text
     }
 
-    /// What was held back, when nothing more comes.
+    /// The text that was held back, at the end of the log.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.cut).into_owned()
     }

@@ -14,7 +14,7 @@ use super::{Docker, Progress, image};
 /// How many lines of its log a container that ended leaves.
 const LAST_LINES: u64 = 10;
 
-/// What to start, and how long to wait for it.
+/// The container to start, and how long to wait for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpOptions {
     /// The image; [`IMAGE`] by default.
@@ -74,7 +74,7 @@ pub enum NotReady {
     },
     /// The container is dead: it ended, and Docker could not remove it.
     Dead,
-    /// Somebody removed the container.
+    /// The container was removed.
     Removed,
 }
 
@@ -88,7 +88,7 @@ impl Docker {
     /// [`Error::Start`]; [`Error::Lost`] if the daemon fails while LocalStack is waited for.
     ///
     /// # Cancellation
-    /// What the daemon was asked to do goes on; the container may be left created or started.
+    /// Requests to the daemon continue; the container may stay created or started.
     pub async fn up(
         &self,
         options: &UpOptions,
@@ -162,7 +162,7 @@ impl Docker {
     }
 }
 
-/// What one look at the container says.
+/// The state of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     Wait,

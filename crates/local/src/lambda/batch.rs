@@ -51,7 +51,7 @@ impl Condition {
     }
 }
 
-/// What to do next. Records are named by their places in the batch.
+/// The next step. Records are named by their places in the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Run the function on these, and [`report`](Batch::report).
@@ -111,7 +111,7 @@ impl Batch {
             .map_or(self.made_ms.len(), |part| part.records.start)
     }
 
-    /// What to do now. After [`Step::GiveUp`] the records named count as settled.
+    /// Returns the next step. After [`Step::GiveUp`] the records named count as settled.
     pub(crate) fn next(&mut self, now_ms: i64) -> Step {
         if let Some(wait) = self.wait.take() {
             return Step::Wait(wait);

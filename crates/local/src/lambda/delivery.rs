@@ -47,7 +47,7 @@ pub(crate) fn event(records: &[Record]) -> String {
     event
 }
 
-/// What an invocation says of its records, which begin at `start` in their batch.
+/// The result of an invocation for its records, which begin at `start` in their batch.
 pub(crate) fn verdict(finished: &Finished, records: &[Record], start: usize, partial: bool) -> Verdict {
     if finished.failed {
         return Verdict::Failed;
@@ -78,7 +78,7 @@ pub(crate) fn verdict(finished: &Finished, records: &[Record], start: usize, par
     first.map_or(Verdict::Done, |first| Verdict::FailedAt(start + first))
 }
 
-/// What is known of records that are given up.
+/// The description of records that are given up.
 #[derive(Debug)]
 pub(crate) struct GivenUp<'a> {
     pub(crate) function_arn: &'a str,

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// The largest event and the largest answer.
 pub(crate) const LARGEST: usize = 6 * 1024 * 1024;
 
-/// What an answer may have beyond that, which Lambda allows for its envelope.
+/// The additional size of an answer that Lambda allows for its envelope.
 const ENVELOPE: usize = 100;
 
 const PREFIX: &str = "/2018-06-01/runtime/";
@@ -33,7 +33,7 @@ pub(crate) struct Work {
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
-/// What the function says to an event.
+/// The function's answer to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Its result.
@@ -51,12 +51,12 @@ pub(crate) struct Desk {
     current: Mutex<Option<(String, oneshot::Sender<Answer>)>>,
     /// Whether the process has asked for its first event.
     ready: watch::Sender<bool>,
-    /// What it said when it could not begin.
+    /// Its error if it could not start.
     init_error: Mutex<Option<Bytes>>,
 }
 
 impl Desk {
-    /// A desk that gives out this work. The receiver tells when the process is ready.
+    /// A desk that gives out this work. The receiver is notified when the process is ready.
     pub(crate) fn new(work: mpsc::Receiver<Work>) -> (Arc<Self>, watch::Receiver<bool>) {
         let (ready, is_ready) = watch::channel(false);
         let desk = Self {
@@ -68,7 +68,7 @@ impl Desk {
         (Arc::new(desk), is_ready)
     }
 
-    /// What the process said when it could not begin.
+    /// The process's error if it could not start.
     pub(crate) fn init_error(&self) -> Option<Bytes> {
         self.init_error
             .lock()

@@ -1,4 +1,4 @@
-//! The fields of a request, read one by one; what nobody asks for is refused by name.
+//! The fields of a request, read one by one. Fields that no reader asks for are refused by name.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use crate::wire::Refusal;
 /// The fields of a request or of a structure in it. Numbers and booleans may come as text, as in templates.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
-    /// What it is called in errors: nothing at the top, `Code.` inside.
+    /// Its name in errors: nothing at the top, `Code.` inside.
     path: String,
     fields: &'a Map<String, Json>,
 }

@@ -383,7 +383,7 @@ enum Source {
     Object(String, String),
 }
 
-/// The name that a mapping's or a function's ARN is stored under; tells which of them it is.
+/// The name that a mapping's or a function's ARN is stored under; returns which of them it is.
 pub(super) fn is_mapping_arn(arn: &str) -> bool {
     arn.contains(&format!(":{ACCOUNT}:event-source-mapping:"))
 }

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long to wait for a process's last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What a process is started with.
+/// The settings of a process.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     pub(crate) id: FunctionId,
@@ -186,7 +186,7 @@ impl Instance {
         }
     }
 
-    /// Runs an invocation. Whether the instance may be used again tells [`is_alive`](Self::is_alive).
+    /// Runs an invocation. [`is_alive`](Self::is_alive) returns whether the instance may be used again.
     pub(crate) async fn invoke(&mut self, request_id: String, payload: Bytes) -> Finished {
         self.output.begin();
         let (init, trouble) = if self.used {
@@ -356,7 +356,7 @@ impl Drop for Instance {
 
 #[cfg(test)]
 impl Instance {
-    /// One without a process: what it is told to end by, and what says that it has ended.
+    /// An instance without a process: the channel that asks it to end, and the one that reports its end.
     pub(crate) fn puppet(
         launch: Arc<Launch>,
         neighbours: Arc<dyn Neighbours>,
@@ -401,7 +401,7 @@ enum Trouble {
     TimedOut,
     OutOfMemory,
     Exited(String),
-    /// What the process said when it could not begin.
+    /// The process's error if it could not start.
     Said(Bytes),
 }
 
@@ -421,7 +421,7 @@ impl Trouble {
 }
 
 impl Unfit {
-    /// What an invocation of a function says that cannot be started.
+    /// The error of an invocation of a function that cannot be started.
     pub(crate) fn finished(&self, request_id: String) -> Finished {
         let message = format!("RequestId: {request_id} Error: {}", self.message);
         Finished {
@@ -450,7 +450,7 @@ fn milliseconds(duration: Duration) -> String {
 fn describe(status: std::io::Result<ExitStatus>) -> String {
     let status = match status {
         Ok(status) => status,
-        Err(err) => return format!("for a reason that the system does not tell: {err}"),
+        Err(err) => return format!("for an unknown reason: {err}"),
     };
     #[cfg(unix)]
     {

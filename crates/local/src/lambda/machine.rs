@@ -30,7 +30,7 @@ pub(crate) enum NotStarted {
 }
 
 impl NotStarted {
-    /// What the system said when something was tried.
+    /// The system's error.
     pub(crate) fn because(err: &std::io::Error, tried: &str) -> Self {
         let message = format!("{tried}: {err}");
         if is_lack(err) {
@@ -124,7 +124,7 @@ pub(crate) fn check(bootstrap: &Path, declared: &str) -> Result<(), NotStarted> 
     Ok(())
 }
 
-/// What a Linux executable is built for, if these bytes begin one.
+/// The architecture of a Linux executable, if these bytes begin one.
 fn linux_executable(head: &[u8]) -> Option<&'static str> {
     if !head.starts_with(b"\x7fELF") {
         return None;
@@ -158,7 +158,7 @@ pub(crate) fn memory(pid: u32) -> Option<u64> {
     own_memory(&status)
 }
 
-/// What of a process's memory is its own: the pages of its executable are the system's to drop.
+/// The memory of a process without the pages of its executable, which the system can drop.
 fn own_memory(status: &str) -> Option<u64> {
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

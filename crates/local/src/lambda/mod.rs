@@ -59,7 +59,7 @@ const LARGEST_QUEUED: usize = 1024 * 1024;
 /// How many events may wait.
 const MOST_QUEUED: usize = 10_000;
 
-/// What Lambda is opened with.
+/// The settings of Lambda.
 #[derive(Debug)]
 pub struct Setup {
     /// The tables whose streams are followed.
@@ -68,7 +68,7 @@ pub struct Setup {
     pub store: Store,
     /// The endpoint's directory.
     pub files: PathBuf,
-    /// The endpoint's address, which functions are told.
+    /// The endpoint's address, which functions get.
     pub url: String,
     /// The other services.
     pub neighbours: Arc<dyn Neighbours>,
@@ -106,10 +106,10 @@ impl Default for Pace {
     }
 }
 
-/// What an invocation came to.
+/// The result of an invocation.
 #[derive(Debug, Clone)]
 pub struct Invoked {
-    /// What the function answered, or the error as JSON.
+    /// The answer of the function, or the error as JSON.
     pub payload: Bytes,
     /// Whether it is an error.
     pub error: bool,
@@ -254,7 +254,7 @@ impl Lambda {
         Ok(request_id)
     }
 
-    /// Runs a function. What was begun goes on to its end if the caller goes.
+    /// Runs a function. What was begun continues to its end if the caller goes.
     async fn run(&self, id: &FunctionId, request_id: String, payload: Bytes) -> Result<Finished, Refusal> {
         let (function, package) = self.hold(id)?;
         if let Some(why) = function.foreign() {
@@ -389,7 +389,7 @@ fn event(payload: Bytes, largest: usize, kind: &str) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Waits until a watched value is so; tells whether it can still change.
+/// Waits until a watched value is so; returns whether it can still change.
 async fn becomes<T>(watched: &mut watch::Receiver<T>, so: impl FnMut(&T) -> bool) -> bool {
     watched.wait_for(so).await.is_ok()
 }
@@ -398,7 +398,7 @@ fn busy() -> Refusal {
     Refusal::new("TooManyRequestsException", "Rate Exceeded.").status(429)
 }
 
-/// The machine cannot start a function just now. It is told like too many calls at once: try again later.
+/// The machine cannot start a function just now. The caller gets the same error as for too many calls at once.
 fn lacking(function: &str, what: &str) -> Refusal {
     Refusal::new(
         "TooManyRequestsException",

@@ -96,7 +96,7 @@ fn is_named(byte: u8) -> bool {
 
 fn malformed(text: &str) -> Refusal {
     refusal(format!(
-        "'{text}' is no name of a function: give letters, digits, '-' and '_', or the function's ARN"
+        "'{text}' is not a function name: use letters, digits, '-' and '_', or the function's ARN"
     ))
 }
 

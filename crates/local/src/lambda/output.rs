@@ -139,7 +139,7 @@ impl Lines {
         lines
     }
 
-    /// What there is of a line that has not ended.
+    /// The part of a line that has not ended.
     fn flush(&mut self) -> Option<String> {
         (!self.rest.is_empty()).then(|| self.take())
     }
@@ -151,7 +151,7 @@ impl Lines {
     }
 }
 
-/// A request to tell when all that was written so far is in the log.
+/// A request for a notification once all output so far is in the log.
 pub(crate) type Drained = oneshot::Sender<()>;
 
 /// Copies a process's streams to its log until both end.
@@ -183,7 +183,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Takes what was read; tells whether there may be more.
+/// Takes what was read; returns whether there may be more.
 fn copied(read: &std::io::Result<usize>, buffer: &[u8], lines: &mut Lines, output: &Output) -> bool {
     match read {
         Ok(count) if *count > 0 => {

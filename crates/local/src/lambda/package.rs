@@ -21,7 +21,7 @@ const LARGEST: u64 = 262_144_000;
 /// How many files a package may hold.
 const MOST_FILES: usize = 50_000;
 
-/// What begins the name of a directory that is being filled.
+/// The prefix of a directory that is being filled.
 const UNFINISHED: &str = ".new-";
 
 /// The directory of unpacked packages. Clones share what is held of it.
@@ -149,7 +149,7 @@ impl Packages {
         let unfinished = self.directory.join(format!("{UNFINISHED}{}", uuid()));
         let unpacked =
             unpack(package, &unfinished, LARGEST).and_then(|()| match fs::rename(&unfinished, &target) {
-                // Somebody else was faster with the same package.
+                // Another call was faster with the same package.
                 Err(_) if target.is_dir() => {
                     fs::remove_dir_all(&unfinished).map_err(|err| failed(&target, &err))
                 }
@@ -161,7 +161,7 @@ impl Packages {
         unpacked.map(|()| code)
     }
 
-    /// Deletes what none of these packages is, and what nobody holds.
+    /// Deletes packages that are not among these and not in use.
     pub(crate) fn keep(&self, used: &BTreeSet<String>) {
         let Ok(entries) = fs::read_dir(&self.directory) else {
             return;

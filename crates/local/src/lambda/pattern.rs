@@ -148,7 +148,7 @@ impl Test {
 
     fn field(&self, value: Option<&Json>) -> bool {
         match (self, value) {
-            // Only what is no structure can be said to exist.
+            // Only a value that is not an object can be said to exist.
             (Self::Exists(there), value) => *there == value.is_some_and(|value| !value.is_object()),
             (_, None) => false,
             (test, Some(Json::Array(items))) => items.iter().any(|item| test.value(item)),

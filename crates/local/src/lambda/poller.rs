@@ -64,7 +64,7 @@ impl Poller {
     }
 }
 
-/// What the task works with.
+/// The state of the task.
 #[derive(Debug)]
 struct Work {
     lambda: Weak<Inner>,

@@ -1,4 +1,4 @@
-//! The running functions: kept warm, taken again, ended when nobody needs them.
+//! The running functions: kept warm, reused, and ended when they are not needed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -41,7 +41,7 @@ struct State {
     functions: HashMap<String, Warm>,
 }
 
-/// What is warm of a function.
+/// The warm instances of a function.
 #[derive(Debug, Default)]
 struct Warm {
     /// Counts the function's changes: an instance of an earlier one is not taken again.
@@ -167,7 +167,7 @@ async fn end(instances: impl IntoIterator<Item = (u64, Instance)>) {
     join_all(instances.into_iter().map(|(_, instance)| instance.end())).await;
 }
 
-/// Ends an instance if nobody has taken it for a while.
+/// Ends an instance that has not been used for a while.
 async fn expire(pool: Weak<Pool>, key: String, number: u64, idle_for: Duration) {
     tokio::time::sleep(idle_for).await;
     let Some(pool) = pool.upgrade() else {
@@ -231,7 +231,7 @@ mod tests {
         });
         let puppet = || Instance::puppet(Arc::clone(&launch), Arc::new(Nobody));
         let ((one, one_told, one_ends), (other, other_told, other_ends)) = (puppet(), puppet());
-        // Neither ends before both were told.
+        // Neither ends before both were asked to.
         let ending = async {
             one_told.notified().await;
             other_told.notified().await;

@@ -40,7 +40,7 @@ pub(crate) struct Reader {
     /// The last record that was read.
     read: Option<String>,
     cursor: Option<Cursor>,
-    /// What was read and is not in a parcel yet; `None` stands for a record that did not pass.
+    /// Records that were read and are not in a batch yet; `None` stands for a record that did not pass.
     backlog: VecDeque<(String, Option<Record>)>,
     /// Whether the last page was full.
     more: bool,
@@ -87,8 +87,8 @@ impl Reader {
         })
     }
 
-    /// Reads until nobody takes the parcels any more. While one is worked on, the next is gathered. `trouble` is told
-    /// when the stream cannot be read, and when it can again.
+    /// Reads until the receiver of the batches is gone. While one batch is processed, the next is gathered. `trouble`
+    /// is called when the stream cannot be read, and when it can again.
     pub(crate) async fn run(mut self, parcels: mpsc::Sender<Parcel>, trouble: impl Fn(Option<&Refusal>)) {
         let mut writes = self.tables.watch();
         let window = Duration::from_secs(u64::from(self.mapping.window_seconds));

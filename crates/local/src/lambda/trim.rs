@@ -1,4 +1,4 @@
-//! Streams do not grow for ever: what every mapping has read goes, and what is a day old.
+//! Limits the size of streams: records that every mapping has read, and those older than a day, are deleted.
 
 use std::sync::{Arc, Weak};
 

@@ -57,7 +57,7 @@ pub(super) struct Span {
     pub end: i64,
 }
 
-/// Some events, and where to go on if there may be more.
+/// Some events, and where to continue if there may be more.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub events: Vec<Event>,

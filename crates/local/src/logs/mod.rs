@@ -43,7 +43,7 @@ pub struct Group {
     pub name: String,
     /// When it was made.
     pub created_ms: i64,
-    /// How long its events are kept; without it, for ever.
+    /// How long its events are kept; without it, they never expire.
     pub retention_days: Option<u32>,
     /// Its tags.
     #[serde(default)]
@@ -62,7 +62,7 @@ struct Stream {
 pub struct LogLine {
     /// When it happened, in milliseconds since 1970.
     pub at_ms: i64,
-    /// What it says.
+    /// Its message.
     pub message: String,
 }
 
@@ -144,7 +144,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Says how long a group's events are kept; `None` is for ever.
+    /// Sets how long a group's events are kept; with `None` they never expire.
     ///
     /// # Errors
     /// `ResourceNotFoundException`; `InvalidParameterException` for a number of days that CloudWatch Logs has not.
@@ -253,7 +253,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Makes a stream; tells whether there was none.
+    /// Makes a stream; returns whether there was none.
     fn create_stream(&self, region: &str, group: &str, name: &str) -> Result<bool, Refusal> {
         check_stream(name)?;
         let stream = Stream {

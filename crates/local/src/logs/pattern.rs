@@ -3,7 +3,7 @@
 use super::invalid;
 use crate::wire::Refusal;
 
-/// What a message must hold.
+/// The terms that a message must contain, or must not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Pattern {
     /// All of these.

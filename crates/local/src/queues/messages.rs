@@ -12,7 +12,7 @@ use crate::clock;
 use crate::s3::md5_hex;
 use crate::wire::{Refusal, uuid};
 
-/// How long an empty queue is looked at again at the latest, should nobody wake who waits.
+/// The longest time until a waiting receiver looks at an empty queue again, even if it is not woken.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A message as it is kept.
@@ -41,7 +41,7 @@ pub(super) struct Received {
 pub(super) struct Counts {
     /// Those that can be received.
     pub visible: u64,
-    /// Those that somebody works on.
+    /// Messages that were received and not deleted yet.
     pub hidden: u64,
     /// Those that wait for their delay.
     pub delayed: u64,
@@ -166,7 +166,7 @@ impl Queues {
         let mut sent = self.sent.subscribe();
         loop {
             sent.borrow_and_update();
-            // It may be deleted while somebody waits.
+            // The queue may be deleted while a receiver waits.
             let queue = self.need(&queue.region, &queue.name)?;
             let found = self.take(&queue, limit, visibility_ms)?;
             let left = end - clock::now_ms();

@@ -9,7 +9,7 @@ use crate::wire::{Refusal, Request};
 /// The longest line between chunks: a size and a signature, or a trailer.
 const LONGEST_LINE: usize = 4096;
 
-/// What was uploaded.
+/// The uploaded content.
 #[derive(Debug)]
 pub(super) struct Upload {
     /// The data.

@@ -139,7 +139,7 @@ impl S3 {
         Ok(())
     }
 
-    /// What is being uploaded to a bucket in parts.
+    /// The multipart uploads of a bucket.
     pub(super) fn uploads_of(&self, bucket: &str) -> Result<Vec<multipart::Started>, Refusal> {
         let all = self.store.list::<multipart::Started>(multipart::KIND)?;
         Ok(all

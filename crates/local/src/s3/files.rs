@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::wire::{Refusal, uuid};
 
-/// What a file is called while it is written.
+/// The name of a file while it is written.
 const UNFINISHED: &str = "part";
 
 /// The directory of the files.

@@ -7,15 +7,15 @@ use crate::wire::Refusal;
 /// How many documents are read at once.
 const BATCH: usize = 500;
 
-/// What sorts after nearly everything else.
+/// A text that sorts after nearly all others.
 const LAST: char = char::MAX;
 
 /// Which keys to list.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
-    /// What they begin with.
+    /// Their prefix.
     pub prefix: String,
-    /// What folders end with; without one there are none.
+    /// The delimiter of folders; without one there are no folders.
     pub delimiter: Option<String>,
     /// Only what comes after this key or folder.
     pub after: Option<String>,

@@ -1,7 +1,7 @@
 //! S3: buckets and objects.
 //!
 //! What is known of an object is a document; its bytes are a file, named by a random id. A file is complete before a
-//! document names it, so a killed process leaves no half object, and at most a file that nobody names, which goes at
+//! document names it, so a killed process leaves no half object, and at most an unreferenced file, which is deleted at
 //! the next start. Settings of buckets are kept and given back, and change nothing. There are no versions.
 //!
 //! A bucket belongs to a region, but requests of every region reach it: this port is all of them.
@@ -46,7 +46,7 @@ use files::Files;
 pub struct S3 {
     store: Store,
     files: Files,
-    /// Held by whoever changes what a document names.
+    /// Held while the file of a document is changed.
     changing: Arc<Mutex<()>>,
 }
 

@@ -21,7 +21,7 @@ const LONGEST_KEY: usize = 1024;
 /// How often a file is looked for that an overwriting request may just have replaced.
 const ATTEMPTS: usize = 5;
 
-/// What an uploader says about an object.
+/// The attributes of an object in the request of its upload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Described {
     /// Headers that are given back as they came, such as `content-type`; names in lower case.
@@ -38,7 +38,7 @@ pub struct Described {
     pub tags: BTreeMap<String, String>,
 }
 
-/// What is known of an object.
+/// The record of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Object {
     /// Its key.
@@ -51,7 +51,7 @@ pub struct Object {
     pub modified_ms: i64,
     /// Its checksum.
     pub checksum: Checksum,
-    /// What its uploader says about it.
+    /// The attributes in the request of its upload.
     pub described: Described,
     /// The file with its bytes.
     pub(super) file: String,
@@ -92,7 +92,7 @@ impl S3 {
         self.read(bucket, key, |_| Ok(None))
     }
 
-    /// What is known of an object.
+    /// The record of an object.
     ///
     /// # Errors
     /// `NoSuchBucket`, `NoSuchKey`.
@@ -103,7 +103,7 @@ impl S3 {
         })
     }
 
-    /// Deletes an object; tells whether there was one.
+    /// Deletes an object; returns whether there was one.
     ///
     /// # Errors
     /// `NoSuchBucket`.
@@ -145,7 +145,7 @@ impl S3 {
         for _ in 0..ATTEMPTS {
             let object = self.head(bucket, key)?;
             let range = choose(&object)?;
-            // The file is missing if somebody wrote the object anew since its document was read.
+            // The file is missing if another request replaced the object since its document was read.
             if let Some(bytes) = self.files.read(&object.file, range)? {
                 return Ok((object, bytes));
             }

@@ -12,7 +12,7 @@ use crate::wire::{ACCOUNT, Refusal, Reply, Xml};
 /// The most that a page holds.
 const MOST: usize = 1000;
 
-/// What keys are encoded in if the caller asks for it.
+/// The encoding of keys, if the caller requests one.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -73,7 +73,7 @@ pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
             .optional("NextContinuationToken", next.as_deref());
     } else {
         xml.element("Marker", &show(&get("marker").unwrap_or_default()));
-        // Without folders the last key says where to go on.
+        // Without folders the last key says where to continue.
         let next = page.next.as_deref().filter(|_| listing.delimiter.is_some());
         xml.optional("NextMarker", next.map(show).as_deref());
     }

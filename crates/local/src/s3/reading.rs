@@ -65,7 +65,7 @@ pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(reply)
 }
 
-/// The headers that tell of an object.
+/// The headers that describe an object.
 fn describe(object: &Object, headers: &mut HeaderMap) {
     set(headers, "content-type", "binary/octet-stream");
     for (name, value) in &object.described.headers {
@@ -90,7 +90,7 @@ fn describe(object: &Object, headers: &mut HeaderMap) {
     }
 }
 
-/// The headers that tell an object's checksum.
+/// The headers with an object's checksum.
 pub(super) fn checksum(object: &Object, headers: &mut HeaderMap) {
     set(
         headers,

@@ -11,7 +11,7 @@ pub(super) const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 /// A setting of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// What of the public is kept out.
+    /// The public access block.
     PublicAccessBlock,
     /// How objects are encrypted unless the request says.
     Encryption,
@@ -19,7 +19,7 @@ pub enum Setting {
     Lifecycle,
     /// Whose an uploaded object is.
     OwnershipControls,
-    /// Who may do what; JSON.
+    /// The policy, as JSON.
     Policy,
 }
 
@@ -54,7 +54,7 @@ impl Setting {
         }
     }
 
-    /// What a bucket has that was not set, or S3's code for "there is none".
+    /// The default of a setting, or S3's code for a missing setting.
     pub(super) fn unset(self) -> Result<String, Refusal> {
         let none = |code: &'static str, what: &str| {
             Err(Refusal::new(code, format!("The bucket has no {what}")).status(404))

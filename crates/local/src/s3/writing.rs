@@ -68,7 +68,7 @@ pub(super) fn put(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(reply)
 }
 
-/// The headers that tell of an object just written.
+/// The headers that describe an object just written.
 pub(super) fn written(object: &Object, reply: &mut Reply) {
     reading::set(&mut reply.headers, "etag", &format!("\"{}\"", object.etag));
     reading::set(&mut reply.headers, "x-amz-server-side-encryption", "AES256");
@@ -213,7 +213,7 @@ fn delete_one(call: &Call<'_>, key: &str, object: &Element) -> Result<(), Refusa
     call.s3.delete(&call.bucket, key).map(|_| ())
 }
 
-/// What a request says about the object that it writes. What S3 has and this has not is refused by name.
+/// The attributes of the written object in a request. Unsupported attributes of S3 are refused by name.
 pub(super) fn described(request: &Request) -> Result<Described, Refusal> {
     refuse_unknown(request)?;
     let mut described = Described::default();

@@ -32,13 +32,13 @@ pub(super) struct ChangeSet {
     pub(super) name: String,
     /// The stack's ARN.
     pub(super) stack: String,
-    /// What it is for.
+    /// Its type.
     pub(super) description: Option<String>,
     /// Whether it creates the stack.
     pub(super) creates: bool,
-    /// What the stack would be.
+    /// The new state of the stack.
     pub(super) wanted: Wanted,
-    /// What would change.
+    /// The changes.
     pub(super) changes: Vec<Change>,
     /// `CREATE_COMPLETE` or `FAILED`.
     pub(super) status: String,
@@ -105,7 +105,7 @@ impl From<&ResourceChange> for Change {
     }
 }
 
-/// What a change set is called, and what it is for.
+/// The name and type of a change set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Named {
     pub(super) name: String,

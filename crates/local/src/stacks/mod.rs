@@ -173,7 +173,7 @@ impl Stacks {
         Ok(exports.map(|(name, _, value)| (name, value)).collect())
     }
 
-    /// What references in a stack's template resolve to now.
+    /// The current values of references in a stack's template.
     fn known(&self, stack: &Stack) -> Result<Known, StoreError> {
         let resources = stack.resources.iter().map(|(id, resource)| {
             let known = KnownResource {

@@ -47,7 +47,7 @@ impl From<TemplateError> for Trouble {
     }
 }
 
-/// What there is to do.
+/// The kind of work in an operation.
 #[derive(Debug)]
 pub(super) enum Work {
     /// Create the resources of a stack that is `CREATE_IN_PROGRESS`.
@@ -324,7 +324,7 @@ impl Operation {
                 self.resource(id, "CREATE_COMPLETE", None)
             }
             Err(NotMade::Taken(reason)) => {
-                // Somebody was faster: it is theirs, and is not deleted when this is undone.
+                // Another client was faster: the resource is not ours, and a rollback does not delete it.
                 self.stack.resources.remove(id);
                 self.stacks().save(&self.stack)?;
                 self.tell(id, &wanted, "CREATE_FAILED", Some(&reason))?;
@@ -470,7 +470,7 @@ impl Operation {
                 self.resource(id, "UPDATE_COMPLETE", None)
             }
             Err(NotMade::Taken(reason)) => {
-                // Somebody was faster: the other one is theirs, and the stack keeps what it has.
+                // Another client was faster: the new resource is not ours, and the stack keeps its old one.
                 if let Some(task) = &mut self.stack.task {
                     task.replaced.pop();
                 }
@@ -533,7 +533,7 @@ fn creation_order(resources: &BTreeMap<String, Resource>) -> Vec<String> {
     order
 }
 
-/// What `Fn::GetAtt` gives, from pairs.
+/// The values of `Fn::GetAtt`, from pairs.
 pub(super) fn attributes<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, Json> {
     pairs
         .into_iter()

@@ -14,7 +14,7 @@ pub(super) struct Stack {
     pub(super) name: String,
     /// The region of the request that created it.
     pub(super) region: String,
-    /// What it is asked to be.
+    /// Its requested state.
     pub(super) wanted: Wanted,
     /// Its status, such as `CREATE_COMPLETE`.
     pub(super) status: String,
@@ -28,19 +28,19 @@ pub(super) struct Stack {
     pub(super) deleted: Option<i64>,
     /// Whether it refuses to be deleted.
     pub(super) protected: bool,
-    /// What becomes of it when its creation fails.
+    /// The action if its creation fails.
     pub(super) on_failure: OnFailure,
     /// Its resources, by logical id.
     pub(super) resources: BTreeMap<String, Resource>,
     /// Its outputs.
     pub(super) outputs: Vec<Output>,
-    /// What is under way.
+    /// The running operation.
     pub(super) task: Option<Task>,
     /// The change set that made it what it is.
     pub(super) change_set: Option<String>,
 }
 
-/// What a stack is asked to be.
+/// The requested state of a stack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wanted {
     /// The template as it was sent.
@@ -49,15 +49,15 @@ pub(super) struct Wanted {
     pub(super) parameters: BTreeMap<String, String>,
     /// Tags, in the order in which they were given.
     pub(super) tags: Vec<(String, String)>,
-    /// What the caller agreed to.
+    /// The capabilities that the caller acknowledged.
     pub(super) capabilities: Vec<String>,
-    /// Topics that would be told; only kept.
+    /// Topics for notifications; stored without effect.
     pub(super) notification_arns: Vec<String>,
     /// The role that would do it; only kept.
     pub(super) role_arn: Option<String>,
 }
 
-/// What becomes of a stack whose creation fails.
+/// The action if the creation of a stack fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum OnFailure {
     /// Its resources are deleted.
@@ -80,7 +80,7 @@ pub(super) struct Resource {
     pub(super) status: String,
     /// Why.
     pub(super) reason: Option<String>,
-    /// What `Fn::GetAtt` gives.
+    /// The values of `Fn::GetAtt`.
     pub(super) attributes: BTreeMap<String, Json>,
     /// Its properties as they were applied.
     pub(super) properties: Json,
@@ -101,18 +101,18 @@ pub(super) struct Output {
     pub(super) key: String,
     /// Its value.
     pub(super) value: String,
-    /// What it is.
+    /// Its description.
     pub(super) description: Option<String>,
     /// The name that other stacks import it by.
     pub(super) export: Option<String>,
 }
 
-/// What is being done to a stack.
+/// An operation on a stack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Task {
     /// The caller's token, which events repeat.
     pub(super) token: Option<String>,
-    /// What the stack was before an update, to go back to.
+    /// The state of the stack before an update, for a rollback.
     pub(super) before: Option<Before>,
     /// Resources that were replaced, and are deleted when the update has succeeded, with their logical ids.
     pub(super) replaced: Vec<(String, Resource)>,
@@ -121,7 +121,7 @@ pub(super) struct Task {
 /// A stack before its update.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Before {
-    /// What it was asked to be.
+    /// Its requested state.
     pub(super) wanted: Wanted,
     /// Its resources.
     pub(super) resources: BTreeMap<String, Resource>,

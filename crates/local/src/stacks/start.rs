@@ -17,7 +17,7 @@ use crate::world::World;
 /// The longest name of a stack.
 const LONGEST_NAME: usize = 128;
 
-/// What a caller asks a stack to be. What is `None` stays as it was.
+/// The requested state of a stack. Values that are `None` do not change.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Asked {
     pub(super) template: Option<String>,
@@ -80,7 +80,7 @@ pub(super) fn new_stack(name: &str, creation: &Creation) -> Stack {
 /// A stack's template with its parameters.
 ///
 /// # Errors
-/// What is wrong with them.
+/// An error about them.
 pub(super) fn bound(stack: &Stack, wanted: &Wanted) -> Result<Bound, TemplateError> {
     let template = Arc::new(Template::parse_stored(&wanted.template)?);
     let values = values_of(&template, &wanted.parameters)?;
@@ -114,10 +114,10 @@ fn pseudo(stack: &Stack, wanted: &Wanted) -> Pseudo {
     }
 }
 
-/// What a stack would be, if it became what was asked.
+/// The state of a stack after the requested change.
 ///
 /// # Errors
-/// What is wrong with the template, the parameters, the capabilities, or the resources' types.
+/// An error about the template, the parameters, the capabilities, or the resources' types.
 pub(super) fn prepared(stack: &Stack, asked: Asked) -> Result<(Wanted, Bound), Refusal> {
     let before = &stack.wanted;
     let text = asked.template.unwrap_or_else(|| before.template.clone());

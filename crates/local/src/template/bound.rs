@@ -35,7 +35,7 @@ pub struct OutputValue {
     pub name: String,
     /// Its value.
     pub value: String,
-    /// What it tells.
+    /// Its value.
     pub description: Option<String>,
     /// The name that other stacks import it by.
     pub export_name: Option<String>,

@@ -1,4 +1,4 @@
-//! What can be said of a template before anybody gives values: every call has its shape, and every name is declared.
+//! Checks of a template before values are given: every call has its shape, and every name is declared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -149,7 +149,7 @@ fn export_name(template: &Template, output: &str, name: &Value) -> Result<(), Te
     Ok(())
 }
 
-/// Names in one block of the template, whose unknown ones are told together.
+/// Names in one block of the template. Unknown ones are reported together.
 struct Block<'t> {
     template: &'t Template,
     name: &'static str,
@@ -220,7 +220,7 @@ impl<'t> Block<'t> {
     }
 }
 
-/// What is said of names that are not there, or not under the conditions that hold.
+/// The error for names that do not exist, or not under the conditions that hold.
 pub(super) fn unresolved_resources(names: impl IntoIterator<Item = String>, block: &str) -> TemplateError {
     TemplateError::format(format_args!(
         "Unresolved resource dependencies [{}] in the {block} block of the template",

@@ -1,4 +1,4 @@
-//! A template: its sections, read and checked as far as they do not depend on anybody's values.
+//! A template: its sections, read and checked as far as they do not depend on values of parameters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +94,7 @@ impl Template {
         &self.tree
     }
 
-    /// What the stack is for.
+    /// The description of the stack.
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }

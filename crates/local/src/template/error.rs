@@ -12,7 +12,7 @@ pub struct Position {
     pub column: usize,
 }
 
-/// What kind of mistake a [`TemplateError`] tells of.
+/// The kind of mistake in a [`TemplateError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -84,7 +84,7 @@ impl TemplateError {
         self
     }
 
-    /// What kind of mistake it is.
+    /// The kind of mistake.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

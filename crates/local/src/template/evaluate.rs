@@ -19,7 +19,7 @@ use super::values::ParameterValues;
 pub(super) enum Mode {
     /// It must.
     Final,
-    /// What is not known is marked.
+    /// Unknown values are marked.
     Preview,
 }
 
@@ -52,7 +52,7 @@ impl Text {
 }
 
 impl Scope<'_> {
-    /// What `value` gives; nothing if that is `AWS::NoValue`.
+    /// Evaluates `value`; nothing if the result is `AWS::NoValue`.
     pub(super) fn value(&self, value: &Value) -> Result<Option<Value>, TemplateError> {
         Ok(Some(match Node::of(value, self.place())? {
             Node::Scalar(scalar) => scalar.clone(),

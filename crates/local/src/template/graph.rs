@@ -8,7 +8,7 @@ pub(super) type Dependencies = BTreeMap<String, BTreeSet<String>>;
 /// Groups the names so that each depends on earlier groups only, each as early as it can be. If some depend on
 /// themselves by any way round, the answer is those on such a way.
 ///
-/// What is depended on but is no key counts as being there already.
+/// A dependency that is not a key counts as already existing.
 pub(super) fn layers(dependencies: &Dependencies) -> Result<Vec<Vec<String>>, Vec<String>> {
     let mut waits: BTreeMap<&str, usize> = BTreeMap::new();
     let mut dependents: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

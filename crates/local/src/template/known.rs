@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-/// What exists: the stack's resources, and what other stacks export.
+/// The existing resources of the stack, and the exports of other stacks.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// Resources by their logical ids.
@@ -16,9 +16,9 @@ pub struct Known {
 /// A resource that exists.
 #[derive(Debug, Clone, Default)]
 pub struct KnownResource {
-    /// What `Ref` gives.
+    /// The value of `Ref`.
     pub physical_id: String,
-    /// What `Fn::GetAtt` gives, by all of the name behind the resource's first dot.
+    /// The values of `Fn::GetAtt`, by the name after the resource's first dot.
     pub attributes: BTreeMap<String, Value>,
 }
 

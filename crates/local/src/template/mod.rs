@@ -1,6 +1,6 @@
 //! CloudFormation templates: read, checked, evaluated, ordered and compared. Values in, values out.
 //!
-//! [`Template::parse`] reads JSON or YAML and checks all that does not depend on anybody's values.
+//! [`Template::parse`] reads JSON or YAML and checks all that does not depend on values of parameters.
 //! [`Template::values`] makes values for its parameters, [`Template::bind`] puts the two together. The [`Bound`] template
 //! knows which resources exist and in which [order](Bound::order) they are made, and evaluates their
 //! [properties](Bound::properties) from what is [`Known`]; [`changes`] compares two of them.
@@ -31,8 +31,8 @@
 //! # }
 //! ```
 //!
-//! What CloudFormation offers and this module does not is refused by name, never ignored. Whether a resource type or a
-//! property exists is no question for this module, nor is how anything is created.
+//! What CloudFormation offers and this module does not is refused by name, never ignored. This module does not
+//! check whether a resource type or a property exists, and does not create resources.
 //!
 //! Reading order: `read` (text to tree), `node` (what a value is), `document` with `resource` and `parameter`, `check`,
 //! `values`, `bound`, `evaluate`, `changes`.

@@ -1,6 +1,6 @@
 //! What a value of the tree is: plain data, or a call of an intrinsic function, with the shape of its arguments checked.
 //!
-//! A mapping is a call if its one key is `Ref` or begins with `Fn::`. Nobody behind this module looks at these keys.
+//! A mapping is a call if its one key is `Ref` or begins with `Fn::`. Only this module reads these keys.
 
 use serde_json::{Map, Value};
 
@@ -68,7 +68,7 @@ const UNSUPPORTED: [&str; 14] = [
 ];
 
 impl<'v> Node<'v> {
-    /// What `value` is at `place`.
+    /// The type of `value` at `place`.
     pub(super) fn of(value: &'v Value, place: Place) -> Result<Self, TemplateError> {
         match value {
             Value::Object(map) => {

@@ -165,7 +165,7 @@ impl Parameter {
         self.default.as_deref()
     }
 
-    /// What it is for.
+    /// Its description.
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
@@ -180,7 +180,7 @@ impl Parameter {
         &self.allowed_values
     }
 
-    /// What to tell instead of the constraint that a value does not satisfy.
+    /// The message instead of the constraint that a value does not satisfy.
     pub fn constraint_description(&self) -> Option<&str> {
         self.constraint_description.as_deref()
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What pseudo parameters stand for in a stack.
+/// The values of pseudo parameters in a stack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pseudo {
     /// `AWS::StackName`.
@@ -22,7 +22,7 @@ pub struct Pseudo {
 }
 
 impl Pseudo {
-    /// The value of a pseudo parameter other than `AWS::NoValue`, which is none.
+    /// The value of a pseudo parameter other than `AWS::NoValue`, which has no value.
     pub(super) fn get(&self, name: &str) -> Option<Value> {
         let text = match name {
             "AWS::StackName" => &self.stack_name,

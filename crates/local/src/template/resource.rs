@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::error::{ErrorKind, TemplateError};
 use super::text;
 
-/// What becomes of a resource that leaves the stack or is replaced.
+/// The policy for a resource that leaves the stack or is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {
     /// It is deleted.
@@ -146,7 +146,7 @@ impl Resource {
         self.properties.as_ref()
     }
 
-    /// What `DependsOn` names.
+    /// The resources in `DependsOn`.
     pub fn depends_on(&self) -> &[String] {
         &self.depends_on
     }
@@ -156,12 +156,12 @@ impl Resource {
         self.condition.as_deref()
     }
 
-    /// What becomes of it when it leaves the stack.
+    /// The policy when it leaves the stack.
     pub fn deletion_policy(&self) -> Policy {
         self.deletion_policy
     }
 
-    /// What becomes of it when it is replaced.
+    /// The policy when it is replaced.
     pub fn update_replace_policy(&self) -> Policy {
         self.update_replace_policy
     }
@@ -247,7 +247,7 @@ impl Output {
         })
     }
 
-    /// What it tells.
+    /// Its value.
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }

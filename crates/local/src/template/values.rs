@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::Template;
 use super::error::TemplateError;
 
-/// What a request gives for one parameter.
+/// The value of one parameter in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
     /// The parameter's name.
     pub name: String,
-    /// What is given for it.
+    /// The given value.
     pub value: GivenValue,
 }
 

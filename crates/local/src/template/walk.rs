@@ -24,7 +24,7 @@ pub(super) enum Reference<'v> {
     ImportName(&'v str),
 }
 
-/// Tells `found` of each reference in `value`, and checks the shape of every call on the way.
+/// Calls `found` for each reference in `value`, and checks the shape of every call on the way.
 pub(super) fn references<'v>(
     value: &'v Value,
     place: Place,
@@ -101,7 +101,7 @@ pub(super) fn references<'v>(
     }
 }
 
-/// What is said of an import whose name is not known before anything is created.
+/// The error for an import whose name is not known before the creation.
 pub(super) fn import_depends() -> TemplateError {
     TemplateError::function(
         "the attribute in Fn::ImportValue must not depend on any resources, imported values, or Fn::GetAZs",

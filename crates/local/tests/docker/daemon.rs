@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub(crate) refusals: Vec<(&'static str, u16, &'static str)>,
     /// State and health from one inspection after the start to the next; the last stays.
     pub(crate) course: VecDeque<(&'static str, &'static str)>,
-    /// What somebody else does after the so-and-so-many-th call: remove the container.
+    /// After this many calls, another client removes the container.
     pub(crate) vanish_after: Option<usize>,
     /// The log's pieces: 1 for standard output or 2 for standard error, and the bytes.
     pub(crate) log: Vec<(u8, Vec<u8>)>,
@@ -363,7 +363,7 @@ fn full(text: impl Into<Bytes>) -> Body {
         .boxed_unsync()
 }
 
-/// A body in pieces, so that it is sent chunked and its end can be told from a broken connection.
+/// A body in pieces, so that it is sent chunked and its end can be distinguished from a broken connection.
 fn in_pieces(
     pieces: Vec<Result<Bytes, std::io::Error>>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send + 'static {

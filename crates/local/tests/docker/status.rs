@@ -1,4 +1,4 @@
-//! What is told of the container.
+//! The status of the container.
 
 use zae_limiter_local::docker::contract::SERVICES;
 use zae_limiter_local::docker::{Error, Status};

@@ -1,4 +1,4 @@
-//! The endpoint as such: where it listens, whom it answers, how it ends.
+//! The endpoint: its address, the requests that it answers, and its shutdown.
 
 use std::io::{Cursor, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -107,7 +107,7 @@ async fn operations_that_there_are_not_are_unknown() {
     endpoint.stop().await;
 }
 
-/// A function that says when it was called, waits until it is told to go on, and calls the endpoint. It answers with the
+/// A function that reports its invocation, waits for a signal, and calls the endpoint. It answers with the
 /// status that it got.
 const CALLER: &str = r#"#!/bin/bash
 api=/dev/tcp/${AWS_LAMBDA_RUNTIME_API%:*}/${AWS_LAMBDA_RUNTIME_API##*:}

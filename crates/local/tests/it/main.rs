@@ -1,6 +1,6 @@
 //! The crate from outside.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
 
 mod client;
 mod endpoint;

@@ -180,7 +180,7 @@ async fn a_creation_that_fails_leaves_nothing() {
             .contains("ROLLBACK_COMPLETE state and can not be updated")
     );
 
-    // Nor does it take what somebody else has.
+    // Nor does it take over a resource of another client.
     let table = json!({
         "TableName": "theirs", "BillingMode": "PAY_PER_REQUEST",
         "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],

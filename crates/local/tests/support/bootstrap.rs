@@ -111,7 +111,7 @@ fn custom(event: &Json) -> Json {
     Json::Null
 }
 
-/// Notes records. At a bad one it fails, or names it if it was told to.
+/// Notes records. At a bad one it fails, or reports it if configured to.
 fn records(event: &Json) -> Result<Json, Json> {
     let bad = std::env::var("BAD").unwrap_or_default();
     let records = event["Records"].as_array().unwrap();
@@ -134,13 +134,13 @@ fn append(file: &str, line: &str) {
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-/// Sends a request to the Runtime API. `None` if there is nobody.
+/// Sends a request to the Runtime API. `None` if no server listens.
 fn send(method: &str, path: &str, body: &[u8]) -> Option<Answer> {
     let address = std::env::var("AWS_LAMBDA_RUNTIME_API").unwrap();
     exchange(&address, method, &format!("/2018-06-01/runtime/{path}"), body)
 }
 
-/// Sends a request to some address. `None` if there is nobody.
+/// Sends a request to an address. `None` if no server listens.
 fn exchange(address: &str, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
     let head = format!(

@@ -1,4 +1,4 @@
-//! Simulation runs that `cargo test` makes: a batch of seeds, the seeds that tell, and that the
+//! Simulation runs that `cargo test` makes: a batch of seeds, the seeds that found faults before, and that the
 //! simulator is what it claims to be.
 //!
 //! - [`seeds`]: seeds hold, and together they leave nothing out.

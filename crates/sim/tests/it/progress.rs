@@ -1,4 +1,4 @@
-//! Slow tables and stalls: what the limit allows is admitted all the same.
+//! Slow tables and stalls: requests within the limit are still admitted.
 
 use zae_limiter_sim::progress::{Demand, Progress};
 

@@ -1,4 +1,4 @@
-//! The simulator itself: deterministic, and able to tell.
+//! The simulator itself: it is deterministic, and finds faults.
 
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Item, Key, Value};

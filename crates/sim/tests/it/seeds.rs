@@ -1,4 +1,4 @@
-//! Seeds hold: a batch of them, and those that are known to tell.
+//! Seeds hold: a batch of them, and those that found faults before.
 
 use zae_limiter_sim::{Stats, run_seed};
 

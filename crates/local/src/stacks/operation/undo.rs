@@ -122,7 +122,7 @@ impl Operation {
         self.clean_up("UPDATE_ROLLBACK_COMPLETE").await
     }
 
-    /// What the new template does not have is deleted with what was replaced.
+    /// Resources that the new template does not have are deleted, together with replaced ones.
     pub(super) fn forget_leftovers(&mut self, bound: &Bound) -> Result<(), Trouble> {
         let order = creation_order(&self.stack.resources);
         let gone = order.into_iter().rev().filter(|id| !bound.exists(id));
@@ -181,7 +181,7 @@ impl Operation {
         Ok(())
     }
 
-    /// Deletes all resources, last made first; goes on where one cannot be. `all`: also those that outlive the stack,
+    /// Deletes all resources, last made first; continues where one cannot be. `all`: also those that outlive the stack,
     /// since a stack that never was has nothing to leave. Returns the ids of those that are still there.
     async fn delete_resources(
         &mut self,

@@ -1,4 +1,4 @@
-//! Custom resources: a function is told, and answers at an address of this endpoint.
+//! Custom resources: a function is invoked, and answers at an address of this endpoint.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) fn name(place: &Place<'_>, properties: &Json) -> Result<String, Strin
 /// Says at once why a function will never answer, rather than after the time it has for that.
 fn reachable(place: &Place<'_>, function: &str) -> Result<(), String> {
     let runs = place.world.lambda.check_runs(place.region, function);
-    runs.map_err(|err| format!("the function {function} could not be told: {}", err.message))
+    runs.map_err(|err| format!("the function {function} could not be invoked: {}", err.message))
 }
 
 pub(super) async fn create(kind: &str, place: &Place<'_>, properties: &Json) -> Result<Made, NotMade> {
@@ -44,7 +44,7 @@ pub(super) async fn create(kind: &str, place: &Place<'_>, properties: &Json) -> 
 #[derive(Debug)]
 struct Unmade {
     reason: String,
-    /// The physical id that the answer names all the same: what it left is known by it.
+    /// The physical id in the answer of a failure, which identifies what it left behind.
     physical: Option<String>,
 }
 
@@ -116,7 +116,7 @@ async fn tell(
     }
     let payload = event.to_string().into();
     let told = place.world.lambda.invoke_event(place.region, &function, payload);
-    told.map_err(|err| format!("the function {function} could not be told: {err}"))?;
+    told.map_err(|err| format!("the function {function} could not be invoked: {err}"))?;
     let answer = tokio::time::timeout(Duration::from_secs(patience), answer)
         .await
         .map_err(|_| format!("the function {function} did not answer within {patience} s"))?

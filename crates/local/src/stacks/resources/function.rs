@@ -12,7 +12,7 @@ use zip::write::SimpleFileOptions;
 use super::properties::Properties;
 use super::{Made, NotMade, Place};
 
-/// What Lambda calls a name, or a mapping, that is in use.
+/// Lambda's code for a name, or a mapping, that is in use.
 const TAKEN: &str = "ResourceConflictException";
 
 const FUNCTION: [&str; 15] = [
@@ -74,7 +74,7 @@ pub(super) fn exists(place: &Place<'_>, name: &str) -> bool {
     place.world.lambda.configuration(place.region, name).is_ok()
 }
 
-/// What is not in the template is Lambda's own default, also where an earlier template had something else.
+/// A property that is not in the template gets Lambda's default, even if an earlier template had another value.
 const DEFAULTS: [(&str, &str); 6] = [
     ("Description", "\"\""),
     ("Environment", "{\"Variables\": {}}"),

@@ -10,7 +10,7 @@ use crate::wire::ACCOUNT;
 /// The kind of such a resource's document, which is named by its type and its name.
 const KEPT: &str = "kept";
 
-/// What a type looks like: the properties it has, the one that names it, and the longest name.
+/// The shape of a type: the properties it has, the one that names it, and the longest name.
 struct Shape {
     known: &'static [&'static str],
     named_by: Option<&'static str>,

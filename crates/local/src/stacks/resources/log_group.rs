@@ -57,7 +57,7 @@ pub(super) fn delete(place: &Place<'_>, name: &str) -> Result<(), String> {
     )
 }
 
-/// What is not there is deleted already.
+/// A log group that does not exist counts as deleted.
 pub(super) fn gone(deleted: Result<(), Refusal>, absent: &str) -> Result<(), String> {
     match deleted {
         Err(err) if err.code != absent => Err(err.message),

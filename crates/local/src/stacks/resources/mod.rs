@@ -87,12 +87,12 @@ impl Place<'_> {
     }
 }
 
-/// What a resource has become.
+/// A created or updated resource.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Made {
     /// Its physical id.
     pub(super) physical: String,
-    /// What `Fn::GetAtt` gives.
+    /// The values of `Fn::GetAtt`.
     pub(super) attributes: BTreeMap<String, Json>,
 }
 
@@ -108,7 +108,7 @@ impl Made {
 /// Why a resource could not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotMade {
-    /// Somebody else has one of its name, which is none of the stack's business.
+    /// A resource of its name exists that does not belong to the stack.
     Taken(String),
     /// It failed on the way. What there is of it is left to [`delete`].
     Failed {
@@ -161,7 +161,7 @@ pub(super) fn name(kind: &str, place: &Place<'_>, properties: &Json) -> Result<S
     }
 }
 
-/// Whether something of this physical id exists, whoever made it.
+/// Whether a resource with this physical id exists, in the stack or not.
 pub(super) async fn exists(kind: &str, place: &Place<'_>, physical: &str) -> bool {
     match kind {
         "AWS::DynamoDB::Table" => table::exists(place, physical).await,
@@ -242,8 +242,8 @@ pub(super) async fn delete(
     }
 }
 
-/// Whether a resource that was begun cannot have come to be, so that there is nothing to delete: one whose function
-/// could never be told of it.
+/// Whether a resource whose creation was begun cannot exist, so that there is nothing to delete: one whose function
+/// could never be invoked for it.
 pub(super) fn never_was(place: &Place<'_>, resource: &Resource) -> bool {
     is_custom(&resource.kind)
         && matches!(resource.status.as_str(), "CREATE_IN_PROGRESS" | "CREATE_FAILED")

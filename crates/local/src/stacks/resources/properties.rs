@@ -91,7 +91,7 @@ pub(super) fn scalar(value: &Json) -> Option<String> {
 }
 
 /// The same with every text that is `true` or `false` as a boolean, and those that are whole numbers as numbers, below
-/// the names given: what services want that are stricter than templates.
+/// the names given: as required by services that are stricter than templates.
 pub(super) fn typed(value: &Json, booleans: &[&str], numbers: &[&str]) -> Json {
     match value {
         Json::Object(map) => map

@@ -179,7 +179,7 @@ pub(super) async fn update(place: &Place<'_>, name: &str, old: &Json, new: &Json
     made(place, name).await
 }
 
-/// Adds and removes indexes, one at a time, as the service wants it.
+/// Adds and removes indexes, one at a time, as the service requires.
 async fn update_indexes(
     place: &Place<'_>,
     table: &str,

@@ -2,7 +2,7 @@
 //!
 //! It goes through the new resources in the order of their creation. What a change makes uncertain (the physical id of a
 //! resource that is replaced, attributes of one that is modified) is unknown to those that come later, whose changes are
-//! then [`Dynamic`](Evaluation::Dynamic). So this tells of at least as many changes as there will be.
+//! then [`Dynamic`](Evaluation::Dynamic). So this returns at least all changes that will happen.
 
 mod compare;
 mod words;
@@ -21,10 +21,10 @@ use super::walk::{Reference, references};
 use compare::{Difference, differences};
 pub use words::{Action, Attribute, ChangeSource, Evaluation, Recreation, Replacement};
 
-/// What CloudFormation answers to an update that changes nothing.
+/// CloudFormation's answer to an update that changes nothing.
 pub const NO_UPDATES: &str = "No updates are to be performed.";
 
-/// What is known of resource types.
+/// Facts about resource types.
 pub trait Rules {
     /// Whether a resource must be replaced if this property of it changes; `property` is one of the first level.
     fn recreation(&self, resource_type: &str, property: &str) -> Recreation;
@@ -52,7 +52,7 @@ impl Changes {
     }
 }
 
-/// What happens to one resource.
+/// The change of one resource.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceChange {
     /// Added, modified or removed.
@@ -61,13 +61,13 @@ pub struct ResourceChange {
     pub logical_id: String,
     /// Its type.
     pub resource_type: String,
-    /// What it is now; nothing if it is added.
+    /// Its current state; nothing if it is added.
     pub physical_id: Option<String>,
     /// Whether a modification replaces it; nothing for other actions.
     pub replacement: Option<Replacement>,
     /// The attributes that a modification touches.
     pub scope: Vec<Attribute>,
-    /// What a modification changes.
+    /// The details of a modification.
     pub details: Vec<Detail>,
 }
 
@@ -94,7 +94,7 @@ pub struct Detail {
     pub after: Option<Value>,
 }
 
-/// What creating a stack changes: everything is added.
+/// The changes by the creation of a stack: all resources are added.
 pub fn additions(new: &Bound) -> Changes {
     let ids = new.order().iter().flatten();
     let resources = ids
@@ -168,7 +168,7 @@ struct Update<'a> {
     old: &'a Bound,
     new: &'a Bound,
     known: &'a Known,
-    /// What will be as it is now.
+    /// The parts that do not change.
     visible: Known,
     rules: &'a dyn Rules,
     /// Resources that are added or modified.

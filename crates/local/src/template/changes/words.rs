@@ -1,6 +1,6 @@
 //! CloudFormation's words for changes.
 
-/// What happens to a resource.
+/// The change of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// It is created.
@@ -66,16 +66,16 @@ impl Replacement {
     }
 }
 
-/// What of a resource changes.
+/// The changed part of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribute {
     /// A property.
     Properties,
     /// Its metadata.
     Metadata,
-    /// What becomes of it when it leaves the stack.
+    /// The policy when it leaves the stack.
     DeletionPolicy,
-    /// What becomes of it when it is replaced.
+    /// The policy when it is replaced.
     UpdateReplacePolicy,
 }
 

@@ -156,7 +156,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// What a tag says about the node that it stands before.
+/// The meaning of a tag for its node.
 enum Meaning {
     None,
     Text,

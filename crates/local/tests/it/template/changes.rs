@@ -7,7 +7,7 @@ use zae_limiter_local::template::{
 
 use super::{bind, known};
 
-/// Names are for ever, `Maybe` depends; an ARN never changes in place.
+/// Names never change, `Maybe` depends; an ARN never changes in place.
 struct Names;
 
 impl Rules for Names {

@@ -17,7 +17,7 @@ impl Rules for Always {
     }
 }
 
-/// Reads, binds, evaluates and compares, as far as it goes; tells how far.
+/// Reads, binds, evaluates and compares, as far as it goes; returns how far.
 fn go(text: &str) -> &'static str {
     let Ok(template) = Template::parse_stored(text) else {
         return "refused";

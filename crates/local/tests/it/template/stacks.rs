@@ -141,7 +141,7 @@ fn with_code_there_is_everything() {
         json!("(absent)")
     );
     assert_eq!(property(&bound, "AppRole", "/RoleName"), json!("app-app"));
-    // What looks like a variable in a plain text is none.
+    // Text that looks like a variable in a plain string is not one.
     let policy = property(&bound, "NamespaceAcquirePolicy", "/PolicyDocument").to_string();
     assert!(
         policy.contains("${aws:PrincipalTag/zael_namespace_id}"),
