@@ -418,7 +418,7 @@ def test_upgraded(shell):
     assert state["state"] == "upgraded"
     assert shell.parameters()["LambdaMemorySize"] == "1024"
     _, err = shell.run("upgrade", "--parameter", "Nope=1", code=1)
-    assert err.startswith("Error: Invalid parameter 'Nope=1': is no parameter of the template")
+    assert err.startswith("Error: Invalid parameter 'Nope=1': unknown parameter; the template has")
 
     # Code that was put into a function outside the stack is found and replaced.
     ours = shell.function()["CodeSha256"]
@@ -437,7 +437,7 @@ def test_upgraded(shell):
 def test_a_stack_of_theirs_is_left_alone_by_deploy(shell):
     shell.deployed_by_theirs()
     out, _ = shell.run("deploy", "--lambda-memory", "1024")
-    assert f"Note: {shell.name}-aggregator and {shell.name}-limits-provisioner run Python and were left alone." in out
+    assert f"Note: {shell.name}-aggregator and {shell.name}-limits-provisioner run Python and were not changed." in out
     assert "  --lambda-memory: the stack has LambdaMemorySize=777" in out.splitlines()
     assert shell.function()["Runtime"].startswith("python")
     record = shell.version()
@@ -526,7 +526,7 @@ def test_a_package_that_cannot_run_is_refused(shell, tmp_path):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     _, err = shell.run("deploy", "--lambda-package", str(script), code=1)
-    assert "it is no Linux executable" in err and "musl" in err
+    assert "it is not a Linux executable" in err and "musl" in err
     with pytest.raises(ClientError, match="does not exist"):
         shell.stack()
 

@@ -31,10 +31,10 @@ pub(crate) const PROGRAM: &str = "zae-limiter";
 /// The resource under which an entity's limits for all resources are kept.
 pub(crate) const DEFAULT_RESOURCE: &str = "_default_";
 
-/// Rate limits in a DynamoDB table: set them, look at them, take tokens.
+/// Manage rate limits in a DynamoDB table: set limits, show usage, take tokens.
 ///
-/// Limits are token buckets, kept at four levels: for an entity on one resource, for an entity on all
-/// resources, for a resource, and for everything. The first level that defines any answers as a whole.
+/// Limits are token buckets. They are stored at four levels: entity and resource, entity, resource, and system.
+/// Only the first level that defines limits applies.
 #[derive(Debug, Parser)]
 #[command(
     name = PROGRAM,
@@ -54,7 +54,7 @@ Examples:
   # A table in a directory of this machine
   zae-limiter deploy --endpoint-url embedded:./limits
 
-  # Limits for everybody, and more for one user
+  # Default limits, and higher ones for one user
   zae-limiter system set-defaults -l rpm:100 -l tpm:10000
   zae-limiter entity set-limits user-premium -r gpt-4 -l rpm:1000
 
@@ -62,15 +62,15 @@ Examples:
   zae-limiter acquire user-123 -r gpt-4 -c rpm:1 -c tpm:500
 
 Exit codes:
-  0   done, or nothing to do
-  1   failed: a bad value, something that is not there, a table that does not fit
-  2   the command line is wrong
-  3   AWS, or the server in its place, failed or refused: credentials, permissions, throttling
-  4   there is no such stack
-  75  'acquire' was refused by a limit: try again later"
+  0   success, or nothing to do
+  1   a bad value, an unknown name, an incompatible table
+  2   a wrong command line
+  3   AWS or the endpoint failed or refused: credentials, permissions, throttling
+  4   the stack does not exist
+  75  a limit refused 'acquire': try again later"
 )]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
 
@@ -79,7 +79,7 @@ pub(crate) struct Cli {
     version: Option<bool>,
 }
 
-/// The commands. What help says of each is the documentation of its type.
+/// The commands. The documentation of each type is its help text.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Acquire(acquire::Acquire),
@@ -114,10 +114,10 @@ pub(crate) enum Command {
 }
 
 impl Cli {
-    /// Reads a command line, the program's name first. An environment variable that is empty is none.
+    /// Reads a command line, the program's name first. An empty environment variable counts as not set.
     ///
     /// # Errors
-    /// What to print instead, and its exit code: the help or version that was asked for, or what is wrong.
+    /// The text to print and its exit code: the requested help or version, or the error.
     pub(crate) fn read<I, T>(args: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator<Item = T>,
@@ -186,27 +186,27 @@ fn repeated(amounts: &[Amount]) -> Option<&Amount> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// Stack to work on; its table has the same name
+    /// Name of the stack, which is also the name of the table
     #[arg(short, long, env = "ZAEL_STACK", hide_env_values = true, default_value = PROGRAM)]
     pub(crate) name: String,
 
-    /// AWS region of the table [default: what AWS's own settings say]
+    /// AWS region of the table [default: from the AWS configuration]
     #[arg(long)]
     pub(crate) region: Option<String>,
 
-    /// Where the table is served, if not by AWS: a URL, or `embedded:PATH`
+    /// Endpoint of the table instead of AWS: a URL, or `embedded:PATH`
     ///
-    /// An http or https URL is any server that speaks DynamoDB's protocol.
-    /// `embedded:PATH` is a table kept in the directory PATH of this machine, without server or account.
+    /// An http or https URL is a server that implements DynamoDB's protocol.
+    /// `embedded:PATH` is a table in the local directory PATH, without server or account.
     #[arg(long, value_name = "URL", verbatim_doc_comment)]
     pub(crate) endpoint_url: Option<String>,
 }
 
-/// Which stack, where none is meant unless it is named.
+/// The stack, for commands without a default.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Named {
-    /// Stack to work on
+    /// Name of the stack
     #[arg(short, long)]
     name: String,
 
@@ -225,15 +225,15 @@ impl Named {
     }
 }
 
-/// Where stacks are.
+/// The region or endpoint of stacks.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Place {
-    /// AWS region [default: what AWS's own settings say]
+    /// AWS region [default: from the AWS configuration]
     #[arg(long)]
     pub(crate) region: Option<String>,
 
-    /// Where AWS's services are served, if not by AWS: a URL
+    /// URL of an endpoint for all AWS services, instead of AWS
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint_url: Option<String>,
 }
@@ -249,7 +249,7 @@ impl Place {
     }
 }
 
-/// Which table, and which tenant's part of it.
+/// The table and the namespace.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Namespaced {
@@ -257,7 +257,7 @@ pub(crate) struct Namespaced {
     #[command(flatten)]
     pub(crate) connection: Connection,
 
-    /// Namespace to work in: one tenant's part of the table
+    /// Namespace in the table, for instance of a tenant
     #[arg(
         short = 'N',
         long,
@@ -271,24 +271,24 @@ pub(crate) struct Namespaced {
 /// How results are printed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Format {
-    /// Form in which results are printed
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Text)]
     pub(crate) output: OutputFormat,
 }
 
-/// A form of results.
+/// An output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// Lines and tables to be read by people
+    /// Text and tables
     Text,
-    /// JSON to be read by programs
+    /// One JSON document
     Json,
 }
 
 /// Consent given in advance.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Consent {
-    /// Do it without asking first
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub(crate) yes: bool,
 }
@@ -296,11 +296,10 @@ pub(crate) struct Consent {
 /// Limits as they were written.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WrittenLimits {
-    /// A limit, such as rpm:100, tph:50000/hour or tpm:10000/min:50000; repeat it for more
+    /// Set a limit, such as rpm:100, tph:50000/hour or tpm:10000/min:50000; can be repeated
     ///
-    /// NAME is your own word for what is counted. RATE tokens are gained in every PERIOD: sec, min
-    /// (if you name none), hour or day, or several of them, such as 5min. BURST is the most that can be
-    /// saved up, if that is not one RATE.
+    /// NAME is any name for the counted unit. The bucket gains RATE tokens in every PERIOD: sec, min (default),
+    /// hour or day, or a multiple such as 5min. BURST is the capacity of the bucket [default: RATE].
     #[arg(
         short,
         long = "limit",
@@ -311,10 +310,10 @@ pub(crate) struct WrittenLimits {
     pub(crate) limits: Vec<String>,
 }
 
-/// What becomes of requests while the table cannot be used.
+/// The decision about requests while the table cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnUnavailable {
-    /// Let them pass without any limit
+    /// Admit them without any limit
     Allow,
     /// Refuse them
     Block,

@@ -48,7 +48,7 @@ fn written_limits(written: &WrittenLimits) -> Result<Written, Failure> {
 struct Written {
     /// As they were given, to be echoed.
     all: Vec<Limit>,
-    /// What is to be stored.
+    /// The limits to store.
     meant: Vec<Limit>,
 }
 
@@ -66,7 +66,7 @@ fn print_limits(out: &mut Out, indent: &str, limits: &[Limit]) -> Result<(), Fai
     Ok(())
 }
 
-/// The user said no where that is no failure.
+/// The user answered no, which is not a failure here.
 fn cancelled(format: &Format) -> Outcome {
     let mut out = Out::new(format);
     if out.is_json() {

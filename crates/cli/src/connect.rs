@@ -16,7 +16,7 @@ use crate::args::{Connection, Namespaced};
 use crate::failure::{Doing, Failure, invalid, no_stack};
 use crate::names;
 
-/// What a command does to a namespace.
+/// The access of a command to a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// It only reads; a namespace that is not registered is not found.
@@ -25,7 +25,7 @@ pub(crate) enum Access {
     Write,
 }
 
-/// What an endpoint that is a directory of this machine begins with.
+/// The prefix of an endpoint that is a local directory.
 const EMBEDDED: &str = "embedded:";
 
 /// How long to wait for another process that uses the same directory.
@@ -49,7 +49,7 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
                 "Invalid endpoint: {EMBEDDED} must be followed by a directory, as in {EMBEDDED}./limits"
             )));
         }
-        // Nobody signs requests to a directory, so the system's user is who makes changes.
+        // Requests to a directory are not signed, so the principal is the system's user.
         let user = ["USER", "LOGNAME"]
             .iter()
             .find_map(|name| std::env::var(name).ok());
@@ -68,7 +68,7 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
     Ok(builder)
 }
 
-/// Refuses what is no address of a server, or no region.
+/// Refuses an invalid address of a server, or an invalid region.
 fn check_place(at: &Connection) -> Result<(), Failure> {
     if let Some(url) = &at.endpoint_url {
         check_endpoint(url).map_err(|err| {
@@ -99,7 +99,7 @@ pub(crate) fn connection(at: &Connection) -> Result<zae_limiter::table::Connecti
     })
 }
 
-/// What manages stacks there.
+/// The manager of stacks there.
 pub(crate) async fn manager(at: &Connection) -> Result<StackManager, Failure> {
     let config = connection(at)?.checked_config().await;
     let config = config.map_err(|err| Failure::error(invalid(&err)))?;
@@ -217,7 +217,7 @@ pub(crate) enum Opening {
 }
 
 impl Opening {
-    /// What to tell about it.
+    /// The message about it.
     pub(crate) fn into_failure(self, at: &Connection, what: &'static str) -> Failure {
         match self {
             Self::Refused(failure) => failure,

@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Failure,
     /// The table, or what leads to it, failed or refused: throttling, timeouts, credentials, permissions.
     Aws,
-    /// There is something to do, where the exit code is to tell that.
+    /// There are changes, if the exit code is to show that.
     Changes,
     /// There is no such stack.
     NoStack,
@@ -35,7 +35,7 @@ impl Exit {
             Self::NoStack => 4,
             Self::TryLater => 75,
             Self::Command(code) => code,
-            // As shells tell it.
+            // As in shells.
             Self::Signal(number) => 128_u8.saturating_add(number),
         }
     }

@@ -19,7 +19,7 @@ pub(crate) enum Failure {
         /// How to end.
         exit: Exit,
     },
-    /// Nobody reads the output any more.
+    /// The reader of the output closed it.
     NobodyReads,
 }
 
@@ -63,7 +63,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What was being done to which table, for messages about its failure.
+/// The operation and its table, for messages about a failure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Doing<'a> {
     /// The table.
@@ -227,7 +227,7 @@ pub(crate) fn table_failure(err: &TableError, at: &Connection) -> Failure {
     Failure::with(text + doubt(err.applied == Applied::Unknown), Exit::Aws)
 }
 
-/// Missing credentials come as a denial, though nobody was asked.
+/// Missing credentials are reported as a denial, although no request was sent.
 fn permission(err: &TableError) -> String {
     if err.message.contains("no credentials found in chain") {
         return "Unable to locate credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
@@ -266,13 +266,13 @@ fn unavailable(err: &TableError, at: &Connection) -> String {
     }
 }
 
-/// Whether a connection that was there ended before an answer came. Of a read that is told only by the words of the HTTP
-/// client.
+/// Whether a connection that was there ended before an answer came. For a read, only the message of the HTTP client
+/// shows this.
 fn broke(err: &TableError) -> bool {
     err.applied == Applied::Unknown || err.message.contains("(SendRequest)")
 }
 
-/// What a message about an outcome in doubt ends with.
+/// The end of a message about an outcome in doubt.
 fn doubt(is_in_doubt: bool) -> &'static str {
     if is_in_doubt {
         "; the write may have happened"

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(err) => {
-            // Nobody who could be told, if this fails.
+            // If this fails, there is no other place for the message.
             let _ = err.print();
             let code = u8::try_from(err.exit_code()).unwrap_or(1);
             // Where it is given, 2 says that there is something to do.
@@ -84,7 +84,7 @@ fn run(command: Command) -> Outcome {
         .build()
         .map_err(|err| Failure::error(format!("Cannot start: {err}")))?;
     let outcome = runtime.block_on(start(command));
-    // A question that nobody answered must not hold the program up.
+    // An unanswered question must not keep the program running.
     runtime.shutdown_background();
     outcome
 }
@@ -140,8 +140,8 @@ async fn dispatch(command: Command) -> Outcome {
     }
 }
 
-/// Prints a line on standard error, what it begins with in colour where colours are wanted. If nobody can read
-/// it, so be it.
+/// Prints a line on standard error, what it begins with in colour where colours are wanted. Ignores a
+/// failure, since there is no other place for the line.
 fn say(text: &str) {
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));

@@ -87,7 +87,7 @@ impl List<'_> {
         self.out.flush()
     }
 
-    /// Ends the list; tells how long it was.
+    /// Ends the list; prints how long it was.
     pub(crate) fn end(self) -> Result<u64, Failure> {
         if self.out.is_json() {
             let line_break = if self.length == 0 { "" } else { "\n" };
@@ -97,7 +97,7 @@ impl List<'_> {
     }
 }
 
-/// Tells on a terminal how far a long deletion is; is silent elsewhere.
+/// Shows the progress of a long deletion on a terminal; prints nothing elsewhere.
 pub(crate) struct Counter {
     shown: bool,
 }
@@ -116,7 +116,7 @@ impl Counter {
     /// Shows a number, now and then.
     pub(crate) fn show(&self, records: u64) {
         if self.shown && records % Self::STEP < 25 {
-            // A terminal that went away is no reason to stop.
+            // A closed terminal does not stop the command.
             let _ = write!(io::stderr(), "\r{} records deleted", grouped(records.into()));
         }
     }

@@ -63,7 +63,7 @@ impl Reporter {
         let text = printable(text);
         match &self.spinner {
             Some(spinner) => spinner.println(text),
-            // Nobody who could be told, if this fails.
+            // If this fails, there is no other place for the message.
             None => drop(writeln!(io::stderr(), "{text}")),
         }
     }

@@ -19,11 +19,11 @@ use crate::failure::Failure;
 /// Which signals are caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Catch {
-    /// What asks a program to end. If the main thread does not react within a second, the process ends all the same.
+    /// Signals that ask a program to end. If the main thread does not react within a second, the process ends anyway.
     Ends,
     /// Every signal that would kill the process, so that tokens can be given back.
     Kills,
-    /// These, and the others that a command must be told.
+    /// These, and the others that are forwarded to a command.
     Commands,
 }
 

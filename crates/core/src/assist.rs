@@ -17,13 +17,13 @@ use crate::units::{EpochMillis, Millitokens};
 /// Of the write units, in percent, below which a bucket is split.
 const LOW_WATER_PERCENT: i128 = 20;
 
-/// What was consumed of each limit lately.
+/// The recent consumption of each limit.
 pub type Consumed = BTreeMap<SmolStr, Millitokens>;
 
 /// The write that refills a shard, if a limit would otherwise not cover as much again as `consumed`.
 ///
-/// It refills every limit, so that none loses what it has earned. Guards everything that a client's refilling
-/// write does; refused means that somebody else was there first. `None` also for what this version cannot
+/// It refills every limit, so that no limit loses its refill. Guards everything that a client's refilling
+/// write does; refused means that another client was first. `None` also for what this version cannot
 /// evaluate, and for buckets whose next request must look for itself.
 pub fn refill(
     id: &BucketId,
@@ -73,7 +73,7 @@ pub fn split(id: &BucketId, image: &Bucket, now: EpochMillis) -> Option<(Update,
         .then(|| (write::double(id.key(0), image.shard_count), count))
 }
 
-/// Tells the shards below `from` of a doubling to `count`. Guards that no count is lowered.
+/// Writes the count of a doubling to `count` to the shards below `from`. Guards that no count is lowered.
 pub fn propagate(id: &BucketId, from: u32, count: u32) -> Vec<Update> {
     (1..from.min(MAX_SHARDS))
         .map(|shard| write::propagate(id.key(shard), count))

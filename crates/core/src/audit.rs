@@ -17,7 +17,7 @@ pub fn resource_subject(resource: &ResourceName) -> String {
 /// The subject of changes to the system level.
 pub const SYSTEM_SUBJECT: &str = "$SYSTEM";
 
-/// What an event's sort key begins with.
+/// The prefix of an event's sort key.
 const EVENT: &str = "#AUDIT#";
 
 /// One change, as it stands in the log.
@@ -25,11 +25,11 @@ const EVENT: &str = "#AUDIT#";
 pub struct AuditEvent {
     /// A ULID: unique, and sorted by time.
     pub id: String,
-    /// What it is about, as it stands in keys: an entity id, `$SYSTEM`, or `$RESOURCE:{resource}`.
+    /// The subject, as in keys: an entity id, `$SYSTEM`, or `$RESOURCE:{resource}`.
     pub subject: String,
-    /// What was done, such as `limits_set`.
+    /// The action, such as `limits_set`.
     pub action: String,
-    /// Who did it.
+    /// The principal.
     pub principal: Option<String>,
     /// The resource concerned.
     pub resource: Option<String>,

@@ -6,15 +6,15 @@
 use crate::random::Random;
 use crate::table::{FailureKind, TableError};
 
-/// Requests that met a transaction are re-sent this often, then the caller is told to come back.
+/// Requests that met a transaction are re-sent this often, then refused with a short wait.
 pub(crate) const MAX_CONFLICTS: u32 = 3;
 
 /// Requests of an acquire that were throttled or refused by the network are re-sent until the driver's deadline. This
 /// only ends the machine of a driver that has none.
 const MAX_RESENDS: u32 = 10_000;
 
-/// Corrections, which may go on in the background after their caller has gone, are re-sent this often: for some 13 s if
-/// each is answered at once, and for little more than a minute if each ends in a timeout of 2 s.
+/// Corrections, which may continue in the background after their caller has gone, are re-sent this often: for some 13 s
+/// if each is answered at once, and for little more than a minute if each ends in a timeout of 2 s.
 const MAX_CREDIT_RESENDS: u32 = 30;
 
 const BASE_MS: u64 = 25;
@@ -28,7 +28,7 @@ pub(crate) struct Backoff {
     max_resends: u32,
 }
 
-/// What to do about a failed request.
+/// The reaction to a failed request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Again {
     /// Send it again after this many milliseconds.

@@ -36,7 +36,7 @@ pub(crate) struct Newborn {
     pub(crate) balances: Vec<Start>,
 }
 
-/// What a shard begins with of a limit.
+/// The initial balance of a shard for a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) name: SmolStr,
@@ -149,13 +149,13 @@ fn holds(shard: u32, image: &Bucket, slice: u32) -> Option<bool> {
     let is_one_of = |count: u32| slice % count == shard;
     match image.count_at_birth() {
         Some(count) => Some(is_one_of(count)),
-        // The first shard begins undivided, and one that has not been told of a doubling still earns the slice.
+        // The first shard begins undivided, and one without the count of a doubling still earns the slice.
         None => (shard == 0 || is_one_of(image.shard_count)).then_some(true),
     }
 }
 
 impl Births {
-    /// What a relative gives of a limit.
+    /// The tokens of a limit that a relative gives.
     pub(crate) fn given(&self, shard: u32, limit: &str) -> Millitokens {
         let of = self.given.get(&shard).map_or(&[][..], Vec::as_slice);
         of.iter()
@@ -163,7 +163,7 @@ impl Births {
             .map_or(Millitokens::ZERO, |(_, tokens)| *tokens)
     }
 
-    /// What must happen to relatives, or hold for them, in the transaction that creates the shards.
+    /// The writes and conditions for relatives in the transaction that creates the shards.
     pub(crate) fn of_relatives(&self, id: &BucketId, count: u32, siblings: &Shards) -> Vec<Part> {
         let mut relatives: Vec<u32> = Vec::new();
         for newborn in &self.newborns {
@@ -348,7 +348,7 @@ mod tests {
             Arc::new(Bucket::decode(&item).unwrap())
         };
         for (root, (count, born_of, rate), earned) in [
-            // Shard 1 holds the part of shard 3, whether it has been told of the doubling or not.
+            // Shard 1 holds the part of shard 3, with or without the count of the doubling.
             (1600, (2, 2, Some(400)), 25),
             (400, (4, 2, Some(1600)), 100),
             // It lacks the limit, so those of the new shard count.

@@ -1,6 +1,6 @@
 //! The bucket record: one item per entity, resource and shard, holding all limits of that pair.
 //!
-//! [`Bucket::decode`] reads an item whoever wrote it, tells what it can and cannot evaluate, and never
+//! [`Bucket::decode`] reads items of any client, reports what it can and cannot evaluate, and never
 //! panics. What may be *done* with an image is decided in [`crate::acquire`]. Attribute layout: data model,
 //! section 8.
 
@@ -24,7 +24,7 @@ pub const MAX_AHEAD_MS: i64 = 5000;
 /// Shard counts above this on an item are taken for corruption. Old clients had no cap.
 const MAX_SHARDS_READ: i128 = 4096;
 
-/// What one write costs on the reserved `wcu` limit: one unit, in thousandths.
+/// The cost of one write on the reserved `wcu` limit: one unit, in thousandths.
 pub const WCU_COST: i128 = 1000;
 
 /// The reserved limit's parameters: DynamoDB's write ceiling of 1000 units a second and partition.
@@ -58,7 +58,7 @@ pub fn limit_attr(limit: &str, part: &str) -> Attr {
     format_smolstr!("b_{limit}_{part}")
 }
 
-/// Who an entity's debits are passed on to, as its META says or its bucket remembers.
+/// The parent that an entity's requests also debit, according to its META or its bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owner {
     /// Whether the parent is debited too.
@@ -105,9 +105,9 @@ pub struct BucketLimit {
 pub struct Bucket {
     /// The instant that all balances stand for.
     pub refilled_at: EpochMillis,
-    /// How many shards the bucket is split into, as this shard knows.
+    /// How many shards the bucket is split into, according to this shard.
     pub shard_count: u32,
-    /// Whom the entity cascades to, as remembered here.
+    /// The parent to which the entity cascades, as stored here.
     pub owner: Owner,
     /// When the item expires, in epoch seconds.
     pub ttl: Option<i64>,
@@ -138,15 +138,15 @@ pub(crate) fn birth_mark(bits: u64, shard_count: u32) -> String {
 /// How an item relates to an earlier one of the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// It is the same item, as far as its marks tell.
+    /// It is the same item, according to its marks.
     Same,
-    /// It has been stamped for an entity since. Whether it is the same item, the marks do not tell.
+    /// It has been stamped for an entity since. The marks do not show whether it is the same item.
     Stamped,
     /// It is another item.
     Other,
 }
 
-/// What an attribute on a bucket item is to this version.
+/// The meaning of an attribute of a bucket item for this version.
 enum Kind<'a> {
     /// Belongs to the item.
     Item,
@@ -298,13 +298,14 @@ impl Bucket {
         }
     }
 
-    /// What tells this item from earlier and later ones of the same key; `None` if another client created it.
+    /// The mark that distinguishes this item from earlier and later ones of the same key; `None` if another client
+    /// created it.
     pub fn birth(&self) -> Option<&str> {
         let (birth, _) = self.fence.as_ref()?.as_text()?.split_once('.')?;
         (!birth.is_empty()).then_some(birth)
     }
 
-    /// How many shards the bucket had when this one was created, as its birth mark tells.
+    /// How many shards the bucket had when this one was created, according to its birth mark.
     pub(crate) fn count_at_birth(&self) -> Option<u32> {
         let (_, count) = self.birth()?.split_once('-')?;
         count

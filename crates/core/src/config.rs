@@ -53,7 +53,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// What to do with requests while the table cannot be used.
+/// The decision about requests while the table cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnUnavailable {
     /// Refuse them. The default.
@@ -204,7 +204,7 @@ pub fn limit_attributes(limits: &[Limit]) -> Vec<(Attr, Value)> {
     attrs
 }
 
-/// What the levels say of one entity and resource, as stored at one time.
+/// The configuration of one entity and resource at all levels, as stored at one time.
 #[derive(Debug, Clone, Default)]
 pub struct Levels {
     /// The entity's configuration for the resource.
@@ -295,7 +295,7 @@ impl Resolved {
         self.limits.iter().find(|limit| limit.name() == name)
     }
 
-    /// How long an idle bucket is kept, in seconds; `None` for ever.
+    /// How long an idle bucket is kept, in seconds; `None` if it never expires.
     pub fn bucket_ttl_secs(&self, multiplier: u32) -> Option<i64> {
         (!self.level.keeps_bucket()).then(|| bucket_ttl_secs(&self.limits, multiplier))
     }
@@ -318,7 +318,7 @@ pub(crate) fn stored_name<T>(
     parse(reader.text(attr)?).map_err(|err| reader.corrupt(attr, err.to_string()))
 }
 
-/// An entity's incarnation as its META tells it: its own mark, else its creation time, else `-`.
+/// An entity's incarnation according to its META: its own mark, else its creation time, else `-`.
 pub(crate) fn incarnation(pinc: Option<&str>, created_at: Option<&str>) -> SmolStr {
     SmolStr::new(pinc.or(created_at).unwrap_or("-"))
 }

@@ -1,6 +1,6 @@
 //! The table's definition: its keys, its indexes, its stream and what expires (data model, section 2).
 //!
-//! Whoever creates a table reads it from here; the stack's template, which cannot, is tested against it.
+//! Code that creates a table reads it from here. The stack's template cannot, and is tested against it.
 
 /// An index of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub const KEY: [&str; 2] = ["PK", "SK"];
 /// The attribute that holds an item's expiry, in epoch seconds.
 pub const TTL_ATTRIBUTE: &str = "ttl";
 
-/// What a record of the table's stream shows: the item before the change, and after it.
+/// The content of a record of the table's stream: the item before the change, and after it.
 pub const STREAM_VIEW: &str = "NEW_AND_OLD_IMAGES";
 
 /// The indexes. The local ones are reserved: no record has their sort keys, but they cannot be added later.

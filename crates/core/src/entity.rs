@@ -15,7 +15,7 @@ use crate::table::{Condition, Item, Value};
 /// Free-form facts about an entity.
 pub type Metadata = BTreeMap<String, Value>;
 
-/// Who spends: an API key, a project, a tenant.
+/// A consumer of tokens: an API key, a project, a tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entity {
     /// Its id.

@@ -52,7 +52,7 @@ impl InvalidInput {
         &self.value
     }
 
-    /// What is wrong, and what would be right.
+    /// The problem, and the expected value.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -68,13 +68,13 @@ impl InvalidInput {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt {record} at {key}: attribute '{attribute}' {problem}")]
 pub struct CorruptRecord {
-    /// What kind of record it is, such as `bucket` or `config`.
+    /// The kind of record, such as `bucket` or `config`.
     pub record: &'static str,
     /// Partition and sort key, joined by a space.
     pub key: String,
     /// The attribute that is wrong.
     pub attribute: String,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
 }
 
@@ -85,13 +85,13 @@ pub struct CorruptRecord {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{record} at {key} uses '{attribute}', which this version cannot evaluate: {advice}")]
 pub struct UnsupportedFeature {
-    /// What kind of record it is, such as `bucket` or `config`.
+    /// The kind of record, such as `bucket` or `config`.
     pub record: &'static str,
     /// Partition and sort key, joined by a space.
     pub key: String,
     /// The attribute that shows the feature.
     pub attribute: String,
-    /// What to do about it.
+    /// The advice.
     pub advice: &'static str,
 }
 

@@ -8,7 +8,7 @@
 //!    records of the shared table; [`definition`]: the table that holds them.
 //! 3. [`table`]: operations on a table, as values; [`memory`] interprets them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
-//! 5. [`verdict`]: what the caller is told.
+//! 5. [`verdict`]: the answer to the caller.
 //! 6. [`manifest`]: limits declared in one document, and what applying it would change.
 //!
 //! Applications use the crate `zae-limiter`, which drives these machines.

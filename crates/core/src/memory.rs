@@ -209,7 +209,7 @@ impl MemoryTable {
         Ok(Answer::Applied(None))
     }
 
-    /// What a write that is well formed would do now. Changes nothing.
+    /// The effect that a well-formed write would have now. Changes nothing.
     fn prepare(&self, write: Write<'_>) -> Outcome {
         let key = match write.key() {
             Ok(key) => key,
@@ -317,7 +317,7 @@ impl<'a> Write<'a> {
     }
 }
 
-/// What became of a write.
+/// The outcome of a write.
 enum Outcome {
     /// It may happen.
     Fine(Change),
@@ -327,7 +327,7 @@ enum Outcome {
     Impossible(TableError),
 }
 
-/// What a write does to the table.
+/// The effect of a write on the table.
 enum Change {
     Store(Item),
     Remove,
@@ -369,7 +369,7 @@ fn change(update: &Update, item: &mut Item) -> Result<(), TableError> {
             None => 0,
             Some(value) => {
                 let old = value.as_int();
-                old.ok_or_else(|| malformed(&format!("cannot add to '{attr}', which is no whole number")))?
+                old.ok_or_else(|| malformed(&format!("cannot add to '{attr}', which is not a whole number")))?
             }
         };
         if old
@@ -384,7 +384,7 @@ fn change(update: &Update, item: &mut Item) -> Result<(), TableError> {
             .get(attr.as_str())
             .is_some_and(|value| !matches!(value, Value::Ss(_)))
         {
-            return Err(malformed(&format!("'{attr}' is no set of texts")));
+            return Err(malformed(&format!("'{attr}' is not a set of strings")));
         }
     }
     update.apply(item);
@@ -454,7 +454,9 @@ fn check_value(attr: &str, value: &Value) -> Result<(), TableError> {
         Value::Other => Err(malformed(&format!(
             "'{attr}' is of a type that cannot be written"
         ))),
-        Value::N(digits) if !is_number(digits) => Err(malformed(&format!("'{attr}' is no number: {digits}"))),
+        Value::N(digits) if !is_number(digits) => {
+            Err(malformed(&format!("'{attr}' is not a number: {digits}")))
+        }
         Value::M(map) => map.values().try_for_each(|value| check_value("", value)),
         Value::L(list) => list.iter().try_for_each(|value| check_value("", value)),
         _ => Ok(()),
@@ -484,7 +486,7 @@ fn check_update(update: &Update) -> Result<(), TableError> {
         .try_for_each(|(attr, value)| check_value(attr, value))
 }
 
-/// What a condition says whatever the item, if it says anything.
+/// The result of a condition that does not depend on the item, if there is one.
 fn verdict(condition: &Condition) -> Option<bool> {
     let (parts, decisive) = match condition {
         Condition::All(parts) => (parts, false),

@@ -67,7 +67,7 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// Whoever spends: an API key, a project, a tenant. Up to 256 characters from letters, digits and
+    /// A consumer of tokens: an API key, a project, a tenant. Up to 256 characters from letters, digits and
     /// `_ . - : @`, starting with a letter or digit.
     EntityId,
     |name| check_identifier("entity_id", name)

@@ -10,7 +10,7 @@ use crate::schema::{TABLE_PK, add_namespace_index, key_item, namespace_id_key, n
 use crate::table::{Condition, Delete, Item, Key, Part, Put, Update, Value};
 use crate::units::EpochMillis;
 
-/// What has become of a namespace.
+/// The state of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamespaceStatus {
     /// In use.
@@ -39,7 +39,7 @@ pub struct NamespaceRecord {
     pub id: NamespaceId,
     /// Its name, as stored.
     pub name: String,
-    /// What has become of it.
+    /// Its state.
     pub status: NamespaceStatus,
     /// When it was registered, as `YYYY-MM-DDTHH:MM:SSZ`.
     pub created_at: Option<String>,
@@ -93,8 +93,8 @@ impl NamespaceRecord {
 
     /// Gives the namespace its name back.
     ///
-    /// The first part guards that nobody has taken the name meanwhile, the second that the reverse record is
-    /// still as read: nobody recovered it or began to purge it.
+    /// The first part guards that the name was not registered in the meantime, the second that the reverse record is
+    /// as it was read: it was not recovered, and no purge has begun.
     pub fn recover(&self) -> Vec<Part> {
         let mut reverse = Update::new(namespace_id_key(&self.id));
         reverse.set.push(("status".into(), Value::text("active")));
@@ -109,7 +109,7 @@ impl NamespaceRecord {
 
     /// Marks the namespace as being purged, after which it cannot be recovered.
     ///
-    /// Guards that the reverse record still says what was read: nobody recovered it.
+    /// Guards that the reverse record is as it was read: it was not recovered.
     pub fn start_purge(&self, now: EpochMillis) -> Update {
         let mut update = Update::new(namespace_id_key(&self.id));
         update.set.push(("status".into(), Value::text("purging")));

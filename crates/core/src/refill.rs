@@ -24,7 +24,7 @@ pub struct Balance {
 /// How long until a bucket covers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wait {
-    /// This many milliseconds; 0 is now. Exact: a millisecond earlier is too early, if nobody else spends.
+    /// This many milliseconds; 0 is now. Exact: a millisecond earlier is too early, if no other client takes tokens.
     Millis(i64),
     /// The request is larger than the bucket; no wait will help.
     Never,
@@ -71,7 +71,7 @@ impl Balance {
         }
     }
 
-    /// How long after `now` the balance covers `need`, if nobody else spends.
+    /// How long after `now` the balance covers `need`, if no other client takes tokens.
     pub fn wait(self, params: Params, need: Millitokens, now: EpochMillis) -> Wait {
         if self.refilled(params, now).tokens >= need {
             return Wait::Millis(0);

@@ -78,7 +78,7 @@ impl Stored {
 
 /// Puts the five records together, in the order of [`Slot::ALL`]. `read_at` is when the oldest was asked for.
 ///
-/// That nothing is configured, or that what is cannot be enforced, is told by the result: a caller may bring
+/// The result says if nothing is configured, or if the configuration cannot be enforced, since a call may pass
 /// limits of its own.
 pub fn resolve(entity: &EntityId, stored: [&Stored; 5], read_at: EpochMillis) -> Resolved {
     let [meta, entity_config, entity_default, resource_config, system] = stored;

@@ -23,9 +23,9 @@ pub const SCHEMA_VERSION: &str = "0.10.0";
 pub struct BucketId {
     /// The namespace.
     pub namespace: NamespaceId,
-    /// Who spends.
+    /// The entity.
     pub entity: EntityId,
-    /// What is spent on.
+    /// The resource.
     pub resource: ResourceName,
 }
 
@@ -176,7 +176,7 @@ pub fn entity_registry_key(namespace: &NamespaceId) -> Key {
     }
 }
 
-/// What a manifest manages in a namespace.
+/// The key of the record of managed levels in a namespace.
 pub fn provisioner_key(namespace: &NamespaceId) -> Key {
     Key {
         pk: system_pk(namespace),

@@ -1,6 +1,6 @@
 //! Records of the table's stream, as its functions receive them.
 //!
-//! A record tells one change of one item: what it was, what it is, when it changed, and where in the stream
+//! A record describes one change of one item: what it was, what it is, when it changed, and where in the stream
 //! that stands. Format: *DynamoDB Streams*, event of Lambda.
 
 use std::cmp::Ordering;
@@ -13,7 +13,7 @@ use crate::schema::key_of;
 use crate::table::{Item, Key, Value};
 use crate::units::EpochMillis;
 
-/// What happened to an item.
+/// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It was created.
@@ -63,7 +63,7 @@ impl fmt::Display for Sequence {
 /// One change of one item.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamRecord {
-    /// What happened.
+    /// The kind of the change.
     pub change: Change,
     /// Where it stands in the stream.
     pub sequence: Sequence,
@@ -93,7 +93,7 @@ impl StreamRecord {
     /// Reads a record as Lambda delivers it.
     ///
     /// # Errors
-    /// [`BadRecord`] if it lacks its kind, its sequence number or its time, or if an image is no item.
+    /// [`BadRecord`] if it lacks its kind, its sequence number or its time, or if an image is not an item.
     pub fn from_json(record: &Json) -> Result<Self, BadRecord> {
         let change = match record["eventName"].as_str() {
             Some("INSERT") => Change::Insert,
@@ -104,16 +104,16 @@ impl StreamRecord {
         let body = &record["dynamodb"];
         let name = body["SequenceNumber"].as_str().unwrap_or_default();
         let sequence = Sequence::parse(name)
-            .ok_or_else(|| BadRecord(format!("SequenceNumber is '{name}', which is no number")))?;
+            .ok_or_else(|| BadRecord(format!("SequenceNumber is '{name}', which is not a number")))?;
         // Seconds; some senders give a fraction.
         let at = body["ApproximateCreationDateTime"]
             .as_f64()
             .filter(|secs| (0.0..1e11).contains(secs))
-            .ok_or_else(|| BadRecord("ApproximateCreationDateTime is no time".into()))?;
+            .ok_or_else(|| BadRecord("ApproximateCreationDateTime is not a time".into()))?;
         let image = |name: &str| match &body[name] {
             Json::Null => Ok(None),
             Json::Object(attributes) => item(attributes).map(Some),
-            _ => Err(BadRecord(format!("{name} is no item"))),
+            _ => Err(BadRecord(format!("{name} is not an item"))),
         };
         Ok(Self {
             change,
@@ -141,7 +141,7 @@ fn item(attributes: &serde_json::Map<String, Json>) -> Result<Item, BadRecord> {
         .collect()
 }
 
-/// Reads `{"S": "text"}` and its like. `None` if it is none of them.
+/// Reads `{"S": "text"}` and the other types. `None` if it is not a typed value.
 fn value(typed: &Json) -> Option<Value> {
     let mut members = typed.as_object()?.iter();
     let ((kind, content), None) = (members.next()?, members.next()) else {

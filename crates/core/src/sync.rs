@@ -125,7 +125,7 @@ fn set_ttl(update: &mut Update, limits: &[Limit], level: Level, multiplier: u32,
     }
 }
 
-/// What a bucket's image shows to be behind the configuration.
+/// The differences of a bucket's image from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drift {
     /// A limit's parameters differ.
@@ -140,7 +140,7 @@ impl Drift {
     /// Compares an image with the configuration in force.
     ///
     /// Limits of an item with features that are not understood are left to those who understand it, and limits
-    /// that came with a call are no configuration. A stamp of another incarnation counts as behind; whether it
+    /// that came with a call are not configuration. A stamp of another incarnation counts as behind; whether it
     /// is, the caller finds out by a consistent read.
     pub fn between(image: &Bucket, config: &Resolved, now: EpochMillis) -> Self {
         if config.level == Level::Override {
@@ -222,7 +222,7 @@ pub fn reconcile(
             .cloned()
             .collect();
         set_params(&mut update, &known);
-        // Shard 0 of a split bucket knows the count and must not expire.
+        // Shard 0 of a split bucket has the count and must not expire.
         if image.shard_count == 1 {
             set_ttl(
                 &mut update,

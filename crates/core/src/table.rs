@@ -89,7 +89,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// What must hold of the stored item for a write to happen.
+/// A condition on the stored item for a write.
 ///
 /// As in DynamoDB, a comparison with an absent attribute, or between a number and another type, is false.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,7 +169,7 @@ pub struct Update {
     pub delete_from_set: Vec<(Attr, String)>,
     /// Attributes to remove.
     pub remove: Vec<Attr>,
-    /// What must hold.
+    /// The condition.
     pub condition: Condition,
 }
 
@@ -224,7 +224,7 @@ impl Update {
 pub struct Put {
     /// The item, key attributes included.
     pub item: Item,
-    /// What must hold of the item it replaces.
+    /// The condition on the replaced item.
     pub condition: Condition,
 }
 
@@ -233,7 +233,7 @@ pub struct Put {
 pub struct Delete {
     /// The item.
     pub key: Key,
-    /// What must hold.
+    /// The condition.
     pub condition: Condition,
 }
 
@@ -287,7 +287,7 @@ pub struct Query {
     pub descending: bool,
     /// How many items a page may hold.
     pub limit: Option<u32>,
-    /// Where to go on, from an earlier [`Answer::Page`].
+    /// Where to continue, from an earlier [`Answer::Page`].
     pub start: Option<Item>,
     /// Read the latest state. Only the primary index can.
     pub consistent: bool,
@@ -395,14 +395,14 @@ pub enum Cancelled {
     Other(String),
 }
 
-/// What a table answers.
+/// An answer of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// The item, if there is one.
     Item(Option<Item>),
     /// The items that exist.
     Items(Vec<Item>),
-    /// A page of a range, and where to go on.
+    /// A page of a range, and where to continue.
     Page {
         /// The items.
         items: Vec<Item>,
@@ -417,16 +417,16 @@ pub enum Answer {
     Cancelled(Vec<Cancelled>),
 }
 
-/// Whether a failed write may have happened all the same.
+/// Whether a failed write may have happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
     /// It did not happen: the table said so, or never received it.
     No,
-    /// Nobody knows: the answer was lost or the table failed on the way.
+    /// Unknown: the answer was lost, or the table failed while it executed the request.
     Unknown,
 }
 
-/// What kind of failure a table reported.
+/// The kind of a table's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -451,9 +451,9 @@ pub enum FailureKind {
 /// A request to a table that failed for reasons other than its condition.
 #[derive(Debug, Clone)]
 pub struct TableError {
-    /// What happened.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// Whether a write may have happened all the same.
+    /// Whether a write may have happened.
     pub applied: Applied,
     /// The service's own words.
     pub message: String,

@@ -25,7 +25,7 @@ use crate::usage::Window;
 /// How many runs a shard may have in a snapshot.
 const MAX_RUNS: usize = 16;
 
-/// Attributes of a snapshot that are no limits, so that no limit of such a name can be counted.
+/// Attributes of a snapshot that are not limits, so that a limit of such a name cannot be counted.
 const RESERVED: [&str; 12] = [
     "PK",
     "SK",
@@ -72,7 +72,7 @@ impl SnapshotId {
     }
 }
 
-/// What one record adds.
+/// The addition of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     sequence: Sequence,
@@ -83,7 +83,7 @@ struct Entry {
     tokens: Vec<(SmolStr, i128)>,
 }
 
-/// What a batch of records adds to which snapshots.
+/// The additions of a batch of records to snapshots.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     found: BTreeMap<SnapshotId, BTreeMap<u32, Vec<Arc<Entry>>>>,
@@ -149,12 +149,12 @@ impl Tally {
         self.changes
     }
 
-    /// What could not be counted, in words.
+    /// Failures, as text.
     pub fn take_unusable(&mut self) -> Vec<String> {
         std::mem::take(&mut self.unusable)
     }
 
-    /// What each snapshot gains; those that gain nothing are left out.
+    /// The additions to each snapshot, without empty ones.
     pub fn finish(self) -> Vec<Addition> {
         let mut additions = Vec::new();
         for (id, mut shards) in self.found {
@@ -194,7 +194,7 @@ fn digest(image: &Item) -> u32 {
     hash
 }
 
-/// What one snapshot gains from a batch.
+/// The additions of a batch to one snapshot.
 #[derive(Debug, Clone)]
 pub struct Addition {
     /// The snapshot.
@@ -253,7 +253,7 @@ impl Addition {
         Some(update)
     }
 
-    /// What the snapshot says of itself, the same whoever writes it and when.
+    /// The attributes of the snapshot that do not depend on the writer and the time.
     fn facts(&self, retention_days: i64) -> [(Attr, Value); 9] {
         let BucketId {
             namespace,

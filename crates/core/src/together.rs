@@ -11,7 +11,7 @@ use crate::units::{EpochMillis, Millitokens};
 pub(crate) struct Part {
     /// The shard's share of the parameters.
     pub(crate) share: Params,
-    /// What it holds.
+    /// Its balance.
     pub(crate) balance: Balance,
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn tokens(parts: &[Part], now: EpochMillis) -> Millitokens {
 /// millitoken each. A request of up to the capacity is covered when all are full.
 pub(crate) fn goal(capacity: i128, parts: &[Part], need: Millitokens) -> Option<Millitokens> {
     let most = parts.iter().map(|part| part.share.capacity).sum::<i128>();
-    // Shards that are yet to be told of a changed limit are not rounded: what they lack is not there.
+    // Shards that do not have a changed limit yet are not rounded: the difference is not there.
     let rounded = (need.0 - most) < parts.len() as i128;
     if need.0 <= most {
         Some(need)
@@ -45,7 +45,8 @@ pub(crate) fn goal(capacity: i128, parts: &[Part], need: Millitokens) -> Option<
     }
 }
 
-/// How long after `now` the shards cover `need` together, if nobody else spends. Exact, as [`Balance::wait`] is.
+/// How long after `now` the shards cover `need` together, if no other client takes tokens. Exact, as [`Balance::wait`]
+/// is.
 pub(crate) fn wait(capacity: i128, parts: &[Part], need: Millitokens, now: EpochMillis) -> Wait {
     if let [part] = parts {
         return part.balance.wait(part.share, need, now);
@@ -114,7 +115,7 @@ mod tests {
         let half = parts(2, &[(40_000, 0), (30_000, 0)]);
         assert_eq!(tokens(&half, NOW), Millitokens(70_000));
         assert_eq!(wait_for(&half, 70), Wait::Millis(0));
-        // Both gain 50 a minute until the first is full, after 12 s; then the other goes on alone.
+        // Both gain 50 a minute until the first is full, after 12 s; then the other continues alone.
         assert_eq!(wait_for(&half, 90), Wait::Millis(12_000));
         assert_eq!(wait_for(&half, 95), Wait::Millis(18_000));
         assert_eq!(wait_for(&half, 100), Wait::Millis(24_000));

@@ -86,7 +86,7 @@ impl fmt::Display for Millitokens {
     }
 }
 
-/// An instant in milliseconds since the Unix epoch, by somebody's clock.
+/// An instant in milliseconds since the Unix epoch, by some machine's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EpochMillis(pub i64);
 

@@ -74,7 +74,7 @@ impl Window {
         }
     }
 
-    /// The last second of the window that starts at `start`; `None` if that is no instant.
+    /// The last second of the window that starts at `start`; `None` if that is not an instant.
     pub fn end(self, start: &str) -> Option<String> {
         let start: DateTime = start.strip_suffix('Z')?.parse().ok()?;
         let end = match self {
@@ -102,7 +102,7 @@ impl fmt::Display for Window {
     }
 }
 
-/// What an entity consumed of a resource in one window.
+/// The consumption of an entity on a resource in one window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageSnapshot {
     /// Who.
@@ -120,7 +120,7 @@ pub struct UsageSnapshot {
 }
 
 impl UsageSnapshot {
-    /// Reads a snapshot; `None` if the item does not say of whom, what and when it is.
+    /// Reads a snapshot; `None` if the item lacks the entity, the resource or the window.
     pub fn decode(item: &Item) -> Option<Self> {
         let text = |attr| item.get(attr).and_then(Value::as_text);
         let is_counter = |name: &str| !matches!(name, "total_events" | "ttl") && !name.ends_with("#od");
@@ -151,9 +151,9 @@ impl UsageSnapshot {
 pub enum UsageOf {
     /// Everything an entity consumed, by resource.
     Entity(EntityId),
-    /// What an entity consumed of one resource.
+    /// The consumption of an entity on one resource.
     Both(EntityId, ResourceName),
-    /// What all entities consumed of a resource.
+    /// The consumption of all entities on a resource.
     Resource(ResourceName),
 }
 

@@ -1,4 +1,4 @@
-//! What a caller is told: the state of each limit checked, and why a request was refused.
+//! The answer to a caller: the state of each limit checked, and why a request was refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,7 +39,7 @@ pub struct LimitStatus {
     pub requested: i64,
     /// Whether it refused the request.
     pub exceeded: bool,
-    /// How long until it would not, if nobody else spends.
+    /// The time until the limit would not be exceeded, if no other client takes tokens.
     pub wait: Wait,
 }
 
@@ -205,7 +205,7 @@ impl LimitStatus {
 
 /// A request was refused because it would exceed a limit. Nothing was taken.
 ///
-/// Tells *not yet* from *never*: [`retry_after`](Self::retry_after) is `None` when a limit can never cover
+/// Distinguishes *not yet* from *never*: [`retry_after`](Self::retry_after) is `None` when a limit can never cover
 /// the request, however long one waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimitExceeded {
@@ -213,7 +213,7 @@ pub struct RateLimitExceeded {
     contended: bool,
 }
 
-/// What a caller is told to wait after losing to concurrent transactions.
+/// The wait in a refusal after losing to concurrent transactions.
 const CONTENDED_WAIT: Duration = Duration::from_millis(100);
 
 impl RateLimitExceeded {
@@ -254,7 +254,7 @@ impl RateLimitExceeded {
             .reduce(|worst, status| if status.wait > worst.wait { status } else { worst })
     }
 
-    /// How long to wait before the same request can succeed, if nobody else spends; `None` if it never can.
+    /// How long to wait before the same request can succeed, if no other client takes tokens; `None` if it never can.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.worst().map(|status| status.wait) {
             Some(Wait::Never) => None,

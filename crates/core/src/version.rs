@@ -63,18 +63,18 @@ impl fmt::Display for Version {
 
 /// The features of the shared format that this client honours, as the release that introduced them.
 ///
-/// This is the client's version as the version record knows it, whatever its own release is called. A table
+/// This is the client's version for comparisons with the version record, independent of its release. A table
 /// whose `client_min_version` is above it may hold what only newer clients can evaluate.
 pub const FEATURE_LEVEL: Version = Version::new(0, 14, 0);
 
-/// What the version record says of this project's functions.
+/// The version of this project's functions in the version record.
 ///
 /// Above any release of the Python original: a client of it pushes its own code over functions whose stored
 /// version is below its own, which would leave ours without anything they could run. It says nothing of the
 /// release that deployed them, which is the stack's tag `zae-limiter:version`.
 pub const FUNCTIONS_LEVEL: &str = "0.99.0";
 
-/// What a table says of its format and of the clients it admits.
+/// The version of a table's format, and its requirements on clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionRecord {
     /// The version of its format.
@@ -85,7 +85,7 @@ pub struct VersionRecord {
     pub functions: Option<String>,
     /// When this was last written, as `YYYY-MM-DDTHH:MM:SSZ`.
     pub updated_at: Option<String>,
-    /// By whom.
+    /// The writer.
     pub updated_by: Option<String>,
 }
 
@@ -100,7 +100,7 @@ pub enum Compatibility {
     ClientTooOld(String),
     /// The table's format has this version, of another major number.
     Schema(String),
-    /// The version of the table's format is this text, which is no version.
+    /// The version of the table's format is this text, which is not a version.
     Unreadable(String),
 }
 
@@ -145,7 +145,7 @@ impl VersionRecord {
         let Some(schema) = Version::parse(&self.schema) else {
             return Compatibility::Unreadable(self.schema.clone());
         };
-        // A minimum that is no version demands nothing.
+        // A minimum that is not a version demands nothing.
         if Version::parse(&self.client_minimum).is_some_and(|minimum| minimum > FEATURE_LEVEL) {
             return Compatibility::ClientTooOld(self.client_minimum.clone());
         }
@@ -176,7 +176,7 @@ pub fn first_version(updated_by: &str, now: EpochMillis) -> Put {
     }
 }
 
-/// What a deployment writes to the version record that it found; `functions` is the version of those it deployed,
+/// The write of a deployment to the version record that it found; `functions` is the version of those it deployed,
 /// if it did.
 ///
 /// Lowers nothing: a schema or functions of a higher version stay, and so does the oldest client that may use the

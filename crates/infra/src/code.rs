@@ -107,7 +107,7 @@ impl StackManager {
                 let status = err.raw_response().map(|raw| raw.status().as_u16());
                 return Err(match status {
                     Some(404) => refused("it does not exist; create it, or leave --code-bucket out".into()),
-                    Some(403) => refused("access is denied to whoever runs this".into()),
+                    Some(403) => refused("access is denied for the current credentials".into()),
                     Some(301 | 400) => refused(format!(
                         "it is not in region {}, where functions need it to be",
                         self.region()?
@@ -124,7 +124,7 @@ impl StackManager {
         }
     }
 
-    /// Makes the account's own bucket, unless it is there. Refuses one that is somebody else's.
+    /// Creates the account's own bucket, unless it exists. Refuses a bucket of another account.
     async fn make_bucket(&self, bucket: &str, account: &str, region: &str) -> Result<(), Error> {
         let squatted = || Error::CodeBucket {
             bucket: bucket.to_owned(),
@@ -156,7 +156,7 @@ impl StackManager {
             .map_err(failed("CreateBucket"));
         match created {
             Ok(_) => {}
-            // Somebody else of this account made it at the same moment.
+            // Another process of this account created it at the same moment.
             Err(err) if err.is_code("BucketAlreadyOwnedByYou") => {}
             Err(err) if err.is_code("BucketAlreadyExists") => return Err(squatted()),
             Err(err) => return Err(err),
@@ -208,7 +208,7 @@ impl StackManager {
         let account = caller.map_err(failed("GetCallerIdentity"))?.account;
         account.ok_or_else(|| Error::CodeBucket {
             bucket: "zae-limiter-code-*".into(),
-            reason: "AWS did not tell the account; name a bucket with --code-bucket".into(),
+            reason: "AWS did not return the account; name a bucket with --code-bucket".into(),
         })
     }
 }

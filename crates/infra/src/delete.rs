@@ -3,7 +3,7 @@
 use crate::error::{Error, failed};
 use crate::{Progress, StackManager};
 
-/// What became of a deletion.
+/// The result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
     /// There was no such stack.
@@ -15,7 +15,8 @@ pub enum Deleted {
 }
 
 impl StackManager {
-    /// Deletes a stack with everything in it, the table and its data too. One that does not exist is no error.
+    /// Deletes a stack with all its resources, including the table and its data. A stack that does not exist is not an
+    /// error.
     ///
     /// # Errors
     /// [`Error::Operation`] if a resource cannot be deleted, which says which, why, and what to do.

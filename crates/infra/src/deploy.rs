@@ -14,7 +14,7 @@ use crate::tags::{self, Tags};
 use crate::template::{FUNCTION_ARCHITECTURE, FUNCTION_CODE_KEY, TEMPLATE};
 use crate::{Progress, StackManager, names};
 
-/// What an update ends as when it went well.
+/// The status of a successful update.
 pub(crate) const UPDATED: [&str; 1] = ["UPDATE_COMPLETE"];
 
 /// A stack that is wanted.
@@ -24,7 +24,7 @@ pub struct Deployment<'a> {
     pub stack: &'a str,
     /// How it is created if it does not exist.
     pub options: &'a StackOptions,
-    /// What its functions run; looked at only if it has any.
+    /// The package of its functions; read only if it has functions.
     pub package: &'a PackageSource,
     /// The bucket that the functions' code is put in; `None` is one of the account's own.
     pub code_bucket: Option<&'a str>,
@@ -32,7 +32,7 @@ pub struct Deployment<'a> {
     pub wait: bool,
 }
 
-/// What a deployment found and did.
+/// The result of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
     /// The stack as it is now.
@@ -41,13 +41,13 @@ pub struct Deployed {
     pub created: bool,
     /// Whether another operation had to be waited for first.
     pub waited: bool,
-    /// What was done to the functions.
+    /// The result for the functions.
     pub functions: Functions,
     /// Whether tags were added to a stack that existed.
     pub tagged: bool,
 }
 
-/// What a deployment did to a stack's functions.
+/// The result of a deployment for a stack's functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Functions {
     /// There are none.

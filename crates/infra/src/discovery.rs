@@ -13,7 +13,7 @@ use crate::tags::{FUNCTIONS, LIMITER, MANAGED_BY, NAME, SCHEMA, TYPE, Tags, VERS
 pub struct FoundStack {
     /// The name by which its user knows it.
     pub user_name: String,
-    /// What it is for: `limiter`, or something else.
+    /// Its type: `limiter`, or another one.
     pub kind: String,
     /// The release that deployed it.
     pub version: Option<String>,
@@ -72,7 +72,7 @@ impl StackManager {
         Ok(found)
     }
 
-    /// Tags by stack, as the tagging service tells them.
+    /// Tags by stack, from the tagging service.
     async fn tagged(&self) -> Option<BTreeMap<String, Tags>> {
         use aws_sdk_resourcegroupstagging::types::TagFilter;
         let filter = TagFilter::builder()

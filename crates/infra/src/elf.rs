@@ -38,14 +38,17 @@ pub(crate) fn is_elf(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF")
 }
 
-/// Checks that an executable runs as a function, and tells its architecture. `what` names it in errors.
+/// Checks that an executable runs as a function, and returns its architecture. `what` names it in errors.
 pub(crate) fn check(bytes: &[u8], what: &str) -> Result<Architecture, Error> {
     let wrong = |why: &str| Error::Package(format!("{what} cannot run as a function: {why}. {WAY_OUT}."));
     if !is_elf(bytes) {
-        return Err(wrong("it is no Linux executable"));
+        return Err(wrong("it is not a Linux executable"));
     }
-    let damaged =
-        |err: object::Error| wrong(&format!("it is no 64-bit Linux executable, or damaged ({err})"));
+    let damaged = |err: object::Error| {
+        wrong(&format!(
+            "it is not a 64-bit Linux executable, or damaged ({err})"
+        ))
+    };
     let file = ElfFile::<FileHeader64<Endianness>>::parse(bytes).map_err(damaged)?;
     let endian = file.endian();
     let header = file.elf_header();
@@ -189,8 +192,8 @@ mod tests {
 
     #[test]
     fn what_does_not_run_says_why() {
-        refused(b"MZ\x90", "no Linux executable");
-        refused(b"", "no Linux executable");
+        refused(b"MZ\x90", "not a Linux executable");
+        refused(b"", "not a Linux executable");
         refused(b"\x7fELF\x02\x01", "damaged");
         refused(&tiny(243), "another processor");
         let mut object = tiny(62);
@@ -198,7 +201,7 @@ mod tests {
         refused(&object, "object file");
         let mut half = tiny(62);
         half[4] = 1;
-        refused(&half, "no 64-bit");
+        refused(&half, "not a 64-bit");
         let mut big_endian = tiny(62);
         big_endian[5] = 2;
         big_endian[16..20].copy_from_slice(&[0, 2, 0, 62]);

@@ -17,7 +17,7 @@ pub enum AwsFailure {
     Credentials,
     /// No region is configured.
     Region,
-    /// Nobody answered at the address.
+    /// No server answered at the address.
     Unreachable,
     /// There was no answer in time.
     Timeout,
@@ -45,7 +45,7 @@ pub enum Error {
     },
 
     /// Another process created the stack at the same moment.
-    #[error("stack '{stack}' was created by somebody else meanwhile; run the command again")]
+    #[error("stack '{stack}' was created by another process in the meantime; run the command again")]
     AlreadyExists {
         /// The stack.
         stack: String,
@@ -58,7 +58,7 @@ pub enum Error {
         stack: String,
         /// Its status, as CloudFormation calls it.
         status: String,
-        /// What to do.
+        /// The advice.
         advice: &'static str,
     },
 
@@ -102,7 +102,7 @@ pub enum Error {
         kind: AwsFailure,
         /// The service's code, such as `AccessDenied`; empty if it did not answer.
         code: String,
-        /// What happened, with the operation.
+        /// The failure, with the operation.
         message: String,
     },
 }
@@ -122,7 +122,7 @@ impl Error {
         matches!(self, Self::Aws { code, .. } if code == wanted)
     }
 
-    /// Whether trying again may help: nobody answered, or too slowly, or the service asked for patience.
+    /// Whether a retry may help: no answer, an answer that took too long, or throttling.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Aws { kind, code, .. } => match kind {

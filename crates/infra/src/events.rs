@@ -1,4 +1,4 @@
-//! What happens to a stack's resources, as CloudFormation tells it.
+//! Events of a stack's resources, as reported by CloudFormation.
 
 use aws_sdk_cloudformation::types as sdk;
 use zae_limiter_core::EpochMillis;
@@ -6,7 +6,7 @@ use zae_limiter_core::EpochMillis;
 /// The type of the stack itself, which has events too.
 pub(crate) const STACK: &str = "AWS::CloudFormation::Stack";
 
-/// The most failed resources that an error tells of.
+/// The most failed resources that an error lists.
 const SHOWN: usize = 5;
 
 /// A change of a resource's state.
@@ -52,7 +52,7 @@ impl StackEvent {
         self.status.ends_with("_FAILED")
     }
 
-    /// What to do about a failure, where it is known.
+    /// The advice for a failure, if there is any.
     pub(crate) fn advice(&self) -> Option<&'static str> {
         let reason = self.reason.as_deref()?.to_lowercase();
         let says = |part: &str| reason.contains(part);
@@ -73,7 +73,7 @@ impl StackEvent {
                 Some("Detach it from the roles, users and groups that use it, then try again.")
             }
             _ if says("accessdenied") || says("not authorized") => {
-                Some("Whoever runs this lacks a permission; the reason names it.")
+                Some("The current credentials lack a permission; the reason names it.")
             }
             _ if self.status.starts_with("CREATE") && says("already exists") => {
                 Some("Something of this name exists outside the stack: delete it, or choose another --name.")

@@ -18,7 +18,7 @@ pub struct FunctionState {
     pub name: String,
     /// Its ARN.
     pub arn: String,
-    /// What runs it, such as `provided.al2023` or `python3.12`.
+    /// Its runtime, such as `provided.al2023` or `python3.12`.
     pub runtime: String,
     /// The SHA-256 of its code, in base64.
     pub code_sha256: String,
@@ -77,8 +77,8 @@ impl StackManager {
         Ok(found)
     }
 
-    /// Puts code into the stack's functions that run something else, past the stack: somebody put other code into
-    /// them past it, too. `always` does so to all. Returns the names of those that were changed.
+    /// Updates the functions that run other code than the stack's, directly and not through the stack, as their code
+    /// was changed directly, too. `always` does so to all. Returns the names of those that were changed.
     pub(crate) async fn mend(
         &self,
         stack: &StackSummary,

@@ -10,10 +10,10 @@ use aws_sdk_lambda::primitives::Blob;
 use crate::StackManager;
 use crate::error::{Error, failed};
 
-/// What a function that ran came to.
+/// The result of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoked {
-    /// What it returned; where it failed, a JSON object with `errorMessage`.
+    /// The returned value; after a failure, a JSON object with `errorMessage`.
     pub payload: Vec<u8>,
     /// How it failed, such as `Unhandled`, if it did.
     pub failure: Option<String>,
@@ -26,7 +26,7 @@ impl StackManager {
     /// # Errors
     /// [`Error::Aws`]: of kind [`Timeout`](crate::AwsFailure::Timeout) if there was no answer in time; with the code
     /// `ResourceNotFoundException` if there is no such function, and `TooManyRequestsException` if it may not run
-    /// now. A function that ran and failed is no error: see [`Invoked::failure`].
+    /// now. A function that ran and failed is not an error: see [`Invoked::failure`].
     pub async fn invoke(
         &self,
         function: &str,

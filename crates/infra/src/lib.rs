@@ -1,7 +1,7 @@
 //! The CloudFormation stack of zae-limiter: what it holds, how it is deployed, found, upgraded and deleted.
 //!
-//! [`StackManager`] does it, with AWS or with a server that speaks its protocols. It knows nothing of what lies in
-//! the table: whoever deploys writes the version record and registers namespaces with the library.
+//! [`StackManager`] does it, with AWS or with a server that speaks its protocols. It does not access the
+//! content of the table: its caller writes the version record and registers namespaces with the library.
 //!
 //! - [`options`](StackOptions): what can be chosen, and the template's parameters that follow; [`names`], [`tags`];
 //! - [`template`]: the template itself;
@@ -80,7 +80,7 @@ impl StackManager {
     }
 }
 
-/// What an operation is doing, as it does it.
+/// The progress of an operation.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Progress<'a> {

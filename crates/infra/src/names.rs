@@ -8,7 +8,7 @@ const FUNCTION_NAME: usize = 64;
 /// The shortest name of a DynamoDB table.
 const TABLE_NAME: usize = 3;
 
-/// What the name of each role ends in, with the parameter that sets it, in the order in which they are checked.
+/// The end of each role's name, with the parameter that sets it, in the order in which they are checked.
 pub(crate) const ROLES: [(&str, &str); 5] = [
     ("aggr", "AggregatorRoleName"),
     ("app", "AppRoleName"),
@@ -17,7 +17,7 @@ pub(crate) const ROLES: [(&str, &str); 5] = [
     ("prov", "ProvisionerRoleName"),
 ];
 
-/// What the name of each managed policy ends in, with the parameter that sets it.
+/// The end of each managed policy's name, with the parameter that sets it.
 pub(crate) const POLICIES: [(&str, &str); 6] = [
     ("acq", "AcquireOnlyPolicyName"),
     ("full", "FullAccessPolicyName"),
@@ -78,7 +78,7 @@ pub(crate) fn check(stack: &str, with_aggregator: bool, with_provisioner: bool) 
 pub(crate) struct Format<'a> {
     /// The option it was given as.
     pub(crate) option: &'static str,
-    /// What is named by it.
+    /// The kind of resource.
     pub(crate) field: &'static str,
     /// The longest name.
     pub(crate) longest: usize,

@@ -14,7 +14,7 @@ pub const LOG_RETENTION_DAYS: [u32; 22] = [
 /// A parameter of the template: its name and value.
 pub type Parameter = (&'static str, String);
 
-/// What can be chosen when a stack is created.
+/// The options of a stack.
 ///
 /// ```
 /// use zae_limiter_infra::StackOptions;
@@ -32,7 +32,7 @@ pub struct StackOptions {
     pub snapshot_windows: String,
     /// For how many days usage is kept: 1 to 3650.
     pub usage_retention_days: u32,
-    /// For how many days audit events are kept: 1 to 36500. It is no parameter of the template: the caller
+    /// For how many days audit events are kept: 1 to 36500. It is not a parameter of the template: the caller
     /// stores it in the table.
     pub audit_retention_days: u32,
     /// Whether the aggregator is deployed, which counts usage and archives audit events.
@@ -150,7 +150,7 @@ impl StackOptions {
             .find(|one| !windows.contains(&one.trim()))
         {
             let reason = format!(
-                "'{}' is no window; give hourly, daily or monthly, separated by commas",
+                "unknown window '{}'; expected hourly, daily or monthly, separated by commas",
                 bad.trim()
             );
             return Err(InvalidInput::new(

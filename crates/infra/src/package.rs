@@ -84,7 +84,7 @@ impl PackageSource {
     }
 }
 
-/// What is known of a package before it is packed.
+/// Facts about a package before it is packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageInfo {
     /// The file, with links followed.
@@ -156,7 +156,7 @@ impl Package {
         let wrong =
             |why: String| Error::Package(format!("{what} cannot be used as a function's package: {why}"));
         let mut zip = ZipArchive::new(Cursor::new(&bytes))
-            .map_err(|err| wrong(format!("it is no readable zip ({err}).")))?;
+            .map_err(|err| wrong(format!("it is not a readable zip ({err}).")))?;
         let mut unpacked = 0_u64;
         for index in 0..zip.len() {
             let file = zip
@@ -173,7 +173,7 @@ impl Package {
         let file = zip.by_name(BOOTSTRAP).map_err(absent)?;
         if file.unix_mode().is_none_or(|mode| mode & 0o111 != 0o111) {
             return Err(wrong(format!(
-                "its '{BOOTSTRAP}' is not executable for everybody. Make it so (chmod 755) before it is zipped."
+                "its '{BOOTSTRAP}' is not executable for all users. Set its mode to 755 before it is zipped."
             )));
         }
         let mut executable = Vec::new();
@@ -271,7 +271,7 @@ mod tests {
     fn zips_that_would_not_run_are_refused() {
         refused(
             Package::from_zip(b"PK\x03\x04...".to_vec(), "x"),
-            "no readable zip",
+            "not a readable zip",
         );
         refused(
             Package::from_zip(zip_of("main", 0o755, &tiny(62)), "x"),
@@ -287,7 +287,7 @@ mod tests {
         );
         refused(
             Package::from_zip(zip_of("bootstrap", 0o700, &tiny(62)), "x"),
-            "for everybody",
+            "for all users",
         );
         refused(
             Package::from_zip(zip_of("bootstrap", 0o755, b"#!/bin/sh"), "x"),
@@ -321,7 +321,7 @@ mod tests {
             assert_eq!(info.path, source.path().unwrap());
         }
         assert!(write("c", b"#!/bin/sh").inspect().is_err());
-        refused(write("c", b"").load(), "no Linux executable");
+        refused(write("c", b"").load(), "not a Linux executable");
         refused(
             PackageSource::File(dir.path().join("none")).load(),
             "Cannot read the package",

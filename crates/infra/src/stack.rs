@@ -28,7 +28,7 @@ impl StackSummary {
             }
             "DELETE_IN_PROGRESS" => "wait until it is deleted, then deploy again",
             "REVIEW_IN_PROGRESS" => {
-                "somebody has made a change set that would create it; execute that, or delete the stack, then try again"
+                "a change set exists that would create it; execute that change set, or delete the stack, then try again"
             }
             "UPDATE_ROLLBACK_FAILED" => {
                 "an update could neither be made nor undone; run 'aws cloudformation continue-update-rollback'"
@@ -47,7 +47,7 @@ impl StackSummary {
     }
 }
 
-/// What an operation did before it ended.
+/// The steps of an operation before it ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// The stack; `None` once it is gone.
@@ -122,7 +122,7 @@ impl StackManager {
         answer.stack_events().first()?.event_id().map(str::to_owned)
     }
 
-    /// Events that are not among those seen, oldest first; as good as none if CloudFormation does not tell.
+    /// Events that are not among those seen, oldest first; empty if CloudFormation does not answer.
     async fn new_events(
         &self,
         stack: &str,

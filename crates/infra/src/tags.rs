@@ -23,7 +23,7 @@ pub const VERSION: &str = "zae-limiter:version";
 pub const SCHEMA: &str = "zae-limiter:schema-version";
 /// The tag that holds the version of a stack's functions.
 pub const FUNCTIONS: &str = "zae-limiter:lambda-version";
-/// What a stack of rate limits is for.
+/// The type of a limiter stack.
 pub const LIMITER: &str = "limiter";
 
 /// The most tags that CloudFormation accepts on a stack.

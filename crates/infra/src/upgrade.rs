@@ -18,12 +18,12 @@ use crate::{Progress, StackManager, names};
 /// The parameters that follow from the package.
 const CODE: [&str; 3] = [FUNCTION_CODE_BUCKET, FUNCTION_CODE_KEY, FUNCTION_ARCHITECTURE];
 
-/// What an upgrade is to do.
+/// The options of an upgrade.
 #[derive(Debug, Clone)]
 pub struct Upgrade<'a> {
     /// The stack.
     pub stack: &'a str,
-    /// What its functions run; looked at only if it has any.
+    /// The package of its functions; read only if it has functions.
     pub package: &'a PackageSource,
     /// The bucket that the functions' code is put in; `None` is one of the account's own.
     pub code_bucket: Option<&'a str>,
@@ -72,7 +72,7 @@ impl fmt::Display for Change {
 pub struct Plan {
     /// The stack as it is.
     pub stack: StackSummary,
-    /// What the new template and parameters change, in the template's order.
+    /// The changes by the new template and parameters, in the template's order.
     pub changes: Vec<Change>,
     /// The functions that run Python, which would be replaced.
     pub python: Vec<String>,
@@ -98,19 +98,19 @@ impl Plan {
     }
 }
 
-/// What an upgrade did.
+/// The result of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgraded {
     /// The stack as it is now.
     pub stack: StackSummary,
-    /// What was done to the functions.
+    /// The result for the functions.
     pub functions: Functions,
-    /// The functions whose code somebody had changed past the stack, and which have the stack's again.
+    /// The functions whose code had been changed outside the stack, and which have the stack's code again.
     pub mended: Vec<String>,
 }
 
 impl StackManager {
-    /// Prepares an upgrade, and tells what it would change.
+    /// Prepares an upgrade, and returns what it would change.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::State`]; [`Error::Refused`] if the template would remove or replace resources;
@@ -283,7 +283,7 @@ impl StackManager {
         Ok(())
     }
 
-    /// What a change set changes; `None` if nothing.
+    /// The changes of a change set; `None` if there are none.
     async fn changes(&self, stack: &StackSummary, id: &str) -> Result<Option<Vec<Change>>, Error> {
         let mut looks = self.waits.looks(self.waits.change_set);
         let mut changes = Vec::new();
@@ -345,7 +345,7 @@ fn check_parameters(wanted: &Upgrade<'_>) -> Result<(), InvalidInput> {
         }
         if !declared.contains(&name.as_str()) {
             return wrong(format!(
-                "is no parameter of the template, which has {}",
+                "unknown parameter; the template has {}",
                 declared.join(", ")
             ));
         }
@@ -381,7 +381,7 @@ fn change_of(change: &sdk::Change) -> Option<Change> {
     })
 }
 
-/// What a change would lose, if anything.
+/// The loss by a change, if any.
 fn loss(change: &Change) -> Option<String> {
     let what = if change.action == "Remove" {
         "would be removed"

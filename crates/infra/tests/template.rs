@@ -1,7 +1,7 @@
 //! The template against the code that relies on it, and against what other stacks, other clients and operators know
 //! of it: names, exports, policies, alarms. `template/stack.rs` says what CloudFormation would make of it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
 
 #[path = "template/access.rs"]
 mod access;
@@ -287,7 +287,7 @@ fn matches(pattern: &Value, event: &Value) -> bool {
     }
 }
 
-/// A record of the stream. Expiry is told by who did it.
+/// A record of the stream. An expiry has the service as its principal.
 fn event(name: &str, key: &Key, expired: bool) -> Value {
     let image = json!({"PK": {"S": key.pk}, "SK": {"S": key.sk.as_str()}});
     let mut event = json!({

@@ -8,15 +8,15 @@ use clap::Args;
 use super::values::{parse_amount, parse_duration, parse_positive_duration};
 use super::{Amount, Format, Namespaced, OnUnavailable};
 
-/// Take an entity's tokens, and run a command with them.
+/// Take tokens of an entity, and optionally run a command.
 ///
-/// Takes all the amounts or none. If the entity cascades, its parent pays the same amounts.
+/// Takes all amounts or none. If the entity cascades, the same amounts are taken from its parent.
 ///
-/// If there are too few tokens, nothing is taken, the time until there will be enough is told, and the
-/// exit code is 75. With --wait they are waited for, unless it would take longer than that.
+/// If there are too few tokens, nothing is taken, the wait until there are enough is printed, and the exit code
+/// is 75. With --wait, the command waits for the tokens, unless that would take longer than the given time.
 ///
-/// With a command after '--', the command runs once the tokens are taken. If it fails, they are given
-/// back. The exit code is then the command's own.
+/// If a command follows '--', it runs once the tokens are taken. If it fails, the tokens are given back. The exit
+/// code is that of the command.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -25,39 +25,39 @@ Examples:
   # One request of 500 tokens
   zae-limiter acquire user-123 --resource gpt-4 --consume rpm:1 --consume tpm:500
 
-  # Wait up to half a minute for them, then run a command
+  # Wait up to 30 seconds for the tokens, then run a command
   zae-limiter acquire user-123 -r gpt-4 -c rpm:1 --wait 30s -- ./ask-model \"Why?\"
 
-  # Do not let an outage of the table get in the way
+  # Admit requests during an outage of the table
   zae-limiter acquire user-123 -r gpt-4 -c rpm:1 --on-unavailable allow --timeout 500ms"
 )]
 pub(crate) struct Acquire {
-    /// Entity that pays
+    /// Entity whose tokens to take
     pub(crate) entity_id: String,
 
-    /// Command to run with the tokens, and its arguments
+    /// Command to run, and its arguments
     #[arg(last = true)]
     pub(crate) command: Vec<OsString>,
 
-    /// Resource the tokens are for
+    /// Resource that is used
     #[arg(short, long)]
     pub(crate) resource: String,
 
-    /// Tokens to take of one limit, such as rpm:1; repeat it for more limits
+    /// Take tokens of a limit, such as rpm:1; can be repeated
     ///
-    /// 0 takes nothing, but is refused while the limit is in debt.
+    /// An amount of 0 takes nothing, but is refused while the limit is in debt.
     #[arg(short, long, required = true, value_name = "LIMIT:AMOUNT", value_parser = parse_amount)]
     pub(crate) consume: Vec<Amount>,
 
-    /// Wait this long at most for tokens, such as 30s or 500ms, before being refused
+    /// Wait for tokens up to this time, such as 30s or 500ms [default: do not wait]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) wait: Option<Duration>,
 
-    /// What to do if the table cannot be used [default: what is stored for the limits]
+    /// Policy if the table cannot be used [default: the stored policy of the system]
     #[arg(long, value_enum, value_name = "POLICY")]
     pub(crate) on_unavailable: Option<OnUnavailable>,
 
-    /// Take the table for unusable if it has not answered after this long, such as 500ms or 2s
+    /// Fail the call if the table has not answered within this time, such as 500ms or 2s
     #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -70,9 +70,9 @@ pub(crate) struct Acquire {
     pub(crate) at: Namespaced,
 }
 
-/// Show how many tokens an entity has now, taking none.
+/// Show the available tokens of an entity.
 ///
-/// With --consume also tells how long it will be until these amounts can be taken.
+/// Takes no tokens. With --consume, also shows the time until these amounts are available.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -82,14 +82,14 @@ Examples:
   zae-limiter available user-123 -r gpt-4 -c rpm:1 -c tpm:20_000"
 )]
 pub(crate) struct Available {
-    /// Entity to look at
+    /// Entity to show
     pub(crate) entity_id: String,
 
-    /// Resource to look at
+    /// Resource to show
     #[arg(short, long)]
     pub(crate) resource: String,
 
-    /// Tokens of one limit that are wanted, such as rpm:1; repeat it for more limits
+    /// Show the wait for tokens of a limit, such as rpm:1; can be repeated
     #[arg(short, long, value_name = "LIMIT:AMOUNT", value_parser = parse_amount)]
     pub(crate) consume: Vec<Amount>,
 

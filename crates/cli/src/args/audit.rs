@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::{Format, Namespaced};
 
-/// Who changed which limits, and when.
+/// Show the audit log of limits and entities.
 ///
-/// Every change of limits, and every entity created, leaves an event.
+/// Changes of limits, and creations and deletions of entities, are logged as events.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -18,7 +18,7 @@ pub(crate) enum AuditCommand {
     List(List),
 }
 
-/// Show the latest events of one subject, newest first.
+/// List the events of a subject, newest first.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -34,12 +34,12 @@ Examples:
 pub(crate) struct List {
     /// Entity whose events to show, or '$SYSTEM', or '$RESOURCE:name'
     ///
-    /// Changes of the system's defaults are kept under '$SYSTEM', those of a resource's defaults under
-    /// '$RESOURCE:' and the resource's name. Quote them, so that the shell leaves the '$' alone.
+    /// Changes of the system's defaults are logged under '$SYSTEM', those of a resource's defaults under
+    /// '$RESOURCE:' and the resource's name. Quote these names in a shell.
     #[arg(short, long, verbatim_doc_comment)]
     pub(crate) entity_id: String,
 
-    /// Show this many events at most
+    /// Maximum number of events
     #[arg(
         short,
         long,
@@ -50,7 +50,7 @@ pub(crate) struct List {
     )]
     pub(crate) limit: u32,
 
-    /// Go on after this event, the last one of the page before
+    /// Start after this event, the last one of the previous page
     #[arg(long, value_name = "EVENT_ID")]
     pub(crate) start_event_id: Option<String>,
 

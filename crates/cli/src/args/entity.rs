@@ -4,10 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::{Consent, DEFAULT_RESOURCE, Format, Namespaced, WrittenLimits};
 
-/// Entities, who spend tokens, and limits of their own.
+/// Manage entities (users, API keys, projects) and their limits.
 ///
-/// An entity is a user, an API key, a project: whoever is limited. Limits of its own come before those of
-/// the resource and of the system.
+/// Limits of an entity take precedence over those of the resource and of the system.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -29,7 +28,7 @@ pub(crate) enum EntityCommand {
     Show(Show),
 }
 
-/// List the entities that have a given parent.
+/// List the children of an entity.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -38,7 +37,7 @@ Examples:
   zae-limiter entity children org-456"
 )]
 pub(crate) struct Children {
-    /// The parent
+    /// Parent entity
     pub(crate) entity_id: String,
 
     /// How results are printed.
@@ -52,38 +51,38 @@ pub(crate) struct Children {
 
 /// Create an entity.
 ///
-/// An entity can be limited without having been created. Creating it gives it a name and a parent.
+/// Tokens can be taken without creating an entity. A created entity has a name and can have a parent.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # On its own
+  # Without a parent
   zae-limiter entity create user-123
 
-  # With a name to show
+  # With a display name
   zae-limiter entity create api-key-abc --display-name \"Production API\"
 
-  # What it takes, its parent pays too
+  # Its requests take tokens from its parent, too
   zae-limiter entity create user-123 --parent org-456 --cascade"
 )]
 pub(crate) struct Create {
-    /// The new entity, such as user-123 or api-key-abc
+    /// Id of the new entity, such as user-123 or api-key-abc
     pub(crate) entity_id: String,
 
-    /// Name to show people [default: the entity's id]
+    /// Display name [default: the entity's id]
     #[arg(long, value_name = "NAME")]
     pub(crate) display_name: Option<String>,
 
-    /// Entity this one belongs to
+    /// Parent entity
     #[arg(long, value_name = "ENTITY_ID")]
     pub(crate) parent: Option<String>,
 
-    /// Take from the parent, too, whatever this entity takes
+    /// Take the tokens of each request from the parent, too
     #[arg(long, overrides_with = "no_cascade")]
     cascade: bool,
 
-    /// Leave the parent's tokens alone (the default)
+    /// Do not take tokens from the parent (the default)
     #[arg(long, overrides_with = "cascade")]
     no_cascade: bool,
 
@@ -103,21 +102,21 @@ impl Create {
     }
 }
 
-/// Delete an entity with its limits, its buckets and its usage.
+/// Delete an entity with its limits, buckets and usage.
 ///
-/// Events about it stay in the audit log. It cannot be undone.
+/// Events of the entity stay in the audit log. The deletion cannot be undone.
 ///
-/// Children of the entity stay unless --children is given. They go on debiting it if they cascade, but under the
-/// limits of the resource or of the system.
+/// Children of the entity are kept, unless --children is given. Children that cascade continue to debit the deleted
+/// entity's id, under the limits of the resource or of the system.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # Ask first
+  # With confirmation
   zae-limiter entity delete user-123
 
-  # In a script
+  # Without confirmation, for scripts
   zae-limiter entity delete user-123 --yes
 
   # A project with its keys
@@ -127,7 +126,7 @@ pub(crate) struct Delete {
     /// Entity to delete
     pub(crate) entity_id: String,
 
-    /// Delete its children, their children and so on as well
+    /// Delete all descendants as well
     #[arg(long)]
     pub(crate) children: bool,
 
@@ -144,16 +143,16 @@ pub(crate) struct Delete {
     pub(crate) at: Namespaced,
 }
 
-/// Delete an entity's own limits on a resource.
+/// Delete the limits of an entity on a resource.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # Ask first
+  # With confirmation
   zae-limiter entity delete-limits user-premium --resource gpt-4
 
-  # In a script
+  # Without confirmation, for scripts
   zae-limiter entity delete-limits user-premium -r gpt-4 --yes"
 )]
 pub(crate) struct DeleteLimits {
@@ -177,9 +176,9 @@ pub(crate) struct DeleteLimits {
     pub(crate) at: Namespaced,
 }
 
-/// Show an entity's own limits on a resource.
+/// Show the limits of an entity on a resource.
 ///
-/// Shows what is stored for exactly this entity and resource, not what other levels add.
+/// Shows only the limits that are stored for this entity and resource, not those of other levels.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -205,24 +204,24 @@ pub(crate) struct GetLimits {
     pub(crate) at: Namespaced,
 }
 
-/// List the entities that have limits of their own on a resource.
+/// List the entities that have limits on a resource.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # Everybody with limits of their own on gpt-4
+  # Entities with limits on gpt-4
   zae-limiter entity list --with-custom-limits gpt-4
 
   # The first 10
   zae-limiter entity list --with-custom-limits claude-3 --limit 10"
 )]
 pub(crate) struct List {
-    /// Resource on which the entities have limits of their own
+    /// Resource on which the entities have limits
     #[arg(long, value_name = "RESOURCE")]
     pub(crate) with_custom_limits: String,
 
-    /// List this many entities at most [default: all]
+    /// Maximum number of entities [default: all]
     #[arg(
         long,
         value_name = "COUNT",
@@ -240,7 +239,7 @@ pub(crate) struct List {
     pub(crate) at: Namespaced,
 }
 
-/// List the resources on which any entity has limits of its own.
+/// List the resources on which entities have limits.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -259,10 +258,10 @@ pub(crate) struct ListResources {
     pub(crate) at: Namespaced,
 }
 
-/// Set an entity's own limits on a resource.
+/// Set the limits of an entity on a resource.
 ///
-/// Replaces all limits of this entity on this resource: those that are not named are dropped.
-/// Limits of other levels do not apply any more where an entity has its own.
+/// Replaces all limits of the entity on the resource. Limits that are not given are deleted. If an entity has
+/// limits, those of other levels do not apply to it.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -295,7 +294,7 @@ pub(crate) struct SetLimits {
     pub(crate) at: Namespaced,
 }
 
-/// Show an entity: its name, its parent, and what else is known.
+/// Show an entity with its name, parent and metadata.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -320,7 +319,7 @@ pub(crate) struct Show {
 /// The resource that an entity's limits are for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OnResource {
-    /// Resource they are for; `_default_` is every one that the entity has no limits for
+    /// Resource of the limits; `_default_` stands for every resource for which the entity has no limits
     #[arg(short, long, default_value = DEFAULT_RESOURCE)]
     pub(crate) resource: String,
 }

@@ -11,10 +11,11 @@ use super::{Connection, Format};
 /// The file name that stands for standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
 
-/// Limits declared in a YAML file.
+/// Manage limits that are declared in a YAML file.
 ///
-/// A file, the manifest, says which limits a namespace has. Applying it creates and updates what the file declares,
-/// and deletes what an earlier apply made and the file no longer declares. Limits set by hand are left alone.
+/// The file (manifest) declares the limits of a namespace. An apply creates and updates the declared limits, and
+/// deletes limits that an earlier apply created and that are no longer declared. Limits that were set by hand are not
+/// changed.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -48,10 +49,10 @@ pub(crate) enum LimitsCommand {
     Schema(Schema),
 }
 
-/// Make the table's limits what a file declares.
+/// Apply the limits that a file declares.
 ///
-/// Does not ask; 'limits plan' shows what it would do. Registers the namespace if it is new. It may be interrupted and
-/// run again: what is left is done then. The exit code is 1 if a level could not be changed.
+/// Does not ask for confirmation; 'limits plan' shows the changes. Registers the namespace if it does not exist. Can be
+/// interrupted and run again to finish. The exit code is 1 if a level could not be changed.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -59,10 +60,10 @@ pub(crate) enum LimitsCommand {
 Examples:
   zae-limiter limits apply --name my-app --file limits.yaml
 
-  # Write every declared level again, and tell all live buckets of entities' levels
+  # Write every declared level again, and update all live buckets of entities' levels
   zae-limiter limits apply --name my-app --file limits.yaml --full
 
-  # A file made on the way
+  # A generated file
   envsubst < limits.yaml.in | zae-limiter limits apply --name my-app --file -"
 )]
 pub(crate) struct Apply {
@@ -70,7 +71,7 @@ pub(crate) struct Apply {
     #[command(flatten)]
     pub(crate) manifest: ManifestFile,
 
-    /// Write every declared level, whether it differs or not, and tell all live buckets of entities' levels
+    /// Write every declared level even if it is unchanged, and update all live buckets of entities' levels
     #[arg(long)]
     pub(crate) full: bool,
 
@@ -89,9 +90,8 @@ pub(crate) struct Apply {
 
 /// Print a CloudFormation template that applies a file.
 ///
-/// For a stack of its own, beside the stack of the table, whose limits provisioner it calls; the namespace must be
-/// registered before that stack is created. Reads the file, and calls nobody. What a provisioner would refuse is
-/// refused.
+/// Deploy it as a separate stack. It invokes the limits provisioner of the table's stack. Register the namespace
+/// before. This command sends no request, and refuses files that a provisioner would refuse.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -101,7 +101,7 @@ Examples:
   aws cloudformation deploy --template-file limits-stack.yaml --stack-name my-app-limits"
 )]
 pub(crate) struct CfnTemplate {
-    /// Stack that has the limits provisioner
+    /// Name of the stack with the limits provisioner
     #[arg(short, long, env = "ZAEL_STACK", hide_env_values = true)]
     pub(crate) name: String,
 
@@ -109,15 +109,15 @@ pub(crate) struct CfnTemplate {
     #[command(flatten)]
     pub(crate) manifest: ManifestFile,
 
-    /// Have every declared level written at each update, whether it differs or not
+    /// Write every declared level at each update, even if it is unchanged
     #[arg(long)]
     pub(crate) full: bool,
 }
 
-/// Show where the table's limits differ from a file.
+/// Show how the table's limits differ from a file.
 ///
-/// Only reads. Compares values: limits that were changed by hand are differences. Limits that were set by hand and
-/// are in no file are listed apart, with '?'; they are no differences.
+/// Only reads. Limits that were changed by hand are differences. Limits that were set by hand and are in no file
+/// are listed separately, with '?', and do not count as differences.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -125,7 +125,7 @@ pub(crate) struct CfnTemplate {
 Examples:
   zae-limiter limits diff --name my-app --file limits.yaml
 
-  # Has anybody changed something?
+  # Check for changes in a script
   zae-limiter limits diff --name my-app --file limits.yaml --quiet --detailed-exitcode"
 )]
 pub(crate) struct Diff {
@@ -133,7 +133,7 @@ pub(crate) struct Diff {
     #[command(flatten)]
     pub(crate) manifest: ManifestFile,
 
-    /// What is shown of the differences.
+    /// How differences are printed.
     #[command(flatten)]
     pub(crate) shown: Shown,
 
@@ -148,7 +148,7 @@ pub(crate) struct Diff {
 
 /// Show what 'limits apply' would change.
 ///
-/// Only reads. '+' stands for what would be created, '~' for what would be updated, '-' for what would be deleted.
+/// Only reads. '+' marks levels to create, '~' levels to update, '-' levels to delete.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -164,7 +164,7 @@ pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) manifest: ManifestFile,
 
-    /// What is shown of the changes.
+    /// How changes are printed.
     #[command(flatten)]
     pub(crate) shown: Shown,
 
@@ -179,7 +179,7 @@ pub(crate) struct Plan {
 
 /// Print the JSON Schema of manifests.
 ///
-/// For editors that check and complete YAML with it.
+/// Editors use it to check and complete YAML.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -192,7 +192,7 @@ pub(crate) struct Schema {}
 /// The manifest.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ManifestFile {
-    /// YAML file that declares the limits; '-' is standard input
+    /// YAML file that declares the limits; '-' reads standard input
     #[arg(
         short,
         long,
@@ -205,12 +205,12 @@ pub(crate) struct ManifestFile {
 /// How much is printed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Quiet {
-    /// Only print the summary
+    /// Print only the summary
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
 
-/// What is shown of differences.
+/// How differences are printed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Shown {
     /// How much is printed.
@@ -221,37 +221,37 @@ pub(crate) struct Shown {
     #[arg(short, long, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 
-    /// End with 0 if there is nothing to do, 2 if there is, and 1 if the command line is wrong
+    /// End with 0 if there are no changes, 2 if there are changes, and 1 if the command line is wrong
     ///
-    /// Other failures end as ever: with 1, 3 or 4.
+    /// Other failures end with 1, 3 or 4, as without this option.
     #[arg(long, verbatim_doc_comment)]
     pub(crate) detailed_exitcode: bool,
 }
 
-/// Which stack's table, and how to get at it.
+/// The stack, and how to connect to its table.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Where {
-    /// Stack to work on; its table has the same name
+    /// Name of the stack, which is also the name of the table
     #[arg(short, long, env = "ZAEL_STACK", hide_env_values = true)]
     name: String,
 
-    /// AWS region of the table [default: what AWS's own settings say]
+    /// AWS region of the table [default: from the AWS configuration]
     #[arg(long)]
     region: Option<String>,
 
-    /// Where the table is served, if not by AWS: a URL, or `embedded:PATH`
+    /// Endpoint of the table instead of AWS: a URL, or `embedded:PATH`
     ///
-    /// An http or https URL is any server that speaks DynamoDB's protocol.
-    /// `embedded:PATH` is a table kept in the directory PATH of this machine, without server or account.
+    /// An http or https URL is a server that implements DynamoDB's protocol.
+    /// `embedded:PATH` is a table in the local directory PATH, without server or account.
     #[arg(long, value_name = "URL", verbatim_doc_comment)]
     endpoint_url: Option<String>,
 
-    /// Namespace that the file must be for [default: the one it names]
+    /// Require that the file is for this namespace [default: the one that the file names]
     #[arg(short = 'N', long)]
     pub(crate) namespace: Option<String>,
 
-    /// Read and write the table from here, past the stack's limits provisioner
+    /// Read and write the table directly, not through the stack's limits provisioner
     #[arg(long)]
     pub(crate) direct: bool,
 }
@@ -267,7 +267,7 @@ impl Where {
     }
 }
 
-/// Refuses a file that cannot be read. What is no plain file is opened once only, when it is read.
+/// Refuses a file that cannot be read. Pipes and devices are opened only once, when they are read.
 fn readable(path: PathBuf) -> Result<PathBuf, String> {
     if path == Path::new(STANDARD_INPUT) {
         return Ok(path);

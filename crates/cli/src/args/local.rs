@@ -13,11 +13,11 @@ pub(crate) const PORT: u16 = 4566;
 /// Names another port for `up` and `env`.
 const PORT_VARIABLE: &str = "ZAE_LIMITER_LOCAL_PORT";
 
-/// The whole system on this machine, with no AWS account.
+/// Run a local AWS endpoint on this machine.
 ///
-/// 'local up' starts an endpoint that stands in for AWS: DynamoDB with its streams, and the CloudFormation,
-/// Lambda, S3, SQS, STS and CloudWatch Logs that a stack needs. Functions run as processes of this machine.
-/// Nothing checks signatures or policies.
+/// 'local up' starts an endpoint with the AWS services of a stack: DynamoDB with streams, CloudFormation, Lambda, S3,
+/// SQS, STS and CloudWatch Logs. It needs no AWS account. Functions run as processes of this machine. Signatures
+/// and policies are not checked.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -37,8 +37,8 @@ pub(crate) enum LocalCommand {
 
 /// Start the local endpoint.
 ///
-/// It runs in the background until 'local down'. Data stays in a directory, and the next start goes on from it.
-/// One that runs already stays as it is.
+/// The endpoint runs in the background until 'local down'. Its data is kept in a directory, which the next start uses
+/// again. A running endpoint is reused, and differences from the options are reported.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -50,7 +50,7 @@ Examples:
   # Start it, and deploy a stack to it
   zae-limiter local up --name my-app
 
-  # Another port, and nothing kept
+  # On another port, with data in memory
   zae-limiter local up --port 4567 --ephemeral
 
   # LocalStack in Docker instead
@@ -58,35 +58,35 @@ Examples:
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Up {
-    /// Stack to deploy once the endpoint is ready; with LocalStack, to name in the instructions
+    /// Deploy a stack of this name once the endpoint is ready; with LocalStack, only print the commands for it
     #[arg(short, long)]
     pub(crate) name: Option<String>,
 
-    /// Port to listen on; 0 for any that is free [default: 4566]
+    /// Port to listen on; 0 selects a free port [default: 4566]
     #[arg(long, env = PORT_VARIABLE, hide_env_values = true)]
     pub(crate) port: Option<u16>,
 
-    /// Address to listen on; anything but a loopback address lets others in [default: 127.0.0.1]
+    /// Address to listen on; other than loopback, any client that reaches it has full access [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "docker")]
     pub(crate) host: Option<IpAddr>,
 
-    /// Stay in the foreground, with the log on standard error
+    /// Run in the foreground, with the log on standard error
     #[arg(long, conflicts_with_all = ["docker", "name"])]
     pub(crate) foreground: bool,
 
-    /// Directory to keep data in [default: in the user's state directory]
+    /// Directory for the data [default: in the user's state directory]
     #[arg(long, value_name = "PATH", conflicts_with_all = ["ephemeral", "docker"])]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// Keep nothing: the data is gone when the endpoint ends
+    /// Keep the data in memory only; it is lost when the endpoint ends
     #[arg(long, conflicts_with = "docker")]
     pub(crate) ephemeral: bool,
 
-    /// Write every request into the log
+    /// Log every request
     #[arg(long, conflicts_with = "docker")]
     pub(crate) verbose: bool,
 
-    /// Tell in a line of JSON on standard output once it is ready, or why not.
+    /// Print a line of JSON on standard output once it is ready, or why it is not.
     #[arg(long, hide = true, requires = "foreground")]
     pub(crate) announce: bool,
 
@@ -116,7 +116,7 @@ impl Up {
 #[command(next_help_heading = "LocalStack in Docker, instead of the own endpoint")]
 #[group(id = "docker", multiple = true)]
 pub(crate) struct DockerUp {
-    /// Image to run; those of 2026.03 and later need an account [default: localstack/localstack:4.14]
+    /// LocalStack image to run; images of 2026.03 and later need an account [default: localstack/localstack:4.14]
     #[arg(long)]
     pub(crate) image: Option<String>,
 
@@ -143,8 +143,8 @@ pub(crate) struct DockerHost {
 
 /// Stop the local endpoint.
 ///
-/// Operations on stacks, invocations that somebody waits for, and requests are finished first if 15 seconds are
-/// enough for them. Data in a directory stays; events that functions have not been called with yet are lost.
+/// Waits up to 15 seconds for operations on stacks, synchronous invocations and requests. Data in a directory is kept.
+/// Events of asynchronous invocations that have not been delivered are lost.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -162,7 +162,7 @@ pub(crate) struct Down {
     pub(crate) format: Format,
 }
 
-/// Show whether the local endpoint runs, and where.
+/// Show the status and address of the local endpoint.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
@@ -177,7 +177,7 @@ pub(crate) struct Status {
     pub(crate) format: Format,
 }
 
-/// Show the local endpoint's log.
+/// Show the log of the local endpoint.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
@@ -190,11 +190,11 @@ Examples:
   # Show last 50 lines
   zae-limiter local logs --tail 50")]
 pub(crate) struct Logs {
-    /// Go on with what is added, until Ctrl-C
+    /// Print new lines until Ctrl-C
     #[arg(short, long)]
     pub(crate) follow: bool,
 
-    /// Begin with this many lines from the end
+    /// Number of lines to print from the end of the log
     #[arg(long, value_name = "LINES", default_value_t = 100)]
     pub(crate) tail: u32,
 
@@ -203,9 +203,9 @@ pub(crate) struct Logs {
     pub(crate) docker: DockerHost,
 }
 
-/// Print the environment variables that lead AWS clients to the local endpoint.
+/// Print the environment variables that point AWS clients at the local endpoint.
 ///
-/// It need not run.
+/// The endpoint does not have to run.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -221,21 +221,21 @@ Examples:
   zae-limiter local env --format powershell"
 )]
 pub(crate) struct Env {
-    /// Who is to read them
+    /// Output format
     #[arg(short, long, value_enum, ignore_case = true, default_value_t = EnvFormat::Eval)]
     pub(crate) format: EnvFormat,
 
-    /// Port of the endpoint [default: that of the one that runs, else 4566]
+    /// Port of the endpoint [default: that of the running endpoint, else 4566]
     #[arg(long, env = PORT_VARIABLE, hide_env_values = true)]
     pub(crate) port: Option<u16>,
 }
 
-/// A reader of environment variables.
+/// A syntax for environment variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EnvFormat {
     /// bash, zsh and other POSIX shells
     Eval,
-    /// A file of direnv
+    /// An .envrc file of direnv
     Direnv,
     /// `PowerShell`
     #[value(name = "powershell")]

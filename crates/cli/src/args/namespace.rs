@@ -4,10 +4,10 @@ use clap::{Args, Subcommand};
 
 use super::{Connection, Consent, Format};
 
-/// Namespaces, which keep tenants apart in one table.
+/// Manage namespaces, which isolate tenants in one table.
 ///
-/// Entities, limits, buckets and usage of one namespace are invisible in the others. A namespace has a
-/// name, which can be given up and taken again, and an id, which stays with its data.
+/// Entities, limits, buckets and usage of a namespace are invisible in other namespaces. A namespace has a name, which
+/// can be deleted and registered again, and an id, which stays with its data.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -27,9 +27,9 @@ pub(crate) enum NamespaceCommand {
     Show(Show),
 }
 
-/// Give up a namespace's name, keeping its data.
+/// Delete a namespace, but keep its data.
 ///
-/// 'namespace recover' brings it back, as long as nobody took the name. 'namespace purge' removes the data.
+/// 'namespace recover' restores it, unless the name was registered again. 'namespace purge' deletes the data.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -54,7 +54,7 @@ pub(crate) struct Delete {
     pub(crate) at: Connection,
 }
 
-/// List the namespaces in use, with their ids.
+/// List active namespaces with their ids.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -72,7 +72,7 @@ pub(crate) struct List {
     pub(crate) at: Connection,
 }
 
-/// List deleted namespaces, whose data is still there.
+/// List deleted namespaces whose data still exists.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -90,9 +90,9 @@ pub(crate) struct Orphans {
     pub(crate) at: Connection,
 }
 
-/// Remove a deleted namespace's data for good.
+/// Delete the data of a deleted namespace permanently.
 ///
-/// Entities, limits, buckets, usage and audit events of the namespace are gone then. It cannot be undone.
+/// Deletes entities, limits, buckets, usage and audit events of the namespace. This cannot be undone.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -117,7 +117,7 @@ pub(crate) struct Purge {
     pub(crate) at: Connection,
 }
 
-/// Bring a deleted namespace back under its old name.
+/// Recover a deleted namespace under its old name.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -138,9 +138,9 @@ pub(crate) struct Recover {
     pub(crate) at: Connection,
 }
 
-/// Register namespaces, so that they can be used.
+/// Register namespaces.
 ///
-/// A name that is registered already keeps its id and its data.
+/// A name that is already registered keeps its id and data.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -163,7 +163,7 @@ pub(crate) struct Register {
     pub(crate) at: Connection,
 }
 
-/// Show a namespace: its id, its state, its age.
+/// Show the id, state and creation time of a namespace.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,

@@ -4,10 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::{Consent, Format, Namespaced, WrittenLimits};
 
-/// Resources, on which tokens are spent, and their default limits.
+/// Manage default limits of resources (models, endpoints).
 ///
-/// A resource is a model, an endpoint: whatever is used. Its defaults hold for entities without limits of
-/// their own, and come before those of the system.
+/// Defaults of a resource apply to entities without limits. They take precedence over those of the system.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -23,16 +22,16 @@ pub(crate) enum ResourceCommand {
     SetDefaults(SetDefaults),
 }
 
-/// Delete a resource's default limits.
+/// Delete the default limits of a resource.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # Ask first
+  # With confirmation
   zae-limiter resource delete-defaults gpt-4
 
-  # In a script
+  # Without confirmation, for scripts
   zae-limiter resource delete-defaults gpt-4 --yes"
 )]
 pub(crate) struct DeleteDefaults {
@@ -52,7 +51,7 @@ pub(crate) struct DeleteDefaults {
     pub(crate) at: Namespaced,
 }
 
-/// Show a resource's default limits.
+/// Show the default limits of a resource.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -93,9 +92,9 @@ pub(crate) struct List {
     pub(crate) at: Namespaced,
 }
 
-/// Set a resource's default limits.
+/// Set the default limits of a resource.
 ///
-/// Replaces all its defaults: those that are not named are dropped.
+/// Replaces all default limits of the resource. Limits that are not given are deleted.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,

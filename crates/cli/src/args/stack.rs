@@ -13,11 +13,11 @@ pub(crate) use deploy::{Chosen, Deploy};
 use super::values::Assignment;
 use super::{Connection, Consent, Format, Named, Place};
 
-/// What the functions run.
+/// The package of the functions.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Functions")]
 pub(crate) struct PackageFile {
-    /// What the functions run: a Linux executable, or a zip that holds one named 'bootstrap' [default: this
+    /// Package of the functions: a Linux executable, or a zip that contains one as 'bootstrap' [default: this
     /// program]
     #[arg(
         long,
@@ -38,43 +38,43 @@ impl PackageFile {
     }
 }
 
-/// What the functions run, and where it is kept.
+/// The package of the functions, and its bucket.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Functions")]
 pub(crate) struct Code {
-    /// What they run.
+    /// The package.
     #[command(flatten)]
     pub(crate) package: PackageFile,
 
-    /// S3 bucket for what the functions run [default: zae-limiter-code-ACCOUNT-REGION, made at its first use]
+    /// S3 bucket for the package [default: zae-limiter-code-ACCOUNT-REGION, created at first use]
     #[arg(long, value_name = "NAME")]
     pub(crate) code_bucket: Option<String>,
 }
 
-/// Delete the stack with everything in it.
+/// Delete the stack with all its resources and data.
 ///
-/// The table goes, and all its data: limits, buckets, usage, the audit log. It cannot be undone. A stack that
-/// does not exist is no error.
+/// Deletes the table with all its data: limits, buckets, usage and the audit log. This cannot be undone. A stack
+/// that does not exist is not an error.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # Asks first
+  # With confirmation
   zae-limiter delete --name my-app --region us-east-1
 
-  # For scripts
+  # Without confirmation, for scripts
   zae-limiter delete --name my-app --yes
 
-  # Without waiting for the end
+  # Without waiting
   zae-limiter delete --name my-app --yes --no-wait"
 )]
 pub(crate) struct Delete {
-    /// Wait until it is gone (the default)
+    /// Wait until the stack is deleted (the default)
     #[arg(long, overrides_with = "no_wait")]
     wait: bool,
 
-    /// Only begin
+    /// Start the deletion, and do not wait
     #[arg(long, overrides_with = "wait")]
     no_wait: bool,
 
@@ -98,9 +98,10 @@ impl Delete {
     }
 }
 
-/// Show how the stack is: whether it answers, its state, versions, size and roles.
+/// Show the stack's status: availability, state, versions, size and roles.
 ///
-/// Only reads. The exit code is 1 if it does not answer or its last change failed, and 4 if there is none.
+/// Only reads. The exit code is 1 if the table does not answer or the last change of the stack failed, and 4 if the
+/// stack does not exist.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -119,9 +120,9 @@ pub(crate) struct Status {
     pub(crate) at: Named,
 }
 
-/// List the stacks of rate limits in a region.
+/// List the limiter stacks in a region.
 ///
-/// Finds them by their tags, those that the Python tool deployed too.
+/// Finds stacks by their tags, including those that the Python tool deployed.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -140,35 +141,35 @@ pub(crate) struct List {
     pub(crate) at: Place,
 }
 
-/// Bring the stack to this program's template and functions.
+/// Upgrade the stack to this version's template and functions.
 ///
-/// Says what will change and changes it in one step that AWS undoes if it fails. Parameters keep their values,
-/// but for those given with --parameter. A template that would remove or replace a resource is refused. Functions
-/// in Python are replaced only after asking, or with --yes.
+/// Shows the changes, and makes them in one operation that AWS rolls back if it fails. Parameters keep their values,
+/// except those given with --parameter. A template that would remove or replace a resource is refused. Functions in
+/// Python are replaced only after confirmation, or with --yes.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # What this program brings
+  # To this version
   zae-limiter upgrade --name my-app --region us-east-1
 
-  # Put the code into the functions even if they seem to have it
+  # Update the functions even if their code seems current
   zae-limiter upgrade --name my-app --force
 
   # Change a setting of the stack
   zae-limiter upgrade --name my-app --parameter LambdaMemorySize=512"
 )]
 pub(crate) struct Upgrade {
-    /// Only update what the functions run; leave template and parameters alone
+    /// Update only the code of the functions, not template and parameters
     #[arg(long)]
     pub(crate) lambda_only: bool,
 
-    /// Do it even if everything seems to be current
+    /// Upgrade even if nothing seems to have changed
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// Change a parameter of the stack; repeat it for more
+    /// Change a parameter of the stack; can be repeated
     #[arg(long = "parameter", value_name = "NAME=VALUE")]
     pub(crate) parameters: Vec<Assignment>,
 
@@ -191,8 +192,8 @@ pub(crate) struct Upgrade {
 
 /// Print the CloudFormation template.
 ///
-/// For deploying by hand, or from CDK or Terraform. The stack has functions only if its parameters name their code;
-/// 'lambda-export' makes the file.
+/// For deployment by hand, or with CDK or Terraform. The stack has functions only if its parameters name a package;
+/// 'lambda-export' writes one.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -205,15 +206,15 @@ Examples:
   zae-limiter cfn-template | less"
 )]
 pub(crate) struct CfnTemplate {
-    /// File to write instead of standard output
+    /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }
 
-/// Write the zip that the functions run.
+/// Write the package of the functions as a zip.
 ///
-/// For deploying by hand, with the template of 'cfn-template'. It holds this program, or the file given with
-/// --lambda-package, as 'bootstrap'; one that could not run on AWS Lambda is refused.
+/// For deployment by hand, with the template of 'cfn-template'. The zip contains this program, or the file given with
+/// --lambda-package, as 'bootstrap'. An executable that cannot run on AWS Lambda is refused.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -222,10 +223,10 @@ Examples:
   # To a file
   zae-limiter lambda-export --output lambda.zip
 
-  # Only tell what it would hold
+  # Show the content only
   zae-limiter lambda-export --info
 
-  # Over a file that exists
+  # Overwrite an existing file
   zae-limiter lambda-export --force"
 )]
 pub(crate) struct LambdaExport {
@@ -233,11 +234,11 @@ pub(crate) struct LambdaExport {
     #[arg(short, long, value_name = "FILE", default_value = "lambda.zip")]
     pub(crate) output: PathBuf,
 
-    /// Only tell what it would hold
+    /// Show the content of the package, and write nothing
     #[arg(long)]
     pub(crate) info: bool,
 
-    /// Write over a file that exists
+    /// Overwrite an existing file
     #[arg(short, long)]
     pub(crate) force: bool,
 

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use super::{Consent, Format, Namespaced, OnUnavailable, WrittenLimits};
 
-/// Default limits for every entity on every resource.
+/// Manage default limits of the system.
 ///
-/// They hold where neither the entity nor the resource has limits of its own.
+/// They apply if neither the entity nor the resource has limits.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -22,16 +22,16 @@ pub(crate) enum SystemCommand {
     SetDefaults(SetDefaults),
 }
 
-/// Delete the system's default limits, and its policy for outages.
+/// Delete the system's default limits and outage policy.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # Ask first
+  # With confirmation
   zae-limiter system delete-defaults
 
-  # In a script
+  # Without confirmation, for scripts
   zae-limiter system delete-defaults --yes"
 )]
 pub(crate) struct DeleteDefaults {
@@ -48,7 +48,7 @@ pub(crate) struct DeleteDefaults {
     pub(crate) at: Namespaced,
 }
 
-/// Show the system's default limits, and its policy for outages.
+/// Show the system's default limits and outage policy.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -69,7 +69,7 @@ pub(crate) struct GetDefaults {
 
 /// Set the system's default limits.
 ///
-/// Replaces all of them, and the policy for outages too: what is not named is dropped.
+/// Replaces all default limits and the outage policy. Limits and a policy that are not given are deleted.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -78,7 +78,7 @@ Examples:
   # Requests and tokens a minute
   zae-limiter system set-defaults -l tpm:10000 -l rpm:100
 
-  # And let requests pass while the table is down
+  # Admit requests during an outage of the table
   zae-limiter system set-defaults -l tpm:10000 --on-unavailable allow"
 )]
 pub(crate) struct SetDefaults {
@@ -86,7 +86,7 @@ pub(crate) struct SetDefaults {
     #[command(flatten)]
     pub(crate) limits: WrittenLimits,
 
-    /// What to do with requests while the table cannot be used
+    /// Outage policy: decision about requests while the table cannot be used [default: block]
     #[arg(long, value_enum, value_name = "POLICY")]
     pub(crate) on_unavailable: Option<OnUnavailable>,
 

@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::{Connection, Format};
 
-/// Tell whether this program and the table fit together.
+/// Check that this version is compatible with the deployed stack.
 ///
-/// Only reads. The exit code is 1 if they do not, and 4 if there is no table.
+/// Only reads. The exit code is 1 if it is not compatible, and 4 if the table does not exist.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -25,9 +25,9 @@ pub(crate) struct Check {
     pub(crate) at: Connection,
 }
 
-/// Show the versions of this program, the table and its functions.
+/// Show the versions of this program, the table and the functions.
 ///
-/// Only reads. Tells, too, whether they fit together.
+/// Only reads. Also shows whether they are compatible.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,

@@ -554,7 +554,7 @@ fn variables_stand_in_for_name_and_namespace() {
             let variable = match arg.get_long() {
                 // Nothing is deployed that was not asked for.
                 Some("name") if path == "local up" => None,
-                // What deletes or judges one stack wants it named there and then.
+                // Commands that delete or report on one stack require its name.
                 Some("name") if declared || !arg.is_required_set() => Some("ZAEL_STACK".as_ref()),
                 // A file that declares limits names its namespace.
                 Some("namespace") if !declared => Some("ZAEL_NAMESPACE".as_ref()),

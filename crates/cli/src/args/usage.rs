@@ -4,10 +4,10 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Format, Namespaced};
 
-/// What entities used, hour by hour and day by day.
+/// Show the usage of entities and resources.
 ///
-/// The stack's aggregator counts what is taken of each limit, by entity and resource. Each count is a
-/// snapshot. A table without an aggregator has none.
+/// The stack's aggregator counts consumed tokens per entity, resource and time window in snapshots. A table without
+/// an aggregator has no snapshots.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -21,9 +21,9 @@ pub(crate) enum UsageCommand {
     Summary(Summary),
 }
 
-/// Show usage snapshots, newest first.
+/// List usage snapshots, newest first.
 ///
-/// Name an entity with --entity-id, a resource with --resource, or both.
+/// Requires --entity-id, --resource, or both.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -38,7 +38,7 @@ pub(crate) struct List {
     #[command(flatten)]
     pub(crate) selection: Selection,
 
-    /// Read this many snapshots at most
+    /// Maximum number of snapshots
     #[arg(
         short,
         long,
@@ -49,7 +49,7 @@ pub(crate) struct List {
     )]
     pub(crate) limit: u32,
 
-    /// Draw a chart of each limit instead of a table
+    /// Draw a chart for each limit instead of a table
     #[arg(short, long)]
     pub(crate) plot: bool,
 
@@ -64,7 +64,7 @@ pub(crate) struct List {
 
 /// Show totals and averages of usage.
 ///
-/// Name an entity with --entity-id, a resource with --resource, or both.
+/// Requires --entity-id, --resource, or both.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -87,26 +87,26 @@ pub(crate) struct Summary {
     pub(crate) at: Namespaced,
 }
 
-/// Which snapshots. Without entity and resource there is nothing to ask for; the commands say so.
+/// The selected snapshots. The commands refuse a selection without entity and resource.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Selection {
-    /// Only usage of this entity
+    /// Show only usage of this entity
     #[arg(short, long)]
     pub(crate) entity_id: Option<String>,
 
-    /// Only usage of this resource
+    /// Show only usage of this resource
     #[arg(short, long)]
     pub(crate) resource: Option<String>,
 
-    /// Only snapshots of this kind
+    /// Show only snapshots of this kind
     #[arg(short, long, value_enum)]
     pub(crate) window: Option<Window>,
 
-    /// Only snapshots that begin at this time or later, such as 2026-01-01T00:00:00Z
+    /// Show only snapshots that begin at this time or later, such as 2026-01-01T00:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) start: Option<String>,
 
-    /// Only snapshots that begin at this time or earlier, such as 2026-01-31T23:59:59Z
+    /// Show only snapshots that begin at this time or earlier, such as 2026-01-31T23:59:59Z
     #[arg(long, value_name = "TIME")]
     pub(crate) end: Option<String>,
 }

@@ -24,7 +24,7 @@ use crate::text::number::grouped;
 use crate::text::time;
 use crate::{names, say};
 
-/// How long the table may take to be found, unless told otherwise.
+/// How long opening the table may take, unless --timeout is given.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait before the namespace is opened again.
@@ -33,7 +33,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(250);
 /// Says that the table was not asked, and why.
 fn warn_unasked(cause: &str) {
     say(&format!(
-        "Warning: {cause}; the request was admitted without asking the table"
+        "Warning: {cause}; the request was admitted without the table"
     ));
 }
 
@@ -182,7 +182,7 @@ fn refused(args: &Acquire, err: Error) -> Outcome {
     let mut out = Out::new(&args.format);
     if out.is_json() {
         match out.json(&refused.to_json()).and_then(|()| out.flush()) {
-            // A refusal is one even if nobody reads it.
+            // A refusal keeps its exit code even if the output was closed.
             Ok(()) | Err(Failure::NobodyReads) => {}
             Err(other) => return Err(other),
         }
@@ -202,7 +202,7 @@ fn refusal(refused: &RateLimitExceeded) -> String {
             "Rate limit exceeded for '{}' on '{}'.",
             worst.entity, worst.resource
         ),
-        None => "Others kept taking tokens at the same moment.".to_owned(),
+        None => "Concurrent requests kept taking tokens.".to_owned(),
     };
     let when = match refused.retry_after() {
         Some(wait) => format!("Retry after {}.", time::wait(wait)),
@@ -239,7 +239,7 @@ async fn without_table(args: &Acquire, mut signals: Signals, cause: &str) -> Out
     }
 }
 
-/// Tells what was taken.
+/// Prints the tokens that were taken.
 fn acquired(args: &Acquire, degraded: bool) -> Outcome {
     let mut out = Out::new(&args.format);
     if out.is_json() {
@@ -287,16 +287,16 @@ async fn run(lease: Lease, args: &Acquire, signals: &mut Signals) -> Outcome {
     Ok(Exit::Command(code_of(ended)))
 }
 
-/// Gives the tokens back within a bounded time. A failure is told and no more: why the program ends, and how the command
-/// ended, is what the caller must learn.
+/// Gives the tokens back within a bounded time. A failure is only printed: the exit code is that of the command or the
+/// signal.
 async fn give_back(lease: Lease) {
-    // What takes longer goes on in the background, which is waited for next.
+    // What takes longer continues in the background, which is waited for next.
     if let Ok(Err(err)) = tokio::time::timeout(DRAIN, lease.rollback()).await {
         say(&format!("Warning: the tokens were not given back: {err}"));
     }
 }
 
-/// A command that could not be started, with the exit code by which shells tell it.
+/// A command that could not be started, with the exit code that shells use.
 fn cannot_run(command: &[OsString], err: &io::Error) -> Failure {
     let code = if err.kind() == io::ErrorKind::NotFound {
         127
@@ -310,7 +310,7 @@ fn cannot_run(command: &[OsString], err: &io::Error) -> Failure {
     )
 }
 
-/// The exit code of a command, as a shell tells it.
+/// The exit code of a command, as in a shell.
 fn code_of(ended: ExitStatus) -> u8 {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&ended) {
@@ -381,9 +381,12 @@ pub(crate) async fn available(args: Available) -> Outcome {
         }
         if !needed.is_empty() {
             out.line(match wait {
-                Some(Duration::ZERO) => "What is asked can be taken now".to_owned(),
-                Some(wait) => format!("What is asked can be taken in {}", time::wait(wait)),
-                None => "What is asked can never be taken: it is more than a limit can hold".to_owned(),
+                Some(Duration::ZERO) => "The tokens are available now".to_owned(),
+                Some(wait) => format!("The tokens will be available in {}", time::wait(wait)),
+                None => {
+                    "The tokens can never be available together: an amount is above the capacity of its limit"
+                        .to_owned()
+                }
             })?;
         }
     }

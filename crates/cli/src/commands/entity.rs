@@ -104,8 +104,8 @@ async fn delete(args: Delete) -> Outcome {
             question = format!("Delete entity '{id}' and {named}, with buckets, limits and usage?");
         } else {
             let kept = format!(
-                "{named} will be kept. Children that cascade go on debiting '{id}', but its own limits are gone: only \
-                 those of the resource or of the system apply. --children deletes the children as well."
+                "{named} will be kept. Children that cascade continue to debit '{id}', only under the limits of the resource or \
+                 of the system. --children deletes the children as well."
             );
             // Before the question, which may be answered by a script.
             note(&kept);

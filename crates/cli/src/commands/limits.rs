@@ -42,8 +42,8 @@ async fn apply(args: Apply) -> Outcome {
     let asked = ask(&args.manifest, &args.at, &args.format, call).await?;
     if args.full && asked.answer.unchanged.is_none() {
         crate::say(
-            "Note: the stack's limits provisioner does not know --full; it wrote every declared level, but did not \
-             tell live buckets.",
+            "Note: the stack's limits provisioner does not support --full; it wrote every declared level, but did not \
+             update live buckets.",
         );
     }
     let exit = show::applied(&asked.answer, args.quiet.quiet, &args.format, &asked.json())?;
@@ -117,7 +117,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// What programs are told whatever was asked.
+    /// The part of the JSON output that all commands have.
     fn json(&self) -> serde_json::Map<String, serde_json::Value> {
         let mut json = serde_json::Map::new();
         json.insert("namespace".into(), self.manifest.namespace.as_str().into());
@@ -134,8 +134,8 @@ impl Asked {
     fn warn_of_age(&self) {
         if self.answer.unchanged.is_none() {
             crate::say(
-                "Note: the stack's limits provisioner is an old one that compares no values: it lists every declared \
-                 level. 'zae-limiter upgrade' replaces it; --direct compares from here.",
+                "Note: the stack's limits provisioner is an old version that does not compare values, and lists every \
+                 declared level. 'zae-limiter upgrade' replaces it; --direct compares without it.",
             );
         }
     }

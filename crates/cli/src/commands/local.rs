@@ -44,7 +44,7 @@ pub(crate) async fn run(command: LocalCommand) -> Outcome {
     }
 }
 
-/// What the commands other than `up` are about.
+/// The endpoint for the commands other than `up`.
 enum Place {
     /// This project's endpoint, if it runs.
     Own(Option<Running>),
@@ -74,7 +74,7 @@ fn place(docker: &DockerHost) -> Result<Place, Failure> {
 
 fn unreadable(path: &Path, err: &dyn std::fmt::Display) -> Failure {
     Failure::error(format!(
-        "The file {} cannot be read, which holds the Docker daemon that LocalStack was started on: {err}. Name the \
+        "The file {} with the Docker daemon of LocalStack cannot be read: {err}. Name the \
          daemon with --docker-host, or delete the file if LocalStack does not run any more.",
         path.display()
     ))
@@ -84,7 +84,7 @@ fn unreadable(path: &Path, err: &dyn std::fmt::Display) -> Failure {
 fn state() -> Result<State, Failure> {
     State::of_user().ok_or_else(|| {
         Failure::error(format!(
-            "There is no home directory to keep the endpoint's state in. Set {STATE_DIR} to a directory."
+            "There is no home directory for the endpoint's state. Set {STATE_DIR} to a directory."
         ))
     })
 }

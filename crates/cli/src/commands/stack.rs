@@ -18,7 +18,7 @@ use crate::args::Connection;
 use crate::connect::stack;
 use crate::failure::Failure;
 
-/// Who changes the version record.
+/// The name that changes the version record.
 const UPDATED_BY: &str = concat!("cli:", env!("CARGO_PKG_VERSION"));
 
 /// Notes a deployment in the table's version record, and gives the table.

@@ -14,7 +14,7 @@ use crate::failure::{Doing, Failure, marked, place_options};
 use crate::out::Out;
 use crate::text::table::printable;
 
-/// What a table says of itself.
+/// The version of a table.
 enum Found {
     NoTable,
     NoRecord,

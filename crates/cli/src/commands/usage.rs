@@ -38,7 +38,7 @@ pub(crate) async fn run(command: UsageCommand) -> Outcome {
     }
 }
 
-/// What is asked of the library.
+/// The query for the library.
 fn query(selection: &Selection) -> Result<UsageQuery, Failure> {
     let mut query = match (&selection.entity_id, &selection.resource) {
         (None, None) => {

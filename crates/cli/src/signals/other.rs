@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::{Catch, Ending};
 use crate::failure::Failure;
 
-/// What the process receives from the moment this exists.
+/// The signals that the process receives while this exists.
 pub(crate) struct Signals;
 
 impl Signals {

@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 use super::{Catch, Ending};
 use crate::failure::Failure;
 
-/// What asks a program to end.
+/// Signals that ask a program to end.
 const ENDS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// What kills a process that does not catch it, and is sent by other processes.
+/// Signals of other processes that kill a process which does not catch them.
 const KILLS: [Signal; 7] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -31,8 +31,8 @@ const KILLS: [Signal; 7] = [
     Signal::SIGALRM,
 ];
 
-/// What else a command is told.
-const TOLD: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH];
+/// The other signals that are forwarded to a command.
+const FORWARDED: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH];
 
 /// How long the main thread may take to end the program, where nothing is lost without it. It may be blocked, for
 /// example by a reader of its output that does not read.
@@ -41,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long a command may take to stop after SIGTSTP, and how often to look.
 const STOPPING: (u32, Duration) = (50, Duration::from_millis(10));
 
-/// What the process receives from the moment this exists.
+/// The signals that the process receives while this exists.
 pub(crate) struct Signals {
     received: mpsc::UnboundedReceiver<Received>,
     /// Set by the signal's handler, before the signal is on its way to `received`.
@@ -63,7 +63,7 @@ impl Signals {
         let mut caught: Vec<Signal> = match which {
             Catch::Ends => ENDS.to_vec(),
             Catch::Kills => KILLS.to_vec(),
-            Catch::Commands => [&KILLS[..], &TOLD[..]].concat(),
+            Catch::Commands => [&KILLS[..], &FORWARDED[..]].concat(),
         };
         caught.retain(|signal| !ignored.contains(*signal));
         let is_free = Arc::new(AtomicBool::new(which == Catch::Ends));
@@ -191,11 +191,11 @@ impl Received {
         })
     }
 
-    /// Whether the sender has sent it to the whole process group. A process may do so, too, which nothing tells.
+    /// Whether the sender has sent it to the whole process group. A process can do so, too, which cannot be detected.
     fn is_shared(self) -> bool {
         let is_from_terminal = match self.signal {
             Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTSTP | Signal::SIGCONT | Signal::SIGWINCH => true,
-            // The end of a terminal is told to its session's leader alone.
+            // Only the leader of a session gets the end of its terminal.
             Signal::SIGHUP => getsid(None) != Ok(getpid()),
             _ => false,
         };
@@ -250,7 +250,7 @@ fn ignored() -> Mask {
 struct Mask(u64);
 
 impl Mask {
-    /// What Linux says of a process. Empty if it does not say.
+    /// The status of a process on Linux. Empty if it is unknown.
     fn of_status(status: &str) -> Self {
         let digits = status
             .lines()

@@ -14,14 +14,14 @@ const MAX_POINTS: usize = 60;
 /// Blanks between two charts.
 const GAP: &str = "    ";
 
-/// What stands above the charts.
+/// The heading of the charts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Title<'a> {
     /// The resource that was spent.
     pub(crate) resource: &'a str,
     /// The kind of window, such as `hourly`.
     pub(crate) window_type: &'a str,
-    /// Who spent it.
+    /// The entity.
     pub(crate) entity: &'a str,
 }
 

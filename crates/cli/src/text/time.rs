@@ -78,8 +78,8 @@ fn utc(text: &str, edge: Edge) -> Option<DateTime> {
     instant.checked_add(SignedDuration::from_nanos(rounding)).ok()
 }
 
-/// A waiting time: `0.6s`, `4m05s`, `2h03m`, `3d04h`. Rounded up in its last unit, so that whoever waits that
-/// long has waited long enough.
+/// A waiting time: `0.6s`, `4m05s`, `2h03m`, `3d04h`. Rounded up in its last unit, so that the
+/// printed time is never too short.
 pub(crate) fn wait(time: Duration) -> String {
     let nanos = time.as_nanos();
     let tenths = nanos.div_ceil(100_000_000);
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(wait(Duration::MAX), "213503982334601d08h");
     }
 
-    /// What a shown wait says, in tenths of a second.
+    /// A printed wait, in tenths of a second.
     fn read(shown: &str) -> u64 {
         let mut total = 0;
         let mut number = String::new();

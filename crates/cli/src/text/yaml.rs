@@ -114,8 +114,8 @@ fn string(text: &str) -> String {
     quoted
 }
 
-/// Whether every reader takes unquoted text for text: it begins with a letter or `_`, is no word with a meaning, and has no
-/// sign with one.
+/// Whether every parser reads the unquoted text as a string: it begins with a letter or `_`, is not a reserved word,
+/// and has no special character.
 fn is_plain(text: &str) -> bool {
     let is_harmless = |c: char| c.is_ascii_alphanumeric() || "_-./ :'@".contains(c);
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

@@ -62,7 +62,7 @@ fn page_after_page() {
     assert_transcript!(world);
 }
 
-/// Whatever was stored by others: nobody known, another action, characters that move a cursor.
+/// Events of other clients: an unknown principal, another action, characters that move a cursor.
 #[test]
 fn events_of_others_are_shown_as_they_are() {
     let mut world = World::new();

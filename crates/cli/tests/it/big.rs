@@ -37,7 +37,7 @@ impl Direct {
         }
     }
 
-    /// Switches off the table's stream, which nobody reads here and which takes a third of the time.
+    /// Switches off the table's stream, which is not read here and takes a third of the time.
     fn without_stream(self) -> Self {
         let off = json!({ "StreamEnabled": false });
         self.ask(

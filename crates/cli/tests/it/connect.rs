@@ -141,7 +141,7 @@ fn a_data_file_that_is_something_else() {
     world.run("version");
     world.run("check --output json");
     world.run("deploy");
-    // It is left as it is, for whoever may want to look at it.
+    // The file is not changed, so that it can be inspected.
     assert!(
         fs::read_to_string(&data)
             .unwrap()
@@ -181,7 +181,7 @@ fn a_directory_that_another_process_uses() {
     assert_transcript!(world);
 }
 
-/// Nobody listens, and nothing is read from this machine or a network.
+/// No server listens, and nothing is read from this machine or a network.
 #[test]
 fn an_endpoint_that_does_not_answer() {
     let mut world = World::without_table();

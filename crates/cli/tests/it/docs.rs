@@ -51,7 +51,7 @@ fn matches(expected: &str, line: &str) -> bool {
     (0..=rest.len()).any(|skipped| rest.is_char_boundary(skipped) && matches(after, &rest[skipped..]))
 }
 
-/// A port that nobody listens on just now.
+/// A free port.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap().port()

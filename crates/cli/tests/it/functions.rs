@@ -110,7 +110,7 @@ impl Server {
         *self.state.answers.lock().unwrap() = answers;
     }
 
-    /// From now on nobody may do this to the table.
+    /// Refuses this operation on the table from now on.
     pub(crate) fn refuse(&self, operation: &'static str) {
         *self.state.refused.lock().unwrap() = Some(operation);
     }

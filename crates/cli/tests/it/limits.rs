@@ -82,7 +82,7 @@ fn planned_applied_and_compared() {
     world.run("system get-defaults");
     world.run("entity list --with-custom-limits gpt-4");
     world.run("audit list -e '$RESOURCE:gpt-4'");
-    // What is as declared is no change.
+    // A level that is stored as declared is not a change.
     world.run("limits plan -f limits.yaml");
     world.run("limits apply -f limits.yaml");
     world.run("limits diff -f limits.yaml");
@@ -187,7 +187,7 @@ fn as_json() {
     assert_transcript!(world);
 }
 
-/// What nobody declared is none of a manifest's business; what somebody changed is.
+/// Levels that no manifest declared are not reported as differences; changed levels are.
 #[test]
 fn limits_set_by_hand() {
     embedded_only!();
@@ -561,7 +561,7 @@ fn a_provisioner_that_may_not_be_looked_at() {
     let (mut world, server) = with_server(Described::Error(403, "AccessDeniedException"));
     at(&mut world, &server, "limits apply -f limits.yaml -q");
     assert_eq!(server.calls(), 1);
-    // Throttling is no sign that there is none.
+    // Throttling does not mean that there is no function.
     let (mut other, server) = with_server(Described::Error(429, "TooManyRequestsException"));
     let ran = at(&mut other, &server, "limits apply -f limits.yaml -q");
     assert_eq!((ran.code, &*ran.stdout, server.calls()), (Some(3), "", 0));

@@ -54,7 +54,7 @@ fn a_second_start_says_what_the_first_keeps() {
     assert_eq!(
         other.stderr,
         "Note: The running endpoint keeps its address 127.0.0.1 (not 0.0.0.0), its data in memory (not in elsewhere), \
-         requests out of its log (no --verbose); run 'zae-limiter local down' first to change that.\n"
+         its log without requests (no --verbose); run 'zae-limiter local down' first to change that.\n"
     );
     assert!(
         other.stdout.starts_with(&format!(
@@ -172,7 +172,7 @@ fn a_name_that_no_stack_can_have_starts_nothing() {
 #[test]
 fn an_endpoint_whose_stack_cannot_be_deployed_is_stopped_if_it_was_started_for_it() {
     let local = Local::new();
-    // What the functions would run is no executable.
+    // The functions' package is not an executable.
     let package = local.world.path().join("package");
     fs::write(&package, "no executable").unwrap();
     let up = |options: &str| {
@@ -190,7 +190,7 @@ fn an_endpoint_whose_stack_cannot_be_deployed_is_stopped_if_it_was_started_for_i
         );
         assert_eq!(local.run("status").stdout, "Local endpoint: not running\n");
     }
-    // One that ran before goes on.
+    // One that ran before continues.
     local.up("");
     let ran = up("--output json");
     assert_eq!((ran.code == Some(0), &*ran.stdout), (false, ""), "{ran:?}");

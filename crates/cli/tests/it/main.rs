@@ -13,14 +13,14 @@
 //! - `docs`: the examples of the README and the guide;
 //! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
-//! - `streams`: output that nobody reads, colours;
+//! - `streams`: closed output, colours;
 //! - `big`: deletions of very many records that are killed on the way.
 //!
 //! Set `ZAE_LIMITER_TEST_ENDPOINT` to the URL of another implementation of DynamoDB to run them on that; see
 //! `world`.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
 
 mod acquire;
 mod audit;

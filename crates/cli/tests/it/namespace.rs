@@ -276,7 +276,7 @@ fn the_environment_names_stack_and_namespace() {
     let shown = "system get-defaults -N default   # ZAEL_NAMESPACE=other";
     run(&[("ZAEL_NAMESPACE", "other")], &args, shown);
     assert_transcript!(world);
-    // The options lead to the table all the same.
+    // The options still lead to the table.
     let mut command = world.connected(&["resource", "list"]);
     command.env("ZAEL_STACK", "no-such-stack");
     assert_eq!(command.output().unwrap().status.code(), Some(0));

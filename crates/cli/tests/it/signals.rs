@@ -293,7 +293,9 @@ fn a_command_that_stops_stops_the_program() {
             is_stopped(command) && is_stopped(pid(&child))
         });
         kill(pid(&child), Signal::SIGCONT).unwrap();
-        until("both go on", || !is_stopped(command) && !is_stopped(pid(&child)));
+        until("both continue", || {
+            !is_stopped(command) && !is_stopped(pid(&child))
+        });
     }
     kill(pid(&child), Signal::SIGTERM).unwrap();
     assert_eq!(ended(child).code, Some(128 + Signal::SIGTERM as i32));
@@ -347,7 +349,7 @@ fn on_a_terminal() {
     }
 }
 
-/// The end of its terminal is told to the session's leader alone.
+/// Only the leader of a session gets the end of its terminal.
 #[test]
 fn a_terminal_that_goes_away() {
     let world = limited(&["rpm:10/day"]);

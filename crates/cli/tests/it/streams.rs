@@ -1,4 +1,4 @@
-//! Output that nobody reads, and colours.
+//! Closed output, and colours.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ fn furnished() -> World {
     world
 }
 
-/// Standard output that nobody will ever read from.
+/// Standard output whose reader is closed.
 fn nobody() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -86,7 +86,7 @@ fn output_that_nobody_reads_is_no_failure() {
     assert_eq!(found["available"]["rpm"], 98);
 }
 
-/// A failure is one, though nobody reads what would have gone to standard output.
+/// A failure keeps its exit code although standard output is closed.
 #[test]
 fn a_refusal_that_nobody_reads_is_still_one() {
     let world = furnished();
@@ -103,7 +103,7 @@ fn a_refusal_that_nobody_reads_is_still_one() {
     }
 }
 
-/// Nor is it a panic that nobody reads the errors.
+/// Closed standard error does not cause a panic.
 #[test]
 fn errors_that_nobody_reads() {
     let world = World::without_table();

@@ -57,7 +57,7 @@ fn deleting_defaults_asks() {
     assert_transcript!(world);
 }
 
-/// Ctrl-C at the question is no answer.
+/// Ctrl-C at the question does not count as an answer.
 #[test]
 fn interrupted_at_the_question() {
     let mut world = World::new();
@@ -68,7 +68,7 @@ fn interrupted_at_the_question() {
     child.stdout.as_mut().unwrap().read_exact(&mut asked).unwrap();
     assert_eq!(asked, b"Delete all system-wide defaults? [y/N]: ");
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-    // Nobody answers, and nobody closes its standard input.
+    // The question gets no answer, and standard input stays open.
     let answers = child.stdin.take();
     kill(pid, Signal::SIGINT).unwrap();
     let ran = ended(child);
@@ -78,7 +78,7 @@ fn interrupted_at_the_question() {
     assert_transcript!(world);
 }
 
-/// The namespaces of one table know nothing of each other.
+/// The namespaces of one table are isolated from each other.
 #[test]
 fn defaults_of_another_namespace() {
     let mut world = World::new();

@@ -71,7 +71,7 @@ fn functions_that_are_out_of_date() {
     change(&world, &[("lambda_version", Some("new\u{1b}[31m"))]);
     world.run("version");
     world.run("check");
-    // It may be used all the same.
+    // It can still be used.
     world.run("system get-defaults");
     assert_transcript!(world);
 }

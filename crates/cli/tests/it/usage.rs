@@ -92,7 +92,7 @@ fn some_usage() -> World {
             "2026-02-01T00:00:00Z",
             &[("tpm", 70)],
         ),
-        // Of a soft limit; what was overdrawn is no counter.
+        // Of a soft limit; the overdrawn amount is not a counter.
         item(
             "soft",
             "gpt-5",

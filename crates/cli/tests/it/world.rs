@@ -416,7 +416,7 @@ fn connection(url: &str) -> Connection {
     }
 }
 
-/// Runs a command to its end. Whatever it says, it is no panic, and nothing that moves a cursor.
+/// Runs a command to its end. Its output must not have a panic or characters that move a cursor.
 pub(crate) fn finish(command: &mut Command, input: Option<&str>) -> Ran {
     if input.is_some() {
         command.stdin(Stdio::piped());

@@ -17,8 +17,8 @@
 //! shard; an admission always comes from an answer to this very acquire.
 //!
 //! An acquire has up to two legs, the entity's bucket and its parent's (`take`). They run concurrently once
-//! the parent is known. When one refuses, what the other took is given back ([`crate::credit`]) before the
-//! refusal is told.
+//! the parent is known. When one refuses, the tokens of the other are given back ([`crate::credit`]) before the
+//! refusal is returned.
 //!
 //! Where this is going: group commit puts a queue per bucket shard between a driver and the table, and token
 //! leases put a purse before it. Neither changes this machine: both answer its plain debits.
@@ -49,7 +49,7 @@ pub use spread::{Spread, SpreadEnd};
 pub use take::DisabledAt;
 use take::{Take, TakeEnd};
 
-/// What a leg may use while it takes a step.
+/// The environment of a leg during a step.
 pub(crate) struct Env<'a> {
     pub(crate) now: EpochMillis,
     pub(crate) random: &'a mut dyn Random,
@@ -110,7 +110,7 @@ pub struct Acquire {
     asked_parent: Option<EntityId>,
     /// Whether the entity was read again because its bucket's stamp is of another incarnation.
     owner_asked: bool,
-    /// What that read returned. It decides.
+    /// The result of that read, which decides.
     owner_read: Option<Arc<Resolved>>,
     refunds: Vec<Credit>,
     routes: Vec<Route>,
@@ -167,7 +167,7 @@ impl Acquire {
             (Some(Route::OwnerConfig), Reply::Config(found)) => {
                 match found {
                     Ok(found) => self.owner_read = Some(found.config),
-                    // Whom else to debit is not known, so nothing may be admitted.
+                    // The other buckets to debit are not known, so nothing may be admitted.
                     Err(err) => self.decide(Decision::Failed(err)),
                 }
                 Vec::new()
@@ -221,7 +221,7 @@ impl Acquire {
         self.decision.as_ref().filter(|_| self.outstanding == 0)
     }
 
-    /// What is to be taken.
+    /// The request.
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -345,7 +345,7 @@ impl Acquire {
             return Vec::new();
         }
         let id = self.request.id.clone();
-        // Refused from memory only if everything that has a say is known: the caller is told the whole wait.
+        // Refused from memory only if all images are known, so that the caller gets the whole wait.
         let mut known = remembered(&id, &self.request.consume, &child.hint, now);
         if let (Some(statuses), Some(parent)) = (&mut known, &parent) {
             let amounts = self.parent_amounts(&parent.config);
@@ -635,7 +635,7 @@ impl TakeEnd {
 /// Whether a bucket's stamp belongs to another life of the entity than the one that was read, or to an entity that
 /// is not there.
 ///
-/// The two do not tell which of them is out of date. META does, if it is read consistently after the stamp was seen.
+/// The two do not show which of them is out of date. META does, if it is read consistently after the stamp was seen.
 pub fn is_disputed(stamp: &Owner, read: Option<&Owner>) -> bool {
     stamp.is_authoritative()
         && read.is_none_or(|read| stamp.incarnation.is_some() && stamp.incarnation != read.incarnation)

@@ -13,7 +13,7 @@ use crate::table::{Answer, Applied, FailureKind, Op, TableError};
 use crate::units::Millitokens;
 use crate::verdict::RateLimitExceeded;
 
-/// What to take from where.
+/// An acquire: the bucket and the amounts to take.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The bucket of the entity that asks.
@@ -29,8 +29,8 @@ pub struct Request {
 /// How buckets are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// An idle bucket under shared limits is kept this many times as long as it takes to fill; 0 keeps it
-    /// for ever. Default 7.
+    /// An idle bucket under shared limits is kept this many times as long as it takes to fill; with 0 it
+    /// never expires. Default 7.
     pub bucket_ttl_multiplier: u32,
 }
 
@@ -42,7 +42,7 @@ impl Default for Settings {
     }
 }
 
-/// What a driver remembers of a bucket. May reject or steer, never admit.
+/// The cached state of a bucket. It can refuse a request or choose a shard, but never admit.
 #[derive(Debug, Clone, Default)]
 pub struct Hint {
     /// The highest shard count seen; 0 or 1 when unknown.
@@ -64,7 +64,7 @@ pub struct Hint {
 pub struct Found {
     /// The configuration in force.
     pub config: Arc<Resolved>,
-    /// What is remembered of the entity's bucket.
+    /// The cached state of the entity's bucket.
     pub hint: Hint,
 }
 
@@ -128,7 +128,7 @@ pub struct Call {
     pub id: usize,
     /// Milliseconds to wait first.
     pub delay_ms: u64,
-    /// What to do.
+    /// The request to the driver.
     pub ask: Ask,
 }
 
@@ -182,6 +182,6 @@ pub struct Observation {
     pub id: BucketId,
     /// The shard.
     pub shard: u32,
-    /// What it looked like.
+    /// The image of the item.
     pub image: Arc<Bucket>,
 }

@@ -1,4 +1,4 @@
-//! Creating a shard that nobody has asked for yet, so that the next request need not.
+//! Creating a shard before its first request, so that the request does not have to.
 
 use std::sync::Arc;
 

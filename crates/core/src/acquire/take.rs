@@ -40,8 +40,8 @@ use crate::verdict::LimitStatus;
 /// How many further shards are tried after the first one is short.
 const MAX_OTHER_SHARDS: usize = 2;
 
-/// How often a leg looks again after losing a race before the caller is told to come back. From the second lost
-/// refill on it waits before it looks again, longer each time.
+/// How often a leg looks again after losing a race before the request is refused with a short wait. From the second
+/// lost refill on it waits before it looks again, longer each time.
 const MAX_RACES: u32 = 16;
 
 /// The longest wait after a lost refill, in milliseconds.
@@ -71,7 +71,7 @@ pub enum DisabledAt {
     Bucket,
 }
 
-/// What a leg is for.
+/// The purpose of a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// The entity that asks.
@@ -99,8 +99,8 @@ enum State {
     Debit,
     /// A refilling debit is out.
     Refill,
-    /// The item is being changed so that it can be told when it will cover the request: it is given the limits of
-    /// this call, dated back from the future, or kept until it has paid its debts.
+    /// The item is being changed so that the time until it covers the request can be computed: it is given the limits
+    /// of this call, dated back from the future, or kept until it has paid its debts.
     Retune,
     /// When some time has passed, this is decided anew.
     Pause(Next),
@@ -112,19 +112,19 @@ enum State {
     Shards,
     /// Several shards are being debited at once.
     Portions(Vec<Grant>),
-    /// Shards are being given the limits of this call, to tell when they will cover them together.
+    /// Shards are being given the limits of this call, to compute when they cover them together.
     RetuneAll,
     /// One or more shards are being created.
     Create { takes: bool },
     /// The shard count is being doubled from this count.
     Double(u32),
-    /// Siblings are being told of a new count; this many answers are missing.
+    /// Siblings are being updated to a new count; this many answers are missing.
     Propagate(u32),
     /// A debit that cannot be read is being undone.
     Undo(TakeError),
 }
 
-/// What comes after a pause. Instants that a request depends on are those of its sending, so it is built anew.
+/// The step after a pause. Instants that a request depends on are those of its sending, so it is built anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// Debit the shard.
@@ -165,7 +165,7 @@ pub(crate) struct Take {
     has_waited: bool,
     /// Whether it has looked for other shards where the first one is missing.
     has_counted: bool,
-    /// What was last seen of the shard, if the last debit or refill went by it.
+    /// The last image of the shard, if the last debit or refill used it.
     seen: Option<Arc<Bucket>>,
     /// How long the table takes to answer: as the driver knows it, or slower if this leg's own requests were.
     round_trip_ms: i64,
@@ -386,7 +386,7 @@ impl Take {
 
     fn table_error(&mut self, err: TableError, env: &mut Env<'_>) {
         if let State::Propagate(left) = self.state {
-            // Best effort: a sibling that was not told is raised before a shard is created from it.
+            // Best effort: a sibling that was not updated is raised before a shard is created from it.
             return self.propagated(left, env);
         }
         match self.backoff.next(&err, env.random) {
@@ -450,7 +450,7 @@ impl Take {
                 self.doubled(from, env);
             }
             (State::Double(from), Answer::Refused(item)) => {
-                // Somebody else doubled, or shard 0 is gone. Go by what it says.
+                // Another client doubled, or shard 0 is gone. Use the count of the item.
                 let count = item
                     .and_then(|item| Bucket::decode(&item).ok())
                     .map_or(from, |b| b.shard_count);

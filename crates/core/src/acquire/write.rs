@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | [`debit`] | each balance covers its amount; the item is alive, enabled, has the parameters that were assumed and was refilled lately | look at the image |
 //! | [`refill_debit`] | everything the decision was made from is as it was, balances have not risen | look at the new image |
-//! | [`create`] | the shard does not exist, the entity is as read | somebody else created it, or the entity moved |
-//! | [`double`] | the shard count is as read | somebody else doubled |
+//! | [`create`] | the shard does not exist, the entity is as read | another client created it, or the entity moved |
+//! | [`double`] | the shard count is as read | another client doubled |
 //! | [`credit`] | the item exists and stays within its ceiling | see [`crate::credit`] |
 //!
 //! Balances move by `ADD` alone, so writers compose; the refill instant `rf` serialises refills.
@@ -49,7 +49,7 @@ fn spend(update: &mut Update, limit: &str, cost: Millitokens) {
     }
 }
 
-/// What a plain debit assumes of the item.
+/// The assumptions of a plain debit about the item.
 pub(crate) struct Basis {
     /// The parameters of each limit that is debited, in the order of the amounts: what is stored must be the same.
     pub(crate) params: Vec<Option<Params>>,
@@ -155,17 +155,17 @@ pub(crate) fn refill_all<'a>(
     image.limits.iter().map(refill).collect()
 }
 
-/// What a refilling write does beside refilling.
+/// The parts of a refilling write beside the refill.
 pub(crate) struct RefillDebit<'a> {
-    /// What it takes.
+    /// The amounts to take.
     pub(crate) amounts: &'a Amounts,
     /// Limits that the item lacks and that it gains, full.
     pub(crate) seeds: &'a [&'a Limit],
-    /// A new expiry: `None` to keep the item for ever.
+    /// A new expiry: `None` for an item that never expires.
     pub(crate) ttl: Ttl,
 }
 
-/// What to do with an item's expiry.
+/// The change of an item's expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ttl {
     /// Leave it.
@@ -426,7 +426,7 @@ pub(crate) struct NewShard<'a> {
     pub(crate) refilled_at: EpochMillis,
     pub(crate) config: &'a Resolved,
     pub(crate) ttl: Ttl,
-    /// Tells the item from others of the same key.
+    /// Distinguishes the item from others of the same key.
     pub(crate) birth: &'a str,
     /// Each limit's balance to begin with, and what of it is taken by this very acquire.
     pub(crate) balances: Vec<(Params, SmolStr, Millitokens, Millitokens)>,
@@ -461,7 +461,7 @@ pub(crate) fn create(new: &NewShard<'_>) -> Put {
     }
 }
 
-/// What a sibling gives to a shard that is being created.
+/// The tokens that a sibling gives to a new shard.
 pub(crate) struct Donation<'a> {
     /// The sibling's image.
     pub(crate) image: &'a Bucket,
@@ -513,7 +513,7 @@ pub(crate) fn is_absent(key: Key) -> Part {
     Part::Check(key, Condition::Absent(attr("PK")))
 }
 
-/// Checks that shard 0 still tells this count.
+/// Checks that shard 0 still has this count.
 pub(crate) fn count_is_still(key: Key, count: u32) -> Part {
     Part::Check(key, shard_count_is(count))
 }
@@ -532,7 +532,7 @@ pub(crate) fn double(key: Key, from: u32) -> Update {
     update
 }
 
-/// Tells a sibling of a doubling; never lowers a count.
+/// Writes the count of a doubling to a sibling; never lowers a count.
 pub(crate) fn propagate(key: Key, count: u32) -> Update {
     let mut update = Update::new(key);
     update.set.push((attr("shard_count"), Value::int(count)));
@@ -549,7 +549,7 @@ pub(crate) fn propagate(key: Key, count: u32) -> Update {
 pub(crate) enum Guard<'a> {
     /// Stay within the ceiling that this image shows.
     Ceiling(&'a Bucket),
-    /// Go above it, but let nobody spend before a refilling write has cut the surplus.
+    /// Go above it, but prevent debits until a refilling write has cut the surplus.
     Overflow,
     /// Only charges: the item and its limits exist.
     Exists,

@@ -8,7 +8,7 @@ use super::Deltas;
 use crate::bucket::Bucket;
 use crate::units::{EpochMillis, Millitokens};
 
-/// What one shard is given.
+/// The part that one shard gets.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) shard: u32,

@@ -13,7 +13,7 @@ use crate::schema::BucketId;
 use crate::table::{Answer, Applied, FailureKind, Item, Op, TableError, Update, Value};
 use crate::units::{EpochMillis, Millitokens};
 
-/// What becomes of a correction that does not fit under the item's ceiling.
+/// The treatment of a correction that does not fit under the item's ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Above {
     /// It goes above, and the next refill cuts the surplus.
@@ -111,7 +111,7 @@ impl ItemCredit {
         self.shard
     }
 
-    /// What it corrects, less what has no limit any more.
+    /// The amounts that it corrects, without limits that do not exist any more.
     pub(super) fn deltas(&self) -> &Deltas {
         &self.deltas
     }
@@ -207,7 +207,7 @@ impl ItemCredit {
             self.before = Some(self.image.receipt.clone());
         }
         if [&self.image.receipt, &self.image.fence].contains(&&Some(Value::Other)) {
-            // Marks that cannot be compared do not tell whether it happened.
+            // Marks that cannot be compared do not show whether it happened.
             return self.finish(CreditEnd::InDoubt(err));
         }
         match self.backoff.resend(random) {

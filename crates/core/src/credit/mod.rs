@@ -1,19 +1,19 @@
 //! Giving tokens back, and charging them after the fact: refunds, releases and adjustments of one shard.
 //!
-//! A credit must happen exactly once: lost, it is somebody's money; twice, it mints tokens. So:
+//! A credit must happen exactly once: if it is lost, so are paid tokens; if it happens twice, it mints tokens. So:
 //!
 //! - It goes to the shard that was debited, and only if the item and its limits still exist. An item that was
 //!   created anew under the same key, after the bucket was deleted or had expired, has nothing to correct: it owes
 //!   no refund for tokens that it never gave, and no charge.
 //! - It stays within the shard's ceiling, as the last image shows it. Where it would not (the bucket refilled
-//!   meanwhile), it goes out again with `vu` = 0 in the same write: nobody can spend the surplus before a
+//!   meanwhile), it goes out again with `vu` = 0 in the same write: no debit can take the surplus before a
 //!   refilling write has cut it.
 //! - If the bucket was split since the debit, the shard's ceiling is lower than what it was debited from. Then the
 //!   refund is divided over the shards, each within its ceiling, so that nothing is cut that the bucket has room for.
 //!   Each part is a correction of one item, with a mark of its own.
 //! - Every credit leaves its own mark on the item. If an answer is lost, the same write goes out once more on
 //!   condition that the mark is still the one from before. Refused, with our mark on the item: it had
-//!   happened. Refused, with a third mark: nobody can tell, and the credit is given up as
+//!   happened. Refused, with a third mark: the outcome is unknown, and the credit is given up as
 //!   [`CreditEnd::InDoubt`] rather than risked twice.
 //! - The first sending may still be on its way when its repetition arrives, or later, when others have left
 //!   their marks. So a repetition also changes the item's fence, and every sending requires the fence that
@@ -47,7 +47,7 @@ pub enum CreditEnd {
     Applied,
     /// The bucket or its limits are gone, or were created anew; there is nothing to correct.
     Gone,
-    /// An answer was lost, and whether it happened can no longer be told. It was not sent again.
+    /// An answer was lost, and whether it happened can no longer be determined. It was not sent again.
     InDoubt(TableError),
     /// It did not happen.
     Failed(TableError),
@@ -60,7 +60,7 @@ pub enum CreditEnd {
 pub struct Send {
     /// Milliseconds to wait first.
     pub delay_ms: u64,
-    /// What to send.
+    /// The next request.
     pub op: Op,
 }
 
@@ -70,7 +70,7 @@ type Deltas = Vec<(SmolStr, Millitokens)>;
 /// The shards are read again this often because a part did not fit any more.
 const MAX_LOOKS: u32 = 3;
 
-/// What a credit is about to do.
+/// The next step of a credit.
 #[derive(Debug)]
 enum Step {
     /// Correct the shard that was debited.
@@ -89,11 +89,11 @@ pub struct Credit {
     id: BucketId,
     shard: u32,
     asked: Deltas,
-    /// What has certainly happened.
+    /// The part that has certainly happened.
     applied: Deltas,
-    /// What is still for the shard that was debited.
+    /// The part that is left for the shard that was debited.
     home: Deltas,
-    /// What is still for others.
+    /// The parts that are left for others.
     parts: VecDeque<Part>,
     /// The item that was debited, as the debit left it, and the latest image of it.
     debited: Arc<Bucket>,
@@ -187,13 +187,13 @@ impl Credit {
         }
     }
 
-    /// What is known to have happened, by limit. Less than all: limits that are gone are left out, and of a divided
-    /// refund parts can have happened.
+    /// The part that has certainly happened, by limit. Less than all: limits that are gone are left out, and of a
+    /// divided refund parts can have happened.
     pub fn applied(&self) -> &[(SmolStr, Millitokens)] {
         &self.applied
     }
 
-    /// What is not known to have happened, by limit.
+    /// The part whose outcome is unknown, by limit.
     pub fn missing(&self) -> Vec<(SmolStr, Millitokens)> {
         let mut missing = self.asked.clone();
         add(&mut missing, &self.applied, -1);
@@ -337,7 +337,7 @@ impl Credit {
         Some(send)
     }
 
-    /// What another shard did not take is given to the shard that was debited.
+    /// The part that another shard did not take is given to the shard that was debited.
     fn part_ended(&mut self, now: EpochMillis, random: &mut dyn Random) -> Option<Send> {
         let Step::Part(item) = &self.step else { return None };
         match item.end() {

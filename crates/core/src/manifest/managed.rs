@@ -29,7 +29,7 @@ pub struct Managed {
 }
 
 impl Managed {
-    /// What a manifest declares.
+    /// The levels that a manifest declares.
     pub fn of(manifest: &Manifest) -> Self {
         let names = |scopes: &BTreeMap<ResourceScope, _>| scopes.keys().map(ToString::to_string).collect();
         Self {
@@ -154,8 +154,8 @@ impl Managed {
         targets
     }
 
-    /// Takes out levels whose names no library accepts, and returns the keys of their records. A client that checked
-    /// no names wrote them; nobody ever reads them, and no index lists them.
+    /// Takes out levels whose names no library accepts, and returns the keys of their records. A client that did not
+    /// check names wrote them. No client reads them, and no index lists them.
     pub fn take_impossible(&mut self, namespace: &NamespaceId) -> Vec<Key> {
         let mut keys = Vec::new();
         let mut key = |pk: String, sk: String| {
@@ -217,7 +217,7 @@ impl Managed {
     }
 }
 
-/// What an apply notes beside the set.
+/// The attributes that an apply stores beside the set.
 #[derive(Debug, Clone, Copy)]
 pub struct Applied<'a> {
     /// When it ended, in ISO 8601.

@@ -4,7 +4,7 @@
 //! event, `from_yaml` (feature `yaml`) from a file, [`Manifest::from_properties`] from CloudFormation; all three
 //! share one set of rules and report every problem they find, with its place. [`plan`] compares a manifest with what
 //! is stored, [`managed`] is the record of what manifests manage, [`pending`] the records of live buckets that have
-//! not been told yet. Nothing here writes.
+//! not been updated yet. Nothing here writes.
 
 mod hash;
 pub mod managed;

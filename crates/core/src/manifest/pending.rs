@@ -1,8 +1,9 @@
-//! Live buckets that must still be told of a changed level: one record for each level.
+//! Live buckets that must still be updated after a change of their level: one record for each level.
 //!
-//! A record is written with the change that makes it necessary, and goes when the buckets have been told. Each apply
-//! that owes the work has its share in it, with a lease: the instant at which the apply is certainly gone. Shares are
-//! only ever taken back by their owner or, once the lease has run out, by whoever has done the work.
+//! A record is written with the change that makes it necessary, and deleted when the buckets have been updated. Each
+//! apply that owes the work has its share in it, with a lease: the instant after which the apply certainly does not run
+//! any more. Shares are only ever taken back by their owner or, once the lease has expired, by the apply that has done
+//! the work.
 //!
 //! Other clients know further kinds, for flags that this release does not set; their records are left to them.
 
@@ -16,7 +17,7 @@ use crate::schema::{add_namespace_index, key_item, key_of, system_pk};
 use crate::table::{Condition, Delete, Index, Item, Key, Part, Put, Query, Value};
 use crate::units::EpochMillis;
 
-/// What the sort keys of these records begin with.
+/// The prefix of the sort keys of these records.
 const PREFIX: &str = "#PROVISIONER#PENDING#";
 
 /// Live buckets of an entity must take over changed limits.
@@ -25,7 +26,7 @@ const SYNC: &str = "sync";
 /// How long an apply may run that does not know how long it may, in milliseconds: as long as any function.
 pub const LONGEST_RUN_MS: i64 = 900_000;
 
-/// What is added to a lease for clocks that differ, in milliseconds.
+/// The time that is added to a lease for clocks that differ, in milliseconds.
 pub const LEASE_MARGIN_MS: i64 = 60_000;
 
 /// The attributes that say who owes the work, and what it is beyond the limits in force.
@@ -75,7 +76,7 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Reads a record; `None` if it is none.
+    /// Reads a record; `None` if the item is not one.
     pub fn decode(item: Item) -> Option<Self> {
         let key = key_of(&item)?;
         if !key.sk.starts_with(PREFIX) {
@@ -108,7 +109,7 @@ impl Pending {
         Some(Self { item, shares, single })
     }
 
-    /// The entity's level whose buckets must be told; `None` for work that this release does not know.
+    /// The entity's level whose buckets must be updated; `None` for work that this release does not support.
     pub fn target(&self) -> Option<Target> {
         let text = |name| self.item.get(name).and_then(Value::as_text);
         let target = Target::parse(text("level")?, text("target")?)?;
@@ -137,7 +138,7 @@ impl Pending {
         self.all().any(|share| share.token == token)
     }
 
-    /// Whether some share may be taken back, the work done: one that has run out, or this apply's; or nobody has one.
+    /// Whether a share may be removed after the work: an expired one, or this apply's; or there is none.
     pub fn is_releasable(&self, token: &str, now: EpochMillis) -> bool {
         self.all().next().is_none() || self.all().any(|share| share.token == token || share.expired(now))
     }
@@ -145,7 +146,8 @@ impl Pending {
     /// The write after the work was done: takes back the apply's own share and those that have run out, and deletes
     /// the record with the last one.
     ///
-    /// Guards that the shares are as they were read; refused, somebody else took one, and the record is theirs to end.
+    /// Guards that the shares are as they were read; if it is refused, another apply took one and will delete the
+    /// record.
     pub fn release(&self, token: &str, now: EpochMillis) -> Option<Part> {
         let gone = |share: &Share| share.token == token || share.expired(now);
         let left: Vec<&Share> = self.shares.iter().filter(|share| !gone(share)).collect();

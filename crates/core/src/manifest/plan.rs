@@ -16,7 +16,7 @@ use crate::limit::Limit;
 use crate::name::{NamespaceId, ResourceScope};
 use crate::table::{Item, Key, Value};
 
-/// What is done to a level.
+/// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// It is declared and was not managed.
@@ -53,7 +53,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// What a level holds, as far as a manifest can say it.
+/// The part of a level's content that a manifest can express.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LevelState {
     /// The limits, sorted by name.
@@ -96,8 +96,8 @@ impl LevelState {
         level
     }
 
-    /// Whether a record holds exactly this: the same limits without any addition, and the same policy. What else
-    /// is on the record is none of a manifest's business.
+    /// Whether a record holds exactly this: the same limits without any addition, and the same policy. Other
+    /// attributes of the record do not belong to a manifest.
     pub fn is_stored(&self, item: &Item) -> bool {
         let stored = item.iter().filter(|(name, _)| is_limit_attribute(name));
         let declared: BTreeMap<SmolStr, Value> = limit_attributes(&self.limits).into_iter().collect();
@@ -118,13 +118,13 @@ impl LevelState {
 /// One level that an apply changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// What is done to it.
+    /// The kind of the change.
     pub action: Action,
     /// Which level.
     pub target: Target,
-    /// What is stored; `None` if nothing is.
+    /// The stored content; `None` if there is none.
     pub old: Option<LevelState>,
-    /// What is declared; `None` for a deletion.
+    /// The declared content; `None` for a deletion.
     pub new: Option<LevelState>,
 }
 
@@ -151,7 +151,7 @@ impl Change {
     }
 }
 
-/// What an apply would do.
+/// The changes that an apply would make.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The changes: system, resources, entities, each sorted by name with deletions last.

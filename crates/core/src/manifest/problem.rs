@@ -5,7 +5,7 @@ use std::fmt;
 /// How many characters of a value or of a part of a path are shown.
 const SHOWN: usize = 50;
 
-/// How many problems are told; more would bury the first.
+/// How many problems are reported; more would hide the first.
 const MOST: usize = 100;
 
 /// A place in a file. Both count from 1.
@@ -20,13 +20,13 @@ pub struct Position {
 /// One thing that is wrong with a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where in the file; `None` if the manifest is no file.
+    /// Where in the file; `None` if the manifest is not a file.
     pub at: Option<Position>,
-    /// What it is about, such as `resources.gpt-4.limits.tpm.capacity`; empty for the manifest as a whole.
+    /// The path in the manifest, such as `resources.gpt-4.limits.tpm.capacity`; empty for the manifest as a whole.
     pub path: String,
     /// The value that is wrong, as far as one is.
     pub value: Option<String>,
-    /// What would be right.
+    /// The expected value.
     pub reason: String,
 }
 

@@ -40,8 +40,8 @@ const RESOURCES: Key = Key("resources", "Resources");
 const ENTITIES: Key = Key("entities", "Entities");
 const LIMITS: Key = Key("limits", "Limits");
 
-/// What a custom resource has beside the manifest. Any other property may be a misspelt one of the manifest's, and an
-/// apply would delete what it does not find declared.
+/// Properties of a custom resource beside the manifest. Any other property may be a misspelt one of the manifest's, and
+/// an apply would delete what it does not find declared.
 const OF_THE_RESOURCE: [Key; 5] = [
     Key("ServiceToken", "ServiceToken"),
     Key("ServiceTimeout", "ServiceTimeout"),
@@ -251,7 +251,7 @@ impl Rules {
         let capacity = burst.unwrap_or(capacity);
         let period = period.unwrap_or(DEFAULT_PERIOD_SECS);
         let limit = Limit::custom(name, capacity, refill.unwrap_or(capacity), period);
-        // A name that is wrong has been told already.
+        // A wrong name has been reported already.
         limit.build().ok()
     }
 
@@ -278,7 +278,7 @@ impl Rules {
         None
     }
 
-    /// Refuses keys that nobody knows, and those that are known and not applied, unless they ask for nothing.
+    /// Refuses unknown keys, and known keys that are not supported, unless their value has no effect.
     fn known(&mut self, path: &Path, entries: &[Entry], known: &[Key], refused: &[(Key, &str)]) {
         for entry in entries {
             let is = |key: &Key| key.in_dialect(self.dialect) == entry.name;

@@ -293,7 +293,7 @@ fn the_record_of_managed_levels_round_trips_and_keeps_what_it_does_not_know() {
     assert_eq!(again.item["newer"], Value::int(1));
     assert_eq!(again.item["applied_hash"], item["applied_hash"]);
     assert!(again.condition.holds(Some(&item)));
-    // Whoever writes it meanwhile, with or without a revision, is noticed.
+    // A concurrent write, with or without a revision, is noticed.
     let theirs = managed.put(&namespace(), Some(&item), None).item;
     assert!(!again.condition.holds(Some(&theirs)));
     assert!(!again.condition.holds(None));
@@ -391,7 +391,7 @@ fn shares_are_taken_back_by_their_owners_or_when_they_have_run_out() {
     let left = Pending::decode(put.item).unwrap();
     assert!(!left.is_owned_by("ours") && left.is_owned_by("full"));
     assert!(left.is_of_others(now) && !left.is_of_others(EpochMillis(3_000_001)));
-    // Once a lease has run out, whoever did the work ends it.
+    // Once a lease has expired, the apply that did the work ends it.
     assert!(matches!(
         left.release("me", EpochMillis(3_000_001)),
         Some(Part::Delete(_))

@@ -1,4 +1,4 @@
-//! A document as a tree, whatever it was written in. Nodes of a file know their place.
+//! A document as a tree, independent of its syntax. Nodes of a file have their place.
 
 use serde_json::Value as Json;
 
@@ -17,7 +17,7 @@ pub(super) enum Tree {
     Null,
     Bool(bool),
     Int(i128),
-    /// What a manifest has no use for: a fraction, a date, a number in another base. As written.
+    /// A value that no manifest uses: a fraction, a date, a number in another base. As written.
     Odd(String),
     Text(String),
     List(Vec<Node>),

@@ -25,7 +25,7 @@ const DEEPEST: usize = 64;
 /// How many values aliases may stand for in all.
 const MOST_ALIASED: usize = 1_000_000;
 
-/// Reads a document; `None` if it is none, or is so broken that its rest cannot be read.
+/// Reads a document; `None` if it is not one, or is so broken that its rest cannot be read.
 pub(super) fn read(bytes: &[u8]) -> (Option<Node>, Vec<Problem>) {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
@@ -49,7 +49,7 @@ pub(super) fn read(bytes: &[u8]) -> (Option<Node>, Vec<Problem>) {
                 }
             }
             Err(err) => {
-                let reason = format!("is no YAML from here on: {}", err.info());
+                let reason = format!("is not valid YAML: {}", err.info());
                 let problem = Problem::new(Some(position(*err.marker())), &builder.path(), reason);
                 builder.problems.push(problem);
                 return (None, builder.problems);
@@ -82,7 +82,7 @@ struct Builder {
     problems: Vec<Problem>,
 }
 
-/// What an anchor stands for, and of how many values it consists.
+/// The value of an anchor, and the number of values in it.
 struct Anchored {
     node: Node,
     size: usize,
@@ -106,7 +106,7 @@ enum Collected {
     },
 }
 
-/// What comes next in a map.
+/// The next element of a map.
 enum Next {
     /// A key.
     Key,
@@ -117,7 +117,7 @@ enum Next {
 }
 
 impl Builder {
-    /// Takes an event; tells whether to go on.
+    /// Takes an event; returns whether to continue.
     fn event(&mut self, event: Event<'_>, at: Position) -> bool {
         match event {
             Event::DocumentStart(_) => {
@@ -336,7 +336,7 @@ fn merge(node: Node, merged: &mut Vec<Entry>) -> Result<(), &'static str> {
         }
         Tree::List(items) => items.into_iter().try_for_each(|item| match item.value {
             Tree::Map(_) => merge(item, merged),
-            _ => Err("lists something that is no mapping"),
+            _ => Err("lists an element that is not a mapping"),
         }),
         _ => Err("names no mapping"),
     }

@@ -86,7 +86,7 @@ fn deliver(table: &mut MemoryTable, batch: &[StreamRecord], lost: bool) {
         while let Some(update) = addition.write(stored.as_ref(), 90) {
             match table.call(&Op::Update(update.clone())).unwrap() {
                 Answer::Applied(_) if lost => {
-                    // Nobody heard: it is sent once more, as it was.
+                    // The answer is lost: the same write is sent once more.
                     let again = table.call(&Op::Update(update)).unwrap();
                     assert!(matches!(again, Answer::Refused(_)));
                     break;
@@ -123,7 +123,7 @@ fn event() -> impl Strategy<Value = (i64, Event)> {
         rpm: rpm * 1000,
         tpm: tpm * 1000,
     });
-    // Corrections that are no acquire, some of less than a token.
+    // Corrections, which are not acquires, some of less than a token.
     let correct = (0_u32..3, -4000_i128..=0, -999_999_i128..999_999)
         .prop_map(|(shard, rpm, tpm)| Event::Spend { shard, rpm, tpm });
     let expire = (0_u32..3).prop_map(|shard| Event::Expire { shard });

@@ -193,7 +193,7 @@ fn a_cached_parent_is_overruled_by_the_bucket_and_refunded() {
     let mut desk = Desk::with(&[per_minute("rpm", 100)]);
     desk.entity("child", Some("old"), true);
     desk.admitted("child", &[("rpm", 1)]);
-    // The bucket was stamped by somebody who knows of a later move than we do.
+    // Another client stamped the bucket after a later move.
     desk.poke(
         "child",
         0,

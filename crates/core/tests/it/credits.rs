@@ -229,7 +229,7 @@ fn a_lost_request_is_sent_again() {
     assert_eq!(desk.int("u", 0, "b_rpm_tc"), 0);
 }
 
-/// The request arrives after its repetition, and after somebody else's credit has replaced the mark.
+/// The request arrives after its repetition, and after a credit of another process has replaced the mark.
 #[test]
 fn a_late_request_cannot_happen_after_its_repetition() {
     let (mut desk, grant) = lease();

@@ -199,7 +199,7 @@ fn event() -> AuditEvent {
     }
 }
 
-/// What is managed, and what live buckets must be told.
+/// Records of managed levels, and of pending updates of live buckets.
 fn records_of_applies(namespace: &NamespaceId) -> Vec<Item> {
     let managed = Managed::default().put(namespace, None, None).item;
     let pending = key_item(&Key {

@@ -143,7 +143,7 @@ fn a_new_shard_earns_from_no_earlier_than_its_siblings_did() {
 
 #[test]
 fn a_sibling_that_was_refilled_meanwhile_is_read_again() {
-    // Shard 1 of 2 has not been told of the doubling to 4 yet, and still earns shard 3's part.
+    // Shard 1 of 2 does not have the doubled count 4 yet, and still earns shard 3's part.
     let mut desk = exhausted(400);
     desk.admitted("u", &[("rpm", 1)]);
     desk.poke("u", 0, &[("shard_count", Value::int(4))]);
@@ -307,7 +307,7 @@ fn what_a_lowered_limit_cuts_does_not_replace_what_another_shard_has_spent() {
     let mut tried = 0;
     for seed in 0..40 {
         let Some(mut desk) = two_of(2, seed) else { continue };
-        // Shard 1 is not told of the doublings: it still holds and earns the parts of 3, 5 and 7.
+        // Shard 1 does not have the doubled counts: it still holds and earns the parts of 3, 5 and 7.
         desk.poke("u", 0, &[("shard_count", Value::int(8))]);
         desk.configure_resource(&[Limit::per_day("rpm", 800).build().unwrap()]);
         for shard in 0..2 {

@@ -1,4 +1,4 @@
-//! Promised waits are exact: a millisecond earlier is too early, if nobody else spends.
+//! Waits of refusals are exact: a millisecond earlier is too early, if no other client takes tokens.
 
 use proptest::prelude::*;
 use zae_limiter_core::acquire::Decision;

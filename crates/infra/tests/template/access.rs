@@ -422,7 +422,7 @@ fn a_boundary_fences_every_role() {
 /// A row of the outcome matrix: what there is of policies, application roles, the aggregator's role, and functions.
 #[track_caller]
 fn check_row(given: &[(&str, &str)], policies: bool, roles: bool, own: bool, functions: [bool; 2]) {
-    // What the tool passes unless it is told otherwise.
+    // What the tool passes by default.
     let stack = with_code(&[&[("EnableIAMRoles", "false")], given].concat());
     let check = |resources: &[&str], expected: bool| {
         for resource in resources {

@@ -9,12 +9,12 @@ use super::super::{Connection, Format};
 use super::Code;
 use crate::failure::Failure;
 
-/// Create the stack: the table, functions, alarms and permissions.
+/// Deploy the stack: table, functions, alarms and permissions.
 ///
-/// With --endpoint-url embedded:PATH it creates a table in that directory and nothing else.
+/// With --endpoint-url embedded:PATH, only creates a table in that directory.
 ///
-/// A stack that exists keeps its template and settings: it gets the tags that it lacks and the functions of this
-/// program. Settings that differ are named; 'upgrade' changes them.
+/// An existing stack keeps its template and settings. Missing tags are added, and the functions get this version's
+/// code. Settings that differ from the options are listed; 'upgrade' changes them.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -29,7 +29,7 @@ Examples:
   # The table alone
   zae-limiter deploy --name simple --no-aggregator --no-provisioner
 
-  # Where roles are restricted
+  # With a permission boundary
   zae-limiter deploy --permission-boundary DeveloperBoundary --role-name-format \"pb-{}-PowerUser\"
 
   # A table in a directory of this machine
@@ -40,11 +40,11 @@ pub(crate) struct Deploy {
     #[arg(long, overrides_with = "no_wait")]
     wait: bool,
 
-    /// Only begin
+    /// Start the deployment, and do not wait
     #[arg(long, overrides_with = "wait")]
     no_wait: bool,
 
-    /// A tag of your own; repeat it for more
+    /// Add a tag to the stack; can be repeated
     #[arg(short, long = "tag", value_name = "KEY=VALUE")]
     tags: Vec<String>,
 
@@ -80,15 +80,15 @@ pub(crate) struct Deploy {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Table")]
 struct TableOptions {
-    /// For how many days usage is kept [default: 90]
+    /// Days for which usage is kept [default: 90]
     #[arg(long, value_name = "DAYS")]
     usage_retention_days: Option<u32>,
 
-    /// For how many days audit events of the namespace 'default' are kept [default: 90]
+    /// Days for which audit events of the namespace 'default' are kept [default: 90]
     #[arg(long, value_name = "DAYS")]
     audit_retention_days: Option<u32>,
 
-    /// To how many days back the table can be restored, 1 to 35 [default: 35, which is AWS's]
+    /// Days of point-in-time recovery, 1 to 35 [default: 35]
     #[arg(long, value_name = "DAYS")]
     pitr_recovery_days: Option<u32>,
 
@@ -105,11 +105,11 @@ struct TableOptions {
 #[command(next_help_heading = "Functions")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 struct FunctionOptions {
-    /// Deploy the aggregator, which sums up usage and archives audit events (the default)
+    /// Deploy the aggregator, which counts usage and archives audit events (the default)
     #[arg(long, overrides_with = "no_aggregator")]
     enable_aggregator: bool,
 
-    /// Leave the aggregator out
+    /// Do not deploy the aggregator
     #[arg(long, overrides_with = "enable_aggregator")]
     no_aggregator: bool,
 
@@ -117,31 +117,31 @@ struct FunctionOptions {
     #[arg(long, overrides_with = "no_provisioner")]
     enable_provisioner: bool,
 
-    /// Leave the provisioner out
+    /// Do not deploy the provisioner
     #[arg(long, overrides_with = "enable_provisioner")]
     no_provisioner: bool,
 
-    /// Windows in which usage is summed up, separated by commas: hourly, daily, monthly [default: hourly,daily]
+    /// Windows for which usage is counted, separated by commas: hourly, daily, monthly [default: hourly,daily]
     #[arg(long, value_name = "WINDOWS")]
     snapshot_windows: Option<String>,
 
-    /// For how many days logs are kept [default: 30]
+    /// Days for which logs are kept [default: 30]
     #[arg(long, value_name = "DAYS", value_parser = log_retention_days)]
     log_retention_days: Option<u32>,
 
-    /// How long the aggregator may run, 1 to 900 seconds [default: 60]
+    /// Timeout of the aggregator in seconds, 1 to 900 [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=900))]
     lambda_timeout: Option<u32>,
 
-    /// Memory of the aggregator, 128 to 3008 MB [default: 256]
+    /// Memory of the aggregator in MB, 128 to 3008 [default: 256]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(128..=3008))]
     lambda_memory: Option<u32>,
 
-    /// Archive audit events that expire in S3 (the default)
+    /// Archive expired audit events in S3 (the default)
     #[arg(long, overrides_with = "no_audit_archival")]
     enable_audit_archival: bool,
 
-    /// Let audit events expire for good
+    /// Do not archive expired audit events
     #[arg(long, overrides_with = "enable_audit_archival")]
     no_audit_archival: bool,
 
@@ -165,15 +165,15 @@ struct AlarmOptions {
     #[arg(long, overrides_with = "no_alarms")]
     enable_alarms: bool,
 
-    /// Leave alarms out
+    /// Do not create alarms
     #[arg(long, overrides_with = "enable_alarms")]
     no_alarms: bool,
 
-    /// SNS topic that alarms are sent to
+    /// ARN of the SNS topic for alarms [default: none]
     #[arg(long, value_name = "ARN")]
     alarm_sns_topic: Option<String>,
 
-    /// Alarm when the aggregator runs for this part of its timeout, 1 to 100 percent [default: 80]
+    /// Alarm if the aggregator runs for this percentage of its timeout, 1 to 100 [default: 80]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
     lambda_duration_threshold_pct: Option<u32>,
 }
@@ -186,7 +186,7 @@ struct PermissionOptions {
     #[arg(long, overrides_with = "no_iam")]
     iam: bool,
 
-    /// Create nothing in IAM; then there are no functions, unless there is --aggregator-role-arn
+    /// Do not create IAM resources; functions then need --aggregator-role-arn
     #[arg(long, overrides_with = "iam")]
     no_iam: bool,
 
@@ -194,23 +194,23 @@ struct PermissionOptions {
     #[arg(long, overrides_with = "no_create_iam_roles")]
     create_iam_roles: bool,
 
-    /// Create policies without such roles (the default)
+    /// Create only policies (the default)
     #[arg(long, overrides_with = "create_iam_roles")]
     no_create_iam_roles: bool,
 
-    /// Role of the aggregator, instead of one in the stack
+    /// ARN of an existing role for the aggregator [default: a role of the stack]
     #[arg(long, value_name = "ARN")]
     aggregator_role_arn: Option<String>,
 
-    /// Permission boundary of all roles: a policy's name or ARN
+    /// Permission boundary of all roles: name or ARN of a policy [default: none]
     #[arg(long, value_name = "POLICY")]
     permission_boundary: Option<String>,
 
-    /// Names of roles, with {} for the usual name: pb-{} makes pb-my-app-aggr
+    /// Format of role names; {} stands for the default name: pb-{} gives pb-my-app-aggr
     #[arg(long, value_name = "FORMAT")]
     role_name_format: Option<String>,
 
-    /// Names of policies, with {} for the usual name: pb-{} makes pb-my-app-acq
+    /// Format of policy names; {} stands for the default name: pb-{} gives pb-my-app-acq
     #[arg(long, value_name = "FORMAT")]
     policy_name_format: Option<String>,
 }
@@ -224,7 +224,7 @@ fn log_retention_days(text: &str) -> Result<u32, String> {
     })
 }
 
-/// What a pair of options says; `None` if neither was given.
+/// The value of a pair of options; `None` if neither was given.
 const fn pair(on: bool, off: bool) -> Option<bool> {
     match (on, off) {
         (true, _) => Some(true),
@@ -233,17 +233,17 @@ const fn pair(on: bool, off: bool) -> Option<bool> {
     }
 }
 
-/// What the options of `deploy` come to.
+/// The evaluated options of `deploy`.
 pub(crate) struct Chosen {
     /// The stack's options.
     pub(crate) options: StackOptions,
     /// Each option that was given and is a parameter of the template, with the parameters that it sets.
     pub(crate) given: Vec<(&'static str, &'static [&'static str])>,
-    /// Those that were given and are none.
+    /// Given options that are not settings of the stack.
     pub(crate) others: Vec<&'static str>,
-    /// For how many days audit events are to be kept, if that was said.
+    /// Days for which audit events are kept, if given.
     pub(crate) audit_retention: Option<u32>,
-    /// What else is to be said: options that others switch off.
+    /// Notes to print: options that have no effect because of others.
     pub(crate) notes: Vec<&'static str>,
 }
 
@@ -566,7 +566,7 @@ mod tests {
             tags: [("a".into(), "b=c".into()), ("d".into(), String::new())].into(),
         };
         assert_eq!(chosen.options, expected);
-        // All but the audit log's retention, which is no setting of the stack.
+        // All but the audit log's retention, which is not a setting of the stack.
         assert_eq!(chosen.given.len(), 21);
         assert_eq!(chosen.others, ["--tag", "--code-bucket", "--no-wait"]);
         // Each names parameters that the options really set.

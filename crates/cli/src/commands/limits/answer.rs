@@ -16,11 +16,11 @@ pub(super) struct Answer {
     pub(super) unchanged: Option<u64>,
     /// How many of those were set by hand, and are or were taken over as they are.
     pub(super) adopted: u64,
-    /// How many levels have live buckets that are still to be told.
+    /// How many levels have live buckets that must still be updated.
     pub(super) pending: u64,
     /// How many of those an apply leaves to others.
     pub(super) of_others: u64,
-    /// Whether it goes on with an apply that was interrupted.
+    /// Whether it continues with an apply that was interrupted.
     pub(super) resumed: bool,
     /// Levels created.
     pub(super) created: u64,
@@ -28,7 +28,7 @@ pub(super) struct Answer {
     pub(super) updated: u64,
     /// Levels deleted.
     pub(super) deleted: u64,
-    /// What failed.
+    /// Failures.
     pub(super) errors: Vec<String>,
 }
 
@@ -41,13 +41,13 @@ pub(super) struct Change {
     pub(super) level: String,
     /// Which one; `None` for the system's.
     pub(super) target: Option<String>,
-    /// What is stored and what is declared, as far as the answer says.
+    /// Stored and declared limits, if the answer has them.
     pub(super) values: Option<Values>,
-    /// As it was told.
+    /// The change as the answer has it.
     pub(super) json: Json,
 }
 
-/// What a level holds, a line for each limit.
+/// The limits of a level, a line for each.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Values {
     /// Now.
@@ -79,7 +79,7 @@ impl Change {
         Target::parse(&self.level, target).filter(|_| self.action == "delete")
     }
 
-    /// What it is about.
+    /// The target of the change.
     pub(super) fn target(&self) -> &str {
         self.target.as_deref().unwrap_or("(system defaults)")
     }
@@ -94,7 +94,7 @@ pub(super) fn failure(payload: &Json) -> Option<String> {
 }
 
 impl Answer {
-    /// How many levels have live buckets that the next apply tells.
+    /// How many levels have live buckets that the next apply updates.
     pub(super) fn retried(&self) -> u64 {
         self.pending.saturating_sub(self.of_others)
     }
@@ -148,13 +148,13 @@ fn change(json: &Json) -> Result<Change, String> {
     })
 }
 
-/// What a level holds.
+/// The content of a level.
 fn level(json: &Json) -> Vec<String> {
     let limits = json["limits"].as_object().into_iter().flatten();
     let mut lines: Vec<String> = limits
         .map(|(name, numbers)| match limit(name, numbers) {
             Some(limit) => describe(&limit),
-            // None of this release's; shown as it was told.
+            // Not a limit of this release; shown as the answer has it.
             None => format!("{name}: {numbers}"),
         })
         .collect();

@@ -11,10 +11,10 @@ use crate::args::limits::STANDARD_INPUT;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// How many problems are told; more would bury the first.
+/// How many problems are printed; more would hide the first.
 const MOST: usize = 100;
 
-/// Reads a manifest. All that is wrong with it is told, each problem with its place.
+/// Reads a manifest. The failure lists all problems, each with its place.
 pub(super) fn read(path: &Path) -> Result<Manifest, Failure> {
     let text = content(path).map_err(|err| Failure::error(format!("Cannot read {}: {err}", shown(path))))?;
     Manifest::from_yaml(&text).map_err(|problems| {
@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path) -> Result<Manifest, Failure> {
     })
 }
 
-/// A problem as compilers tell theirs, for editors that jump to it.
+/// A problem in the format of compilers, so that editors can jump to it.
 fn line_of(file: &str, problem: &Problem) -> String {
     let place = match problem.at {
         Some(Position { line, column }) => format!("{file}:{line}:{column}"),
@@ -44,7 +44,7 @@ fn line_of(file: &str, problem: &Problem) -> String {
     format!("Error: {place}: {what}")
 }
 
-/// What a file is called in messages.
+/// The name of a file in messages.
 pub(super) fn shown(path: &Path) -> Cow<'_, str> {
     if path == Path::new(STANDARD_INPUT) {
         "<stdin>".into()

@@ -15,7 +15,7 @@ use crate::text::table::printable;
 
 const NO_CHANGES: &str = "No changes. Infrastructure is up-to-date.";
 
-/// What is common to what programs are told.
+/// The common part of the JSON output.
 type Common = Map<String, Json>;
 
 /// Prints a plan.
@@ -207,7 +207,7 @@ enum Tense {
     Future,
 }
 
-/// What is neither a change nor retried.
+/// Levels that are neither changed nor retried.
 fn further_notes(out: &mut Out, answer: &Answer, tense: Tense) -> Result<(), Failure> {
     let replaced = answer.changes.iter().filter(|change| change.replaces()).count();
     if replaced > 0 {
@@ -222,10 +222,10 @@ fn further_notes(out: &mut Out, answer: &Answer, tense: Tense) -> Result<(), Fai
         let number = answer.adopted;
         out.line(match tense {
             Tense::Future => format!(
-                "Note: {number} level(s) set by hand are as declared; the next apply makes them managed."
+                "Note: {number} level(s) set by hand have the declared limits; the next apply makes them managed."
             ),
             Tense::Past => {
-                format!("Note: {number} level(s) set by hand were as declared, and are managed now.")
+                format!("Note: {number} level(s) set by hand had the declared limits, and are managed now.")
             }
         })?;
     }
@@ -283,8 +283,8 @@ fn values(out: &mut Out, change: &Change, verbose: bool) -> Result<(), Failure> 
 fn tell_of_missing_values(answer: &Answer, verbose: bool) {
     if verbose && answer.changes.iter().any(|change| change.values.is_none()) {
         say(
-            "Note: old and new limits are not shown where the answer leaves them out, as that of an old limits \
-             provisioner and that of very many changes do.",
+            "Note: some old and new limits are not shown, since the answer does not contain them (an old limits \
+             provisioner, or very many changes).",
         );
     }
 }

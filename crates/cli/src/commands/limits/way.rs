@@ -22,7 +22,7 @@ const LONGEST_RUN: Duration = Duration::from_mins(5);
 /// How much longer than it may run a function's answer is waited for.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// What is asked for.
+/// The request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     /// Completes "Failed to".
@@ -69,7 +69,7 @@ impl Way {
         Ok(Self { at, repo, function })
     }
 
-    /// What programs are told of it.
+    /// Its name in the JSON output.
     pub(super) fn as_str(&self) -> &'static str {
         match self.function {
             Some(_) => "provisioner",
@@ -163,7 +163,7 @@ async fn provisioner(at: &Connection, call: Call) -> Result<Option<Function>, Fa
         }
         Err(err) if at.endpoint_url.is_some() && serves_no_functions(&err) => {
             note_direct(
-                "the server knows no functions, so there is no limits provisioner",
+                "the server has no functions, so there is no limits provisioner",
                 call,
             );
             return Ok(None);
@@ -179,8 +179,8 @@ async fn provisioner(at: &Connection, call: Call) -> Result<Option<Function>, Fa
 
 fn note_direct(why: &str, call: Call) {
     let done = match call.access {
-        Access::Read => "the table is read from here",
-        Access::Write => "the limits are applied from here",
+        Access::Read => "the table is read directly",
+        Access::Write => "the limits are applied directly",
     };
     say(&format!("Note: {why}; {done}."));
 }
@@ -222,7 +222,7 @@ impl Function {
     }
 }
 
-/// What to tell of a function that did not answer.
+/// The message about a function that did not answer.
 fn unanswered(err: &Infra, name: &str, patience: Duration, at: &Connection, call: Call) -> Failure {
     if err.is_code("ResourceNotFoundException") {
         return Failure::error(format!(

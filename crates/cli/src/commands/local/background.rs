@@ -22,7 +22,7 @@ use crate::out::Out;
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long to wait for an endpoint that somebody else is starting.
+/// How long to wait for an endpoint that another process is starting.
 const SOON: Duration = Duration::from_secs(10);
 
 /// How often to look whether it has started.
@@ -31,14 +31,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A log of more bytes is put aside at the next start.
 const LONG: u64 = 10 * 1024 * 1024;
 
-/// Tells glibc to give large blocks back as soon as they are free. By itself it keeps up to 64 MiB for the next one,
+/// Makes glibc return large blocks as soon as they are free. By itself it keeps up to 64 MiB for the next one,
 /// and packages of functions are such blocks. See `mallopt(3)`.
 const ALLOCATOR: [(&str, &str); 2] = [
     ("MALLOC_MMAP_THRESHOLD_", "262144"),
     ("MALLOC_TRIM_THRESHOLD_", "262144"),
 ];
 
-/// What the process that was started says of itself.
+/// The report of the process that was started.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Said {
@@ -65,7 +65,7 @@ pub(super) async fn up(args: &Up) -> Outcome {
     let url = running.url();
     if let Some(bound) = running.bound().filter(|ip| !ip.is_loopback()) {
         let warning = format!(
-            "Warning: the endpoint listens on {bound}, and everyone who reaches it is let in: signatures are not checked."
+            "Warning: the endpoint listens on {bound}, and every client that reaches it has full access: signatures are not checked."
         );
         crate::say(&warning);
     }
@@ -81,7 +81,7 @@ pub(super) async fn up(args: &Up) -> Outcome {
         "url": url, "port": running.port, "pid": running.pid, "data": data, "started": new,
     });
     if out.is_json() {
-        // With a stack it is told together with it.
+        // With a stack, both are printed together.
         if args.name.is_none() {
             out.json(&document)?;
         }
@@ -220,7 +220,7 @@ async fn start(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool
         Ok(Ok(Ok(line))) => line,
         Ok(_) => String::new(),
         Err(_) => {
-            // It is of no use to anybody, whatever it does.
+            // It did not become ready, so it is of no use.
             let _ = child.kill();
             return Err(Failure::error(format!(
                 "The endpoint was not ready within {} s; see {}",
@@ -246,7 +246,7 @@ async fn start(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool
     }
 }
 
-/// Waits for an endpoint that somebody else is starting.
+/// Waits for an endpoint that another process is starting.
 async fn awaited(state: &State) -> Result<Option<Running>, Failure> {
     let mut waited = Duration::ZERO;
     while waited < SOON {

@@ -120,7 +120,7 @@ fn remember(host: Option<&str>) -> Result<(), Failure> {
 /// Says what is being done, unless programs read it.
 fn tell(json: bool, progress: &Progress<'_>) {
     if !json {
-        // A terminal that went away is no reason to stop.
+        // A closed terminal does not stop the command.
         let _ = print_progress(progress);
     }
 }

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 /// How many threads answer requests, at most.
 const THREADS: usize = 4;
 
-/// Runs the endpoint until it is told to end.
+/// Runs the endpoint until it gets a signal.
 pub(crate) fn serve(args: &Up) -> Outcome {
     log(args.verbose);
     if let Err(err) = process::allow_files() {
@@ -35,7 +35,7 @@ pub(crate) fn serve(args: &Up) -> Outcome {
     let outcome = runtime.block_on(run(args));
     runtime.shutdown_background();
     match (&outcome, args.announce) {
-        // Whoever started it says it.
+        // The process that started it prints the message.
         (Err(Failure::Message { text, .. }), true) => {
             announce(&json!({ "error": text }))?;
             Ok(Exit::Failure)
@@ -78,7 +78,7 @@ async fn run(args: &Up) -> Outcome {
     if !args.host().is_loopback() {
         tracing::warn!(
             address = running.host,
-            "everyone who reaches this address is let in: signatures are not checked"
+            "every client that reaches this address has full access: signatures are not checked"
         );
     }
     if args.announce {
@@ -115,7 +115,7 @@ fn already(args: &Up, running: Option<&Running>) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// Tells whoever started this process how far it is. If nobody listens any more, so be it.
+/// Reports progress to the process that started this one. Ignores an error, since that process may have ended.
 fn announce(message: &serde_json::Value) -> Result<(), Failure> {
     match writeln!(io::stdout().lock(), "{message}") {
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),

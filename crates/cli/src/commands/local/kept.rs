@@ -6,7 +6,7 @@ use zae_limiter_local::state::Running;
 
 use crate::args::local::Up;
 
-/// What was asked for and is not so, if there is anything.
+/// The differences from the options, if there are any.
 pub(super) fn note(args: &Up, running: &Running) -> Option<String> {
     let kept = differences(args, running);
     if kept.is_empty() {
@@ -42,7 +42,7 @@ fn differences(args: &Up, running: &Running) -> Vec<String> {
         _ => {}
     }
     if args.verbose && running.verbose == Some(false) {
-        kept.push("requests out of its log (no --verbose)".to_owned());
+        kept.push("its log without requests (no --verbose)".to_owned());
     }
     kept
 }

@@ -54,7 +54,7 @@ async fn follow(state: &State, log: &mut File, path: &Path) -> Result<(), Failur
     loop {
         // Looked at before reading, so that the last words are not missed.
         let runs = state.is_held().map_err(|err| unusable(state, &err))?;
-        // It goes on where it stopped.
+        // It continues where it stopped.
         show(log, path)?;
         if !runs {
             crate::say("Local endpoint stopped.");

@@ -46,7 +46,7 @@ pub(super) async fn down(running: Option<Running>, format: &Format) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// Asks the endpoint to end, and makes it if it does not. Tells whether asking was enough.
+/// Asks the endpoint to end, and makes it if it does not. Returns whether asking was enough.
 #[cfg(unix)]
 pub(super) async fn stop(running: &Running, state: &State) -> Result<bool, Failure> {
     use nix::errno::Errno;
@@ -54,7 +54,7 @@ pub(super) async fn stop(running: &Running, state: &State) -> Result<bool, Failu
     use nix::unistd::Pid;
     let pid = i32::try_from(running.pid).ok().filter(|pid| *pid > 1);
     let pid =
-        pid.ok_or_else(|| Failure::error(format!("The endpoint's process id {} is none", running.pid)))?;
+        pid.ok_or_else(|| Failure::error(format!("The endpoint's process id {} is invalid", running.pid)))?;
     if let Err(refusal) = check(running).await {
         // It may have ended by itself just now.
         return if has_ended(running, state)? {
@@ -90,7 +90,7 @@ pub(super) async fn stop(running: &Running, state: &State) -> Result<bool, Failu
     )))
 }
 
-/// Whether nobody holds the place any more, or another endpoint does.
+/// Whether the lock is free, or another endpoint has it.
 #[cfg(unix)]
 fn has_ended(running: &Running, state: &State) -> Result<bool, Failure> {
     let found = state.running().map_err(|err| unusable(state, &err))?;
@@ -109,8 +109,8 @@ async fn check(running: &Running) -> Result<(), Failure> {
         },
     };
     Err(Failure::error(format!(
-        "Process {pid} is not stopped: {why}, although a local endpoint is noted as process {pid} at {url}. See what it \
-         is, and end it yourself if it is the endpoint.",
+        "Process {pid} is not stopped: {why}, although the state file names it as the local endpoint at {url}. \
+         Check the process, and stop it yourself if it is the endpoint.",
         pid = running.pid,
         url = running.url()
     )))
@@ -120,7 +120,7 @@ async fn check(running: &Running) -> Result<(), Failure> {
 #[expect(clippy::unused_async, reason = "elsewhere it waits")]
 pub(super) async fn stop(running: &Running, _: &State) -> Result<bool, Failure> {
     Err(Failure::error(format!(
-        "This system has no way to ask a process to end; end process {} yourself",
+        "Processes cannot be stopped from here on this system; stop process {} yourself",
         running.pid
     )))
 }

@@ -166,7 +166,7 @@ fn print_stack(
     if deployed.created {
         return Ok(());
     }
-    out.line("  It existed; its template and settings were left as they are.")?;
+    out.line("  The stack already existed. Its template and settings were not changed.")?;
     if deployed.tagged {
         out.line("  Tags added")?;
     }
@@ -217,11 +217,11 @@ fn print_functions(
     match &deployed.functions {
         Functions::None | Functions::Unknown => Ok(()),
         Functions::Foreign => out.line(
-            "Note: the stack has no functions, and its template does not take this program's. 'zae-limiter upgrade' \
-             brings both.",
+            "Note: the stack has no functions, and its template does not support this version's. 'zae-limiter upgrade' \
+             adds both.",
         ),
         Functions::Python(names) => out.line(format_args!(
-            "Note: {} {} Python and {} left alone. To replace {}: zae-limiter upgrade{}",
+            "Note: {} {} Python and {} not changed. To replace {}: zae-limiter upgrade{}",
             names.join(" and "),
             if names.len() == 1 { "runs" } else { "run" },
             if names.len() == 1 { "was" } else { "were" },
@@ -253,7 +253,7 @@ fn print_functions(
     }
 }
 
-/// The end of a deployment that nobody waits for.
+/// The end of a deployment with --no-wait.
 fn begun(
     out: &mut Out,
     at: &Connection,
@@ -284,7 +284,7 @@ fn begun(
     Ok(Exit::Success)
 }
 
-/// What a deployment writes to the table.
+/// Writes the records of a deployment to the table.
 async fn finish(at: &Connection, deployed: &Deployed, retention: Option<u32>) -> Result<(), Failure> {
     let failed = failed(at, "");
     let handle = record(at, &deployed.functions).await?;

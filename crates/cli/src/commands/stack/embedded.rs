@@ -54,7 +54,7 @@ pub(super) async fn deploy(at: &Connection, path: &Path, format: &Format, retent
         out.line(if created {
             "✓ Table created"
         } else {
-            "✓ Table exists already; it was left as it is"
+            "✓ Table already exists and was not changed"
         })?;
         out.line(format_args!(
             "✓ Version record initialized (schema {SCHEMA_VERSION})"
@@ -68,7 +68,7 @@ pub(super) async fn deploy(at: &Connection, path: &Path, format: &Format, retent
     Ok(Exit::Success)
 }
 
-/// Creates an embedded table with its namespace `default`, unless it is there. Tells whether it was not.
+/// Creates an embedded table with its namespace `default`, unless it is there. Returns whether it was not.
 async fn create(at: &Connection, retention: Option<u32>) -> Result<bool, Failure> {
     let created = unlocked(|| async {
         let stack = builder(at)?.stack_handle().await.map_err(Opening::Failed)?;

@@ -15,7 +15,7 @@ use crate::out::Out;
 use crate::text::number;
 use crate::text::table::printable;
 
-/// What the functions are started as.
+/// The file name by which functions are started.
 const HANDLERS: &str = "aggregator, provisioner";
 
 fn text() -> Out {

@@ -34,10 +34,10 @@ const ROLES: [(&str, &str); 3] = [
 const AGGREGATOR: &str = "AggregatorFunctionName";
 const PROVISIONER: &str = "ProvisionerFunctionName";
 
-/// What the page ends with if there is nothing to use.
+/// The last line if the stack cannot be used.
 const NOT_AVAILABLE: &str = "Infrastructure is not available";
 
-/// What DynamoDB says of the table.
+/// DynamoDB's description of the table.
 struct TableState {
     status: String,
     items: Option<i64>,
@@ -150,7 +150,7 @@ async fn describe(client: &Client, at: &Connection) -> Result<TableState, Missin
     }
 }
 
-/// What the page ends with.
+/// The last lines of the page.
 enum Verdict {
     Ready,
     Busy,

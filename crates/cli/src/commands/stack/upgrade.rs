@@ -134,7 +134,7 @@ async fn may_replace(python: &[String], args: &Upgrade) -> Result<bool, Failure>
         return Ok(true);
     }
     let question = format!(
-        "{} in Python will be replaced by this program. Clients of the Python library go on working. Replace?",
+        "{} in Python will be replaced by this program. Clients of the Python library continue to work. Replace?",
         python.join(" and ")
     );
     agreed(&args.consent, &args.format, question).await
@@ -221,7 +221,7 @@ async fn without_stack(out: &mut Out, at: &Connection) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// What is about to change.
+/// The planned changes.
 fn announce(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
     if plan.is_empty() {
         return Ok(());
@@ -239,7 +239,7 @@ fn announce(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
     out.line("")
 }
 
-/// What of a plan is told after it is done.
+/// The parts of a plan that are printed after the upgrade.
 struct Summary {
     /// The changes of the template; `None` if it was to be left alone.
     changes: Option<Vec<String>>,
@@ -298,7 +298,7 @@ fn steps(
         out.line(match state {
             None => format!("      No {} Lambda on this stack, skipped", what_function(what)),
             Some(_) if mended && !summary.force && !summary.new_code => {
-                format!("      {what} code restored ({size}): it had been changed past the stack")
+                format!("      {what} code restored ({size}): it had been changed outside the stack")
             }
             Some(_) if summary.new_code || mended => format!("      {what} code deployed ({size})"),
             Some(_) => format!("      {what} code already current"),

@@ -49,7 +49,7 @@ impl Take {
             .is_none_or(|horizon| now.since(image.refilled_at) <= horizon.hard_ms)
     }
 
-    /// What a plain debit of these amounts assumes of the item, given what was last seen of it.
+    /// The assumptions of a plain debit about the item, from its last image.
     pub(super) fn basis(&self, image: Option<&Bucket>, amounts: &Amounts) -> Basis {
         Basis {
             params: self.params(image, amounts),
@@ -78,7 +78,7 @@ impl Take {
         Horizon::of(spent.filter_map(|(params, _)| *params), self.round_trip_ms)
     }
 
-    /// Whether the item expires before its debts are paid, and is not kept for ever.
+    /// Whether the item has an expiry, and expires before its debts are paid.
     pub(super) fn loses_debts(&self, image: &Bucket, now: EpochMillis) -> bool {
         let is_longer = |ttl| match self.ttl(Some(image), image.shard_count, now) {
             Ttl::At(at) => at > ttl,

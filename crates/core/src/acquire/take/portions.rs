@@ -1,6 +1,6 @@
 //! How a request is divided over the shards of a bucket. Plain functions of numbers.
 
-/// What one shard pays: its place among those given, and how much of which amount.
+/// The part of one shard: its place among those given, and how much of which amount.
 pub(super) type Portion = (usize, Vec<(usize, i128)>);
 
 /// Stands for a balance that cannot be spent as it is.

@@ -99,7 +99,7 @@ impl Take {
             return self.look_at_foreign(&image, &attribute, env);
         }
         let Some(root) = siblings.get(&0) else {
-            // Only shard 0 tells the count: start again from there.
+            // Only shard 0 has the count: start again from there.
             self.shard = 0;
             return self.create(env);
         };
@@ -242,7 +242,7 @@ impl Take {
             return self.finish(TakeEnd::Contended);
         }
         if let (Scope::One, Some(Cancelled::Refused(image))) = (self.scope, reasons.first()) {
-            // Somebody else created it.
+            // Another client created it.
             if self.purpose == Purpose::Shard {
                 return self.abandon();
             }

@@ -31,9 +31,9 @@ const RACE_WAIT_MS: u32 = 10;
 struct Holding {
     shard: u32,
     image: Arc<Bucket>,
-    /// What a plain debit may take, by amount.
+    /// The most that a plain debit may take, by amount.
     ready: Vec<i128>,
-    /// What there is once it is refilled, by amount.
+    /// The balance after a refill, by amount.
     refilled: Vec<i128>,
 }
 
@@ -108,7 +108,7 @@ impl Take {
             if shards.is_empty() {
                 self.shard_count = 1;
             }
-            // Only shard 0 tells the count: start again from there.
+            // Only shard 0 has the count: start again from there.
             (self.scope, self.shard) = (Scope::One, 0);
             return self.create(env);
         };
@@ -161,7 +161,7 @@ impl Take {
         self.put_shards(&plan.newborns, parts, env);
     }
 
-    /// Shard 0 tells another count than was read by.
+    /// Shard 0 has another count than the one used for the read.
     fn count_differs(&mut self, count: u32, env: &mut Env<'_>) {
         self.races += 1;
         if self.races > MAX_RACES {
@@ -217,7 +217,7 @@ impl Take {
         shards.iter().map(holding).collect()
     }
 
-    /// What each shard would pay, if the shards hold enough.
+    /// The part of each shard, if the shards hold enough.
     fn division(
         &self,
         holdings: &[Holding],
@@ -420,7 +420,7 @@ impl Take {
         self.finish(TakeEnd::Taken(grants));
     }
 
-    /// A transaction over shards did not happen, or was no debit: all shards are looked at again.
+    /// A transaction over shards did not happen, or was not a debit: all shards are read again.
     pub(super) fn not_together(&mut self, reasons: &[Cancelled], env: &mut Env<'_>) {
         self.races += 1;
         if self.races > MAX_RACES {

@@ -2,7 +2,7 @@
 
 use super::Tree;
 
-/// What a scalar without quotes is.
+/// The type of a scalar without quotes.
 pub(super) fn resolve(text: &str) -> Tree {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Tree::Null,
@@ -19,7 +19,7 @@ pub(super) fn resolve(text: &str) -> Tree {
     }
     let digits = unsigned.chars().all(|c| c.is_ascii_digit() || c == '_');
     if digits && (unsigned == "0" || !starts('0')) {
-        // More digits than fit are no number that a manifest can hold, but one all the same.
+        // A number with more digits than a manifest can hold is still a number.
         return match text.replace('_', "").parse() {
             Ok(number) => Tree::Int(number),
             Err(_) => Tree::Odd(text.to_owned()),
