@@ -10,7 +10,7 @@ use hyper::header::CONTENT_TYPE;
 use serde_json::json;
 
 use crate::identity;
-use crate::lambda::{Lambda, Neighbours, Pace, Setup};
+use crate::lambda::{Lambda, Pace, Services, Setup};
 use crate::logs::{LogLine, Logs};
 use crate::queues::Queues;
 use crate::s3::{self, S3};
@@ -78,7 +78,7 @@ impl World {
             store: store.clone(),
             files,
             url: url.clone(),
-            neighbours: Arc::new(around),
+            services: Arc::new(around),
             pace: Pace::default(),
         })?;
         let stacks = Arc::new(Stacks::new(store.clone()));
@@ -200,7 +200,7 @@ struct Around {
     logs: Logs,
 }
 
-impl Neighbours for Around {
+impl Services for Around {
     fn object(&self, bucket: &str, key: &str) -> Result<Bytes, Refusal> {
         self.s3.get(bucket, key).map(|(_, body)| body)
     }

@@ -21,7 +21,7 @@ pub(crate) fn group_digits(text: &str) -> String {
     out
 }
 
-/// `total / count` with two decimals and separators: `18,750.00`. Halves go to the even neighbour; nothing
+/// `total / count` with two decimals and separators: `18,750.00`. Halves go to the even service; nothing
 /// counted averages to zero.
 pub(crate) fn average(total: i128, count: u64) -> String {
     let count = u128::from(count.max(1));

@@ -138,7 +138,7 @@ impl Chart {
     }
 }
 
-/// Averages neighbours until at most [`MAX_POINTS`] values are left.
+/// Averages services until at most [`MAX_POINTS`] values are left.
 fn thin_out(values: Vec<f64>) -> Vec<f64> {
     let count = values.len();
     if count <= MAX_POINTS {

@@ -124,7 +124,7 @@ impl Table {
     /// How wide each column's rule is.
     ///
     /// A number ends one character before its rule does. A cell may reach one character into the gap on its
-    /// open side (a text's right, a number's left), but only one of a gap's two neighbours may: where a text
+    /// open side (a text's right, a number's left), but only one of a gap's two services may: where a text
     /// meets a number, the number.
     fn rule_widths(&self) -> Vec<usize> {
         let widths = self.columns.iter().enumerate().map(|(i, column)| {

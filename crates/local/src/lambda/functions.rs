@@ -329,11 +329,11 @@ impl Lambda {
                 fields.need("S3Key")?.to_owned(),
             ),
         };
-        let (neighbours, packages) = (Arc::clone(&self.inner.neighbours), self.inner.packages.clone());
+        let (services, packages) = (Arc::clone(&self.inner.services), self.inner.packages.clone());
         let unpacked = tokio::task::spawn_blocking(move || {
             let bytes = match package {
                 Source::Bytes(bytes) => bytes,
-                Source::Object(bucket, key) => neighbours.object(&bucket, &key).map_err(|err| {
+                Source::Object(bucket, key) => services.object(&bucket, &key).map_err(|err| {
                     refusal(format!(
                         "Error occurred while GetObject. S3 Error Code: {}. S3 Error Message: {}",
                         err.code, err.message

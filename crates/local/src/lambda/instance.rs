@@ -1,4 +1,4 @@
-//! A running function: its process, its desk, its log.
+//! A running function: its process, its runtime API, its log.
 
 use std::fmt::Write as _;
 use std::process::{ExitStatus, Stdio};
@@ -13,12 +13,12 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::becomes;
-use super::desk::{Answer, Desk, LARGEST, Work};
 use super::machine::{self, NotStarted, Notes, Unfit};
 use super::names::{FunctionId, LATEST};
-use super::neighbours::Neighbours;
 use super::output::{self, Drained, Output};
 use super::package::Held;
+use super::runtime_api::{Answer, LARGEST, RuntimeApi, Work};
+use super::services::Services;
 use crate::clock::{iso, now_ms};
 use crate::wire::uuid;
 
@@ -62,7 +62,7 @@ pub(crate) struct Finished {
 pub(crate) struct Instance {
     launch: Arc<Launch>,
     output: Arc<Output>,
-    desk: Arc<Desk>,
+    runtime_api: Arc<RuntimeApi>,
     pid: u32,
     began: Instant,
     ready: watch::Receiver<bool>,
@@ -82,18 +82,19 @@ impl Instance {
     /// Starts a process. It is not waited for.
     pub(crate) async fn start(
         launch: Arc<Launch>,
-        neighbours: Arc<dyn Neighbours>,
+        services: Arc<dyn Services>,
         notes: &Notes,
     ) -> Result<Self, NotStarted> {
         let bootstrap = launch.package.directory().join("bootstrap");
         machine::check(&bootstrap, &launch.architecture)?;
         // A function has no part in this.
-        let unbound = |err: std::io::Error| NotStarted::Lacking(format!("its desk cannot be opened: {err}"));
+        let unbound =
+            |err: std::io::Error| NotStarted::Lacking(format!("its runtime API cannot be opened: {err}"));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(unbound)?;
         let address = listener.local_addr().map_err(unbound)?;
         let stream = stream_name();
         let output = Arc::new(Output::new(
-            neighbours,
+            services,
             &launch.id.region,
             &launch.id.log_group(),
             &stream,
@@ -106,7 +107,7 @@ impl Instance {
         notes.add(pid);
 
         let (work, given) = mpsc::channel(1);
-        let (desk, ready) = Desk::new(given);
+        let (runtime_api, ready) = RuntimeApi::new(given);
         let (drains, drain) = mpsc::channel(1);
         let following = match (child.stdout.take(), child.stderr.take()) {
             (Some(stdout), Some(stderr)) => {
@@ -118,7 +119,7 @@ impl Instance {
         let (end, ended) = watch::channel(None);
         let notes = notes.clone();
         let killed = Arc::clone(&kill);
-        let served = Arc::clone(&desk);
+        let served = Arc::clone(&runtime_api);
         let package = launch.package.clone();
         tokio::spawn(async move {
             let group = Group(pid);
@@ -152,7 +153,7 @@ impl Instance {
         Ok(Self {
             launch,
             output,
-            desk,
+            runtime_api,
             pid,
             began,
             ready,
@@ -252,7 +253,7 @@ impl Instance {
             }
             Some(None) => {
                 let end = self.has_ended().await;
-                match self.desk.init_error() {
+                match self.runtime_api.init_error() {
                     Some(said) => Trouble::Said(said),
                     None => Trouble::Exited(end),
                 }
@@ -359,16 +360,16 @@ impl Instance {
     /// An instance without a process: the channel that asks it to end, and the one that reports its end.
     pub(crate) fn puppet(
         launch: Arc<Launch>,
-        neighbours: Arc<dyn Neighbours>,
+        services: Arc<dyn Services>,
     ) -> (Self, Arc<Notify>, impl FnOnce()) {
-        let output = Output::new(neighbours, &launch.id.region, &launch.id.log_group(), "stream");
+        let output = Output::new(services, &launch.id.region, &launch.id.log_group(), "stream");
         let (work, given) = mpsc::channel(1);
-        let (desk, ready) = Desk::new(given);
+        let (runtime_api, ready) = RuntimeApi::new(given);
         let (kill, (end, ended)) = (Arc::new(Notify::new()), watch::channel(None));
         let instance = Self {
             launch,
             output: Arc::new(output),
-            desk,
+            runtime_api,
             pid: 0,
             began: Instant::now(),
             ready,

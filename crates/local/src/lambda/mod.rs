@@ -7,7 +7,6 @@
 mod api;
 mod batch;
 mod delivery;
-mod desk;
 mod fields;
 mod function;
 mod functions;
@@ -16,13 +15,14 @@ mod machine;
 mod mapping;
 mod mappings;
 mod names;
-mod neighbours;
 mod output;
 mod package;
 mod pattern;
 mod poller;
 mod pool;
 mod reader;
+mod runtime_api;
+mod services;
 mod trim;
 
 use std::collections::HashMap;
@@ -48,10 +48,10 @@ use crate::store::Store;
 use crate::tables::Tables;
 use crate::wire::{Refusal, uuid};
 
-pub use self::neighbours::Neighbours;
+pub use self::services::Services;
 
 /// The largest event of an invocation that is waited for.
-const LARGEST_EVENT: usize = desk::LARGEST;
+const LARGEST_EVENT: usize = runtime_api::LARGEST;
 
 /// The largest event of one that is not.
 const LARGEST_QUEUED: usize = 1024 * 1024;
@@ -71,7 +71,7 @@ pub struct Setup {
     /// The endpoint's address, which functions get.
     pub url: String,
     /// The other services.
-    pub neighbours: Arc<dyn Neighbours>,
+    pub services: Arc<dyn Services>,
     /// How long things take.
     pub pace: Pace,
 }
@@ -130,7 +130,7 @@ struct Inner {
     tables: Tables,
     store: Store,
     url: String,
-    neighbours: Arc<dyn Neighbours>,
+    services: Arc<dyn Services>,
     pace: Pace,
     packages: Packages,
     pool: Arc<Pool>,
@@ -174,11 +174,11 @@ impl Lambda {
         let keeper = setup.tables.keep_streams()?;
         let lambda = Self {
             inner: Arc::new(Inner {
-                pool: Pool::new(Arc::clone(&setup.neighbours), notes, setup.pace.idle),
+                pool: Pool::new(Arc::clone(&setup.services), notes, setup.pace.idle),
                 tables: setup.tables,
                 store: setup.store,
                 url: setup.url,
-                neighbours: setup.neighbours,
+                services: setup.services,
                 pace: setup.pace,
                 packages,
                 queued: AtomicUsize::new(0),

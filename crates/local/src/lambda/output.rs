@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::neighbours::Neighbours;
+use super::services::Services;
 use crate::clock::now_ms;
 use crate::logs::LogLine;
 
@@ -19,7 +19,7 @@ const LONGEST_LINE: usize = 256 * 1024;
 /// The log of an instance.
 #[derive(Debug)]
 pub(crate) struct Output {
-    neighbours: Arc<dyn Neighbours>,
+    services: Arc<dyn Services>,
     region: String,
     group: String,
     stream: String,
@@ -33,9 +33,9 @@ struct Tail {
 }
 
 impl Output {
-    pub(crate) fn new(neighbours: Arc<dyn Neighbours>, region: &str, group: &str, stream: &str) -> Self {
+    pub(crate) fn new(services: Arc<dyn Services>, region: &str, group: &str, stream: &str) -> Self {
         Self {
-            neighbours,
+            services,
             region: region.to_owned(),
             group: group.to_owned(),
             stream: stream.to_owned(),
@@ -58,10 +58,7 @@ impl Output {
             .into_iter()
             .map(|message| LogLine { at_ms, message })
             .collect();
-        if let Err(err) = self
-            .neighbours
-            .log(&self.region, &self.group, &self.stream, &lines)
-        {
+        if let Err(err) = self.services.log(&self.region, &self.group, &self.stream, &lines) {
             tracing::warn!(group = self.group, error = %err, "a function's output could not be logged");
         }
     }

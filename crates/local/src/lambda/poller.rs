@@ -231,12 +231,9 @@ impl Work {
             let Some(lambda) = self.lambda() else {
                 return;
             };
-            let (neighbours, queue_arn, body) = (
-                Arc::clone(&lambda.inner.neighbours),
-                queue.clone(),
-                message.clone(),
-            );
-            let sent = tokio::task::spawn_blocking(move || neighbours.send(&queue_arn, &body)).await;
+            let (services, queue_arn, body) =
+                (Arc::clone(&lambda.inner.services), queue.clone(), message.clone());
+            let sent = tokio::task::spawn_blocking(move || services.send(&queue_arn, &body)).await;
             match sent {
                 Ok(Ok(())) => return,
                 Ok(Err(err)) if attempt == SENDS => {

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::instance::{Finished, Instance, Launch};
 use super::machine::{NotStarted, Notes};
-use super::neighbours::Neighbours;
+use super::services::Services;
 
 /// How many invocations may run at once, over all functions.
 const CONCURRENCY: usize = 32;
@@ -27,7 +27,7 @@ pub(crate) enum NotRun {
 /// The running functions.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    neighbours: Arc<dyn Neighbours>,
+    services: Arc<dyn Services>,
     notes: Notes,
     idle_for: Duration,
     permits: Semaphore,
@@ -51,9 +51,9 @@ struct Warm {
 }
 
 impl Pool {
-    pub(crate) fn new(neighbours: Arc<dyn Neighbours>, notes: Notes, idle_for: Duration) -> Arc<Self> {
+    pub(crate) fn new(services: Arc<dyn Services>, notes: Notes, idle_for: Duration) -> Arc<Self> {
         Arc::new(Self {
-            neighbours,
+            services,
             notes,
             idle_for,
             permits: Semaphore::new(CONCURRENCY),
@@ -88,27 +88,25 @@ impl Pool {
         };
         let mut instance = match warm {
             Some(instance) => instance,
-            None => {
-                match Instance::start(Arc::new(launch), Arc::clone(&self.neighbours), &self.notes).await {
-                    Ok(instance) => instance,
-                    Err(NotStarted::Lacking(what)) => {
-                        tracing::warn!(
-                            function = key,
-                            error = what,
-                            "a function could not be started now"
-                        );
-                        return Err(NotRun::Lacking(what));
-                    }
-                    Err(NotStarted::Unfit(unfit)) => {
-                        tracing::warn!(
-                            function = key,
-                            error = unfit.message,
-                            "a function could not be started"
-                        );
-                        return Ok(unfit.finished(request_id));
-                    }
+            None => match Instance::start(Arc::new(launch), Arc::clone(&self.services), &self.notes).await {
+                Ok(instance) => instance,
+                Err(NotStarted::Lacking(what)) => {
+                    tracing::warn!(
+                        function = key,
+                        error = what,
+                        "a function could not be started now"
+                    );
+                    return Err(NotRun::Lacking(what));
                 }
-            }
+                Err(NotStarted::Unfit(unfit)) => {
+                    tracing::warn!(
+                        function = key,
+                        error = unfit.message,
+                        "a function could not be started"
+                    );
+                    return Ok(unfit.finished(request_id));
+                }
+            },
         };
         let finished = instance.invoke(request_id, payload).await;
         self.put_back(key, generation, instance).await;
@@ -197,7 +195,7 @@ mod tests {
     #[derive(Debug)]
     struct Nobody;
 
-    impl Neighbours for Nobody {
+    impl Services for Nobody {
         fn object(&self, _: &str, _: &str) -> Result<Bytes, Refusal> {
             Err(Refusal::internal(&"nothing is there"))
         }

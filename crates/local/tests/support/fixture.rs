@@ -1,4 +1,4 @@
-//! An endpoint's Lambda with tables, in a directory of its own, and neighbours that only remember.
+//! An endpoint's Lambda with tables, in a directory of its own, and services that only remember.
 
 use std::collections::HashMap;
 use std::io::{Cursor, Write as _};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use zae_limiter::table::EmbeddedEngine;
-use zae_limiter_local::lambda::{Invoked, Lambda, Neighbours, Pace, Setup};
+use zae_limiter_local::lambda::{Invoked, Lambda, Pace, Services, Setup};
 use zae_limiter_local::logs::LogLine;
 use zae_limiter_local::store::Store;
 use zae_limiter_local::tables::Tables;
@@ -28,7 +28,7 @@ pub(crate) struct Remembered {
     log: Mutex<Vec<(String, String)>>,
 }
 
-impl Neighbours for Remembered {
+impl Services for Remembered {
     fn object(&self, bucket: &str, key: &str) -> Result<Bytes, Refusal> {
         let objects = self.objects.lock().unwrap();
         let found = objects.get(&(bucket.to_owned(), key.to_owned()));
@@ -56,7 +56,7 @@ pub(crate) struct Fixture {
     tables: Tables,
     store: Store,
     pace: Pace,
-    neighbours: Arc<Remembered>,
+    services: Arc<Remembered>,
     directory: tempfile::TempDir,
 }
 
@@ -75,14 +75,14 @@ impl Fixture {
         change(&mut pace);
         let tables = Tables::new(EmbeddedEngine::open(directory.path().join("tables")).unwrap());
         let store = Store::open(&directory.path().join("records.sqlite")).unwrap();
-        let neighbours = Arc::new(Remembered::default());
-        let lambda = open(&directory, &tables, &store, &neighbours, pace);
+        let services = Arc::new(Remembered::default());
+        let lambda = open(&directory, &tables, &store, &services, pace);
         let fixture = Self {
             lambda,
             tables,
             store,
             pace,
-            neighbours,
+            services,
             directory,
         };
         for (key, comment) in [("package", "one"), ("other", "other")] {
@@ -102,14 +102,14 @@ impl Fixture {
             &self.directory,
             &self.tables,
             &self.store,
-            &self.neighbours,
+            &self.services,
             self.pace,
         );
     }
 
     pub(crate) fn put_package(&self, key: &str, files: &[(&str, u32, &[u8])]) {
         let name = ("code".to_owned(), key.to_owned());
-        let mut objects = self.neighbours.objects.lock().unwrap();
+        let mut objects = self.services.objects.lock().unwrap();
         objects.insert(name, zipped(files).into());
     }
 
@@ -150,7 +150,7 @@ impl Fixture {
     }
 
     pub(crate) fn log(&self, group: &str) -> Vec<String> {
-        let log = self.neighbours.log.lock().unwrap();
+        let log = self.services.log.lock().unwrap();
         log.iter()
             .filter(|(of, _)| of == group)
             .map(|(_, line)| line.clone())
@@ -158,7 +158,7 @@ impl Fixture {
     }
 
     pub(crate) fn sent(&self) -> Vec<String> {
-        self.neighbours.sent.lock().unwrap().clone()
+        self.services.sent.lock().unwrap().clone()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -243,7 +243,7 @@ fn open(
     directory: &tempfile::TempDir,
     tables: &Tables,
     store: &Store,
-    neighbours: &Arc<Remembered>,
+    services: &Arc<Remembered>,
     pace: Pace,
 ) -> Lambda {
     Lambda::open(Setup {
@@ -251,7 +251,7 @@ fn open(
         store: store.clone(),
         files: directory.path().join("files"),
         url: "http://127.0.0.1:1".to_owned(),
-        neighbours: Arc::clone(neighbours) as Arc<dyn Neighbours>,
+        services: Arc::clone(services) as Arc<dyn Services>,
         pace,
     })
     .unwrap()

@@ -8,7 +8,7 @@ use crate::logs::LogLine;
 use crate::wire::Refusal;
 
 /// The services beside Lambda. Calls block for a moment; an object may be of some megabytes.
-pub trait Neighbours: Debug + Send + Sync {
+pub trait Services: Debug + Send + Sync {
     /// Gets an object of S3.
     ///
     /// # Errors

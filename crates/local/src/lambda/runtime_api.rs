@@ -44,9 +44,9 @@ pub(crate) enum Answer {
     TooLarge,
 }
 
-/// The desk of one instance.
+/// The runtime API of one instance.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct RuntimeApi {
     work: tokio::sync::Mutex<mpsc::Receiver<Work>>,
     current: Mutex<Option<(String, oneshot::Sender<Answer>)>>,
     /// Whether the process has asked for its first event.
@@ -55,17 +55,17 @@ pub(crate) struct Desk {
     init_error: Mutex<Option<Bytes>>,
 }
 
-impl Desk {
-    /// A desk that gives out this work. The receiver is notified when the process is ready.
+impl RuntimeApi {
+    /// A runtime API that gives out this work. The receiver is notified when the process is ready.
     pub(crate) fn new(work: mpsc::Receiver<Work>) -> (Arc<Self>, watch::Receiver<bool>) {
         let (ready, is_ready) = watch::channel(false);
-        let desk = Self {
+        let api = Self {
             work: tokio::sync::Mutex::new(work),
             current: Mutex::default(),
             ready,
             init_error: Mutex::default(),
         };
-        (Arc::new(desk), is_ready)
+        (Arc::new(api), is_ready)
     }
 
     /// The process's error if it could not start.
@@ -91,10 +91,10 @@ impl Desk {
             };
             // Small answers must not wait for more.
             let _ = stream.set_nodelay(true);
-            let desk = Arc::clone(&self);
+            let api = Arc::clone(&self);
             let service = service_fn(move |request| {
-                let desk = Arc::clone(&desk);
-                async move { Ok::<_, Infallible>(desk.respond(request).await) }
+                let api = Arc::clone(&api);
+                async move { Ok::<_, Infallible>(api.respond(request).await) }
             });
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
