@@ -2,7 +2,7 @@
 //!
 //! `args` reads the command line, `connect` finds the table, `commands` do the work with the library, `out` and
 //! `text` show results, `failure` and `exit` say what went wrong and how to end. Nothing here decides about
-//! tokens or knows how records are stored.
+//! tokens or depends on the storage of records.
 //!
 //! The same executable is the bootstrap of the table's functions: started by AWS Lambda, it serves the one that
 //! the handler's name asks for.

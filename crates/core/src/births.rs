@@ -212,7 +212,7 @@ fn merge(gifts: &mut Vec<(SmolStr, Millitokens)>) {
 }
 
 /// The shards that may hold the slice of a shard that does not exist: with 8 shards, that of 7 may lie with
-/// 3, 1 or 0. Nearest first; shard 0, which knows the count, always last.
+/// 3, 1 or 0. Nearest first; shard 0, which has the count, always last.
 pub(crate) fn family(shard: u32, count: u32) -> Vec<u32> {
     let mut relatives: Vec<u32> = Vec::new();
     let mut of = count / 2;

@@ -1,6 +1,6 @@
 //! The pure part of zae-limiter: what a token bucket is, how it is stored, and how an acquire is decided.
 //!
-//! Nothing here performs I/O, reads a clock, spawns a task or knows AWS. Functions take values and the time,
+//! Nothing here performs I/O, reads a clock, spawns a task or depends on AWS. Functions take values and the time,
 //! and return values: new balances, table operations to perform, decisions. Reading order:
 //!
 //! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic.

@@ -1,7 +1,7 @@
 //! A table in memory: the plainest reading of what [`Op`] means.
 //!
 //! Deterministic, single-threaded and stricter than it needs to be: what DynamoDB refuses as malformed is
-//! refused here too, so tests catch it without a database. It knows no time, no failures, no limits on
+//! refused here too, so tests catch it without a database. It has no time, no failures, no limits on
 //! size or throughput, and its indexes are never stale; the simulator puts those around it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -137,7 +137,7 @@ impl MemoryTable {
                 }
             });
         }
-        // As in DynamoDB, a page that is full has a next one, be it empty.
+        // As in DynamoDB, a page that is full has a next one, which can be empty.
         let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
         let full = found.len() >= limit;
         found.truncate(limit);

@@ -17,7 +17,7 @@ pub enum NamespaceStatus {
     Active,
     /// Deleted; its data is still there, and it can be recovered.
     Deleted,
-    /// Its data is being deleted for good.
+    /// Its data is being deleted permanently.
     Purging,
 }
 

@@ -23,7 +23,7 @@ pub struct LimitChange<'a> {
     pub limits: &'a [Limit],
     /// The level they come from; decides whether the bucket expires.
     pub level: Level,
-    /// Whether the shard may be given an expiry. The first shard of a split bucket may not: it knows the count.
+    /// Whether the shard may be given an expiry. The first shard of a split bucket may not: it has the count.
     pub may_expire: bool,
     /// Limits that no longer exist.
     pub stale: &'a [SmolStr],

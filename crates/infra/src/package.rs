@@ -177,7 +177,7 @@ impl Package {
             )));
         }
         let mut executable = Vec::new();
-        // What a damaged zip claims of its size is not believed.
+        // The size in a damaged zip is not trusted.
         file.take(UNPACKED + 1)
             .read_to_end(&mut executable)
             .map_err(|err| wrong(format!("it is damaged ({err}).")))?;

@@ -1,7 +1,7 @@
 //! The CloudFormation template of the stack, and the names in it that code depends on.
 //!
 //! The template is a file of its own (`template.yaml`), so that it can be read, linted and deployed without this
-//! crate. It knows nothing of options and their ranges.
+//! crate. It does not depend on options and their ranges.
 
 /// The template, as YAML: sent to CloudFormation as it is, and printed by `cfn-template`.
 ///

@@ -21,7 +21,7 @@ use zae_limiter_lambda::settings::AggregatorSettings;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
-    /// It is refused for want of throughput.
+    /// It is refused because of missing throughput.
     Throttled,
     /// It happens, but its answer is lost.
     Lost,
@@ -130,7 +130,7 @@ struct World {
     stack: Stack,
     repo: Repository,
     limiter: RateLimiter,
-    /// How much of the stream has been delivered for good.
+    /// How much of the stream has been delivered successfully.
     delivered: usize,
 }
 
@@ -159,7 +159,7 @@ impl World {
         }
     }
 
-    /// A function as it starts: it remembers nothing.
+    /// A function that has just started, without cached state.
     fn function(&self) -> Aggregator {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let settings = AggregatorSettings {

@@ -1,4 +1,4 @@
-//! What a [`Repository`](crate::Repository) holds: one namespace of one table, and everything that a process remembers of it.
+//! The state of a [`Repository`](crate::Repository): one namespace of one table, with its caches and queues.
 
 use std::fmt;
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl Inner {
             .unwrap_or_else(std::sync::PoisonError::into_inner) = policy;
     }
 
-    /// Forgets all cached configuration and all remembered images.
+    /// Clears all cached configuration and images.
     pub(crate) fn forget(&self) {
         self.config.clear();
         self.images.clear();

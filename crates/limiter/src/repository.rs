@@ -1,4 +1,4 @@
-//! [`Repository`]: one namespace of one table, and everything that is remembered of it.
+//! [`Repository`]: one namespace of one table, with its caches.
 
 use std::fmt;
 use std::sync::Arc;

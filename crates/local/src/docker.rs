@@ -112,7 +112,7 @@ impl Docker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress<'a> {
-    /// A container that does not run is in the way, and is being removed.
+    /// A container that does not run blocks the name, and is being removed.
     RemovingStopped,
     /// The image is not there, and is being pulled.
     Pulling {

@@ -1,4 +1,4 @@
-//! What the system knows of processes, and what it lets this one have.
+//! The system's data about processes, and the limits of this one.
 
 use std::io;
 

@@ -40,7 +40,7 @@ pub struct Running {
     pub port: u16,
     /// The address that it is bound to.
     pub host: String,
-    /// The directory of its data; `None` if it forgets everything when it ends.
+    /// The directory of its data; `None` if it keeps the data in memory.
     pub data: Option<PathBuf>,
     /// The version of the program.
     pub version: String,
@@ -204,7 +204,7 @@ impl State {
                         state: self.clone(),
                         _lock: lock,
                     };
-                    // Another may have come and died in between.
+                    // Another endpoint may have started and ended in between.
                     self.forget()?;
                     return Ok(Some(held));
                 }

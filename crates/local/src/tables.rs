@@ -38,7 +38,7 @@ const ITEMS: [&str; 6] = [
 #[derive(Debug, Clone)]
 pub struct Tables {
     engine: EmbeddedEngine,
-    /// Goes after the engine: who hears that it went knows that the data is free.
+    /// Dropped after the engine: its end is the signal that the data is free.
     writes: Arc<watch::Sender<u64>>,
 }
 

@@ -1,6 +1,6 @@
 //! The reference bucket: what one limit of one bucket may admit, all its shards together.
 //!
-//! It knows nothing of shards, shares or stored instants. It gains `refill / period` in true time, pays every
+//! It does not use shards, shares or stored instants. It gains `refill / period` in true time, pays every
 //! net consumption that the table applied, is credited every refund, and must never be overdrawn by more
 //! than the debts that charges after the fact have made.
 //!

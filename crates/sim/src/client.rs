@@ -44,7 +44,7 @@ struct Memory {
 }
 
 impl Process {
-    /// A process that knows nothing yet.
+    /// A process with empty caches.
     pub fn new(plan: ProcessPlan) -> Self {
         Self {
             plan,

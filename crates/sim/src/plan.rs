@@ -111,7 +111,7 @@ pub enum Action {
         /// How the lease ends.
         end: End,
     },
-    /// A process dies with all it is doing, and starts again with empty caches.
+    /// A process crashes with all its work, and starts again with empty caches.
     Crash(usize),
     /// An entity's limits, or the resource's, are set and then synchronised to every shard.
     SetLimits {

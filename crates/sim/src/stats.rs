@@ -119,7 +119,7 @@ stats! {
     applied_late,
     /// Requests that met a transaction.
     conflicts,
-    /// Requests refused for good.
+    /// Requests refused finally.
     permanent,
     /// Answers without an item.
     empty,

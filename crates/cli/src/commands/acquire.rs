@@ -75,7 +75,7 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     let taken = tokio::select! {
         biased;
         ending = signals.ending() => {
-            // What a request on its way turns out to have taken is given back.
+            // Tokens that a request in flight has taken are given back.
             drain(&repo).await;
             return Err(ending.into_failure());
         }

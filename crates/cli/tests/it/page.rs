@@ -257,7 +257,7 @@ tpm    450,000  18,750.00
     );
 }
 
-/// What the page lets one type is understood, whatever comes of it.
+/// Every command line of the page is accepted by the parser.
 #[test]
 fn every_example_of_the_page_is_understood() {
     let mut world = World::new();

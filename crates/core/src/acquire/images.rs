@@ -61,7 +61,7 @@ pub(super) fn statuses_before(grants: &[Grant], now: EpochMillis) -> Vec<LimitSt
     sums.into_iter().filter_map(status).collect()
 }
 
-/// The shards that remembered images show to be short of these amounts, refilled to now.
+/// The shards that cached images show to be short of these amounts, refilled to now.
 pub(super) fn short_shards(
     id: &BucketId,
     hint: &Hint,
@@ -76,7 +76,7 @@ pub(super) fn short_shards(
     hint.images.iter().filter_map(is_short).collect()
 }
 
-/// Whether a remembered image may be judged by.
+/// Whether a cached image may be judged by.
 fn is_trusted(image: &Bucket, now: EpochMillis) -> bool {
     !image.disabled
         && !image.is_expired(now)
@@ -86,7 +86,7 @@ fn is_trusted(image: &Bucket, now: EpochMillis) -> bool {
         && (image.is_valid(now) || image.valid_until == Some(0))
 }
 
-/// The statuses of these amounts on a remembered image, if the image may be judged by.
+/// The statuses of these amounts on a cached image, if the image may be judged by.
 fn image_statuses(
     id: &BucketId,
     image: &Bucket,

@@ -562,7 +562,7 @@ impl Take {
             self.tried.push(self.shard);
             self.dry.get_or_insert_with(|| (self.shard, Arc::clone(image)));
             if let Some(other) = self.other_shard(env) {
-                // Splitting is for good: first see whether a sibling has write units to spare.
+                // Splitting is permanent: first see whether a sibling has write units to spare.
                 self.shard = other;
                 return self.debit(None, env);
             }

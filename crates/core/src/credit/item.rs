@@ -92,7 +92,7 @@ impl ItemCredit {
         }
     }
 
-    /// Goes by this image, if it shows the item that was debited: the latest one knows the latest receipt, which
+    /// Goes by this image, if it shows the item that was debited: the latest one has the latest receipt, which
     /// decides whether a lost answer can be made good.
     pub(super) fn see(&mut self, image: Option<Arc<Bucket>>) {
         if let Some(image) = image.filter(|image| image.life_since(&self.debited) == Life::Same) {

@@ -151,7 +151,7 @@ impl Credit {
         }
     }
 
-    /// Goes by this image, if it shows the item that was debited: the latest one knows the latest receipt, which
+    /// Goes by this image, if it shows the item that was debited: the latest one has the latest receipt, which
     /// decides whether a lost answer can be made good.
     #[must_use]
     pub fn with_latest(mut self, image: Option<Arc<Bucket>>) -> Self {

@@ -1,4 +1,4 @@
-//! The configuration cache: what the levels say, remembered for a while.
+//! The configuration cache: what the levels say, cached for a while.
 //!
 //! Two layers. *Slots* hold single records (an entity's META, one level's configuration, or the knowledge that
 //! there is none), each for the time to live. *Assembled* results hold the five slots of an entity and
@@ -9,8 +9,8 @@
 //! follow one another however many calls ask at once. A read ends when no call waits for it any more.
 //!
 //! A read that is throttled, or that cannot reach the table, is repeated with jittered waits until the calls that
-//! wait for it reach their deadlines. Other failures end it, and are remembered for [`FAILED_FOR`], so that calls
-//! which come later do not wait for the same timeout one after another. If an older configuration is remembered,
+//! wait for it reach their deadlines. Other failures end it, and are cached for [`FAILED_FOR`], so that calls
+//! which come later do not wait for the same timeout one after another. If an older configuration is cached,
 //! the first failure is enough: the call continues with that.
 
 use std::collections::HashMap;
@@ -35,13 +35,14 @@ use crate::clock::Clock;
 use crate::error::is_outage;
 use crate::table::{Table, TableExt};
 
-/// How many records and results are remembered at most.
+/// How many records and results are cached at most.
 const CAPACITY: usize = 100_000;
 
-/// How long a failed read is remembered: no longer than the circuit breaker waits between two probes, which have to be sent.
+/// How long a failed read is cached: no longer than the circuit breaker waits between two probes, which have to be
+/// sent.
 const FAILED_FOR: Duration = Duration::from_millis(400);
 
-/// How many entities' and resources' failures are remembered at most.
+/// How many entities' and resources' failures are cached at most.
 const FAILURES: usize = 10_000;
 
 /// The longest pause before a read is repeated.
@@ -63,9 +64,9 @@ pub struct CacheStats {
     pub misses: u64,
     /// Requests refused from memory, without a call; see [`crate::RepositoryBuilder::reject_cache_ttl`].
     pub local_rejections: u64,
-    /// Records remembered, expired ones included.
+    /// Records cached, expired ones included.
     pub size: u64,
-    /// How long a record is remembered.
+    /// How long a record is cached.
     pub ttl: Duration,
 }
 
@@ -156,7 +157,7 @@ impl ConfigCache {
         }
     }
 
-    /// The configuration if it is remembered and fresh.
+    /// The configuration if it is cached and fresh.
     pub(crate) fn peek(
         &self,
         entity: &EntityId,
@@ -179,7 +180,7 @@ impl ConfigCache {
         Some(failure.err)
     }
 
-    /// Reads what is not remembered and puts it together. With `fresh`, reads all of it, from now on.
+    /// Reads what is not cached and puts it together. With `fresh`, reads all of it, from now on.
     ///
     /// While the table is throttled or cannot be reached, this does not return: it is for callers with a deadline.
     pub(crate) async fn fetch(
@@ -324,7 +325,7 @@ impl Memory {
 
     /// The failure that a read ended with a moment ago.
     ///
-    /// One that would have been repeated if no older configuration were remembered says nothing to a call that needs a
+    /// One that would have been repeated if no older configuration were cached says nothing to a call that needs a
     /// fresh one.
     fn just_failed(&self, pair: &Pair, fresh: bool) -> Option<TableError> {
         let failure = self.failures.get(pair)?;

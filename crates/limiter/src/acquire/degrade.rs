@@ -1,5 +1,5 @@
 //! What a request may take while the table is out of reach and the operator chose to continue with a part of the
-//! limits: the limits and flags that the caches last knew, of the entity and of its parent if it cascades.
+//! limits: the limits and flags that the caches last held, of the entity and of its parent if it cascades.
 
 use zae_limiter_core::acquire::{DisabledAt, Request, check_config, newest_owner};
 use zae_limiter_core::bucket::Owner;

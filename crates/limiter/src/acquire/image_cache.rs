@@ -23,7 +23,7 @@ struct Seen {
 struct Shards {
     count: u32,
     seen: BTreeMap<u32, Seen>,
-    /// Shards that a call of this process is refilling, and until when that is believed.
+    /// Shards that a call of this process is refilling, and until when that is assumed.
     refilling: BTreeMap<u32, EpochMillis>,
 }
 
@@ -85,7 +85,7 @@ impl ImageCache {
         let last = shards.seen.get(&observation.shard);
         let newer = last.is_none_or(|seen| seen.order <= order);
         if observation.shard == 0 && newer && count < shards.count {
-            // Shard 0 knows the count. It falls only when the bucket is created anew, and with it go all shards.
+            // Shard 0 has the count. It falls only when the bucket is created anew, and with it go all shards.
             let is_same = last.is_some_and(|seen| observation.image.life_since(&seen.image) == Life::Same);
             if !is_same {
                 shards.count = count;
@@ -176,7 +176,7 @@ mod tests {
         cache.observe(&seen(0, 1, "c"), 4, now);
         let hint = cache.hint(&id, now);
         assert_eq!((hint.shard_count, hint.images.len()), (1, 1));
-        // Shards other than the first do not know the count.
+        // Shards other than the first do not have the count.
         cache.observe(&seen(0, 4, "c"), 5, now);
         cache.observe(&seen(1, 2, "d"), 6, now);
         assert_eq!(cache.hint(&id, now).shard_count, 4);

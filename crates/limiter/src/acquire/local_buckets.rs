@@ -4,8 +4,8 @@
 //! percent, at most `N * p` percent of a limit are admitted while the table is away. Nothing is written, and
 //! nothing is carried over into the table when it comes back.
 //!
-//! A request is bounded by what the caches last knew: the limits and flags of the entity, and of its parent if it
-//! cascades. A bucket is forgotten only when it is full again, since a forgotten bucket starts full; and if calls with
+//! A request is bounded by what the caches last held: the limits and flags of the entity, and of its parent if it
+//! cascades. A bucket is removed only when it is full again, since a removed bucket starts full; and if calls with
 //! different limits have debited it, when it would be full under each of them. Memory is bounded: once it holds [`BOUND`]
 //! limits that are not full, requests that need another one are refused. Debts come on top: whether a lease may be
 //! charged was decided when it was granted.
@@ -31,8 +31,8 @@ const BOUND: usize = 100_000;
 /// A lock each, so that requests of different entities rarely wait for each other.
 const SHARDS: usize = 64;
 
-/// How many entries an insertion looks at, to find some that are full again. One that is forgotten is replaced by the
-/// newest, so half of them may be looked at in vain.
+/// How many entries an insertion looks at, to find some that are full again. One that is removed is replaced by the
+/// newest, so half of them may be checked without a result.
 const STEPS: usize = 4;
 
 /// The same, for an insertion that finds no room.
@@ -120,7 +120,7 @@ impl Entry {
     }
 }
 
-/// Entries, and a hand that goes round them looking for those that may be forgotten.
+/// Entries, and a hand that goes round them looking for those that may be removed.
 #[derive(Debug, Default)]
 struct Shard {
     index: HashMap<Key, usize>,
@@ -168,7 +168,7 @@ impl Shard {
         }
     }
 
-    /// Looks at the next few entries and forgets those that are full. Returns whether there is room for `more`.
+    /// Looks at the next few entries and removes those that are full. Returns whether there is room for `more`.
     fn make_room(&mut self, more: usize, bound: usize, now: EpochMillis) -> bool {
         let has_room = |entries: &Vec<Entry>| entries.len() + more <= bound;
         let steps = if has_room(&self.entries) {
@@ -288,10 +288,10 @@ impl LocalBuckets {
     ) {
         for (claim, delta) in deltas {
             let mut shard = self.lock(self.shard_of(&claim.key));
-            // A full bucket was forgotten, and takes nothing back; but a charge must be remembered.
+            // A full bucket was removed, and takes nothing back; but a charge must be kept.
             let mut balance = shard.balance(claim, now).refilled(claim.params, now);
             balance.tokens += delta;
-            // What is full again makes room, but a debt is remembered in any case.
+            // What is full again makes room, but a debt is kept in any case.
             shard.make_room(1, self.bound, now);
             shard.set(claim, balance);
         }

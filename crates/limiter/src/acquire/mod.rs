@@ -1,5 +1,5 @@
 //! The path of an acquire: [`RateLimiter`] and [`Lease`], what drives the machines of `zae-limiter-core`, and what a
-//! process remembers and does in the background.
+//! process caches and does in the background.
 
 mod availability;
 pub(crate) mod background;

@@ -334,7 +334,7 @@ impl Inner {
 
     async fn reconcile(&self, id: &BucketId, shard: u32) -> Result<(), Error> {
         // Only what was read just now may be written: of two processes with different caches, the one that
-        // knows less must not win.
+        // has older data must not win.
         let config = self
             .config
             .fetch_unhurried(&self.table, &self.clock, &id.entity, &id.resource, true)

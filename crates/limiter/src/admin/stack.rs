@@ -319,7 +319,7 @@ impl Stack {
         }
     }
 
-    /// Deletes all data of a deleted namespace, for good. Returns how many records that were.
+    /// Deletes all data of a deleted namespace permanently. Returns the number of records.
     ///
     /// May be interrupted at any time and called again: it continues with what is left. From its start on the
     /// namespace cannot be recovered. An unknown id has nothing to delete, which is not an error.

@@ -27,7 +27,7 @@ const JITTER: i64 = 20_000;
 /// A difference that one answer may make. Only answers that agree with each other make a larger one.
 const SMALL: i64 = 5 * SECOND;
 
-/// How many answers in succession must agree on an offset that is not [`SMALL`] before it is believed, while there is
+/// How many answers in succession must agree on an offset that is not [`SMALL`] before it is accepted, while there is
 /// no other estimate. It cannot be more: opening a namespace reads two records before anything is written.
 const AGREEING_AT_FIRST: u32 = 2;
 
@@ -224,7 +224,7 @@ impl Estimate {
     }
 }
 
-/// The middle of what one answer says, whether or not it is believed.
+/// The middle of the interval from one answer, accepted or not.
 pub(crate) fn middle(sent: Reading, received: Reading, date_secs: i64) -> i64 {
     let sample = Bounds::of(sent, received, date_secs.saturating_mul(SECOND));
     i64::midpoint(sample.low, sample.high)

@@ -18,7 +18,7 @@ const REPORTED_EVERY: i64 = 60_000_000;
 /// has seen, and takes a refusal for one of this kind from four minutes on; so does this.
 const SIGNED_TOO_FAR_OFF: i64 = 4 * 60_000_000;
 
-/// Dates that are believed: from 2020 to 9999. What says 1970 has no clock.
+/// Dates that are accepted: from 2020 to 9999. A server that sends 1970 has no clock.
 const BELIEVED: RangeInclusive<i64> = 1_577_836_800..=253_402_300_799;
 
 /// Where no answer has been seen.
@@ -63,7 +63,7 @@ pub(crate) struct TableOffset {
     measuring: Mutex<Measuring>,
     /// The values that the clock uses. They change seldom and are read often.
     shown: RwLock<Option<Shown>>,
-    /// The offset that the latest answer told, believed or not: the one that the SDK signs with.
+    /// The offset by the latest answer, accepted or not: the one that the SDK signs with.
     latest: AtomicI64,
 }
 

@@ -10,7 +10,7 @@ pub(super) const PK: &str = "PK";
 /// Name of the sort key.
 pub(super) const SK: &str = "SK";
 
-/// A value as the SDK wants it.
+/// A value in the SDK's form.
 ///
 /// # Errors
 /// A value of a type that the core does not model was read from somewhere and cannot be written back.
@@ -33,14 +33,14 @@ pub(super) fn to_attribute(value: Value) -> Result<AttributeValue, TableError> {
     })
 }
 
-/// An item, or a map inside one, as the SDK wants it.
+/// An item, or a map inside one, in the SDK's form.
 pub(super) fn to_attributes(item: Item) -> Result<HashMap<String, AttributeValue>, TableError> {
     item.into_iter()
         .map(|(name, value)| Ok((name, to_attribute(value)?)))
         .collect()
 }
 
-/// A primary key as the SDK wants it.
+/// A primary key in the SDK's form.
 pub(super) fn to_key(key: Key) -> HashMap<String, AttributeValue> {
     HashMap::from([
         (PK.to_owned(), AttributeValue::S(key.pk)),

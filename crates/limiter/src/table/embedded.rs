@@ -46,10 +46,10 @@ const LOCK_FILE: &str = "zae-limiter.lock";
 /// Additions to the engine's database for a table with frequent writes.
 ///
 /// Every write to a table with a stream looks up the stream's last sequence number, and without an index
-/// reads the whole stream to find it. And the engine keeps stream records for good; DynamoDB keeps them for a
+/// reads the whole stream to find it. And the engine keeps stream records permanently; DynamoDB keeps them for a
 /// day. Here the last [`STREAM_KEEPS`] stay, so a table in memory stays small; a caller that needs another rule takes
 /// the trimming over, see [`EmbeddedEngine::keep_streams`]. The names are ours, and
-/// the engine's own migrations leave what they do not know alone.
+/// the engine's own migrations do not change unknown objects.
 const TUNING: &str = "
     CREATE INDEX IF NOT EXISTS zae_limiter_stream_order
         ON _stream_records (table_name, CAST(sequence_number AS INTEGER), shard_id);
@@ -155,7 +155,7 @@ pub struct Reply {
 }
 
 impl EmbeddedEngine {
-    /// An empty engine that forgets everything when it goes.
+    /// An empty engine in memory, whose content is lost when it is dropped.
     pub fn memory() -> Result<Self, OpenError> {
         // A database of this kind has a name, under which it can be opened twice: once to tune it. The name is
         // random, for a process may hold two versions of this library.

@@ -1,4 +1,4 @@
-//! What becomes of a batch of records: a state machine that knows neither time nor functions.
+//! The processing of a batch of records: a state machine without access to time and functions.
 //!
 //! Records are settled in their order: delivered, or given up. What is not settled is tried again, whole, from the
 //! record that the function named, or in halves.

@@ -158,7 +158,7 @@ impl Lambda {
         Ok(shown)
     }
 
-    /// Deletes a function. Its mappings stay, and try in vain.
+    /// Deletes a function. Its mappings stay, and their invocations fail.
     ///
     /// # Errors
     /// If there is no such function.

@@ -230,7 +230,7 @@ fn unpack(package: &[u8], target: &Path, largest: u64) -> Result<(), Refusal> {
 fn write(entry: ZipFile<'_, Cursor<&[u8]>>, path: &Path, left: u64) -> io::Result<Option<u64>> {
     let mode = entry.unix_mode();
     let mut file = fs::File::create(path)?;
-    // What the package says of its sizes is not believed.
+    // The sizes in the package's directory are not trusted.
     let written = io::copy(&mut entry.take(left + 1), &mut file)?;
     set_mode(&file, mode)?;
     Ok(left.checked_sub(written))

@@ -29,7 +29,7 @@ const MOST: usize = 100_000;
 /// How many events are written between two looks at how many there are.
 const BETWEEN: usize = 1000;
 
-/// The retentions that CloudWatch Logs knows, in days.
+/// The retentions that CloudWatch Logs supports, in days.
 const RETENTIONS: [u32; 22] = [
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
 ];

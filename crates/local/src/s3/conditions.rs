@@ -54,7 +54,7 @@ pub(super) fn check_read(request: &Request, prefix: &str, object: &Object) -> Re
             .any(|tag| matches!(unquoted(tag), tag if tag == "*" || tag == object.etag))
     };
     let since = |name: &str| header(name).and_then(clock::from_http);
-    // Headers know whole seconds.
+    // Headers have whole seconds.
     let modified = object.modified_ms.div_euclid(1000) * 1000;
     match (header("if-match"), since("if-unmodified-since")) {
         (Some(tags), _) if !tagged(tags) => return Err(failed("If-Match")),

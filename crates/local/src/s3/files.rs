@@ -39,7 +39,7 @@ impl Files {
         fs::write(&unfinished, bytes)
             .and_then(|()| fs::rename(&unfinished, &path))
             .map_err(|err| {
-                // What is left of it is in the way of nothing, and goes at the next start.
+                // The rest of it does no harm, and is deleted at the next start.
                 let _ = fs::remove_file(&unfinished);
                 failed("write", &path, &err)
             })?;

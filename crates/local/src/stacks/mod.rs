@@ -32,7 +32,7 @@ const STACKS: &str = "stack";
 /// The kind of the document of a stack that was deleted. There may be many, and few ask for them.
 const GONE: &str = "stack-gone";
 
-/// How long a deleted stack is remembered, as by CloudFormation, in milliseconds.
+/// How long a deleted stack is listed, as by CloudFormation, in milliseconds.
 const REMEMBERED_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 
 /// The path at which custom resources answer; a token follows.
@@ -64,7 +64,7 @@ impl Stacks {
         Ok(stacks.map(|(_, stack)| stack).collect())
     }
 
-    /// Every stack that was deleted and is remembered.
+    /// Every deleted stack that is still listed.
     fn gone(&self) -> Result<Vec<Stack>, StoreError> {
         let stacks = self.store.list::<Stack>(GONE)?.into_iter();
         Ok(stacks.map(|(_, stack)| stack).collect())
@@ -104,7 +104,7 @@ impl Stacks {
         })
     }
 
-    /// Forgets the stacks that were deleted so long ago that they need not be remembered.
+    /// Deletes the records of stacks that were deleted long ago.
     fn forget(&self, now: i64) -> Result<(), StoreError> {
         for stack in self.gone()? {
             if stack

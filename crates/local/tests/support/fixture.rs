@@ -257,7 +257,7 @@ fn open(
     .unwrap()
 }
 
-/// Waits until something is so; fails if it does not come to be.
+/// Waits for a condition; fails if it does not become true.
 pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
     for _ in 0..1_500 {
         if so() {

@@ -220,7 +220,7 @@ async fn start(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool
         Ok(Ok(Ok(line))) => line,
         Ok(_) => String::new(),
         Err(_) => {
-            // It did not become ready, so it is of no use.
+            // It did not become ready, so it is ended.
             let _ = child.kill();
             return Err(Failure::error(format!(
                 "The endpoint was not ready within {} s; see {}",

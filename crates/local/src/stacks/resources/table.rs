@@ -92,7 +92,7 @@ pub(super) async fn create(place: &Place<'_>, name: &str, properties: &Json) -> 
     Ok(made(place, name).await?)
 }
 
-/// A property in the form that the service's own API wants.
+/// A property in the form of the service's own API.
 fn strict(name: &str, value: &Json) -> Json {
     let wrapped = json!({name: value});
     let typed = typed(
