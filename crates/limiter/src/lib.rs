@@ -42,10 +42,10 @@
 //! ([`OnUnavailable`]) are outside it. The proof is in `docs/adr/0014-the-horizon-follows-the-round-trip.md`; the
 //! simulator in `crates/sim` checks every schedule against it.
 //!
-//! The [guide] shows common tasks by example. [`RateLimiter`] and [`Acquire`] take tokens, and [`Lease`] is their result. [`Repository`] opens a
-//! namespace, and [`Admin`] manages its limits and entities and reads usage and changes. [`Stack`] manages namespaces,
-//! [`Error`] lists the failures, and [`blocking`] is the same API without async. `zae-limiter-core` has the arithmetic
-//! and all decisions; [`table`] is the interface to the storage.
+//! The [guide] shows common tasks by example. [`RateLimiter`] and [`Acquire`] take tokens, and [`Lease`] is their
+//! result. [`Repository`] opens a namespace, and [`Admin`] manages its limits and entities and reads usage and
+//! changes. [`Stack`] manages namespaces, [`Error`] lists the failures, and [`blocking`] is the same API without
+//! async. `zae-limiter-core` has the arithmetic and all decisions; [`table`] is the interface to the storage.
 
 mod acquire;
 mod admin;
