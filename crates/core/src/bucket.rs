@@ -175,7 +175,7 @@ impl Bucket {
     ///
     /// # Errors
     /// [`RecordError::Corrupt`] if an attribute contradicts the format. A feature that is not understood is
-    /// no error here; see [`Bucket::unsupported`].
+    /// not an error here; see [`Bucket::unsupported`].
     pub fn decode(item: &Item) -> Result<Self, RecordError> {
         let reader = Reader::new("bucket", item);
         let refilled_at = EpochMillis(

@@ -205,7 +205,7 @@ impl Admin {
     /// Rewrites the entity's live buckets with the limits now in force for them.
     ///
     /// Buckets are discovered twice: the second pass catches those created in between. Returns how many shards were
-    /// told.
+    /// updated.
     pub(crate) async fn carry_to_buckets(
         &self,
         entity: &EntityId,
