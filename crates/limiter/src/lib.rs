@@ -44,8 +44,9 @@
 //!
 //! The [guide] shows common tasks by example. [`RateLimiter`] and [`Acquire`] take tokens, and [`Lease`] is their
 //! result. [`Repository`] opens a namespace, and [`Admin`] manages its limits and entities and reads usage and
-//! changes. [`Stack`] manages namespaces, [`Error`] lists the failures, and the feature
-//! `blocking` adds the same API without async. `zae-limiter-core` has the arithmetic and all decisions; [`table`] is the interface to the storage.
+//! changes. [`Stack`] manages namespaces, [`Error`] lists the failures, and the feature `blocking` adds the same
+//! API without async. `zae-limiter-core` has the arithmetic and all decisions; [`table`] is the interface to the
+//! storage.
 
 mod acquire;
 mod admin;
