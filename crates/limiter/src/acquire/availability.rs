@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zae_limiter_core::acquire::{Request, is_disputed, newest_owner};
-use zae_limiter_core::config::{Level, Resolved};
+use zae_limiter_core::config::Resolved;
 use zae_limiter_core::limit::Limit;
 use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::units::check_amount;
@@ -73,7 +73,7 @@ impl RateLimiter {
     ) -> Result<Availability, Error> {
         let inner = &self.repository().inner;
         let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
-        inner.check(&entity, &resource, &checked(needed)?, None).await
+        inner.check(&entity, &resource, &checked(needed)?).await
     }
 
     /// Whole tokens that are available now, by limit. See [`check`](Self::check).
@@ -102,15 +102,14 @@ fn checked(needed: &[(&str, i64)]) -> Result<Vec<(LimitName, Millitokens)>, Erro
 }
 
 impl Inner {
-    /// See [`RateLimiter::check`]; by `limits` instead of the stored ones, if there are any.
+    /// See [`RateLimiter::check`].
     async fn check(
         &self,
         entity: &EntityId,
         resource: &ResourceName,
         needed: &[(LimitName, Millitokens)],
-        limits: Option<&[Limit]>,
     ) -> Result<Availability, Error> {
-        let config = self.limits_for(entity, resource, limits).await?;
+        let config = self.limits_of(entity, resource).await?;
         for (name, amount) in needed {
             if config.limit(name).is_none() {
                 let reason = "no limit of this name is configured for this entity and resource";
@@ -130,7 +129,7 @@ impl Inner {
             None => config.owner.as_ref(),
         };
         if let Some(parent) = owner.and_then(|owner| owner.cascade_parent().cloned()) {
-            let config = self.limits_for(&parent, resource, limits).await?;
+            let config = self.limits_of(&parent, resource).await?;
             statuses.extend(self.statuses(&parent, resource, &config, needed).await?.0);
         }
         Ok(Availability {
@@ -139,33 +138,28 @@ impl Inner {
         })
     }
 
-    /// The error of a call whose time to wait is over before its turn came.
-    pub(crate) async fn refused_in_queue(&self, request: &Request) -> Error {
-        let (entity, resource) = (&request.id.entity, &request.id.resource);
-        let limits = request.limits.as_deref();
-        match self.check(entity, resource, &request.consume, limits).await {
-            Ok(found) if found.is_admitted() => RateLimitExceeded::contended(found.statuses).into(),
-            Ok(found) => RateLimitExceeded::new(found.statuses).into(),
-            Err(err) => err,
-        }
-    }
-
-    /// The limits in force: those that came with the call, or the stored ones.
-    async fn limits_for(
-        &self,
-        entity: &EntityId,
-        resource: &ResourceName,
-        limits: Option<&[Limit]>,
-    ) -> Result<Arc<Resolved>, Error> {
-        let Some(limits) = limits else {
-            return self.limits_of(entity, resource).await;
+    /// The error of a call whose time to wait ended before its turn came, from what this process last knew of the limits
+    /// and the bucket: no request is sent for it.
+    pub(crate) fn refused_in_queue(&self, request: &Request) -> Error {
+        let Some(config) = self.last_known(&request.id, request) else {
+            return self
+                .place
+                .unavailable("the time to wait ended behind other calls of this process".to_owned());
         };
-        let stored = self.resolve_now(entity, resource).await?;
-        Ok(Arc::new(Resolved {
-            limits: limits.to_vec(),
-            level: Level::Override,
-            ..(*stored).clone()
-        }))
+        let now = self.clock.now();
+        let hint = self.images.hint(&request.id, now);
+        let shards: BTreeMap<u32, Arc<Bucket>> = hint.older.into_iter().chain(hint.images).collect();
+        let who = (&request.id.entity, &request.id.resource);
+        let status = |(name, need): &(LimitName, Millitokens)| {
+            let limit = config.limit(name)?;
+            Some(LimitStatus::over_shards(who, limit, &shards, *need, now))
+        };
+        let statuses: Vec<LimitStatus> = request.consume.iter().filter_map(status).collect();
+        if statuses.iter().any(|status| status.exceeded) {
+            RateLimitExceeded::new(statuses).into()
+        } else {
+            RateLimitExceeded::contended(statuses).into()
+        }
     }
 
     async fn limits_of(&self, entity: &EntityId, resource: &ResourceName) -> Result<Arc<Resolved>, Error> {

@@ -50,7 +50,7 @@ impl Inner {
     }
 
     /// The configuration last seen, however old, with the limits that came with the call.
-    fn last_known(&self, id: &BucketId, request: &Request) -> Option<Resolved> {
+    pub(super) fn last_known(&self, id: &BucketId, request: &Request) -> Option<Resolved> {
         let known = self.config.stale(&id.entity, &id.resource);
         let Some(limits) = request.limits.clone() else {
             return known.map(|known| (*known).clone());

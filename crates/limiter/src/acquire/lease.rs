@@ -349,7 +349,10 @@ fn merge(grants: &mut Vec<Grant>, new: Vec<Grant>) {
                 None => held.amounts.push((name, amount)),
             }
         }
-        held.image = grant.image;
+        // If the bucket was split in between, the image from before shows that its refund may have to be divided.
+        if grant.image.shard_count <= held.image.shard_count {
+            held.image = grant.image;
+        }
     }
 }
 

@@ -24,6 +24,9 @@ use crate::error::{Error, level_name};
 use crate::inner::Inner;
 use crate::repository::Repository;
 
+/// Stands for a deadline beyond what the clock can represent: 30 years.
+const LONGEST: Duration = Duration::from_hours(30 * 365 * 24);
+
 /// How long at most to wait before an acquire that failed without having taken anything begins again; jitter takes up to
 /// half of it.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -136,14 +139,18 @@ impl Acquire {
 
     /// If there are too few tokens, waits for them up to `max`, instead of being refused at once.
     ///
-    /// The call retries after the wait of the refusal, never earlier, plus a jitter of a tenth of the wait (10 to 250
-    /// ms). Calls of one process that wait for the same entity and resource are admitted in order of arrival, so a
-    /// large request is not overtaken by smaller ones. Calls that do not wait, and other processes, are not in this
-    /// order.
+    /// The call retries after the wait of the refusal, never earlier, plus a random jitter of up to a tenth of the wait (at
+    /// least up to 10 ms, at most up to 250 ms). Calls of one process that wait for the same entity and resource form a
+    /// queue in order of arrival: while a refused call waits, no call behind it asks the table, so a large request is not
+    /// overtaken by smaller ones. After admissions up to 64 calls ask at the same time; among these the order is not kept.
+    /// Calls that do not wait, and other processes, are not in this order.
     ///
-    /// The refusal is returned at once if the tokens cannot be available in time, and otherwise after `max`. `max`
-    /// bounds the time of waiting for tokens. [`timeout`](Self::timeout) bounds the time for answers of the table, in
-    /// each attempt.
+    /// The refusal is returned at once if the tokens cannot be available in time, and otherwise after `max`. A call whose
+    /// turn does not come within `max` is refused from what the process last knew, without a request.
+    ///
+    /// `max` bounds the time of waiting for tokens and for the turn. [`timeout`](Self::timeout) bounds the time for answers
+    /// of the table in each attempt, so a call can take up to `max` and one `timeout`. While the table is throttled, each
+    /// call in the queue can use up its `timeout` before the next one asks.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
@@ -176,7 +183,8 @@ impl Acquire {
         self.send().await
     }
 
-    /// Calls `tell` before each [`wait`](Self::wait), with the refusal and the time to wait, for logs and metrics.
+    /// Calls `tell` each time the call was refused and waits ([`wait`](Self::wait)), with the refusal and its wait, jitter not
+    /// included: for logs and metrics. Time behind other calls of the queue is not reported.
     pub fn on_wait(mut self, tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(OnWait::new(tell));
         self
@@ -270,10 +278,24 @@ struct Attempt {
 }
 
 impl Attempt {
+    /// The time to wait is over, and the call's turn has not come.
+    fn out_of_time(&self, request: &Request, last: Option<Error>) -> Result<Lease, Error> {
+        let inner = &self.inner;
+        let err = match inner.breaker.refused(inner.clock.now()) {
+            Some(outage) => inner.table_error(outage),
+            None => last.unwrap_or_else(|| inner.refused_in_queue(request)),
+        };
+        match err {
+            Error::Unavailable(_) => without_table(inner, request, self.on_unavailable, err),
+            refused => Err(refused),
+        }
+    }
+
     /// Takes the tokens, or is refused.
     async fn take(&self, request: &Request) -> Result<Lease, Error> {
         let (inner, on_unavailable, timeout) = (&self.inner, self.on_unavailable, self.timeout);
-        let until = Instant::now() + timeout;
+        let now = Instant::now();
+        let until = now.checked_add(timeout).unwrap_or(now + LONGEST);
         let mut drive = Drive::new(inner, request.clone()).under_policy(on_unavailable);
         let mut is_retry = false;
         let err = loop {
@@ -331,10 +353,8 @@ impl Attempt {
                 None => turn.await,
                 Some(until) => {
                     if tokio::time::timeout_at(until, turn).await.is_err() {
-                        return match last {
-                            Some(refused) => Err(refused),
-                            None => Err(inner.refused_in_queue(request).await),
-                        };
+                        drop(place);
+                        return self.out_of_time(request, last);
                     }
                 }
             }

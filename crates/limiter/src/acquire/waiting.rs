@@ -1,9 +1,10 @@
 //! Calls that wait for tokens: in arrival order for each entity and resource of a process, and never before the time
 //! that a refusal has told.
 //!
-//! Calls that wait stand in a queue per bucket. Those in front may ask the table: all of a window while calls are
-//! admitted, only the first once one was refused. The first keeps its place while it waits, and each admission opens the
-//! window further, so that a fast limit is not slowed down to one call per round trip.
+//! Calls that wait stand in a queue per bucket. The first may ask the table. Each admission doubles how many of those in
+//! front may ask at the same time, up to 64, so that a fast limit is not slowed down to one call per round trip. A refusal
+//! brings it back to one, and no call behind one that was refused may ask before that one is admitted. So a call can be
+//! overtaken only by those that are asking at the same time as it asks for the first time.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -71,15 +72,36 @@ pub(crate) struct Queues {
 struct Queue {
     next: u64,
     /// Ascending.
-    waiting: VecDeque<(u64, Arc<Notify>)>,
+    waiting: VecDeque<Waiting>,
     /// How many in front may ask.
     window: usize,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    turn: Arc<Notify>,
+    /// It was refused, and waits until it may ask again.
+    was_refused: bool,
+}
+
 impl Queue {
+    fn rank(&self, number: u64) -> Option<usize> {
+        self.waiting
+            .binary_search_by_key(&number, |waiting| waiting.number)
+            .ok()
+    }
+
+    /// How many in front may ask: none behind the first that was refused.
+    fn open(&self) -> usize {
+        let mut front = self.waiting.iter().take(self.window);
+        let refused = front.position(|waiting| waiting.was_refused);
+        refused.map_or(self.window, |at| at + 1)
+    }
+
     fn wake(&self) {
-        for (_, turn) in self.waiting.iter().take(self.window) {
-            turn.notify_one();
+        for waiting in self.waiting.iter().take(self.open()) {
+            waiting.turn.notify_one();
         }
     }
 }
@@ -96,11 +118,15 @@ impl Queues {
         let queue = queues.entry(id.clone()).or_insert_with(|| Queue {
             next: 0,
             waiting: VecDeque::new(),
-            window: WIDEST,
+            window: 1,
         });
         let number = queue.next;
         queue.next += 1;
-        queue.waiting.push_back((number, Arc::clone(&turn)));
+        queue.waiting.push_back(Waiting {
+            number,
+            turn: Arc::clone(&turn),
+            was_refused: false,
+        });
         Place {
             queues: Arc::clone(self),
             id: id.clone(),
@@ -134,12 +160,10 @@ impl Place {
     }
 
     fn may_ask(&self) -> bool {
-        self.queues.lock().get(&self.id).is_none_or(|queue| {
-            let rank = queue
-                .waiting
-                .binary_search_by_key(&self.number, |(number, _)| *number);
-            rank.is_ok_and(|rank| rank < queue.window)
-        })
+        self.queues
+            .lock()
+            .get(&self.id)
+            .is_none_or(|queue| queue.rank(self.number).is_some_and(|rank| rank < queue.open()))
     }
 
     /// The call was admitted: more may ask at the same time.
@@ -153,6 +177,9 @@ impl Place {
     pub(crate) fn refused(&self) {
         if let Some(queue) = self.queues.lock().get_mut(&self.id) {
             queue.window = 1;
+            if let Some(rank) = queue.rank(self.number) {
+                queue.waiting[rank].was_refused = true;
+            }
         }
     }
 }
@@ -163,11 +190,8 @@ impl Drop for Place {
         let Some(queue) = queues.get_mut(&self.id) else {
             return;
         };
-        if let Ok(at) = queue
-            .waiting
-            .binary_search_by_key(&self.number, |(number, _)| *number)
-        {
-            queue.waiting.remove(at);
+        if let Some(rank) = queue.rank(self.number) {
+            queue.waiting.remove(rank);
         }
         if queue.waiting.is_empty() {
             queues.remove(&self.id);
@@ -203,19 +227,24 @@ mod tests {
     }
 
     #[test]
-    fn after_a_refusal_only_the_first_asks_and_each_admission_lets_more() {
+    fn each_admission_lets_more_ask_and_none_behind_one_that_was_refused() {
         let queues = Arc::new(Queues::default());
-        let mut places: Vec<Place> = (0..10).map(|_| queues.enter(&bucket("k"))).collect();
-        assert_eq!(asking(&places).len(), 10);
-        places[3].refused();
+        let mut places: Vec<Place> = (0..12).map(|_| queues.enter(&bucket("k"))).collect();
         assert_eq!(asking(&places), [0]);
         places.remove(0).admitted();
         assert_eq!(asking(&places), [1, 2]);
+        places.remove(0).admitted();
+        assert_eq!(asking(&places), [2, 3, 4, 5]);
+        // The third one is refused, and while it waits, the second and then the fourth are admitted.
+        places[1].refused();
+        assert_eq!(asking(&places), [2]);
+        places.remove(0).admitted();
+        assert_eq!(asking(&places), [3]);
         places.remove(1).admitted();
-        assert_eq!(asking(&places), [1, 3, 4, 5]);
+        assert_eq!(asking(&places), [3]);
         // One that gives up leaves its place to the next.
         drop(places.remove(0));
-        assert_eq!(asking(&places), [3, 4, 5, 6]);
+        assert_eq!(asking(&places), [5, 6, 7, 8]);
         assert_eq!(asking(&[queues.enter(&bucket("other"))]), [0]);
         drop(places);
         assert_eq!(queues.waiting(), 0);

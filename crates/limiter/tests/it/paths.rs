@@ -208,6 +208,22 @@ async fn a_refund_to_a_bucket_that_was_split_meanwhile_is_divided() {
     spend(&w, "k", 990).await;
 }
 
+/// A lease that took more after the split still knows that it was debited before.
+#[tokio::test]
+async fn a_refund_is_divided_although_its_lease_took_more_after_the_split() {
+    let w = World::configured().await;
+    let mut lease = take(&w, "k", 900).await.unwrap();
+    let dry = [("b_wcu_tk", Some(zae_limiter_core::table::Value::int(0)))];
+    w.poke("k", "r", &dry).await;
+    spend(&w, "k", 10).await;
+    for _ in 0..5 {
+        lease.consume("tpm", 1).await.unwrap();
+    }
+    lease.rollback().await.unwrap();
+    assert_eq!(w.limiter.available("k", "r").await.unwrap()["tpm"], 990);
+    take(&w, "k", 990).await.unwrap().commit().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_lease_of_several_shards_is_adjusted_and_finished_on_each() {
     let w = World::configured().await;

@@ -141,3 +141,40 @@ async fn many_calls_share_what_the_limit_gives() {
     let took = began.elapsed().as_secs_f64();
     assert!((5.0..8.0).contains(&took), "{took} s");
 }
+
+/// A process that has never seen the bucket: nothing is refused from memory, so that all calls ask the table.
+#[tokio::test(start_paused = true)]
+async fn a_large_call_is_not_overtaken_in_a_process_that_knows_nothing_yet() {
+    let first = limiter(Limit::per_second("n", 100).build().unwrap()).await;
+    keep(take(&first, 60).await).await;
+    let cold = Repository::builder()
+        .custom_table(first.repository().table())
+        .clock(Following(Instant::now()))
+        .reject_cache_ttl(Duration::ZERO)
+        .open()
+        .await
+        .unwrap();
+    let cold = RateLimiter::new(cold);
+    let admitted = Arc::new(Mutex::new(Vec::new()));
+    let mut calls = Vec::new();
+    for (number, tokens) in [100, 1, 1, 1, 1, 1, 1, 1].into_iter().enumerate() {
+        let call = cold.acquire("k", "r").consume("n", tokens).until_ready();
+        let admitted = Arc::clone(&admitted);
+        calls.push(tokio::spawn(async move {
+            keep(call.await).await;
+            admitted.lock().unwrap().push(number);
+        }));
+        tokio::task::yield_now().await;
+    }
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert_eq!(admitted.lock().unwrap()[0], 0);
+}
+
+#[tokio::test]
+async fn no_duration_is_too_long() {
+    let limiter = limiter(per_second(1000)).await;
+    let call = limiter.acquire("k", "r").consume("n", 1);
+    keep(call.timeout(Duration::MAX).wait(Duration::MAX).await).await;
+}
