@@ -176,8 +176,9 @@ pub(crate) struct Take {
     scope: Scope,
     /// Whether the bucket cannot be looked at as a whole: it has features that are not understood.
     alone: bool,
-    /// A shard, at a shard count, whose descendants were all seen to exist: what it holds beyond its share may be cut.
-    shared_out: Option<(u32, u32)>,
+    /// A shard, at a shard count, whose descendants were all seen to exist: what it holds beyond its share may be cut. With its
+    /// birth mark, since the bucket may be deleted and created again meanwhile.
+    shared_out: Option<(u32, u32, Option<SmolStr>)>,
     backoff: Backoff,
     last: Option<Ask>,
     state: State,

@@ -68,5 +68,7 @@ fn seeds_that_miss_a_guard_hold() {
         3_000_030_159,
         // A new shard earns by the parameters of another shard than the one that has held its part.
         5_000_023_065,
+        // An acquire that has seen all shards of a former life of the bucket cuts a surplus of the next.
+        8_000_002_945,
     ]);
 }

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 use super::judge::is_open;
 use super::portions::{NOTHING, divide};
 use super::{DisabledAt, MAX_RACES, Scope, State, Take, TakeEnd};
@@ -51,7 +53,7 @@ impl Take {
         has_surplus
             && (2..=MAX_SHARDS).contains(&count)
             && self.shard < count / 2
-            && self.shared_out != Some((self.shard, count))
+            && self.shared_out != Some((self.shard, count, image.birth().map(SmolStr::new)))
     }
 
     /// Has the shard's descendants created with its surplus, before it is refilled.
@@ -181,10 +183,10 @@ impl Take {
     /// All descendants of the shard exist, so that its surplus may be cut.
     fn shared_out(&mut self, shards: &Shards, items: &[Item], env: &mut Env<'_>) {
         self.scope = Scope::One;
-        let count = shards
-            .get(&self.shard)
-            .map_or(self.shard_count, |image| image.shard_count);
-        self.shared_out = Some((self.shard, count));
+        let image = shards.get(&self.shard);
+        let count = image.map_or(self.shard_count, |image| image.shard_count);
+        let birth = image.and_then(|image| image.birth().map(SmolStr::new));
+        self.shared_out = Some((self.shard, count, birth));
         match item_of(items, &self.id.key(self.shard)) {
             Some(item) => self.look(item, env),
             None => self.create(env),
