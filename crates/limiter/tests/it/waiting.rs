@@ -40,6 +40,25 @@ async fn take(limiter: &RateLimiter, tokens: i64) -> Result<Lease, Error> {
     limiter.acquire("k", "r").consume("n", tokens).await
 }
 
+/// Starts a call for each of these amounts, one after another, and returns the order in which they were admitted.
+async fn order(limiter: &RateLimiter, amounts: &[i64]) -> Vec<usize> {
+    let admitted = Arc::new(Mutex::new(Vec::new()));
+    let mut calls = Vec::new();
+    for (number, tokens) in amounts.iter().enumerate() {
+        let call = limiter.acquire("k", "r").consume("n", *tokens).until_ready();
+        let admitted = Arc::clone(&admitted);
+        calls.push(tokio::spawn(async move {
+            keep(call.await).await;
+            admitted.lock().unwrap().push(number);
+        }));
+        tokio::task::yield_now().await;
+    }
+    for call in calls {
+        call.await.unwrap();
+    }
+    admitted.lock().unwrap().clone()
+}
+
 async fn keep(lease: Result<Lease, Error>) {
     lease.unwrap().commit().await.unwrap();
 }
@@ -88,26 +107,13 @@ async fn what_cannot_be_had_in_time_or_ever_is_refused_at_once() {
 async fn calls_are_admitted_in_the_order_in_which_they_came() {
     let limiter = limiter(per_second(10)).await;
     keep(take(&limiter, 10).await).await;
-    let admitted = Arc::new(Mutex::new(Vec::new()));
-    let mut calls = Vec::new();
     // The first asks for much; the others could be admitted long before.
-    for (number, tokens) in [8, 1, 1, 3, 1, 2, 1, 1].into_iter().enumerate() {
-        let call = limiter.acquire("k", "r").consume("n", tokens).until_ready();
-        let admitted = Arc::clone(&admitted);
-        calls.push(tokio::spawn(async move {
-            keep(call.await).await;
-            admitted.lock().unwrap().push(number);
-        }));
-        tokio::task::yield_now().await;
-    }
-    for call in calls {
-        call.await.unwrap();
-    }
-    assert_eq!(*admitted.lock().unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    let admitted = order(&limiter, &[8, 1, 1, 3, 1, 2, 1, 1]).await;
+    assert_eq!(admitted, [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_gives_up_or_runs_out_of_time_holds_nobody_up() {
+async fn one_that_gives_up_or_runs_out_of_time_does_not_delay_the_others() {
     let limiter = limiter(per_second(10)).await;
     keep(take(&limiter, 10).await).await;
     let call = |tokens| limiter.acquire("k", "r").consume("n", tokens);
@@ -155,21 +161,8 @@ async fn a_large_call_is_not_overtaken_in_a_process_that_knows_nothing_yet() {
         .await
         .unwrap();
     let cold = RateLimiter::new(cold);
-    let admitted = Arc::new(Mutex::new(Vec::new()));
-    let mut calls = Vec::new();
-    for (number, tokens) in [100, 1, 1, 1, 1, 1, 1, 1].into_iter().enumerate() {
-        let call = cold.acquire("k", "r").consume("n", tokens).until_ready();
-        let admitted = Arc::clone(&admitted);
-        calls.push(tokio::spawn(async move {
-            keep(call.await).await;
-            admitted.lock().unwrap().push(number);
-        }));
-        tokio::task::yield_now().await;
-    }
-    for call in calls {
-        call.await.unwrap();
-    }
-    assert_eq!(admitted.lock().unwrap()[0], 0);
+    let admitted = order(&cold, &[100, 1, 1, 1, 1, 1, 1, 1]).await;
+    assert_eq!(admitted[0], 0);
 }
 
 #[tokio::test]
