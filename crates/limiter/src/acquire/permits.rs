@@ -70,7 +70,7 @@ impl Permits {
         })
     }
 
-    /// Waits for a permit, whatever the circuit breaker says: for requests that give tokens back.
+    /// Waits for a permit, also while the circuit breaker is open: for requests that give tokens back.
     pub(crate) async fn take(&self) -> Permit {
         Permit {
             _permit: Arc::clone(&self.semaphore).acquire_owned().await.ok(),

@@ -1,6 +1,6 @@
 //! One level's record: how it is written and cleared, listed and logged.
 //!
-//! Single calls ([`set_entity_limits`](crate::Repository::set_entity_limits) and its like) and manifests change levels
+//! Single calls ([`set_entity_limits`](crate::Admin::set_entity_limits) and its like) and manifests change levels
 //! through what is here, so that both leave the same behind: the record, its registry and the event of the change.
 
 use std::collections::BTreeMap;

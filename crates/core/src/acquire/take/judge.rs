@@ -181,7 +181,7 @@ impl Take {
     }
 }
 
-/// Whether an item may be debited as it stands, whatever its balances: it is valid, has not expired, and has a write
+/// Whether an item may be debited as it stands, apart from its balances: it is valid, has not expired, and has a write
 /// unit left.
 pub(super) fn is_open(image: &Bucket, now: EpochMillis) -> bool {
     image.is_valid(now)
