@@ -8,7 +8,7 @@ use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
 };
 use zae_limiter_core::bucket::Bucket;
-use zae_limiter_core::credit::{Credit, CreditEnd};
+use zae_limiter_core::credit::Credit;
 use zae_limiter_core::table::{Answer, Applied, Item, Op, TableError};
 
 use crate::check::{Source, Sums};
@@ -47,6 +47,10 @@ pub(crate) struct Job {
     /// When each call was made, before its wait, and when it left; in microseconds.
     pub(crate) made_us: Vec<u64>,
     pub(crate) left_us: BTreeMap<usize, u64>,
+    /// What an acquire has taken and handed over to be given back.
+    pub(crate) gave_back: Vec<Grant>,
+    /// The acquire that waits for this credit, and its call.
+    pub(crate) awaited_by: Option<(usize, usize)>,
     /// What operations whose outcome never became known would have consumed.
     pub(crate) doubtful: Sums,
     /// What it must have consumed, between these bounds, now that it has ended.
@@ -136,6 +140,8 @@ impl World<'_> {
             configs: BTreeMap::new(),
             made_us: Vec::new(),
             left_us: BTreeMap::new(),
+            gave_back: Vec::new(),
+            awaited_by: None,
             doubtful: Sums::new(),
             low: Sums::new(),
             high: Sums::new(),
@@ -165,6 +171,11 @@ impl World<'_> {
                     slot.calls.push(None);
                     let (call, reply) = (call.id, Box::new(Reply::Waited));
                     self.schedule(at, Event::Hear { job, call, reply });
+                }
+                Ask::GiveBack(grant) => {
+                    slot.calls.push(None);
+                    slot.gave_back.push(grant.clone());
+                    self.give_back(job, call.id, grant);
                 }
                 Ask::Config { entity, fresh } => {
                     slot.calls.push(None);
@@ -353,8 +364,7 @@ impl World<'_> {
         let Machine::Acquire(acquire) = machine else {
             return;
         };
-        let (decision, refunds) = acquire.finish();
-        let Some(decision) = decision else {
+        let Some(decision) = acquire.finish() else {
             return self.fail(format!("job {job} ended without a decision"));
         };
         self.note(|| format!("job {job}: {}", shown(&decision)));
@@ -379,17 +389,12 @@ impl World<'_> {
             Decision::Failed(AcquireError::Abandoned) => self.stats.abandoned += 1,
             Decision::Failed(_) => self.stats.failed += 1,
         }
-        let (mut known, mut doubt) = (Sums::new(), Sums::new());
-        for refund in &refunds {
-            let Some(end) = refund.end() else { continue };
-            self.stats.in_doubt += u64::from(matches!(end, CreditEnd::InDoubt(_)));
-            self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
-            let sums = match end {
-                CreditEnd::InDoubt(_) => &mut doubt,
-                _ => &mut known,
-            };
-            for (limit, missing) in refund.missing() {
-                add(sums, refund.id(), &limit, missing.0);
+        let mut known = Sums::new();
+        // The credits that give it back are jobs of their own.
+        let taken = std::mem::take(&mut self.jobs[job].gave_back);
+        for grant in &taken {
+            for (limit, amount) in &grant.amounts {
+                add(&mut known, &grant.id, limit.as_str(), amount.0);
             }
         }
         if let Decision::Admitted(grants) = &decision {
@@ -403,13 +408,12 @@ impl World<'_> {
                 }
             }
         }
-        // The known amount, and above it debits whose answers were lost and refunds in doubt.
+        // The known amount, and above it debits whose answers were lost.
         let slot = &mut self.jobs[job];
         let lost = std::mem::take(&mut slot.doubtful);
-        doubt.extend(lost.into_iter().filter(|(_, cost)| *cost > 0));
         slot.low.clone_from(&known);
         slot.high = known;
-        for (id, cost) in doubt {
+        for (id, cost) in lost.into_iter().filter(|(_, cost)| *cost > 0) {
             *slot.high.entry(id).or_default() += cost;
         }
         self.expect(job);
@@ -442,7 +446,7 @@ impl World<'_> {
 }
 
 /// The image that an answer shows.
-fn image_in(answer: &Result<Answer, TableError>) -> Option<Arc<Bucket>> {
+pub(crate) fn image_in(answer: &Result<Answer, TableError>) -> Option<Arc<Bucket>> {
     match answer {
         Ok(Answer::Applied(Some(item)) | Answer::Refused(Some(item))) => {
             Bucket::decode(item).ok().map(Arc::new)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zae_limiter_core::acquire::Grant;
+use zae_limiter_core::acquire::{Grant, Reply};
 use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Op;
@@ -88,30 +88,64 @@ impl World<'_> {
                 } else {
                     *amount
                 };
-                (name.to_smol(), given)
+                (name.clone(), given)
             };
             let deltas: Vec<_> = grant.amounts.iter().map(&mut delta).collect();
-            let latest = self.processes[process].last_image(&grant.id, grant.shard);
-            let mut rng = Rng::of(self.plan.seed, (action as u64) << 8 | (at as u64 + 1));
-            let (id, shard, image) = (grant.id.clone(), grant.shard, grant.image);
-            let mut credit = Credit::new(id, shard, deltas.clone(), image, &mut rng).with_latest(latest);
-            let Some(send) = credit.start(self.processes[process].clock(self.now_us)) else {
-                continue;
-            };
-            let job = self.add_job(process, action, Machine::Credit(Box::new(credit)), rng);
-            self.note(|| format!("lease {index} ends, job {job}: gives back {deltas:?}"));
-            // Until it ends, all of it may or may not have happened.
-            let slot = &mut self.jobs[job];
-            for (limit, given) in deltas {
-                let side = if given.0 > 0 {
-                    &mut slot.low
-                } else {
-                    &mut slot.high
-                };
-                add(side, &grant.id, &limit, -given.0);
-            }
-            self.send_credit(job, send);
+            let rng = Rng::of(self.plan.seed, (action as u64) << 8 | (at as u64 + 1));
+            let why = format!("lease {index} ends");
+            self.credit(process, action, grant, deltas, rng, &why);
         }
+    }
+
+    /// An acquire gives back what it has taken.
+    pub(crate) fn give_back(&mut self, acquire: usize, call: usize, grant: Grant) {
+        let (process, action) = (self.jobs[acquire].process, self.jobs[acquire].action);
+        let deltas = grant.amounts.clone();
+        let rng = Rng::of(self.plan.seed, (action as u64) << 8 | (call as u64 + 1) | 1 << 62);
+        let why = format!("job {acquire} call {call}");
+        match self.credit(process, action, grant, deltas, rng, &why) {
+            Some(job) => {
+                self.stats.compensations += 1;
+                self.jobs[job].awaited_by = Some((acquire, call));
+            }
+            None => self.given_back(acquire, call),
+        }
+    }
+
+    fn given_back(&mut self, job: usize, call: usize) {
+        let reply = Box::new(Reply::GivenBack);
+        self.schedule(self.now_us, Event::Hear { job, call, reply });
+    }
+
+    /// Begins a credit, unless there is nothing to correct.
+    fn credit(
+        &mut self,
+        process: usize,
+        action: usize,
+        grant: Grant,
+        deltas: Vec<(LimitName, Millitokens)>,
+        mut rng: Rng,
+        why: &str,
+    ) -> Option<usize> {
+        let latest = self.processes[process].last_image(&grant.id, grant.shard);
+        let (id, shard, image) = (grant.id.clone(), grant.shard, grant.image);
+        let named = deltas.iter().map(|(name, delta)| (name.to_smol(), *delta));
+        let mut credit = Credit::new(id, shard, named, image, &mut rng).with_latest(latest);
+        let send = credit.start(self.processes[process].clock(self.now_us))?;
+        let job = self.add_job(process, action, Machine::Credit(Box::new(credit)), rng);
+        self.note(|| format!("{why}, job {job}: gives back {deltas:?}"));
+        // Until it ends, all of it may or may not have happened.
+        let slot = &mut self.jobs[job];
+        for (limit, given) in deltas {
+            let side = if given.0 > 0 {
+                &mut slot.low
+            } else {
+                &mut slot.high
+            };
+            add(side, &grant.id, limit.as_str(), -given.0);
+        }
+        self.send_credit(job, send);
+        Some(job)
     }
 
     /// A credit has ended: all of it happened, or nothing, or the outcome is unknown.
@@ -142,6 +176,9 @@ impl World<'_> {
         let end = format!("{:?}", credit.end());
         self.note(|| format!("job {job}: {end}"));
         self.expect(job);
+        if let Some((acquire, call)) = self.jobs[job].awaited_by {
+            self.given_back(acquire, call);
+        }
     }
 
     /// Everything in flight may or may not have happened; leases are lost with what they hold.

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use zae_limiter_core::acquire::{
-    Acquire, Ask, Call, Decision, Found, Hint, Observation, Reply, Request, Settings,
+    Acquire, Ask, Call, Decision, Found, Grant, Hint, Observation, Reply, Request, Settings,
 };
+use zae_limiter_core::credit::Credit;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
 use zae_limiter_core::{EpochMillis, Millitokens};
 
+use crate::jobs::image_in;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::row::Row;
@@ -131,17 +133,42 @@ impl Quiet<'_> {
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(self.table.call(&op)),
                 Ask::Wait => Reply::Waited,
+                Ask::GiveBack(grant) => {
+                    self.give_back(grant, now);
+                    Reply::GivenBack
+                }
                 Ask::Config { entity, .. } => Reply::Config(self.found(&entity, now)),
             };
             calls.extend(acquire.answer(call.id, reply, now, &mut self.rng));
             for seen in acquire.take_observations() {
-                self.hints
-                    .retain(|old| (&old.id, old.shard) != (&seen.id, seen.shard));
-                self.hints.push(seen);
+                self.see(seen);
             }
         }
         let lost = zae_limiter_core::acquire::AcquireError::Abandoned;
-        acquire.finish().0.unwrap_or(Decision::Failed(lost))
+        acquire.finish().unwrap_or(Decision::Failed(lost))
+    }
+
+    fn give_back(&mut self, grant: Grant, now: EpochMillis) {
+        let all = grant
+            .amounts
+            .iter()
+            .map(|(name, amount)| (name.to_smol(), *amount));
+        let mut credit = Credit::new(grant.id, grant.shard, all, grant.image, &mut self.rng);
+        let mut next = credit.start(now);
+        while let Some(send) = next {
+            let (id, shard) = (credit.id().clone(), credit.target());
+            let answer = self.table.call(&send.op);
+            if let Some(image) = image_in(&answer) {
+                self.see(Observation { id, shard, image });
+            }
+            next = credit.answer(answer, now, &mut self.rng);
+        }
+    }
+
+    fn see(&mut self, seen: Observation) {
+        self.hints
+            .retain(|old| (&old.id, old.shard) != (&seen.id, seen.shard));
+        self.hints.push(seen);
     }
 
     fn found(

@@ -155,7 +155,6 @@ pub(crate) fn count(old: &Row, new: &Row, source: Source, stats: &mut Stats) {
             stats.dated_back += u64::from(new.rf < old.rf);
             stats.debits += u64::from(!refilled && moved(|was, is| is.tc > was.tc));
             stats.clamps += u64::from(refilled && moved(|was, is| is.tk + is.tc < was.tk + was.tc));
-            stats.compensations += u64::from(moved(|was, is| is.tc < was.tc));
             stats.seeded += new.limits.len().saturating_sub(old.limits.len()) as u64;
             stats.shards_raised += u64::from(new.count > old.count);
         }

@@ -17,8 +17,8 @@
 //! shard; an admission always comes from an answer to this very acquire.
 //!
 //! An acquire has up to two legs, the entity's bucket and its parent's (`take`). They run concurrently once
-//! the parent is known. When one refuses, the tokens of the other are given back ([`crate::credit`]) before the
-//! refusal is returned.
+//! the parent is known. When one refuses, the driver gives the tokens of the other back ([`Ask::GiveBack`]) before
+//! the refusal is returned.
 //!
 //! Where this is going: group commit puts a queue per bucket shard between a driver and the table, and token
 //! leases put a purse before it. Neither changes this machine: both answer its plain debits.
@@ -34,12 +34,10 @@ use std::sync::Arc;
 
 use crate::bucket::{Bucket, Owner};
 use crate::config::{Level, Resolved};
-use crate::credit::Credit;
 use crate::error::{InvalidInput, RecordError};
 use crate::name::{EntityId, LimitName, ResourceName};
 use crate::random::Random;
 use crate::schema::BucketId;
-use crate::table::{Answer, TableError};
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::RateLimitExceeded;
 pub use freshness::{next_round_trip, refilled_by};
@@ -80,7 +78,7 @@ enum Route {
     /// The child's configuration once more, read consistently: its bucket is stamped for another life of it.
     OwnerConfig,
     Leg(usize),
-    Refund(usize),
+    Refund,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -112,7 +110,8 @@ pub struct Acquire {
     owner_asked: bool,
     /// The result of that read, which decides.
     owner_read: Option<Arc<Resolved>>,
-    refunds: Vec<Credit>,
+    /// Whether what was taken, or a part of it, goes back.
+    gives_back: bool,
     routes: Vec<Route>,
     outstanding: usize,
     observations: Vec<Observation>,
@@ -132,7 +131,7 @@ impl Acquire {
             asked_parent: None,
             owner_asked: false,
             owner_read: None,
-            refunds: Vec::new(),
+            gives_back: false,
             routes: Vec::new(),
             outstanding: 0,
             observations: Vec::new(),
@@ -175,21 +174,13 @@ impl Acquire {
             (Some(Route::Leg(leg)), reply) => {
                 self.step(leg, now, random, |take, env| take.answer(reply, env))
             }
-            (Some(Route::Refund(refund)), Reply::Table(answer)) => {
-                self.observe_refund(refund, &answer);
-                let send = self.refunds[refund].answer(answer, now, random);
-                let asks = send
-                    .into_iter()
-                    .map(|send| (send.delay_ms, Ask::Table(send.op)))
-                    .collect();
-                self.route(Route::Refund(refund), asks)
-            }
+            (Some(Route::Refund), Reply::GivenBack) => Vec::new(),
             _ => {
                 self.decide(Decision::Failed(out_of_order().into()));
                 Vec::new()
             }
         };
-        calls.extend(self.settle(now, random));
+        calls.extend(self.settle(now));
         calls
     }
 
@@ -203,7 +194,7 @@ impl Acquire {
     /// Whether a call gives tokens back: it must be sent even if the caller has stopped waiting.
     pub fn gives_back(&self, id: usize) -> bool {
         match self.routes.get(id) {
-            Some(Route::Refund(_)) => true,
+            Some(Route::Refund) => true,
             Some(Route::Leg(leg)) => self.legs[*leg].take.is_undoing(),
             _ => false,
         }
@@ -231,9 +222,9 @@ impl Acquire {
         self.legs.is_empty()
     }
 
-    /// The decision, and the refunds on the way to it.
-    pub fn finish(self) -> (Option<Decision>, Vec<Credit>) {
-        (self.decision, self.refunds)
+    /// The decision.
+    pub fn finish(self) -> Option<Decision> {
+        self.decision
     }
 
     /// The images that answers have shown since the last call.
@@ -439,26 +430,12 @@ impl Acquire {
         self.route(Route::Leg(leg), asks)
     }
 
-    fn observe_refund(&mut self, refund: usize, answer: &Result<Answer, TableError>) {
-        if let Ok(Answer::Applied(Some(item)) | Answer::Refused(Some(item))) = answer
-            && let Ok(image) = Bucket::decode(item)
-        {
-            let credit = &self.refunds[refund];
-            let (id, shard) = (credit.id().clone(), credit.target());
-            self.observations.push(Observation {
-                id,
-                shard,
-                image: Arc::new(image),
-            });
-        }
-    }
-
     /// Looks whether the legs allow a decision yet.
-    fn settle(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+    fn settle(&mut self, now: EpochMillis) -> Vec<Call> {
         if self.abandoned && matches!(self.decision, Some(Decision::Admitted(_))) {
             // Given up while a stray parent's tokens were still on their way back.
             self.decision = Some(Decision::Failed(AcquireError::Abandoned));
-            return self.refund(|leg| leg.role != Role::Stray, now, random);
+            return self.refund(|leg| leg.role != Role::Stray);
         }
         if self.legs.is_empty() {
             if self.abandoned && self.outstanding == 0 {
@@ -473,8 +450,7 @@ impl Acquire {
             }
         }
         let running = self.legs.iter().any(|leg| leg.take.end().is_none());
-        let asking = self.outstanding > 0 && self.refunds.is_empty();
-        if running || asking || !self.refunds.is_empty() {
+        if running || self.outstanding > 0 || self.gives_back {
             return Vec::new();
         }
         let decision = match self.decision.take() {
@@ -483,7 +459,7 @@ impl Acquire {
         };
         let keep = matches!(decision, Decision::Admitted(_));
         self.decision = Some(decision);
-        self.refund(|leg| !keep || leg.role == Role::Stray, now, random)
+        self.refund(|leg| !keep || leg.role == Role::Stray)
     }
 
     /// Once the child was debited, its own item says who the parent is, and overrules the cache. If the item is
@@ -567,31 +543,12 @@ impl Acquire {
     }
 
     /// Gives back what these legs have taken.
-    fn refund(&mut self, of: impl Fn(&Leg) -> bool, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
-        let grants: Vec<Grant> = self
-            .legs
-            .iter()
-            .filter(|leg| of(leg))
-            .filter_map(|leg| Some(leg.take.end()?.grants()))
-            .flatten()
-            .cloned()
-            .collect();
-        let mut calls = Vec::new();
-        for grant in grants {
-            let deltas = grant
-                .amounts
-                .iter()
-                .map(|(name, amount)| (name.to_smol(), *amount));
-            let mut credit = Credit::new(grant.id, grant.shard, deltas, grant.image, random);
-            let send = credit.start(now);
-            self.refunds.push(credit);
-            let asks = send
-                .into_iter()
-                .map(|send| (send.delay_ms, Ask::Table(send.op)))
-                .collect();
-            calls.extend(self.route(Route::Refund(self.refunds.len() - 1), asks));
-        }
-        calls
+    fn refund(&mut self, of: impl Fn(&Leg) -> bool) -> Vec<Call> {
+        let grants = self.legs.iter().filter(|leg| of(leg));
+        let grants = grants.filter_map(|leg| Some(leg.take.end()?.grants())).flatten();
+        let asks: Vec<_> = grants.map(|grant| (0, Ask::GiveBack(grant.clone()))).collect();
+        self.gives_back |= !asks.is_empty();
+        self.route(Route::Refund, asks)
     }
 }
 

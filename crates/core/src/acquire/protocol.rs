@@ -119,6 +119,9 @@ pub enum Ask {
     },
     /// Nothing but the time that the call says. Answered by [`Reply::Waited`].
     Wait,
+    /// Give these tokens back, by a [credit](crate::credit). It goes ahead even if the caller has stopped waiting.
+    /// Answered by [`Reply::GivenBack`].
+    GiveBack(Grant),
 }
 
 /// One request of the machine: wait `delay_ms`, then do `ask`, then answer with `id`.
@@ -141,10 +144,12 @@ pub enum Reply {
     Config(Result<Found, AcquireError>),
     /// The time has passed.
     Waited,
+    /// The credit has ended, whatever its outcome, or nothing waits for it any more.
+    GivenBack,
 }
 
 /// Tokens taken from one shard.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Grant {
     /// The bucket.
     pub id: BucketId,
@@ -154,6 +159,23 @@ pub struct Grant {
     pub amounts: Vec<(LimitName, Millitokens)>,
     /// The shard as the debit left it.
     pub image: Arc<Bucket>,
+}
+
+impl Grant {
+    /// Adds tokens that were taken later from the same shard in the same life of the bucket, so that one credit
+    /// corrects both. It keeps the later image, unless the bucket was split in between: then the image from before
+    /// shows that a refund may have to be divided.
+    pub fn add(&mut self, later: Self) {
+        for (name, amount) in later.amounts {
+            match self.amounts.iter_mut().find(|(summed, _)| *summed == name) {
+                Some((_, sum)) => *sum += amount,
+                None => self.amounts.push((name, amount)),
+            }
+        }
+        if later.image.shard_count <= self.image.shard_count {
+            self.image = later.image;
+        }
+    }
 }
 
 /// How an acquire ended.

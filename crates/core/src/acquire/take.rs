@@ -373,6 +373,7 @@ impl Take {
                 self.table_answer(answer, env);
             }
             Reply::Table(Err(err)) => self.table_error(err, env),
+            Reply::GivenBack => self.fail(super::out_of_order()),
         }
     }
 

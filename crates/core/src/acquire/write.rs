@@ -568,11 +568,7 @@ pub(crate) fn credit(
     now: EpochMillis,
 ) -> Update {
     let mut update = Update::new(key);
-    let mut parts = vec![as_seen(FENCE, image.fence.as_ref())];
-    if image.birth().is_none() {
-        let incarnation = image.owner.incarnation.as_deref();
-        parts.push(Condition::same(attr("pinc"), incarnation.map(Value::text)));
-    }
+    let mut parts = same_item(image);
     for (name, delta) in deltas {
         spend(&mut update, name, -*delta);
         // Never create a limit, or an item, out of a credit.
@@ -616,12 +612,49 @@ pub(crate) fn credit(
 /// Makes a credit a repetition: it happens only if the item's receipt is still the one from before the first
 /// sending, and then fences off all earlier sendings.
 pub(crate) fn repeat(credit: &mut Update, receipt: &str, before: Option<&Value>, image: &Bucket) {
-    let mut fence = first_fence(image.birth().unwrap_or_default());
-    fence.push_str(receipt);
-    credit.set.push((attr(FENCE), Value::S(fence)));
+    credit.set.push((attr(FENCE), fence(image, receipt)));
     if let Condition::All(parts) = &mut credit.condition {
         parts.push(as_seen(RECEIPT, before));
     }
+}
+
+/// Fences off all earlier sendings of a credit and corrects nothing: it happens only if none of them has. The mark
+/// becomes the item's fence, so that its own repetition can be recognised.
+pub(crate) fn fence_off(
+    key: Key,
+    deltas: &[(SmolStr, Millitokens)],
+    mark: &str,
+    before: Option<&Value>,
+    image: &Bucket,
+) -> Update {
+    let mut update = Update::new(key);
+    let mut parts = same_item(image);
+    parts.push(as_seen(RECEIPT, before));
+    // Never create an item.
+    parts.extend(
+        deltas
+            .iter()
+            .map(|(name, _)| Condition::Exists(limit_attr(name, "tk"))),
+    );
+    update.set.push((attr(FENCE), fence(image, mark)));
+    update.condition = Condition::All(parts);
+    update
+}
+
+/// The item is still the one of an image, and no credit was repeated since.
+fn same_item(image: &Bucket) -> Vec<Condition> {
+    let mut parts = vec![as_seen(FENCE, image.fence.as_ref())];
+    if image.birth().is_none() {
+        let incarnation = image.owner.incarnation.as_deref();
+        parts.push(Condition::same(attr("pinc"), incarnation.map(Value::text)));
+    }
+    parts
+}
+
+fn fence(image: &Bucket, mark: &str) -> Value {
+    let mut fence = first_fence(image.birth().unwrap_or_default());
+    fence.push_str(mark);
+    Value::S(fence)
 }
 
 /// Moves an item's expiry to this epoch second, if it is earlier. May be sent any number of times.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{CreditEnd, Deltas, Send};
-use crate::acquire::write::{Guard, credit, keep_until, repeat};
+use crate::acquire::write::{Guard, credit, fence_off, keep_until, repeat};
 use crate::backoff::{Again, Backoff};
-use crate::bucket::{Bucket, BucketLimit, Life, MAX_SHARDS, RECEIPT};
+use crate::bucket::{Bucket, BucketLimit, FENCE, Life, MAX_SHARDS, RECEIPT};
 use crate::random::Random;
 use crate::schema::BucketId;
 use crate::table::{Answer, Applied, FailureKind, Item, Op, TableError, Update, Value};
@@ -52,6 +52,8 @@ pub(super) struct ItemCredit {
         reason = "no answer was lost, no mark before, or this mark before"
     )]
     before: Option<Option<Value>>,
+    /// Set while the sendings before are fenced off, so that it can end with [`ItemEnd::Above`]: the mark of that write.
+    fencing: Option<SmolStr>,
     /// Set once it has happened and the expiry is being moved.
     extension: Option<Update>,
     backoff: Backoff,
@@ -79,12 +81,13 @@ impl ItemCredit {
             id,
             shard,
             deltas,
-            receipt: format_smolstr!("{:016x}", random.bits()),
+            receipt: mark(random),
             image: Arc::clone(&debited),
             debited,
             above,
             overflow: false,
             before: None,
+            fencing: None,
             extension: None,
             backoff: Backoff::of_credit(),
             guards: 0,
@@ -152,6 +155,12 @@ impl ItemCredit {
             Ok(Answer::Applied(Some(item))) if self.bears_mark(&item) => {
                 self.applied(Bucket::decode(&item).ok(), now)
             }
+            Ok(Answer::Applied(Some(item))) if self.bears_fence(item.get(FENCE)) => {
+                match Bucket::decode(&item) {
+                    Ok(image) => self.fenced(image),
+                    Err(err) => self.give_up(CreditEnd::Refused(err)),
+                }
+            }
             // The new image carries the mark. Without it, another may have answered in the table's place.
             Ok(Answer::Applied(_)) => self.lost(
                 TableError::new(
@@ -164,7 +173,7 @@ impl ItemCredit {
             ),
             Ok(Answer::Refused(None)) => self.give_up(CreditEnd::Gone),
             Ok(Answer::Refused(Some(item))) => match Bucket::decode(&item) {
-                Ok(image) => self.refused(image, now),
+                Ok(image) => self.refused(image, now, random),
                 Err(err) => self.give_up(CreditEnd::Refused(err)),
             },
             Ok(_) => self.finish(CreditEnd::Failed(TableError::new(
@@ -182,10 +191,8 @@ impl ItemCredit {
 
     /// Whether an image bears the mark of this credit.
     fn is_marked(&self, image: &Bucket) -> bool {
-        let text = |mark: &Option<Value>| mark.as_ref().and_then(Value::as_text).map(SmolStr::new);
-        let fence = text(&image.fence);
-        text(&image.receipt).as_ref() == Some(&self.receipt)
-            || fence.is_some_and(|fence| fence.rsplit('.').next() == Some(self.receipt.as_str()))
+        let ours = Some(self.receipt.as_str());
+        image.receipt.as_ref().and_then(Value::as_text) == ours || last_mark(image.fence.as_ref()) == ours
     }
 
     /// Whether an image shows another item than the one that was debited.
@@ -236,7 +243,20 @@ impl ItemCredit {
         item.get(RECEIPT).and_then(Value::as_text) == Some(self.receipt.as_str())
     }
 
-    fn refused(&mut self, image: Bucket, now: EpochMillis) -> Option<Send> {
+    /// Whether an item's fence is the one of the write that fences earlier sendings off.
+    fn bears_fence(&self, fence: Option<&Value>) -> bool {
+        self.fencing.is_some() && last_mark(fence) == self.fencing.as_deref()
+    }
+
+    /// No sending has happened, and none can: each requires another fence.
+    fn fenced(&mut self, image: Bucket) -> Option<Send> {
+        (self.before, self.fencing) = (None, None);
+        self.image = Arc::new(image);
+        self.end = Some(ItemEnd::Above);
+        None
+    }
+
+    fn refused(&mut self, image: Bucket, now: EpochMillis, random: &mut dyn Random) -> Option<Send> {
         if self.is_marked(&image) {
             return self.applied(Some(image), now);
         }
@@ -278,16 +298,24 @@ impl ItemCredit {
         }
         let above = overflows || self.guards >= MAX_GUARDS;
         let was_split = image.shard_count > self.debited.shard_count;
+        // The receipt is the one from before: no sending has happened up to this image.
+        let is_fenced = self.bears_fence(image.fence.as_ref());
         self.image = Arc::new(image);
-        // If an answer was lost, the mark that the sendings have in common is all that keeps them apart.
         let keeps_under = match self.above {
             Above::Overflow => false,
             Above::Divide => was_split && self.image.shard_count <= MAX_SHARDS,
             Above::Refuse => true,
         };
-        if above && keeps_under && self.before.is_none() {
-            self.end = Some(ItemEnd::Above);
-            return None;
+        self.fencing = None;
+        if above && keeps_under {
+            if self.before.is_none() || is_fenced {
+                self.before = None;
+                self.end = Some(ItemEnd::Above);
+                return None;
+            }
+            // An earlier sending may still arrive.
+            self.fencing = Some(mark(random));
+            return Some(self.send(0, now));
         }
         self.overflow = above;
         Some(self.send(0, now))
@@ -310,6 +338,11 @@ impl ItemCredit {
             Guard::Ceiling(&self.image)
         };
         let key = self.id.key(self.shard);
+        if let Some(mark) = &self.fencing {
+            let before = self.before.as_ref().and_then(Option::as_ref);
+            let op = Op::Update(fence_off(key, &self.deltas, mark, before, &self.image));
+            return Send { delay_ms, op };
+        }
         let mut update = credit(key, &self.deltas, &guard, &self.receipt, &self.image, now);
         if let Some(before) = &self.before {
             repeat(&mut update, &self.receipt, before.as_ref(), &self.image);
@@ -337,4 +370,14 @@ impl ItemCredit {
         self.end = Some(ItemEnd::Credit(end));
         None
     }
+}
+
+/// A mark that no other write leaves.
+fn mark(random: &mut dyn Random) -> SmolStr {
+    format_smolstr!("{:016x}", random.bits())
+}
+
+/// The mark of the write that set a fence last.
+fn last_mark(fence: Option<&Value>) -> Option<&str> {
+    fence.and_then(Value::as_text)?.rsplit('.').next()
 }

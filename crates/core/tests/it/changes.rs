@@ -281,6 +281,7 @@ fn without_knowing_its_parent_an_acquire_fails_and_gives_back() {
         let call = calls.remove(0);
         let reply = match call.ask {
             Ask::Wait => Reply::Waited,
+            Ask::GiveBack(grant) => desk.give_back(&grant),
             Ask::Table(op) => Reply::Table(desk.call(&op)),
             Ask::Config { fresh: true, .. } => {
                 fresh_reads += 1;
@@ -291,7 +292,7 @@ fn without_knowing_its_parent_an_acquire_fails_and_gives_back() {
         };
         calls.extend(acquire.answer(call.id, reply, now, &mut desk.dice));
     }
-    let decision = acquire.finish().0.unwrap();
+    let decision = acquire.finish().unwrap();
     assert!(
         matches!(decision, Decision::Failed(AcquireError::Table(_))),
         "{decision:?}"

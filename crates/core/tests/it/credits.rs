@@ -303,11 +303,12 @@ fn tokens_taken_after_the_caller_gave_up_come_back() {
                 Ask::Table(op) => Reply::Table(desk.call(&op)),
                 Ask::Config { entity, fresh } => Reply::Config(desk.config(&entity, fresh)),
                 Ask::Wait => Reply::Waited,
+                Ask::GiveBack(grant) => desk.give_back(&grant),
             };
             calls.extend(acquire.answer(call.id, reply, now, &mut desk.dice));
             answered += 1;
         }
-        let (decision, _) = acquire.finish();
+        let decision = acquire.finish();
         let kept = matches!(decision, Some(Decision::Admitted(_)));
         assert_eq!(
             kept,

@@ -1,8 +1,13 @@
 //! Refunds of leases that were held while their bucket was split: nothing that the bucket has room for is lost.
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
 use zae_limiter_core::acquire::Grant;
+use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::credit::CreditEnd;
-use zae_limiter_core::table::{Applied, FailureKind, Op, TableError, Value};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 
 use crate::drive::{Desk, Dice, per_minute};
 
@@ -89,35 +94,110 @@ fn a_surplus_stays_with_the_shard_while_those_that_descend_from_it_are_missing()
     desk.admitted("u", &[("rpm", LIMIT)]);
 }
 
+/// Loses the answers to these calls, whether what they asked for happens or not.
+fn lose(desk: &mut Desk, calls: Vec<usize>, happens: bool) {
+    desk.meddle = Some(Box::new(move |call, op, table| {
+        let is_lost = calls.contains(&call) && matches!(op, Op::Update(_));
+        is_lost.then(|| {
+            if happens {
+                table.call(op).unwrap();
+            }
+            let kind = FailureKind::Timeout;
+            Err(TableError::new(kind, Applied::Unknown, "no answer"))
+        })
+    }));
+}
+
 #[test]
 fn each_part_happens_once_whatever_becomes_of_its_answer() {
-    for lost_at in 0..10 {
+    for (first, second) in (0..10).flat_map(|first| (first..10).map(move |second| (first, second))) {
         for happens in [false, true] {
             let (mut desk, grant) = lease(1500, 4);
             let (before, counted) = sums(&desk);
-            desk.dice = Dice(lost_at as u64);
-            desk.meddle = Some(Box::new(move |call, op, table| {
-                let is_lost = call == lost_at && matches!(op, Op::Update(_));
-                is_lost.then(|| {
-                    if happens {
-                        table.call(op).unwrap();
-                    }
-                    Err(TableError::new(
-                        FailureKind::Timeout,
-                        Applied::Unknown,
-                        "no answer",
-                    ))
-                })
-            }));
+            desk.dice = Dice(first as u64);
+            lose(&mut desk, vec![first, second], happens);
             let end = desk.credit(&grant, &[("rpm", 1500)]);
-            assert!(matches!(end, CreditEnd::Applied), "call {lost_at}: {end:?}");
-            assert_eq!(
-                sums(&desk),
-                (before + 1_500_000, counted - 1_500_000),
-                "call {lost_at}"
+            assert!(
+                matches!(end, CreditEnd::Applied),
+                "calls {first}, {second}: {end:?}"
             );
+            let given_back = (before + 1_500_000, counted - 1_500_000);
+            assert_eq!(sums(&desk), given_back, "calls {first}, {second}");
+            desk.meddle = None;
+            for shard in 0..4 {
+                assert!(
+                    !desk.item("u", shard).contains_key("vu"),
+                    "calls {first}, {second}"
+                );
+            }
+            desk.admitted("u", &[("rpm", 1500)]);
         }
     }
+}
+
+/// The first sending arrives after the refund was divided, when its shard has room for it again.
+#[test]
+fn what_was_sent_before_the_division_cannot_happen_after_it() {
+    let mut arrived = 0;
+    for late_before in 3..8 {
+        let (mut desk, grant) = lease(300, 4);
+        desk.poke("u", 0, &[("b_rpm_tk", Value::int(0))]);
+        let latest = Bucket::decode(desk.item("u", 0)).unwrap();
+        desk.poke("u", 0, &[("b_rpm_tk", Value::int(400_000))]);
+        let (before, counted) = sums(&desk);
+        let (key, hits) = (desk.id("u").key(0), Rc::new(Cell::new(0)));
+        let (mut late, seen) = (None, Rc::clone(&hits));
+        desk.meddle = Some(Box::new(move |call, op, table| {
+            if call == 0 {
+                late = Some(op.clone());
+                let kind = FailureKind::Timeout;
+                return Some(Err(TableError::new(kind, Applied::Unknown, "no answer")));
+            }
+            if call == late_before {
+                let full = table.get(&key)?.clone();
+                let mut spent = full.clone();
+                spent.insert("b_rpm_tk".into(), Value::int(0));
+                table.insert(spent).ok()?;
+                let answer = table.call(late.as_ref()?);
+                assert!(matches!(answer, Ok(Answer::Refused(_))), "{answer:?}");
+                seen.set(seen.get() + 1);
+                table.insert(full).ok()?;
+            }
+            None
+        }));
+        let end = desk.credit_by(&grant, Some(Arc::new(latest)), &[("rpm", 300)]);
+        assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+        assert_eq!(sums(&desk), (before + 300_000, counted - 300_000));
+        arrived += hits.get();
+    }
+    assert!(arrived > 1);
+}
+
+/// Another client's repetition moves the fence while the sendings before are fenced off.
+#[test]
+fn a_fence_moved_by_another_does_not_lose_the_refund() {
+    let (mut desk, grant) = lease(1500, 4);
+    let (before, counted) = sums(&desk);
+    let key = desk.id("u").key(0);
+    desk.meddle = Some(Box::new(move |call, op, table| {
+        let kind = FailureKind::Timeout;
+        if call == 0 {
+            return Some(Err(TableError::new(kind, Applied::Unknown, "no answer")));
+        }
+        if call == 2 {
+            assert!(matches!(op, Op::Update(update) if update.set.iter().all(|(attr, _)| attr == "cf")));
+            let mut item = table.get(&key)?.clone();
+            let fence = item["cf"].as_text()?.to_owned();
+            item.insert("cf".into(), Value::S(format!("{fence}.other")));
+            table.insert(item).ok()?;
+        }
+        None
+    }));
+    let end = desk.credit(&grant, &[("rpm", 1500)]);
+    assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+    assert_eq!(sums(&desk), (before + 1_500_000, counted - 1_500_000));
+    desk.meddle = None;
+    desk.admitted("u", &[("rpm", 1500)]);
 }
 
 /// A sibling is deleted, or filled by others, between the look and the part: the part goes elsewhere.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
 use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Decision, Found, Grant, Hint, Reply, Request, Settings,
 };
@@ -213,7 +214,7 @@ impl Desk {
             acquire.decision().is_some(),
             "nothing is asked, and there is no decision"
         );
-        acquire.finish().0.unwrap()
+        acquire.finish().unwrap()
     }
 
     #[track_caller]
@@ -245,6 +246,7 @@ impl Desk {
             Ask::Table(op) => Reply::Table(self.call(&op)),
             Ask::Config { entity, fresh } => Reply::Config(self.config(&entity, fresh)),
             Ask::Wait => Reply::Waited,
+            Ask::GiveBack(grant) => self.give_back(&grant),
         }
     }
 
@@ -297,15 +299,48 @@ impl Desk {
 
     /// Gives back (or, if negative, charges) on a grant's shard, from beginning to end.
     pub(crate) fn credit(&mut self, grant: &Grant, deltas: &[(&str, i64)]) -> CreditEnd {
+        self.credit_by(grant, None, deltas)
+    }
+
+    /// The same in a process that has seen this image of the shard since.
+    pub(crate) fn credit_by(
+        &mut self,
+        grant: &Grant,
+        latest: Option<Arc<Bucket>>,
+        deltas: &[(&str, i64)],
+    ) -> CreditEnd {
         self.ops = Vec::new();
-        let deltas = deltas
+        let amount = |(name, tokens): &(&str, i64)| ((*name).into(), Millitokens::from_tokens(*tokens));
+        self.drive_credit(grant, latest, deltas.iter().map(amount).collect())
+    }
+
+    /// What a driver does when a machine asks for it.
+    pub(crate) fn give_back(&mut self, grant: &Grant) -> Reply {
+        let all = grant
+            .amounts
             .iter()
-            .map(|(name, tokens)| ((*name).into(), Millitokens::from_tokens(*tokens)));
+            .map(|(name, amount)| (name.to_smol(), *amount));
+        self.drive_credit(grant, None, all.collect());
+        Reply::GivenBack
+    }
+
+    fn drive_credit(
+        &mut self,
+        grant: &Grant,
+        latest: Option<Arc<Bucket>>,
+        deltas: Vec<(SmolStr, Millitokens)>,
+    ) -> CreditEnd {
+        let sent = self.ops.len();
         let image = Arc::clone(&grant.image);
-        let mut credit = Credit::new(grant.id.clone(), grant.shard, deltas, image, &mut self.dice);
+        let mut credit =
+            Credit::new(grant.id.clone(), grant.shard, deltas, image, &mut self.dice).with_latest(latest);
         let mut next = credit.start(EpochMillis(self.now));
         while let Some(send) = next {
-            assert!(self.ops.len() < 50, "no end after {} calls", self.ops.len());
+            assert!(
+                self.ops.len() < sent + 50,
+                "no end after {} calls",
+                self.ops.len()
+            );
             let answer = self.call(&send.op);
             next = credit.answer(answer, EpochMillis(self.now), &mut self.dice);
         }

@@ -14,7 +14,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Decision, Found, Hint, Reply, Request, next_round_trip, refilled_by,
+    Acquire, AcquireError, Ask, Call, Decision, Found, Grant, Hint, Reply, Request, next_round_trip,
+    refilled_by,
 };
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::credit::{Credit, CreditEnd, Send};
@@ -25,7 +26,8 @@ use zae_limiter_core::{Bucket, EntityId, ResourceName};
 
 use crate::acquire::breaker::{Pass, is_refusal};
 use crate::acquire::permits::Permit;
-use crate::acquire::refund_queues::log_credit;
+use crate::acquire::refund_queues::{Correction, log_credit};
+use crate::acquire::refunds::enqueue;
 use crate::error::is_outage;
 use crate::error::{Error, Last};
 use crate::inner::Inner;
@@ -43,6 +45,9 @@ impl Random for FastRandom {
 /// never ends would hold up the corrections that wait behind it.
 const CREDIT_ANSWER: Duration = Duration::from_secs(10);
 
+/// The refunds that an acquire sends itself, in the log.
+const COMPENSATION: &str = "compensation";
+
 type InFlight = Pin<Box<dyn Future<Output = Reply> + std::marker::Send + 'static>>;
 type Waiting =
     Pin<Box<dyn Future<Output = Result<Option<Permit>, TableError>> + std::marker::Send + 'static>>;
@@ -54,8 +59,10 @@ enum Kind {
     Config(EntityId),
     /// Reads items.
     Read,
-    /// May take tokens, or give them back.
+    /// May take tokens.
     Write,
+    /// Waits for a refund, which its queue sends.
+    Refund,
 }
 
 impl Kind {
@@ -103,6 +110,7 @@ impl Flight {
     fn dropped(&self) -> Reply {
         match self.kind {
             Kind::Config(_) => Reply::Config(Err(AcquireError::Abandoned)),
+            Kind::Refund => Reply::GivenBack,
             Kind::Read | Kind::Write => Reply::Table(Err(TableError::new(
                 FailureKind::Unreachable,
                 Applied::No,
@@ -215,7 +223,7 @@ impl Drive {
         let of_config = || {
             self.flights.0.iter().find_map(|flight| match &flight.kind {
                 Kind::Config(entity) => self.inner.config.last_failure(entity, &self.resource),
-                Kind::Read | Kind::Write => None,
+                Kind::Read | Kind::Write | Kind::Refund => None,
             })
         };
         let last = match self.last.clone() {
@@ -268,19 +276,13 @@ impl Drive {
         if acquire.is_local() && matches!(acquire.decision(), Some(Decision::Rejected(_))) {
             self.inner.count_local_rejection();
         }
-        let (decision, refunds) = acquire.finish();
-        for refund in refunds {
-            if let Some(end) = refund.end() {
-                log_credit(refund.id(), refund.shard(), end, "compensation");
-            }
-        }
-        decision.unwrap_or_else(lost)
+        acquire.finish().unwrap_or_else(lost)
     }
 
     /// Takes note of a failure; decides whether the drive ends with it.
     fn note(&mut self, id: usize, reply: &Reply) {
         let (Reply::Table(Err(err)) | Reply::Config(Err(AcquireError::Table(err)))) = reply else {
-            if !matches!(reply, Reply::Waited) {
+            if !matches!(reply, Reply::Waited | Reply::GivenBack) {
                 self.last = std::mem::take(&mut self.last).before();
             }
             return;
@@ -351,6 +353,14 @@ impl Drive {
                     });
                     self.push(call.id, Kind::Read, Some(wait), Box::pin(async { Reply::Waited }));
                 }
+                Ask::GiveBack(grant) => {
+                    let refund = give_back(&self.inner, &grant);
+                    if self.in_background {
+                        self.feed(call.id, Reply::GivenBack);
+                    } else {
+                        self.push(call.id, Kind::Refund, None, Box::pin(refund));
+                    }
+                }
                 Ask::Table(op) => {
                     let kind = Kind::of(&op);
                     let permit = (call.delay_ms == 0)
@@ -420,6 +430,19 @@ impl Drive {
     }
 }
 
+/// Queues a refund. It is sent whether or not the caller waits for the future.
+fn give_back(inner: &Arc<Inner>, grant: &Grant) -> impl Future<Output = Reply> + use<> {
+    let end = enqueue(inner, Correction::of_all(grant), COMPENSATION);
+    let (id, shard) = (grant.id.clone(), grant.shard);
+    async move {
+        // Without an outcome the runtime is ending, and the queue has logged what it still held.
+        if let Ok(end) = end.await {
+            log_credit(&id, shard, &end, COMPENSATION);
+        }
+        Reply::GivenBack
+    }
+}
+
 fn lost() -> Decision {
     Decision::Failed(AcquireError::Abandoned)
 }
@@ -448,12 +471,11 @@ impl Drop for Drive {
             return;
         }
         acquire.abandon();
-        // Only what may have taken tokens, or gives them back, is worth finishing.
+        // Only what may have taken tokens, or takes them back, is worth finishing. Refunds end without it.
         let flights = std::mem::take(&mut self.flights);
-        let (kept, dropped): (Vec<_>, Vec<_>) = flights
-            .0
-            .into_iter()
-            .partition(|flight| flight.is_open() || acquire.gives_back(flight.id));
+        let (kept, dropped): (Vec<_>, Vec<_>) = flights.0.into_iter().partition(|flight| {
+            flight.is_open() || flight.kind != Kind::Refund && acquire.gives_back(flight.id)
+        });
         let now = self.inner.clock.now();
         let mut calls = Vec::new();
         for flight in dropped {

@@ -343,29 +343,12 @@ fn merge(grants: &mut Vec<Grant>, new: Vec<Grant>) {
             grants.push(grant);
             continue;
         };
-        for (name, amount) in grant.amounts {
-            match held.amounts.iter_mut().find(|(summed, _)| *summed == name) {
-                Some((_, sum)) => *sum += amount,
-                None => held.amounts.push((name, amount)),
-            }
-        }
-        // If the bucket was split in between, the image from before shows that its refund may have to be divided.
-        if grant.image.shard_count <= held.image.shard_count {
-            held.image = grant.image;
-        }
+        held.add(grant);
     }
 }
 
 fn all_of(grants: &[Grant]) -> Vec<Correction> {
-    let correction = |grant: &Grant| Correction {
-        deltas: grant
-            .amounts
-            .iter()
-            .map(|(name, amount)| (name.to_smol(), *amount))
-            .collect(),
-        grant: grant.clone(),
-    };
-    grants.iter().map(correction).collect()
+    grants.iter().map(Correction::of_all).collect()
 }
 
 /// Puts adjustments on the shards that were debited, for each entity on its own: no shard gets back more than

@@ -106,6 +106,20 @@ impl Counted {
     }
 }
 
+impl Correction {
+    /// Gives back all that was taken.
+    pub(crate) fn of_all(grant: &Grant) -> Self {
+        let all = grant
+            .amounts
+            .iter()
+            .map(|(name, amount)| (name.to_smol(), *amount));
+        Self {
+            deltas: all.collect(),
+            grant: grant.clone(),
+        }
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
@@ -180,11 +194,11 @@ impl Refunds {
     }
 }
 
-/// The correction of a whole batch, as of its last grant, which has the latest image; or, if the bucket was split in
-/// between, as of the last grant before that: a refund is divided over what came of the shard since.
+/// The correction of a whole batch.
 pub(super) fn sum(batch: &[Waiting]) -> Option<Correction> {
-    let grants = batch.iter().rev().map(|waiting| &waiting.correction.grant);
-    let grant = grants.min_by_key(|grant| grant.image.shard_count)?.clone();
+    let mut grants = batch.iter().map(|waiting| waiting.correction.grant.clone());
+    let mut grant = grants.next()?;
+    grants.for_each(|later| grant.add(later));
     let mut deltas: Vec<(SmolStr, Millitokens)> = Vec::new();
     for (name, delta) in batch.iter().flat_map(|waiting| &waiting.correction.deltas) {
         match deltas.iter_mut().find(|(summed, _)| summed == name) {

@@ -87,6 +87,8 @@ impl Stack {
             let reply = match ask {
                 Ask::Table(op) => Reply::Table(table.call(op).await),
                 Ask::Wait => Reply::Waited,
+                // A spread takes nothing.
+                Ask::GiveBack(_) => Reply::GivenBack,
                 Ask::Config { entity, fresh } => {
                     let found = config
                         .fetch_unhurried(table, clock, &entity, &id.resource, fresh)
