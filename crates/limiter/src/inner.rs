@@ -18,6 +18,7 @@ use crate::acquire::breaker::Breaker;
 use crate::acquire::config_cache::ConfigCache;
 use crate::acquire::image_cache::ImageCache;
 use crate::acquire::local_buckets::LocalBuckets;
+use crate::acquire::occasional::CallLog;
 use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
 use crate::acquire::refund_queues::Refunds;
 use crate::acquire::waiting::Queues;
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) refunds: Refunds,
     /// Calls that wait for tokens.
     pub(crate) queues: Arc<Queues>,
+    pub(crate) log: CallLog,
     pub(crate) breaker: Arc<Breaker>,
     pub(crate) permits: Arc<Permits>,
     pub(crate) options: Options,
@@ -214,6 +216,7 @@ impl Parts {
             background: Background::new(),
             refunds: Refunds::default(),
             queues: Arc::default(),
+            log: CallLog::default(),
             breaker,
             permits,
             options,

@@ -78,6 +78,13 @@ impl Process {
         (now.since(config.read_at) < ttl_ms).then(|| Arc::clone(config))
     }
 
+    /// A cached configuration that is still trusted, with what is remembered of the bucket.
+    pub fn found(&self, entity: &EntityId, id: BucketId, ttl_ms: i64, now: EpochMillis) -> Option<Found> {
+        let config = self.config(entity, ttl_ms, now)?;
+        let hint = self.hint(&id, now);
+        Some(Found { config, hint })
+    }
+
     /// Remembers a configuration.
     pub fn learn_config(&mut self, config: &Arc<Resolved>) {
         self.configs.insert(config.entity.clone(), Arc::clone(config));
@@ -178,12 +185,9 @@ impl World<'_> {
     pub(crate) fn ask_config(&mut self, job: usize, call: usize, entity: &EntityId, fresh: bool) {
         let process = &self.processes[self.jobs[job].process];
         let now = process.clock(self.now_us);
-        let cached = process
-            .config(entity, self.plan.config_ttl_ms, now)
-            .filter(|_| !fresh);
-        if let Some(config) = cached {
-            let hint = process.hint(&self.names.bucket_of(entity), now);
-            let reply = Box::new(Reply::Config(Ok(Found { config, hint })));
+        let cached = process.found(entity, self.names.bucket_of(entity), self.plan.config_ttl_ms, now);
+        if let Some(found) = cached.filter(|_| !fresh) {
+            let reply = Box::new(Reply::Config(Ok(found)));
             return self.schedule(self.now_us, Event::Hear { job, call, reply });
         }
         let (namespace, resource) = (&self.names.namespace, &self.names.resource);

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use zae_limiter_core::Millitokens;
 use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
 };
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::credit::Credit;
 use zae_limiter_core::table::{Answer, Applied, Item, Op, TableError};
+use zae_limiter_core::{EntityId, Millitokens};
 
 use crate::check::{Source, Sums};
 use crate::faults::Fate;
@@ -43,7 +43,7 @@ pub(crate) struct Job {
     pub(crate) rng: Rng,
     /// Operations by call id; `None` for configuration.
     pub(crate) calls: Vec<Option<Op>>,
-    pub(crate) configs: BTreeMap<usize, zae_limiter_core::EntityId>,
+    pub(crate) configs: BTreeMap<usize, EntityId>,
     /// When each call was made, before its wait, and when it left; in microseconds.
     pub(crate) made_us: Vec<u64>,
     pub(crate) left_us: BTreeMap<usize, u64>,
@@ -115,7 +115,12 @@ impl World<'_> {
         self.stats.own_limits += u64::from(limits.is_some());
         let mut acquire = Acquire::new(request);
         let mut rng = Rng::of(plan.seed, index as u64);
-        let calls = acquire.start(self.processes[*process].clock(self.now_us), &mut rng);
+        let own = &self.processes[*process];
+        let now = own.clock(self.now_us);
+        let known =
+            |entity: &EntityId| own.found(entity, self.names.bucket_of(entity), plan.config_ttl_ms, now);
+        let calls = acquire.start(&known, now, &mut rng);
+        let is_decided = acquire.decision().is_some();
         let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
         if limits.is_some() {
             self.check.brings_limits(job);
@@ -124,6 +129,9 @@ impl World<'_> {
         let at = self.now_us + patience_ms.unsigned_abs() * 1000;
         self.schedule(at, Event::GiveUp(job));
         self.dispatch(job, calls);
+        if is_decided {
+            self.decided(job);
+        }
     }
 
     pub(crate) fn add_job(&mut self, process: usize, action: usize, machine: Machine, rng: Rng) -> usize {

@@ -128,7 +128,7 @@ impl Quiet<'_> {
                 bucket_ttl_multiplier: self.plan.ttl_multiplier,
             },
         });
-        let mut calls: Vec<Call> = acquire.start(now, &mut self.rng);
+        let mut calls: Vec<Call> = acquire.start(&|_| None, now, &mut self.rng);
         while let Some(call) = calls.pop() {
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(self.table.call(&op)),

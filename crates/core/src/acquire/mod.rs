@@ -5,7 +5,7 @@
 //! the async limiter, the blocking facade, the simulator and the tests all drive this one machine.
 //!
 //! ```text
-//! let mut calls = acquire.start(now, random);
+//! let mut calls = acquire.start(known, now, random);
 //! while acquire.decision().is_none() {
 //!     // send all calls at once, feed each reply as it arrives; it may give further calls
 //!     calls = acquire.answer(id, reply, now, random);
@@ -140,10 +140,18 @@ impl Acquire {
         }
     }
 
-    /// The first calls.
-    pub fn start(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
-        let _ = random;
+    /// The first calls. `known` looks up the cached configuration of the entity, and of its parent; what it does not
+    /// have is asked for.
+    pub fn start(
+        &mut self,
+        known: &dyn Fn(&EntityId) -> Option<Found>,
+        now: EpochMillis,
+        random: &mut dyn Random,
+    ) -> Vec<Call> {
         self.started = now;
+        if let Some(found) = known(&self.request.id.entity) {
+            return self.child_config(Ok(found), known, now, random);
+        }
         let ask = Ask::Config {
             entity: self.request.id.entity.clone(),
             fresh: false,
@@ -161,7 +169,9 @@ impl Acquire {
     ) -> Vec<Call> {
         self.outstanding = self.outstanding.saturating_sub(1);
         let mut calls = match (self.routes.get(id).copied(), reply) {
-            (Some(Route::ChildConfig), Reply::Config(found)) => self.child_config(found, now, random),
+            (Some(Route::ChildConfig), Reply::Config(found)) => {
+                self.child_config(found, &|_| None, now, random)
+            }
             (Some(Route::ParentConfig), Reply::Config(found)) => self.parent_config(found, now, random),
             (Some(Route::OwnerConfig), Reply::Config(found)) => {
                 match found {
@@ -252,6 +262,7 @@ impl Acquire {
     fn child_config(
         &mut self,
         found: Result<Found, AcquireError>,
+        known: &dyn Fn(&EntityId) -> Option<Found>,
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Vec<Call> {
@@ -267,9 +278,15 @@ impl Acquire {
         };
         let parent = known_owner(&found).and_then(|owner| owner.cascade_parent().cloned());
         self.child = Some(found);
-        match parent {
-            Some(entity) => self.ask_parent(entity),
-            None => self.begin(None, now, random),
+        let Some(entity) = parent else {
+            return self.begin(None, now, random);
+        };
+        match known(&entity) {
+            Some(found) => {
+                self.asked_parent = Some(entity);
+                self.parent_config(Ok(found), now, random)
+            }
+            None => self.ask_parent(entity),
         }
     }
 

@@ -275,7 +275,7 @@ fn without_knowing_its_parent_an_acquire_fails_and_gives_back() {
     desk.forget();
     let mut acquire = Acquire::new(desk.request("child", &[("rpm", 1)]));
     let now = EpochMillis(desk.now);
-    let mut calls = acquire.start(now, &mut desk.dice);
+    let mut calls = acquire.start(&|_| None, now, &mut desk.dice);
     let mut fresh_reads = 0;
     while !calls.is_empty() {
         let call = calls.remove(0);

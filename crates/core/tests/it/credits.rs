@@ -292,7 +292,7 @@ fn tokens_taken_after_the_caller_gave_up_come_back() {
     for give_up_at in 0..6 {
         let mut acquire = Acquire::new(desk.request("child", &[("rpm", 10)]));
         let now = EpochMillis(desk.now);
-        let mut calls = acquire.start(now, &mut desk.dice);
+        let mut calls = acquire.start(&|_| None, now, &mut desk.dice);
         let mut answered = 0;
         while !calls.is_empty() {
             if answered == give_up_at {

@@ -198,7 +198,7 @@ impl Desk {
     pub(crate) fn acquire(&mut self, entity: &str, consume: &[(&str, i64)]) -> Decision {
         (self.ops, self.configs_read) = (Vec::new(), 0);
         let mut acquire = Acquire::new(self.request(entity, consume));
-        let mut calls: Vec<Call> = acquire.start(EpochMillis(self.now), &mut self.dice);
+        let mut calls: Vec<Call> = acquire.start(&|_| None, EpochMillis(self.now), &mut self.dice);
         while !calls.is_empty() {
             assert!(self.ops.len() < 200, "no decision after {} calls", self.ops.len());
             let call = calls.remove(0);

@@ -253,7 +253,13 @@ impl Drive {
             }
         }
         if let Some(acquire) = &mut self.acquire {
-            let calls = acquire.start(self.inner.clock.now(), &mut FastRandom);
+            let now = self.inner.clock.now();
+            let known = |entity: &EntityId| {
+                let config = self.inner.config.peek(entity, &self.resource, now)?;
+                let hint = self.inner.hint(entity, &self.resource, now);
+                Some(Found { config, hint })
+            };
+            let calls = acquire.start(&known, now, &mut FastRandom);
             self.send(calls);
         }
         self.finish().await
@@ -325,25 +331,14 @@ impl Drive {
         self.send(calls);
     }
 
-    /// Sends calls. Those that memory can answer are answered at once.
+    /// Sends calls.
     fn send(&mut self, calls: Vec<Call>) {
         for call in calls {
             match call.ask {
                 Ask::Config { entity, fresh } => {
-                    let now = self.inner.clock.now();
-                    let known = self
-                        .inner
-                        .config
-                        .peek(&entity, &self.resource, now)
-                        .filter(|_| !fresh);
-                    if let Some(config) = known {
-                        let hint = self.inner.hint(&entity, &self.resource, now);
-                        self.feed(call.id, Reply::Config(Ok(Found { config, hint })));
-                    } else {
-                        let kind = Kind::Config(entity.clone());
-                        let reply = fetch(Arc::clone(&self.inner), entity, self.resource.clone(), fresh);
-                        self.push(call.id, kind, None, Box::pin(reply));
-                    }
+                    let kind = Kind::Config(entity.clone());
+                    let reply = fetch(Arc::clone(&self.inner), entity, self.resource.clone(), fresh);
+                    self.push(call.id, kind, None, Box::pin(reply));
                 }
                 Ask::Wait => {
                     let pause = self.pause(call.id, call.delay_ms);
@@ -355,11 +350,16 @@ impl Drive {
                 }
                 Ask::GiveBack(grant) => {
                     let refund = give_back(&self.inner, &grant);
-                    if self.in_background {
-                        self.feed(call.id, Reply::GivenBack);
-                    } else {
-                        self.push(call.id, Kind::Refund, None, Box::pin(refund));
-                    }
+                    // In the background, nothing waits for the outcome.
+                    let is_awaited = !self.in_background;
+                    let reply = async move {
+                        if is_awaited {
+                            refund.await
+                        } else {
+                            Reply::GivenBack
+                        }
+                    };
+                    self.push(call.id, Kind::Refund, None, Box::pin(reply));
                 }
                 Ask::Table(op) => {
                     let kind = Kind::of(&op);
@@ -501,10 +501,13 @@ impl Drop for Drive {
         }
         let Some(permit) = self.inner.background.admit_abandoned() else {
             rest.acquire = None;
-            tracing::warn!(
-                resource = self.resource.as_str(),
-                "too many abandoned acquires wait for an answer; tokens of this one stay consumed if its debit was applied"
-            );
+            if let Some(left_out) = self.inner.log.abandoned.due(now) {
+                tracing::warn!(
+                    resource = self.resource.as_str(),
+                    left_out,
+                    "too many abandoned acquires wait for an answer; tokens of this one stay consumed if its debit was applied"
+                );
+            }
             return;
         };
         self.inner.background.spawn("abandoned acquire", async move {

@@ -317,11 +317,13 @@ impl Drop for Lease {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.held, Held::Finished) {
             Held::Table(grants) => {
-                let resource = self.request.id.resource.as_str();
-                tracing::warn!(
-                    resource,
-                    "lease dropped without commit or rollback, giving its tokens back"
-                );
+                if let Some(left_out) = self.inner.log.dropped.due(self.inner.clock.now()) {
+                    tracing::warn!(
+                        resource = self.request.id.resource.as_str(),
+                        left_out,
+                        "lease dropped without commit or rollback, giving its tokens back"
+                    );
+                }
                 for correction in all_of(&grants) {
                     drop(enqueue(&self.inner, correction, "dropped lease"));
                 }

@@ -408,7 +408,9 @@ fn without_table(
     match inner.policy(call, entity, resource) {
         OnUnavailable::Block => Err(err),
         OnUnavailable::Allow => {
-            tracing::warn!(resource = resource.as_str(), error = %err, "admitting without limits");
+            if let Some(left_out) = inner.log.without_table.due(inner.clock.now()) {
+                tracing::warn!(resource = resource.as_str(), error = %err, left_out, "admitting without limits");
+            }
             Ok(Lease::unlimited(inner, request, err))
         }
         OnUnavailable::Degrade(part) => {
@@ -421,7 +423,9 @@ fn without_table(
                 Err(Refused::Exceeded(refused)) => return Err(refused.into()),
                 Err(Refused::Full) => return Err(inner.place.unavailable(NO_MEMORY.to_owned())),
             }
-            tracing::warn!(resource = resource.as_str(), error = %err, "admitting from limits in memory");
+            if let Some(left_out) = inner.log.without_table.due(inner.clock.now()) {
+                tracing::warn!(resource = resource.as_str(), error = %err, left_out, "admitting from limits in memory");
+            }
             let claims = wanted.into_iter().map(|(claim, _)| claim).collect();
             Ok(Lease::local(inner, request, claims, err))
         }

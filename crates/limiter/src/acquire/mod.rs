@@ -11,6 +11,7 @@ pub(crate) mod image_cache;
 pub(crate) mod lease;
 mod limiter;
 pub(crate) mod local_buckets;
+pub(crate) mod occasional;
 pub(crate) mod permits;
 pub(crate) mod refund_queues;
 pub(crate) mod refunds;

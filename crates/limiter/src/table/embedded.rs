@@ -287,6 +287,18 @@ impl EmbeddedEngine {
                 })
                 .to_string(),
             },
+            Err(Refused::Engine(err)) if is_damage(&err) => Reply {
+                status: 400,
+                body: serde_json::json!({
+                    "__type": "com.amazon.coral.service#EmbeddedTableDamaged",
+                    "message": format!(
+                        "the data in {} cannot be read: {err}; restore it from a copy, or move it away to begin \
+                         with an empty table",
+                        self.path().map_or(Path::new("memory"), |path| path).display()
+                    ),
+                })
+                .to_string(),
+            },
             Err(Refused::Engine(err)) => Reply {
                 status: err.status_code(),
                 body: err.to_json(),
@@ -332,6 +344,19 @@ impl From<DynoxideError> for Refused {
     fn from(err: DynoxideError) -> Self {
         Self::Engine(err)
     }
+}
+
+/// Whether an error of the engine stays, as that of damaged data does: as an outage, it would admit requests without
+/// limit indefinitely if the policy is to allow. The engine does not tell its failures apart but in words; these are
+/// the words of those that pass.
+fn is_damage(err: &DynoxideError) -> bool {
+    const PASSING: [&str; 7] = ["lock", "busy", "i/o error", "full", "memory", "interrupt", "unable to open"];
+    let text = match err {
+        DynoxideError::InternalServerError(text) => text.to_lowercase(),
+        DynoxideError::SqliteError(cause) => cause.to_string().to_lowercase(),
+        _ => return false,
+    };
+    !PASSING.iter().any(|word| text.contains(word))
 }
 
 /// Reads a request, runs it and writes down the response.

@@ -1,5 +1,7 @@
 //! Tests of [`super`]: the texts, and the aliases behind them.
 
+use std::sync::Arc;
+
 use super::*;
 use zae_limiter_core::table::{Key, Value};
 
@@ -183,14 +185,16 @@ fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
         settings: Settings::default(),
     });
     let random = &mut crate::acquire::driver::FastRandom;
-    acquire.start(now, random);
-    let found = Found {
-        config: config.into(),
-        hint: Hint::default(),
+    let config = Arc::new(config);
+    let known = |_: &EntityId| {
+        Some(Found {
+            config: Arc::clone(&config),
+            hint: Hint::default(),
+        })
     };
-    acquire.answer(0, Reply::Config(Ok(found)), now, random);
+    acquire.start(&known, now, random);
     let answer = Reply::Table(Ok(Answer::Refused(Some(item))));
-    let calls = acquire.answer(1, answer, now, random);
+    let calls = acquire.answer(0, answer, now, random);
     match calls.into_iter().next().map(|call| call.ask) {
         Some(Ask::Table(Op::Update(update))) => Some(update),
         None => {

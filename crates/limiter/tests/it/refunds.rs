@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::IntoFuture;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use zae_limiter::table::{Table, TableFuture};
 use zae_limiter::{Error, Lease, NewEntity, RateLimiter, Repository};
-use zae_limiter_core::table::{Op, Value};
+use zae_limiter_core::table::{Applied, FailureKind, Op, TableError, Value};
 
 use crate::world::{Fault, Faulty, World};
 
@@ -234,4 +236,81 @@ async fn draining_ends_after_half_a_minute() {
     let begun = Instant::now();
     assert!(!limiter.repository().drain().await.is_complete());
     assert_eq!(begun.elapsed(), Duration::from_secs(30));
+}
+
+/// Loses the answer to two of three writes that give tokens back, executed or not.
+#[derive(Clone)]
+struct LosesRefunds {
+    inner: Arc<dyn Table>,
+    seen: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for LosesRefunds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LosesRefunds")
+    }
+}
+
+impl Table for LosesRefunds {
+    fn call(&self, op: Op) -> TableFuture {
+        let this = self.clone();
+        Box::pin(async move {
+            let is_refund = matches!(&op, Op::Update(update)
+                if update.add.iter().any(|(attr, by)| attr.ends_with("_tc") && *by < 0));
+            if !is_refund {
+                return this.inner.call(op).await;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let lost = || {
+                Err(TableError::new(
+                    FailureKind::Timeout,
+                    Applied::Unknown,
+                    "no answer",
+                ))
+            };
+            match this.seen.fetch_add(1, Ordering::Relaxed) % 3 {
+                0 => lost(),
+                1 => {
+                    this.inner.call(op).await?;
+                    lost()
+                }
+                _ => this.inner.call(op).await,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn lost_answers_lose_no_refund_of_acquires_that_the_parent_refuses() {
+    let w = World::configured().await;
+    w.repo
+        .admin()
+        .create_entity(NewEntity::new("c").parent("p").cascade(true))
+        .await
+        .unwrap();
+    let table = LosesRefunds {
+        inner: w.repo.table(),
+        seen: Arc::default(),
+    };
+    let builder = Repository::builder()
+        .custom_table(Arc::new(table.clone()))
+        .clock(w.clock.clone());
+    let limiter = RateLimiter::new(builder.open().await.unwrap());
+    let held = take(&limiter, "p", 995).await;
+    let calls = (0..40).map(|_| limiter.acquire("c", "r").consume("tpm", 10));
+    let refused = futures_util::future::join_all(calls.map(IntoFuture::into_future)).await;
+    assert!(
+        refused
+            .iter()
+            .all(|end| matches!(end, Err(Error::RateLimitExceeded(_))))
+    );
+    // Those that gave up on the way, too.
+    for _ in 0..40 {
+        let call = limiter.acquire("c", "r").consume("tpm", 1);
+        let _ = tokio::time::timeout(Duration::from_micros(300), call).await;
+    }
+    assert!(limiter.repository().drain().await.is_complete());
+    assert!(table.seen.load(Ordering::Relaxed) > 2);
+    assert_eq!(w.consumed("c", "r", "tpm").await, 0);
+    drop(held);
 }
