@@ -140,7 +140,7 @@ impl Endpoint {
         );
         let world = World::new(Tables::new(engine), store, files, url).map_err(StartError::Services)?;
         let world = Arc::new(world);
-        stacks::resume(&world).map_err(|err| StartError::Services(err.into()))?;
+        stacks::resume(&world.stacks).map_err(|err| StartError::Services(err.into()))?;
         Ok(Self {
             world,
             listeners,
@@ -162,7 +162,7 @@ impl Endpoint {
     /// If the port cannot be listened on any longer.
     pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let world = self.world;
-        let sweeper = tokio::spawn(sweep(world.tables.clone()));
+        let sweeper = tokio::spawn(sweep(world.services.tables.clone()));
         let (stopped, _) = tokio::sync::watch::channel(false);
         let servers: Vec<_> = self
             .listeners
@@ -181,7 +181,7 @@ impl Endpoint {
         // The servers have it, and this function; requests that only pass through do not.
         let own = servers.len() + 1;
         let works = async {
-            while Arc::strong_count(&world) > own {
+            while Arc::strong_count(&world) > own || world.stacks.are_at_work() {
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -200,7 +200,7 @@ impl Endpoint {
         world.close().await;
         // Tasks that were asked to end may not have ended yet. Until the last one drops the data, no other process can
         // open it.
-        let mut tables = world.tables.watch();
+        let mut tables = world.services.tables.watch();
         drop(world);
         let last = deadline.max(Instant::now() + LAST);
         let _ = timeout_at(last, async { while tables.changed().await.is_ok() {} }).await;

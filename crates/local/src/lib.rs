@@ -15,6 +15,7 @@ pub mod process;
 pub mod queues;
 pub mod s3;
 pub mod server;
+pub mod services;
 pub mod shell;
 pub mod stacks;
 pub mod state;

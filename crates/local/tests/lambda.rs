@@ -780,6 +780,7 @@ async fn custom() {
         "Code": {"ZipFile": STANDARD.encode(package)}, "Environment": {"Variables": {"SEEN": seen}},
     });
     world
+        .services
         .lambda
         .create_function("us-east-1", &function)
         .await

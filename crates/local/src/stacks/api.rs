@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use super::REMEMBERED_MS;
 use super::change_set::{self, Change, ChangeSet, Named};
 use super::operation::stack_name;
 use super::record::{Event, OnFailure, Resource, STACK, Stack};
 use super::start::{self, Asked, Creation, importers};
+use super::{REMEMBERED_MS, Stacks};
 use crate::clock::{iso, now_ms};
 use crate::template::{Given, GivenValue, Template};
 use crate::wire::{Form, Refusal, Reply, Request, Xml, decoded};
-use crate::world::World;
 
 /// The namespace of its XML.
 const NAMESPACE: &str = "http://cloudformation.amazonaws.com/doc/2010-05-15/";
@@ -19,17 +18,20 @@ const NAMESPACE: &str = "http://cloudformation.amazonaws.com/doc/2010-05-15/";
 const PAGE: usize = 100;
 
 /// Serves a request.
-pub(super) async fn serve(world: &Arc<World>, request: &Request) -> Reply {
+pub(super) async fn serve(stacks: &Arc<Stacks>, request: &Request) -> Reply {
     let form = Form::read(request);
     let action = form.get("Action").unwrap_or_default().to_owned();
     let region = request.region();
-    let world = Arc::clone(world);
+    let stacks = Arc::clone(stacks);
+    let at_work = stacks.at_work();
     // Reading templates and records takes some milliseconds, and the operations themselves have tasks of their own.
     let named = action.clone();
     let runtime = tokio::runtime::Handle::current();
     let answered = tokio::task::spawn_blocking(move || {
         let _inside = runtime.enter();
-        answer(&world, &named, &form, region)
+        let answered = answer(&stacks, &named, &form, region);
+        drop(at_work);
+        answered
     });
     match answered.await {
         Ok(Ok(xml)) => Reply::query_xml(&action, NAMESPACE, &xml),
@@ -38,37 +40,37 @@ pub(super) async fn serve(world: &Arc<World>, request: &Request) -> Reply {
     }
 }
 
-fn answer(world: &Arc<World>, action: &str, form: &Form, region: String) -> Result<Xml, Refusal> {
+fn answer(stacks: &Arc<Stacks>, action: &str, form: &Form, region: String) -> Result<Xml, Refusal> {
     match action {
-        "CreateStack" => create(world, form, region),
-        "UpdateStack" => update(world, form),
-        "DeleteStack" => delete(world, form),
-        "DescribeStacks" => describe_stacks(world, form),
-        "ListStacks" => list_stacks(world, form),
-        "DescribeStackEvents" => describe_events(world, form),
-        "DescribeStackResource" => describe_resource(world, form),
-        "DescribeStackResources" => describe_resources(world, form),
-        "ListStackResources" => list_resources(world, form),
-        "GetTemplate" => get_template(world, form),
-        "GetTemplateSummary" | "ValidateTemplate" => summarise(world, action, form),
-        "CreateChangeSet" => create_change_set(world, form, region),
-        "DescribeChangeSet" => describe_change_set(world, form),
-        "ListChangeSets" => list_change_sets(world, form),
-        "ExecuteChangeSet" => execute_change_set(world, form),
+        "CreateStack" => create(stacks, form, region),
+        "UpdateStack" => update(stacks, form),
+        "DeleteStack" => delete(stacks, form),
+        "DescribeStacks" => describe_stacks(stacks, form),
+        "ListStacks" => list_stacks(stacks, form),
+        "DescribeStackEvents" => describe_events(stacks, form),
+        "DescribeStackResource" => describe_resource(stacks, form),
+        "DescribeStackResources" => describe_resources(stacks, form),
+        "ListStackResources" => list_resources(stacks, form),
+        "GetTemplate" => get_template(stacks, form),
+        "GetTemplateSummary" | "ValidateTemplate" => summarise(stacks, action, form),
+        "CreateChangeSet" => create_change_set(stacks, form, region),
+        "DescribeChangeSet" => describe_change_set(stacks, form),
+        "ListChangeSets" => list_change_sets(stacks, form),
+        "ExecuteChangeSet" => execute_change_set(stacks, form),
         "DeleteChangeSet" => {
-            change_set::delete(&world.stacks, form.need("ChangeSetName")?, form.get("StackName"))?;
+            change_set::delete(stacks, form.need("ChangeSetName")?, form.get("StackName"))?;
             Ok(Xml::default())
         }
-        "ListExports" => list_exports(world, form),
-        "ListImports" => list_imports(world, form),
-        "UpdateTerminationProtection" => protect(world, form),
+        "ListExports" => list_exports(stacks, form),
+        "ListImports" => list_imports(stacks, form),
+        "UpdateTerminationProtection" => protect(stacks, form),
         other => Err(Refusal::unsupported("CloudFormation", other)),
     }
 }
 
 // Asking.
 
-fn asked(world: &World, form: &Form, is_new: bool) -> Result<Asked, Refusal> {
+fn asked(stacks: &Stacks, form: &Form, is_new: bool) -> Result<Asked, Refusal> {
     for unsupported in [
         "RollbackConfiguration.RollbackTriggers.member.1.Arn",
         "StackPolicyBody",
@@ -95,7 +97,7 @@ fn asked(world: &World, form: &Form, is_new: bool) -> Result<Asked, Refusal> {
         .map(str::to_owned)
         .collect();
     Ok(Asked {
-        template: template(world, form, is_new)?,
+        template: template(stacks, form, is_new)?,
         given: given(form),
         // An update without tags keeps those there are.
         tags: (is_new || !tags.is_empty()).then_some(tags),
@@ -123,7 +125,7 @@ fn given(form: &Form) -> Vec<Given> {
 }
 
 /// The template of a request: in it, in S3, or `None` for the one that the stack has.
-fn template(world: &World, form: &Form, is_new: bool) -> Result<Option<String>, Refusal> {
+fn template(stacks: &Stacks, form: &Form, is_new: bool) -> Result<Option<String>, Refusal> {
     let previous = form
         .get("UsePreviousTemplate")
         .is_some_and(|text| text.eq_ignore_ascii_case("true"));
@@ -133,7 +135,7 @@ fn template(world: &World, form: &Form, is_new: bool) -> Result<Option<String>, 
             Template::parse(body)?;
             Ok(Some(body.to_owned()))
         }
-        (None, Some(url), false) => template_in_s3(world, url).map(Some),
+        (None, Some(url), false) => template_in_s3(stacks, url).map(Some),
         (None, None, true) if !is_new => Ok(None),
         (None, None, _) => Err(Refusal::new(
             "ValidationError",
@@ -146,7 +148,7 @@ fn template(world: &World, form: &Form, is_new: bool) -> Result<Option<String>, 
     }
 }
 
-fn template_in_s3(world: &World, url: &str) -> Result<String, Refusal> {
+fn template_in_s3(stacks: &Stacks, url: &str) -> Result<String, Refusal> {
     let wrong = || {
         Refusal::new(
             "ValidationError",
@@ -166,7 +168,7 @@ fn template_in_s3(world: &World, url: &str) -> Result<String, Refusal> {
         let (bucket, key) = path.split_once('/').ok_or_else(wrong)?;
         (bucket.to_owned(), key.to_owned())
     };
-    let (_, body) = world.s3.get(&bucket, &key)?;
+    let (_, body) = stacks.services.s3.get(&bucket, &key)?;
     String::from_utf8(body.to_vec()).map_err(|_| wrong())
 }
 
@@ -179,7 +181,7 @@ fn is_true(form: &Form, name: &str) -> bool {
         .is_some_and(|text| text.eq_ignore_ascii_case("true"))
 }
 
-fn create(world: &Arc<World>, form: &Form, region: String) -> Result<Xml, Refusal> {
+fn create(stacks: &Arc<Stacks>, form: &Form, region: String) -> Result<Xml, Refusal> {
     let on_failure = match (form.get("OnFailure"), is_true(form, "DisableRollback")) {
         (None, false) | (Some("ROLLBACK"), _) => OnFailure::Rollback,
         (None, true) | (Some("DO_NOTHING"), _) => OnFailure::Nothing,
@@ -197,24 +199,24 @@ fn create(world: &Arc<World>, form: &Form, region: String) -> Result<Xml, Refusa
         protected: is_true(form, "EnableTerminationProtection"),
         token: token(form),
     };
-    let asked = asked(world, form, true)?;
-    let stack = start::create(world, form.need("StackName")?, asked, &creation)?;
+    let asked = asked(stacks, form, true)?;
+    let stack = start::create(stacks, form.need("StackName")?, asked, &creation)?;
     let mut xml = Xml::default();
     xml.element("StackId", &stack.id);
     Ok(xml)
 }
 
-fn update(world: &Arc<World>, form: &Form) -> Result<Xml, Refusal> {
-    let asked = asked(world, form, false)?;
-    let stack = start::update(world, form.need("StackName")?, asked, token(form))?;
+fn update(stacks: &Arc<Stacks>, form: &Form) -> Result<Xml, Refusal> {
+    let asked = asked(stacks, form, false)?;
+    let stack = start::update(stacks, form.need("StackName")?, asked, token(form))?;
     let mut xml = Xml::default();
     xml.element("StackId", &stack.id);
     Ok(xml)
 }
 
-fn delete(world: &Arc<World>, form: &Form) -> Result<Xml, Refusal> {
+fn delete(stacks: &Arc<Stacks>, form: &Form) -> Result<Xml, Refusal> {
     start::delete(
-        world,
+        stacks,
         form.need("StackName")?,
         &form.list("RetainResources"),
         token(form),
@@ -222,8 +224,8 @@ fn delete(world: &Arc<World>, form: &Form) -> Result<Xml, Refusal> {
     Ok(Xml::default())
 }
 
-fn protect(world: &Arc<World>, form: &Form) -> Result<Xml, Refusal> {
-    let mut stack = world.stacks.need(form.need("StackName")?)?;
+fn protect(stacks: &Arc<Stacks>, form: &Form) -> Result<Xml, Refusal> {
+    let mut stack = stacks.need(form.need("StackName")?)?;
     if stack.is_busy() {
         return Err(Refusal::new(
             "ValidationError",
@@ -234,7 +236,7 @@ fn protect(world: &Arc<World>, form: &Form) -> Result<Xml, Refusal> {
         ));
     }
     stack.protected = is_true(form, "EnableTerminationProtection");
-    world.stacks.save(&stack)?;
+    stacks.save(&stack)?;
     let mut xml = Xml::default();
     xml.element("StackId", &stack.id);
     Ok(xml)
@@ -259,11 +261,11 @@ fn page<T>(items: Vec<T>, form: &Form) -> Result<(Vec<T>, Option<String>), Refus
     Ok((page, (end < total).then(|| end.to_string())))
 }
 
-fn describe_stacks(world: &World, form: &Form) -> Result<Xml, Refusal> {
+fn describe_stacks(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
     let found = if let Some(name) = form.get("StackName").filter(|name| !name.is_empty()) {
-        vec![world.stacks.need(name)?]
+        vec![stacks.need(name)?]
     } else {
-        let mut all = world.stacks.live()?;
+        let mut all = stacks.live()?;
         all.sort_by_key(|stack| -stack.created);
         all
     };
@@ -323,10 +325,10 @@ fn describe(xml: &mut Xml, stack: &Stack) {
         });
 }
 
-fn list_stacks(world: &World, form: &Form) -> Result<Xml, Refusal> {
+fn list_stacks(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
     let wanted = form.list("StackStatusFilter");
-    let mut found = world.stacks.live()?;
-    found.extend(world.stacks.gone()?);
+    let mut found = stacks.live()?;
+    found.extend(stacks.gone()?);
     let now = now_ms();
     found.retain(|stack| {
         let is_wanted = wanted.is_empty() || wanted.contains(&stack.status.as_str());
@@ -351,8 +353,8 @@ fn list_stacks(world: &World, form: &Form) -> Result<Xml, Refusal> {
     Ok(xml)
 }
 
-fn describe_events(world: &World, form: &Form) -> Result<Xml, Refusal> {
-    let stack = world.stacks.need(form.need("StackName")?)?;
+fn describe_events(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
+    let stack = stacks.need(form.need("StackName")?)?;
     let before = match form.get("NextToken") {
         None => None,
         Some(token) => Some(token.parse().map_err(|_| {
@@ -362,7 +364,7 @@ fn describe_events(world: &World, form: &Form) -> Result<Xml, Refusal> {
             )
         })?),
     };
-    let (events, next) = world.stacks.events(&stack.id, before, PAGE)?;
+    let (events, next) = stacks.events(&stack.id, before, PAGE)?;
     let mut xml = Xml::default();
     xml.members("StackEvents", &events, describe_event)
         .optional("NextToken", next.map(|next| next.to_string()).as_deref());
@@ -400,8 +402,8 @@ fn resource_fields(xml: &mut Xml, id: &str, resource: &Resource, time: &str) {
         });
 }
 
-fn describe_resource(world: &World, form: &Form) -> Result<Xml, Refusal> {
-    let stack = world.stacks.need(form.need("StackName")?)?;
+fn describe_resource(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
+    let stack = stacks.need(form.need("StackName")?)?;
     let id = form.need("LogicalResourceId")?;
     let resource = stack.resources.get(id).ok_or_else(|| {
         Refusal::new(
@@ -418,12 +420,12 @@ fn describe_resource(world: &World, form: &Form) -> Result<Xml, Refusal> {
     Ok(xml)
 }
 
-fn describe_resources(world: &World, form: &Form) -> Result<Xml, Refusal> {
+fn describe_resources(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
     let wanted = form.get("LogicalResourceId");
     let stack = match (form.get("StackName"), form.get("PhysicalResourceId")) {
-        (Some(name), _) => world.stacks.need(name)?,
+        (Some(name), _) => stacks.need(name)?,
         (None, Some(physical)) => {
-            let mut all = world.stacks.live()?.into_iter();
+            let mut all = stacks.live()?.into_iter();
             let has = |stack: &Stack| {
                 stack
                     .resources
@@ -454,8 +456,8 @@ fn describe_resources(world: &World, form: &Form) -> Result<Xml, Refusal> {
     Ok(xml)
 }
 
-fn list_resources(world: &World, form: &Form) -> Result<Xml, Refusal> {
-    let stack = world.stacks.need(form.need("StackName")?)?;
+fn list_resources(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
+    let stack = stacks.need(form.need("StackName")?)?;
     let (found, next) = page(stack.resources.iter().collect(), form)?;
     let mut xml = Xml::default();
     xml.members("StackResourceSummaries", found, |xml, (id, resource)| {
@@ -467,14 +469,14 @@ fn list_resources(world: &World, form: &Form) -> Result<Xml, Refusal> {
 
 // Templates.
 
-fn get_template(world: &World, form: &Form) -> Result<Xml, Refusal> {
+fn get_template(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
     let text = match form.get("ChangeSetName") {
         Some(set) => {
-            change_set::need(&world.stacks, set, form.get("StackName"))?
+            change_set::need(stacks, set, form.get("StackName"))?
                 .wanted
                 .template
         }
-        None => world.stacks.need(form.need("StackName")?)?.wanted.template,
+        None => stacks.need(form.need("StackName")?)?.wanted.template,
     };
     let mut xml = Xml::default();
     xml.element("TemplateBody", &text)
@@ -484,10 +486,10 @@ fn get_template(world: &World, form: &Form) -> Result<Xml, Refusal> {
     Ok(xml)
 }
 
-fn summarise(world: &World, action: &str, form: &Form) -> Result<Xml, Refusal> {
+fn summarise(stacks: &Stacks, action: &str, form: &Form) -> Result<Xml, Refusal> {
     let text = match form.get("StackName") {
-        Some(name) => world.stacks.need(name)?.wanted.template,
-        None => template(world, form, true)?.unwrap_or_default(),
+        Some(name) => stacks.need(name)?.wanted.template,
+        None => template(stacks, form, true)?.unwrap_or_default(),
     };
     let template = Template::parse_stored(&text)?;
     let validates = action == "ValidateTemplate";
@@ -527,7 +529,7 @@ fn summarise(world: &World, action: &str, form: &Form) -> Result<Xml, Refusal> {
 
 // Change sets.
 
-fn create_change_set(world: &Arc<World>, form: &Form, region: String) -> Result<Xml, Refusal> {
+fn create_change_set(stacks: &Arc<Stacks>, form: &Form, region: String) -> Result<Xml, Refusal> {
     let creates = match form.get("ChangeSetType").unwrap_or("UPDATE") {
         "CREATE" => true,
         "UPDATE" => false,
@@ -547,15 +549,15 @@ fn create_change_set(world: &Arc<World>, form: &Form, region: String) -> Result<
         region,
         ..Creation::default()
     };
-    let asked = asked(world, form, creates)?;
-    let set = change_set::create(world, form.need("StackName")?, named, asked, &creation)?;
+    let asked = asked(stacks, form, creates)?;
+    let set = change_set::create(stacks, form.need("StackName")?, named, asked, &creation)?;
     let mut xml = Xml::default();
     xml.element("Id", &set.id).element("StackId", &set.stack);
     Ok(xml)
 }
 
-fn describe_change_set(world: &World, form: &Form) -> Result<Xml, Refusal> {
-    let set = change_set::need(&world.stacks, form.need("ChangeSetName")?, form.get("StackName"))?;
+fn describe_change_set(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
+    let set = change_set::need(stacks, form.need("ChangeSetName")?, form.get("StackName"))?;
     let (changes, next) = page(set.changes.iter().collect(), form)?;
     let mut xml = Xml::default();
     change_set_fields(&mut xml, &set);
@@ -609,18 +611,18 @@ fn describe_change(xml: &mut Xml, change: &Change) {
         });
 }
 
-fn list_change_sets(world: &World, form: &Form) -> Result<Xml, Refusal> {
-    let stack = world.stacks.need(form.need("StackName")?)?;
-    let (found, next) = page(change_set::all(&world.stacks, &stack.id)?, form)?;
+fn list_change_sets(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
+    let stack = stacks.need(form.need("StackName")?)?;
+    let (found, next) = page(change_set::all(stacks, &stack.id)?, form)?;
     let mut xml = Xml::default();
     xml.members("Summaries", &found, change_set_fields)
         .optional("NextToken", next.as_deref());
     Ok(xml)
 }
 
-fn execute_change_set(world: &Arc<World>, form: &Form) -> Result<Xml, Refusal> {
+fn execute_change_set(stacks: &Arc<Stacks>, form: &Form) -> Result<Xml, Refusal> {
     change_set::execute(
-        world,
+        stacks,
         form.need("ChangeSetName")?,
         form.get("StackName"),
         token(form),
@@ -630,8 +632,8 @@ fn execute_change_set(world: &Arc<World>, form: &Form) -> Result<Xml, Refusal> {
 
 // Exports.
 
-fn list_exports(world: &World, form: &Form) -> Result<Xml, Refusal> {
-    let (found, next) = page(world.stacks.exports()?, form)?;
+fn list_exports(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
+    let (found, next) = page(stacks.exports()?, form)?;
     let mut xml = Xml::default();
     xml.members("Exports", found, |xml, (name, stack, value)| {
         xml.element("ExportingStackId", &stack)
@@ -642,9 +644,9 @@ fn list_exports(world: &World, form: &Form) -> Result<Xml, Refusal> {
     Ok(xml)
 }
 
-fn list_imports(world: &World, form: &Form) -> Result<Xml, Refusal> {
+fn list_imports(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
     let export = form.need("ExportName")?;
-    let found = importers(&world.stacks, export)?;
+    let found = importers(stacks, export)?;
     if found.is_empty() {
         return Err(Refusal::new(
             "ValidationError",

@@ -14,7 +14,6 @@ use crate::clock::now_ms;
 use crate::store::StoreError;
 use crate::template::{Action, ResourceChange, additions, changes};
 use crate::wire::{ACCOUNT, Refusal, uuid};
-use crate::world::World;
 
 /// The kind of a change set's document, which is named by its id.
 const CHANGE_SETS: &str = "change-set";
@@ -115,13 +114,12 @@ pub(super) struct Named {
 
 /// Makes a change set; for one that creates its stack, the stack, too.
 pub(super) fn create(
-    world: &Arc<World>,
+    stacks: &Arc<Stacks>,
     stack: &str,
     named: Named,
     asked: Asked,
     creation: &Creation,
 ) -> Result<ChangeSet, Refusal> {
-    let stacks = &world.stacks;
     check_set_name(&named.name)?;
     let _beginning = stacks.beginning.lock().unwrap_or_else(PoisonError::into_inner);
     let found = stacks.find(stack)?;
@@ -237,12 +235,11 @@ fn unknown(set: &str) -> Refusal {
 
 /// Does what a change set says.
 pub(super) fn execute(
-    world: &Arc<World>,
+    stacks: &Arc<Stacks>,
     set: &str,
     stack: Option<&str>,
     token: Option<String>,
 ) -> Result<(), Refusal> {
-    let stacks = &world.stacks;
     let _beginning = stacks.beginning.lock().unwrap_or_else(PoisonError::into_inner);
     let mut set = need(stacks, set, stack)?;
     if set.execution != "AVAILABLE" {
@@ -270,10 +267,10 @@ pub(super) fn execute(
     if set.creates {
         stack.wanted = set.wanted;
         stack.change_set = Some(set.id);
-        begin_creation(world, &mut stack, bound, token)
+        begin_creation(stacks, &mut stack, bound, token)
     } else {
         // What it was made by before is put aside with the rest.
-        begin_update(world, &mut stack, set.wanted, bound, token)
+        begin_update(stacks, &mut stack, set.wanted, bound, token)
     }
 }
 

@@ -19,11 +19,11 @@ use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
 use crate::clock::now_ms;
+use crate::services::Services;
 use crate::store::{self, Store, StoreError};
 use crate::tagging::{Tagged, TaggedResource};
 use crate::template::{Known, KnownResource};
 use crate::wire::{Refusal, Reply, Request};
-use crate::world::World;
 use record::{Event, Output, Stack};
 
 /// The kind of a stack's document, which is named by the stack's id.
@@ -42,20 +42,46 @@ pub const CALLBACK: &str = "/_zae-limiter/custom-resource/";
 #[derive(Debug)]
 pub struct Stacks {
     store: Store,
+    services: Services,
     /// Held while an operation is begun, so that a stack has one at a time.
     beginning: Mutex<()>,
     /// Custom resources that have not answered yet, by their tokens.
     waiting: Mutex<HashMap<String, oneshot::Sender<Json>>>,
+    /// Shared by everything that is under way.
+    work: Arc<()>,
 }
 
 impl Stacks {
-    /// The stacks in these records.
-    pub fn new(store: Store) -> Self {
+    /// The stacks in these records, with resources of these services.
+    pub fn new(store: Store, services: Services) -> Self {
         Self {
             store,
+            services,
             beginning: Mutex::new(()),
             waiting: Mutex::new(HashMap::new()),
+            work: Arc::new(()),
         }
+    }
+
+    /// Stacks in memory, for unit tests, at an address where no server listens.
+    #[cfg(test)]
+    fn of_test(files: &tempfile::TempDir) -> Arc<Self> {
+        let engine = zae_limiter::table::EmbeddedEngine::memory();
+        let tables = crate::tables::Tables::new(engine.expect("memory needs nothing"));
+        let store = Store::memory().expect("memory needs nothing");
+        let (files, url) = (files.path().to_owned(), "http://127.0.0.1:1".to_owned());
+        let services = Services::open(tables, &store, files, url).expect("the directory is new");
+        Arc::new(Self::new(store, services))
+    }
+
+    /// Whether a request or an operation is under way.
+    pub fn are_at_work(&self) -> bool {
+        Arc::strong_count(&self.work) > 1
+    }
+
+    /// Counts as being under way until the result is dropped.
+    fn at_work(&self) -> Arc<()> {
+        Arc::clone(&self.work)
     }
 
     /// Every stack that was not deleted.
@@ -226,27 +252,27 @@ impl Tagged for Stacks {
 }
 
 /// Serves a request of CloudFormation.
-pub async fn serve(world: &Arc<World>, request: &Request) -> Reply {
-    api::serve(world, request).await
+pub async fn serve(stacks: &Arc<Stacks>, request: &Request) -> Reply {
+    api::serve(stacks, request).await
 }
 
 /// Takes up what was under way when the endpoint stopped.
 ///
 /// # Errors
 /// If the records cannot be read or written.
-pub fn resume(world: &Arc<World>) -> Result<(), StoreError> {
-    world.stacks.forget(now_ms())?;
-    for stack in world.stacks.live()? {
+pub fn resume(stacks: &Arc<Stacks>) -> Result<(), StoreError> {
+    stacks.forget(now_ms())?;
+    for stack in stacks.live()? {
         if stack.is_gone() {
             // Written by a version that kept all stacks in one place.
-            world.stacks.save(&stack)?;
+            stacks.save(&stack)?;
         } else if stack.is_busy() {
             tracing::info!(
                 stack = stack.name,
                 status = stack.status,
                 "taking up what was under way"
             );
-            operation::begin(world, stack, operation::Work::Resume);
+            operation::begin(stacks, stack, operation::Work::Resume);
         }
     }
     Ok(())
@@ -316,9 +342,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn deleted_stacks_are_remembered_for_their_time() {
-        let stacks = Stacks::new(Store::memory().unwrap());
+    #[tokio::test]
+    async fn deleted_stacks_are_remembered_for_their_time() {
+        let files = tempfile::tempdir().unwrap();
+        let stacks = Stacks::of_test(&files);
         let (live, late, early) = (stack("a", None), stack("a", Some(2)), stack("a", Some(1)));
         for stack in [&live, &late, &early] {
             let happened = event(stack, "a", &stack.id, record::STACK, &stack.status, None);
@@ -335,9 +362,10 @@ mod tests {
         assert_eq!(is_known(&live), (true, 1));
     }
 
-    #[test]
-    fn a_live_stack_is_found_without_reading_the_deleted_ones() {
-        let stacks = Stacks::new(Store::memory().unwrap());
+    #[tokio::test]
+    async fn a_live_stack_is_found_without_reading_the_deleted_ones() {
+        let files = tempfile::tempdir().unwrap();
+        let stacks = Stacks::of_test(&files);
         let mut ended = stack("a", None);
         stacks.save(&ended).unwrap();
         ended.status = "DELETE_COMPLETE".into();

@@ -15,7 +15,6 @@ use super::{Stacks, event};
 use crate::clock::now_ms;
 use crate::store::StoreError;
 use crate::template::{Bound, Policy, TemplateError, same};
-use crate::world::World;
 
 /// Why an operation is undone that was under way when the endpoint stopped.
 const CUT_OFF: &str = "The local endpoint was stopped, or could not write, while the operation was under way";
@@ -61,11 +60,12 @@ pub(super) enum Work {
 }
 
 /// Begins to work on a stack.
-pub(super) fn begin(world: &Arc<World>, stack: Stack, mut work: Work) {
+pub(super) fn begin(stacks: &Arc<Stacks>, stack: Stack, mut work: Work) {
     let mut operation = Operation {
-        world: Arc::clone(world),
+        stacks: Arc::clone(stacks),
         stack,
     };
+    let at_work = stacks.at_work();
     tokio::spawn(async move {
         let mut pause = AGAIN;
         loop {
@@ -80,12 +80,13 @@ pub(super) fn begin(world: &Arc<World>, stack: Stack, mut work: Work) {
             pause = (pause * 2).min(LONGEST_PAUSE);
             work = Work::Resume;
         }
+        drop(at_work);
     });
 }
 
 /// An operation on a stack.
 struct Operation {
-    world: Arc<World>,
+    stacks: Arc<Stacks>,
     stack: Stack,
 }
 
@@ -118,26 +119,22 @@ impl Operation {
                 }
                 "DELETE_IN_PROGRESS" => self.delete(&BTreeSet::new()).await,
                 // It is over, which was not written down.
-                _ => Ok(self.stacks().save(&self.stack)?),
+                _ => Ok(self.stacks.save(&self.stack)?),
             },
         }
     }
 
     // What is written down.
 
-    fn stacks(&self) -> &Stacks {
-        &self.world.stacks
-    }
-
     /// The stack has another status.
     fn status(&mut self, status: &str, reason: Option<&str>) -> Result<(), Trouble> {
         self.stack.status = status.into();
         self.stack.reason = reason.map(str::to_owned);
-        self.stacks().save(&self.stack)?;
+        self.stacks.save(&self.stack)?;
         let (name, id) = (&self.stack.name, &self.stack.id);
         tracing::info!(stack = name, status, reason, "stack");
         let event = event(&self.stack, name, id, STACK, status, reason);
-        Ok(self.stacks().record(&event)?)
+        Ok(self.stacks.record(&event)?)
     }
 
     /// The operation is over.
@@ -151,12 +148,12 @@ impl Operation {
             status,
             reason,
         );
-        self.stacks().record(&event)?;
+        self.stacks.record(&event)?;
         tracing::info!(stack = self.stack.name, status, reason, "stack");
         self.stack.status = status.into();
         self.stack.reason = reason.map(str::to_owned);
         self.stack.task = None;
-        Ok(self.stacks().save(&self.stack)?)
+        Ok(self.stacks.save(&self.stack)?)
     }
 
     /// A resource has another status.
@@ -168,7 +165,7 @@ impl Operation {
         resource.reason = reason.map(str::to_owned);
         resource.at = now_ms();
         let resource = resource.clone();
-        self.stacks().save(&self.stack)?;
+        self.stacks.save(&self.stack)?;
         self.tell(id, &resource, status, reason)
     }
 
@@ -188,12 +185,13 @@ impl Operation {
         } else {
             tracing::debug!(stack = self.stack.name, resource = id, status, reason, "resource");
         }
-        Ok(self.stacks().record(&event)?)
+        Ok(self.stacks.record(&event)?)
     }
 
     fn place<'a>(&'a self, logical: &'a str) -> Place<'a> {
         Place {
-            world: &self.world,
+            stacks: &self.stacks,
+            services: &self.stacks.services,
             stack: &self.stack.name,
             stack_id: &self.stack.id,
             region: &self.stack.region,
@@ -209,7 +207,7 @@ impl Operation {
             let Some(declared) = bound.template().resources().get(id) else {
                 continue;
             };
-            let properties = bound.properties(id, &self.stacks().known(&self.stack)?)?;
+            let properties = bound.properties(id, &self.stacks.known(&self.stack)?)?;
             let wanted = Resource {
                 kind: declared.resource_type().to_owned(),
                 properties,
@@ -223,9 +221,9 @@ impl Operation {
                 Some(existing) => self.change(id, existing, wanted).await?,
             }
         }
-        let outputs = bound.outputs(&self.stacks().known(&self.stack)?)?;
+        let outputs = bound.outputs(&self.stacks.known(&self.stack)?)?;
         let taken: BTreeMap<String, String> = self
-            .stacks()
+            .stacks
             .exports()?
             .into_iter()
             .filter(|(_, stack, _)| *stack != self.stack.id)
@@ -271,7 +269,7 @@ impl Operation {
             if old == new {
                 continue;
             }
-            if let Some(importer) = super::start::importers(self.stacks(), &name)?.first() {
+            if let Some(importer) = super::start::importers(&self.stacks, &name)?.first() {
                 let what = if new.is_some() { "update" } else { "delete" };
                 return Err(Trouble::Failed(format!(
                     "Cannot {what} export {name} as it is in use by {importer}"
@@ -326,7 +324,7 @@ impl Operation {
             Err(NotMade::Taken(reason)) => {
                 // Another client was faster: the resource is not ours, and a rollback does not delete it.
                 self.stack.resources.remove(id);
-                self.stacks().save(&self.stack)?;
+                self.stacks.save(&self.stack)?;
                 self.tell(id, &wanted, "CREATE_FAILED", Some(&reason))?;
                 Err(failed_to_create(id))
             }
@@ -475,7 +473,7 @@ impl Operation {
                     task.replaced.pop();
                 }
                 self.keep(id, existing);
-                self.stacks().save(&self.stack)?;
+                self.stacks.save(&self.stack)?;
                 self.tell(id, &resource, "UPDATE_FAILED", Some(&reason))?;
                 Err(failed_to_update(id))
             }
@@ -558,7 +556,7 @@ mod tests {
             ..Stack::default()
         };
         Operation {
-            world: World::of_test(files),
+            stacks: Stacks::of_test(files),
             stack,
         }
     }

@@ -12,7 +12,6 @@ use crate::template::{
     Bound, Given, GivenValue, NO_UPDATES, ParameterValues, Pseudo, Template, TemplateError, changes,
 };
 use crate::wire::{ACCOUNT, Refusal, uuid};
-use crate::world::World;
 
 /// The longest name of a stack.
 const LONGEST_NAME: usize = 128;
@@ -170,13 +169,12 @@ pub(super) fn prepared(stack: &Stack, asked: Asked) -> Result<(Wanted, Bound), R
 
 /// Creates a stack. It is under way when this returns.
 pub(super) fn create(
-    world: &Arc<World>,
+    stacks: &Arc<Stacks>,
     name: &str,
     asked: Asked,
     creation: &Creation,
 ) -> Result<Stack, Refusal> {
     check_name(name)?;
-    let stacks = &world.stacks;
     let _beginning = stacks.beginning.lock().unwrap_or_else(PoisonError::into_inner);
     if stacks.find(name)?.is_some() {
         return Err(Refusal::new(
@@ -187,30 +185,29 @@ pub(super) fn create(
     let mut stack = new_stack(name, creation);
     let (wanted, bound) = prepared(&stack, asked)?;
     stack.wanted = wanted;
-    begin_creation(world, &mut stack, bound, creation.token.clone())?;
+    begin_creation(stacks, &mut stack, bound, creation.token.clone())?;
     Ok(stack)
 }
 
 /// Begins to create a stack that is prepared. The caller holds `beginning`.
 pub(super) fn begin_creation(
-    world: &Arc<World>,
+    stacks: &Arc<Stacks>,
     stack: &mut Stack,
     bound: Bound,
     token: Option<String>,
 ) -> Result<(), Refusal> {
-    started(&world.stacks, stack, "CREATE_IN_PROGRESS", token, None)?;
-    begin(world, stack.clone(), Work::Create(Box::new(bound)));
+    started(stacks, stack, "CREATE_IN_PROGRESS", token, None)?;
+    begin(stacks, stack.clone(), Work::Create(Box::new(bound)));
     Ok(())
 }
 
 /// Changes a stack. It is under way when this returns.
 pub(super) fn update(
-    world: &Arc<World>,
+    stacks: &Arc<Stacks>,
     name: &str,
     asked: Asked,
     token: Option<String>,
 ) -> Result<Stack, Refusal> {
-    let stacks = &world.stacks;
     let _beginning = stacks.beginning.lock().unwrap_or_else(PoisonError::into_inner);
     let mut stack = stacks.need(name)?;
     check_changeable(&stack)?;
@@ -220,13 +217,13 @@ pub(super) fn update(
     if changed.is_empty() && wanted.tags == stack.wanted.tags {
         return Err(Refusal::new("ValidationError", NO_UPDATES));
     }
-    begin_update(world, &mut stack, wanted, new, token)?;
+    begin_update(stacks, &mut stack, wanted, new, token)?;
     Ok(stack)
 }
 
 /// Begins to change a stack that may be changed. The caller holds `beginning`.
 pub(super) fn begin_update(
-    world: &Arc<World>,
+    stacks: &Arc<Stacks>,
     stack: &mut Stack,
     wanted: Wanted,
     new: Bound,
@@ -239,8 +236,8 @@ pub(super) fn begin_update(
         change_set: stack.change_set.clone(),
     };
     stack.updated = Some(now_ms());
-    started(&world.stacks, stack, "UPDATE_IN_PROGRESS", token, Some(before))?;
-    begin(world, stack.clone(), Work::Update(Box::new(new)));
+    started(stacks, stack, "UPDATE_IN_PROGRESS", token, Some(before))?;
+    begin(stacks, stack.clone(), Work::Update(Box::new(new)));
     Ok(())
 }
 
@@ -262,12 +259,11 @@ pub(super) fn check_changeable(stack: &Stack) -> Result<(), Refusal> {
 
 /// Deletes a stack; one that does not exist is deleted already.
 pub(super) fn delete(
-    world: &Arc<World>,
+    stacks: &Arc<Stacks>,
     name: &str,
     retained: &[&str],
     token: Option<String>,
 ) -> Result<(), Refusal> {
-    let stacks = &world.stacks;
     let _beginning = stacks.beginning.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut stack) = stacks.find(name)? else {
         return Ok(());
@@ -309,7 +305,7 @@ pub(super) fn delete(
     }
     started(stacks, &mut stack, "DELETE_IN_PROGRESS", token, None)?;
     let retained: BTreeSet<String> = retained.iter().map(|id| (*id).to_owned()).collect();
-    begin(world, stack, Work::Delete(retained));
+    begin(stacks, stack, Work::Delete(retained));
     Ok(())
 }
 
@@ -355,16 +351,16 @@ pub(super) fn importers(stacks: &Stacks, export: &str) -> Result<Vec<String>, cr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
 
-    #[test]
-    fn an_operation_that_cannot_be_recorded_has_not_begun() {
-        let store = Store::memory().unwrap();
-        let stacks = Stacks::new(store.clone());
+    #[tokio::test]
+    async fn an_operation_that_cannot_be_recorded_has_not_begun() {
+        let files = tempfile::tempdir().unwrap();
+        let stacks = Stacks::of_test(&files);
         let mut stack = new_stack("app", &Creation::default());
         stack.status = "CREATE_COMPLETE".into();
         stacks.save(&stack).unwrap();
-        store
+        stacks
+            .store
             .database()
             .execute_batch("ALTER TABLE stack_events RENAME TO away")
             .unwrap();

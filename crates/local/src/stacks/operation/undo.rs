@@ -68,7 +68,7 @@ impl Operation {
                 Some(old) if old.physical != now.physical => {
                     leftovers.push((id.clone(), now));
                     self.keep(&id, old.clone());
-                    self.stacks().save(&self.stack)?;
+                    self.stacks.save(&self.stack)?;
                     self.tell(&id, old, "UPDATE_COMPLETE", None)?;
                 }
                 Some(old) if !same(&old.properties, &now.properties) => {
@@ -139,7 +139,7 @@ impl Operation {
             // From here on the update is not undone.
             task.before = None;
         }
-        Ok(self.stacks().save(&self.stack)?)
+        Ok(self.stacks.save(&self.stack)?)
     }
 
     /// Deletes what an update, or its undoing, left over. What cannot be deleted is left where it is, as AWS does.
@@ -161,7 +161,7 @@ impl Operation {
             if let Some(task) = &mut self.stack.task {
                 task.replaced.retain(|(_, left)| *left != resource);
             }
-            self.stacks().save(&self.stack)?;
+            self.stacks.save(&self.stack)?;
         }
         self.ended(then, None)
     }
@@ -175,7 +175,7 @@ impl Operation {
         self.stack.deleted = Some(now_ms());
         self.stack.outputs.clear();
         self.ended("DELETE_COMPLETE", None)?;
-        if let Err(err) = self.stacks().forget(now_ms()) {
+        if let Err(err) = self.stacks.forget(now_ms()) {
             tracing::warn!(error = %err, "stacks that were deleted long ago could not be forgotten");
         }
         Ok(())
@@ -195,7 +195,7 @@ impl Operation {
             };
             if retained.contains(&id) || (resource.retain && !all) {
                 self.stack.resources.remove(&id);
-                self.stacks().save(&self.stack)?;
+                self.stacks.save(&self.stack)?;
                 self.tell(&id, &resource, "DELETE_SKIPPED", None)?;
                 continue;
             }
@@ -216,7 +216,7 @@ impl Operation {
             match deleted {
                 Ok(()) => {
                     self.stack.resources.remove(&id);
-                    self.stacks().save(&self.stack)?;
+                    self.stacks.save(&self.stack)?;
                     self.tell(&id, &resource, "DELETE_COMPLETE", None)?;
                 }
                 Err(reason) => {

@@ -27,19 +27,19 @@ pub(super) fn name(place: &Place<'_>, properties: &Json) -> Result<String, Strin
 }
 
 pub(super) fn exists(place: &Place<'_>, name: &str) -> bool {
-    matches!(place.world.s3.bucket(name), Ok(Some(_)))
+    matches!(place.services.s3.bucket(name), Ok(Some(_)))
 }
 
 pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, NotMade> {
     read(properties)?;
-    let created = place.world.s3.create_bucket(name, place.region);
+    let created = place.services.s3.create_bucket(name, place.region);
     created.map_err(|err| NotMade::refused(err, "BucketAlreadyOwnedByYou"))?;
     Ok(update(place, name, properties)?)
 }
 
 pub(super) fn update(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, String> {
     let read = read(properties)?;
-    let s3 = &place.world.s3;
+    let s3 = &place.services.s3;
     for (property, setting) in SETTINGS {
         let value = read.get(property).map(|value| setting.from_properties(value));
         let value = value.transpose().map_err(|err| err.message)?;
@@ -59,5 +59,5 @@ pub(super) fn update(place: &Place<'_>, name: &str, properties: &Json) -> Result
 }
 
 pub(super) fn delete(place: &Place<'_>, name: &str) -> Result<(), String> {
-    gone(place.world.s3.delete_bucket(name), "NoSuchBucket")
+    gone(place.services.s3.delete_bucket(name), "NoSuchBucket")
 }

@@ -28,7 +28,7 @@ pub(super) fn name(place: &Place<'_>, properties: &Json) -> Result<String, Strin
 
 /// Says at once why a function will never answer, rather than after the time it has for that.
 fn reachable(place: &Place<'_>, function: &str) -> Result<(), String> {
-    let runs = place.world.lambda.check_runs(place.region, function);
+    let runs = place.services.lambda.check_runs(place.region, function);
     runs.map_err(|err| format!("the function {function} could not be invoked: {}", err.message))
 }
 
@@ -97,11 +97,11 @@ async fn tell(
         .filter(|seconds| *seconds > 0)
         .unwrap_or(PATIENCE);
     let token = uuid();
-    let answer = place.world.stacks.expect(&token);
+    let answer = place.stacks.expect(&token);
     let mut event = json!({
         "RequestType": request,
         "ServiceToken": function,
-        "ResponseURL": format!("{}{CALLBACK}{token}", place.world.url),
+        "ResponseURL": format!("{}{CALLBACK}{token}", place.services.url),
         "StackId": place.stack_id,
         "RequestId": uuid(),
         "LogicalResourceId": place.logical,
@@ -115,7 +115,10 @@ async fn tell(
         event["OldResourceProperties"] = scalars_as_text(old);
     }
     let payload = event.to_string().into();
-    let told = place.world.lambda.invoke_event(place.region, &function, payload);
+    let told = place
+        .services
+        .lambda
+        .invoke_event(place.region, &function, payload);
     told.map_err(|err| format!("the function {function} could not be invoked: {err}"))?;
     let answer = tokio::time::timeout(Duration::from_secs(patience), answer)
         .await

@@ -71,7 +71,7 @@ pub(super) fn name(place: &Place<'_>, properties: &Json) -> Result<String, Strin
 }
 
 pub(super) fn exists(place: &Place<'_>, name: &str) -> bool {
-    place.world.lambda.configuration(place.region, name).is_ok()
+    place.services.lambda.configuration(place.region, name).is_ok()
 }
 
 /// A property that is not in the template gets Lambda's default, even if an earlier template had another value.
@@ -131,14 +131,18 @@ fn made(name: &str, configuration: &Json) -> Made {
 
 pub(super) async fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, NotMade> {
     let request = Json::Object(request(place, name, properties)?);
-    let created = place.world.lambda.create_function(place.region, &request).await;
+    let created = place
+        .services
+        .lambda
+        .create_function(place.region, &request)
+        .await;
     created
         .map(|made_of| made(name, &made_of))
         .map_err(|err| NotMade::refused(err, TAKEN))
 }
 
 pub(super) async fn update(place: &Place<'_>, name: &str, old: &Json, new: &Json) -> Result<Made, String> {
-    let lambda = &place.world.lambda;
+    let lambda = &place.services.lambda;
     let mut request = request(place, name, new)?;
     let code = request.remove("Code");
     let tags = request.remove("Tags");
@@ -171,7 +175,7 @@ pub(super) async fn update(place: &Place<'_>, name: &str, old: &Json, new: &Json
 
 pub(super) async fn delete(place: &Place<'_>, name: &str) -> Result<(), String> {
     super::log_group::gone(
-        place.world.lambda.delete_function(place.region, name).await,
+        place.services.lambda.delete_function(place.region, name).await,
         "ResourceNotFoundException",
     )
 }
@@ -205,7 +209,7 @@ fn mapped(answer: &Json) -> Made {
 
 pub(super) async fn create_mapping(place: &Place<'_>, properties: &Json) -> Result<Made, NotMade> {
     let created = place
-        .world
+        .services
         .lambda
         .create_mapping(place.region, &mapping(properties)?)
         .await;
@@ -222,12 +226,12 @@ pub(super) fn update_mapping(place: &Place<'_>, id: &str, properties: &Json) -> 
             map.remove(fixed);
         }
     }
-    let updated = place.world.lambda.update_mapping(place.region, id, &request);
+    let updated = place.services.lambda.update_mapping(place.region, id, &request);
     updated.map(|answer| mapped(&answer)).map_err(|err| err.message)
 }
 
 pub(super) fn delete_mapping(place: &Place<'_>, id: &str, properties: &Json) -> Result<(), String> {
-    let lambda = &place.world.lambda;
+    let lambda = &place.services.lambda;
     let mut ids = vec![id.to_owned()];
     if id == PENDING {
         // It was cut off between being made and being written down: whatever connects the two is it.

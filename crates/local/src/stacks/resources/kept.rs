@@ -144,7 +144,7 @@ fn is_unique(kind: &str) -> bool {
 pub(super) fn exists(kind: &str, place: &Place<'_>, physical: &str) -> bool {
     is_unique(kind)
         && matches!(
-            place.world.store.get::<Json>(KEPT, &key(kind, physical)),
+            place.stacks.store.get::<Json>(KEPT, &key(kind, physical)),
             Ok(Some(_))
         )
 }
@@ -159,7 +159,7 @@ pub(super) fn create(
         return Ok(update(kind, place, physical, properties)?);
     }
     let (read, _) = read(kind, properties)?;
-    let store = &place.world.store;
+    let store = &place.stacks.store;
     let made = store.insert(KEPT, &key(kind, physical), &document(place, properties));
     if !made.map_err(|err| err.to_string())? {
         return Err(NotMade::Taken(format!("{physical} already exists")));
@@ -174,7 +174,7 @@ pub(super) fn update(
     properties: &Json,
 ) -> Result<Made, String> {
     let (read, _) = read(kind, properties)?;
-    let store = &place.world.store;
+    let store = &place.stacks.store;
     store
         .put(KEPT, &key(kind, physical), &document(place, properties))
         .map_err(|err| err.to_string())?;
@@ -212,6 +212,6 @@ fn made_of(
 }
 
 pub(super) fn delete(kind: &str, place: &Place<'_>, physical: &str) -> Result<(), String> {
-    let deleted = place.world.store.delete(KEPT, &key(kind, physical));
+    let deleted = place.stacks.store.delete(KEPT, &key(kind, physical));
     deleted.map(|_| ()).map_err(|err| err.to_string())
 }

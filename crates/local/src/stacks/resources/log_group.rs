@@ -19,7 +19,7 @@ pub(super) fn name(place: &Place<'_>, properties: &Json) -> Result<String, Strin
 }
 
 pub(super) fn exists(place: &Place<'_>, name: &str) -> bool {
-    matches!(place.world.logs.group(place.region, name), Ok(Some(_)))
+    matches!(place.services.logs.group(place.region, name), Ok(Some(_)))
 }
 
 fn made(place: &Place<'_>, name: &str) -> Made {
@@ -32,7 +32,7 @@ fn made(place: &Place<'_>, name: &str) -> Made {
 pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result<Made, NotMade> {
     let read = read(properties)?;
     let tags = place.tags(&read)?;
-    let made_anew = place.world.logs.create_group(place.region, name, tags);
+    let made_anew = place.services.logs.create_group(place.region, name, tags);
     made_anew.map_err(|err| NotMade::refused(err, "ResourceAlreadyExistsException"))?;
     Ok(update(place, name, properties)?)
 }
@@ -43,7 +43,7 @@ pub(super) fn update(place: &Place<'_>, name: &str, properties: &Json) -> Result
     let days = days.map(u32::try_from).transpose().map_err(|_| {
         format!("RetentionInDays of AWS::Logs::LogGroup is {days:?}; it must be a number of days")
     })?;
-    let logs = &place.world.logs;
+    let logs = &place.services.logs;
     logs.set_retention(place.region, name, days)
         .and_then(|()| logs.set_tags(place.region, name, place.tags(&read).unwrap_or_default()))
         .map_err(|err| err.message)?;
@@ -52,7 +52,7 @@ pub(super) fn update(place: &Place<'_>, name: &str, properties: &Json) -> Result
 
 pub(super) fn delete(place: &Place<'_>, name: &str) -> Result<(), String> {
     gone(
-        place.world.logs.delete_group(place.region, name),
+        place.services.logs.delete_group(place.region, name),
         "ResourceNotFoundException",
     )
 }

@@ -13,14 +13,14 @@ mod queue;
 mod table;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use super::Stacks;
 use super::record::Resource;
+use crate::services::Services;
 use crate::template::{Recreation, Rules, same};
 use crate::wire::{ACCOUNT, Refusal};
-use crate::world::World;
 use properties::Properties;
 
 /// The types, beside `Custom::…`.
@@ -43,7 +43,8 @@ pub(super) const KINDS: [&str; 13] = [
 /// Where a resource belongs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
-    pub(super) world: &'a Arc<World>,
+    pub(super) stacks: &'a Stacks,
+    pub(super) services: &'a Services,
     /// The stack's name.
     pub(super) stack: &'a str,
     pub(super) stack_id: &'a str,
@@ -321,9 +322,10 @@ mod tests {
 
     use super::*;
 
-    fn place(world: &Arc<World>) -> Place<'_> {
+    fn place(stacks: &Stacks) -> Place<'_> {
         Place {
-            world,
+            stacks,
+            services: &stacks.services,
             stack: "app",
             stack_id: "id",
             region: "eu-west-1",
@@ -334,8 +336,8 @@ mod tests {
     #[tokio::test]
     async fn a_table_can_be_taken_back_from_what_it_cannot_be() {
         let files = tempfile::tempdir().unwrap();
-        let world = World::of_test(&files);
-        let (place, kind) = (place(&world), "AWS::DynamoDB::Table");
+        let stacks = Stacks::of_test(&files);
+        let (place, kind) = (place(&stacks), "AWS::DynamoDB::Table");
         let properties = json!({
             "TableName": "limits", "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
@@ -356,8 +358,8 @@ mod tests {
     #[tokio::test]
     async fn a_custom_resource_of_a_function_that_cannot_run_fails_at_once() {
         let files = tempfile::tempdir().unwrap();
-        let world = World::of_test(&files);
-        let (place, kind) = (place(&world), "Custom::Thing");
+        let stacks = Stacks::of_test(&files);
+        let (place, kind) = (place(&stacks), "Custom::Thing");
         let function = json!({
             "FunctionName": "f", "Runtime": "python3.12", "Handler": "index.f", "Role": "r",
             "Code": {"ZipFile": "pass"},

@@ -51,13 +51,13 @@ pub(super) fn name(place: &Place<'_>, properties: &Json) -> Result<String, Strin
 
 pub(super) fn exists(place: &Place<'_>, physical: &str) -> bool {
     matches!(
-        place.world.queues.find(place.region, queue_name(physical)),
+        place.services.queues.find(place.region, queue_name(physical)),
         Ok(Some(_))
     )
 }
 
 fn made(place: &Place<'_>, name: &str) -> Result<Made, String> {
-    let queues = &place.world.queues;
+    let queues = &place.services.queues;
     let found = queues.find(place.region, name).map_err(|err| err.message)?;
     let queue = found.ok_or_else(|| format!("the queue {name} is gone"))?;
     let url = queues.url_of(&queue);
@@ -73,7 +73,7 @@ pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result
     let read = read(properties)?;
     let tags = place.tags(&read)?;
     let created = place
-        .world
+        .services
         .queues
         .create_new(place.region, name, &attributes(&read), &tags);
     // One that is there is not the stack's, even if it looks the same.
@@ -85,7 +85,7 @@ pub(super) fn create(place: &Place<'_>, name: &str, properties: &Json) -> Result
 
 pub(super) fn update(place: &Place<'_>, physical: &str, properties: &Json) -> Result<Made, String> {
     let read = read(properties)?;
-    let (queues, name) = (&place.world.queues, queue_name(physical));
+    let (queues, name) = (&place.services.queues, queue_name(physical));
     queues
         .set_attributes(place.region, name, &attributes(&read))
         .map_err(|err| err.message)?;
@@ -98,7 +98,7 @@ pub(super) fn update(place: &Place<'_>, physical: &str, properties: &Json) -> Re
 
 pub(super) fn delete(place: &Place<'_>, physical: &str) -> Result<(), String> {
     gone(
-        place.world.queues.delete(place.region, queue_name(physical)),
+        place.services.queues.delete(place.region, queue_name(physical)),
         "AWS.SimpleQueueService.NonExistentQueue",
     )
 }

@@ -41,7 +41,11 @@ pub(super) async fn exists(place: &Place<'_>, name: &str) -> bool {
 }
 
 async fn call(place: &Place<'_>, operation: &str, request: Json) -> Result<Json, Refusal> {
-    place.world.tables.call(place.region, operation, &request).await
+    place
+        .services
+        .tables
+        .call(place.region, operation, &request)
+        .await
 }
 
 async fn describe(place: &Place<'_>, name: &str) -> Result<Json, Refusal> {
