@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::change_set::{self, Change, ChangeSet, Named};
-use super::operation::stack_name;
-use super::record::{Event, OnFailure, Resource, STACK, Stack};
-use super::start::{self, Asked, Creation, importers};
+use super::record::{Event, OnFailure, Resource, STACK, Stack, stack_name};
+use super::start::{self, Asked, Creation};
+use super::templates::{importers, values_of};
 use super::{REMEMBERED_MS, Stacks};
 use crate::clock::{iso, now_ms};
 use crate::template::{Given, GivenValue, Template};
@@ -281,7 +281,7 @@ fn describe(xml: &mut Xml, stack: &Stack) {
     let description = template.as_ref().and_then(|template| template.description());
     let shown = template
         .as_ref()
-        .and_then(|template| start::values_of(template, &stack.wanted.parameters).ok());
+        .and_then(|template| values_of(template, &stack.wanted.parameters).ok());
     let on_failure = matches!(stack.on_failure, OnFailure::Nothing);
     xml.element("StackId", &stack.id)
         .element("StackName", &stack.name)

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::record::{STACK, Wanted};
 use super::resources::Replacing;
 use super::start::{
-    Asked, Creation, begin_creation, begin_update, bound, check_changeable, check_name, new_stack, prepared,
+    Asked, Creation, begin_creation, begin_update, check_changeable, check_name, new_stack, prepared,
 };
+use super::templates::bound;
 use super::{Stacks, event};
 use crate::clock::now_ms;
 use crate::store::StoreError;

@@ -1,8 +1,8 @@
 //! CloudFormation: stacks of the resources that this endpoint has.
 //!
 //! `record` is a stack as it is kept, `operation` makes, changes and deletes one, step by step, `resources` knows each
-//! type, `change_set` says beforehand what a change would do, `api` is what clients call. Templates are evaluated by
-//! [`crate::template`].
+//! type, `change_set` says beforehand what a change would do, `api` is what clients call. `templates` reads the
+//! templates of stacks, which [`crate::template`] evaluates.
 
 mod api;
 mod change_set;
@@ -10,6 +10,7 @@ mod operation;
 mod record;
 mod resources;
 mod start;
+mod templates;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

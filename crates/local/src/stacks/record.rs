@@ -172,3 +172,21 @@ impl Stack {
         self.status == "DELETE_COMPLETE"
     }
 }
+
+/// The name in a stack's ARN.
+pub(super) fn stack_name(id: &str) -> &str {
+    id.split('/').nth(1).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_in_the_arn() {
+        assert_eq!(
+            stack_name("arn:aws:cloudformation:us-east-1:000000000000:stack/my-app/1234"),
+            "my-app"
+        );
+    }
+}

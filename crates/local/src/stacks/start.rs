@@ -1,16 +1,15 @@
 //! What is checked before an operation begins, and its beginning.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
-use super::operation::{Work, begin, stack_name};
+use super::operation::{Work, begin};
 use super::record::{Before, OnFailure, STACK, Stack, Task, Wanted};
 use super::resources::{self, Replacing};
+use super::templates::{bound, importers, pseudo, values_of};
 use super::{Stacks, event};
 use crate::clock::now_ms;
-use crate::template::{
-    Bound, Given, GivenValue, NO_UPDATES, ParameterValues, Pseudo, Template, TemplateError, changes,
-};
+use crate::template::{Bound, Given, NO_UPDATES, Template, TemplateError, changes};
 use crate::wire::{ACCOUNT, Refusal, uuid};
 
 /// The longest name of a stack.
@@ -73,43 +72,6 @@ pub(super) fn new_stack(name: &str, creation: &Creation) -> Stack {
         on_failure: creation.on_failure,
         protected: creation.protected,
         ..Stack::default()
-    }
-}
-
-/// A stack's template with its parameters.
-///
-/// # Errors
-/// An error about them.
-pub(super) fn bound(stack: &Stack, wanted: &Wanted) -> Result<Bound, TemplateError> {
-    let template = Arc::new(Template::parse_stored(&wanted.template)?);
-    let values = values_of(&template, &wanted.parameters)?;
-    template.bind(values, pseudo(stack, wanted))
-}
-
-/// The values that a stack keeps, as its template takes them.
-pub(super) fn values_of(
-    template: &Template,
-    parameters: &BTreeMap<String, String>,
-) -> Result<ParameterValues, TemplateError> {
-    let given: Vec<Given> = parameters
-        .iter()
-        .map(|(name, value)| Given {
-            name: name.clone(),
-            value: GivenValue::Text(value.clone()),
-        })
-        .collect();
-    template.values(&given, None)
-}
-
-fn pseudo(stack: &Stack, wanted: &Wanted) -> Pseudo {
-    Pseudo {
-        stack_name: stack.name.clone(),
-        stack_id: stack.id.clone(),
-        region: stack.region.clone(),
-        account_id: ACCOUNT.to_owned(),
-        partition: "aws".to_owned(),
-        url_suffix: "amazonaws.com".to_owned(),
-        notification_arns: wanted.notification_arns.clone(),
     }
 }
 
@@ -330,22 +292,6 @@ fn started(
     stacks.save_with(stack, &event)?;
     tracing::info!(stack = stack.name, status, "stack");
     Ok(())
-}
-
-/// The names of the stacks that import an export.
-pub(super) fn importers(stacks: &Stacks, export: &str) -> Result<Vec<String>, crate::store::StoreError> {
-    let mut found = Vec::new();
-    for stack in stacks.live()? {
-        let lives = !stack.wanted.template.is_empty();
-        // Most templates import nothing, and need not be read.
-        if lives && stack.wanted.template.contains("ImportValue") {
-            let imports = bound(&stack, &stack.wanted).and_then(|bound| bound.imports());
-            if imports.is_ok_and(|imports| imports.contains(export)) {
-                found.push(stack_name(&stack.id).to_owned());
-            }
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

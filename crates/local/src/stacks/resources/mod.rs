@@ -101,7 +101,10 @@ impl Made {
     fn new<const N: usize>(physical: impl Into<String>, attributes: [(&str, String); N]) -> Self {
         Self {
             physical: physical.into(),
-            attributes: super::operation::attributes(attributes),
+            attributes: attributes
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), Json::String(value)))
+                .collect(),
         }
     }
 }
