@@ -35,7 +35,7 @@
 //! check whether a resource type or a property exists, and does not create resources.
 //!
 //! Reading order: `read` (text to tree), `node` (what a value is), `document` with `resource` and `parameter`, `check`,
-//! `values`, `bound`, `evaluate`, `changes`.
+//! `sections`, `values`, `bound`, `evaluate`, `changes`.
 
 mod base64;
 mod bound;
@@ -52,6 +52,7 @@ mod parameter;
 mod pseudo;
 mod read;
 mod resource;
+mod sections;
 mod text;
 mod values;
 mod walk;
