@@ -1,6 +1,5 @@
 //! Requests that depend on what an object is now.
 
-use super::objects::Object;
 use crate::clock;
 use crate::wire::{Refusal, Request};
 
@@ -31,8 +30,8 @@ impl WriteConditions {
         Ok(Self { absent, matching })
     }
 
-    /// Checks them against what there is.
-    pub(super) fn check(&self, old: Option<&Object>) -> Result<(), Refusal> {
+    /// Checks them against the entity tag of what there is.
+    pub(super) fn check(&self, old: Option<&str>) -> Result<(), Refusal> {
         if self.absent && old.is_some() {
             return Err(failed("If-None-Match"));
         }
@@ -40,22 +39,28 @@ impl WriteConditions {
             (Some(_), None) => {
                 Err(Refusal::new("NoSuchKey", "The specified key does not exist.").status(404))
             }
-            (Some(tag), Some(old)) if *tag != old.etag && tag != "*" => Err(failed("If-Match")),
+            (Some(tag), Some(old)) if tag != old && tag != "*" => Err(failed("If-Match")),
             _ => Ok(()),
         }
     }
 }
 
-/// Checks the conditions of a read, whose headers have some prefix. An error with status 304 means: not modified.
-pub(super) fn check_read(request: &Request, prefix: &str, object: &Object) -> Result<(), Refusal> {
+/// Checks the conditions of a read, whose headers have some prefix, against an object's entity tag and time. An error
+/// with status 304 means: not modified.
+pub(super) fn check_read(
+    request: &Request,
+    prefix: &str,
+    etag: &str,
+    modified_ms: i64,
+) -> Result<(), Refusal> {
     let header = |name: &str| request.header(&format!("{prefix}{name}"));
     let tagged = |tags: &str| {
         tags.split(',')
-            .any(|tag| matches!(unquoted(tag), tag if tag == "*" || tag == object.etag))
+            .any(|tag| matches!(unquoted(tag), tag if tag == "*" || tag == etag))
     };
     let since = |name: &str| header(name).and_then(clock::from_http);
     // Headers have whole seconds.
-    let modified = object.modified_ms.div_euclid(1000) * 1000;
+    let modified = modified_ms.div_euclid(1000) * 1000;
     match (header("if-match"), since("if-unmodified-since")) {
         (Some(tags), _) if !tagged(tags) => return Err(failed("If-Match")),
         (None, Some(time)) if modified > time => return Err(failed("If-Unmodified-Since")),

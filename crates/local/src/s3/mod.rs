@@ -5,22 +5,18 @@
 //! the next start. Settings of buckets are kept and given back, and change nothing. There are no versions.
 //!
 //! A bucket belongs to a region, but requests of every region reach it: this port is all of them.
+//!
+//! `api` is what callers see; the rest is what is kept, and knows no requests beside their conditions.
 
-mod administration;
-mod body;
+mod api;
 mod buckets;
 mod checksum;
 mod conditions;
 mod files;
-mod http;
 mod listing;
 mod multipart;
 mod objects;
-mod pages;
-mod reading;
 mod settings;
-mod uploads;
-mod writing;
 mod xml;
 
 use std::path::Path;
@@ -32,8 +28,8 @@ pub use listing::{Listing, Page};
 pub use objects::{Described, Object};
 pub use settings::Setting;
 
+pub(crate) use api::refused;
 pub(crate) use checksum::md5_hex;
-pub(crate) use http::refused;
 
 use crate::store::Store;
 use crate::wire::{Refusal, Reply, Request};
@@ -68,7 +64,7 @@ impl S3 {
     /// Serves a request, away from the threads that wait for others.
     pub async fn serve(&self, request: Request) -> Reply {
         let s3 = self.clone();
-        let served = tokio::task::spawn_blocking(move || http::serve(&s3, &request)).await;
+        let served = tokio::task::spawn_blocking(move || api::serve(&s3, &request)).await;
         served.unwrap_or_else(|err| Refusal::internal(&err).rest_json())
     }
 

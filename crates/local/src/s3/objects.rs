@@ -192,7 +192,7 @@ impl S3 {
         self.need_bucket(bucket)?;
         let name = name(bucket, &object.key);
         let old: Option<Object> = self.store.get(KIND, &name)?;
-        conditions.check(old.as_ref())?;
+        conditions.check(old.as_ref().map(|old| old.etag.as_str()))?;
         self.store.put(KIND, &name, object)?;
         Ok(old)
     }

@@ -2,14 +2,15 @@
 
 use hyper::StatusCode;
 
+use super::answers::document;
 use super::body::Upload;
-use super::checksum::{Algorithm, Checksum};
-use super::conditions::{self, WriteConditions};
-use super::http::{Call, document};
-use super::multipart::NamedPart;
-use super::xml::Element;
+use super::call::Call;
 use super::{pages, reading, writing};
 use crate::clock;
+use crate::s3::checksum::{Algorithm, Checksum};
+use crate::s3::conditions::{self, WriteConditions};
+use crate::s3::multipart::NamedPart;
+use crate::s3::xml::Element;
 use crate::wire::{Refusal, Reply, Xml};
 
 /// Answers what is asked of an object with `uploads`, `uploadId` or `partNumber`.
@@ -87,7 +88,12 @@ fn part(call: &Call<'_>, id: &str, number: &str) -> Result<Reply, Refusal> {
     }
     let (bucket, key) = writing::source(call.request)?;
     let (_, bytes) = call.s3.read(&bucket, &key, |object| {
-        conditions::check_read(call.request, "x-amz-copy-source-", object)?;
+        conditions::check_read(
+            call.request,
+            "x-amz-copy-source-",
+            &object.etag,
+            object.modified_ms,
+        )?;
         match call.request.header("x-amz-copy-source-range") {
             Some(range) => reading::range_of(range, object.size),
             None => Ok(None),

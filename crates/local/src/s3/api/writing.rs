@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use hyper::StatusCode;
 
+use super::answers::document;
 use super::body::{self, Upload};
-use super::checksum::{Algorithm, Checksum, md5_hex};
-use super::conditions::{self, WriteConditions};
-use super::http::{Call, document};
-use super::objects::{Described, NewObject, Object};
+use super::call::Call;
 use super::reading;
-use super::xml::Element;
 use crate::clock;
+use crate::s3::checksum::{Algorithm, Checksum, md5_hex};
+use crate::s3::conditions::{self, WriteConditions};
+use crate::s3::objects::{Described, NewObject, Object};
+use crate::s3::xml::Element;
 use crate::wire::{Refusal, Reply, Request, Xml, decoded};
 
 /// Headers of an upload that are given back with the object.
@@ -91,7 +92,7 @@ pub(super) fn copy(call: &Call<'_>) -> Result<Reply, Refusal> {
         ));
     }
     let (old, bytes) = call.s3.read(&bucket, &key, |object| {
-        conditions::check_read(request, "x-amz-copy-source-", object)?;
+        conditions::check_read(request, "x-amz-copy-source-", &object.etag, object.modified_ms)?;
         Ok(None)
     })?;
     let mut described = Described {

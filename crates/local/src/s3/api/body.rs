@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::checksum::{self, Checksum};
+use crate::s3::checksum::{self, Checksum};
 use crate::wire::{Refusal, Request};
 
 /// The longest line between chunks: a size and a signature, or a trailer.

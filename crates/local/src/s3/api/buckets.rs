@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use hyper::StatusCode;
 
-use super::http::{Call, declared, document, tagging, tags_of};
-use super::settings::{NAMESPACE, Setting};
-use super::xml::Element;
+use super::answers::{declared, document, owned, tagging, tags_of};
+use super::call::Call;
 use super::{pages, uploads, writing};
 use crate::clock;
+use crate::s3::settings::{NAMESPACE, Setting};
+use crate::s3::xml::Element;
 use crate::wire::{ACCOUNT, REGION, Refusal, Reply, Xml};
 
 /// What a bucket never has here: asking for it gives S3's word for "none".
@@ -233,21 +234,4 @@ impl Call<'_> {
         xml.optional("ContinuationToken", last);
         Ok(document("ListAllMyBucketsResult", &xml))
     }
-}
-
-/// The access list of everything here: the owner may do all.
-pub(super) fn owned() -> Reply {
-    let mut xml = Xml::default();
-    xml.nest("Owner", |owner| {
-        owner.element("ID", ACCOUNT);
-    });
-    let grantee = format!(
-        "<Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"CanonicalUser\"><ID>{ACCOUNT}</ID></Grantee>"
-    );
-    let xml = format!(
-        "<AccessControlPolicy xmlns=\"{NAMESPACE}\">{}<AccessControlList><Grant>{grantee}\
-         <Permission>FULL_CONTROL</Permission></Grant></AccessControlList></AccessControlPolicy>",
-        xml.as_str()
-    );
-    Reply::new(StatusCode::OK, "application/xml", declared(&xml))
 }

@@ -4,9 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::http::{Call, document};
-use super::listing::{Listing, Page};
+use super::answers::document;
+use super::call::Call;
 use crate::clock;
+use crate::s3::listing::{Listing, Page};
 use crate::wire::{ACCOUNT, Refusal, Reply, Xml};
 
 /// The most that a page holds.

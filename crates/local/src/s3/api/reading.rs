@@ -5,10 +5,10 @@ use std::ops::Range;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 
-use super::conditions;
-use super::http::Call;
-use super::objects::Object;
+use super::call::Call;
 use crate::clock;
+use crate::s3::conditions;
+use crate::s3::objects::Object;
 use crate::wire::{Refusal, Reply};
 
 /// Headers of the answer that a parameter of the query may set.
@@ -26,7 +26,7 @@ pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
     let request = call.request;
     let mut range = None;
     let mut choose = |object: &Object| {
-        conditions::check_read(request, "", object)?;
+        conditions::check_read(request, "", &object.etag, object.modified_ms)?;
         range = match request.header("range") {
             Some(header) => range_of(header, object.size)?,
             None => None,
