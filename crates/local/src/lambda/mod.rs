@@ -1,29 +1,16 @@
 //! Lambda: native functions as processes of this machine, and event source mappings on the tables' streams.
 //!
 //! A function's package is unpacked, and its `bootstrap` run with a Runtime API of its own, so what is deployed is
-//! what runs. Parts that know neither time nor processes: `pattern` and `batch`. `instance` is one process,
-//! `pool` all of them; `reader` and `poller` serve a mapping; `functions`, `mappings` and `api` are what callers see.
+//! what runs. `functions` are functions as they are kept, `running` their processes, `mappings` what feeds them from
+//! streams, and `api` is what callers see.
 
 mod api;
-mod batch;
-mod delivery;
 mod fields;
-mod function;
 mod functions;
-mod instance;
-mod machine;
-mod mapping;
 mod mappings;
 mod names;
-mod output;
-mod package;
-mod pattern;
-mod poller;
-mod pool;
-mod reader;
-mod runtime_api;
+mod running;
 mod services;
-mod trim;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -35,15 +22,13 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::function::Function;
-use self::instance::{Finished, Launch};
-use self::machine::Notes;
-use self::mapping::Mapping;
+use self::functions::package::{Held, Packages};
+use self::functions::record::{self as function, Function};
+use self::mappings::poller::Poller;
+use self::mappings::record::{self as mapping, Mapping};
+use self::mappings::trim;
 use self::names::FunctionId;
-use self::package::Held;
-use self::package::Packages;
-use self::poller::Poller;
-use self::pool::{NotRun, Pool};
+use self::running::{Finished, LARGEST, Launch, NotRun, Notes, Pool};
 use crate::store::Store;
 use crate::tables::Tables;
 use crate::wire::{Refusal, uuid};
@@ -51,7 +36,7 @@ use crate::wire::{Refusal, uuid};
 pub use self::services::Services;
 
 /// The largest event of an invocation that is waited for.
-const LARGEST_EVENT: usize = runtime_api::LARGEST;
+const LARGEST_EVENT: usize = LARGEST;
 
 /// The largest event of one that is not.
 const LARGEST_QUEUED: usize = 1024 * 1024;

@@ -8,10 +8,10 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::Pace;
 use super::delivery::Record;
-use super::mapping::Mapping;
 use super::pattern::Pattern;
+use super::record::Mapping;
+use crate::lambda::Pace;
 use crate::tables::Tables;
 use crate::wire::Refusal;
 

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::batch::Rules;
-use super::fields::Fields;
-use super::names::FunctionId;
 use super::pattern::Pattern;
-use super::refusal;
 use crate::clock::now_ms;
+use crate::lambda::fields::Fields;
+use crate::lambda::names::FunctionId;
+use crate::lambda::refusal;
 use crate::wire::{ACCOUNT, Refusal, uuid};
 
 /// The kind of the documents.

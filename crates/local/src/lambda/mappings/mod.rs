@@ -1,12 +1,24 @@
 //! Event source mappings: made, shown, changed, deleted.
+//!
+//! `record` is a mapping as it is stored. `poller` is one at work: `reader` reads the stream and leaves out what `pattern`
+//! does not match, `batch` decides what becomes of records, and `delivery` writes them for the function. `trim` limits
+//! the streams. `batch` and `pattern` know neither time nor processes.
+
+mod batch;
+mod delivery;
+mod pattern;
+pub(super) mod poller;
+mod reader;
+pub(super) mod record;
+pub(super) mod trim;
 
 use serde_json::Value as Json;
 
-use super::mapping::{KIND, Mapping, PLACE, Place};
-use super::names::FunctionId;
-use super::poller::Poller;
-use super::reader::describe;
-use super::{Lambda, refusal};
+use self::poller::Poller;
+use self::reader::describe;
+use self::record::{KIND, Mapping, PLACE, Place};
+use crate::lambda::names::FunctionId;
+use crate::lambda::{Lambda, refusal};
 use crate::wire::Refusal;
 
 impl Lambda {

@@ -3,10 +3,10 @@
 use serde_json::{Value as Json, json};
 
 use super::batch::{Condition, Verdict};
-use super::instance::Finished;
-use super::mapping::Source;
-use super::names::LATEST;
+use super::record::Source;
 use crate::clock::{iso, now_ms};
+use crate::lambda::names::LATEST;
+use crate::lambda::running::Finished;
 
 /// A record of a stream.
 #[derive(Debug, Clone)]

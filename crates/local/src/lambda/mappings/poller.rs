@@ -7,11 +7,11 @@ use tokio::task::JoinHandle;
 
 use super::batch::{Batch, Step, Verdict};
 use super::delivery::{GivenUp, event, verdict};
-use super::mapping::{KIND, Mapping, PLACE, Place};
-use super::names::FunctionId;
 use super::reader::{Parcel, Reader};
-use super::{Inner, Lambda, becomes};
+use super::record::{KIND, Mapping, PLACE, Place};
 use crate::clock::now_ms;
+use crate::lambda::names::FunctionId;
+use crate::lambda::{Inner, Lambda, becomes};
 use crate::wire::{Refusal, uuid};
 
 /// How often a message for a queue is tried before it is only logged.

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::instance::{Finished, Instance, Launch};
+use super::finished::Finished;
+use super::instance::Instance;
 use super::machine::{NotStarted, Notes};
-use super::services::Services;
+use super::process::Launch;
+use crate::lambda::services::Services;
 
 /// How many invocations may run at once, over all functions.
 const CONCURRENCY: usize = 32;
@@ -186,9 +188,9 @@ async fn expire(pool: Weak<Pool>, key: String, number: u64, idle_for: Duration) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lambda::function::Code;
+    use crate::lambda::functions::package::Packages;
+    use crate::lambda::functions::record::Code;
     use crate::lambda::names::FunctionId;
-    use crate::lambda::package::Packages;
     use crate::logs::LogLine;
     use crate::wire::Refusal;
 

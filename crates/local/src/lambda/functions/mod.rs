@@ -1,5 +1,8 @@
 //! Functions: made, shown, changed, deleted; their tags and their policies.
 
+pub(super) mod package;
+pub(super) mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -8,10 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use super::fields::Fields;
-use super::function::{Code, Function, KIND, architecture};
-use super::names::FunctionId;
-use super::{Lambda, refusal};
+use self::record::{Code, Function, KIND, architecture};
+use crate::lambda::fields::Fields;
+use crate::lambda::names::FunctionId;
+use crate::lambda::{Lambda, refusal};
 use crate::tagging::{Tagged, TaggedResource};
 use crate::wire::{ACCOUNT, Refusal};
 

@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
-use super::function::Code;
-use super::refusal;
+use super::record::Code;
+use crate::lambda::refusal;
 use crate::wire::{Refusal, uuid};
 
 /// The most that a package may unpack to, which is Lambda's limit.

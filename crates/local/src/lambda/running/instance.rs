@@ -1,25 +1,23 @@
-//! A running function: its process, its runtime API, its log.
+//! One running function: its process with its runtime API and its log, and the invocations it serves.
 
 use std::fmt::Write as _;
-use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::becomes;
+use super::finished::{Finished, Trouble, error, timed_out};
 use super::machine::{self, NotStarted, Notes, Unfit};
-use super::names::{FunctionId, LATEST};
 use super::output::{self, Drained, Output};
-use super::package::Held;
+use super::process::{Group, Launch, describe, spawn, stream_name};
 use super::runtime_api::{Answer, LARGEST, RuntimeApi, Work};
-use super::services::Services;
 use crate::clock::{iso, now_ms};
+use crate::lambda::becomes;
+use crate::lambda::names::LATEST;
+use crate::lambda::services::Services;
 use crate::wire::uuid;
 
 /// How long a process may take to ask for its first event, if the function's own time is shorter.
@@ -30,32 +28,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How long to wait for a process's last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// The settings of a process.
-#[derive(Debug, Clone)]
-pub(crate) struct Launch {
-    pub(crate) id: FunctionId,
-    pub(crate) package: Held,
-    pub(crate) handler: String,
-    pub(crate) architecture: String,
-    pub(crate) memory_mb: u32,
-    pub(crate) timeout: Duration,
-    /// The address of the endpoint.
-    pub(crate) endpoint: String,
-    /// The function's own variables.
-    pub(crate) environment: Vec<(String, String)>,
-}
-
-/// How an invocation ended.
-#[derive(Debug, Clone)]
-pub(crate) struct Finished {
-    pub(crate) request_id: String,
-    /// Whether the payload is an error's.
-    pub(crate) failed: bool,
-    pub(crate) payload: Bytes,
-    /// The last of the log.
-    pub(crate) tail: String,
-}
 
 /// A running process.
 #[derive(Debug)]
@@ -386,99 +358,8 @@ impl Instance {
     }
 }
 
-/// Kills the processes of a group when it goes, whatever the reason.
-#[derive(Debug)]
-struct Group(u32);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        machine::kill(self.0);
-    }
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-enum Trouble {
-    TimedOut,
-    OutOfMemory,
-    Exited(String),
-    /// The process's error if it could not start.
-    Said(Bytes),
-}
-
-impl Trouble {
-    fn payload(self, request_id: &str, timeout: Duration) -> Bytes {
-        let (kind, message) = match self {
-            Self::Said(payload) => return payload,
-            Self::TimedOut => ("Sandbox.Timedout", timed_out(timeout)),
-            Self::OutOfMemory => (
-                "Runtime.OutOfMemory",
-                "Runtime exited with error: signal: killed".to_owned(),
-            ),
-            Self::Exited(how) => ("Runtime.ExitError", format!("Runtime exited {how}")),
-        };
-        error(kind, &format!("RequestId: {request_id} Error: {message}"))
-    }
-}
-
-impl Unfit {
-    /// The error of an invocation of a function that cannot be started.
-    pub(crate) fn finished(&self, request_id: String) -> Finished {
-        let message = format!("RequestId: {request_id} Error: {}", self.message);
-        Finished {
-            request_id,
-            failed: true,
-            payload: error(self.kind, &message),
-            tail: String::new(),
-        }
-    }
-}
-
-fn error(kind: &str, message: &str) -> Bytes {
-    json!({"errorType": kind, "errorMessage": message})
-        .to_string()
-        .into()
-}
-
-fn timed_out(timeout: Duration) -> String {
-    format!("Task timed out after {:.2} seconds", timeout.as_secs_f64())
-}
-
 fn milliseconds(duration: Duration) -> String {
     format!("{:.2}", duration.as_secs_f64() * 1_000.0)
-}
-
-fn describe(status: std::io::Result<ExitStatus>) -> String {
-    let status = match status {
-        Ok(status) => status,
-        Err(err) => return format!("for an unknown reason: {err}"),
-    };
-    #[cfg(unix)]
-    {
-        use std::os::unix::process::ExitStatusExt as _;
-        if let Some(signal) = status.signal() {
-            let name = nix::sys::signal::Signal::try_from(signal)
-                .map_or("unknown", nix::sys::signal::Signal::as_str);
-            let name = match name {
-                "SIGKILL" => "killed",
-                "SIGSEGV" => "segmentation fault",
-                "SIGABRT" => "aborted",
-                other => other,
-            };
-            return format!("with error: signal: {name}");
-        }
-    }
-    match status.code() {
-        Some(0) => "without providing a reason".to_owned(),
-        Some(code) => format!("with error: exit status {code}"),
-        None => "for an unknown reason".to_owned(),
-    }
-}
-
-/// A log stream's name: the day, the version, and something of its own.
-fn stream_name() -> String {
-    let day = iso(now_ms())[..10].replace('-', "/");
-    format!("{day}/[{LATEST}]{}", uuid().replace('-', ""))
 }
 
 fn trace_id() -> String {
@@ -491,78 +372,12 @@ fn trace_id() -> String {
     )
 }
 
-async fn spawn(launch: &Launch, address: &str, stream: &str) -> std::io::Result<Child> {
-    let inherited = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    let directory = launch.package.directory();
-    let mut command = Command::new(directory.join("bootstrap"));
-    command
-        .current_dir(directory)
-        .env_clear()
-        .env("PATH", inherited("PATH", "/usr/local/bin:/usr/bin:/bin"))
-        .env("LANG", inherited("LANG", "en_US.UTF-8"))
-        .env("TZ", ":UTC")
-        .env("AWS_ENDPOINT_URL", &launch.endpoint)
-        .envs(launch.environment.iter().map(|(name, value)| (name, value)))
-        .env("LAMBDA_TASK_ROOT", directory)
-        .env("_HANDLER", &launch.handler)
-        .env("AWS_LAMBDA_RUNTIME_API", address)
-        .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
-        .env("AWS_LAMBDA_FUNCTION_NAME", &launch.id.name)
-        .env("AWS_LAMBDA_FUNCTION_VERSION", LATEST)
-        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", launch.memory_mb.to_string())
-        .env("AWS_LAMBDA_LOG_GROUP_NAME", launch.id.log_group())
-        .env("AWS_LAMBDA_LOG_STREAM_NAME", stream)
-        .env("AWS_REGION", &launch.id.region)
-        .env("AWS_DEFAULT_REGION", &launch.id.region)
-        .env("AWS_ACCESS_KEY_ID", "local")
-        .env("AWS_SECRET_ACCESS_KEY", "local")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    #[cfg(unix)]
-    command.process_group(0);
-    // Another thread that starts a process just now may hold the file that was unpacked open for a moment.
-    for _ in 0..50 {
-        match command.spawn() {
-            Err(err) if err.kind() == std::io::ErrorKind::ExecutableFileBusy => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            other => return other,
-        }
-    }
-    command.spawn()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn troubles_are_told_as_lambda_does() {
-        let said = |trouble: Trouble| {
-            let payload = trouble.payload("id", Duration::from_secs(3));
-            let error: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-            let text = |name: &str| error[name].as_str().unwrap().to_owned();
-            (text("errorType"), text("errorMessage"))
-        };
-        let (kind, message) = said(Trouble::TimedOut);
-        assert_eq!(kind, "Sandbox.Timedout");
-        assert_eq!(message, "RequestId: id Error: Task timed out after 3.00 seconds");
-        let (kind, message) = said(Trouble::Exited("with error: exit status 7".into()));
-        assert_eq!(kind, "Runtime.ExitError");
-        assert_eq!(
-            message,
-            "RequestId: id Error: Runtime exited with error: exit status 7"
-        );
-    }
-
-    #[test]
-    fn streams_and_traces_have_lambdas_form() {
-        let stream = stream_name();
-        let (day, rest) = stream.split_at(11);
-        assert_eq!(day.matches('/').count(), 3, "{stream}");
-        assert_eq!(rest.len(), "[$LATEST]".len() + 32, "{stream}");
+    fn traces_have_lambdas_form() {
         assert!(trace_id().starts_with("Root=1-"));
     }
 }

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use super::fields::Fields;
-use super::names::{FunctionId, LATEST, check_new};
-use super::refusal;
 use crate::clock::now_ms;
+use crate::lambda::fields::Fields;
+use crate::lambda::names::{FunctionId, LATEST, check_new};
+use crate::lambda::refusal;
 use crate::wire::{Refusal, uuid};
 
 /// The kind of the documents.

@@ -4,9 +4,9 @@ use std::sync::{Arc, Weak};
 
 use zae_limiter::table::embedded::{StreamReader, Trimmed};
 
-use super::Inner;
-use super::mapping::{KIND, Mapping, PLACE, Place};
+use super::record::{KIND, Mapping, PLACE, Place};
 use crate::clock::now_ms;
+use crate::lambda::Inner;
 use crate::tables::Streams;
 use crate::wire::Refusal;
 

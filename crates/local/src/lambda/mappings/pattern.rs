@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::refusal;
+use crate::lambda::refusal;
 use crate::wire::Refusal;
 
 /// How long a pattern may be.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::services::Services;
 use crate::clock::now_ms;
+use crate::lambda::services::Services;
 use crate::logs::LogLine;
 
 /// How much of the log an invocation's answer may have.
