@@ -1,6 +1,5 @@
 //! The services that stacks have resources of, opened together since Lambda needs the others.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,9 +77,7 @@ impl lambda::Services for Around {
     }
 
     fn send(&self, queue_arn: &str, body: &str) -> Result<(), Refusal> {
-        self.queues
-            .send_to_arn(queue_arn, body, &BTreeMap::new())
-            .map(|_| ())
+        self.queues.send_to_arn(queue_arn, body).map(|_| ())
     }
 
     fn log(&self, region: &str, group: &str, stream: &str, lines: &[LogLine]) -> Result<(), Refusal> {

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
 
-use super::digest::{self, Attribute};
-use super::messages::{Kept, Received};
+use super::messages::Received;
 use super::{NUMBERS, Queue, Queues, missing};
 use crate::s3::md5_hex;
 use crate::wire::{ACCOUNT, Refusal};
 
-/// The most messages in a batch, or received at once.
+/// The most messages that are received at once.
 const MOST: usize = 10;
 
 impl Queues {
@@ -72,42 +71,32 @@ impl Call<'_> {
                 queues.purge(&self.queue()?)?;
                 Ok(json!({}))
             }
-            "ListQueueTags" => Ok(json!({"Tags": self.queue()?.tags})),
-            "TagQueue" => {
-                let mut queue = self.queue()?;
-                queue.tags.extend(self.map("Tags")?);
-                queues.set_tags(self.region, &queue.name, &queue.tags)?;
-                Ok(json!({}))
-            }
-            "UntagQueue" => {
-                let mut queue = self.queue()?;
-                let keys: Vec<String> = self.need("TagKeys")?;
-                queue.tags.retain(|key, _| !keys.contains(key));
-                queues.set_tags(self.region, &queue.name, &queue.tags)?;
-                Ok(json!({}))
-            }
-            "SendMessage" => self.send(&self.queue()?, self.body),
-            "SendMessageBatch" => self.batch(|queue, entry| self.send(queue, entry)),
+            "SendMessage" => self.send(),
             "DeleteMessage" => {
                 queues.delete_message(&self.queue()?, &self.need::<String>("ReceiptHandle")?)?;
                 Ok(json!({}))
             }
-            "DeleteMessageBatch" => self.batch(|queue, entry| {
-                queues.delete_message(queue, &need::<String>(entry, "ReceiptHandle")?)?;
-                Ok(json!({}))
-            }),
-            "ChangeMessageVisibility" => self.change_visibility(&self.queue()?, self.body),
-            "ChangeMessageVisibilityBatch" => self.batch(|queue, entry| self.change_visibility(queue, entry)),
+            "ChangeMessageVisibility" => self.change_visibility(),
             other => Err(Refusal::unsupported("SQS", other)),
         }
     }
 
     fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Refusal> {
-        get(self.body, name)
+        match &self.body[name] {
+            Json::Null => Ok(None),
+            value => serde_json::from_value(value.clone())
+                .map(Some)
+                .map_err(|err| invalid(&format!("{name}: {err}"))),
+        }
     }
 
     fn need<T: DeserializeOwned>(&self, name: &str) -> Result<T, Refusal> {
-        need(self.body, name)
+        self.get(name)?.ok_or_else(|| {
+            Refusal::new(
+                "MissingParameter",
+                format!("The request must contain the parameter {name}."),
+            )
+        })
     }
 
     fn map(&self, name: &str) -> Result<BTreeMap<String, String>, Refusal> {
@@ -194,86 +183,32 @@ impl Call<'_> {
         })
     }
 
-    fn send(&self, queue: &Queue, message: &Json) -> Result<Json, Refusal> {
+    fn send(&self) -> Result<Json, Refusal> {
         for unknown in [
+            "MessageAttributes",
             "MessageDeduplicationId",
             "MessageGroupId",
             "MessageSystemAttributes",
         ] {
-            if !message[unknown].is_null() {
+            if !self.body[unknown].is_null() {
                 return Err(Refusal::unsupported(
                     "SQS",
                     &format!("SendMessage with {unknown}"),
                 ));
             }
         }
-        let body: String = need(message, "MessageBody")?;
-        let attributes: BTreeMap<String, Attribute> = get(message, "MessageAttributes")?.unwrap_or_default();
-        let delay = get(message, "DelaySeconds")?;
-        let kept: Kept = self.queues.send(queue, &body, attributes, delay)?;
-        let mut answer = json!({"MessageId": kept.id, "MD5OfMessageBody": md5_hex(body.as_bytes())});
-        if let Some(digest) = digest::of_attributes(&kept.attributes) {
-            answer["MD5OfMessageAttributes"] = digest.into();
-        }
-        Ok(answer)
+        let body: String = self.need("MessageBody")?;
+        let kept = self
+            .queues
+            .send(&self.queue()?, &body, self.get("DelaySeconds")?)?;
+        Ok(json!({"MessageId": kept.id, "MD5OfMessageBody": md5_hex(body.as_bytes())}))
     }
 
-    fn change_visibility(&self, queue: &Queue, entry: &Json) -> Result<Json, Refusal> {
-        let receipt: String = need(entry, "ReceiptHandle")?;
+    fn change_visibility(&self) -> Result<Json, Refusal> {
+        let receipt: String = self.need("ReceiptHandle")?;
         self.queues
-            .change_visibility(queue, &receipt, need(entry, "VisibilityTimeout")?)?;
+            .change_visibility(&self.queue()?, &receipt, self.need("VisibilityTimeout")?)?;
         Ok(json!({}))
-    }
-
-    /// Does something with each entry of a batch.
-    fn batch(&self, each: impl Fn(&Queue, &Json) -> Result<Json, Refusal>) -> Result<Json, Refusal> {
-        let queue = self.queue()?;
-        let entries: Vec<Json> = self.get("Entries")?.unwrap_or_default();
-        if entries.is_empty() {
-            return Err(Refusal::new(
-                "AWS.SimpleQueueService.EmptyBatchRequest",
-                "There should be at least one entry in the request.",
-            ));
-        }
-        if entries.len() > MOST {
-            return Err(Refusal::new(
-                "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
-                format!(
-                    "Maximum number of entries per request are {MOST}. You have sent {}.",
-                    entries.len()
-                ),
-            ));
-        }
-        let mut ids: Vec<String> = entries
-            .iter()
-            .map(|entry| need(entry, "Id"))
-            .collect::<Result<_, _>>()?;
-        ids.sort();
-        let twice = ids.iter().zip(ids.iter().skip(1)).find(|(one, next)| one == next);
-        if let Some((twice, _)) = twice {
-            return Err(Refusal::new(
-                "AWS.SimpleQueueService.BatchEntryIdsNotDistinct",
-                format!("Id {twice} repeated."),
-            ));
-        }
-        let (mut done, mut refused) = (Vec::new(), Vec::new());
-        for entry in &entries {
-            match each(&queue, entry) {
-                Ok(mut answer) => {
-                    answer["Id"] = entry["Id"].clone();
-                    done.push(answer);
-                }
-                Err(refusal) => refused.push(json!({
-                    "Id": entry["Id"], "Code": refusal.code, "Message": refusal.message,
-                    "SenderFault": refusal.status < 500,
-                })),
-            }
-        }
-        let mut answer = json!({"Successful": done});
-        if !refused.is_empty() {
-            answer["Failed"] = refused.into();
-        }
-        Ok(answer)
     }
 
     async fn receive(&self) -> Result<Json, Refusal> {
@@ -301,7 +236,6 @@ impl Call<'_> {
             self.get::<Vec<String>>("MessageSystemAttributeNames")?
                 .unwrap_or_default(),
         );
-        let names: Vec<String> = self.get("MessageAttributeNames")?.unwrap_or_default();
         let found = self
             .queues
             .receive(
@@ -314,13 +248,13 @@ impl Call<'_> {
         if found.is_empty() {
             return Ok(json!({}));
         }
-        let messages: Vec<Json> = found.iter().map(|one| shown(one, &system, &names)).collect();
+        let messages: Vec<Json> = found.iter().map(|one| shown(one, &system)).collect();
         Ok(json!({"Messages": messages}))
     }
 }
 
 /// A message as its receiver asked to see it.
-fn shown(received: &Received, system: &[String], names: &[String]) -> Json {
+fn shown(received: &Received, system: &[String]) -> Json {
     let mut message = json!({
         "MessageId": received.kept.id,
         "ReceiptHandle": received.receipt,
@@ -338,33 +272,7 @@ fn shown(received: &Received, system: &[String], names: &[String]) -> Json {
     if !all.is_empty() {
         message["Attributes"] = json!(all);
     }
-    let (attributes, digest) = received.wanted(names);
-    if let Some(digest) = digest {
-        message["MD5OfMessageAttributes"] = digest.into();
-        message["MessageAttributes"] = json!(attributes);
-    }
     message
-}
-
-fn get<T: DeserializeOwned>(body: &Json, name: &str) -> Result<Option<T>, Refusal> {
-    match &body[name] {
-        Json::Null => Ok(None),
-        value => serde_json::from_value(value.clone())
-            .map(Some)
-            .map_err(|err| invalid(&format!("{name}: {err}"))),
-    }
-}
-
-fn need<T: DeserializeOwned>(body: &Json, name: &str) -> Result<T, Refusal> {
-    get(body, name)?.ok_or_else(|| missing_parameter(name))
-}
-
-/// Says that a parameter is not there.
-pub(super) fn missing_parameter(name: &str) -> Refusal {
-    Refusal::new(
-        "MissingParameter",
-        format!("The request must contain the parameter {name}."),
-    )
 }
 
 fn invalid(why: &dyn std::fmt::Display) -> Refusal {

@@ -1,12 +1,10 @@
 //! Messages: sent, received for a while, deleted.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
-use super::digest::{self, Attribute};
 use super::{Queue, Queues, failed, missing};
 use crate::clock;
 use crate::s3::md5_hex;
@@ -19,8 +17,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kept {
     pub id: String,
-    #[serde(default)]
-    pub attributes: BTreeMap<String, Attribute>,
     /// When it was first received.
     #[serde(default)]
     pub first_ms: Option<i64>,
@@ -48,27 +44,18 @@ pub(super) struct Counts {
 }
 
 impl Queues {
-    /// Sends a message with attributes of texts to the queue of an ARN; its id is the answer.
+    /// Sends a message to the queue of an ARN; its id is the answer.
     ///
     /// # Errors
     /// `AWS.SimpleQueueService.NonExistentQueue`, and what SQS says of messages that cannot be.
-    pub fn send_to_arn(
-        &self,
-        arn: &str,
-        body: &str,
-        attributes: &BTreeMap<String, String>,
-    ) -> Result<String, Refusal> {
+    pub fn send_to_arn(&self, arn: &str, body: &str) -> Result<String, Refusal> {
         let mut parts = arn.split(':').skip(3);
         let (region, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
         let queue = self
             .find(region, name)?
             .filter(|queue| queue.arn() == arn)
             .ok_or_else(|| missing(arn))?;
-        let attributes = attributes
-            .iter()
-            .map(|(name, value)| (name.clone(), Attribute::text(value)))
-            .collect();
-        Ok(self.send(&queue, body, attributes, None)?.id)
+        Ok(self.send(&queue, body, None)?.id)
     }
 
     /// How many messages a queue has, visible or not.
@@ -81,44 +68,19 @@ impl Queues {
     }
 
     /// Sends a message.
-    pub(super) fn send(
-        &self,
-        queue: &Queue,
-        body: &str,
-        attributes: BTreeMap<String, Attribute>,
-        delay: Option<u32>,
-    ) -> Result<Kept, Refusal> {
+    pub(super) fn send(&self, queue: &Queue, body: &str, delay: Option<u32>) -> Result<Kept, Refusal> {
         let most = queue.number("MaximumMessageSize") as usize;
-        let size = body.len()
-            + attributes
-                .iter()
-                .map(|(name, attribute)| {
-                    let value = attribute
-                        .string_value
-                        .as_ref()
-                        .or(attribute.binary_value.as_ref());
-                    name.len() + attribute.data_type.len() + value.map_or(0, String::len)
-                })
-                .sum::<usize>();
         if body.is_empty() {
             return Err(Refusal::new(
                 "MissingParameter",
                 "The request must contain the parameter MessageBody.",
             ));
         }
-        if size > most {
+        if body.len() > most {
             return Err(invalid(&format!(
-                "One or more parameters are invalid. Reason: Message must be shorter than {most} bytes, and has {size}."
+                "One or more parameters are invalid. Reason: Message must be shorter than {most} bytes, and has {}.",
+                body.len()
             )));
-        }
-        if attributes.len() > 10 {
-            return Err(invalid(&format!(
-                "a message has at most 10 attributes, not {}",
-                attributes.len()
-            )));
-        }
-        for (name, attribute) in &attributes {
-            attribute.check(name)?;
         }
         let delay = match delay {
             Some(seconds @ 901..) => {
@@ -131,7 +93,6 @@ impl Queues {
         };
         let kept = Kept {
             id: uuid(),
-            attributes,
             first_ms: None,
         };
         let document = serde_json::to_string(&kept).map_err(|err| Refusal::internal(&err))?;
@@ -303,24 +264,6 @@ impl Received {
     /// The MD5 of its body.
     pub(super) fn md5(&self) -> String {
         md5_hex(self.body.as_bytes())
-    }
-
-    /// Its attributes that a receiver asked for, and their digest.
-    pub(super) fn wanted(&self, names: &[String]) -> (BTreeMap<String, Attribute>, Option<String>) {
-        let wanted = |name: &String| {
-            names.iter().any(|asked| {
-                asked == name
-                    || asked == "All"
-                    || asked
-                        .strip_suffix(".*")
-                        .is_some_and(|prefix| name.starts_with(prefix))
-                    || asked == ".*"
-            })
-        };
-        let mut attributes = self.kept.attributes.clone();
-        attributes.retain(|name, _| wanted(name));
-        let digest = digest::of_attributes(&attributes);
-        (attributes, digest)
     }
 }
 

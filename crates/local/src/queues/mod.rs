@@ -1,7 +1,6 @@
 //! SQS: standard queues. FIFO queues are refused by name, and nothing moves messages to a dead-letter queue.
 
 mod api;
-mod digest;
 mod messages;
 mod protocol;
 

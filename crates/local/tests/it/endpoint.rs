@@ -43,7 +43,7 @@ async fn what_others_have_of_localhost_is_not_shared_with_them() {
 #[tokio::test]
 async fn web_pages_are_refused() {
     let endpoint = Running::ephemeral().await;
-    let scope = "X-Amz-Credential=a%2F20261121%2Fus-east-1%2Fsqs%2Faws4_request";
+    let scope = "X-Amz-Credential=a%2F20261121%2Fus-east-1%2Fcloudformation%2Faws4_request";
     let ask = async |path: &str, headers: &[(&str, &str)]| {
         let mut request = hyper::Request::get(path);
         for (name, value) in headers {
@@ -64,9 +64,9 @@ async fn web_pages_are_refused() {
         let refused = ask(functions, &headers).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{headers:?}");
     }
-    let listed = ask(&format!("/?Action=ListQueues&{scope}"), &[local]).await;
+    let listed = ask(&format!("/?Action=ListStacks&{scope}"), &[local]).await;
     assert_eq!(listed.status, StatusCode::OK, "{listed:?}");
-    let created = ask(&format!("/?Action=CreateQueue&QueueName=q&{scope}"), &[local]).await;
+    let created = ask(&format!("/?Action=CreateStack&StackName=q&{scope}"), &[local]).await;
     assert_eq!(created.status, StatusCode::FORBIDDEN, "{created:?}");
     endpoint.stop().await;
 }

@@ -318,7 +318,10 @@ async fn queues_logs_and_tags_are_served() {
     assert_eq!(url, format!("http://{}/000000000000/dlq", endpoint.address));
     let message = json!({"QueueUrl": url, "MessageBody": "gone"});
     assert_eq!(endpoint.call("AmazonSQS.SendMessage", &message).await.0, 200);
-    // The older protocol goes to the queue's own address.
+    let receive = json!({"QueueUrl": url});
+    let (_, got) = endpoint.call("AmazonSQS.ReceiveMessage", &receive).await;
+    assert_eq!(got["Messages"][0]["Body"], "gone");
+    // The query protocol, which goes to the queue's own address, is refused by name.
     let sqs = AUTHORIZATION.replace("/any/", "/sqs/");
     let headers = [
         ("authorization", &*sqs),
@@ -332,7 +335,8 @@ async fn queues_logs_and_tags_are_served() {
             "Action=ReceiveMessage",
         )
         .await;
-    assert_eq!(got.element("Body"), "gone");
+    assert_eq!(got.status, 501);
+    assert!(got.element("Message").contains("query protocol"), "{}", got.body);
     let (status, refused) = endpoint
         .call("AmazonSQS.GetQueueUrl", &json!({"QueueName": "none"}))
         .await;
