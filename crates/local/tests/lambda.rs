@@ -444,8 +444,6 @@ async fn api() {
     let kind = |kind: &'static str| [("x-amz-invocation-type", kind)];
     let (reply, _) = call(&fixture, Method::POST, &path, &event, &kind("Event")).await;
     assert_eq!(reply.status, 202);
-    let (reply, _) = call(&fixture, Method::POST, &path, &event, &kind("DryRun")).await;
-    assert_eq!(reply.status, 204);
 
     let unsupported = get("/2019-09-25/functions/f/event-invoke-config").await;
     assert_eq!(unsupported.0.status, 501);
@@ -474,7 +472,6 @@ async fn api() {
 
 async fn labels() {
     let fixture = Fixture::new();
-    let functions = "/2015-03-31/functions";
     let get = async |path: &str| call(&fixture, Method::GET, path, &Json::Null, &[]).await;
     fixture.function("f", "echo", json!({"Tags": {"a": "b"}})).await;
     let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:f");
@@ -490,22 +487,6 @@ async fn labels() {
     )
     .await;
     assert_eq!(get(&path).await.1, json!({"Tags": {"c": "d"}}));
-    let path = format!("{functions}/f/policy");
-    let statement =
-        json!({"StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": "s3.amazonaws.com"});
-    let (reply, _) = call(&fixture, Method::POST, &path, &statement, &[]).await;
-    assert_eq!(reply.status, 201);
-    assert!(
-        get(&path).await.1["Policy"]
-            .as_str()
-            .unwrap()
-            .contains("s3.amazonaws.com")
-    );
-    let (reply, _) = call(&fixture, Method::DELETE, &format!("{path}/s"), &Json::Null, &[]).await;
-    assert_eq!(
-        (reply.status.as_u16(), get(&path).await.0.status.as_u16()),
-        (204, 404)
-    );
 }
 
 async fn records() {

@@ -92,15 +92,6 @@ impl Lambda {
             }
             (&Method::PUT, [name, "code"]) => ok(&self.update_code(region, name, &request.json()?).await?),
             (&Method::POST, [name, "invocations"]) => self.invoke_call(request, region, name).await,
-            (&Method::GET, [name, "policy"]) => ok(&self.policy(region, name)?),
-            (&Method::POST, [name, "policy"]) => {
-                let added = self.add_permission(region, name, &request.json()?)?;
-                Ok(Reply::rest_json(StatusCode::CREATED, &added))
-            }
-            (&Method::DELETE, [name, "policy", sid]) => {
-                self.remove_permission(region, name, sid)?;
-                Ok(Reply::empty(StatusCode::NO_CONTENT))
-            }
             _ => Err(unknown(request)),
         }
     }
@@ -122,12 +113,8 @@ impl Lambda {
                 let id = self.invoke_event(region, name, payload)?;
                 Ok(Reply::empty(StatusCode::ACCEPTED).with("x-amzn-requestid", &id))
             }
-            "DryRun" => {
-                self.configuration(region, name)?;
-                Ok(Reply::empty(StatusCode::NO_CONTENT))
-            }
             other => Err(refusal(format!(
-                "X-Amz-Invocation-Type is {other}; it must be RequestResponse, Event or DryRun"
+                "X-Amz-Invocation-Type is {other}; it must be RequestResponse or Event"
             ))),
         }
     }

@@ -1,4 +1,4 @@
-//! Functions: made, shown, changed, deleted; their tags and their policies.
+//! Functions: made, shown, changed, deleted, tagged.
 
 pub(super) mod package;
 pub(super) mod record;
@@ -114,11 +114,10 @@ impl Lambda {
         let id = FunctionId::read(region, name)?;
         let known: Vec<&str> = CODE
             .into_iter()
-            .chain(["FunctionName", "Architectures", "RevisionId", "DryRun"])
+            .chain(["FunctionName", "Architectures", "RevisionId"])
             .collect();
         let fields = Fields::read(request, &known)?;
         self.load(&id)?.check_revision(&fields)?;
-        let dry = fields.flag("DryRun")?.unwrap_or(false);
         let updated = {
             let _code = self.inner.code.lock().await;
             let code = self.unpack(&fields).await?;
@@ -130,9 +129,6 @@ impl Lambda {
                 architecture.clone_into(&mut function.architecture);
             }
             function.touch();
-            if dry {
-                return Ok(function.configuration());
-            }
             self.inner.store.put(KIND, &id.key(), &function)?;
             function.configuration()
         };
@@ -207,91 +203,6 @@ impl Lambda {
             function.tags.retain(|key, _| !keys.contains(key));
             Ok(())
         })
-    }
-
-    /// Adds a statement to a function's policy, which is kept and not evaluated.
-    ///
-    /// # Errors
-    /// If there is one of its id.
-    pub fn add_permission(&self, region: &str, name: &str, request: &Json) -> Result<Json, Refusal> {
-        let id = FunctionId::read(region, name)?;
-        let known = [
-            "FunctionName",
-            "StatementId",
-            "Action",
-            "Principal",
-            "SourceArn",
-            "SourceAccount",
-        ];
-        let fields = Fields::read(request, &known)?;
-        let (sid, action, principal) = (
-            fields.need("StatementId")?,
-            fields.need("Action")?,
-            fields.need("Principal")?,
-        );
-        let principal = if principal.ends_with(".amazonaws.com") {
-            json!({"Service": principal})
-        } else if principal.len() == 12 && principal.bytes().all(|byte| byte.is_ascii_digit()) {
-            json!({"AWS": format!("arn:aws:iam::{principal}:root")})
-        } else if principal == "*" {
-            json!("*")
-        } else {
-            json!({"AWS": principal})
-        };
-        let mut statement = json!({
-            "Sid": sid, "Effect": "Allow", "Principal": principal, "Action": action, "Resource": id.arn(),
-        });
-        let conditions = [
-            ("SourceArn", "ArnLike", "AWS:SourceArn"),
-            ("SourceAccount", "StringEquals", "AWS:SourceAccount"),
-        ];
-        for (field, operator, key) in conditions {
-            if let Some(value) = fields.text(field)? {
-                statement["Condition"][operator][key] = json!(value);
-            }
-        }
-        self.change(&id, |function| {
-            if function.policy.iter().any(|other| other["Sid"] == sid) {
-                return Err(Refusal::new(
-                    "ResourceConflictException",
-                    format!("The statement id ({sid}) provided already exists. Please provide a new statement id, or remove the existing statement."),
-                )
-                .status(409));
-            }
-            function.policy.push(statement.clone());
-            Ok(())
-        })?;
-        Ok(json!({"Statement": statement.to_string()}))
-    }
-
-    /// Removes a statement from a function's policy.
-    ///
-    /// # Errors
-    /// If there is none of its id.
-    pub fn remove_permission(&self, region: &str, name: &str, sid: &str) -> Result<(), Refusal> {
-        self.change(&FunctionId::read(region, name)?, |function| {
-            let before = function.policy.len();
-            function.policy.retain(|statement| statement["Sid"] != sid);
-            if function.policy.len() == before {
-                let message = format!("Statement {sid} is not found in resource policy.");
-                return Err(Refusal::new("ResourceNotFoundException", message).status(404));
-            }
-            Ok(())
-        })
-    }
-
-    /// A function's policy.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn policy(&self, region: &str, name: &str) -> Result<Json, Refusal> {
-        let function = self.load(&FunctionId::read(region, name)?)?;
-        if function.policy.is_empty() {
-            let message = "The resource you requested does not exist.";
-            return Err(Refusal::new("ResourceNotFoundException", message).status(404));
-        }
-        let policy = json!({"Version": "2012-10-17", "Id": "default", "Statement": function.policy});
-        Ok(json!({"Policy": policy.to_string(), "RevisionId": function.revision}))
     }
 
     /// Reads a function, changes it, writes it.

@@ -92,7 +92,6 @@ pub(crate) struct Function {
     pub(crate) modified_ms: i64,
     pub(crate) revision: String,
     pub(crate) tags: BTreeMap<String, String>,
-    pub(crate) policy: Vec<Json>,
 }
 
 impl Function {
@@ -124,7 +123,6 @@ impl Function {
             modified_ms: 0,
             revision: String::new(),
             tags: fields.tags()?.unwrap_or_default(),
-            policy: Vec::new(),
         };
         function.configure(fields)?;
         Ok(function)
