@@ -6,19 +6,14 @@ use serde_json::{Value as Json, json};
 
 use super::events::{Event, From, Place, Span};
 use super::pattern::Pattern;
-use super::{LogLine, Logs, exists, group_arn, invalid, missing};
-use crate::clock;
+use super::{Logs, group_arn, invalid, missing};
 use crate::wire::{Refusal, Reply, Request};
 
-/// The most events in an answer or in a request.
+/// The most events in an answer.
 const MOST: usize = 10_000;
 
 /// The most groups or streams on a page.
 const PAGE: usize = 50;
-
-/// How far in the past and in the future an event may be.
-const OLDEST_MS: i64 = 14 * 86_400_000;
-const NEWEST_MS: i64 = 2 * 3_600_000;
 
 impl Logs {
     /// Serves a request.
@@ -72,21 +67,9 @@ impl Call<'_> {
                 let group = self.need("logGroupName")?;
                 self.logs.set_retention(self.region, group, None).map(empty)
             }
-            "CreateLogStream" => self.create_stream().map(empty),
-            "DeleteLogStream" => self.delete_stream().map(empty),
             "DescribeLogStreams" => self.describe_streams(),
-            "PutLogEvents" => self.put_events(),
             "GetLogEvents" => self.get_events(),
             "FilterLogEvents" => self.filter_events(),
-            "ListTagsForResource" => {
-                let group = self.logs.need_group(self.region, self.resource()?)?;
-                Ok(json!({"tags": group.tags}))
-            }
-            "ListTagsLogGroup" => {
-                let group = self.logs.need_group(self.region, self.need("logGroupName")?)?;
-                Ok(json!({"tags": group.tags}))
-            }
-            "TagResource" | "UntagResource" => self.tag(operation == "TagResource").map(empty),
             other => Err(Refusal::unsupported("CloudWatch Logs", other)),
         }
     }
@@ -141,10 +124,6 @@ impl Call<'_> {
         Ok(name)
     }
 
-    fn resource(&self) -> Result<&str, Refusal> {
-        Ok(name_of(self.need("resourceArn")?))
-    }
-
     fn tags(&self) -> Result<BTreeMap<String, String>, Refusal> {
         match &self.body["tags"] {
             Json::Null => Ok(BTreeMap::new()),
@@ -169,21 +148,6 @@ impl Call<'_> {
         self.logs
             .create_group(self.region, name, self.tags()?)
             .map(|_| ())
-    }
-
-    fn tag(&self, add: bool) -> Result<(), Refusal> {
-        let name = self.resource()?;
-        let mut tags = self.logs.need_group(self.region, name)?.tags;
-        if add {
-            tags.extend(self.tags()?);
-        } else {
-            let keys = self.body["tagKeys"]
-                .as_array()
-                .map(Vec::as_slice)
-                .unwrap_or_default();
-            tags.retain(|key, _| !keys.iter().any(|gone| gone == key));
-        }
-        self.logs.set_tags(self.region, name, tags)
     }
 
     fn describe_groups(&self) -> Result<Json, Refusal> {
@@ -225,19 +189,6 @@ impl Call<'_> {
             answer["nextToken"] = last.name.clone().into();
         }
         Ok(answer)
-    }
-
-    fn create_stream(&self) -> Result<(), Refusal> {
-        let (group, stream) = (self.group()?, self.need("logStreamName")?);
-        if self.logs.create_stream(self.region, group, stream)? {
-            return Ok(());
-        }
-        Err(exists("log stream", stream))
-    }
-
-    fn delete_stream(&self) -> Result<(), Refusal> {
-        let (group, stream) = (self.group()?, self.need_stream()?);
-        self.logs.forget_stream(self.region, group, stream)
     }
 
     /// The stream that a request is about, which must be there.
@@ -310,56 +261,6 @@ impl Call<'_> {
         let mut answer = json!({"logStreams": streams});
         if more {
             answer["nextToken"] = (skipped + limit).to_string().into();
-        }
-        Ok(answer)
-    }
-
-    fn put_events(&self) -> Result<Json, Refusal> {
-        let (group, stream) = (self.group()?, self.need_stream()?);
-        let events = self.body["logEvents"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        if !(1..=MOST).contains(&events.len()) {
-            return Err(invalid(&format!(
-                "logEvents must have 1 to {MOST} members, not {}",
-                events.len()
-            )));
-        }
-        let mut lines = Vec::with_capacity(events.len());
-        for event in events {
-            let (Some(at_ms), Some(message)) = (event["timestamp"].as_i64(), event["message"].as_str())
-            else {
-                return Err(invalid(&format!(
-                    "an event needs a timestamp and a message: {event}"
-                )));
-            };
-            lines.push(LogLine {
-                at_ms,
-                message: message.to_owned(),
-            });
-        }
-        if lines.windows(2).any(|pair| pair[0].at_ms > pair[1].at_ms) {
-            return Err(invalid(
-                &"Log events in a single PutLogEvents request must be in chronological order.",
-            ));
-        }
-        // They are in order: what is too old comes first, what is too new last.
-        let now = clock::now_ms();
-        let old = lines.iter().filter(|line| line.at_ms < now - OLDEST_MS).count();
-        let new = lines.iter().filter(|line| line.at_ms > now + NEWEST_MS).count();
-        let mut rejected = json!({});
-        if old > 0 {
-            rejected["tooOldLogEventEndIndex"] = old.into();
-        }
-        if new > 0 {
-            rejected["tooNewLogEventStartIndex"] = (lines.len() - new).into();
-        }
-        let taken = &lines[old..lines.len() - new];
-        self.logs.write(self.region, group, stream, taken)?;
-        let mut answer = json!({"nextSequenceToken": now.to_string()});
-        if old + new > 0 {
-            answer["rejectedLogEventsInfo"] = rejected;
         }
         Ok(answer)
     }

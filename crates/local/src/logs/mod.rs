@@ -114,7 +114,10 @@ impl Logs {
             tags,
         };
         if !self.store.insert(GROUP, &group_key(region, name), &group)? {
-            return Err(exists("log group", name));
+            return Err(Refusal::new(
+                "ResourceAlreadyExistsException",
+                format!("The specified log group already exists: {name}"),
+            ));
         }
         Ok(group)
     }
@@ -253,29 +256,20 @@ impl Logs {
         Ok(())
     }
 
-    /// Makes a stream; returns whether there was none.
-    fn create_stream(&self, region: &str, group: &str, name: &str) -> Result<bool, Refusal> {
+    /// Makes a stream, if there is none of that name.
+    fn create_stream(&self, region: &str, group: &str, name: &str) -> Result<(), Refusal> {
         check_stream(name)?;
         let stream = Stream {
             name: name.to_owned(),
             created_ms: clock::now_ms(),
         };
-        Ok(self
-            .store
-            .insert(STREAM, &stream_key(region, group, name), &stream)?)
+        self.store
+            .insert(STREAM, &stream_key(region, group, name), &stream)?;
+        Ok(())
     }
 
     fn stream(&self, region: &str, group: &str, name: &str) -> Result<Option<Stream>, Refusal> {
         Ok(self.store.get(STREAM, &stream_key(region, group, name))?)
-    }
-
-    fn forget_stream(&self, region: &str, group: &str, name: &str) -> Result<(), Refusal> {
-        self.execute(
-            "DELETE FROM log_events WHERE log_group = ?1 AND stream = ?2",
-            params![group_key(region, group), name],
-        )?;
-        self.store.delete(STREAM, &stream_key(region, group, name))?;
-        Ok(())
     }
 
     /// The streams of a group by name, with the names of their documents.
@@ -322,13 +316,6 @@ fn check_stream(name: &str) -> Result<(), Refusal> {
     Err(invalid(&format!(
         "Value '{name}' at 'logStreamName' failed to satisfy constraint: 1 to 512 bytes without : and *"
     )))
-}
-
-fn exists(what: &str, name: &str) -> Refusal {
-    Refusal::new(
-        "ResourceAlreadyExistsException",
-        format!("The specified {what} already exists: {name}"),
-    )
 }
 
 fn missing(what: &str, name: &str) -> Refusal {
