@@ -298,7 +298,8 @@ async fn chunked_uploads_and_parts_arrive() {
         endpoint.get("/bucket/large").await.body.len(),
         5 * 1024 * 1024 + 3
     );
-    endpoint.get(&path).await.refused(404, "NoSuchUpload");
+    let aborted = endpoint.send(Method::DELETE, &path, &[], "").await;
+    aborted.refused(404, "NoSuchUpload");
 
     let delete = "<Delete><Object><Key>k</Key></Object><Object><Key>none</Key></Object></Delete>";
     let deleted = endpoint.send(Method::POST, "/bucket?delete", &[], delete).await;

@@ -6,7 +6,7 @@ use hyper::{Method, StatusCode};
 
 use crate::s3::settings::NAMESPACE;
 use crate::s3::xml::Element;
-use crate::wire::{ACCOUNT, Refusal, Reply, Request, Xml, decoded, request_id};
+use crate::wire::{Refusal, Reply, Request, Xml, decoded, request_id};
 
 /// A refusal in S3's form.
 pub(crate) fn refused(refusal: &Refusal, request: &Request) -> Reply {
@@ -69,23 +69,6 @@ pub(super) fn tags_of(body: &[u8], most: usize) -> Result<BTreeMap<String, Strin
         ));
     }
     Ok(tags)
-}
-
-/// The access list of everything here: the owner may do all.
-pub(super) fn owned() -> Reply {
-    let mut xml = Xml::default();
-    xml.nest("Owner", |owner| {
-        owner.element("ID", ACCOUNT);
-    });
-    let grantee = format!(
-        "<Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"CanonicalUser\"><ID>{ACCOUNT}</ID></Grantee>"
-    );
-    let xml = format!(
-        "<AccessControlPolicy xmlns=\"{NAMESPACE}\">{}<AccessControlList><Grant>{grantee}\
-         <Permission>FULL_CONTROL</Permission></Grant></AccessControlList></AccessControlPolicy>",
-        xml.as_str()
-    );
-    Reply::new(StatusCode::OK, "application/xml", declared(&xml))
 }
 
 #[cfg(test)]

@@ -1,33 +1,16 @@
-//! What is asked of buckets: making and deleting them, their settings, and what they are by default.
+//! What is asked of buckets: making, listing and deleting them, and their settings.
 
 use std::collections::BTreeMap;
 
 use hyper::StatusCode;
 
-use super::answers::{declared, document, owned, tagging, tags_of};
+use super::answers::{declared, document, tagging, tags_of};
 use super::call::Call;
-use super::{pages, uploads, writing};
+use super::{pages, writing};
 use crate::clock;
 use crate::s3::settings::{NAMESPACE, Setting};
 use crate::s3::xml::Element;
 use crate::wire::{ACCOUNT, REGION, Refusal, Reply, Xml};
-
-/// What a bucket never has here: asking for it gives S3's word for "none".
-const ABSENT: [(&str, &str); 5] = [
-    ("cors", "NoSuchCORSConfiguration"),
-    ("object-lock", "ObjectLockConfigurationNotFoundError"),
-    ("replication", "ReplicationConfigurationNotFoundError"),
-    ("website", "NoSuchWebsiteConfiguration"),
-    ("policyStatus", "NoSuchBucketPolicy"),
-];
-
-/// What a bucket has here as it is by default: the answers' roots, which are empty.
-const DEFAULT: [(&str, &str); 4] = [
-    ("accelerate", "AccelerateConfiguration"),
-    ("logging", "BucketLoggingStatus"),
-    ("notification", "NotificationConfiguration"),
-    ("versioning", "VersioningConfiguration"),
-];
 
 impl Call<'_> {
     /// Answers what is asked of a bucket, or of something about it.
@@ -49,7 +32,6 @@ impl Call<'_> {
             }
             ("GET", None) => pages::answer(self),
             ("POST", Some("delete")) => writing::delete_many(self),
-            ("GET", Some("uploads")) => uploads::list(self),
             ("GET", Some("location")) => {
                 let bucket = self.s3.need_bucket(&self.bucket)?;
                 // The oldest region has no name here.
@@ -76,29 +58,6 @@ impl Call<'_> {
             ("DELETE", Some("tagging")) => {
                 self.s3.set_bucket_tags(&self.bucket, BTreeMap::new())?;
                 Ok(Reply::empty(StatusCode::NO_CONTENT))
-            }
-            ("GET", Some(aspect)) => self.bucket_default(aspect),
-            _ => Err(self.unsupported()),
-        }
-    }
-
-    /// What is never set here is as it is by default.
-    fn bucket_default(&self, aspect: &str) -> Result<Reply, Refusal> {
-        let of = |table: &[(&str, &'static str)]| {
-            let found = table.iter().find(|(name, _)| *name == aspect);
-            found.map(|(_, answer)| *answer)
-        };
-        self.s3.need_bucket(&self.bucket)?;
-        if let Some(code) = of(&ABSENT) {
-            return Err(Refusal::new(code, format!("The bucket has no {aspect} configuration")).status(404));
-        }
-        match (aspect, of(&DEFAULT)) {
-            (_, Some(root)) => Ok(document(root, &Xml::default())),
-            ("acl", _) => Ok(owned()),
-            ("requestPayment", _) => {
-                let mut xml = Xml::default();
-                xml.element("Payer", "BucketOwner");
-                Ok(document("RequestPaymentConfiguration", &xml))
             }
             _ => Err(self.unsupported()),
         }

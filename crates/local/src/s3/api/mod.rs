@@ -15,7 +15,7 @@ use hyper::{Method, StatusCode};
 
 use super::S3;
 use crate::wire::{Refusal, Reply, Request, request_id};
-use answers::{owned, tagging, tags_of};
+use answers::{tagging, tags_of};
 use call::Call;
 
 pub(crate) use answers::refused;
@@ -82,10 +82,6 @@ impl Call<'_> {
             ("DELETE", Some("tagging")) => {
                 self.s3.tag_object(&self.bucket, &self.key, BTreeMap::new())?;
                 Ok(Reply::empty(StatusCode::NO_CONTENT))
-            }
-            ("GET", Some("acl")) => {
-                self.s3.head(&self.bucket, &self.key)?;
-                Ok(owned())
             }
             _ => Err(self.unsupported()),
         }

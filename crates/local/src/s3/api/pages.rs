@@ -84,7 +84,7 @@ pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
 }
 
 /// A key as it is shown: encoded, if the caller asks for it.
-pub(super) fn shown(encoded: bool, text: &str) -> String {
+fn shown(encoded: bool, text: &str) -> String {
     if encoded {
         utf8_percent_encode(text, ENCODED).to_string()
     } else {

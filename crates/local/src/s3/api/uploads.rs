@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use super::answers::document;
 use super::body::Upload;
 use super::call::Call;
-use super::{pages, reading, writing};
+use super::{reading, writing};
 use crate::clock;
 use crate::s3::checksum::{Algorithm, Checksum};
 use crate::s3::conditions::{self, WriteConditions};
@@ -21,7 +21,6 @@ pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
         ("POST", None, None) => start(call),
         ("PUT", Some(id), Some(number)) => part(call, id, number),
         ("POST", Some(id), None) => complete(call, id),
-        ("GET", Some(id), None) => parts(call, id),
         ("DELETE", Some(id), None) => {
             let started = call.s3.started(id, &call.bucket, &call.key)?;
             call.s3.abort(&started)?;
@@ -138,77 +137,4 @@ fn complete(call: &Call<'_>, id: &str) -> Result<Reply, Refusal> {
         .element(object.checksum.algorithm.element(), &object.checksum.value)
         .element("ChecksumType", object.checksum.kind());
     Ok(document("CompleteMultipartUploadResult", &xml).with("x-amz-server-side-encryption", "AES256"))
-}
-
-/// Answers `ListParts`.
-fn parts(call: &Call<'_>, id: &str) -> Result<Reply, Refusal> {
-    let started = call.s3.started(id, &call.bucket, &call.key)?;
-    let after = call.number("part-number-marker", 0)?;
-    let limit = call.number("max-parts", 1000)?.min(1000);
-    let mut found = call.s3.parts(id)?;
-    found.retain(|part| part.number as usize > after);
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let mut xml = Xml::default();
-    xml.element("Bucket", &call.bucket)
-        .element("Key", &call.key)
-        .element("UploadId", id)
-        .element("PartNumberMarker", &after.to_string())
-        .element("MaxParts", &limit.to_string())
-        .element("IsTruncated", if more { "true" } else { "false" })
-        .element("ChecksumAlgorithm", started.algorithm.name())
-        .element(
-            "ChecksumType",
-            if started.whole { "FULL_OBJECT" } else { "COMPOSITE" },
-        );
-    let last = found.last().filter(|_| more).map(|part| part.number.to_string());
-    xml.optional("NextPartNumberMarker", last.as_deref());
-    for part in &found {
-        xml.nest("Part", |entry| {
-            entry
-                .element("PartNumber", &part.number.to_string())
-                .element("LastModified", &clock::iso(part.modified_ms))
-                .element("ETag", &format!("\"{}\"", part.etag))
-                .element("Size", &part.size.to_string())
-                .element(part.checksum.algorithm.element(), &part.checksum.value);
-        });
-    }
-    Ok(document("ListPartsResult", &xml))
-}
-
-/// Answers `ListMultipartUploads`: all of them in one page.
-pub(super) fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
-    for unknown in ["delimiter", "key-marker", "upload-id-marker"] {
-        if call.query.get(unknown).is_some_and(|value| !value.is_empty()) {
-            return Err(Refusal::unsupported(
-                "S3",
-                &format!("ListMultipartUploads with {unknown}"),
-            ));
-        }
-    }
-    call.s3.need_bucket(&call.bucket)?;
-    let prefix = call.query.get("prefix").map(String::as_str).unwrap_or_default();
-    let mut found = call.s3.uploads_of(&call.bucket)?;
-    found.retain(|started| started.key.starts_with(prefix));
-    found.sort_by(|a, b| (&a.key, a.begun_ms).cmp(&(&b.key, b.begun_ms)));
-    let encoded = call.query.get("encoding-type").is_some_and(|kind| kind == "url");
-    let mut xml = Xml::default();
-    xml.element("Bucket", &call.bucket)
-        .element("Prefix", &pages::shown(encoded, prefix))
-        .optional("EncodingType", encoded.then_some("url"))
-        .element("IsTruncated", "false");
-    for started in &found {
-        xml.nest("Upload", |entry| {
-            entry
-                .element("Key", &pages::shown(encoded, &started.key))
-                .element("UploadId", &started.id)
-                .element(
-                    "StorageClass",
-                    started.described.storage_class.as_deref().unwrap_or("STANDARD"),
-                )
-                .element("Initiated", &clock::iso(started.begun_ms))
-                .element("ChecksumAlgorithm", started.algorithm.name());
-        });
-    }
-    Ok(document("ListMultipartUploadsResult", &xml))
 }
