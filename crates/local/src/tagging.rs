@@ -69,8 +69,6 @@ impl Tagging {
         let operation = target.rsplit_once('.').map_or(target, |(_, operation)| operation);
         let answer = match operation {
             "GetResources" => self.get_resources(request),
-            "GetTagKeys" => self.get_tag_keys(request),
-            "GetTagValues" => self.get_tag_values(request),
             other => Err(Refusal::unsupported("the tagging service", other)),
         };
         match answer {
@@ -136,26 +134,6 @@ impl Tagging {
             })
             .collect();
         Ok(json!({"PaginationToken": next, "ResourceTagMappingList": list}))
-    }
-
-    fn get_tag_keys(&self, request: &Request) -> Result<Json, Refusal> {
-        let all = self.all(&request.region())?;
-        let mut keys: Vec<&String> = all.iter().flat_map(|resource| resource.tags.keys()).collect();
-        keys.sort();
-        keys.dedup();
-        Ok(json!({"PaginationToken": "", "TagKeys": keys}))
-    }
-
-    fn get_tag_values(&self, request: &Request) -> Result<Json, Refusal> {
-        let body = request.json()?;
-        let key = body["Key"]
-            .as_str()
-            .ok_or_else(|| invalid(&"Key is missing; give it a value"))?;
-        let all = self.all(&request.region())?;
-        let mut values: Vec<&String> = all.iter().filter_map(|resource| resource.tags.get(key)).collect();
-        values.sort();
-        values.dedup();
-        Ok(json!({"PaginationToken": "", "TagValues": values}))
     }
 }
 
@@ -279,19 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_values_are_told_once() {
-        assert_eq!(
-            asked("GetTagKeys", &json!({}))["TagKeys"],
-            json!(["ManagedBy", "n"])
-        );
-        assert_eq!(
-            asked("GetTagValues", &json!({"Key": "n"}))["TagValues"],
-            json!(["1", "2"])
-        );
+    fn what_is_not_there_is_refused_by_name() {
         assert_eq!(
             asked("GetResources", &json!({"ResourcesPerPage": 0}))["__type"],
             "InvalidParameterException"
         );
-        assert_eq!(asked("TagResources", &json!({}))["__type"], "NotImplemented");
+        for unsupported in ["GetTagKeys", "TagResources"] {
+            assert_eq!(asked(unsupported, &json!({}))["__type"], "NotImplemented");
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::base64;
 use super::check::{undeclared_mapping, unresolved_resources};
 use super::document::Template;
 use super::error::TemplateError;
@@ -140,10 +139,6 @@ impl Scope<'_> {
             }
             Call::FindInMap(keys) => self.find_in_map(*keys)?,
             Call::ImportValue(name) => self.import(name)?,
-            Call::Base64(value) => match self.text(value, "the value of Fn::Base64")? {
-                Text::Known(text) => Value::String(base64::encode(text.as_bytes())),
-                Text::Unknown(causes) => unknown(causes),
-            },
             Call::Condition(_) | Call::Equals(..) | Call::And(_) | Call::Or(_) | Call::Not(_) => {
                 return Err(TemplateError::format(
                     "a boolean function stands where a value is wanted",

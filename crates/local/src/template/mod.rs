@@ -37,7 +37,6 @@
 //! Reading order: `read` (text to tree), `node` (what a value is), `document` with `resource` and `parameter`, `check`,
 //! `sections`, `values`, `bound`, `evaluate`, `changes`.
 
-mod base64;
 mod bound;
 mod capabilities;
 mod changes;

@@ -41,7 +41,6 @@ pub(super) enum Call<'v> {
     /// A mapping and two keys.
     FindInMap([&'v Value; 3]),
     ImportValue(&'v Value),
-    Base64(&'v Value),
     Condition(&'v str),
     Equals(&'v Value, &'v Value),
     And(&'v [Value]),
@@ -50,7 +49,8 @@ pub(super) enum Call<'v> {
 }
 
 /// Functions that CloudFormation has and this endpoint has not.
-const UNSUPPORTED: [&str; 14] = [
+const UNSUPPORTED: [&str; 15] = [
+    "Fn::Base64",
     "Fn::Cidr",
     "Fn::Contains",
     "Fn::EachMemberEquals",
@@ -163,14 +163,6 @@ impl<'v> Call<'v> {
                     ));
                 }
             },
-            "Fn::Base64" => match argument {
-                Value::Array(_) => {
-                    return Err(TemplateError::function(
-                        "every Fn::Base64 object must have a String-typed value.",
-                    ));
-                }
-                _ => Self::Base64(argument),
-            },
             "Condition" if place == Place::Conditions => match argument {
                 Value::String(name) => Self::Condition(name),
                 _ => return Err(TemplateError::function("Condition must name a condition")),
@@ -192,7 +184,7 @@ impl<'v> Call<'v> {
 
     fn allowed_at(&self, place: Place, name: &str) -> Result<(), TemplateError> {
         let boolean = matches!(self, Self::Equals(..) | Self::And(_) | Self::Or(_) | Self::Not(_));
-        let body_only = matches!(self, Self::GetAtt(..) | Self::If(..) | Self::Base64(_));
+        let body_only = matches!(self, Self::GetAtt(..) | Self::If(..));
         match place {
             Place::Body if boolean => Err(TemplateError::format(format_args!(
                 "{name} is allowed in the Conditions block of a template only"
@@ -372,7 +364,7 @@ mod tests {
                 "default value of Fn::FindInMap is not supported",
             ),
             (json!({"Fn::ImportValue": ["a"]}), "Fn::ImportValue"),
-            (json!({"Fn::Base64": []}), "Fn::Base64"),
+            (json!({"Fn::Base64": "a"}), "Fn::Base64 is not supported"),
             (json!({"Fn::GetAZs": ""}), "Fn::GetAZs is not supported"),
             (json!({"Fn::Cidr": []}), "Fn::Cidr is not supported"),
             (json!({"Fn::Transform": {}}), "Fn::Transform is not supported"),

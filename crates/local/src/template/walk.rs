@@ -88,9 +88,7 @@ pub(super) fn references<'v>(
             })?;
             if allowed { Ok(()) } else { Err(import_depends()) }
         }
-        Call::Join(_, one) | Call::Split(_, one) | Call::Base64(one) | Call::Not(one) => {
-            references(one, place, found)
-        }
+        Call::Join(_, one) | Call::Split(_, one) | Call::Not(one) => references(one, place, found),
         Call::Select(one, other) | Call::Equals(one, other) => {
             references(one, place, found)?;
             references(other, place, found)
@@ -121,7 +119,7 @@ mod tests {
             "a": {"Fn::If": ["C", {"Ref": "A"}, [{"Fn::GetAtt": ["B", {"Ref": "P"}]}]]},
             "b": {"Fn::Sub": ["${x} ${A.b.c} ${!y}", {"x": {"Fn::ImportValue": {"Ref": "I"}}}]},
             "c": {"Fn::Join": ["", {"Fn::Split": [",", {"Fn::FindInMap": ["M", {"Ref": "K"}, "z"]}]}]},
-            "d": {"Fn::Select": [{"Ref": "N"}, [{"Fn::Base64": {"Ref": "U"}}]]},
+            "d": {"Fn::Select": [{"Ref": "N"}, [{"Fn::Sub": "${U}"}]]},
         });
         let mut found = Vec::new();
         references(&value, Place::Body, &mut |reference| found.push(reference)).unwrap();

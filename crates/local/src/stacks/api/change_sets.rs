@@ -92,15 +92,6 @@ fn describe_change(xml: &mut Xml, change: &Change) {
         });
 }
 
-pub(super) fn list_change_sets(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
-    let stack = stacks.need(form.need("StackName")?)?;
-    let (found, next) = page(change_set::all(stacks, &stack.id)?, form)?;
-    let mut xml = Xml::default();
-    xml.members("Summaries", &found, change_set_fields)
-        .optional("NextToken", next.as_deref());
-    Ok(xml)
-}
-
 pub(super) fn execute_change_set(stacks: &Arc<Stacks>, form: &Form) -> Result<Xml, Refusal> {
     change_set::execute(
         stacks,

@@ -4,7 +4,7 @@ use super::asked::{PAGE, page, template};
 use crate::clock::{iso, now_ms};
 use crate::stacks::change_set;
 use crate::stacks::record::{Event, OnFailure, Resource, STACK, Stack};
-use crate::stacks::templates::{importers, values_of};
+use crate::stacks::templates::values_of;
 use crate::stacks::{REMEMBERED_MS, Stacks};
 use crate::template::Template;
 use crate::wire::{Form, Refusal, Xml};
@@ -225,24 +225,6 @@ pub(super) fn list_exports(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal>
     Ok(xml)
 }
 
-pub(super) fn list_imports(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
-    let export = form.need("ExportName")?;
-    let found = importers(stacks, export)?;
-    if found.is_empty() {
-        return Err(Refusal::new(
-            "ValidationError",
-            format!("Export '{export}' is not imported by any stack."),
-        ));
-    }
-    let (found, next) = page(found, form)?;
-    let mut xml = Xml::default();
-    xml.members("Imports", found, |xml, name| {
-        xml.text(&name);
-    })
-    .optional("NextToken", next.as_deref());
-    Ok(xml)
-}
-
 pub(super) fn get_template(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
     let text = match form.get("ChangeSetName") {
         Some(set) => {
@@ -260,13 +242,9 @@ pub(super) fn get_template(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal>
     Ok(xml)
 }
 
-pub(super) fn summarise(stacks: &Stacks, action: &str, form: &Form) -> Result<Xml, Refusal> {
-    let text = match form.get("StackName") {
-        Some(name) => stacks.need(name)?.wanted.template,
-        None => template(stacks, form, true)?.unwrap_or_default(),
-    };
+pub(super) fn validate_template(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
+    let text = template(stacks, form, true)?.unwrap_or_default();
     let template = Template::parse_stored(&text)?;
-    let validates = action == "ValidateTemplate";
     let mut xml = Xml::default();
     xml.members("Parameters", template.parameters(), |xml, (name, parameter)| {
         let no_echo = if parameter.no_echo() { "true" } else { "false" };
@@ -274,16 +252,6 @@ pub(super) fn summarise(stacks: &Stacks, action: &str, form: &Form) -> Result<Xm
             .optional("DefaultValue", parameter.default())
             .element("NoEcho", no_echo)
             .optional("Description", parameter.description());
-        if !validates {
-            xml.element("ParameterType", &parameter.kind().to_string());
-            if !parameter.allowed_values().is_empty() {
-                xml.nest("ParameterConstraints", |xml| {
-                    xml.members("AllowedValues", parameter.allowed_values(), |xml, value| {
-                        xml.text(value);
-                    });
-                });
-            }
-        }
     })
     .optional("Description", template.description());
     if let Some(capabilities) = template.capabilities() {
@@ -291,12 +259,6 @@ pub(super) fn summarise(stacks: &Stacks, action: &str, form: &Form) -> Result<Xm
             xml.text(capability);
         })
         .element("CapabilitiesReason", &capabilities.reason);
-    }
-    if !validates {
-        xml.members("ResourceTypes", template.resource_types(), |xml, kind| {
-            xml.text(kind);
-        })
-        .element("Version", "2010-09-09");
     }
     Ok(xml)
 }

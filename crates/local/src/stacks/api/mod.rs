@@ -11,10 +11,10 @@ use super::start::{self, Creation};
 use super::{Stacks, change_set};
 use crate::wire::{Form, Refusal, Reply, Request, Xml};
 use asked::{asked, is_true, token};
-use change_sets::{create_change_set, describe_change_set, execute_change_set, list_change_sets};
+use change_sets::{create_change_set, describe_change_set, execute_change_set};
 use described::{
     describe_events, describe_resource, describe_resources, describe_stacks, get_template, list_exports,
-    list_imports, list_resources, list_stacks, summarise,
+    list_resources, list_stacks, validate_template,
 };
 
 /// The namespace of its XML.
@@ -55,17 +55,15 @@ fn answer(stacks: &Arc<Stacks>, action: &str, form: &Form, region: String) -> Re
         "DescribeStackResources" => describe_resources(stacks, form),
         "ListStackResources" => list_resources(stacks, form),
         "GetTemplate" => get_template(stacks, form),
-        "GetTemplateSummary" | "ValidateTemplate" => summarise(stacks, action, form),
+        "ValidateTemplate" => validate_template(stacks, form),
         "CreateChangeSet" => create_change_set(stacks, form, region),
         "DescribeChangeSet" => describe_change_set(stacks, form),
-        "ListChangeSets" => list_change_sets(stacks, form),
         "ExecuteChangeSet" => execute_change_set(stacks, form),
         "DeleteChangeSet" => {
             change_set::delete(stacks, form.need("ChangeSetName")?, form.get("StackName"))?;
             Ok(Xml::default())
         }
         "ListExports" => list_exports(stacks, form),
-        "ListImports" => list_imports(stacks, form),
         "UpdateTerminationProtection" => protect(stacks, form),
         other => Err(Refusal::unsupported("CloudFormation", other)),
     }

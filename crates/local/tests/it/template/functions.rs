@@ -114,7 +114,6 @@ fn texts() {
         "!Select [2, !Split [':', !Ref AWS::StackId]]",
         &json!("cloudformation"),
     );
-    check("{'Fn::Base64': !Sub 'hi ${Text}'}", &json!("aGkgdGV4dA=="));
     check("!FindInMap [M, !Ref AWS::Region, k]", &json!("v"));
     check("!Select [1, !FindInMap [M, !Ref AWS::Region, l]]", &json!("y"));
     check(

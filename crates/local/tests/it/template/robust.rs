@@ -120,10 +120,9 @@ fn call(inner: impl Strategy<Value = Value> + Clone + 'static) -> impl Strategy<
         1 => Just(json!({"Fn::FindInMap": ["M", "a", "b"]})),
         3 => (prop::bool::ANY, inner.clone(), inner.clone())
             .prop_map(|(on, a, b)| json!({"Fn::If": [if on { "On" } else { "Off" }, a, b]})),
-        2 => inner.clone().prop_map(|value| json!({"Fn::Sub": ["${a}-${P}-${!x}", {"a": value}]})),
+        2 => inner.prop_map(|value| json!({"Fn::Sub": ["${a}-${P}-${!x}", {"a": value}]})),
         2 => list.clone().prop_map(|list| json!({"Fn::Join": [",", list]})),
         1 => (0..3, list).prop_map(|(index, list)| json!({"Fn::Select": [index, list]})),
-        1 => inner.prop_map(|value| json!({"Fn::Base64": value})),
     ]
 }
 
