@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::document::Template;
+use super::declared::{Output, Resource, Template};
 use super::error::{ErrorKind, TemplateError};
 use super::evaluate::{Mode, Scope};
 use super::graph::{self, Dependencies};
 use super::known::{Known, is_unknown};
 use super::node::{Call, Node, Place};
 use super::pseudo::Pseudo;
-use super::resource::{Output, Resource};
 use super::text;
 use super::values::ParameterValues;
 use super::walk::{Reference, references};

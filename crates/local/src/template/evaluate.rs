@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::check::{undeclared_mapping, unresolved_resources};
-use super::document::Template;
+use super::declared::{Template, undeclared_mapping, unresolved_resources};
 use super::error::TemplateError;
 use super::known::{Known, KnownResource, is_unknown, unknown, unknown_causes};
 use super::node::{Call, Node, Piece, Place, pieces};

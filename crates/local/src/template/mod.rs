@@ -34,39 +34,31 @@
 //! What CloudFormation offers and this module does not is refused by name, never ignored. This module does not
 //! check whether a resource type or a property exists, and does not create resources.
 //!
-//! Reading order: `read` (text to tree), `node` (what a value is), `document` with `resource` and `parameter`, `check`,
-//! `sections`, `values`, `bound`, `evaluate`, `changes`.
+//! Reading order: `read` (text to tree), `node` (what a value is), `declared` (what a template has), `values`, `bound`,
+//! `evaluate`, `changes`.
 
 mod bound;
-mod capabilities;
 mod changes;
-mod check;
-mod document;
+mod declared;
 mod error;
 mod evaluate;
 mod graph;
 mod known;
 mod node;
-mod parameter;
 mod pseudo;
 mod read;
-mod resource;
-mod sections;
 mod text;
 mod values;
 mod walk;
 
 pub use bound::{Bound, OutputValue};
-pub use capabilities::Capabilities;
 pub use changes::{
     Action, Attribute, ChangeSource, Changes, Detail, Evaluation, NO_UPDATES, Recreation, Replacement,
     ResourceChange, Rules, additions, changes,
 };
-pub use document::Template;
+pub use declared::{Capabilities, Output, Parameter, ParameterType, Policy, Resource, Template};
 pub use error::{ErrorKind, Position, TemplateError};
 pub use known::{Known, KnownResource, has_unknown, is_unknown, unknown_causes};
-pub use parameter::{Parameter, ParameterType};
 pub use pseudo::Pseudo;
-pub use resource::{Output, Policy, Resource};
 pub use text::{same, scalars_as_text};
 pub use values::{Given, GivenValue, ParameterValues};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::Template;
+use super::declared::Template;
 use super::error::TemplateError;
 
 /// The value of one parameter in a request.

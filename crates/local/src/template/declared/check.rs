@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::document::Template;
-use super::error::{ErrorKind, TemplateError};
-use super::graph::{self, Dependencies};
-use super::node::{Call, Node, Place};
-use super::walk::{Reference, import_depends, references};
+use crate::template::error::{ErrorKind, TemplateError};
+use crate::template::graph::{self, Dependencies};
+use crate::template::node::{Call, Node, Place};
+use crate::template::walk::{Reference, import_depends, references};
 
 /// The names that CloudFormation gives values to.
 const PSEUDO_PARAMETERS: [&str; 8] = [
@@ -221,7 +221,10 @@ impl<'t> Block<'t> {
 }
 
 /// The error for names that do not exist, or not under the conditions that hold.
-pub(super) fn unresolved_resources(names: impl IntoIterator<Item = String>, block: &str) -> TemplateError {
+pub(in crate::template) fn unresolved_resources(
+    names: impl IntoIterator<Item = String>,
+    block: &str,
+) -> TemplateError {
     TemplateError::format(format_args!(
         "Unresolved resource dependencies [{}] in the {block} block of the template",
         names.into_iter().collect::<Vec<_>>().join(", ")
@@ -234,7 +237,7 @@ fn undeclared_condition(name: &str, block: &str) -> TemplateError {
     ))
 }
 
-pub(super) fn undeclared_mapping(name: &str) -> TemplateError {
+pub(in crate::template) fn undeclared_mapping(name: &str) -> TemplateError {
     TemplateError::new(
         ErrorKind::Format,
         format!(

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::check;
 use super::document::Template;
-use super::error::{ErrorKind, TemplateError};
 use super::parameter::Parameter;
 use super::resource::{Output, Resource};
-use super::{check, read, text};
+use crate::template::error::{ErrorKind, TemplateError};
+use crate::template::{read, text};
 
 impl Template {
     /// How many bytes a template may have that comes in a request.

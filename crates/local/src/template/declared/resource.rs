@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::error::{ErrorKind, TemplateError};
-use super::text;
+use crate::template::error::{ErrorKind, TemplateError};
+use crate::template::text;
 
 /// The policy for a resource that leaves the stack or is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

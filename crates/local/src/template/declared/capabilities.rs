@@ -1,8 +1,8 @@
 //! What a caller has to acknowledge before a template may change who can do what.
 
 use super::document::Template;
-use super::error::{ErrorKind, TemplateError};
 use super::resource::Resource;
+use crate::template::error::{ErrorKind, TemplateError};
 
 const IAM: &str = "CAPABILITY_IAM";
 const NAMED_IAM: &str = "CAPABILITY_NAMED_IAM";

@@ -61,11 +61,11 @@ impl Template {
         &self.outputs
     }
 
-    pub(super) fn conditions(&self) -> &[(String, Value)] {
+    pub(in crate::template) fn conditions(&self) -> &[(String, Value)] {
         &self.conditions
     }
 
-    pub(super) fn mapping(&self, name: &str) -> Option<&Value> {
+    pub(in crate::template) fn mapping(&self, name: &str) -> Option<&Value> {
         self.mappings.get(name)
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
-use super::error::TemplateError;
-use super::text;
+use crate::template::error::TemplateError;
+use crate::template::text;
 
 /// How many bytes the value of a parameter may have.
 const MAX_VALUE: usize = 4096;
@@ -42,7 +42,7 @@ impl ParameterType {
     }
 
     /// Whether a `Ref` to the parameter is a list.
-    pub(super) fn is_list(self) -> bool {
+    pub(in crate::template) fn is_list(self) -> bool {
         matches!(self, Self::NumberList | Self::CommaDelimitedList)
     }
 }
@@ -116,7 +116,7 @@ impl Parameter {
                 "MinValue" | "MaxValue" => matches!(kind, ParameterType::Number | ParameterType::NumberList),
                 _ => {
                     return Err(TemplateError::new(
-                        super::ErrorKind::Format,
+                        crate::template::ErrorKind::Format,
                         format!("Invalid template parameter property '{key}'"),
                     ));
                 }
@@ -181,7 +181,7 @@ impl Parameter {
     }
 
     /// The elements of a value: several for a list, one otherwise.
-    pub(super) fn elements<'v>(&self, value: &'v str) -> Vec<&'v str> {
+    pub(in crate::template) fn elements<'v>(&self, value: &'v str) -> Vec<&'v str> {
         if self.kind.is_list() {
             value.split(',').map(str::trim).collect()
         } else {
@@ -190,7 +190,7 @@ impl Parameter {
     }
 
     /// Refuses a value that the declaration does not allow.
-    pub(super) fn check(&self, value: &str) -> Result<(), TemplateError> {
+    pub(in crate::template) fn check(&self, value: &str) -> Result<(), TemplateError> {
         if value.len() > MAX_VALUE {
             return Err(TemplateError::parameter(format!(
                 "Parameter '{}' must contain at most {MAX_VALUE} bytes",
