@@ -4,9 +4,9 @@
 //! and return values: new balances, table operations to perform, decisions. Reading order:
 //!
 //! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic.
-//! 2. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
+//! 2. [`table`]: operations on a table, as values; [`memory`] interprets them.
+//! 3. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
 //!    records of the shared table; [`definition`]: the table that holds them.
-//! 3. [`table`]: operations on a table, as values; [`memory`] interprets them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
 //! 5. [`verdict`]: the answer to the caller.
 //! 6. [`manifest`]: limits declared in one document, and what applying it would change.
@@ -14,35 +14,26 @@
 //! Applications use the crate `zae-limiter`, which drives these machines.
 
 pub mod acquire;
-pub mod assist;
-pub mod audit;
-mod backoff;
-mod births;
-pub mod bucket;
-pub mod config;
 pub mod credit;
-pub mod definition;
-pub mod entity;
 mod error;
-pub mod limit;
+mod functions;
 pub mod manifest;
-pub mod memory;
 pub mod name;
-pub mod namespace;
+mod operations;
 pub mod random;
-mod record;
-pub mod refill;
-pub mod resolve;
-pub mod schema;
-pub mod stream;
-pub mod sync;
-pub mod table;
-pub mod tally;
-mod together;
+mod records;
+mod rules;
+mod shards;
 pub mod units;
-pub mod usage;
 pub mod verdict;
-pub mod version;
+mod write;
+
+pub use functions::{assist, stream, tally};
+pub(crate) use operations::backoff;
+pub use operations::{memory, table};
+pub use records::{audit, bucket, config, definition, entity, namespace, resolve, schema, usage, version};
+pub use rules::{limit, refill};
+pub use write::sync;
 
 pub use audit::AuditEvent;
 pub use bucket::{Bucket, Owner};

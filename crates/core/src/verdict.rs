@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use crate::births::births;
 use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::limit::{Limit, Params};
 use crate::name::{EntityId, ResourceName};
 use crate::refill::{Balance, Wait};
-use crate::together::{self, Part};
+use crate::shards::births::births;
+use crate::shards::together::{self, Part};
 use crate::units::{EpochMillis, Millitokens};
 
 /// How one limit stood when a request was checked against it.

@@ -13,8 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use zae_limiter_core::EntityId;
-use zae_limiter_core::acquire::{Grant, is_disputed};
+use zae_limiter_core::acquire::Grant;
 use zae_limiter_core::bucket::Bucket;
+use zae_limiter_core::bucket::is_disputed;
 use zae_limiter_core::entity::MetaRecord;
 use zae_limiter_core::schema::meta_key;
 use zae_limiter_core::sync::owner_pins;

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use super::{Grant, Hint};
+use super::protocol::{Grant, Hint};
 use crate::bucket::Bucket;
 use crate::name::LimitName;
 use crate::schema::BucketId;
-use crate::together::Part;
+use crate::shards::together::Part;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::LimitStatus;
 

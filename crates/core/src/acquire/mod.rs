@@ -27,15 +27,13 @@ mod freshness;
 mod images;
 mod protocol;
 mod spread;
-pub(crate) mod take;
-pub(crate) mod write;
+mod take;
 
 use std::sync::Arc;
 
-use crate::bucket::{Bucket, Owner};
+use crate::bucket::{Bucket, Owner, is_disputed, newest_owner};
 use crate::config::{Level, Resolved};
-use crate::error::{InvalidInput, RecordError};
-use crate::name::{EntityId, LimitName, ResourceName};
+use crate::name::{EntityId, LimitName};
 use crate::random::Random;
 use crate::schema::BucketId;
 use crate::units::{EpochMillis, Millitokens};
@@ -44,32 +42,9 @@ pub use freshness::{next_round_trip, refilled_by};
 use images::{remembered, short_shards, statuses_before};
 pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};
-pub use take::DisabledAt;
 use take::{Take, TakeEnd};
 
-/// The environment of a leg during a step.
-pub(crate) struct Env<'a> {
-    pub(crate) now: EpochMillis,
-    pub(crate) random: &'a mut dyn Random,
-    pub(crate) asks: Vec<(u64, Ask)>,
-    pub(crate) observations: &'a mut Vec<Observation>,
-}
-
-impl Env<'_> {
-    pub(crate) fn send(&mut self, delay_ms: u64, ask: Ask) {
-        self.asks.push((delay_ms, ask));
-    }
-
-    pub(crate) fn observe(&mut self, id: &BucketId, shard: u32, image: Bucket) -> Arc<Bucket> {
-        let image = Arc::new(image);
-        self.observations.push(Observation {
-            id: id.clone(),
-            shard,
-            image: Arc::clone(&image),
-        });
-        image
-    }
-}
+pub(crate) use crate::write;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -569,62 +544,12 @@ impl Acquire {
     }
 }
 
-/// Whether a configuration defines limits, all of which can be enforced, and those that are asked for.
-pub fn check_config(
-    config: &Resolved,
-    resource: &ResourceName,
-    amounts: &[(LimitName, Millitokens)],
-) -> Result<(), AcquireError> {
-    if let (Some(feature), true) = (&config.unsupported, config.level != Level::Override) {
-        return Err(RecordError::from(feature.clone()).into());
-    }
-    if config.limits.is_empty() {
-        return Err(AcquireError::NotConfigured {
-            entity: config.entity.to_string(),
-            resource: resource.to_string(),
-        });
-    }
-    for (name, amount) in amounts {
-        if config.limit(name).is_none() {
-            let known: Vec<&str> = config.limits.iter().map(|limit| limit.name().as_str()).collect();
-            let reason = format!(
-                "no limit of this name is configured for this entity and resource; there are: {}",
-                known.join(", ")
-            );
-            return Err(InvalidInput::new(format!("consume.{name}"), amount, reason).into());
-        }
-    }
-    Ok(())
-}
-
 impl TakeEnd {
     fn grants(&self) -> &[Grant] {
         match self {
             Self::Taken(grants) => grants,
             _ => &[],
         }
-    }
-}
-
-/// Whether a bucket's stamp belongs to another life of the entity than the one that was read, or to an entity that
-/// is not there.
-///
-/// The two do not show which of them is out of date. META does, if it is read consistently after the stamp was seen.
-pub fn is_disputed(stamp: &Owner, read: Option<&Owner>) -> bool {
-    stamp.is_authoritative()
-        && read.is_none_or(|read| stamp.incarnation.is_some() && stamp.incarnation != read.incarnation)
-}
-
-/// Who owns an entity's buckets: a bucket's own stamp if it was written from knowledge, unless what was read
-/// of the entity is of a later generation. Stamps of old clients have neither generation nor incarnation, and
-/// date from the bucket's creation: anything read of the entity is later.
-///
-/// If the two are [disputed](is_disputed), the answer is a guess: a generation begins with the instant of the
-/// entity's creation.
-pub fn newest_owner<'a>(stamp: &'a Owner, read: Option<&'a Owner>) -> Option<&'a Owner> {
-    match read {
-        Some(read) if !stamp.is_authoritative() || read.generation > stamp.generation => Some(read),
-        _ => Some(stamp),
     }
 }
 

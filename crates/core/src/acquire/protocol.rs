@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::DisabledAt;
 use crate::bucket::Bucket;
-use crate::config::Resolved;
+use crate::config::{Level, Resolved};
 use crate::error::{InvalidInput, RecordError};
 use crate::limit::Limit;
-use crate::name::{EntityId, LimitName};
+use crate::name::{EntityId, LimitName, ResourceName};
+use crate::random::Random;
 use crate::schema::BucketId;
 use crate::table::{Answer, Applied, FailureKind, Op, TableError};
-use crate::units::Millitokens;
+use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::RateLimitExceeded;
 
 /// An acquire: the bucket and the amounts to take.
@@ -178,6 +178,15 @@ impl Grant {
     }
 }
 
+/// Where a disabled flag was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisabledAt {
+    /// On the configuration of this level.
+    Config(Level),
+    /// On the bucket.
+    Bucket,
+}
+
 /// How an acquire ended.
 #[derive(Debug, Clone)]
 pub enum Decision {
@@ -206,4 +215,56 @@ pub struct Observation {
     pub shard: u32,
     /// The image of the item.
     pub image: Arc<Bucket>,
+}
+
+/// The environment of a leg during a step.
+pub(crate) struct Env<'a> {
+    pub(crate) now: EpochMillis,
+    pub(crate) random: &'a mut dyn Random,
+    pub(crate) asks: Vec<(u64, Ask)>,
+    pub(crate) observations: &'a mut Vec<Observation>,
+}
+
+impl Env<'_> {
+    pub(crate) fn send(&mut self, delay_ms: u64, ask: Ask) {
+        self.asks.push((delay_ms, ask));
+    }
+
+    pub(crate) fn observe(&mut self, id: &BucketId, shard: u32, image: Bucket) -> Arc<Bucket> {
+        let image = Arc::new(image);
+        self.observations.push(Observation {
+            id: id.clone(),
+            shard,
+            image: Arc::clone(&image),
+        });
+        image
+    }
+}
+
+/// Whether a configuration defines limits, all of which can be enforced, and those that are asked for.
+pub fn check_config(
+    config: &Resolved,
+    resource: &ResourceName,
+    amounts: &[(LimitName, Millitokens)],
+) -> Result<(), AcquireError> {
+    if let (Some(feature), true) = (&config.unsupported, config.level != Level::Override) {
+        return Err(RecordError::from(feature.clone()).into());
+    }
+    if config.limits.is_empty() {
+        return Err(AcquireError::NotConfigured {
+            entity: config.entity.to_string(),
+            resource: resource.to_string(),
+        });
+    }
+    for (name, amount) in amounts {
+        if config.limit(name).is_none() {
+            let known: Vec<&str> = config.limits.iter().map(|limit| limit.name().as_str()).collect();
+            let reason = format!(
+                "no limit of this name is configured for this entity and resource; there are: {}",
+                known.join(", ")
+            );
+            return Err(InvalidInput::new(format!("consume.{name}"), amount, reason).into());
+        }
+    }
+    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::protocol::{Ask, Env, Observation, Reply, Settings, TakeError, check_config};
 use super::take::{Take, TakeEnd};
-use super::{Ask, Env, Observation, Reply, Settings, TakeError, check_config};
 use crate::config::Resolved;
 use crate::random::Random;
 use crate::schema::BucketId;

@@ -19,12 +19,10 @@ mod whole;
 
 use std::sync::Arc;
 
-use judge::is_out_of_writes;
 use smol_str::SmolStr;
 
 use super::freshness::MAX_ROUND_TRIP_MS;
-use super::write::{self, Amounts, Basis, RefillDebit};
-use super::{Ask, Env, Grant, Hint, Reply, Settings, TakeError};
+use super::protocol::{Ask, DisabledAt, Env, Grant, Hint, Reply, Settings, TakeError, check_config};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::Bucket;
 use crate::config::{Level, Resolved};
@@ -36,6 +34,7 @@ use crate::schema::{BucketId, key_of};
 use crate::table::{Answer, Applied, Condition, FailureKind, Item, Key, Op, TableError, Update, Value};
 use crate::units::EpochMillis;
 use crate::verdict::LimitStatus;
+use crate::write::{self, Amounts, Basis, RefillDebit};
 
 /// How many further shards are tried after the first one is short.
 const MAX_OTHER_SHARDS: usize = 2;
@@ -60,15 +59,6 @@ pub(crate) enum TakeEnd {
     Disabled(DisabledAt),
     Contended,
     Failed(TakeError),
-}
-
-/// Where a disabled flag was met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DisabledAt {
-    /// On the configuration of this level.
-    Config(Level),
-    /// On the bucket.
-    Bucket,
 }
 
 /// The purpose of a leg.
@@ -344,7 +334,7 @@ impl Take {
                     self.amounts.retain(|(name, _)| self.config.limit(name).is_some());
                 }
                 // What was in force when the acquire began may have gone since.
-                match super::check_config(&self.config, &self.id.resource, &self.amounts) {
+                match check_config(&self.config, &self.id.resource, &self.amounts) {
                     // Only one call can create the shard. The others debit it as soon as it should be there.
                     Ok(()) if found.hint.refilling.contains(&self.shard) && !self.has_waited => {
                         self.has_waited = true;
@@ -560,7 +550,7 @@ impl Take {
         if std::mem::take(&mut self.has_just_lost) && self.lost_refills > 1 {
             return self.spread_out(image, env);
         }
-        if is_out_of_writes(image, env.now) {
+        if image.is_out_of_writes(env.now) {
             self.tried.push(self.shard);
             self.dry.get_or_insert_with(|| (self.shard, Arc::clone(image)));
             if let Some(other) = self.other_shard(env) {

@@ -10,7 +10,7 @@ use super::Manifest;
 use super::target::Target;
 use crate::error::RecordError;
 use crate::name::{EntityId, NamespaceId, ResourceName, ResourceScope};
-use crate::record::Reader;
+use crate::records::reader::Reader;
 use crate::schema::{CONFIG, add_namespace_index, key_item, provisioner_key};
 use crate::table::{Condition, Item, Key, Put, Value};
 

@@ -90,42 +90,6 @@ impl Manifest {
         }
     }
 
-    /// Reads a manifest from the bytes of a YAML file.
-    ///
-    /// # Errors
-    /// Every problem of the file, with line and column.
-    #[cfg(feature = "yaml")]
-    pub fn from_yaml(text: &[u8]) -> Result<Self, Problems> {
-        let (root, problems) = yaml::read(text);
-        read::manifest(root, read::Dialect::File, problems)
-    }
-
-    /// Reads a manifest from JSON.
-    ///
-    /// # Errors
-    /// Every problem, with its path.
-    pub fn from_json(value: &Json) -> Result<Self, Problems> {
-        read::manifest(
-            Some(tree::Node::from_json(value)),
-            read::Dialect::File,
-            Vec::new(),
-        )
-    }
-
-    /// Reads a manifest from the properties of a custom resource, which CloudFormation delivers with every number
-    /// and truth value as text. Properties of the resource itself (`ServiceToken`, `TableName` and the like) are
-    /// passed over.
-    ///
-    /// # Errors
-    /// Every problem, with the property's path.
-    pub fn from_properties(value: &Json) -> Result<Self, Problems> {
-        read::manifest(
-            Some(tree::Node::from_json(value)),
-            read::Dialect::Stack,
-            Vec::new(),
-        )
-    }
-
     /// The manifest with every default written out. [`from_json`](Self::from_json) reads it back.
     pub fn to_json(&self) -> Json {
         let limits = |limits: &[Limit]| json!({ "limits": normalised(limits) });
@@ -160,12 +124,6 @@ impl Manifest {
             manifest.insert("entities".into(), entities.into());
         }
         manifest.into()
-    }
-
-    /// The manifest as properties of a custom resource: `Namespace`, `System`, `Resources` and `Entities`, without
-    /// what is a default anyway.
-    pub fn to_properties(&self) -> Json {
-        properties::write(self)
     }
 
     /// The fingerprint that an apply leaves in the record of what is managed.

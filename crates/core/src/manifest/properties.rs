@@ -7,7 +7,15 @@ use super::tree::Node;
 use super::{DEFAULT_PERIOD_SECS, Manifest, policy_text};
 use crate::limit::Limit;
 
-pub(super) fn write(manifest: &Manifest) -> Json {
+impl Manifest {
+    /// The manifest as properties of a custom resource: `Namespace`, `System`, `Resources` and `Entities`, without
+    /// what is a default anyway.
+    pub fn to_properties(&self) -> Json {
+        write(self)
+    }
+}
+
+fn write(manifest: &Manifest) -> Json {
     let level = |limits: &[Limit]| json!({ "Limits": limits_of(limits) });
     let mut properties = Map::new();
     properties.insert("Namespace".into(), json!(manifest.namespace.as_str()));

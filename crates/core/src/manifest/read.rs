@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value as Json;
+
 use super::problem::{Path, Problem, Problems};
 use super::suggest::nearest;
 use super::tree::{Entry, Node, Tree};
@@ -14,7 +16,7 @@ use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS};
 
 /// How the keys of a manifest are spelled, and what its scalars look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+enum Dialect {
     /// A file or an event: `refill_amount`, scalars of their own types.
     File,
     /// Properties of a custom resource: `RefillAmount`, every scalar may be a text.
@@ -69,12 +71,38 @@ const NOT_APPLIED: &str = "is not applied by this release, and would have no eff
 const NOT_AT_SYSTEM: &str =
     "has no effect at the system level; it belongs to a resource, or to a resource of an entity";
 
+impl Manifest {
+    /// Reads a manifest from the bytes of a YAML file.
+    ///
+    /// # Errors
+    /// Every problem of the file, with line and column.
+    #[cfg(feature = "yaml")]
+    pub fn from_yaml(text: &[u8]) -> Result<Self, Problems> {
+        let (root, problems) = super::yaml::read(text);
+        manifest(root, Dialect::File, problems)
+    }
+
+    /// Reads a manifest from JSON.
+    ///
+    /// # Errors
+    /// Every problem, with its path.
+    pub fn from_json(value: &Json) -> Result<Self, Problems> {
+        manifest(Some(Node::from_json(value)), Dialect::File, Vec::new())
+    }
+
+    /// Reads a manifest from the properties of a custom resource, which CloudFormation delivers with every number
+    /// and truth value as text. Properties of the resource itself (`ServiceToken`, `TableName` and the like) are
+    /// passed over.
+    ///
+    /// # Errors
+    /// Every problem, with the property's path.
+    pub fn from_properties(value: &Json) -> Result<Self, Problems> {
+        manifest(Some(Node::from_json(value)), Dialect::Stack, Vec::new())
+    }
+}
+
 /// Reads a tree. `problems` are those that were met on the way to it.
-pub(super) fn manifest(
-    root: Option<Node>,
-    dialect: Dialect,
-    problems: Vec<Problem>,
-) -> Result<Manifest, Problems> {
+fn manifest(root: Option<Node>, dialect: Dialect, problems: Vec<Problem>) -> Result<Manifest, Problems> {
     let mut rules = Rules { dialect, problems };
     let manifest = root.and_then(|root| rules.manifest(&root));
     match manifest {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zae_limiter_core::acquire::{Request, is_disputed, newest_owner};
+use zae_limiter_core::acquire::Request;
+use zae_limiter_core::bucket::{is_disputed, newest_owner};
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::limit::Limit;
 use zae_limiter_core::schema::{BucketId, key_of};

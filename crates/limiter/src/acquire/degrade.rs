@@ -1,8 +1,9 @@
 //! What a request may take while the table is out of reach and the operator chose to continue with a part of the
 //! limits: the limits and flags that the caches last held, of the entity and of its parent if it cascades.
 
-use zae_limiter_core::acquire::{DisabledAt, Request, check_config, newest_owner};
+use zae_limiter_core::acquire::{DisabledAt, Request, check_config};
 use zae_limiter_core::bucket::Owner;
+use zae_limiter_core::bucket::newest_owner;
 use zae_limiter_core::config::{Level, Resolved};
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Condition;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use zae_limiter_core::acquire::is_disputed;
+use zae_limiter_core::bucket::is_disputed;
 use zae_limiter_core::entity::{Entity, MetaRecord, Metadata};
 use zae_limiter_core::schema::{BucketId, META, entity_pk, key_of, meta_key, parent_pk};
 use zae_limiter_core::sync::{Drift, owner_pins, reconcile};

@@ -3,12 +3,12 @@
 
 use super::Take;
 use crate::acquire::freshness::Horizon;
-use crate::acquire::write::{self, Amounts, Basis, Ttl};
 use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
 use crate::error::{CorruptRecord, RecordError};
 use crate::limit::{Limit, MAX_LIMITS, Params};
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::LimitStatus;
+use crate::write::{self, Amounts, Basis, Ttl};
 
 impl Take {
     /// Whether an image calls for a refill, and one would cover the amounts.
@@ -17,7 +17,7 @@ impl Take {
         if !is_plain
             || image.shard_count != self.shard_count
             || image.is_expired(now)
-            || is_out_of_writes(image, now)
+            || image.is_out_of_writes(now)
         {
             return false;
         }
@@ -187,10 +187,4 @@ pub(super) fn is_open(image: &Bucket, now: EpochMillis) -> bool {
     image.is_valid(now)
         && !image.is_expired(now)
         && image.wcu.as_ref().is_some_and(|wcu| wcu.balance.0 >= WCU_COST)
-}
-
-/// Whether a shard has no write units left, even refilled to now.
-pub(super) fn is_out_of_writes(image: &Bucket, now: EpochMillis) -> bool {
-    let left = |wcu: &crate::bucket::BucketLimit| image.balance(wcu, now).refilled(wcu.params, now).tokens.0;
-    image.wcu.as_ref().is_some_and(|wcu| left(wcu) < WCU_COST)
 }

@@ -5,18 +5,18 @@
 
 use smol_str::SmolStr;
 
-use super::{DisabledAt, MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
-use crate::acquire::write::{self, NewShard};
-use crate::acquire::{Ask, Env, out_of_order};
+use super::{MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
+use crate::acquire::protocol::{Ask, DisabledAt, Env, out_of_order};
 use crate::backoff::Again;
-use crate::births::{Newborn, Shards, Start, births, family};
 use crate::bucket::{Bucket, birth_mark};
 use crate::error::RecordError;
 use crate::limit::{Limit, Params};
 use crate::schema::{BucketId, key_of, meta_key};
+use crate::shards::births::{Newborn, Shards, Start, births, family};
 use crate::table::{Applied, Cancelled, FailureKind, Item, Op, Part, TableError};
 use crate::units::Millitokens;
 use crate::verdict::LimitStatus;
+use crate::write::{self, NewShard};
 
 /// Reasons for a cancelled transaction that sending it again does not change.
 const PERMANENT: [&str; 4] = [

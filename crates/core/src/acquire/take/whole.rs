@@ -11,20 +11,20 @@ use smol_str::SmolStr;
 
 use super::judge::is_open;
 use super::portions::{NOTHING, divide};
-use super::{DisabledAt, MAX_RACES, Scope, State, Take, TakeEnd};
-use crate::acquire::write::{self, Amounts};
-use crate::acquire::{Ask, Env, Grant, Observation};
+use super::{MAX_RACES, Scope, State, Take, TakeEnd};
+use crate::acquire::protocol::{Ask, DisabledAt, Env, Grant, Observation};
 use crate::backoff::Again;
-use crate::births::{Shards, births, family};
 use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::limit::Limit;
 use crate::memory::MemoryTable;
 use crate::name::LimitName;
 use crate::refill::Balance;
+use crate::shards::births::{Shards, births, family};
+use crate::shards::together;
 use crate::table::{Answer, Applied, Cancelled, FailureKind, Item, Op, Part, TableError, Update};
-use crate::together;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::LimitStatus;
+use crate::write::{self, Amounts};
 
 /// The longest wait after the first lost race, in milliseconds; it doubles with each.
 const RACE_WAIT_MS: u32 = 10;

@@ -10,7 +10,7 @@ use crate::bucket::Owner;
 use crate::error::{InvalidInput, RecordError, UnsupportedFeature};
 use crate::limit::Limit;
 use crate::name::{EntityId, LimitName};
-use crate::record::Reader;
+use crate::records::reader::Reader;
 use crate::table::{Attr, Item, Value};
 use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS};
 

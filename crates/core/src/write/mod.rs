@@ -1,4 +1,5 @@
-//! The conditional writes of the acquire path, each built here and nowhere else.
+//! The conditional writes of the acquire path, each built here and nowhere else. [`sync`] has those that apply changed
+//! limits to live buckets.
 //!
 //! | write | guards | failing means |
 //! |---|---|---|
@@ -9,6 +10,8 @@
 //! | [`credit`] | the item exists and stays within its ceiling | see [`crate::credit`] |
 //!
 //! Balances move by `ADD` alone, so writers compose; the refill instant `rf` serialises refills.
+
+pub mod sync;
 
 use smol_str::SmolStr;
 

@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::acquire::write::{self, Donation};
 use crate::bucket::Bucket;
 use crate::limit::Params;
 use crate::refill::Balance;
 use crate::schema::BucketId;
 use crate::table::Part;
 use crate::units::{EpochMillis, Millitokens};
+use crate::write::{self, Donation};
 
 /// Images of a bucket's shards, by shard.
 pub(crate) type Shards = BTreeMap<u32, Arc<Bucket>>;

@@ -9,7 +9,7 @@ use smol_str::{SmolStr, format_smolstr};
 use crate::error::RecordError;
 use crate::limit::{Limit, Params};
 use crate::name::{EntityId, WCU};
-use crate::record::Reader;
+use crate::records::reader::Reader;
 use crate::refill::Balance;
 use crate::table::{Attr, Item, Value};
 use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
@@ -80,6 +80,28 @@ impl Owner {
     /// Whether this stamp on a bucket was written from knowledge of the entity, not by default.
     pub fn is_authoritative(&self) -> bool {
         self.generation.is_some() || self.parent.is_some()
+    }
+}
+
+/// Whether a bucket's stamp belongs to another life of the entity than the one that was read, or to an entity that
+/// is not there.
+///
+/// The two do not show which of them is out of date. META does, if it is read consistently after the stamp was seen.
+pub fn is_disputed(stamp: &Owner, read: Option<&Owner>) -> bool {
+    stamp.is_authoritative()
+        && read.is_none_or(|read| stamp.incarnation.is_some() && stamp.incarnation != read.incarnation)
+}
+
+/// Who owns an entity's buckets: a bucket's own stamp if it was written from knowledge, unless what was read
+/// of the entity is of a later generation. Stamps of old clients have neither generation nor incarnation, and
+/// date from the bucket's creation: anything read of the entity is later.
+///
+/// If the two are [disputed](is_disputed), the answer is a guess: a generation begins with the instant of the
+/// entity's creation.
+pub fn newest_owner<'a>(stamp: &'a Owner, read: Option<&'a Owner>) -> Option<&'a Owner> {
+    match read {
+        Some(read) if !stamp.is_authoritative() || read.generation > stamp.generation => Some(read),
+        _ => Some(stamp),
     }
 }
 
@@ -383,6 +405,12 @@ impl Bucket {
             secs_to_earn(debt, share.refill, period_ms).saturating_add(i64::from(debt > 0)),
             secs_to_earn(capacity, refill, period_ms),
         )
+    }
+
+    /// Whether the shard has no write units left, even refilled to `now`.
+    pub(crate) fn is_out_of_writes(&self, now: EpochMillis) -> bool {
+        let left = |wcu: &BucketLimit| self.balance(wcu, now).refilled(wcu.params, now).tokens.0;
+        self.wcu.as_ref().is_some_and(|wcu| left(wcu) < WCU_COST)
     }
 
     /// Whether balances may be spent at `now` without a refilling write.

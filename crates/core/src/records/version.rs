@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::RecordError;
-use crate::record::Reader;
+use crate::records::reader::Reader;
 use crate::schema::{SCHEMA_VERSION, TABLE_PK, add_namespace_index, key_item, version_key};
 use crate::table::{Condition, Item, Put, Update, Value};
 use crate::units::EpochMillis;

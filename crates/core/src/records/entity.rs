@@ -8,7 +8,7 @@ use crate::bucket::Owner;
 use crate::config::{incarnation, stored_name};
 use crate::error::RecordError;
 use crate::name::{EntityId, NamespaceId};
-use crate::record::Reader;
+use crate::records::reader::Reader;
 use crate::schema::{add_namespace_index, key_item, meta_key, parent_pk};
 use crate::table::{Condition, Item, Value};
 

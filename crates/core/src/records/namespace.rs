@@ -5,7 +5,7 @@
 
 use crate::error::RecordError;
 use crate::name::{NamespaceId, NamespaceName};
-use crate::record::Reader;
+use crate::records::reader::Reader;
 use crate::schema::{TABLE_PK, add_namespace_index, key_item, namespace_id_key, namespace_key};
 use crate::table::{Condition, Delete, Item, Key, Part, Put, Update, Value};
 use crate::units::EpochMillis;

@@ -5,10 +5,9 @@
 
 use smol_str::SmolStr;
 
-use crate::acquire::write::owner_attributes;
-pub use crate::acquire::write::owner_pins;
-use crate::acquire::{is_disputed, newest_owner};
-use crate::bucket::{Bucket, BucketLimit, Owner, limit_attr};
+use super::owner_attributes;
+pub use super::owner_pins;
+use crate::bucket::{Bucket, BucketLimit, Owner, is_disputed, limit_attr, newest_owner};
 use crate::config::{Level, Resolved, bucket_ttl_secs};
 use crate::limit::{Limit, MAX_LIMITS};
 use crate::schema::BucketId;

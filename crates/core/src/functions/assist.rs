@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use smol_str::SmolStr;
 
-use crate::acquire::write::{self, Amounts, RefillDebit, Ttl};
 use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::schema::BucketId;
 use crate::table::Update;
 use crate::units::{EpochMillis, Millitokens};
+use crate::write::{self, Amounts, RefillDebit, Ttl};
 
 /// Of the write units, in percent, below which a bucket is split.
 const LOW_WATER_PERCENT: i128 = 20;

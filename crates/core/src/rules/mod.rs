@@ -1,0 +1,4 @@
+//! The rule of one bucket, and its arithmetic.
+
+pub mod limit;
+pub mod refill;
