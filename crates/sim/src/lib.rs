@@ -8,33 +8,24 @@
 //!
 //! Reading order:
 //!
-//! 1. [`plan`]: what will be asked of the limiter, drawn from a seed (by `draw`).
-//! 2. [`world`]: the event queue, the table, true time. [`client`]: one process, its clock and its caches;
-//!    `jobs` and `leases`: what it runs. [`setup`]: the table before, and what others write; `lives`: entities that
-//!    are deleted and created again.
-//! 3. [`faults`]: what the network does to a request.
-//! 4. [`check`]: what must hold after every write; `rules`, [`account`] and [`row`] are its arithmetic.
+//! 1. [`plan`]: what will be asked of the limiter, drawn from a seed, and what the network does to a request.
+//! 2. [`world`]: the event queue, the table, true time, and what happens at each event: machines of processes,
+//!    configuration, the ends of leases, operators and other clients, entities that are deleted and created again.
+//! 3. [`state`]: processes with their clocks and caches, their machines and leases; the table before a run.
+//! 4. [`judge`]: what must hold after every write: [`judge::check`], and the arithmetic beside it.
 //! 5. [`quiet`]: promised waits, tried out on what a run leaves behind.
 //! 6. [`progress`]: steady demand on a slow table: how much is admitted.
 //! 7. [`shrink`]: the shortest plan that still fails.
 
-pub mod account;
-pub mod check;
-pub mod client;
-mod draw;
-pub mod faults;
-mod jobs;
-mod leases;
-mod lives;
+pub mod judge;
 pub mod plan;
 pub mod progress;
 pub mod quiet;
 pub mod rng;
-pub mod row;
-mod rules;
-pub mod setup;
 pub mod shrink;
+pub mod state;
 pub mod stats;
+pub mod time;
 pub mod world;
 
 pub use plan::Plan;

@@ -3,7 +3,7 @@
 //! Safety alone would be kept by a client that refuses everything. These plans have a steady demand on one bucket
 //! from several processes, at a given round trip to the table; what came of them is counted by the second.
 
-use crate::faults::Faults;
+use crate::plan::faults::Faults;
 use crate::plan::{Action, End, EntityPlan, Origin, Plan, ProcessPlan, Rule};
 use crate::rng::Rng;
 use crate::world::World;

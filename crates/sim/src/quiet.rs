@@ -13,12 +13,13 @@ use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
 use zae_limiter_core::{EpochMillis, Millitokens};
 
-use crate::jobs::image_in;
+use crate::judge::row::Row;
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::row::Row;
-use crate::setup::Names;
-use crate::world::{Outcome, Violation, true_ms};
+use crate::state::job::image_in;
+use crate::state::setup::Names;
+use crate::time::true_ms;
+use crate::world::{Outcome, Violation};
 
 /// Tries the waits of every bucket.
 pub fn check(plan: &Plan, outcome: &mut Outcome) {

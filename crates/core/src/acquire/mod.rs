@@ -31,7 +31,7 @@ mod take;
 
 use std::sync::Arc;
 
-use crate::bucket::{Bucket, Owner, is_disputed, newest_owner};
+use crate::bucket::{Owner, is_disputed, newest_owner};
 use crate::config::{Level, Resolved};
 use crate::name::{EntityId, LimitName};
 use crate::random::Random;

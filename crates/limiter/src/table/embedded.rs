@@ -350,7 +350,15 @@ impl From<DynoxideError> for Refused {
 /// limit indefinitely if the policy is to allow. The engine does not tell its failures apart but in words; these are
 /// the words of those that pass.
 fn is_damage(err: &DynoxideError) -> bool {
-    const PASSING: [&str; 7] = ["lock", "busy", "i/o error", "full", "memory", "interrupt", "unable to open"];
+    const PASSING: [&str; 7] = [
+        "lock",
+        "busy",
+        "i/o error",
+        "full",
+        "memory",
+        "interrupt",
+        "unable to open",
+    ];
     let text = match err {
         DynoxideError::InternalServerError(text) => text.to_lowercase(),
         DynoxideError::SqliteError(cause) => cause.to_string().to_lowercase(),

@@ -207,7 +207,10 @@ async fn a_damaged_table_is_an_error_under_every_policy() {
         bytes[from..].fill(0xa5);
         std::fs::write(&data, &bytes).unwrap();
         bytes = good;
-        for policy in [OnUnavailable::Allow, OnUnavailable::Degrade(Percent::new(50).unwrap())] {
+        for policy in [
+            OnUnavailable::Allow,
+            OnUnavailable::Degrade(Percent::new(50).unwrap()),
+        ] {
             let Ok(repo) = builder().on_unavailable(policy).open().await else {
                 continue;
             };
@@ -218,7 +221,10 @@ async fn a_damaged_table_is_an_error_under_every_policy() {
                     Ok(lease) => panic!("{from}, call {call}: {lease:?}"),
                 };
                 assert!(err.to_string().contains(folder.path().to_str().unwrap()), "{err}");
-                assert!(matches!(&err, Error::Unavailable(down) if !down.is_retryable()), "{err}");
+                assert!(
+                    matches!(&err, Error::Unavailable(down) if !down.is_retryable()),
+                    "{err}"
+                );
                 refused_in_use += 1;
             }
         }

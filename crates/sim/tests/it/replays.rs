@@ -2,7 +2,8 @@
 
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Item, Key, Value};
-use zae_limiter_sim::check::{Change, Check, Source};
+use zae_limiter_sim::judge::change::{Change, Source};
+use zae_limiter_sim::judge::check::Check;
 use zae_limiter_sim::plan::Clocks;
 use zae_limiter_sim::{Plan, Stats, run, run_and_tell};
 
@@ -27,7 +28,7 @@ fn bucket(attrs: &[(&str, i128)]) -> Item {
         ("SK".into(), Value::text("#STATE")),
     ]);
     let base = [
-        ("rf", i128::from(zae_limiter_sim::world::EPOCH_MS)),
+        ("rf", i128::from(zae_limiter_sim::time::EPOCH_MS)),
         ("shard_count", 1),
         ("b_rpm_tk", 50_000),
         ("b_rpm_tc", 50_000),
@@ -60,7 +61,7 @@ fn judged(changed: &[(&str, i128)]) -> Result<(), String> {
 
 #[test]
 fn the_account_allows_what_is_earned_and_nothing_else() {
-    let later = i128::from(zae_limiter_sim::world::EPOCH_MS + 6000);
+    let later = i128::from(zae_limiter_sim::time::EPOCH_MS + 6000);
     let refused = |changed: &[(&str, i128)], why: &str| {
         let err = judged(changed).unwrap_err();
         assert!(err.contains(why), "{err}");

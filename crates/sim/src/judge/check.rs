@@ -1,6 +1,6 @@
 //! What must hold after every write that the table applied.
 //!
-//! 1. No bucket admits more than its reference allows ([`crate::account`]).
+//! 1. No bucket admits more than its reference allows ([`super::account`]).
 //! 2. Every millitoken is explained: on each item, balance plus net consumption changes only by time earned
 //!    under the shard's share, by cutting a surplus, or by moving to a shard that is being created; and that
 //!    one starts with what was moved and what its part has earned since it was earned last. No surplus is cut
@@ -19,50 +19,13 @@ use zae_limiter_core::bucket::MAX_AHEAD_MS;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key};
 
-use crate::account::{Account, Lags};
+use super::account::{Account, Lags};
+use super::change::{Change, Source, Sums};
+use super::row::{Cell, Row, bucket_of};
+use super::rules::{count, created, descends, eaten, explained, inherited, spent};
 use crate::plan::Clocks;
-use crate::row::{Cell, Row, bucket_of};
-use crate::rules::{count, created, descends, eaten, explained, inherited, spent};
 use crate::stats::Stats;
-use crate::world::{EPOCH_MS, true_ms};
-
-/// The writer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// An acquire, by its job.
-    Acquire(usize),
-    /// A credit, by its job.
-    Credit(usize),
-    /// The client that manages limits and flags.
-    Admin,
-    /// A client of another kind.
-    Foreign,
-    /// The table's expiry.
-    Sweep,
-}
-
-impl Source {
-    pub(crate) fn job(self) -> Option<usize> {
-        match self {
-            Self::Acquire(job) | Self::Credit(job) => Some(job),
-            _ => None,
-        }
-    }
-}
-
-/// One item before and after a write.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// Its key.
-    pub key: Key,
-    /// Before.
-    pub old: Option<Item>,
-    /// After.
-    pub new: Option<Item>,
-}
-
-/// Millitokens by bucket and limit.
-pub type Sums = BTreeMap<(String, String), i128>;
+use crate::time::{EPOCH_MS, true_ms};
 
 /// The independent account of a run.
 #[derive(Debug, Default)]

@@ -3,7 +3,10 @@
 //! A plan is plain data. Taking actions out of it gives another valid plan, in which every other actor keeps
 //! its own luck; [`crate::shrink`] relies on that.
 
-use crate::faults::Faults;
+mod draw;
+pub mod faults;
+
+use faults::Faults;
 
 /// How many actions a description shows.
 const SHOWN: usize = 60;
@@ -176,11 +179,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Draws the plan of a seed.
-    pub fn of(seed: u64) -> Self {
-        crate::draw::plan(seed)
-    }
-
     /// How long it takes at most, in seconds.
     fn secs(&self) -> i64 {
         let last = self.actions.iter().map(|(at, _)| at / 1_000_000).max();

@@ -3,6 +3,12 @@
 //! Events are played in the order of their virtual time, and at one instant in the order they were made. All
 //! randomness comes from the plan's seed, so a plan always plays the same.
 
+mod configs;
+mod jobs;
+mod leases;
+mod lives;
+mod operators;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -10,15 +16,17 @@ use zae_limiter_core::acquire::Reply;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Answer, Item, Key, Op, TableError};
 
-use crate::check::{Change, Check, Source};
-use crate::client::Process;
-use crate::jobs::Job;
-use crate::leases::Lease;
-use crate::lives::{Lives, Step};
+use crate::judge::change::{Change, Source};
+use crate::judge::check::Check;
+use crate::judge::lives::Lives;
+use crate::judge::row;
 use crate::plan::{Action, Plan};
-use crate::row;
-use crate::setup::Names;
+use crate::state::job::Job;
+use crate::state::lease::Lease;
+use crate::state::process::Process;
+use crate::state::setup::{self, Names};
 use crate::stats::Stats;
+use crate::time::millis;
 
 /// True time at the start of every run, in milliseconds since the Unix epoch.
 pub const EPOCH_MS: i64 = 1_795_290_000_000;
@@ -26,11 +34,6 @@ pub const EPOCH_MS: i64 = 1_795_290_000_000;
 /// True time in milliseconds since the Unix epoch.
 pub fn true_ms(now_us: u64) -> i64 {
     EPOCH_MS.saturating_add_unsigned(now_us / 1000)
-}
-
-/// Whole milliseconds in this many microseconds.
-pub(crate) fn millis(micros: u64) -> i64 {
-    i64::try_from(micros / 1000).unwrap_or(i64::MAX)
 }
 
 /// More events than any plan needs: a run that reaches it is in a loop.
@@ -62,6 +65,21 @@ pub struct Outcome {
     pub table: MemoryTable,
     /// When it ended, in microseconds from the start.
     pub ended_us: u64,
+}
+
+/// A deletion under way, and what comes after it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    /// What is found of the bucket is deleted.
+    Buckets,
+    /// The limits and the entity's own record are deleted.
+    Record,
+    /// What was created meanwhile is deleted.
+    Rest,
+    /// Buckets that carry the stamp of the deleted entity are deleted, until there are none.
+    Orphans,
+    /// The entity is created anew.
+    Birth,
 }
 
 /// The kind of an event.
@@ -165,7 +183,7 @@ impl<'a> World<'a> {
     /// The world before anything has happened.
     pub fn new(plan: &'a Plan, keeps_log: bool) -> Self {
         let names = Names::of(plan);
-        let table = crate::setup::table(plan, &names);
+        let table = setup::table(plan, &names);
         let (check, failure) = match Check::new(plan.clocks(), table.items()) {
             Ok(check) => (check, None),
             Err(err) => (Check::default(), Some(err)),

@@ -3,14 +3,11 @@
 //! An operator's deletion takes many requests, in the order that the library deletes in, and traffic continues
 //! meanwhile. While it lasts, shards of the former life and new ones stand side by side, and nothing is promised of
 //! their sum. When it has ended, the account of the bucket starts anew
-//! ([`Check::was_deleted`](crate::check::Check::was_deleted)), and from then on:
-//!
-//! - A refund, a charge or a compensation changes only an item that its acquire has debited: never one that was created
-//!   under the same key later. A refund may be divided over the other shards of that item's bucket.
-//! - An acquire debits a parent that was in force for the entity at some time between one cache time before it began and
-//!   its end.
+//! ([`Check::was_deleted`](crate::judge::check::Check::was_deleted)), and from then on
+//! an acquire debits a parent that was in force for the entity at some time between one cache time before it began and
+//! its end. What holds for refunds is in [`crate::judge::lives`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use zae_limiter_core::EntityId;
 use zae_limiter_core::acquire::Grant;
@@ -21,93 +18,16 @@ use zae_limiter_core::schema::meta_key;
 use zae_limiter_core::sync::owner_pins;
 use zae_limiter_core::table::{Condition, Delete, Key, Op, Put};
 
-use crate::check::{Change, Source};
+use super::{Event, Step, World};
+use crate::judge::change::Source;
 use crate::plan::{Action, Rule};
 use crate::rng::Rng;
-use crate::row::{Row, bucket_of};
-use crate::world::{Event, World};
 
 /// Microseconds between the requests of a deletion.
 const STRIDE_US: u64 = 1500;
 
 /// How much later than its time to live a configuration may be used, by a clock that drifts, in microseconds.
 const DRIFT_US: u64 = 100_000;
-
-/// Which item of a shard an acquire has debited.
-type Debited = (String, u32, u64);
-
-/// Lives of items by key, and which of them each acquire has debited, by action.
-#[derive(Debug, Default)]
-pub(crate) struct Lives {
-    count: BTreeMap<(String, u32), u64>,
-    debited: BTreeMap<usize, BTreeSet<Debited>>,
-    /// The generation that each entity had when it was deleted.
-    generations: BTreeMap<usize, i64>,
-}
-
-impl Lives {
-    /// Judges what one write changed, by the action on whose behalf it was made.
-    ///
-    /// # Errors
-    /// Says what was corrected that had not been debited.
-    pub(crate) fn wrote(&mut self, source: Source, action: usize, changes: &[Change]) -> Result<(), String> {
-        for change in changes {
-            let Some((bucket, shard)) = bucket_of(&change.key) else {
-                continue;
-            };
-            let life = self.count.entry((bucket.to_owned(), shard)).or_default();
-            *life += u64::from(change.old.is_none() && change.new.is_some());
-            let id = (bucket.to_owned(), shard, *life);
-            let row = |item: &Option<_>| item.as_ref().map(Row::read).transpose();
-            let (old, Some(new)) = (row(&change.old)?, row(&change.new)?) else {
-                continue;
-            };
-            let consumed = |name: &String| {
-                let of = |row: &Row| row.limits.get(name).map_or(0, |cell| cell.tc);
-                of(&new) - old.as_ref().map_or(0, of)
-            };
-            let takes = new.limits.keys().any(|name| consumed(name) > 0);
-            let gives = new.limits.keys().any(|name| consumed(name) < 0);
-            let debited = self.debited.entry(action).or_default();
-            // A refund may go to the other shards of a bucket of which one was debited that is still the same item.
-            let may_share = debited.iter().any(|(of, shard, life)| {
-                let now = self.count.get(&(of.clone(), *shard));
-                *of == bucket && now == Some(life)
-            });
-            match source {
-                Source::Acquire(_) if gives && !debited.contains(&id) && !may_share => {
-                    return Err(format!(
-                        "{bucket}#{shard}: a compensation gave tokens to an item that its acquire has not debited"
-                    ));
-                }
-                // A request for no tokens of a limit is a debit as well, and may be charged later.
-                Source::Acquire(_) => drop(debited.insert(id)),
-                Source::Credit(job) if (takes || gives && !may_share) && !debited.contains(&id) => {
-                    return Err(format!(
-                        "{bucket}#{shard}: credit {job} corrected an item that its acquire has not debited"
-                    ));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A deletion under way, and what comes after it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Step {
-    /// What is found of the bucket is deleted.
-    Buckets,
-    /// The limits and the entity's own record are deleted.
-    Record,
-    /// What was created meanwhile is deleted.
-    Rest,
-    /// Buckets that carry the stamp of the deleted entity are deleted, until there are none.
-    Orphans,
-    /// The entity is created anew.
-    Birth,
-}
 
 impl World<'_> {
     /// An entity is deleted, and created again.
@@ -194,7 +114,7 @@ impl World<'_> {
         let former = self.lives.generations.get(&entity).copied().unwrap_or(0);
         let mut rng = Rng::of(self.plan.seed, (action as u64) << 8 | 0xfe);
         let generation = rng.pick(&[self.true_ms(), former - 1, former + 1]);
-        let mut item = crate::setup::meta(self.plan, &self.names, entity, parent, generation);
+        let mut item = crate::state::setup::meta(self.plan, &self.names, entity, parent, generation);
         if let Ok(mut record) = MetaRecord::decode(&item) {
             record.entity.cascade = parent.is_some();
             record.generation = Some(generation);

@@ -1,79 +1,23 @@
-//! What the processes run: acquires, the leases that come of them, and the credits that end those.
+//! Drives what the processes run: sends what machines ask for, feeds what comes back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
 };
-use zae_limiter_core::bucket::Bucket;
-use zae_limiter_core::credit::Credit;
-use zae_limiter_core::table::{Answer, Applied, Item, Op, TableError};
+use zae_limiter_core::table::{Answer, Applied, Item, Op};
 use zae_limiter_core::{EntityId, Millitokens};
 
-use crate::check::{Source, Sums};
-use crate::faults::Fate;
-use crate::leases::add;
-use crate::lives::Step;
+use super::{Event, Step, World};
+use crate::judge::change::{Sums, add};
 use crate::plan::Action;
+use crate::plan::faults::Fate;
 use crate::rng::Rng;
-use crate::row;
-use crate::world::{Event, World};
+use crate::state::job::{Job, Machine, image_in};
+use crate::time::millis;
 
 /// More calls than any machine may make before it decides.
 const MAX_CALLS: usize = 150;
-
-#[derive(Debug)]
-pub(crate) enum Machine {
-    Acquire(Box<Acquire>),
-    Credit(Box<Credit>),
-    Ended,
-}
-
-/// One machine being driven.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) process: usize,
-    pub(crate) incarnation: u32,
-    pub(crate) action: usize,
-    pub(crate) is_credit: bool,
-    pub(crate) abandoned: bool,
-    pub(crate) is_admitted: bool,
-    pub(crate) machine: Machine,
-    pub(crate) rng: Rng,
-    /// Operations by call id; `None` for configuration.
-    pub(crate) calls: Vec<Option<Op>>,
-    pub(crate) configs: BTreeMap<usize, EntityId>,
-    /// When each call was made, before its wait, and when it left; in microseconds.
-    pub(crate) made_us: Vec<u64>,
-    pub(crate) left_us: BTreeMap<usize, u64>,
-    /// What an acquire has taken and handed over to be given back.
-    pub(crate) gave_back: Vec<Grant>,
-    /// The acquire that waits for this credit, and its call.
-    pub(crate) awaited_by: Option<(usize, usize)>,
-    /// What operations whose outcome never became known would have consumed.
-    pub(crate) doubtful: Sums,
-    /// What it must have consumed, between these bounds, now that it has ended.
-    pub(crate) low: Sums,
-    pub(crate) high: Sums,
-}
-
-impl Job {
-    /// The client that writes on its behalf.
-    pub(crate) fn source(&self, id: usize) -> Source {
-        if self.is_credit {
-            Source::Credit(id)
-        } else {
-            Source::Acquire(id)
-        }
-    }
-
-    fn doubt(&mut self, op: &Op) {
-        for (bucket, limit, cost) in row::costs(op) {
-            *self.doubtful.entry((bucket, limit)).or_default() += cost;
-        }
-    }
-}
 
 impl World<'_> {
     /// Begins an action.
@@ -106,7 +50,7 @@ impl World<'_> {
         let request = Request {
             id: self.names.bucket(*entity),
             consume: amounts.iter().map(amount).collect(),
-            limits: limits.as_deref().map(crate::setup::limits),
+            limits: limits.as_deref().map(crate::state::setup::limits),
             settings: Settings {
                 bucket_ttl_multiplier: plan.ttl_multiplier,
             },
@@ -118,7 +62,7 @@ impl World<'_> {
         let own = &self.processes[*process];
         let now = own.clock(self.now_us);
         let known =
-            |entity: &EntityId| own.found(entity, self.names.bucket_of(entity), plan.config_ttl_ms, now);
+            |entity: &EntityId| own.found(entity, &self.names.bucket_of(entity), plan.config_ttl_ms, now);
         let calls = acquire.start(&known, now, &mut rng);
         let is_decided = acquire.decision().is_some();
         let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
@@ -300,7 +244,7 @@ impl World<'_> {
         let slot = &mut self.jobs[job];
         if let (Reply::Table(Ok(_)) | Reply::Config(Ok(_)), Some(left)) = (&reply, slot.left_us.remove(&call))
         {
-            let millis = crate::world::millis(self.now_us - left);
+            let millis = millis(self.now_us - left);
             self.processes[process].answered_after(millis);
             self.check.answered_after(millis + 1);
         }
@@ -450,16 +394,6 @@ impl World<'_> {
             self.jobs[job].abandoned = true;
             self.note(|| format!("job {job}: the caller stopped waiting"));
         }
-    }
-}
-
-/// The image that an answer shows.
-pub(crate) fn image_in(answer: &Result<Answer, TableError>) -> Option<Arc<Bucket>> {
-    match answer {
-        Ok(Answer::Applied(Some(item)) | Answer::Refused(Some(item))) => {
-            Bucket::decode(item).ok().map(Arc::new)
-        }
-        _ => None,
     }
 }
 

@@ -4,32 +4,16 @@ use std::collections::BTreeMap;
 
 use zae_limiter_core::acquire::{Grant, Reply};
 use zae_limiter_core::credit::{Credit, CreditEnd};
-use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Op;
 use zae_limiter_core::{LimitName, Millitokens};
 
-use crate::check::Sums;
-use crate::jobs::{Job, Machine};
+use super::{Event, World};
+use crate::judge::change::{Sums, add};
+use crate::judge::row;
 use crate::plan::{Action, End};
 use crate::rng::Rng;
-use crate::row;
-use crate::world::{Event, World};
-
-/// Tokens held by a caller.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    process: usize,
-    incarnation: u32,
-    action: usize,
-    grants: Vec<Grant>,
-    end: End,
-}
-
-pub(crate) fn add(sums: &mut Sums, id: &BucketId, limit: &str, amount: i128) {
-    let key = id.key(0).pk;
-    let bucket = key.rsplit_once('#').map_or(key.as_str(), |(bucket, _)| bucket);
-    *sums.entry((bucket.to_owned(), limit.to_owned())).or_default() += amount;
-}
+use crate::state::job::{Job, Machine};
+use crate::state::lease::Lease;
 
 impl World<'_> {
     /// A caller holds tokens from now on.

@@ -1,11 +1,17 @@
 //! Draws plans: six kinds of scenario, each with its own way of asking for trouble.
 
-use crate::faults::Faults;
-use crate::plan::{Action, End, EntityPlan, LIMITS, Origin, Plan, ProcessPlan, Rule};
+use super::faults::Faults;
+use super::{Action, End, EntityPlan, LIMITS, Origin, Plan, ProcessPlan, Rule};
 use crate::rng::Rng;
 
-/// Draws the plan of a seed.
-pub(crate) fn plan(seed: u64) -> Plan {
+impl Plan {
+    /// Draws the plan of a seed.
+    pub fn of(seed: u64) -> Self {
+        plan(seed)
+    }
+}
+
+fn plan(seed: u64) -> Plan {
     let mut rng = Rng::of(seed, u64::MAX);
     let draw = Draw { rng: &mut rng };
     let mut plan = match seed % 6 {

@@ -1,13 +1,13 @@
-//! The rules that [`crate::check`] applies to one item's change. Plain functions of plain rows.
+//! The rules that [`super::check`] applies to one item's change. Plain functions of plain rows.
 
 use std::collections::BTreeMap;
 
-use crate::check::Source;
-use crate::row::{Cell, Row};
+use super::change::Source;
+use super::row::{Cell, Row};
 use crate::stats::Stats;
 
 /// How much of a charge costs nothing that could have been spent: it comes out of a surplus that is yet to be
-/// cut, or of what an idle shard has earned beyond its ceiling and not been paid (see [`crate::account`]).
+/// cut, or of what an idle shard has earned beyond its ceiling and not been paid (see [`super::account`]).
 pub(crate) fn eaten(old: &Row, was: &Cell, charge: i128, earned_ms: i64, slack: i128) -> i128 {
     let cut = if old.vu == Some(0) {
         was.tk - old.ceiling(was)

@@ -1,0 +1,8 @@
+//! What must hold, judged independently of the code under test.
+
+pub mod account;
+pub mod change;
+pub mod check;
+pub(crate) mod lives;
+pub mod row;
+mod rules;

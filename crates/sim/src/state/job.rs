@@ -1,0 +1,75 @@
+//! What the processes run: acquires, and the credits that end leases.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use zae_limiter_core::acquire::{Acquire, Grant};
+use zae_limiter_core::bucket::Bucket;
+use zae_limiter_core::credit::Credit;
+use zae_limiter_core::table::{Answer, Op, TableError};
+
+use crate::judge::change::{Source, Sums};
+use crate::judge::row;
+use crate::rng::Rng;
+
+#[derive(Debug)]
+pub(crate) enum Machine {
+    Acquire(Box<Acquire>),
+    Credit(Box<Credit>),
+    Ended,
+}
+
+/// One machine being driven.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) process: usize,
+    pub(crate) incarnation: u32,
+    pub(crate) action: usize,
+    pub(crate) is_credit: bool,
+    pub(crate) abandoned: bool,
+    pub(crate) is_admitted: bool,
+    pub(crate) machine: Machine,
+    pub(crate) rng: Rng,
+    /// Operations by call id; `None` for configuration.
+    pub(crate) calls: Vec<Option<Op>>,
+    pub(crate) configs: BTreeMap<usize, zae_limiter_core::EntityId>,
+    /// When each call was made, before its wait, and when it left; in microseconds.
+    pub(crate) made_us: Vec<u64>,
+    pub(crate) left_us: BTreeMap<usize, u64>,
+    /// What an acquire has taken and handed over to be given back.
+    pub(crate) gave_back: Vec<Grant>,
+    /// The acquire that waits for this credit, and its call.
+    pub(crate) awaited_by: Option<(usize, usize)>,
+    /// What operations whose outcome never became known would have consumed.
+    pub(crate) doubtful: Sums,
+    /// What it must have consumed, between these bounds, now that it has ended.
+    pub(crate) low: Sums,
+    pub(crate) high: Sums,
+}
+
+impl Job {
+    /// The client that writes on its behalf.
+    pub(crate) fn source(&self, id: usize) -> Source {
+        if self.is_credit {
+            Source::Credit(id)
+        } else {
+            Source::Acquire(id)
+        }
+    }
+
+    pub(crate) fn doubt(&mut self, op: &Op) {
+        for (bucket, limit, cost) in row::costs(op) {
+            *self.doubtful.entry((bucket, limit)).or_default() += cost;
+        }
+    }
+}
+
+/// The image that an answer shows.
+pub(crate) fn image_in(answer: &Result<Answer, TableError>) -> Option<Arc<Bucket>> {
+    match answer {
+        Ok(Answer::Applied(Some(item)) | Answer::Refused(Some(item))) => {
+            Bucket::decode(item).ok().map(Arc::new)
+        }
+        _ => None,
+    }
+}

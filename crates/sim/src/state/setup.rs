@@ -1,0 +1,178 @@
+//! The names in a plan, and the table before a run.
+
+use zae_limiter_core::bucket::limit_attr;
+use zae_limiter_core::config::limit_attributes;
+use zae_limiter_core::entity::{MetaRecord, Metadata};
+use zae_limiter_core::memory::MemoryTable;
+use zae_limiter_core::schema::{BucketId, entity_config_key, key_item, resource_config_key};
+use zae_limiter_core::table::{Condition, Item, Key, Op, Put, Value};
+use zae_limiter_core::{Entity, EntityId, Limit, LimitName, NamespaceId, ResourceName, ResourceScope};
+
+use crate::plan::{EntityPlan, LIMITS, Origin, Plan, Rule};
+use crate::time::EPOCH_MS;
+
+/// The names of everything in a plan.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// The namespace.
+    pub namespace: NamespaceId,
+    /// The resource.
+    pub resource: ResourceName,
+    /// The entities.
+    pub entities: Vec<EntityId>,
+    /// The limits.
+    pub limits: Vec<LimitName>,
+}
+
+impl Names {
+    /// Names a plan's actors.
+    ///
+    /// # Panics
+    /// Never: the names are valid.
+    pub fn of(plan: &Plan) -> Self {
+        let name = |i| EntityId::new(format!("e{i}:x@y.z-_")).expect("a valid name");
+        Self {
+            namespace: NamespaceId::new("dSkXlbmmfyU").expect("a valid name"),
+            resource: ResourceName::new("a/b:8b").expect("a valid name"),
+            entities: (0..plan.entities.len()).map(name).collect(),
+            limits: LIMITS
+                .iter()
+                .map(|name| LimitName::new(name).expect("a valid name"))
+                .collect(),
+        }
+    }
+
+    /// An entity's bucket.
+    pub fn bucket(&self, entity: usize) -> BucketId {
+        self.bucket_of(&self.entities[entity])
+    }
+
+    /// An entity's bucket.
+    pub fn bucket_of(&self, entity: &EntityId) -> BucketId {
+        BucketId {
+            namespace: self.namespace.clone(),
+            entity: entity.clone(),
+            resource: self.resource.clone(),
+        }
+    }
+
+    pub(crate) fn config_key(&self, entity: Option<usize>) -> Key {
+        match entity {
+            Some(entity) => {
+                let scope = ResourceScope::One(self.resource.clone());
+                entity_config_key(&self.namespace, &self.entities[entity], &scope)
+            }
+            None => resource_config_key(&self.namespace, &self.resource),
+        }
+    }
+}
+
+/// A plan's rules as limits.
+pub fn limits(rules: &[Rule]) -> Vec<Limit> {
+    let limit =
+        |rule: &Rule| Limit::custom(LIMITS[rule.limit], rule.capacity, rule.refill, rule.period_secs).build();
+    rules.iter().filter_map(|rule| limit(rule).ok()).collect()
+}
+
+pub(crate) fn config_item(key: &Key, rules: &[Rule], disabled: Option<bool>) -> Item {
+    let mut item = key_item(key);
+    for (name, value) in limit_attributes(&limits(rules)) {
+        item.insert(name.into(), value);
+    }
+    if let Some(disabled) = disabled {
+        item.insert("disabled".into(), Value::Bool(disabled));
+    }
+    item
+}
+
+/// The table before the run.
+pub fn table(plan: &Plan, names: &Names) -> MemoryTable {
+    let mut table = MemoryTable::new();
+    let mut put = |item| {
+        let put = Put {
+            item,
+            condition: Condition::ALWAYS,
+        };
+        let done = table.call(&Op::Put(put));
+        debug_assert!(done.is_ok(), "{done:?}");
+    };
+    put(config_item(&names.config_key(None), &plan.rules, None));
+    for (i, entity) in plan.entities.iter().enumerate() {
+        if let Some(rules) = &entity.rules {
+            put(config_item(&names.config_key(Some(i)), rules, None));
+        }
+        if entity.meta {
+            put(meta(plan, names, i, entity.parent, 7));
+        }
+        if entity.origin != Origin::None {
+            for shard in 0..entity.shards {
+                put(foreign_bucket(plan, names, i, entity, shard));
+            }
+        }
+    }
+    table
+}
+
+pub(crate) fn meta(plan: &Plan, names: &Names, i: usize, parent: Option<usize>, generation: i64) -> Item {
+    let entity = &plan.entities[i];
+    let old = entity.origin == Origin::Old;
+    MetaRecord {
+        entity: Entity {
+            id: names.entities[i].clone(),
+            name: "n".into(),
+            parent: parent.map(|parent| names.entities[parent].clone()),
+            cascade: entity.cascade,
+            metadata: Metadata::new(),
+            created_at: "2026-11-21T19:43:18Z".into(),
+        },
+        generation: (!old || generation != 7).then_some(generation),
+        incarnation: (!old).then(|| "80729c5437a39750".into()),
+    }
+    .encode(&names.namespace)
+}
+
+/// A bucket as another client left it.
+fn foreign_bucket(plan: &Plan, names: &Names, i: usize, entity: &EntityPlan, shard: u32) -> Item {
+    let mut item = names.bucket(i).key_attributes(shard);
+    let mut put = |name: &str, value| drop(item.insert(name.to_owned(), value));
+    let rules = entity.rules.as_ref().unwrap_or(&plan.rules);
+    put("rf", Value::int(EPOCH_MS - 250));
+    let doubled = if shard == 0 { entity.untold } else { 0 };
+    put("shard_count", Value::int(entity.shards << doubled));
+    put("cascade", Value::Bool(entity.cascade));
+    if let Some(parent) = entity.parent {
+        put("parent_id", Value::text(names.entities[parent].as_str()));
+    }
+    if entity.origin == Origin::New {
+        put("vu", Value::int(0));
+        if entity.meta {
+            put("pgen", Value::int(7));
+            put("pinc", Value::text("80729c5437a39750"));
+        }
+    }
+    for (at, limit) in limits(rules).iter().enumerate() {
+        let (name, params) = (limit.name().as_str(), limit.params());
+        if at > 0 && entity.origin == Origin::New && entity.filled < 100 {
+            // A limit that was configured after this bucket was made; an old client has left a stub.
+            put(&limit_attr(name, "tk"), Value::int(-5));
+            put(&limit_attr(name, "tc"), Value::int(5));
+            continue;
+        }
+        let full = params.capacity / i128::from(entity.shards);
+        let held = full * i128::from(entity.filled) / 100;
+        put(&limit_attr(name, "tk"), Value::int(held));
+        put(&limit_attr(name, "tc"), Value::int(full - held));
+        put(&limit_attr(name, "cp"), Value::int(params.capacity));
+        put(&limit_attr(name, "ra"), Value::int(params.refill));
+        put(&limit_attr(name, "rp"), Value::int(params.period_ms));
+        if entity.origin == Origin::New {
+            put(&limit_attr(name, "sched"), Value::text("-"));
+            put(&limit_attr(name, "rsched"), Value::text("-"));
+        }
+    }
+    for (part, value) in [("cp", 1_000_000), ("ra", 1_000_000), ("rp", 1000), ("tc", 0)] {
+        put(&limit_attr("wcu", part), Value::int(value));
+    }
+    put("b_wcu_tk", Value::int(entity.write_units * 1000));
+    item
+}

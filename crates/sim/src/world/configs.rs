@@ -1,0 +1,105 @@
+//! Configuration: how a process reads it, remembers it, and brings shards up to it.
+
+use std::sync::Arc;
+
+use zae_limiter_core::acquire::{Found, Observation, Reply};
+use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::schema::key_of;
+use zae_limiter_core::sync::{Drift, reconcile};
+use zae_limiter_core::table::{Item, Op};
+use zae_limiter_core::{EntityId, EpochMillis};
+
+use super::{Event, World};
+use crate::judge::change::Source;
+
+impl World<'_> {
+    /// Brings a shard that an answer has shown up to the configuration, as the limiter does in the background: at most
+    /// once a second, from a configuration read just now.
+    pub(crate) fn note_drift(&mut self, process: usize, seen: &Observation, now: EpochMillis) {
+        let entity = &seen.id.entity;
+        let Some(known) = self.processes[process].configs.get(entity).cloned() else {
+            return;
+        };
+        let key = (seen.id.clone(), seen.shard);
+        let last = self.processes[process].reconciled.get(&key);
+        if !Drift::between(&seen.image, &known, now).is_some()
+            || last.is_some_and(|last| now.since(*last) < 1000)
+        {
+            return;
+        }
+        self.processes[process].reconciled.insert(key, now);
+        let read = |slot: Slot| {
+            let key = slot.key(&self.names.namespace, entity, &self.names.resource);
+            Stored::decode(slot, self.table.get(&key)).unwrap_or_default()
+        };
+        let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
+        let stored = [&meta, &entity_config, &default, &resource, &system];
+        let config = Arc::new(resolve(entity, stored, now));
+        self.processes[process].learn_config(&config);
+        if config.limits.is_empty() || !Drift::between(&seen.image, &config, now).is_some() {
+            return;
+        }
+        self.stats.reconciled += 1;
+        let shard = seen.id.key(seen.shard);
+        let update = reconcile(shard, &seen.image, &config, self.plan.ttl_multiplier, now);
+        let at = self.now_us + self.plan.faults.latency_us.unsigned_abs();
+        let (source, op) = (Source::Admin, Op::Update(update));
+        self.schedule(at, Event::Other { source, op });
+    }
+
+    /// Answers a machine that asks for configuration: from the process's cache, or by reading it.
+    pub(crate) fn ask_config(&mut self, job: usize, call: usize, entity: &EntityId, fresh: bool) {
+        let process = &self.processes[self.jobs[job].process];
+        let now = process.clock(self.now_us);
+        let cached = process.found(
+            entity,
+            &self.names.bucket_of(entity),
+            self.plan.config_ttl_ms,
+            now,
+        );
+        if let Some(found) = cached.filter(|_| !fresh) {
+            let reply = Box::new(Reply::Config(Ok(found)));
+            return self.schedule(self.now_us, Event::Hear { job, call, reply });
+        }
+        let (namespace, resource) = (&self.names.namespace, &self.names.resource);
+        let keys: Vec<_> = Slot::ALL.map(|slot| slot.key(namespace, entity, resource)).into();
+        let op = Op::BatchGet {
+            keys,
+            consistent: fresh,
+        };
+        self.send(job, call, op);
+    }
+
+    /// The records behind a configuration have arrived.
+    pub(crate) fn config_read(&mut self, job: usize, call: usize, asked_us: u64, items: &[Item]) {
+        let Some(entity) = self.jobs[job].configs.get(&call).cloned() else {
+            return;
+        };
+        let process = self.jobs[job].process;
+        let find = |slot: Slot| {
+            let key = slot.key(&self.names.namespace, &entity, &self.names.resource);
+            let item = items.iter().find(|item| key_of(item).as_ref() == Some(&key));
+            Stored::decode(slot, item)
+        };
+        let stored: Result<Vec<Stored>, _> = Slot::ALL.into_iter().map(find).collect();
+        let reply = match stored {
+            Ok(stored) => {
+                let read_at = self.processes[process].clock(asked_us);
+                let [meta, entity_config, default, resource, system] = &stored[..] else {
+                    return;
+                };
+                let config = Arc::new(resolve(
+                    &entity,
+                    [meta, entity_config, default, resource, system],
+                    read_at,
+                ));
+                self.processes[process].learn_config(&config);
+                let now = self.processes[process].clock(self.now_us);
+                let hint = self.processes[process].hint(&self.names.bucket_of(&entity), now);
+                Ok(Found { config, hint })
+            }
+            Err(err) => Err(err.into()),
+        };
+        self.hear(job, call, Reply::Config(reply));
+    }
+}
