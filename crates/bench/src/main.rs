@@ -90,7 +90,7 @@ impl World {
         self.limiter.repository()
     }
 
-    async fn take(&self, key: usize, tokens: i64) -> Result<zae_limiter::Lease, Error> {
+    async fn take(&self, key: usize, tokens: u64) -> Result<zae_limiter::Lease, Error> {
         self.limiter
             .acquire(entity(key), "gpt-4")
             .consume("rpm", 1)

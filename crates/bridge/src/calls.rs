@@ -144,26 +144,30 @@ impl<'a> Arguments<'a> {
             .ok_or_else(|| format!("'{name}' must be a number"))
     }
 
-    fn amounts(self, name: &str) -> Result<Vec<(&'a str, i64)>, String> {
+    /// Numbers by limit: those that `read` finds in their values.
+    fn by_limit<T>(self, name: &str, read: fn(&Json) -> Option<T>) -> Result<Vec<(&'a str, T)>, String> {
         let amounts = self.0[name]
             .as_object()
             .ok_or_else(|| format!("'{name}' must be an object"))?;
         let amount = |(limit, tokens): (&'a String, &Json)| {
-            let tokens = tokens
-                .as_i64()
-                .ok_or_else(|| format!("'{name}.{limit}' must be a number"))?;
+            let tokens = read(tokens).ok_or_else(|| format!("'{name}.{limit}' must be a number"))?;
             Ok((limit.as_str(), tokens))
         };
         amounts.iter().map(amount).collect()
+    }
+
+    fn amounts(self, name: &str) -> Result<Vec<(&'a str, u64)>, String> {
+        self.by_limit(name, Json::as_u64)
     }
 
     /// Limits as `[[name, capacity, refill amount, refill period in seconds], ...]`.
     fn limits(self) -> Result<Vec<zae_limiter::LimitBuilder>, String> {
         let bad = || "'limits' must be a list of [name, capacity, refill, seconds]".to_owned();
         let limit = |limit: &Json| {
-            let part = |index: usize| limit[index].as_i64().ok_or_else(bad);
+            let part = |index: usize| limit[index].as_u64().ok_or_else(bad);
             let name = limit[0].as_str().ok_or_else(bad)?;
-            Ok(Limit::custom(name, part(1)?, part(2)?, part(3)?))
+            let period = Duration::from_secs(part(3)?);
+            Ok(Limit::custom(name, part(1)?, part(2)?, period))
         };
         self.0["limits"]
             .as_array()
@@ -189,7 +193,7 @@ fn limits(limits: &[Limit]) -> Json {
             limit.name().as_str(),
             limit.capacity(),
             limit.refill_amount(),
-            limit.refill_period_secs()
+            limit.refill_period().as_secs()
         ])
     };
     limits.iter().map(limit).collect()
@@ -328,10 +332,16 @@ impl State {
     async fn change_lease(&self, arguments: Arguments<'_>) -> Answer {
         let lease = self.lease(arguments).await?;
         let mut lease = lease.lock().await;
+        let call = arguments.text("call")?;
+        if call == "adjust" {
+            for (limit, delta) in arguments.by_limit("amounts", Json::as_i64)? {
+                lease.adjust(limit, delta)?;
+            }
+            return Ok(Json::Null);
+        }
         for (limit, tokens) in arguments.amounts("amounts")? {
-            match arguments.text("call")? {
+            match call {
                 "consume" => lease.consume(limit, tokens).await?,
-                "adjust" => lease.adjust(limit, tokens)?,
                 _ => lease.release(limit, tokens)?,
             }
         }

@@ -44,7 +44,7 @@ pub(crate) fn limit(limit: &Limit) -> Json {
         "name": limit.name().as_str(),
         "capacity": limit.capacity(),
         "refill_amount": limit.refill_amount(),
-        "refill_period_seconds": limit.refill_period_secs(),
+        "refill_period_seconds": limit.refill_period().as_secs(),
     })
 }
 

@@ -10,10 +10,10 @@ use std::ops::{Add, AddAssign, Neg, Sub};
 use crate::error::InvalidInput;
 
 /// The largest number of tokens in one limit value or one amount: 10^15 (the bound that 0.17 clients enforce).
-pub const MAX_TOKENS: i64 = 1_000_000_000_000_000;
+pub const MAX_TOKENS: u64 = 1_000_000_000_000_000;
 
 /// The longest refill period, in seconds: 10^9, about 31 years.
-pub const MAX_PERIOD_SECS: i64 = 1_000_000_000;
+pub const MAX_PERIOD_SECS: u64 = 1_000_000_000;
 
 /// A balance or an amount in thousandths of a token. May be negative (debt).
 ///
@@ -28,6 +28,23 @@ impl Millitokens {
     /// Whole tokens, exactly.
     pub const fn from_tokens(tokens: i64) -> Self {
         Self(tokens as i128 * 1000)
+    }
+
+    /// A whole amount that cannot be negative, exactly.
+    pub const fn from_amount(tokens: u64) -> Self {
+        Self(tokens as i128 * 1000)
+    }
+
+    /// Whole tokens contained of an amount that cannot be negative, rounded down; 0 for a negative one.
+    pub const fn floor_amount(self) -> u64 {
+        let tokens = self.0.div_euclid(1000);
+        if tokens > u64::MAX as i128 {
+            u64::MAX
+        } else if tokens < 0 {
+            0
+        } else {
+            tokens as u64
+        }
     }
 
     /// Whole tokens contained, rounded towards minus infinity: -1500 millitokens are -2 tokens.
@@ -115,9 +132,9 @@ impl EpochMillis {
 }
 
 /// Checks an amount that a caller wants to take: between 0 and [`MAX_TOKENS`].
-pub fn check_amount(field: &str, amount: i64) -> Result<Millitokens, InvalidInput> {
-    if (0..=MAX_TOKENS).contains(&amount) {
-        Ok(Millitokens::from_tokens(amount))
+pub fn check_amount(field: &str, amount: u64) -> Result<Millitokens, InvalidInput> {
+    if amount <= MAX_TOKENS {
+        Ok(Millitokens::from_amount(amount))
     } else {
         Err(InvalidInput::new(
             field,
@@ -129,7 +146,7 @@ pub fn check_amount(field: &str, amount: i64) -> Result<Millitokens, InvalidInpu
 
 /// Checks a correction that a caller wants to make: between minus and plus [`MAX_TOKENS`].
 pub fn check_delta(field: &str, delta: i64) -> Result<Millitokens, InvalidInput> {
-    if (-MAX_TOKENS..=MAX_TOKENS).contains(&delta) {
+    if delta.unsigned_abs() <= MAX_TOKENS {
         Ok(Millitokens::from_tokens(delta))
     } else {
         Err(InvalidInput::new(
@@ -149,6 +166,10 @@ mod tests {
         assert_eq!(Millitokens(-1500).floor_tokens(), -2);
         assert_eq!(Millitokens(1500).floor_tokens(), 1);
         assert_eq!(Millitokens(i128::MIN).floor_tokens(), i64::MIN);
+        assert_eq!(Millitokens(1500).floor_amount(), 1);
+        assert_eq!(Millitokens(-1500).floor_amount(), 0);
+        assert_eq!(Millitokens(i128::MAX).floor_amount(), u64::MAX);
+        assert_eq!(Millitokens::from_amount(u64::MAX).floor_amount(), u64::MAX);
     }
 
     #[test]
@@ -165,9 +186,17 @@ mod tests {
 
     #[test]
     fn amounts_outside_the_bounds_name_field_and_value() {
-        let err = check_amount("consume.tpm", -5).unwrap_err();
-        assert_eq!((err.field(), err.value()), ("consume.tpm", "-5"));
+        let err = check_amount("consume.tpm", u64::MAX).unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "consume.tpm '18446744073709551615': must be between 0 and 1000000000000000 tokens"
+        );
         assert!(check_amount("consume.tpm", MAX_TOKENS + 1).is_err());
+        assert_eq!(
+            check_amount("consume.tpm", MAX_TOKENS),
+            Ok(Millitokens(1_000_000_000_000_000_000))
+        );
         assert!(check_delta("adjust.tpm", i64::MIN).is_err());
+        assert!(check_delta("adjust.tpm", -1_000_000_000_000_000).is_ok());
     }
 }

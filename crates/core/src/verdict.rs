@@ -25,18 +25,18 @@ pub struct LimitStatus {
     /// The limit's name.
     pub limit_name: SmolStr,
     /// Tokens the limit can hold, over all shards.
-    pub capacity: i64,
+    pub capacity: u64,
     /// Tokens it gains per period, over all shards.
-    pub refill_amount: i64,
-    /// The period in seconds.
-    pub refill_period_secs: i64,
+    pub refill_amount: u64,
+    /// The period.
+    pub refill_period: Duration,
     /// 1 if the numbers below are of the whole bucket; else they are of one of so many shards, which holds this fraction
     /// of the limit.
     pub shards: u32,
     /// Whole tokens there were, rounded down; negative in debt.
     pub available: i64,
     /// Whole tokens asked for.
-    pub requested: i64,
+    pub requested: u64,
     /// Whether it refused the request.
     pub exceeded: bool,
     /// The time until the limit would not be exceeded, if no other client takes tokens.
@@ -60,12 +60,12 @@ impl LimitStatus {
             entity: who.0.clone(),
             resource: who.1.clone(),
             limit_name: name.into(),
-            capacity: Millitokens(params.capacity).floor_tokens(),
-            refill_amount: Millitokens(params.refill).floor_tokens(),
-            refill_period_secs: (params.period_ms / 1000) as i64,
+            capacity: Millitokens(params.capacity).floor_amount(),
+            refill_amount: Millitokens(params.refill).floor_amount(),
+            refill_period: params.period(),
             shards,
             available: tokens.floor_tokens(),
-            requested: need.floor_tokens(),
+            requested: need.floor_amount(),
             exceeded,
             wait: balance.wait(share, need, now),
         }
@@ -100,12 +100,12 @@ impl LimitStatus {
             entity: who.0.clone(),
             resource: who.1.clone(),
             limit_name: name.into(),
-            capacity: Millitokens(params.capacity).floor_tokens(),
-            refill_amount: Millitokens(params.refill).floor_tokens(),
-            refill_period_secs: (params.period_ms / 1000) as i64,
+            capacity: Millitokens(params.capacity).floor_amount(),
+            refill_amount: Millitokens(params.refill).floor_amount(),
+            refill_period: params.period(),
             shards: 1,
             available: tokens.floor_tokens(),
-            requested: need.floor_tokens(),
+            requested: need.floor_amount(),
             exceeded,
             wait: if exceeded {
                 together::wait(params.capacity, shards, need, now)
@@ -176,13 +176,14 @@ impl LimitStatus {
     }
 
     /// Tokens missing, 0 if none.
-    pub fn deficit(&self) -> i64 {
-        self.requested.saturating_sub(self.available).max(0)
+    pub fn deficit(&self) -> u64 {
+        let missing = i128::from(self.requested) - i128::from(self.available);
+        u64::try_from(missing.max(0)).unwrap_or(u64::MAX)
     }
 
     /// The status as it stands in [`RateLimitExceeded::to_json`]. `retry_after_seconds` is null for never.
     pub fn to_json(&self) -> serde_json::Value {
-        let shards = i64::from(self.shards.max(1));
+        let shards = u64::from(self.shards.max(1));
         serde_json::json!({
             "entity_id": self.entity.as_str(),
             "resource": self.resource.as_str(),
@@ -190,7 +191,7 @@ impl LimitStatus {
             "kind": "rate",
             "capacity": self.capacity / shards,
             "refill_amount": self.refill_amount / shards,
-            "refill_period_seconds": self.refill_period_secs,
+            "refill_period_seconds": self.refill_period.as_secs(),
             "available": self.available,
             "requested": self.requested,
             "exceeded": self.exceeded,
@@ -323,7 +324,7 @@ impl fmt::Display for RateLimitExceeded {
         if let Some(wait) = self.retry_after() {
             return write!(f, "; retry after {:.3} s", wait.as_secs_f64());
         }
-        let held = worst.capacity / i64::from(worst.shards.max(1));
+        let held = worst.capacity / u64::from(worst.shards.max(1));
         let each = if worst.shards > 1 { " per shard" } else { "" };
         write!(
             f,

@@ -294,7 +294,7 @@ proptest! {
             for (key, tokens, how, pause) in amounts {
                 world.clock.advance_millis(pause);
                 let entity = format!("key-{key}");
-                let request = world.limiter.acquire(&entity, "gpt-4").consume("rpm", 1).consume("tpm", tokens);
+                let request = world.limiter.acquire(&entity, "gpt-4").consume("rpm", 1).consume("tpm", tokens.unsigned_abs());
                 let mut lease = request.await.unwrap();
                 let kept = match how {
                     0 => {
@@ -346,7 +346,7 @@ proptest! {
     }
 }
 
-fn limits(tpm: i64) -> [Limit; 2] {
+fn limits(tpm: u64) -> [Limit; 2] {
     [
         Limit::per_minute("rpm", 100_000).build().unwrap(),
         Limit::per_minute("tpm", tpm).build().unwrap(),

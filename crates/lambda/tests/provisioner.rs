@@ -52,7 +52,7 @@ impl World {
         answer
     }
 
-    async fn capacity(&self, resource: &str) -> Option<i64> {
+    async fn capacity(&self, resource: &str) -> Option<u64> {
         let limits = self.repo.admin().resource_defaults(resource).await.unwrap();
         limits.first().map(Limit::capacity)
     }

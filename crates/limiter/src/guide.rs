@@ -101,14 +101,14 @@
 //! # let repo = Repository::in_memory().await?;
 //! # repo.admin().set_system_defaults([Limit::per_minute("rpm", 60), Limit::per_minute("tpm", 10_000)], None).await?;
 //! # let limiter = RateLimiter::new(repo);
-//! # async fn call_model() -> Result<i64, Error> { Ok(1_840) }
+//! # async fn call_model() -> Result<u64, Error> { Ok(1_840) }
 //! let estimate = 500 + 1_000; // tokens of the prompt, and max_tokens
 //! let call = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).consume("tpm", estimate);
 //! let used = call
 //!     .run(async |lease| {
 //!         // An error in here gives everything back.
 //!         let used = call_model().await?;
-//!         lease.adjust("tpm", used - estimate)?;
+//!         lease.adjust_to("tpm", used)?;
 //!         Ok::<_, Error>(used)
 //!     })
 //!     .await?;

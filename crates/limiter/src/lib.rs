@@ -20,7 +20,7 @@
 //!
 //! let mut lease = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).consume("tpm", 500).await?;
 //! let used = 420; // what the model reports
-//! lease.adjust("tpm", used - 500)?;
+//! lease.adjust_to("tpm", used)?;
 //! assert_eq!(lease.consumed("tpm"), 420);
 //! lease.commit().await?;
 //!

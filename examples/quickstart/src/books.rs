@@ -148,7 +148,7 @@ impl Account {
             let (had, has) = (self.before, self.after.available[i]);
             let most = had.earned[i] + earned(limit, to.since(from), 1) - used;
             let least = had.available[i] - used;
-            if has > most.min(limit.capacity()) + 1 || has < least - 1 {
+            if has > most.min(limit.capacity().cast_signed()) + 1 || has < least - 1 {
                 faults.push(format!("{name}: {has} are left, expected {least} to {most}"));
             }
         }
@@ -158,7 +158,7 @@ impl Account {
 
 /// Whole tokens that one of `shards` shards gains in a time, rounded up.
 fn earned(limit: &Limit, millis: i64, shards: u32) -> i64 {
-    let period = i128::from(limit.refill_period_secs()) * 1000 * i128::from(shards);
+    let period = i128::from(limit.refill_period().as_secs()) * 1000 * i128::from(shards);
     let parts = i128::from(limit.refill_amount()) * i128::from(millis.max(0));
     i64::try_from((parts + period - 1) / period).unwrap_or(i64::MAX / 4)
 }

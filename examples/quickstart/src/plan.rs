@@ -28,9 +28,9 @@ pub(crate) struct Call {
     /// The rank of the API key that makes it.
     pub(crate) key: usize,
     /// Tokens that the caller takes: the estimate.
-    pub(crate) estimate: i64,
+    pub(crate) estimate: u64,
     /// Tokens that the model reports at the end.
-    pub(crate) used: i64,
+    pub(crate) used: u64,
     /// Its duration.
     pub(crate) takes_ms: i64,
     /// Whether it fails. A failed call is rolled back.
@@ -43,13 +43,13 @@ pub(crate) fn plan(trace: &[Request], traffic: &Zipf, seed: u64) -> Vec<Call> {
     let call = |request: &Request| {
         let (low, high) = GUESS;
         let prompt = f64::from(request.context) * (low + random.f64() * (high - low));
-        let generated = i64::from(request.generated);
+        let generated = request.generated;
         Call {
             at_ms: request.at_ms,
             key: traffic.rank(random.f64()),
-            estimate: (prompt + ASSUMED_ANSWER).ceil() as i64,
-            used: i64::from(request.context) + generated,
-            takes_ms: FIRST_TOKEN_MS + generated * TOKEN_MS,
+            estimate: (prompt + ASSUMED_ANSWER).ceil() as u64,
+            used: u64::from(request.context) + u64::from(generated),
+            takes_ms: FIRST_TOKEN_MS + i64::from(generated) * TOKEN_MS,
             fails: random.f64() < FAILING,
         }
     };

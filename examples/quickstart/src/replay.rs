@@ -244,8 +244,8 @@ impl<'a> Replay<'a> {
             lease.rollback().await?;
             self.totals.rolled_back += 1;
         } else {
-            lease.adjust("tpm", call.used - call.estimate)?;
-            let held = LIMITS.map(|limit| lease.consumed(limit));
+            lease.adjust_to("tpm", call.used)?;
+            let held = LIMITS.map(|limit| lease.consumed(limit).cast_signed());
             lease.commit().await?;
             self.totals.committed += 1;
             for account in self.books.charged(call.key) {

@@ -226,7 +226,7 @@ fn describe(limit: &Limit) -> String {
 }
 
 fn rate(limit: &Limit) -> String {
-    let period = match limit.refill_period_secs() {
+    let period = match limit.refill_period().as_secs() {
         1 => "/s".to_owned(),
         60 => "/min".to_owned(),
         3600 => "/h".to_owned(),
@@ -236,9 +236,9 @@ fn rate(limit: &Limit) -> String {
     let burst = if limit.capacity() == limit.refill_amount() {
         String::new()
     } else {
-        format!(" burst {}", grouped(limit.capacity()))
+        format!(" burst {}", count(limit.capacity()))
     };
-    format!("{}{period}{burst}", grouped(limit.refill_amount()))
+    format!("{}{period}{burst}", count(limit.refill_amount()))
 }
 
 /// A span of time, to the second: `57 min 16 s`.

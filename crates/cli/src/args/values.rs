@@ -9,7 +9,7 @@ pub(crate) struct Amount {
     /// The limit's name, not empty but otherwise unchecked.
     pub(crate) limit: String,
     /// How many tokens, 0 or more.
-    pub(crate) tokens: i64,
+    pub(crate) tokens: u64,
 }
 
 impl fmt::Display for Amount {
@@ -33,12 +33,12 @@ pub(crate) fn parse_amount(text: &str) -> Result<Amount, String> {
             "'{amount}' is not a whole number of tokens, 0 or more; {EXPECTED}"
         ));
     }
-    match amount.replace(['_', ','], "").parse() {
-        Ok(tokens) => Ok(Amount {
+    match amount.replace(['_', ','], "").parse::<i64>().map(u64::try_from) {
+        Ok(Ok(tokens)) => Ok(Amount {
             limit: limit.to_owned(),
             tokens,
         }),
-        Err(_) => Err(format!("'{amount}' is more tokens than any limit holds")),
+        _ => Err(format!("'{amount}' is more tokens than any limit holds")),
     }
 }
 

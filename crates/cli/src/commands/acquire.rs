@@ -338,7 +338,7 @@ pub(crate) async fn available(args: Available) -> Outcome {
     names::entity("entity_id", &args.entity_id)?;
     names::resource(&args.resource)?;
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
-    let needed: Vec<(&str, i64)> = args
+    let needed: Vec<(&str, u64)> = args
         .consume
         .iter()
         .map(|amount| (&*amount.limit, amount.tokens))

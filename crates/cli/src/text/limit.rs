@@ -1,5 +1,7 @@
 //! Limits as they are given on the command line, `name:rate[/period][:burst]`, and as they are shown.
 
+use std::time::Duration;
+
 use zae_limiter_core::units::{MAX_PERIOD_SECS, MAX_TOKENS};
 use zae_limiter_core::{Limit, LimitName};
 
@@ -7,7 +9,7 @@ use crate::text::literal::quoted;
 use crate::text::table::printable;
 
 /// Period units and their seconds, the longest first.
-const UNITS: [(&str, i64); 4] = [("day", 86_400), ("hour", 3600), ("min", 60), ("sec", 1)];
+const UNITS: [(&str, u64); 4] = [("day", 86_400), ("hour", 3600), ("min", 60), ("sec", 1)];
 
 /// The period of a rate that names none.
 const DEFAULT_PERIOD_SECS: i128 = 60;
@@ -54,7 +56,7 @@ pub(crate) fn parse(text: &str) -> Result<Limit, String> {
     check_name(name).map_err(|reason| format!("Invalid name: {reason}"))?;
     let invalid = |problem: String| format!("Invalid limit '{shown}': {problem}");
     let [capacity, rate, period] = check_values(capacity, rate, period).map_err(invalid)?;
-    Limit::custom(name, capacity, rate, period)
+    Limit::custom(name, capacity, rate, Duration::from_secs(period))
         .build()
         .map_err(|err| invalid(format!("{} {}", err.field(), err.reason())))
 }
@@ -62,7 +64,7 @@ pub(crate) fn parse(text: &str) -> Result<Limit, String> {
 /// Shows a limit: `rpm: 1000/min`, and its capacity if that is not the rate: `rpm: 10/5min (burst: 50)`.
 pub(crate) fn describe(limit: &Limit) -> String {
     let (rate, capacity) = (limit.refill_amount(), limit.capacity());
-    let period = limit.refill_period_secs();
+    let period = limit.refill_period().as_secs();
     let (unit, secs) = UNITS
         .into_iter()
         .find(|(_, secs)| period % secs == 0)
@@ -130,7 +132,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 }
 
 /// Checks the numbers and narrows them: capacity, refill amount, refill period.
-fn check_values(capacity: i128, rate: i128, period: i128) -> Result<[i64; 3], String> {
+fn check_values(capacity: i128, rate: i128, period: i128) -> Result<[u64; 3], String> {
     if capacity < 1 {
         return Err("capacity must be positive".to_owned());
     }
@@ -140,7 +142,7 @@ fn check_values(capacity: i128, rate: i128, period: i128) -> Result<[i64; 3], St
     if period < 1 {
         return Err("refill_period_seconds must be positive".to_owned());
     }
-    let narrow = |part: &str, value: i128, max: i64| match i64::try_from(value) {
+    let narrow = |part: &str, value: i128, max: u64| match u64::try_from(value) {
         Ok(value) if value <= max => Ok(value),
         _ => {
             let got = match value {
@@ -172,12 +174,12 @@ mod tests {
 
     /// Checks capacity, refill amount and refill period.
     #[track_caller]
-    fn check(text: &str, expected: [i64; 3]) {
+    fn check(text: &str, expected: [u64; 3]) {
         let limit = parse(text).unwrap();
         let got = [
             limit.capacity(),
             limit.refill_amount(),
-            limit.refill_period_secs(),
+            limit.refill_period().as_secs(),
         ];
         assert_eq!(got, expected, "{text:?}");
     }
@@ -430,6 +432,7 @@ mod tests {
         ) {
             prop_assume!(name != "wcu");
             let period = (UNITS[unit].1 * times).min(MAX_PERIOD_SECS);
+            let period = Duration::from_secs(period);
             let limit = Limit::custom(name, capacity, rate, period).build().unwrap();
             let written = describe(&limit).replace(" (burst", "").replace(')', "");
             prop_assert_eq!(parse(&written), Ok(limit));

@@ -37,7 +37,7 @@ pub use properties::flag;
 pub use target::Target;
 
 /// The refill period of a limit that names none, in seconds.
-pub const DEFAULT_PERIOD_SECS: i64 = 60;
+pub const DEFAULT_PERIOD_SECS: u64 = 60;
 
 /// The limits of a namespace, as declared.
 ///
@@ -49,7 +49,7 @@ pub const DEFAULT_PERIOD_SECS: i64 = 60;
 ///     "resources": { "gpt-4": { "limits": { "tpm": { "capacity": 50_000 } } } },
 /// }))?;
 /// let tpm = &manifest.resources.values().next().unwrap()[0];
-/// assert_eq!((tpm.refill_amount(), tpm.refill_period_secs()), (50_000, 60));
+/// assert_eq!((tpm.refill_amount(), tpm.refill_period().as_secs()), (50_000, 60));
 ///
 /// let err = Manifest::from_json(&serde_json::json!({ "namespace": "default", "resorces": {} })).unwrap_err();
 /// assert!(err.to_string().contains("did you mean 'resources'"));
@@ -143,7 +143,7 @@ fn normalised(limits: &[Limit]) -> Json {
         let numbers = json!({
             "capacity": limit.capacity(),
             "refill_amount": limit.refill_amount(),
-            "refill_period": limit.refill_period_secs(),
+            "refill_period": limit.refill_period().as_secs(),
         });
         (limit.name().to_string(), numbers)
     };

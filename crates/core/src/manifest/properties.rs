@@ -57,8 +57,9 @@ fn limits_of(limits: &[Limit]) -> Json {
         if limit.refill_amount() != limit.capacity() {
             numbers["RefillAmount"] = json!(limit.refill_amount());
         }
-        if limit.refill_period_secs() != DEFAULT_PERIOD_SECS {
-            numbers["RefillPeriod"] = json!(limit.refill_period_secs());
+        let period = limit.refill_period().as_secs();
+        if period != DEFAULT_PERIOD_SECS {
+            numbers["RefillPeriod"] = json!(period);
         }
         map.insert(limit.name().to_string(), numbers);
     }

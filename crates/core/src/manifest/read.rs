@@ -1,6 +1,7 @@
 //! The rules of a manifest: from a tree to a [`Manifest`], or to all that is wrong with it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
@@ -277,14 +278,14 @@ impl Rules {
             return None;
         };
         let capacity = burst.unwrap_or(capacity);
-        let period = period.unwrap_or(DEFAULT_PERIOD_SECS);
+        let period = Duration::from_secs(period.unwrap_or(DEFAULT_PERIOD_SECS));
         let limit = Limit::custom(name, capacity, refill.unwrap_or(capacity), period);
         // A wrong name has been reported already.
         limit.build().ok()
     }
 
     /// A number of at least 1; `None` if it is absent or wrong.
-    fn number(&mut self, path: &Path, entries: &[Entry], key: Key, max: i64) -> Option<i64> {
+    fn number(&mut self, path: &Path, entries: &[Entry], key: Key, max: u64) -> Option<u64> {
         let node = self.find(entries, key)?;
         let number = match &node.value {
             Tree::Null => return None,
@@ -297,7 +298,7 @@ impl Rules {
             }
             _ => None,
         };
-        let number = number.and_then(|number| i64::try_from(number).ok());
+        let number = number.and_then(|number| u64::try_from(number).ok());
         if let Some(number) = number.filter(|number| (1..=max).contains(number)) {
             return Some(number);
         }

@@ -1,5 +1,7 @@
 //! Manifests as JSON: what is read, what is refused, and that reading what was written changes nothing.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -43,7 +45,7 @@ fn only_the_capacity_is_required_and_an_old_burst_replaces_it() {
             name,
             limit.capacity(),
             limit.refill_amount(),
-            limit.refill_period_secs(),
+            limit.refill_period().as_secs(),
         )
     };
     let found: Vec<_> = system.limits.iter().map(numbers).collect();
@@ -429,17 +431,20 @@ fn records_of_older_forms_and_of_other_kinds_are_understood() {
     }
 }
 
-fn limits() -> impl Strategy<Value = BTreeMap<String, (i64, i64, i64)>> {
-    let number = |max: i64| prop_oneof![1..=max, 1..100_i64, Just(max)];
+fn limits() -> impl Strategy<Value = BTreeMap<String, (u64, u64, u64)>> {
+    let number = |max: u64| prop_oneof![1..=max, 1..100_u64, Just(max)];
     let numbers = (number(MAX_TOKENS), number(MAX_TOKENS), number(MAX_PERIOD_SECS));
     prop::collection::btree_map("[a-zA-Z][a-zA-Z0-9_.-]{0,8}", numbers, 0..4)
         .prop_map(|limits| limits.into_iter().filter(|(name, _)| name != "wcu").collect())
 }
 
-fn level(limits: &BTreeMap<String, (i64, i64, i64)>) -> Vec<Limit> {
+fn level(limits: &BTreeMap<String, (u64, u64, u64)>) -> Vec<Limit> {
     let mut limits: Vec<Limit> = limits
         .iter()
-        .map(|(name, (cp, ra, rp))| Limit::custom(name, *cp, *ra, *rp).build().unwrap())
+        .map(|(name, (cp, ra, rp))| {
+            let limit = Limit::custom(name, *cp, *ra, Duration::from_secs(*rp));
+            limit.build().unwrap()
+        })
         .collect();
     limits.sort_by(|a, b| a.name().cmp(b.name()));
     limits

@@ -109,7 +109,7 @@ pub fn limits_detail(limits: &[Limit]) -> Value {
             ("refill_amount".into(), Value::int(limit.refill_amount())),
             (
                 "refill_period_seconds".into(),
-                Value::int(limit.refill_period_secs()),
+                Value::int(limit.refill_period().as_secs()),
             ),
         ]))
     };

@@ -251,7 +251,7 @@ impl Bucket {
     }
 
     fn add_limit(&mut self, reader: &Reader<'_>, name: &str, carries: &str) -> Result<(), RecordError> {
-        let max_tokens = Millitokens::from_tokens(MAX_TOKENS).0;
+        let max_tokens = Millitokens::from_amount(MAX_TOKENS).0;
         let part = |part: &str, min: i128, max: i128| {
             let attr = limit_attr(name, part);
             reader

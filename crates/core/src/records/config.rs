@@ -5,6 +5,7 @@
 
 use smol_str::{SmolStr, format_smolstr};
 use std::fmt;
+use std::time::Duration;
 
 use crate::bucket::Owner;
 use crate::error::{InvalidInput, RecordError, UnsupportedFeature};
@@ -145,11 +146,11 @@ impl Config {
     }
 
     fn add_limit(&mut self, reader: &Reader<'_>, name: &str) -> Result<(), RecordError> {
-        let part = |part: &str, min: i64, max: i64| {
+        let part = |part: &str, min: u64, max: u64| {
             let attr = config_attr(name, part);
             let value = reader.int_within(&attr, min.into(), max.into())?;
             value
-                .map(|n| n as i64)
+                .map(|n| n as u64)
                 .ok_or_else(|| reader.corrupt(&attr, "is missing"))
         };
         let refill = part("ra", 0, MAX_TOKENS)?;
@@ -159,7 +160,7 @@ impl Config {
             return Ok(());
         }
         let (capacity, period) = (part("cp", 1, MAX_TOKENS)?, part("rp", 1, MAX_PERIOD_SECS)?);
-        let limit = Limit::custom(name, capacity, refill, period).build();
+        let limit = Limit::custom(name, capacity, refill, Duration::from_secs(period)).build();
         self.limits
             .push(limit.map_err(|err| reader.corrupt(&config_attr(name, "cp"), err.to_string()))?);
         Ok(())
@@ -199,7 +200,10 @@ pub fn limit_attributes(limits: &[Limit]) -> Vec<(Attr, Value)> {
         let name = limit.name().as_str();
         attrs.push((config_attr(name, "cp"), Value::int(limit.capacity())));
         attrs.push((config_attr(name, "ra"), Value::int(limit.refill_amount())));
-        attrs.push((config_attr(name, "rp"), Value::int(limit.refill_period_secs())));
+        attrs.push((
+            config_attr(name, "rp"),
+            Value::int(limit.refill_period().as_secs()),
+        ));
     }
     attrs
 }
@@ -435,7 +439,9 @@ mod tests {
     #[test]
     fn bucket_lifetimes_match_the_shared_examples() {
         let check = |capacity, amount, period, expected| {
-            let limit = Limit::custom("x", capacity, amount, period).build().unwrap();
+            let limit = Limit::custom("x", capacity, amount, Duration::from_secs(period))
+                .build()
+                .unwrap();
             assert_eq!(bucket_ttl_secs(&[limit], 7), expected);
         };
         check(100, 100, 60, 420);

@@ -1,5 +1,7 @@
 //! What changes on a live bucket: limits, flags, the entity's parent, and time itself.
 
+use std::time::Duration;
+
 use zae_limiter_core::acquire::{Acquire, AcquireError, Ask, Decision, DisabledAt, Reply};
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::sync::{Drift, reconcile};
@@ -423,7 +425,9 @@ fn a_bucket_is_not_created_from_configuration_that_has_gone() {
 
 #[test]
 fn time_that_goes_back_gains_nothing_and_loses_nothing() {
-    let mut desk = Desk::with(&[Limit::custom("rpm", 10, 10, 1).build().unwrap()]);
+    let mut desk = Desk::with(&[Limit::custom("rpm", 10, 10, Duration::from_secs(1))
+        .build()
+        .unwrap()]);
     desk.admitted("u", &[("rpm", 10)]);
     desk.now -= 5000;
     let why = desk.rejected("u", &[("rpm", 1)]);

@@ -352,9 +352,9 @@ impl Desk {
 }
 
 pub(crate) fn per_minute(name: &str, rate: i64) -> Limit {
-    Limit::per_minute(name, rate).build().unwrap()
+    Limit::per_minute(name, rate.unsigned_abs()).build().unwrap()
 }
 
 pub(crate) fn per_second(name: &str, rate: i64) -> Limit {
-    Limit::per_second(name, rate).build().unwrap()
+    Limit::per_second(name, rate.unsigned_abs()).build().unwrap()
 }

@@ -648,7 +648,7 @@ fn configuration(samples: &mut Samples, dice: &mut Dice) -> bool {
     let config = resolved(samples, dice);
     let _ = config.bucket_ttl_secs(*one(dice, &[0, 7, u32::MAX]));
     for limit in &config.limits {
-        let _ = (limit.params(), limit.refill_rate(), limit.seconds_to_fill());
+        let _ = (limit.params(), limit.refill_rate(), limit.time_to_fill());
     }
     decoded.is_ok()
 }
@@ -681,18 +681,22 @@ fn acquire(samples: &mut Samples, dice: &mut Dice) -> bool {
     let desk = &mut samples.desk;
     desk.dice = Dice(dice.bits());
     desk.remembers = often(dice, (1, 2));
-    desk.limits = often(dice, (1, 8)).then(|| vec![per_minute("rpm", 50), per_minute("tpm", MAX_TOKENS)]);
+    desk.limits =
+        often(dice, (1, 8)).then(|| vec![per_minute("rpm", 50), per_minute("tpm", MAX_TOKENS.cast_signed())]);
     desk.ttl_multiplier = *one(dice, &[0, 7, 7, u32::MAX]);
     desk.forget();
     let mut is_admitted = false;
     for _ in 0..2 {
         desk.now = instant(dice).0;
-        let asked = *one(dice, &[0, 1, 60, 100, 5000, MAX_TOKENS]);
+        let asked = *one(dice, &[0, 1, 60, 100, 5000, MAX_TOKENS.cast_signed()]);
         match desk.acquire("u", &[("rpm", asked), ("tpm", 1)]) {
             Decision::Admitted(grants) => {
                 is_admitted = true;
                 for grant in &grants {
-                    let back = *one(dice, &[1, -1, MAX_TOKENS, -MAX_TOKENS]);
+                    let back = *one(
+                        dice,
+                        &[1, -1, MAX_TOKENS.cast_signed(), -MAX_TOKENS.cast_signed()],
+                    );
                     let _ = desk.credit(grant, &[("rpm", back), ("tpm", 1)]);
                 }
             }

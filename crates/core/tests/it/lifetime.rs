@@ -1,5 +1,7 @@
 //! Buckets that a wrong clock has dated, and how long buckets are kept.
 
+use std::time::Duration;
+
 use zae_limiter_core::table::Value;
 use zae_limiter_core::{Limit, Millitokens};
 
@@ -117,11 +119,15 @@ fn a_bucket_lives_long_enough_for_the_limits_of_a_single_call() {
 #[test]
 fn a_stale_configuration_does_not_stretch_the_horizon() {
     // The process knows a slow limit, whose balance may be spent for 30 s after a refill.
-    let mut desk = Desk::with(&[Limit::custom("rpm", 3252, 813, 60).build().unwrap()]);
+    let mut desk = Desk::with(&[Limit::custom("rpm", 3252, 813, Duration::from_mins(1))
+        .build()
+        .unwrap()]);
     desk.remembers = true;
     desk.admitted("u", &[("rpm", 1)]);
     // On the item it is fast by now: full again after 2.25 s, and spent as it stands for 0.28 s.
-    let fast = Limit::custom("rpm", 355, 9463, 60).build().unwrap();
+    let fast = Limit::custom("rpm", 355, 9463, Duration::from_mins(1))
+        .build()
+        .unwrap();
     let params = fast.params();
     desk.poke(
         "u",

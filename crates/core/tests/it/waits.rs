@@ -1,5 +1,7 @@
 //! Waits of refusals are exact: a millisecond earlier is too early, if no other client takes tokens.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use zae_limiter_core::acquire::Decision;
 use zae_limiter_core::{Limit, MAX_PERIOD_SECS, MAX_TOKENS};
@@ -30,21 +32,24 @@ fn more_than_a_limit_holds_is_never_possible() {
 #[test]
 fn numbers_at_the_bounds_of_the_format() {
     let limits = [
-        Limit::custom("most", MAX_TOKENS, MAX_TOKENS, 1).build().unwrap(),
-        Limit::custom("slow", MAX_TOKENS, 1, MAX_PERIOD_SECS)
+        Limit::custom("most", MAX_TOKENS, MAX_TOKENS, Duration::from_secs(1))
+            .build()
+            .unwrap(),
+        Limit::custom("slow", MAX_TOKENS, 1, Duration::from_secs(MAX_PERIOD_SECS))
             .build()
             .unwrap(),
     ];
+    let most = MAX_TOKENS.cast_signed();
     let mut desk = Desk::with(&limits);
-    desk.admitted("u", &[("most", MAX_TOKENS), ("slow", MAX_TOKENS)]);
-    let why = desk.rejected("u", &[("most", MAX_TOKENS), ("slow", 0)]);
+    desk.admitted("u", &[("most", most), ("slow", most)]);
+    let why = desk.rejected("u", &[("most", most), ("slow", 0)]);
     assert_eq!(why.retry_after().unwrap().as_millis(), 1000);
     let why = desk.rejected("u", &[("slow", 1)]);
-    assert_eq!(why.retry_after().unwrap().as_secs(), MAX_PERIOD_SECS as u64);
+    assert_eq!(why.retry_after().unwrap().as_secs(), MAX_PERIOD_SECS);
     desk.now += 1000;
-    let grants = desk.admitted("u", &[("most", MAX_TOKENS), ("slow", 0)]);
+    let grants = desk.admitted("u", &[("most", most), ("slow", 0)]);
     for _ in 0..5 {
-        let _ = desk.credit(&grants[0], &[("most", -MAX_TOKENS), ("slow", -MAX_TOKENS)]);
+        let _ = desk.credit(&grants[0], &[("most", -most), ("slow", -most)]);
     }
     assert_eq!(desk.int("u", 0, "b_most_tk"), -5000 * i128::from(MAX_TOKENS));
     let why = desk.rejected("u", &[("most", 1)]);
@@ -57,17 +62,17 @@ proptest! {
     /// However a bucket was spent before, on one limit or two, with its parent or alone.
     #[test]
     fn waits_are_exact_end_to_end(
-        capacity in 1_i64..2000,
-        refill in 1_i64..2000,
-        period in prop::sample::select(vec![1_i64, 7, 60, 3600, 86_400]),
-        parent_capacity in 1_i64..2000,
+        capacity in 1_u64..2000,
+        refill in 1_u64..2000,
+        period in prop::sample::select(vec![1_u64, 7, 60, 3600, 86_400]),
+        parent_capacity in 1_u64..2000,
         cascade: bool,
         history in prop::collection::vec((1_i64..500, 0_i64..100_000), 0..12),
         ask in 1_i64..2000,
         remembers: bool,
     ) {
-        let child = Limit::custom("tpm", capacity, refill, period).build().unwrap();
-        let parent = Limit::custom("tpm", parent_capacity, refill, period).build().unwrap();
+        let child = Limit::custom("tpm", capacity, refill, Duration::from_secs(period)).build().unwrap();
+        let parent = Limit::custom("tpm", parent_capacity, refill, Duration::from_secs(period)).build().unwrap();
         let mut desk = Desk::with(&[child]);
         desk.remembers = remembers;
         desk.entity("child", Some("parent"), cascade);
@@ -76,7 +81,7 @@ proptest! {
             desk.acquire("child", &[("tpm", amount)]);
             desk.now += later;
         }
-        let ask = ask.min(capacity);
+        let ask = ask.min(capacity.cast_signed());
         let Some(wait) = first_wait(&mut desk, ask) else { return Ok(()) };
         desk.now += (wait - 1).max(0);
         if wait > 0 {

@@ -70,7 +70,7 @@ impl RateLimiter {
         &self,
         entity: &str,
         resource: &str,
-        needed: &[(&str, i64)],
+        needed: &[(&str, u64)],
     ) -> Result<Availability, Error> {
         let inner = &self.repository().inner;
         let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
@@ -88,16 +88,20 @@ impl RateLimiter {
         &self,
         entity: &str,
         resource: &str,
-        needed: &[(&str, i64)],
+        needed: &[(&str, u64)],
     ) -> Result<Option<Duration>, Error> {
         Ok(self.check(entity, resource, needed).await?.retry_after())
     }
 }
 
-fn checked(needed: &[(&str, i64)]) -> Result<Vec<(LimitName, Millitokens)>, Error> {
-    let check = |(name, amount): &(&str, i64)| {
+fn checked(needed: &[(&str, u64)]) -> Result<Vec<(LimitName, Millitokens)>, Error> {
+    let check = |(name, amount): &(&str, u64)| {
         let limit = LimitName::new(name).map_err(|err| err.in_field("needed"))?;
-        Ok((limit, check_amount(&format!("needed.{name}"), *amount)?))
+        let amount = check_amount("needed", *amount);
+        Ok((
+            limit,
+            amount.map_err(|err| err.in_field(format!("needed.{name}")))?,
+        ))
     };
     needed.iter().map(check).collect()
 }

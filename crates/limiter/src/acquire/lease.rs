@@ -95,7 +95,7 @@ impl Lease {
     }
 
     /// Whole tokens of a limit that this lease holds, including adjustments; 0 for a limit that it did not name.
-    pub fn consumed(&self, limit: &str) -> i64 {
+    pub fn consumed(&self, limit: &str) -> u64 {
         let of = |amounts: &[(LimitName, Millitokens)]| {
             amounts
                 .iter()
@@ -103,7 +103,7 @@ impl Lease {
                 .map(|(_, n)| n.0)
                 .sum::<i128>()
         };
-        Millitokens(of(&self.request.consume) + of(&self.deltas)).floor_tokens()
+        Millitokens(of(&self.request.consume) + of(&self.deltas)).floor_amount()
     }
 
     /// Whether the lease was granted during an outage, without the table: see
@@ -128,9 +128,10 @@ impl Lease {
     ///
     /// # Cancellation
     /// As for an acquire: no additional tokens are held.
-    pub async fn consume(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+    pub async fn consume(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
         let name = self.named("consume", limit)?;
-        let amount = check_amount(&format!("consume.{limit}"), tokens)?;
+        let amount =
+            check_amount("consume", tokens).map_err(|err| err.in_field(format!("consume.{limit}")))?;
         let more = Request {
             consume: vec![(name.clone(), amount)],
             ..self.request.clone()
@@ -178,7 +179,7 @@ impl Lease {
         let field = format!("adjust.{limit}");
         let amount = check_delta(&field, delta)?;
         let held = self.consumed(limit);
-        if held.checked_add(delta).is_none_or(|after| after < 0) {
+        if held.checked_add_signed(delta).is_none() {
             let reason = format!("gives back more than the {held} tokens that the lease holds");
             return Err(InvalidInput::new(field, delta, reason).into());
         }
@@ -189,13 +190,30 @@ impl Lease {
         Ok(())
     }
 
+    /// Corrects the consumption of a limit to `tokens`, such as what a model reports; [`commit`](Self::commit) writes the
+    /// difference. It may put the bucket into debt instead of failing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if the lease did not name the limit, or for more than 10^15 tokens.
+    pub fn adjust_to(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+        let field = || format!("adjust.{limit}");
+        check_amount("adjust", tokens).map_err(|err| err.in_field(field()))?;
+        let held = self.consumed(limit);
+        let Some(delta) = tokens.checked_signed_diff(held) else {
+            let reason = format!("is too far from the {held} tokens that the lease holds");
+            return Err(InvalidInput::new(field(), tokens, reason).into());
+        };
+        self.adjust(limit, delta)
+    }
+
     /// Gives tokens of a limit back; [`commit`](Self::commit) writes it.
     ///
     /// # Errors
-    /// As [`adjust`](Self::adjust). A negative amount is refused.
-    pub fn release(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
-        check_amount(&format!("release.{limit}"), tokens)?;
-        self.adjust(limit, -tokens)
+    /// As [`adjust`](Self::adjust).
+    pub fn release(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+        check_amount("release", tokens).map_err(|err| err.in_field(format!("release.{limit}")))?;
+        // Checked: it is far below the range of a signed number.
+        self.adjust(limit, -tokens.cast_signed())
     }
 
     fn named(&self, field: &str, limit: &str) -> Result<LimitName, Error> {

@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// // Take one request and an estimate of its tokens: both, or none.
 /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).consume("tpm", 500).await?;
 /// // ... call the model, then correct the estimate ...
-/// lease.adjust("tpm", 320 - 500)?;
+/// lease.adjust_to("tpm", 320)?;
 /// lease.commit().await?;
 ///
 /// // Or pass a closure: if it returns an error, the tokens are given back.
@@ -101,7 +101,7 @@ impl RateLimiter {
 pub struct Acquire {
     inner: Arc<Inner>,
     names: Result<(EntityId, ResourceName), InvalidInput>,
-    consume: Vec<(String, i64)>,
+    consume: Vec<(String, u64)>,
     limits: Option<Result<Vec<Limit>, InvalidInput>>,
     on_unavailable: Option<OnUnavailable>,
     timeout: Option<Duration>,
@@ -112,7 +112,7 @@ pub struct Acquire {
 impl Acquire {
     /// Takes `tokens` of `limit`: 0 to 10^15. An amount of 0 takes nothing, but is refused while the limit is
     /// in debt, and lets the lease adjust the limit later.
-    pub fn consume(mut self, limit: impl Into<String>, tokens: i64) -> Self {
+    pub fn consume(mut self, limit: impl Into<String>, tokens: u64) -> Self {
         self.consume.push((limit.into(), tokens));
         self
     }
@@ -258,7 +258,8 @@ impl Acquire {
                     InvalidInput::new("consume", name, "is given twice; name each limit once").into(),
                 );
             }
-            let amount = check_amount(&format_field(&name), tokens)?;
+            let amount =
+                check_amount("consume", tokens).map_err(|err| err.in_field(format!("consume.{name}")))?;
             consume.push((limit, amount));
         }
         Ok(Request {
@@ -391,10 +392,6 @@ impl IntoFuture for Acquire {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.send())
     }
-}
-
-fn format_field(limit: &str) -> String {
-    format!("consume.{limit}")
 }
 
 /// Applies the policy for outages.

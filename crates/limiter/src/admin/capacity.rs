@@ -42,7 +42,7 @@ pub struct EntityCapacity {
     /// The entity.
     pub entity: EntityId,
     /// The most tokens its bucket can hold.
-    pub capacity: i64,
+    pub capacity: u64,
     /// Tokens it holds now, over all shards. Negative in debt.
     pub available: i64,
 }
@@ -50,14 +50,14 @@ pub struct EntityCapacity {
 impl EntityCapacity {
     /// The part of the capacity that is spent, in percent; above 100 in debt.
     pub fn utilization_percent(&self) -> f64 {
-        percent(self.capacity.into(), self.available.into())
+        percent(i128::from(self.capacity), self.available.into())
     }
 }
 
 impl ResourceCapacity {
     /// The most tokens that all buckets together can hold.
-    pub fn total_capacity(&self) -> i128 {
-        self.entities.iter().map(|one| i128::from(one.capacity)).sum()
+    pub fn total_capacity(&self) -> u128 {
+        self.entities.iter().map(|one| u128::from(one.capacity)).sum()
     }
 
     /// Tokens that all buckets together hold now.
@@ -67,7 +67,10 @@ impl ResourceCapacity {
 
     /// The part of the total capacity that is spent, in percent.
     pub fn utilization_percent(&self) -> f64 {
-        percent(self.total_capacity(), self.total_available())
+        percent(
+            i128::try_from(self.total_capacity()).unwrap_or(i128::MAX),
+            self.total_available(),
+        )
     }
 }
 
@@ -124,7 +127,7 @@ impl Admin {
             .into_iter()
             .map(|(entity, (capacity, tokens))| EntityCapacity {
                 entity,
-                capacity: capacity.floor_tokens(),
+                capacity: capacity.floor_amount(),
                 available: tokens.min(capacity).floor_tokens(),
             })
             .collect();

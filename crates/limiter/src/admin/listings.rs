@@ -43,10 +43,10 @@ impl Admin {
 
     /// The resources for which entities have limits of their own, and how many do, sorted. An entity's limits
     /// for all resources count under [`ALL_RESOURCES`](crate::ALL_RESOURCES).
-    pub async fn resources_with_entity_limits(&self) -> Result<BTreeMap<String, i64>, Error> {
+    pub async fn resources_with_entity_limits(&self) -> Result<BTreeMap<String, u64>, Error> {
         let registry = self.registry(entity_registry_key(&self.inner.namespace)).await?;
         let counts = registry.into_iter().filter_map(|(name, value)| {
-            let count = i64::try_from(value.as_int()?).ok()?;
+            let count = u64::try_from(value.as_int()?).ok()?;
             (count > 0).then_some((name, count))
         });
         Ok(counts.collect())

@@ -130,7 +130,7 @@ impl Admin {
     }
 
     /// See [`crate::Admin::resources_with_entity_limits`].
-    pub fn resources_with_entity_limits(&self) -> Result<BTreeMap<String, i64>, Error> {
+    pub fn resources_with_entity_limits(&self) -> Result<BTreeMap<String, u64>, Error> {
         self.wait(self.inner.resources_with_entity_limits())
     }
 

@@ -26,7 +26,7 @@ impl Lease {
     }
 
     /// See [`crate::Lease::consumed`].
-    pub fn consumed(&self, limit: &str) -> i64 {
+    pub fn consumed(&self, limit: &str) -> u64 {
         self.inner.consumed(limit)
     }
 
@@ -41,7 +41,7 @@ impl Lease {
     }
 
     /// See [`crate::Lease::consume`].
-    pub fn consume(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+    pub fn consume(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
         self.runtime.block_on(self.inner.consume(limit, tokens))
     }
 
@@ -50,8 +50,13 @@ impl Lease {
         self.inner.adjust(limit, delta)
     }
 
+    /// See [`crate::Lease::adjust_to`].
+    pub fn adjust_to(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+        self.inner.adjust_to(limit, tokens)
+    }
+
     /// See [`crate::Lease::release`].
-    pub fn release(&mut self, limit: &str, tokens: i64) -> Result<(), Error> {
+    pub fn release(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
         self.inner.release(limit, tokens)
     }
 

@@ -39,7 +39,7 @@ impl RateLimiter {
     }
 
     /// See [`crate::RateLimiter::check`].
-    pub fn check(&self, entity: &str, resource: &str, needed: &[(&str, i64)]) -> Result<Availability, Error> {
+    pub fn check(&self, entity: &str, resource: &str, needed: &[(&str, u64)]) -> Result<Availability, Error> {
         self.repository.wait(self.inner.check(entity, resource, needed))
     }
 
@@ -53,7 +53,7 @@ impl RateLimiter {
         &self,
         entity: &str,
         resource: &str,
-        needed: &[(&str, i64)],
+        needed: &[(&str, u64)],
     ) -> Result<Option<Duration>, Error> {
         self.repository
             .wait(self.inner.time_until_available(entity, resource, needed))
@@ -70,7 +70,7 @@ pub struct Acquire {
 
 impl Acquire {
     /// See [`crate::Acquire::consume`].
-    pub fn consume(mut self, limit: impl Into<String>, tokens: i64) -> Self {
+    pub fn consume(mut self, limit: impl Into<String>, tokens: u64) -> Self {
         self.inner = self.inner.consume(limit, tokens);
         self
     }

@@ -320,14 +320,19 @@ async fn names_with_odd_characters_work_throughout() {
 #[tokio::test]
 async fn numbers_at_the_bounds_of_the_format_are_exact() {
     let w = World::new().await;
-    let max = 1_000_000_000_000_000;
+    let max = 1_000_000_000_000_000_u64;
     w.repo
         .admin()
-        .set_resource_defaults("r", [Limit::custom("big", max, max, 1_000_000_000)])
+        .set_resource_defaults(
+            "r",
+            [Limit::custom("big", max, max, Duration::from_secs(1_000_000_000))],
+        )
         .await
         .unwrap();
     let mut lease = w.limiter.acquire("k", "r").consume("big", max).await.unwrap();
-    lease.adjust("big", max).unwrap();
+    lease.adjust_to("big", 2 * max).unwrap_err();
+    lease.adjust("big", max.cast_signed()).unwrap();
+    assert_eq!(lease.consumed("big"), 2 * max);
     lease.commit().await.unwrap();
     assert_eq!(w.balance("k", "r", "big").await, -1_000_000_000_000_000_000);
     let wait = refused(w.limiter.acquire("k", "r").consume("big", max).await)

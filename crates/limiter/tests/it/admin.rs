@@ -208,7 +208,7 @@ impl Table for Meanwhile {
     }
 }
 
-pub(crate) fn rpm(rate: i64) -> [LimitBuilder; 1] {
+pub(crate) fn rpm(rate: u64) -> [LimitBuilder; 1] {
     [Limit::per_minute("rpm", rate)]
 }
 

@@ -21,7 +21,7 @@ async fn events(repo: &Repository, subject: &str) -> Vec<AuditEvent> {
 }
 
 /// Some changes of one entity, a second apart: limits of 1, 2, ... a minute.
-async fn changes(a: &Admin, count: i64) {
+async fn changes(a: &Admin, count: u64) {
     for rate in 1..=count {
         a.repo
             .admin()

@@ -22,7 +22,7 @@ async fn capacity(a: &Admin, of: CapacityOf) -> ResourceCapacity {
 }
 
 /// By entity: the most it can hold, and what it holds.
-fn brief(capacity: &ResourceCapacity) -> Vec<(&str, i64, i64)> {
+fn brief(capacity: &ResourceCapacity) -> Vec<(&str, u64, i64)> {
     let entities = capacity.entities.iter();
     entities
         .map(|one| (one.entity.as_str(), one.capacity, one.available))

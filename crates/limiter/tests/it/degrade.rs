@@ -20,12 +20,12 @@ async fn degraded(w: &World, seen: &[&str]) -> (RateLimiter, Faulty) {
     (limiter, faulty)
 }
 
-async fn take(limiter: &RateLimiter, entity: &str, tokens: i64) -> Result<Lease, Error> {
+async fn take(limiter: &RateLimiter, entity: &str, tokens: u64) -> Result<Lease, Error> {
     limiter.acquire(entity, "r").consume("tpm", tokens).await
 }
 
 /// Takes and keeps.
-async fn spend(limiter: &RateLimiter, entity: &str, tokens: i64) -> Result<(), Error> {
+async fn spend(limiter: &RateLimiter, entity: &str, tokens: u64) -> Result<(), Error> {
     let lease = take(limiter, entity, tokens).await?;
     assert!(lease.is_degraded());
     lease.commit().await

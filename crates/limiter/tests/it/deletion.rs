@@ -30,7 +30,7 @@ async fn deletions(repo: &Repository, entity: &str) -> Vec<(i128, bool)> {
     events.iter().filter_map(of).collect()
 }
 
-async fn counts(repo: &Repository) -> Vec<(String, i64)> {
+async fn counts(repo: &Repository) -> Vec<(String, u64)> {
     let counts = repo.admin().resources_with_entity_limits().await.unwrap();
     counts.into_iter().collect()
 }

@@ -7,7 +7,7 @@ use zae_limiter_core::table::Value;
 
 use crate::world::World;
 
-fn rpm(rate: i64) -> [zae_limiter::LimitBuilder; 1] {
+fn rpm(rate: u64) -> [zae_limiter::LimitBuilder; 1] {
     [Limit::per_minute("rpm", rate)]
 }
 
@@ -56,11 +56,16 @@ async fn setting_a_level_replaces_it_and_reads_back() {
     w.repo.admin().set_entity_limits("k", "r", two).await.unwrap();
     w.repo
         .admin()
-        .set_entity_limits("k", "r", [Limit::custom("tpm", 7, 3, 11)])
+        .set_entity_limits("k", "r", [Limit::custom("tpm", 7, 3, Duration::from_secs(11))])
         .await
         .unwrap();
     let limits = w.repo.admin().entity_limits("k", "r").await.unwrap();
-    assert_eq!(limits, [Limit::custom("tpm", 7, 3, 11).build().unwrap()]);
+    assert_eq!(
+        limits,
+        [Limit::custom("tpm", 7, 3, Duration::from_secs(11))
+            .build()
+            .unwrap()]
+    );
     assert!(
         w.repo
             .admin()
@@ -311,11 +316,12 @@ async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
     assert_eq!(take("a#b", "r", "rpm", 1).await, pair("entity_id", "a#b"));
     assert_eq!(take("k", "9r", "rpm", 1).await, pair("resource", "9r"));
     assert_eq!(take("k", "r", "wcu", 1).await, pair("consume", "wcu"));
-    assert_eq!(take("k", "r", "rpm", -1).await, pair("consume.rpm", "-1"));
-    assert_eq!(
-        take("k", "r", "rpm", i64::MAX).await,
-        pair("consume.rpm", &i64::MAX.to_string())
-    );
+    for amount in [1_000_000_000_000_001, u64::MAX] {
+        assert_eq!(
+            take("k", "r", "rpm", amount).await,
+            pair("consume.rpm", &amount.to_string())
+        );
+    }
     assert_eq!(take("k", "r", "typo", 1).await, pair("consume.typo", "1"));
     let nothing = w.limiter.acquire("k", "r").await.unwrap_err();
     assert_eq!(field(nothing), pair("consume", "nothing"));
@@ -336,6 +342,13 @@ async fn bad_input_is_refused_by_field_and_value_before_anything_is_written() {
         field(admin.set_system_defaults(rpm(0), None).await.unwrap_err()),
         pair("rpm.capacity", "0")
     );
+    for period in [Duration::ZERO, Duration::from_millis(1500)] {
+        let odd = [Limit::custom("rpm", 1, 1, period)];
+        assert_eq!(
+            field(admin.set_resource_defaults("r", odd).await.unwrap_err()).0,
+            "rpm.refill_period"
+        );
+    }
     let half = OnUnavailable::Degrade(Percent::new(50).unwrap());
     assert_eq!(
         field(admin.set_system_defaults(rpm(1), Some(half)).await.unwrap_err()).0,
@@ -367,12 +380,21 @@ async fn bad_input_of_a_lease_and_of_a_builder_is_refused_by_field_and_value() {
         pair("adjust.tpm", "-6")
     );
     assert_eq!(
-        field(lease.release("tpm", -1).unwrap_err()),
-        pair("release.tpm", "-1")
+        field(lease.release("tpm", 6).unwrap_err()),
+        pair("adjust.tpm", "-6")
+    );
+    let most = u64::MAX.to_string();
+    assert_eq!(
+        field(lease.release("tpm", u64::MAX).unwrap_err()),
+        pair("release.tpm", &most)
     );
     assert_eq!(
-        field(lease.consume("tpm", -1).await.unwrap_err()),
-        pair("consume.tpm", "-1")
+        field(lease.adjust_to("tpm", u64::MAX).unwrap_err()),
+        pair("adjust.tpm", &most)
+    );
+    assert_eq!(
+        field(lease.consume("tpm", u64::MAX).await.unwrap_err()),
+        pair("consume.tpm", &most)
     );
     lease.commit().await.unwrap();
 

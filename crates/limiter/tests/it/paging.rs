@@ -15,7 +15,7 @@ const COUNT: usize = 7;
 async fn seven() -> Admin {
     let a = Admin::new().await;
     let ns = a.repo.namespace_id().as_str();
-    for n in (0..).take(COUNT) {
+    for n in (0_u64..).take(COUNT) {
         a.repo
             .admin()
             .set_entity_limits(&format!("e{n}"), "gpt-4", rpm(5))
@@ -29,7 +29,11 @@ async fn seven() -> Admin {
         a.clock.advance_millis(1000);
         let start = format!("2027-01-15T0{n}:00:00Z");
         let window = if n == 3 { "daily" } else { "hourly" };
-        let usage = snapshot((ns, "u", "gpt-4"), (window, &start, ""), &[("rpm", n)]);
+        let usage = snapshot(
+            (ns, "u", "gpt-4"),
+            (window, &start, ""),
+            &[("rpm", n.cast_signed())],
+        );
         put_all(&*a.repo.table(), [usage]).await;
     }
     a

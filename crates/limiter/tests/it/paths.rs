@@ -27,7 +27,7 @@ fn check(usage: RequestCost, writes: u64, refused: u64, reads: u64, read_units: 
     );
 }
 
-async fn take(w: &World, entity: &str, tokens: i64) -> Result<zae_limiter::Lease, Error> {
+async fn take(w: &World, entity: &str, tokens: u64) -> Result<zae_limiter::Lease, Error> {
     w.limiter
         .acquire(entity, "r")
         .consume("rpm", 1)
@@ -35,7 +35,7 @@ async fn take(w: &World, entity: &str, tokens: i64) -> Result<zae_limiter::Lease
         .await
 }
 
-async fn spend(w: &World, entity: &str, tokens: i64) {
+async fn spend(w: &World, entity: &str, tokens: u64) {
     take(w, entity, tokens).await.unwrap().commit().await.unwrap();
 }
 

@@ -14,7 +14,7 @@ use zae_limiter_core::table::{Applied, FailureKind, Op, TableError, Value};
 
 use crate::world::{Fault, Faulty, World};
 
-async fn take(limiter: &RateLimiter, entity: &str, tokens: i64) -> Lease {
+async fn take(limiter: &RateLimiter, entity: &str, tokens: u64) -> Lease {
     limiter.acquire(entity, "r").consume("tpm", tokens).await.unwrap()
 }
 

@@ -330,7 +330,7 @@ async fn operate(repo: Repository, seed: u32) -> Changes {
         let (entity, set) = (["a", "b", "flagged"][number as usize % 3], number & 4 == 0);
         let (level, done) = match (number % 4, set) {
             (0 | 1, true) => {
-                let limits = [Limit::per_minute("rpm", 1 + i64::from(number))];
+                let limits = [Limit::per_minute("rpm", 1 + u64::from(number))];
                 (
                     entity.to_owned(),
                     repo.admin()
@@ -418,7 +418,7 @@ async fn operators_at_once_leave_a_log_and_registries_that_are_right() {
     let counts = a.repo.admin().resources_with_entity_limits().await.unwrap();
     assert_eq!(
         counts.get("gpt-4").copied(),
-        i64::try_from(entities.len()).ok(),
+        u64::try_from(entities.len()).ok(),
         "{entities:?}"
     );
     let listed = a

@@ -32,16 +32,16 @@ async fn limiter(limit: Limit) -> RateLimiter {
     RateLimiter::new(repo)
 }
 
-fn per_second(rate: i64) -> Limit {
+fn per_second(rate: u64) -> Limit {
     Limit::per_second("n", rate).build().unwrap()
 }
 
-async fn take(limiter: &RateLimiter, tokens: i64) -> Result<Lease, Error> {
+async fn take(limiter: &RateLimiter, tokens: u64) -> Result<Lease, Error> {
     limiter.acquire("k", "r").consume("n", tokens).await
 }
 
 /// Starts a call for each of these amounts, one after another, and returns the order in which they were admitted.
-async fn order(limiter: &RateLimiter, amounts: &[i64]) -> Vec<usize> {
+async fn order(limiter: &RateLimiter, amounts: &[u64]) -> Vec<usize> {
     let admitted = Arc::new(Mutex::new(Vec::new()));
     let mut calls = Vec::new();
     for (number, tokens) in amounts.iter().enumerate() {

@@ -1,5 +1,7 @@
 //! The names in a plan, and the table before a run.
 
+use std::time::Duration;
+
 use zae_limiter_core::bucket::limit_attr;
 use zae_limiter_core::config::limit_attributes;
 use zae_limiter_core::entity::{MetaRecord, Metadata};
@@ -69,8 +71,17 @@ impl Names {
 
 /// A plan's rules as limits.
 pub fn limits(rules: &[Rule]) -> Vec<Limit> {
-    let limit =
-        |rule: &Rule| Limit::custom(LIMITS[rule.limit], rule.capacity, rule.refill, rule.period_secs).build();
+    let positive = |number: i64| u64::try_from(number).unwrap_or_default();
+    let limit = |rule: &Rule| {
+        let period = Duration::from_secs(positive(rule.period_secs));
+        Limit::custom(
+            LIMITS[rule.limit],
+            positive(rule.capacity),
+            positive(rule.refill),
+            period,
+        )
+        .build()
+    };
     rules.iter().filter_map(|rule| limit(rule).ok()).collect()
 }
 

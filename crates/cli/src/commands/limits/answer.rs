@@ -1,6 +1,8 @@
 //! What a plan or an apply says. The library, this project's function and those of the Python original answer in one
 //! form; the oldest say less.
 
+use std::time::Duration;
+
 use serde_json::Value as Json;
 use zae_limiter::Limit;
 use zae_limiter_core::manifest::Target;
@@ -168,9 +170,9 @@ fn level(json: &Json) -> Vec<String> {
 }
 
 fn limit(name: &str, numbers: &Json) -> Option<Limit> {
-    let capacity = numbers["capacity"].as_i64()?;
-    let refill = numbers["refill_amount"].as_i64()?;
-    let period = numbers["refill_period"].as_i64()?;
+    let capacity = numbers["capacity"].as_u64()?;
+    let refill = numbers["refill_amount"].as_u64()?;
+    let period = Duration::from_secs(numbers["refill_period"].as_u64()?);
     Limit::custom(name, capacity, refill, period).build().ok()
 }
 

@@ -4,6 +4,7 @@
 //! for more calls.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use super::*;
 
@@ -72,9 +73,9 @@ fn limits(entity: usize) -> Vec<Limit> {
         1 => Limit::per_minute("a", 70).burst(7),
         2 => Limit::per_hour("a", 10),
         3 => Limit::per_day("a", 2),
-        _ => Limit::custom("a", 9, 1, 777_777),
+        _ => Limit::custom("a", 9, 1, Duration::from_secs(777_777)),
     };
-    let second = Limit::per_minute("b", 1 + i64::from((entity % 50) as u8)).burst(100);
+    let second = Limit::per_minute("b", 1 + (entity % 50) as u64).burst(100);
     let count = 1 + entity % 2;
     [first, second]
         .into_iter()
