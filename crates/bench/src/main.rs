@@ -17,6 +17,7 @@ use clap::Parser;
 use zae_limiter::clock::{Clock as _, ManualClock, SystemClock};
 use zae_limiter::table::{EmbeddedEngine, RequestCost, TableExt as _};
 use zae_limiter::{Error, Limit, NewEntity, RateLimiter, Repository, RepositoryBuilder};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Op, Value};
 
@@ -67,7 +68,7 @@ impl World {
     async fn new(options: impl FnOnce(RepositoryBuilder) -> RepositoryBuilder) -> Outcome<Self> {
         let client = EmbeddedEngine::memory()?.client();
         zae_limiter::table::definition::create_table(&client, zae_limiter::DEFAULT_STACK).await?;
-        let clock = ManualClock::at_millis(SystemClock.now().0);
+        let clock = ManualClock::at(SystemClock.now());
         let builder = Repository::builder().client(client.clone()).clock(clock.clone());
         let repo = options(builder).open().await?;
         let limits = [
@@ -235,7 +236,7 @@ async fn bare_round(world: &World, ops: usize, concurrency: usize) -> Outcome<Ro
     let keys: Vec<String> = (0..KEYS)
         .map(|key| Ok(world.id(key)?.key(0).pk))
         .collect::<Outcome<_>>()?;
-    let (client, now) = (world.client.clone(), world.clock.now().0);
+    let (client, now) = (world.client.clone(), EpochMillis::from(world.clock.now()).0);
     Ok(round(ops, concurrency, |i| {
         let table = zae_limiter::DEFAULT_STACK.to_owned();
         bare::debit(client.clone(), table, keys[i % KEYS].clone(), 10, now)
@@ -413,7 +414,7 @@ async fn refill_due(options: &Options) -> Outcome<Case> {
     let mut usage = RequestCost::default();
     for _ in 0..=options.rounds {
         world.poke(&[("b_tpm_tk", 0), ("b_wcu_tk", 1_000_000)]).await?;
-        world.clock.advance_millis(1000);
+        world.clock.advance(Duration::from_secs(1));
         world.repo().invalidate_images();
         let before = world.repo().request_cost();
         let shared = Arc::new(World {

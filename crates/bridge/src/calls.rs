@@ -18,6 +18,7 @@ use zae_limiter::table::{Connection, definition};
 use zae_limiter::{
     Error, Lease, Limit, NewEntity, OnUnavailable, RateLimiter, Repository, RepositoryBuilder, UsageQuery,
 };
+use zae_limiter_core::EpochMillis;
 
 /// One client of the library.
 struct Client {
@@ -371,14 +372,15 @@ fn snapshot(snapshot: &zae_limiter::UsageSnapshot) -> Json {
     json!([
         snapshot.resource,
         snapshot.window,
-        snapshot.window_start,
+        EpochMillis::from(snapshot.window_start).to_text(),
         counters
     ])
 }
 
 /// The clock that a client was opened with: one that stands still at `now_ms`, or the machine's.
 fn call_clock(arguments: Arguments<'_>) -> Option<ManualClock> {
-    arguments.0["now_ms"].as_i64().map(ManualClock::at_millis)
+    let now = arguments.0["now_ms"].as_i64()?;
+    Some(ManualClock::at(EpochMillis(now).into()))
 }
 
 impl Client {
@@ -409,7 +411,7 @@ impl Client {
                     "parent": entity.parent.map(|parent| parent.to_string()),
                     "cascade": entity.cascade,
                     "metadata": entity.metadata.iter().map(|(k, v)| (k.clone(), json!(v.as_text()))).collect::<Map<_, _>>(),
-                    "created_at": entity.created_at,
+                    "created_at": entity.created_at.map(|time| EpochMillis::from(time).to_text()),
                 })
             }
             "children" => {
@@ -485,7 +487,8 @@ impl Client {
                     .as_ref()
                     .ok_or_else(|| "opened without 'now_ms'".to_owned())?;
                 let now = arguments.0["now_ms"].as_i64();
-                clock.set_millis(now.ok_or_else(|| "'now_ms' must be a number".to_owned())?);
+                let now = now.ok_or_else(|| "'now_ms' must be a number".to_owned())?;
+                clock.set(EpochMillis(now).into());
                 Json::Null
             }
             "invalidate" => {

@@ -6,6 +6,8 @@ use serde_json::{Map, Value as Json, json};
 use zae_limiter::{AuditEvent, Entity, Limit, NamespaceRecord, UsageSnapshot};
 use zae_limiter_core::table::Value;
 
+use crate::text::time;
+
 /// A number of any size; one that does not fit 64 bits goes as text.
 pub(crate) fn number(number: i128) -> Json {
     i64::try_from(number).map_or_else(|_| json!(number.to_string()), |number| json!(number))
@@ -60,7 +62,7 @@ pub(crate) fn entity(entity: &Entity) -> Json {
         "name": entity.name,
         "parent_id": entity.parent.as_ref().map(zae_limiter::EntityId::as_str),
         "cascade": entity.cascade,
-        "created_at": entity.created_at,
+        "created_at": entity.created_at.map(time::stored).unwrap_or_default(),
         "metadata": map(&entity.metadata),
     })
 }
@@ -71,8 +73,8 @@ pub(crate) fn namespace(record: &NamespaceRecord) -> Json {
         "name": record.name,
         "namespace_id": record.id.as_str(),
         "status": record.status.as_str(),
-        "created_at": record.created_at,
-        "deleted_at": record.deleted_at,
+        "created_at": record.created_at.map(time::stored),
+        "deleted_at": record.deleted_at.map(time::stored),
     })
 }
 
@@ -81,7 +83,7 @@ pub(crate) fn event(event: &AuditEvent) -> Json {
     json!({
         "event_id": event.id,
         "entity_id": event.subject,
-        "timestamp": event.timestamp,
+        "timestamp": event.timestamp.map(time::stored).unwrap_or_default(),
         "action": event.action,
         "principal": event.principal,
         "resource": event.resource,
@@ -100,9 +102,9 @@ pub(crate) fn snapshot(snapshot: &UsageSnapshot) -> Json {
         "entity_id": snapshot.entity,
         "resource": snapshot.resource,
         "window": snapshot.window,
-        "window_start": snapshot.window_start,
-        "window_end": snapshot.window_end(),
-        "total_events": number(snapshot.total_events),
+        "window_start": time::stored(snapshot.window_start),
+        "window_end": time::stored(snapshot.window_end()),
+        "total_events": number(snapshot.total_events.into()),
         "counters": counters,
     })
 }

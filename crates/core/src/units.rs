@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Neg, Sub};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::InvalidInput;
 
@@ -123,12 +124,55 @@ impl EpochMillis {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The instant as `YYYY-MM-DDTHH:MM:SSZ`, the text form of every stored timestamp.
+    /// The instant as `YYYY-MM-DDTHH:MM:SSZ`, the text form of every stored timestamp; an instant beyond the calendar as
+    /// the first or the last there is.
     pub fn to_text(self) -> String {
+        let outermost = if self.0 < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        };
         jiff::Timestamp::from_second(self.secs())
-            .unwrap_or(jiff::Timestamp::MAX)
+            .unwrap_or(outermost)
             .to_string()
     }
+
+    /// Reads a stored timestamp, or another text of RFC 3339. `None` if it is not an instant.
+    pub fn parse(text: &str) -> Option<Self> {
+        let instant: jiff::Timestamp = text.parse().ok()?;
+        Some(Self(instant.as_millisecond()))
+    }
+}
+
+impl From<SystemTime> for EpochMillis {
+    /// Rounds down to a millisecond, and saturates.
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => Self(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)),
+            Err(err) => {
+                let millis = err.duration().as_nanos().div_ceil(1_000_000);
+                Self(i64::try_from(millis).map_or(i64::MIN, |millis| -millis))
+            }
+        }
+    }
+}
+
+impl From<EpochMillis> for SystemTime {
+    /// The epoch, if the system's type cannot hold the instant.
+    fn from(at: EpochMillis) -> Self {
+        let span = Duration::from_millis(at.0.unsigned_abs());
+        let time = if at.0 < 0 {
+            UNIX_EPOCH.checked_sub(span)
+        } else {
+            UNIX_EPOCH.checked_add(span)
+        };
+        time.unwrap_or(UNIX_EPOCH)
+    }
+}
+
+/// Reads a stored timestamp as the system's type.
+pub(crate) fn stored_time(text: &str) -> Option<SystemTime> {
+    EpochMillis::parse(text).map(SystemTime::from)
 }
 
 /// Checks an amount that a caller wants to take: between 0 and [`MAX_TOKENS`].
@@ -182,6 +226,31 @@ mod tests {
     #[test]
     fn timestamps_are_whole_seconds_in_utc() {
         assert_eq!(EpochMillis(1_795_290_198_636).to_text(), "2026-11-21T19:43:18Z");
+    }
+
+    #[test]
+    fn instants_convert_without_loss() {
+        for millis in [0, 1, -1, -1001, 1_795_290_198_636, -62_135_596_800_000] {
+            let at = EpochMillis(millis);
+            assert_eq!(EpochMillis::from(SystemTime::from(at)), at);
+        }
+        let before = UNIX_EPOCH - Duration::from_nanos(1);
+        assert_eq!(EpochMillis::from(before), EpochMillis(-1));
+        assert_eq!(
+            stored_time("2026-11-21T19:43:18Z"),
+            Some(UNIX_EPOCH + Duration::from_secs(1_795_290_198))
+        );
+        assert_eq!(stored_time("yesterday"), None);
+        // Beyond the calendar.
+        assert_eq!(
+            EpochMillis(i64::MAX).to_text(),
+            jiff::Timestamp::MAX.strftime("%FT%TZ").to_string()
+        );
+        assert!(EpochMillis(i64::MIN).to_text().starts_with("-009999-"));
+        let _ = (
+            SystemTime::from(EpochMillis(i64::MIN)),
+            SystemTime::from(EpochMillis(i64::MAX)),
+        );
     }
 
     #[test]

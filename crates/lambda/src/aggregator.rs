@@ -19,7 +19,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value as Json, json};
 use zae_limiter::clock::Clock;
-use zae_limiter::{EpochMillis, Error, Stack};
+use zae_limiter::{Error, Stack};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::assist::{self, Consumed};
 use zae_limiter_core::bucket::{Bucket as Image, MAX_SHARDS};
 use zae_limiter_core::name::WCU;
@@ -274,7 +275,7 @@ impl Aggregator {
         for record in records {
             collector.add(record);
         }
-        let object = match collector.finish(self.clock.now()) {
+        let object = match collector.finish(self.clock.now().into()) {
             Ok(object) => object?,
             Err(err) => {
                 report.errors.push(format!("Error creating JSONL: {err}"));
@@ -402,7 +403,7 @@ impl Aggregator {
     /// Refills and splits hot buckets, and brings new shards about.
     async fn help(&self, records: &[StreamRecord], report: &mut Report) {
         let hot = hot(records);
-        let now = self.clock.now();
+        let now = EpochMillis::from(self.clock.now());
         let mut help = Vec::new();
         for ((id, shard), hot) in hot {
             match Image::decode(&hot.image) {

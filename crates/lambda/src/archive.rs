@@ -5,7 +5,7 @@ use std::io::Write as _;
 use aws_sdk_s3::primitives::ByteStream;
 use flate2::{Compression, GzBuilder};
 use serde_json::{Map, Value as Json};
-use zae_limiter::EpochMillis;
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::stream::{Change, Sequence, StreamRecord};
 use zae_limiter_core::table::{Item, Value};
 

@@ -21,6 +21,7 @@ use serde_json::Value as Json;
 use zae_limiter::Repository;
 use zae_limiter::clock::{Clock, SystemClock};
 use zae_limiter::table::{Connection, Timeouts};
+use zae_limiter_core::EpochMillis;
 
 use aggregator::{Aggregator, Invocation};
 use archive::Bucket;
@@ -111,7 +112,7 @@ async fn serve(handler: &str, log: Log) -> Result<(), RunError> {
             serve_with(move |event: LambdaEvent<Json>| {
                 let provisioner = Arc::clone(&provisioner);
                 async move {
-                    let now = SystemClock.now().0.unsigned_abs();
+                    let now = EpochMillis::from(SystemClock.now()).0.unsigned_abs();
                     let left = event.context.deadline.saturating_sub(now);
                     provisioner
                         .handle(&event.payload, Some(Duration::from_millis(left)))

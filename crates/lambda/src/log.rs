@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 use zae_limiter::clock::Clock;
+use zae_limiter_core::EpochMillis;
 
 /// How important a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,7 +93,7 @@ impl Log {
 
     fn line(&self, level: Level, logger: &str, message: &str, fields: Fields<'_>) -> Json {
         let mut line = Map::new();
-        let now = self.clock.now();
+        let now = EpochMillis::from(self.clock.now());
         line.insert("timestamp".into(), now.to_text().replace('Z', "+00:00").into());
         line.insert("level".into(), level.as_str().into());
         line.insert("logger".into(), logger.into());
@@ -119,7 +120,7 @@ impl Log {
         };
         let mut line = json!({
             "_aws": {
-                "Timestamp": self.clock.now().0,
+                "Timestamp": EpochMillis::from(self.clock.now()).0,
                 "CloudWatchMetrics": [{
                     "Namespace": "ZaeLimiter",
                     "Dimensions": [["TableName"]],
@@ -147,7 +148,10 @@ mod tests {
     use super::*;
 
     fn log() -> Log {
-        Log::new(Level::Info, Arc::new(ManualClock::at_millis(1_795_290_198_636)))
+        Log::new(
+            Level::Info,
+            Arc::new(ManualClock::at(EpochMillis(1_795_290_198_636).into())),
+        )
     }
 
     #[test]

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use zae_limiter::clock::{Clock, ManualClock};
 use zae_limiter::table::{Table, TableExt as _, TableFuture};
 use zae_limiter::{Error, Limit, NewEntity, RateLimiter, Repository, Stack, UsageSnapshot, Window};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Applied, FailureKind, Item, Key, Op, Part, TableError, Value};
 use zae_limiter_lambda::aggregator::{Aggregator, Report};
@@ -103,7 +105,7 @@ impl Table for Streaming {
             };
             let number = 111_000_000_000_u64 + 7 * state.stream.len() as u64;
             let mut body = json!({
-                "ApproximateCreationDateTime": self.clock.now().secs(),
+                "ApproximateCreationDateTime": EpochMillis::from(self.clock.now()).secs(),
                 "SequenceNumber": number.to_string(),
             });
             for (name, item) in [("OldImage", &old), ("NewImage", &new)] {
@@ -136,7 +138,7 @@ struct World {
 
 impl World {
     async fn new(limits: [Limit; 2]) -> Self {
-        let clock = ManualClock::at_millis(START);
+        let clock = ManualClock::at(EpochMillis(START).into());
         let table = Arc::new(Streaming {
             clock: clock.clone(),
             state: Mutex::default(),
@@ -292,7 +294,7 @@ proptest! {
             // By entity and start of the hour.
             let mut expected: BTreeMap<(String, String), (i64, i64)> = BTreeMap::new();
             for (key, tokens, how, pause) in amounts {
-                world.clock.advance_millis(pause);
+                world.clock.advance(Duration::from_millis(pause.unsigned_abs()));
                 let entity = format!("key-{key}");
                 let request = world.limiter.acquire(&entity, "gpt-4").consume("rpm", 1).consume("tpm", tokens.unsigned_abs());
                 let mut lease = request.await.unwrap();
@@ -311,7 +313,7 @@ proptest! {
                         (1, tokens)
                     }
                 };
-                let start = Window::Hourly.start(world.clock.now()).unwrap().to_text();
+                let start = Window::Hourly.start(world.clock.now().into()).unwrap().to_text();
                 let entities = if key == 0 { vec![entity, "proj".to_owned()] } else { vec![entity] };
                 for entity in entities {
                     let sums = expected.entry((entity, start.clone())).or_default();
@@ -326,7 +328,7 @@ proptest! {
                 let mut sums: BTreeMap<(String, String), (i64, i64)> = BTreeMap::new();
                 for ((entity, start), (rpm, tpm)) in &expected {
                     let at: jiff::Timestamp = start.parse().unwrap();
-                    let at = zae_limiter::EpochMillis(at.as_millisecond());
+                    let at = EpochMillis(at.as_millisecond());
                     let start = window.start(at).unwrap().to_text();
                     let sum = sums.entry((entity.clone(), start)).or_default();
                     *sum = (sum.0 + rpm, sum.1 + tpm);
@@ -336,7 +338,7 @@ proptest! {
                     .filter(|snapshot| snapshot.window == window.as_str())
                     .map(|snapshot| {
                         let counter = |name| *snapshot.counters.get(name).unwrap_or(&0) as i64;
-                        let place = (snapshot.entity.clone(), snapshot.window_start.clone());
+                        let place = (snapshot.entity.clone(), EpochMillis::from(snapshot.window_start).to_text());
                         (place, (counter("rpm"), counter("tpm")))
                     })
                     .collect();
@@ -366,7 +368,7 @@ async fn a_hot_bucket_is_refilled_before_its_clients_must() {
     }
     assert_eq!(world.sum("key-1", "b_tpm_tk"), 500_000);
     // Ten seconds earn a thousand tokens.
-    world.clock.advance_millis(10_000);
+    world.clock.advance(Duration::from_secs(10));
     let reports = world.deliver().await;
     assert_eq!(reports[0].refills_written, 1);
     assert_eq!(world.sum("key-1", "b_tpm_tk"), 1_500_000);
@@ -412,7 +414,7 @@ async fn no_more_is_admitted_than_without_the_function() {
     let mut admitted = 0;
     // Ten tokens a second; a client that asks for more, and the function at its heels.
     for _ in 0..120 {
-        world.clock.advance_millis(500);
+        world.clock.advance(Duration::from_millis(500));
         for _ in 0..4 {
             match world.limiter.acquire("key-1", "gpt-4").consume("tpm", 7).await {
                 Ok(lease) => {

@@ -17,7 +17,7 @@ use crate::admin::principal::Principal;
 #[cfg(feature = "provision")]
 use crate::admin::provision::Provision;
 use crate::admin::stack::Stack;
-use crate::clock::{Clock, SystemClock, TableClock, TableOffset};
+use crate::clock::{Clock, SystemClock, TableClock, TableOffset, Time};
 use crate::error::{Error, Place};
 use crate::inner::{Options, Parts};
 use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Repository};
@@ -406,10 +406,10 @@ impl RepositoryBuilder {
             },
             table,
             meter,
-            clock: self.clock.unwrap_or_else(|| match &offset {
+            clock: Time(self.clock.unwrap_or_else(|| match &offset {
                 Some(offset) => Arc::new(TableClock(Arc::clone(offset))),
                 None => Arc::new(SystemClock),
-            }),
+            })),
             offset,
             permits: Arc::new(Permits::new(self.options.max_in_flight, Arc::clone(&breaker))),
             options: self.options,

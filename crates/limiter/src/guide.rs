@@ -227,18 +227,20 @@
 //! nothing has to sleep.
 //!
 //! ```
+//! use std::time::{Duration, SystemTime};
+//!
 //! use zae_limiter::clock::ManualClock;
 //! use zae_limiter::{Limit, RateLimiter, Repository};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
-//! let clock = ManualClock::at_millis(1_800_000_000_000);
+//! let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
 //! let repo = Repository::builder().in_memory().clock(clock.clone()).open().await?;
 //! repo.admin().set_system_defaults([Limit::per_minute("rpm", 2)], None).await?;
 //! let limiter = RateLimiter::new(repo);
 //! let call = || limiter.acquire("key-1", "gpt-4").consume("rpm", 2);
 //! call().await?.commit().await?;
 //! assert!(call().await.is_err());
-//! clock.advance_millis(60_000);
+//! clock.advance(Duration::from_mins(1));
 //! assert!(call().await.is_ok());
 //! # Ok(()) }
 //! ```

@@ -23,7 +23,7 @@ use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
 use crate::acquire::refund_queues::Refunds;
 use crate::acquire::waiting::Queues;
 use crate::admin::principal::Principal;
-use crate::clock::{Clock, TableOffset};
+use crate::clock::{TableOffset, Time};
 use crate::error::{Error, Place};
 use crate::table::{Meter, Table};
 
@@ -33,7 +33,7 @@ pub(crate) struct Inner {
     pub(crate) meter: Arc<Meter>,
     pub(crate) namespace_name: NamespaceName,
     pub(crate) namespace: NamespaceId,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Time,
     pub(crate) offset: Option<Arc<TableOffset>>,
     pub(crate) config: ConfigCache,
     pub(crate) images: ImageCache,
@@ -128,7 +128,7 @@ impl Inner {
             place: self.place.clone(),
             table: Arc::clone(&self.table),
             meter: Arc::clone(&self.meter),
-            clock: Arc::clone(&self.clock),
+            clock: self.clock.clone(),
             offset: self.offset.clone(),
             options: self.options.clone(),
             principal: Arc::clone(&self.principal),
@@ -173,7 +173,7 @@ pub(crate) struct Parts {
     pub(crate) place: Place,
     pub(crate) table: Arc<dyn Table>,
     pub(crate) meter: Arc<Meter>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Time,
     /// How far the machine's clock is from the table's, if the table has one of its own.
     pub(crate) offset: Option<Arc<TableOffset>>,
     pub(crate) options: Options,

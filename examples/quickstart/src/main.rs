@@ -115,7 +115,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let traffic = Zipf::new(keys);
     let calls = plan::plan(&trace, &traffic, args.seed);
 
-    let clock = ManualClock::at_millis(SystemClock.now().0);
+    let clock = ManualClock::at(SystemClock.now());
     let builder = Repository::builder().clock(clock.clone()).measure();
     // Buckets never expire, so that the books can be checked. Applications do not need this.
     let builder = builder.bucket_ttl_multiplier(0);
@@ -126,12 +126,12 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let repo = builder.open().await?;
     // An earlier run may have replayed an hour in a second. The clock continues from there, since it must not go back.
     if let Some(last) = books::last_refill(&repo, keys).await? {
-        clock.advance_millis(last.since(clock.now()).max(0));
+        clock.set(clock.now().max(last.into()));
     }
 
     let setup = setup::prepare(&repo, keys).await?;
     let limiter = RateLimiter::new(repo);
-    let mut books = Books::open(&limiter, keys, clock.now()).await?;
+    let mut books = Books::open(&limiter, keys, clock.now().into()).await?;
     let opening = Opening {
         trace: &name,
         calls: &calls,
@@ -145,7 +145,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let replay = Replay::new(&limiter, clock.clone(), &mut books, &calls);
     let (totals, lasted) = replay.run(args.speed, Progress::new(calls.len())).await?;
 
-    let mut faults = books.close(&limiter, clock.now()).await?;
+    let mut faults = books.close(&limiter, clock.now().into()).await?;
     faults.extend(totals.faults());
     print(&report::accounts(&books))?;
     if !faults.is_empty() {

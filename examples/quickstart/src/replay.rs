@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use zae_limiter::clock::{Clock as _, ManualClock};
@@ -122,7 +122,7 @@ impl Promise {
 pub(crate) struct Replay<'a> {
     limiter: &'a RateLimiter,
     clock: ManualClock,
-    start: EpochMillis,
+    start: SystemTime,
     books: &'a mut Books,
     events: BinaryHeap<Reverse<Event>>,
     planned: u64,
@@ -167,7 +167,9 @@ impl<'a> Replay<'a> {
             if let Some(pause) = speed.wall_time(at_ms) {
                 tokio::time::sleep_until(began + pause).await;
             }
-            self.clock.advance_millis(at_ms - self.elapsed_ms());
+            self.clock.advance(Duration::from_millis(
+                (at_ms - self.elapsed_ms()).max(0).unsigned_abs(),
+            ));
             progress.show(at_ms, &self.totals);
             match what {
                 What::Arrives(call) => {
@@ -306,7 +308,7 @@ impl<'a> Replay<'a> {
     }
 
     fn elapsed_ms(&self) -> i64 {
-        self.clock.now().since(self.start)
+        EpochMillis::from(self.clock.now()).since(self.start.into())
     }
 }
 

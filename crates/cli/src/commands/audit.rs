@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::text::number::grouped;
 use crate::text::table::{Column, Table};
+use crate::text::time;
 use crate::{json, names};
 
 const COLUMNS: [Column; 4] = [
@@ -76,7 +77,7 @@ fn print(out: &mut Out, entity: &str, events: &[AuditEvent]) -> Result<(), Failu
     for event in events {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         table.row([
-            event.timestamp.clone(),
+            event.timestamp.map(time::stored).unwrap_or_default(),
             event.action.clone(),
             or_dash(&event.principal),
             or_dash(&event.resource),

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::out::{Counter, Out};
 use crate::text::literal;
 use crate::text::table::printable;
+use crate::text::time;
 use crate::{json, names};
 
 pub(crate) async fn run(command: EntityCommand) -> Outcome {
@@ -337,7 +338,10 @@ fn print_entity(out: &mut Out, entity: &Entity) -> Result<(), Failure> {
     let parent = entity.parent.as_ref().map_or("(none)", |parent| parent.as_str());
     out.line(format_args!("  Parent:     {parent}"))?;
     out.line(format_args!("  Cascade:    {}", truth(entity.cascade)))?;
-    out.line(format_args!("  Created:    {}", printable(&entity.created_at)))?;
+    out.line(format_args!(
+        "  Created:    {}",
+        entity.created_at.map(time::stored).unwrap_or_default()
+    ))?;
     if !entity.metadata.is_empty() {
         out.line(format_args!("  Metadata:   {}", literal::dict(&entity.metadata)))?;
     }

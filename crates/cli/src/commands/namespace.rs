@@ -11,6 +11,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::{Counter, Out};
 use crate::text::table::{Table, printable};
+use crate::text::time;
 use crate::{connect, json, names};
 
 pub(crate) async fn run(command: NamespaceCommand) -> Outcome {
@@ -70,8 +71,10 @@ async fn list(args: List) -> Outcome {
     } else {
         let mut table = Table::grid(&["Name", "Namespace ID", "Created At"]);
         for record in &namespaces {
-            let created = record.created_at.as_deref().unwrap_or("unknown");
-            table.row([&*record.name, record.id.as_str(), created]);
+            let created = record
+                .created_at
+                .map_or_else(|| "unknown".to_owned(), time::stored);
+            table.row([&*record.name, record.id.as_str(), &created]);
         }
         out.line(table)?;
         out.line(format_args!("\nTotal: {} namespace(s)", namespaces.len()))?;
@@ -92,8 +95,10 @@ async fn orphans(args: Orphans) -> Outcome {
     } else {
         let mut table = Table::grid(&["Namespace ID", "Name", "Deleted At"]);
         for record in &orphans {
-            let deleted = record.deleted_at.as_deref().unwrap_or("unknown");
-            table.row([record.id.as_str(), &*record.name, deleted]);
+            let deleted = record
+                .deleted_at
+                .map_or_else(|| "unknown".to_owned(), time::stored);
+            table.row([record.id.as_str(), &*record.name, &deleted]);
         }
         out.line(table)?;
         out.line(format_args!("\nTotal: {} orphaned namespace(s)", orphans.len()))?;
@@ -208,8 +213,10 @@ async fn show(args: Show) -> Outcome {
         out.line(format_args!("Namespace:    {}", printable(&record.name)))?;
         out.line(format_args!("Namespace ID: {}", record.id))?;
         out.line(format_args!("Status:       {}", record.status.as_str()))?;
-        let created = record.created_at.as_deref().unwrap_or("unknown");
-        out.line(format_args!("Created At:   {}", printable(created)))?;
+        let created = record
+            .created_at
+            .map_or_else(|| "unknown".to_owned(), time::stored);
+        out.line(format_args!("Created At:   {}", created))?;
     }
     out.flush()?;
     Ok(Exit::Success)

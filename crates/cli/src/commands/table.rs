@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::failure::{Doing, Failure, marked, place_options};
 use crate::out::Out;
 use crate::text::table::printable;
+use crate::text::time;
 
 /// The version of a table.
 enum Found {
@@ -67,7 +68,7 @@ fn json_of(found: &Found) -> serde_json::Value {
         "schema_version": record.map(|record| &record.schema),
         "lambda_version": record.and_then(|record| record.functions.as_ref()),
         "client_min_version": record.map(|record| &record.client_minimum),
-        "updated_at": record.and_then(|record| record.updated_at.as_ref()),
+        "updated_at": record.and_then(|record| record.updated_at).map(time::stored),
         "updated_by": record.and_then(|record| record.updated_by.as_ref()),
         "reason": record.and_then(|record| record.compatibility().refusal()),
     })

@@ -1,8 +1,10 @@
 //! `usage`.
 
+use std::time::SystemTime;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
-use zae_limiter::{EpochMillis, UsageQuery, UsageSnapshot, UsageSummary, Window as Kind};
+use zae_limiter::{UsageQuery, UsageSnapshot, UsageSummary, Window as Kind};
 
 use super::{Outcome, failed};
 use crate::args::usage::{List, Selection, Summary, UsageCommand, Window};
@@ -12,7 +14,7 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::text::number::{average, grouped};
 use crate::text::plot::{Point, Title, plot};
-use crate::text::table::{Column, Table, printable};
+use crate::text::table::{Column, Table};
 use crate::text::time;
 use crate::{json, names};
 
@@ -77,9 +79,8 @@ fn kind(window: Window) -> Kind {
 }
 
 /// An instant from its stored form. Those at the very end of time count as the last there is.
-fn instant(stored: &str) -> EpochMillis {
-    let time = stored.parse().unwrap_or(Timestamp::MAX);
-    EpochMillis(time.as_millisecond())
+fn instant(stored: &str) -> SystemTime {
+    stored.parse().unwrap_or(Timestamp::MAX).into()
 }
 
 async fn list(args: List) -> Outcome {
@@ -136,7 +137,7 @@ fn table(snapshots: &[UsageSnapshot]) -> Table {
             .map(|(name, tokens)| format!("{name}={}", grouped(*tokens)))
             .collect();
         table.row([
-            snapshot.window_start.clone(),
+            time::stored(snapshot.window_start),
             snapshot.window.clone(),
             snapshot.resource.clone(),
             snapshot.entity.clone(),
@@ -148,15 +149,21 @@ fn table(snapshots: &[UsageSnapshot]) -> Table {
 }
 
 fn chart(snapshots: &[UsageSnapshot]) -> String {
-    let mut points: Vec<_> = snapshots
+    let mut sorted: Vec<_> = snapshots.iter().collect();
+    sorted.sort_by_key(|snapshot| snapshot.window_start);
+    let starts: Vec<_> = sorted
         .iter()
-        .map(|snapshot| Point {
-            window_start: &snapshot.window_start,
+        .map(|snapshot| time::stored(snapshot.window_start))
+        .collect();
+    let points: Vec<_> = sorted
+        .iter()
+        .zip(&starts)
+        .map(|(snapshot, window_start)| Point {
+            window_start,
             counters: &snapshot.counters,
         })
         .collect();
-    points.sort_by_key(|point| point.window_start);
-    let Some(oldest) = snapshots.iter().min_by_key(|snapshot| &snapshot.window_start) else {
+    let Some(oldest) = snapshots.iter().min_by_key(|snapshot| snapshot.window_start) else {
         return String::new();
     };
     let title = Title {
@@ -207,8 +214,8 @@ fn summary_json(selection: &Selection, summary: &UsageSummary) -> Json {
         "resource": selection.resource,
         "window": selection.window.map(|window| kind(window).as_str()),
         "snapshots": summary.snapshots,
-        "first_window_start": summary.first,
-        "last_window_start": summary.last,
+        "first_window_start": summary.first.map(time::stored),
+        "last_window_start": summary.last.map(time::stored),
         "limits": limits,
     })
 }
@@ -225,11 +232,11 @@ fn print_summary(out: &mut Out, selection: &Selection, summary: &UsageSummary) -
         out.line(format_args!("Window:     {}", kind(window)))?;
     }
     out.line(format_args!("Snapshots:  {}", grouped(summary.snapshots.into())))?;
-    if let (Some(first), Some(last)) = (&summary.first, &summary.last) {
+    if let (Some(first), Some(last)) = (summary.first, summary.last) {
         out.line(format_args!(
             "Time Range: {} to {}",
-            printable(first),
-            printable(last)
+            time::stored(first),
+            time::stored(last)
         ))?;
     }
     let mut table = Table::ruled(&TOTALS);

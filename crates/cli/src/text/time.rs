@@ -1,10 +1,12 @@
 //! Instants as they are given on the command line, and waiting times as they are shown.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, Time};
 use jiff::fmt::temporal::{Pieces, PiecesOffset};
+
+use zae_limiter_core::EpochMillis;
 
 use crate::text::literal::quoted;
 
@@ -76,6 +78,11 @@ fn utc(text: &str, edge: Edge) -> Option<DateTime> {
         _ => -fraction,
     };
     instant.checked_add(SignedDuration::from_nanos(rounding)).ok()
+}
+
+/// An instant as it is stored: `2024-01-01T00:00:00Z`.
+pub(crate) fn stored(at: SystemTime) -> String {
+    EpochMillis::from(at).to_text()
 }
 
 /// A waiting time: `0.6s`, `4m05s`, `2h03m`, `3d04h`. Rounded up in its last unit, so that the

@@ -54,7 +54,7 @@ fn answer(engine: &EmbeddedEngine, stream: TcpStream, ahead: SignedDuration) -> 
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let reply = engine.answer(&target, &body);
-    let now = Timestamp::from_millisecond(SystemClock.now().0).unwrap() + ahead;
+    let now = Timestamp::try_from(SystemClock.now()).unwrap() + ahead;
     let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT");
     write!(
         reader.into_inner(),

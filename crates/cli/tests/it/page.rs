@@ -21,7 +21,7 @@ fn check(world: &mut World, line: &str, expected: &str) {
 
 fn clock(instant: &str) -> ManualClock {
     let instant: jiff::Timestamp = instant.parse().unwrap();
-    ManualClock::at_millis(instant.as_millisecond())
+    ManualClock::at(instant.into())
 }
 
 /// The namespace `default` as `admin` uses it at a given instant.

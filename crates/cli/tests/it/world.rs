@@ -16,6 +16,7 @@ use zae_limiter::clock::{Clock, SystemClock};
 use zae_limiter::table::definition::create_table;
 use zae_limiter::table::{Connection, DynamoTable, EmbeddedEngine, Table, TableExt as _};
 use zae_limiter::{NamespaceId, Repository};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::table::{Condition, Item, Put};
 
 /// Names an independent implementation of DynamoDB to test against.
@@ -157,7 +158,7 @@ impl World {
             known: known.map(|(text, name)| (text, name.to_owned())).to_vec(),
             namespaces: BTreeMap::new(),
             events: 0,
-            begin: SystemClock.now().to_text(),
+            begin: EpochMillis::from(SystemClock.now()).to_text(),
             transcript: String::new(),
         }
     }
@@ -377,7 +378,7 @@ impl World {
         for (known, name) in &self.known {
             text = text.replace(known, name);
         }
-        let end = SystemClock.now().to_text();
+        let end = EpochMillis::from(SystemClock.now()).to_text();
         let begin = self.begin.clone();
         text = replace_runs(&text, is_instant, 20, |instant| {
             (*begin <= *instant && *instant <= *end).then(|| NOW.to_owned())

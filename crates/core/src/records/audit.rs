@@ -1,10 +1,12 @@
 //! Audit events: who changed what, when. Data model, section 10.
 
+use std::time::SystemTime;
+
 use crate::limit::Limit;
 use crate::name::{NamespaceId, ResourceName};
 use crate::schema::{add_namespace_index, audit_key, audit_pk, key_item, key_of};
 use crate::table::{Condition, Index, Item, Put, Query, Value};
-use crate::units::EpochMillis;
+use crate::units::{EpochMillis, stored_time};
 
 /// Days that an event is kept unless configured otherwise.
 pub const DEFAULT_RETENTION_DAYS: i64 = 90;
@@ -35,8 +37,8 @@ pub struct AuditEvent {
     pub resource: Option<String>,
     /// Particulars of the action.
     pub details: Item,
-    /// When, as `YYYY-MM-DDTHH:MM:SSZ`.
-    pub timestamp: String,
+    /// When, to the second. `None` if the stored time cannot be read.
+    pub timestamp: Option<SystemTime>,
 }
 
 impl AuditEvent {
@@ -49,7 +51,8 @@ impl AuditEvent {
         let mut item = key_item(&key);
         item.insert("event_id".into(), Value::text(&self.id));
         item.insert("entity_id".into(), Value::text(&self.subject));
-        item.insert("timestamp".into(), Value::text(&self.timestamp));
+        let timestamp = self.timestamp.map(|time| EpochMillis::from(time).to_text());
+        item.insert("timestamp".into(), Value::S(timestamp.unwrap_or_default()));
         item.insert("action".into(), Value::text(&self.action));
         item.insert("principal".into(), text(&self.principal));
         item.insert("resource".into(), text(&self.resource));
@@ -86,7 +89,10 @@ impl AuditEvent {
                 Some(Value::M(details)) => details.clone(),
                 _ => Item::new(),
             },
-            timestamp: text("timestamp").unwrap_or_default(),
+            timestamp: item
+                .get("timestamp")
+                .and_then(Value::as_text)
+                .and_then(stored_time),
         }
     }
 }
@@ -129,14 +135,16 @@ mod tests {
             principal: Some("ops".into()),
             resource: Some("gpt-4".into()),
             details: Item::from([("limits".into(), limits_detail(&[]))]),
-            timestamp: "2026-11-21T19:43:18Z".into(),
+            timestamp: stored_time("2026-11-21T19:43:18Z"),
         };
         let namespace = NamespaceId::new("dSkXlbmmfyU").unwrap();
         let put = event.put(&namespace, EpochMillis(1_795_290_198_636), 90);
         assert_eq!(AuditEvent::decode(&put.item), event);
+        assert_eq!(put.item["timestamp"], Value::text("2026-11-21T19:43:18Z"));
         assert_eq!(put.item["ttl"], Value::int(1_803_066_198));
         let stub = key_item(&audit_key(&namespace, "key-1", "01X"));
         let event = AuditEvent::decode(&stub);
         assert_eq!((&*event.id, &*event.subject), ("01X", "key-1"));
+        assert_eq!(event.timestamp, None);
     }
 }

@@ -1,6 +1,7 @@
 //! Entities: who spends, under which parent. Data model, sections 6 and 15.2.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use smol_str::SmolStr;
 
@@ -11,6 +12,7 @@ use crate::name::{EntityId, NamespaceId};
 use crate::records::reader::Reader;
 use crate::schema::{add_namespace_index, key_item, meta_key, parent_pk};
 use crate::table::{Condition, Item, Value};
+use crate::units::{EpochMillis, stored_time};
 
 /// Free-form facts about an entity.
 pub type Metadata = BTreeMap<String, Value>;
@@ -28,8 +30,8 @@ pub struct Entity {
     pub cascade: bool,
     /// Free-form facts.
     pub metadata: Metadata,
-    /// When it was created, as `YYYY-MM-DDTHH:MM:SSZ`.
-    pub created_at: String,
+    /// When it was created, to the second. `None` if the stored time is missing or cannot be read.
+    pub created_at: Option<SystemTime>,
 }
 
 /// An entity's META record: the entity, and what orders concurrent moves and re-creations of it.
@@ -41,9 +43,22 @@ pub struct MetaRecord {
     pub generation: Option<i64>,
     /// Its incarnation mark.
     pub incarnation: Option<SmolStr>,
+    /// The time of its creation as stored; tells incarnations without a mark apart.
+    created_at: String,
 }
 
 impl MetaRecord {
+    /// The record of an entity.
+    pub fn new(entity: Entity, generation: Option<i64>, incarnation: Option<SmolStr>) -> Self {
+        let created_at = entity.created_at.map(|time| EpochMillis::from(time).to_text());
+        Self {
+            created_at: created_at.unwrap_or_default(),
+            entity,
+            generation,
+            incarnation,
+        }
+    }
+
     /// Reads a META item.
     pub fn decode(item: &Item) -> Result<Self, RecordError> {
         let reader = Reader::new("entity", item);
@@ -56,14 +71,16 @@ impl MetaRecord {
             Some(Value::M(map)) => map.clone(),
             _ => Metadata::new(),
         };
+        let created_at = reader.text_opt("created_at")?.unwrap_or_default();
         Ok(Self {
+            created_at: created_at.to_owned(),
             entity: Entity {
                 name: reader.text_opt("name")?.unwrap_or(id.as_str()).to_owned(),
                 id,
                 parent,
                 cascade: reader.bool_opt("cascade")?.unwrap_or(false),
                 metadata,
-                created_at: reader.text_opt("created_at")?.unwrap_or_default().to_owned(),
+                created_at: stored_time(created_at),
             },
             generation: reader.int64("pgen")?,
             incarnation: reader.text_opt("pinc")?.map(SmolStr::new),
@@ -79,7 +96,7 @@ impl MetaRecord {
         item.insert("name".into(), Value::text(&entity.name));
         item.insert("cascade".into(), Value::Bool(entity.cascade));
         item.insert("metadata".into(), Value::M(entity.metadata.clone()));
-        item.insert("created_at".into(), Value::text(&entity.created_at));
+        item.insert("created_at".into(), Value::text(&self.created_at));
         match &entity.parent {
             Some(parent) => {
                 item.insert("parent_id".into(), Value::text(parent.as_str()));
@@ -100,7 +117,7 @@ impl MetaRecord {
 
     /// The stamp that this entity's buckets carry, under a cascade policy if one is configured.
     pub fn owner(&self, policy: Option<bool>) -> Owner {
-        let created_at = Some(self.entity.created_at.as_str()).filter(|text| !text.is_empty());
+        let created_at = Some(self.created_at.as_str()).filter(|text| !text.is_empty());
         Owner {
             cascade: self.entity.parent.is_some() && policy.unwrap_or(self.entity.cascade),
             parent: self.entity.parent.clone(),
@@ -117,11 +134,8 @@ impl MetaRecord {
             Condition::same("pinc".into(), self.incarnation.as_ref().map(text)),
             Condition::Exists("PK".into()),
         ];
-        if self.incarnation.is_none() && !self.entity.created_at.is_empty() {
-            parts.push(Condition::Is(
-                "created_at".into(),
-                Value::text(&self.entity.created_at),
-            ));
+        if self.incarnation.is_none() && !self.created_at.is_empty() {
+            parts.push(Condition::Is("created_at".into(), Value::text(&self.created_at)));
         }
         Condition::All(parts)
     }
@@ -134,8 +148,8 @@ mod tests {
     #[test]
     fn meta_round_trips() {
         let namespace = NamespaceId::new("dSkXlbmmfyU").unwrap();
-        let meta = MetaRecord {
-            entity: Entity {
+        let meta = MetaRecord::new(
+            Entity {
                 id: EntityId::new("key-1").unwrap(),
                 name: "Key".into(),
                 parent: Some(EntityId::new("proj-1").unwrap()),
@@ -145,14 +159,15 @@ mod tests {
                     ("ratio".into(), Value::N("0.5".into())),
                     ("tags".into(), Value::L(vec![Value::Null, Value::Bool(true)])),
                 ]),
-                created_at: "2026-11-21T19:43:18Z".into(),
+                created_at: stored_time("2026-11-21T19:43:18Z"),
             },
-            generation: Some(1_795_290_198_636),
-            incarnation: Some("80729c5437a39750".into()),
-        };
+            Some(1_795_290_198_636),
+            Some("80729c5437a39750".into()),
+        );
         let item = meta.encode(&namespace);
         assert_eq!(MetaRecord::decode(&item).unwrap(), meta);
         assert!(meta.unchanged().holds(Some(&item)));
+        assert_eq!(item["created_at"], Value::text("2026-11-21T19:43:18Z"));
         assert_eq!(item["GSI1PK"], Value::text("dSkXlbmmfyU/PARENT#proj-1"));
     }
 
@@ -167,5 +182,19 @@ mod tests {
         assert_eq!(owner.generation, Some(0));
         assert_eq!(owner.incarnation.as_deref(), Some("2026-11-21T19:43:18Z"));
         assert!(!owner.cascade, "an entity without a parent never cascades");
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_read_stays_as_it_is_stored() {
+        let namespace = NamespaceId::new("dSkXlbmmfyU").unwrap();
+        let item = Item::from([
+            ("entity_id".into(), Value::text("k")),
+            ("created_at".into(), Value::text("long ago")),
+        ]);
+        let meta = MetaRecord::decode(&item).unwrap();
+        assert_eq!(meta.entity.created_at, None);
+        assert_eq!(meta.encode(&namespace)["created_at"], Value::text("long ago"));
+        assert!(meta.unchanged().holds(Some(&meta.encode(&namespace))));
+        assert_eq!(meta.owner(None).incarnation.as_deref(), Some("long ago"));
     }
 }

@@ -3,12 +3,14 @@
 //! A namespace has two records: the forward one leads from its name to its id, the reverse one from its id
 //! to its name. Each change of both is one transaction, so no crash leaves half of it behind.
 
+use std::time::SystemTime;
+
 use crate::error::RecordError;
 use crate::name::{NamespaceId, NamespaceName};
 use crate::records::reader::Reader;
 use crate::schema::{TABLE_PK, add_namespace_index, key_item, namespace_id_key, namespace_key};
 use crate::table::{Condition, Delete, Item, Key, Part, Put, Update, Value};
-use crate::units::EpochMillis;
+use crate::units::{EpochMillis, stored_time};
 
 /// The state of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +43,12 @@ pub struct NamespaceRecord {
     pub name: String,
     /// Its state.
     pub status: NamespaceStatus,
-    /// When it was registered, as `YYYY-MM-DDTHH:MM:SSZ`.
-    pub created_at: Option<String>,
-    /// When it was deleted.
-    pub deleted_at: Option<String>,
+    /// When it was registered, to the second. `None` if the stored time is missing or cannot be read.
+    pub created_at: Option<SystemTime>,
+    /// When it was deleted, likewise.
+    pub deleted_at: Option<SystemTime>,
+    /// The times of its registration and its deletion as stored.
+    stored: [Option<String>; 2],
 }
 
 impl NamespaceRecord {
@@ -52,6 +56,10 @@ impl NamespaceRecord {
     pub fn decode(item: &Item) -> Result<Self, RecordError> {
         let reader = Reader::new("namespace", item);
         let text = |attr| Ok::<_, RecordError>(reader.text_opt(attr)?.map(str::to_owned));
+        let stored = [text("created_at")?, text("deleted_at")?];
+        let [created_at, deleted_at] = stored
+            .each_ref()
+            .map(|text| text.as_deref().and_then(stored_time));
         Ok(Self {
             id: crate::config::stored_name(&reader, "namespace_id", |text| NamespaceId::new(text))?,
             name: reader.text("namespace_name")?.to_owned(),
@@ -60,8 +68,9 @@ impl NamespaceRecord {
                 Some("purging") => NamespaceStatus::Purging,
                 _ => NamespaceStatus::Active,
             },
-            created_at: text("created_at")?,
-            deleted_at: text("deleted_at")?,
+            created_at,
+            deleted_at,
+            stored,
         })
     }
 
@@ -78,7 +87,7 @@ impl NamespaceRecord {
         set("namespace_name", Value::text(&self.name));
         set("GSI4PK", Value::text("_"));
         set("GSI4SK", Value::text(TABLE_PK));
-        if let Some(created_at) = &self.created_at {
+        if let [Some(created_at), _] = &self.stored {
             set("created_at", Value::text(created_at));
         }
         reverse.condition = Condition::IsNot("status".into(), Value::text("purging"));
@@ -100,7 +109,7 @@ impl NamespaceRecord {
         reverse.set.push(("status".into(), Value::text("active")));
         reverse.remove.push("deleted_at".into());
         reverse.condition = Condition::Is("status".into(), Value::text(self.status.as_str()));
-        let created_at = self.created_at.as_deref().unwrap_or_default();
+        let created_at = self.stored[0].as_deref().unwrap_or_default();
         vec![
             put_record(&self.forward_key(), self.id.as_str(), &self.name, created_at),
             Part::Update(reverse),
@@ -113,7 +122,7 @@ impl NamespaceRecord {
     pub fn start_purge(&self, now: EpochMillis) -> Update {
         let mut update = Update::new(namespace_id_key(&self.id));
         update.set.push(("status".into(), Value::text("purging")));
-        if self.deleted_at.is_none() {
+        if self.stored[1].is_none() {
             update.set.push(("deleted_at".into(), Value::S(now.to_text())));
         }
         update.condition = Condition::Is("status".into(), Value::text(self.status.as_str()));
@@ -194,15 +203,15 @@ mod tests {
         transact(&mut table, register(&name, &id, EpochMillis(0)), true);
         let first = record(&mut table, namespace_key(&name)).unwrap();
         assert_eq!(
-            (first.status, first.created_at.as_deref()),
-            (NamespaceStatus::Active, Some("1970-01-01T00:00:00Z"))
+            (first.status, first.created_at),
+            (NamespaceStatus::Active, Some(SystemTime::UNIX_EPOCH))
         );
 
         transact(&mut table, first.delete(EpochMillis(5000)), true);
         assert_eq!(record(&mut table, namespace_key(&name)), None);
         let deleted = record(&mut table, namespace_id_key(&id)).unwrap();
         assert_eq!(deleted.status, NamespaceStatus::Deleted);
-        assert_eq!(deleted.deleted_at.as_deref(), Some("1970-01-01T00:00:05Z"));
+        assert_eq!(deleted.deleted_at, stored_time("1970-01-01T00:00:05Z"));
         // A second delete of the same knowledge changes nothing.
         transact(&mut table, first.delete(EpochMillis(9000)), false);
 

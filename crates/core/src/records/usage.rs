@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
@@ -12,7 +13,7 @@ use jiff::tz::TimeZone;
 use crate::name::{EntityId, NamespaceId, ResourceName};
 use crate::schema::{entity_pk, resource_pk};
 use crate::table::{Index, Item, Query, Value};
-use crate::units::EpochMillis;
+use crate::units::{EpochMillis, stored_time};
 
 /// The kind of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,9 +75,10 @@ impl Window {
         }
     }
 
-    /// The last second of the window that starts at `start`; `None` if that is not an instant.
-    pub fn end(self, start: &str) -> Option<String> {
-        let start: DateTime = start.strip_suffix('Z')?.parse().ok()?;
+    /// The last second of the window that starts at `start`; `None` beyond the calendar.
+    pub fn end(self, start: SystemTime) -> Option<SystemTime> {
+        let start = Timestamp::try_from(start).ok()?;
+        let start: DateTime = start.to_zoned(TimeZone::UTC).datetime();
         let end = match self {
             Self::Hourly => start.with().minute(59).second(59),
             Self::Daily => start.with().hour(23).minute(59).second(59),
@@ -87,7 +89,8 @@ impl Window {
                 .minute(59)
                 .second(59),
         };
-        Some(end.build().ok()?.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        let end = end.subsec_nanosecond(0).build().ok()?;
+        Some(end.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
     }
 }
 
@@ -111,25 +114,29 @@ pub struct UsageSnapshot {
     pub resource: String,
     /// The kind of window, as stored; see [`Window::parse`].
     pub window: String,
-    /// When the window starts, as `YYYY-MM-DDTHH:MM:SSZ`.
-    pub window_start: String,
+    /// When the window starts.
+    pub window_start: SystemTime,
     /// How many changes of limits were counted.
-    pub total_events: i128,
+    pub total_events: u64,
     /// Net tokens consumed, by limit. Negative if more was given back than taken in this window.
     pub counters: BTreeMap<String, i128>,
 }
 
 impl UsageSnapshot {
-    /// Reads a snapshot; `None` if the item lacks the entity, the resource or the window.
+    /// Reads a snapshot; `None` if the item lacks the entity, the resource or the start of the window, or if that is not
+    /// an instant.
     pub fn decode(item: &Item) -> Option<Self> {
         let text = |attr| item.get(attr).and_then(Value::as_text);
         let is_counter = |name: &str| !matches!(name, "total_events" | "ttl") && !name.ends_with("#od");
         Some(Self {
             entity: text("entity_id")?.to_owned(),
             resource: text("resource")?.to_owned(),
-            window_start: text("window_start")?.to_owned(),
+            window_start: stored_time(text("window_start")?)?,
             window: text("window").unwrap_or_default().to_owned(),
-            total_events: item.get("total_events").and_then(Value::as_int).unwrap_or(0),
+            total_events: item
+                .get("total_events")
+                .and_then(Value::as_int)
+                .map_or(0, |events| u64::try_from(events.max(0)).unwrap_or(u64::MAX)),
             counters: item
                 .iter()
                 .filter(|(name, _)| is_counter(name))
@@ -139,10 +146,10 @@ impl UsageSnapshot {
     }
 
     /// The last second of its window; its start if the kind of window is not known.
-    pub fn window_end(&self) -> String {
+    pub fn window_end(&self) -> SystemTime {
         Window::parse(&self.window)
-            .and_then(|window| window.end(&self.window_start))
-            .unwrap_or_else(|| self.window_start.clone())
+            .and_then(|window| window.end(self.window_start))
+            .unwrap_or(self.window_start)
     }
 }
 
@@ -164,10 +171,10 @@ pub struct UsageFilter {
     pub of: UsageOf,
     /// Only windows of this kind.
     pub window: Option<Window>,
-    /// Only windows that start at or after this instant, as `YYYY-MM-DDTHH:MM:SSZ`.
-    pub start: Option<String>,
-    /// Only windows that start at or before this instant.
-    pub end: Option<String>,
+    /// Only windows that start in this second or later.
+    pub start: Option<EpochMillis>,
+    /// Only windows that start in this second or earlier.
+    pub end: Option<EpochMillis>,
 }
 
 impl UsageFilter {
@@ -186,8 +193,8 @@ impl UsageFilter {
     /// The time range is part of the query wherever keys are in order of time: a year of history does not
     /// make yesterday expensive to read.
     pub fn query(&self, namespace: &NamespaceId) -> Option<Query> {
-        if let (Some(start), Some(end)) = (&self.start, &self.end)
-            && start > end
+        if let (Some(start), Some(end)) = (self.start, self.end)
+            && start.secs() > end.secs()
         {
             return None;
         }
@@ -216,18 +223,18 @@ impl UsageFilter {
             return query.prefix(prefix);
         }
         // What follows the instant in a key sorts below `~`; instants themselves sort below `:`.
-        let first = self.start.as_deref().unwrap_or_default();
-        let last = self.end.as_deref().unwrap_or(":");
+        let first = self.start.map(EpochMillis::to_text).unwrap_or_default();
+        let last = self.end.map_or_else(|| ":".to_owned(), EpochMillis::to_text);
         query.between(format!("{prefix}{first}"), format!("{prefix}{last}~"))
     }
 
     /// Whether a snapshot that the query found is wanted.
     pub fn wants(&self, snapshot: &UsageSnapshot) -> bool {
-        let start = &snapshot.window_start;
+        let start = EpochMillis::from(snapshot.window_start).secs();
         self.window
             .is_none_or(|window| window.as_str() == snapshot.window)
-            && self.start.as_ref().is_none_or(|first| first <= start)
-            && self.end.as_ref().is_none_or(|last| start <= last)
+            && self.start.is_none_or(|first| first.secs() <= start)
+            && self.end.is_none_or(|last| start <= last.secs())
     }
 }
 
@@ -239,9 +246,9 @@ pub struct UsageSummary {
     /// By limit.
     pub limits: BTreeMap<String, UsageTotal>,
     /// The earliest start of a window.
-    pub first: Option<String>,
+    pub first: Option<SystemTime>,
     /// The latest start of a window.
-    pub last: Option<String>,
+    pub last: Option<SystemTime>,
 }
 
 /// One limit's usage added up.
@@ -262,13 +269,9 @@ impl UsageSummary {
             limit.total = limit.total.saturating_add(*tokens);
             limit.snapshots += 1;
         }
-        let start = &snapshot.window_start;
-        if self.first.as_ref().is_none_or(|first| start < first) {
-            self.first = Some(start.clone());
-        }
-        if self.last.as_ref().is_none_or(|last| start > last) {
-            self.last = Some(start.clone());
-        }
+        let start = snapshot.window_start;
+        self.first = Some(self.first.map_or(start, |first| first.min(start)));
+        self.last = Some(self.last.map_or(start, |last| last.max(start)));
     }
 }
 
@@ -276,15 +279,18 @@ impl UsageSummary {
 mod tests {
     use super::*;
 
+    fn time(text: &str) -> SystemTime {
+        stored_time(text).unwrap()
+    }
+
     #[test]
     fn windows_end_with_their_last_second() {
         let check = |window: Window, start, end: &str| {
-            assert_eq!(window.end(start).as_deref(), Some(end));
+            assert_eq!(window.end(time(start)), Some(time(end)));
         };
         check(Window::Hourly, "2026-11-21T19:00:00Z", "2026-11-21T19:59:59Z");
         check(Window::Daily, "2026-11-21T00:00:00Z", "2026-11-21T23:59:59Z");
         check(Window::Monthly, "2024-02-01T00:00:00Z", "2024-02-29T23:59:59Z");
-        assert_eq!(Window::Daily.end("yesterday"), None);
     }
 
     #[test]
@@ -319,7 +325,7 @@ mod tests {
             entity: "u".into(),
             resource: "gpt-4".into(),
             window: "hourly".into(),
-            window_start: start.into(),
+            window_start: time(start),
             total_events: 1,
             counters: counters
                 .iter()
@@ -367,8 +373,8 @@ mod tests {
                 snapshots: 1
             }
         );
-        assert_eq!(summary.first.as_deref(), Some("2026-01-01T00:00:00Z"));
-        assert_eq!(summary.last.as_deref(), Some("2026-01-02T00:00:00Z"));
+        assert_eq!(summary.first, Some(time("2026-01-01T00:00:00Z")));
+        assert_eq!(summary.last, Some(time("2026-01-02T00:00:00Z")));
     }
 
     #[test]
@@ -376,18 +382,18 @@ mod tests {
         let namespace = NamespaceId::new("dSkXlbmmfyU").unwrap();
         let resource = ResourceName::new("gpt-4").unwrap();
         let mut filter = UsageFilter::new(UsageOf::Both(EntityId::new("u").unwrap(), resource));
-        filter.start = Some("2026-01-02T00:00:00Z".into());
+        filter.start = EpochMillis::parse("2026-01-02T00:00:00Z");
         let query = filter.query(&namespace).unwrap();
         let key = |start: &str| format!("#USAGE#gpt-4#{start}");
         assert!(query.sort.contains(&key("2026-01-02T00:00:00Z")));
         assert!(query.sort.contains(&key("9999-12-31T23:00:00Z")));
         assert!(!query.sort.contains(&key("2026-01-01T23:00:00Z")));
-        filter.end = Some("2026-01-03T00:00:00Z".into());
+        filter.end = EpochMillis::parse("2026-01-03T00:00:00Z");
         let query = filter.query(&namespace).unwrap();
         // A key may say more after the instant.
         assert!(query.sort.contains(&key("2026-01-03T00:00:00Z#daily")));
         assert!(!query.sort.contains(&key("2026-01-03T01:00:00Z")));
-        filter.end = Some("2026-01-01T00:00:00Z".into());
+        filter.end = EpochMillis::parse("2026-01-01T00:00:00Z");
         assert_eq!(filter.query(&namespace), None);
     }
 }

@@ -1,12 +1,13 @@
 //! The table's version record, and whether this client may use the table. Data model, section 5.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use crate::error::RecordError;
 use crate::records::reader::Reader;
 use crate::schema::{SCHEMA_VERSION, TABLE_PK, add_namespace_index, key_item, version_key};
 use crate::table::{Condition, Item, Put, Update, Value};
-use crate::units::EpochMillis;
+use crate::units::{EpochMillis, stored_time};
 
 /// A version `a.b.c`; anything behind it is a prerelease and comes before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,8 +84,8 @@ pub struct VersionRecord {
     pub client_minimum: String,
     /// The version of its functions; `None` if unknown, or if it has none.
     pub functions: Option<String>,
-    /// When this was last written, as `YYYY-MM-DDTHH:MM:SSZ`.
-    pub updated_at: Option<String>,
+    /// When this was last written, to the second. `None` if the stored time is missing or cannot be read.
+    pub updated_at: Option<SystemTime>,
     /// The writer.
     pub updated_by: Option<String>,
 }
@@ -135,7 +136,7 @@ impl VersionRecord {
             schema: text("schema_version")?.unwrap_or_else(|| "1.0.0".into()),
             client_minimum: text("client_min_version")?.unwrap_or_else(|| "0.0.0".into()),
             functions: text("lambda_version")?,
-            updated_at: text("updated_at")?,
+            updated_at: reader.text_opt("updated_at")?.and_then(stored_time),
             updated_by: text("updated_by")?,
         })
     }
@@ -271,7 +272,7 @@ mod tests {
         let record = again(&[("client_min_version", Some("0.15.0"))], Some(FUNCTIONS_LEVEL));
         assert_eq!(record.client_minimum, "0.15.0");
         assert_eq!(record.functions.as_deref(), Some(FUNCTIONS_LEVEL));
-        assert_eq!(record.updated_at.as_deref(), Some("2026-11-21T19:43:18Z"));
+        assert_eq!(record.updated_at, stored_time("2026-11-21T19:43:18Z"));
         let record = again(
             &[("lambda_version", Some("0.17.0")), ("client_min_version", None)],
             None,

@@ -127,18 +127,18 @@ impl Desk {
         cascade: bool,
         (generation, incarnation): (i64, &str),
     ) {
-        let meta = MetaRecord {
-            entity: Entity {
+        let meta = MetaRecord::new(
+            Entity {
                 id: EntityId::new(id).unwrap(),
                 name: id.into(),
                 parent: parent.map(|parent| EntityId::new(parent).unwrap()),
                 cascade,
                 metadata: Metadata::new(),
-                created_at: "2026-11-21T19:43:18Z".into(),
+                created_at: Some(EpochMillis(NOW).into()),
             },
-            generation: Some(generation),
-            incarnation: Some(incarnation.into()),
-        };
+            Some(generation),
+            Some(incarnation.into()),
+        );
         self.table.insert(meta.encode(&self.namespace)).unwrap();
     }
 

@@ -195,7 +195,7 @@ fn event() -> AuditEvent {
             "limits".into(),
             Value::L(vec![Value::M(Item::new()), Value::Null]),
         )]),
-        timestamp: "2026-11-21T19:43:18Z".into(),
+        timestamp: Some(EpochMillis(NOW).into()),
     }
 }
 
@@ -943,9 +943,10 @@ fn texts(samples: &mut Samples, dice: &mut Dice) -> bool {
     let sample = (*one(dice, &TEXTS)).to_owned();
     let text = edited(dice, &sample);
     let window = *one(dice, &[Window::Hourly, Window::Daily, Window::Monthly]);
-    let _ = (window.end(&text), Window::parse(&text));
+    let _ = (EpochMillis::parse(&text), Window::parse(&text));
     let at = instant(dice);
     let _ = (window.start(at), window.next(at), at.to_text());
+    let _ = window.end(at.into());
     let _ = version::Version::parse(&text).map(|version| version.to_string());
     let names = [
         EntityId::new(&*text).is_ok(),

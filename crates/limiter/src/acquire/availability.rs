@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use zae_limiter_core::acquire::Request;
 use zae_limiter_core::bucket::{is_disputed, newest_owner};
@@ -12,7 +12,7 @@ use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::units::check_amount;
 use zae_limiter_core::verdict::LimitStatus;
 use zae_limiter_core::{
-    Bucket, EntityId, EpochMillis, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName,
+    Bucket, EntityId, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName,
 };
 
 use crate::acquire::limiter::RateLimiter;
@@ -25,7 +25,7 @@ use crate::table::TableExt;
 #[non_exhaustive]
 pub struct Availability {
     /// When the balances were refilled to.
-    pub checked_at: EpochMillis,
+    pub checked_at: SystemTime,
     /// The limits in order, the entity's before its parent's.
     pub statuses: Vec<LimitStatus>,
 }
@@ -138,7 +138,7 @@ impl Inner {
             statuses.extend(self.statuses(&parent, resource, &config, needed).await?.0);
         }
         Ok(Availability {
-            checked_at: self.clock.now(),
+            checked_at: self.clock.now().into(),
             statuses,
         })
     }

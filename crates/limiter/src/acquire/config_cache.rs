@@ -31,7 +31,7 @@ use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, ResourceName};
 
 use crate::acquire::breaker::{Breaker, is_refusal};
 use crate::acquire::permits::Permits;
-use crate::clock::Clock;
+use crate::clock::Time;
 use crate::error::is_outage;
 use crate::table::{Table, TableExt};
 
@@ -186,7 +186,7 @@ impl ConfigCache {
     pub(crate) async fn fetch(
         &self,
         table: &Arc<dyn Table>,
-        clock: &Arc<dyn Clock>,
+        clock: &Time,
         entity: &EntityId,
         resource: &ResourceName,
         fresh: bool,
@@ -210,7 +210,7 @@ impl ConfigCache {
     pub(crate) async fn fetch_unhurried(
         &self,
         table: &Arc<dyn Table>,
-        clock: &Arc<dyn Clock>,
+        clock: &Time,
         entity: &EntityId,
         resource: &ResourceName,
         fresh: bool,
@@ -232,7 +232,7 @@ impl ConfigCache {
     }
 
     /// The read that answers this call: one on its way, or a new one.
-    fn join(&self, table: &Arc<dyn Table>, clock: &Arc<dyn Clock>, pair: &Pair, fresh: bool) -> Shared<Read> {
+    fn join(&self, table: &Arc<dyn Table>, clock: &Time, pair: &Pair, fresh: bool) -> Shared<Read> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         let last = flights.get(pair).and_then(|flight| {
             Some((
@@ -253,7 +253,7 @@ impl ConfigCache {
         let begun = Arc::new(AtomicBool::new(false));
         let read: Read = Box::pin({
             let memory = Arc::clone(&self.memory);
-            let (table, clock, pair) = (Arc::clone(table), Arc::clone(clock), pair.clone());
+            let (table, clock, pair) = (Arc::clone(table), clock.clone(), pair.clone());
             let begun = Arc::clone(&begun);
             async move {
                 if let Some(before) = before
@@ -263,7 +263,7 @@ impl ConfigCache {
                     return Err(err);
                 }
                 begun.store(true, Ordering::Release);
-                memory.read(&table, &*clock, &pair, fresh).await
+                memory.read(&table, &clock, &pair, fresh).await
             }
         });
         let read = read.shared();
@@ -334,7 +334,7 @@ impl Memory {
     }
 
     /// Reads, and reads again while waiting may help.
-    async fn read(&self, table: &Arc<dyn Table>, clock: &dyn Clock, pair: &Pair, fresh: bool) -> Outcome {
+    async fn read(&self, table: &Arc<dyn Table>, clock: &Time, pair: &Pair, fresh: bool) -> Outcome {
         let mut attempt = 0;
         loop {
             let err = match self.read_once(table, clock, pair, fresh).await {
@@ -363,13 +363,7 @@ impl Memory {
         }
     }
 
-    async fn read_once(
-        &self,
-        table: &Arc<dyn Table>,
-        clock: &dyn Clock,
-        pair: &Pair,
-        fresh: bool,
-    ) -> Outcome {
+    async fn read_once(&self, table: &Arc<dyn Table>, clock: &Time, pair: &Pair, fresh: bool) -> Outcome {
         let generation = self.generation.load(Ordering::Acquire);
         let stored = self.slots(table, clock, &pair.0, &pair.1, fresh).await?;
         let oldest = stored.iter().map(|entry| entry.read_at).min().unwrap_or_default();
@@ -399,7 +393,7 @@ impl Memory {
     async fn slots(
         &self,
         table: &Arc<dyn Table>,
-        clock: &dyn Clock,
+        clock: &Time,
         entity: &EntityId,
         resource: &ResourceName,
         fresh: bool,

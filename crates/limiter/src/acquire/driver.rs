@@ -414,7 +414,7 @@ impl Drive {
             if gives_back {
                 return Ok(Some(inner.permits.take().await));
             }
-            inner.permits.enter(&*inner.clock).await.map(Some)
+            inner.permits.enter(&inner.clock).await.map(Some)
         })
     }
 

@@ -16,7 +16,7 @@ use zae_limiter_core::InvalidInput;
 use zae_limiter_core::table::TableError;
 
 use crate::acquire::breaker::Breaker;
-use crate::clock::Clock;
+use crate::clock::Time;
 
 /// How many requests may be on their way unless the builder sets another number. At 20 ms for an answer this is 50,000
 /// requests a second, at 300 ms it is 3,400.
@@ -83,7 +83,7 @@ impl Permits {
     ///
     /// # Errors
     /// The breaker's refusal ([`Breaker::refused`]).
-    pub(crate) async fn enter(&self, clock: &dyn Clock) -> Result<Permit, TableError> {
+    pub(crate) async fn enter(&self, clock: &Time) -> Result<Permit, TableError> {
         if let Some(permit) = self.try_take() {
             return Ok(permit);
         }
@@ -119,6 +119,10 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+
+    fn clock() -> Time {
+        Time(Arc::new(SystemClock))
+    }
 
     fn silence() -> Result<(), TableError> {
         Err(TableError::new(
@@ -156,7 +160,7 @@ mod tests {
         let waiting: Vec<_> = (0..100)
             .map(|_| {
                 let permits = Arc::clone(&permits);
-                tokio::spawn(async move { permits.enter(&SystemClock).await })
+                tokio::spawn(async move { permits.enter(&clock()).await })
             })
             .collect();
         tokio::task::yield_now().await;
@@ -167,7 +171,8 @@ mod tests {
             assert!(refusal.applied == Applied::No, "{refusal}");
         }
         // A probe waits for a permit and is not refused.
-        let mut probe = pin!(permits.enter(&SystemClock));
+        let clock = clock();
+        let mut probe = pin!(permits.enter(&clock));
         assert!(futures_util::poll!(&mut probe).is_pending());
         drop(held);
         probe.await.unwrap();
@@ -182,7 +187,7 @@ mod tests {
             .map(|i| {
                 let (permits, order) = (Arc::clone(&permits), Arc::clone(&order));
                 tokio::spawn(async move {
-                    let permit = permits.enter(&SystemClock).await.unwrap();
+                    let permit = permits.enter(&clock()).await.unwrap();
                     order.lock().unwrap().push(i);
                     drop(permit);
                 })

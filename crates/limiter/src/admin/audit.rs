@@ -72,7 +72,7 @@ impl Admin {
             principal: inner.principal.name().await,
             resource: event.resource,
             details: event.details,
-            timestamp: now.to_text(),
+            timestamp: Some(now.into()),
         };
         event.put(&inner.namespace, now, retention_days)
     }

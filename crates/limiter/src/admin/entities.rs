@@ -8,7 +8,7 @@ use zae_limiter_core::entity::{Entity, MetaRecord, Metadata};
 use zae_limiter_core::schema::{BucketId, META, entity_pk, key_of, meta_key, parent_pk};
 use zae_limiter_core::sync::{Drift, owner_pins, reconcile};
 use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Put, Query, Value};
-use zae_limiter_core::{Bucket, EntityId, InvalidInput, ResourceScope};
+use zae_limiter_core::{Bucket, EntityId, EpochMillis, InvalidInput, ResourceScope};
 
 use crate::admin::Admin;
 use crate::admin::audit::Event;
@@ -98,18 +98,19 @@ impl Admin {
             return Err(InvalidInput::new("cascade", "true", "needs a parent to cascade to").into());
         }
         let now = inner.clock.now();
-        let meta = MetaRecord {
-            entity: Entity {
+        let meta = MetaRecord::new(
+            Entity {
                 name: new.name.unwrap_or_else(|| id.to_string()),
                 id,
                 parent,
                 cascade: new.cascade,
                 metadata: new.metadata,
-                created_at: now.to_text(),
+                // As it is stored.
+                created_at: Some(EpochMillis(now.secs().saturating_mul(1000)).into()),
             },
-            generation: Some(now.0),
-            incarnation: Some(format!("{:016x}", fastrand::u64(..)).into()),
-        };
+            Some(now.0),
+            Some(format!("{:016x}", fastrand::u64(..)).into()),
+        );
         let put = Put {
             item: meta.encode(&inner.namespace),
             condition: Condition::Absent("PK".into()),

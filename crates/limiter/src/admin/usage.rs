@@ -1,5 +1,7 @@
 //! Usage: what was consumed, by entity or resource, in windows of time.
 
+use std::time::SystemTime;
+
 use zae_limiter_core::usage::{UsageFilter, UsageOf, UsageSnapshot, UsageSummary, Window};
 use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, ResourceName};
 
@@ -20,8 +22,8 @@ pub struct UsageQuery {
     entity: Option<String>,
     resource: Option<String>,
     window: Option<Window>,
-    start: Option<EpochMillis>,
-    end: Option<EpochMillis>,
+    start: Option<SystemTime>,
+    end: Option<SystemTime>,
 }
 
 impl UsageQuery {
@@ -51,14 +53,14 @@ impl UsageQuery {
         self
     }
 
-    /// Only windows that start at this second or later.
-    pub fn from(mut self, start: EpochMillis) -> Self {
+    /// Only windows that start in this second or later.
+    pub fn from(mut self, start: SystemTime) -> Self {
         self.start = Some(start);
         self
     }
 
-    /// Only windows that start at this second or earlier.
-    pub fn until(mut self, end: EpochMillis) -> Self {
+    /// Only windows that start in this second or earlier.
+    pub fn until(mut self, end: SystemTime) -> Self {
         self.end = Some(end);
         self
     }
@@ -77,8 +79,8 @@ impl UsageQuery {
         };
         Ok(UsageFilter {
             window: self.window,
-            start: self.start.map(EpochMillis::to_text),
-            end: self.end.map(EpochMillis::to_text),
+            start: self.start.map(EpochMillis::from),
+            end: self.end.map(EpochMillis::from),
             ..UsageFilter::new(of)
         })
     }

@@ -4,8 +4,8 @@
 //! from it, and `table` corrects it ([`ClockOffset`]).
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use zae_limiter_core::EpochMillis;
 
@@ -22,8 +22,8 @@ pub(crate) use table::{Signature, TableClock, TableOffset};
 /// within a fraction of a second. Unless [`RepositoryBuilder::clock`](crate::RepositoryBuilder::clock) brings another,
 /// a repository uses the machine's clock, corrected to the table's.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
-    /// Milliseconds since the Unix epoch.
-    fn now(&self) -> EpochMillis;
+    /// The time. It counts to the millisecond.
+    fn now(&self) -> SystemTime;
 }
 
 /// The machine's clock.
@@ -32,45 +32,57 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-    fn now(&self) -> EpochMillis {
-        let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
-        EpochMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    fn now(&self) -> SystemTime {
+        SystemTime::now().max(SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// A clock, as the machines of the core read it.
+#[derive(Debug, Clone)]
+pub(crate) struct Time(pub(crate) Arc<dyn Clock>);
+
+impl Time {
+    /// The time in milliseconds.
+    pub(crate) fn now(&self) -> EpochMillis {
+        self.0.now().into()
     }
 }
 
 /// A clock that stands still until it is moved, for tests.
 ///
 /// ```
+/// use std::time::{Duration, SystemTime};
 /// use zae_limiter::clock::{Clock, ManualClock};
 ///
-/// let clock = ManualClock::at_millis(1_000);
-/// clock.advance_millis(500);
-/// assert_eq!(clock.now().0, 1_500);
+/// let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+/// let clock = ManualClock::at(begin);
+/// clock.advance(Duration::from_millis(500));
+/// assert_eq!(clock.now(), begin + Duration::from_millis(500));
 /// ```
-#[derive(Debug, Clone, Default)]
-pub struct ManualClock(Arc<AtomicI64>);
+#[derive(Debug, Clone)]
+pub struct ManualClock(Arc<Mutex<SystemTime>>);
 
 impl ManualClock {
-    /// A clock that shows this many milliseconds since the epoch.
-    pub fn at_millis(millis: i64) -> Self {
-        Self(Arc::new(AtomicI64::new(millis)))
+    /// A clock that shows this time.
+    pub fn at(time: SystemTime) -> Self {
+        Self(Arc::new(Mutex::new(time)))
     }
 
-    /// Moves the clock. All clones move with it.
-    pub fn advance_millis(&self, millis: i64) {
-        self.0.fetch_add(millis, Ordering::SeqCst);
+    /// Moves the clock forwards. All clones move with it. A time that the system cannot represent is not reached: the
+    /// clock stays.
+    pub fn advance(&self, by: Duration) {
+        let mut time = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *time = time.checked_add(by).unwrap_or(*time);
     }
 
-    /// Sets the clock to this many milliseconds since the epoch. All clones move with it.
-    pub fn set_millis(&self, millis: i64) {
-        self.0.store(millis, Ordering::SeqCst);
+    /// Sets the clock, also back. All clones are set with it.
+    pub fn set(&self, time: SystemTime) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = time;
     }
 }
 
 impl Clock for ManualClock {
-    fn now(&self) -> EpochMillis {
-        EpochMillis(self.0.load(Ordering::SeqCst))
+    fn now(&self) -> SystemTime {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

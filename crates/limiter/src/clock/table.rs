@@ -4,9 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
-
-use zae_limiter_core::EpochMillis;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Clock;
 use super::offset::{ClockOffset, Estimate, Reading, Shown, Wrong, middle};
@@ -180,8 +178,10 @@ pub(crate) struct Signature {
 pub(crate) struct TableClock(pub(crate) Arc<TableOffset>);
 
 impl Clock for TableClock {
-    fn now(&self) -> EpochMillis {
-        EpochMillis(self.0.now().div_euclid(1000).max(0))
+    fn now(&self) -> SystemTime {
+        let micros = u64::try_from(self.0.now()).unwrap_or_default();
+        let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros));
+        time.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
@@ -246,7 +246,8 @@ mod tests {
                 machine.0.fetch_add(SECOND / 10, SeqCst);
             }
         });
-        let error = clock.now().0 - machine.time() / 1000;
+        let shown = clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let error = i64::try_from(shown.as_millis()).unwrap() - machine.time() / 1000;
         assert!(error.abs() <= 60, "{error}");
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let told: Vec<&str> = text.lines().collect();

@@ -14,6 +14,7 @@ use zae_limiter::{
     ALL_RESOURCES, EntityId, Limit, LimitBuilder, NewEntity, RateLimiter, Repository, RepositoryBuilder,
     ResourceName,
 };
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key, Op, Value};
 
@@ -42,7 +43,7 @@ impl Admin {
         let engine = EmbeddedEngine::memory().unwrap();
         table_of(&engine).await;
         let client = engine.client();
-        let clock = ManualClock::at_millis(START);
+        let clock = ManualClock::at(EpochMillis(START).into());
         let builder = Repository::builder().stack("limits").client(client.clone());
         let repo = builder.clock(clock.clone()).open().await.unwrap();
         let world = World {

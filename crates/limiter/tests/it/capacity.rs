@@ -1,5 +1,7 @@
 //! Who has what left of a resource.
 
+use std::time::Duration;
+
 use zae_limiter::{CapacityOf, Error, NewEntity, ResourceCapacity};
 use zae_limiter_core::table::{Item, Value};
 
@@ -59,10 +61,10 @@ async fn time_fills_buckets_up_to_their_capacity() {
     let a = Admin::new().await;
     put_bucket(&a, "one", &[0], 100).await;
     put_bucket(&a, "two", &[0, 50], 100).await;
-    a.clock.advance_millis(30_000);
+    a.clock.advance(Duration::from_secs(30));
     let half = capacity(&a, CapacityOf::Everybody).await;
     assert_eq!(brief(&half), [("one", 100, 50), ("two", 100, 75)]);
-    a.clock.advance_millis(3_600_000);
+    a.clock.advance(Duration::from_hours(1));
     let full = capacity(&a, CapacityOf::Everybody).await;
     assert_eq!(brief(&full), [("one", 100, 100), ("two", 100, 100)]);
     assert!(near(full.utilization_percent(), 0.0));

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use zae_limiter::clock::{Clock as _, ManualClock, SystemClock};
 use zae_limiter::table::{EmbeddedEngine, TableExt as _, definition};
 use zae_limiter::{Error, Limit, RateLimiter, Repository, RepositoryBuilder, ResourceName};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::{Bucket, EntityId, schema::BucketId};
 
 const MINUTE: i64 = 60_000;
@@ -65,7 +66,7 @@ impl Server {
     }
 
     fn now(&self) -> i64 {
-        SystemClock.now().0 + self.ahead
+        EpochMillis::from(SystemClock.now()).0 + self.ahead
     }
 
     async fn serve(self, mut stream: TcpStream) {
@@ -199,7 +200,7 @@ async fn what_is_stored_and_told_goes_by_the_tables_clock() {
         assert!(bucket.ttl.unwrap() * 1000 > end, "{ahead}: it expires at once");
 
         // Another client, whose clock agrees with the table's, gets the right wait: a token comes each 600 ms.
-        let other = server.builder().clock(ManualClock::at_millis(end));
+        let other = server.builder().clock(ManualClock::at(EpochMillis(end).into()));
         let other = RateLimiter::new(other.open().await.unwrap());
         let asked = other.acquire("k", "r").consume("rpm", 1).await;
         if asked.is_ok() {
@@ -238,7 +239,7 @@ async fn answers_that_are_not_the_services_own_are_not_believed() {
 #[tokio::test]
 async fn a_clock_that_the_caller_brings_is_used_as_it_is() {
     let server = Server::start(HOUR, Manners::Lenient).await;
-    let clock = ManualClock::at_millis(1_800_000_000_000);
+    let clock = ManualClock::at(EpochMillis(1_800_000_000_000).into());
     let repo = server.builder().clock(clock).open().await.unwrap();
     let limiter = RateLimiter::new(repo.clone());
     let acquire = limiter.acquire("k", "r").limits([Limit::per_minute("rpm", 100)]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use zae_limiter::table::{Table, TableExt as _, TableFuture};
@@ -505,7 +506,7 @@ async fn an_apply_that_was_killed_anywhere_is_finished_by_the_next() {
             assert_same(&without(state(&a).await, "#PENDING#"), &wanted, &what);
             assert!(plan(&a.repo, &second()).await.is_empty(), "{what}");
             // Then the dead one's records go, too.
-            a.clock.advance_millis(20 * 60_000);
+            a.clock.advance(Duration::from_mins(20));
             assert_eq!(apply(&a.repo, &second()).await.pending, 0, "{what}");
             assert_same(&state(&a).await, &wanted, &what);
         }
@@ -532,7 +533,7 @@ async fn a_table_that_fails_for_a_while_loses_nothing() {
             .admin()
             .apply_limits(&second(), ApplyOptions::default())
             .await;
-        a.clock.advance_millis(20 * 60_000);
+        a.clock.advance(Duration::from_mins(20));
         apply(&a.repo, &second()).await;
         let what = format!("write {k} lost");
         let found = state(&a).await;
@@ -715,7 +716,7 @@ async fn a_full_apply_repairs_what_a_plan_does_not_compare() {
         .await
         .unwrap();
     assert_eq!((told.pending, told.of_others), (3, 3));
-    a.clock.advance_millis(20 * 60_000);
+    a.clock.advance(Duration::from_mins(20));
     let seen = a.repo.admin().plan_limits(&first(), full).await.unwrap();
     assert_eq!((seen.pending, seen.of_others), (3, 0));
     let again = a.repo.admin().apply_limits(&first(), full).await.unwrap();

@@ -1,5 +1,7 @@
 //! Continuing with a part of the limits in memory: parents, flags, unknown limits, and leases.
 
+use std::time::Duration;
+
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Error, Lease, Limit, NewEntity, OnUnavailable, Percent, RateLimiter};
 use zae_limiter_core::schema::entity_config_key;
@@ -66,7 +68,7 @@ async fn children_share_their_parents_part() {
     // Half of 1,000 is gone, though the keys have some of theirs left.
     assert_eq!(refuser(spend(&limiter, "c", 1).await), ("proj".to_owned(), 0));
     assert_eq!(refuser(spend(&limiter, "a", 1).await), ("proj".to_owned(), 0));
-    w.clock.advance_millis(60_000);
+    w.clock.advance(Duration::from_mins(1));
     // All or nothing: what the key refuses is not taken from its parent.
     assert_eq!(refuser(spend(&limiter, "a", 501).await).1, 500);
     spend(&limiter, "c", 500).await.unwrap();
@@ -91,7 +93,7 @@ async fn an_unknown_limit_is_a_fault_of_the_call() {
     let w = World::configured().await;
     let (limiter, faulty) = degraded(&w, &["a"]).await;
     // The configuration is out of date and cannot be read again in time.
-    w.clock.advance_millis(61_000);
+    w.clock.advance(Duration::from_secs(61));
     faulty.always(Fault::Hangs);
     let call = limiter.acquire("a", "r").consume("tpm", 1).consume("tpd", 1);
     let err = call.await.unwrap_err();
@@ -153,7 +155,7 @@ async fn a_lease_in_memory_is_extended_corrected_and_given_back_on_child_and_par
     lease.adjust("tpm", 700).unwrap();
     lease.commit().await.unwrap();
     assert_eq!(refuser(spend(&limiter, "a", 1).await), ("proj".to_owned(), -450));
-    w.clock.advance_millis(120_000);
+    w.clock.advance(Duration::from_mins(2));
     let lease = take(&limiter, "a", 500).await.unwrap();
     assert_eq!(refuser(spend(&limiter, "b", 1).await), ("proj".to_owned(), 0));
     lease.rollback().await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{ALL_RESOURCES, AuditEvent, EntityId, Error, NewEntity, Repository, ResourceName};
@@ -60,7 +61,7 @@ async fn everything_of_the_entity_goes_and_its_log_stays() {
     );
     assert_eq!(a.repo.admin().children("proj").await.unwrap().len(), 1);
 
-    a.clock.advance_millis(1000);
+    a.clock.advance(Duration::from_secs(1));
     let progress = Mutex::new(Vec::new());
     let told = |n| progress.lock().unwrap().push(n);
     assert_eq!(
@@ -200,7 +201,7 @@ async fn a_deletion_that_was_interrupted_is_finished_by_the_next() {
         );
         let done = logged.first().map_or(0, |(records, _)| *records);
         assert_eq!(logged, if writes == 0 { vec![] } else { vec![(done, false)] });
-        a.clock.advance_millis(1000);
+        a.clock.advance(Duration::from_secs(1));
         let rest = a.repo.admin().delete_entity("key-1").await.unwrap();
         assert_eq!(
             done + i128::from(rest),
@@ -474,7 +475,7 @@ async fn a_child_of_a_deleted_parent_is_under_the_limits_of_the_resource() {
     );
     assert_eq!(a.repo.admin().all_limits_above_parent("proj").await.unwrap(), []);
     a.repo.admin().delete_entity("proj").await.unwrap();
-    a.clock.advance_millis(1);
+    a.clock.advance(Duration::from_millis(1));
     take(9).await.unwrap();
     take(1).await.unwrap_err();
     assert_eq!(a.consumed("proj", "gpt-4", "rpm").await, 9000);

@@ -1,8 +1,9 @@
 //! Limits at the four levels, caches, and changes that reach live buckets.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, OnUnavailable, Percent, Repository};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::table::Value;
 
 use crate::world::World;
@@ -194,7 +195,7 @@ async fn a_changed_default_reaches_a_busy_bucket_of_another_process_within_the_c
             .capacity,
         10_000
     );
-    w.clock.advance_millis(60_000);
+    w.clock.advance(Duration::from_mins(1));
     take().await.unwrap().commit().await.unwrap();
     other.repo.drain().await;
     assert_eq!(
@@ -230,7 +231,7 @@ async fn configuration_is_read_once_per_cache_time() {
     let take = || w.limiter.acquire("k", "r").consume("rpm", 1);
     take().await.unwrap().commit().await.unwrap();
     for (millis, batches) in [(0, 0), (9_999, 0), (1, 1), (0, 0)] {
-        w.clock.advance_millis(millis);
+        w.clock.advance(Duration::from_millis(millis));
         let (lease, usage) = w.cost(take().send()).await;
         lease.unwrap().commit().await.unwrap();
         assert_eq!(usage.batch_gets, batches, "after {millis} ms");
@@ -253,7 +254,10 @@ async fn entities_have_parents_and_children() {
         .metadata("tier", "gold");
     let created = w.repo.admin().create_entity(new.clone()).await.unwrap();
     assert_eq!(w.repo.admin().entity("key").await.unwrap(), Some(created.clone()));
-    assert_eq!(created.created_at, "2027-01-15T08:00:00Z");
+    assert_eq!(
+        created.created_at,
+        EpochMillis::parse("2027-01-15T08:00:00Z").map(SystemTime::from)
+    );
     assert!(matches!(
         w.repo.admin().create_entity(new).await,
         Err(Error::EntityExists(_))
@@ -494,7 +498,7 @@ async fn a_level_of_very_many_limits_can_be_replaced_and_deleted() {
         );
         let record = w.repo.table().get(key, true).await.unwrap().unwrap();
         assert_eq!(record.get("disabled"), Some(&Value::Bool(false)), "flags stay");
-        w.clock.advance_millis(60_000);
+        w.clock.advance(Duration::from_mins(1));
         w.limiter
             .acquire("k", "r")
             .consume("rpm", 1)

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Error, NamespaceId, NamespaceStatus, Repository, Stack};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::NamespaceName;
 use zae_limiter_core::schema::{namespace_id_key, namespace_key};
 use zae_limiter_core::table::{Delete, Item, Op, Value};
@@ -74,7 +76,7 @@ async fn registering_writes_both_records_and_gives_the_same_id_again() {
     let a = Admin::new().await;
     let stack = a.repo.stack_handle();
     let id = stack.register_namespace("team/a b").await.unwrap();
-    a.clock.advance_millis(5000);
+    a.clock.advance(Duration::from_secs(5));
     assert_eq!(stack.register_namespace("team/a b").await.unwrap(), id);
     for key in [forward("team/a b"), namespace_id_key(&id)] {
         let expected = record(&key, "team/a b", &id, "active");
@@ -180,7 +182,7 @@ async fn deleting_frees_the_name_and_keeps_the_data() {
     let id = tenant.namespace_id().clone();
     tenant.admin().set_system_defaults(rpm(5), None).await.unwrap();
     let data = a.others("#NSID#").await;
-    a.clock.advance_millis(5000);
+    a.clock.advance(Duration::from_secs(5));
 
     assert!(stack.delete_namespace("tenant").await.unwrap());
     assert_eq!(a.item(forward("tenant")).await, None);
@@ -191,7 +193,7 @@ async fn deleting_frees_the_name_and_keeps_the_data() {
     kept.retain(|(_, sk), _| sk != "#NAMESPACE#tenant");
     assert_eq!(a.others("#NSID#").await, kept);
 
-    a.clock.advance_millis(5000);
+    a.clock.advance(Duration::from_secs(5));
     assert!(!stack.delete_namespace("tenant").await.unwrap());
     assert!(!stack.delete_namespace("never").await.unwrap());
     assert_eq!(
@@ -208,7 +210,10 @@ async fn deleting_frees_the_name_and_keeps_the_data() {
 
     let orphan = &stack.orphans().await.unwrap()[0];
     assert_eq!((&orphan.id, orphan.name.as_str()), (&id, "tenant"));
-    assert_eq!(orphan.deleted_at.as_deref(), Some("2027-01-15T08:00:05Z"));
+    assert_eq!(
+        orphan.deleted_at,
+        EpochMillis::parse("2027-01-15T08:00:05Z").map(SystemTime::from)
+    );
     // The name is free: who registers it now starts with nothing.
     let next = stack.open("tenant").await.unwrap();
     assert_ne!(next.namespace_id(), &id);
@@ -224,15 +229,18 @@ async fn a_recovered_namespace_is_as_it_was() {
     let id = tenant.namespace_id().clone();
     furnish(&tenant, "key-1").await;
     let before = a.dump(None).await;
-    a.clock.advance_millis(5000);
+    a.clock.advance(Duration::from_secs(5));
     stack.delete_namespace("tenant").await.unwrap();
     assert_eq!(stack.recover_namespace(id.as_str()).await.unwrap(), "tenant");
     assert_eq!(a.dump(None).await, before);
     assert_eq!(stack.connect("tenant").await.unwrap().namespace_id(), &id);
     let shown = stack.namespace("tenant").await.unwrap().unwrap();
     assert_eq!(
-        (shown.status, shown.created_at.as_deref()),
-        (NamespaceStatus::Active, Some(NOW))
+        (shown.status, shown.created_at),
+        (
+            NamespaceStatus::Active,
+            EpochMillis::parse(NOW).map(SystemTime::from)
+        )
     );
 }
 

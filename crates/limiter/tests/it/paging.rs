@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use zae_limiter::{Cursor, Error, Pages, UsageQuery, Window};
 use zae_limiter_core::table::{Op, Value};
@@ -26,7 +27,7 @@ async fn seven() -> Admin {
             .set_resource_defaults("gpt-4", rpm(1 + n))
             .await
             .unwrap();
-        a.clock.advance_millis(1000);
+        a.clock.advance(Duration::from_secs(1));
         let start = format!("2027-01-15T0{n}:00:00Z");
         let window = if n == 3 { "daily" } else { "hourly" };
         let usage = snapshot(
@@ -85,7 +86,7 @@ async fn usage_reads_the_same_at_any_page_size() {
         UsageQuery::entity("u"),
         UsageQuery::entity("u").resource("gpt-4"),
         UsageQuery::of_resource("gpt-4"),
-        UsageQuery::of_resource("gpt-4").until(zae_limiter::EpochMillis(i64::from(u32::MAX) * 1000)),
+        UsageQuery::of_resource("gpt-4").until(SystemTime::UNIX_EPOCH + Duration::from_secs(u32::MAX.into())),
     ] {
         reads_the_same(|| a.repo.admin().usage_snapshots(query.clone()).unwrap()).await;
     }

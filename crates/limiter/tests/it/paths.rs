@@ -4,6 +4,8 @@
 //! by DynamoDB like one that happened; every change of a bucket also writes the index GSI2, which projects
 //! all attributes.
 
+use std::time::Duration;
+
 use zae_limiter::table::RequestCost;
 use zae_limiter::{Error, NewEntity};
 
@@ -60,12 +62,12 @@ async fn admitted() {
 async fn refill_due() {
     let w = World::configured().await;
     spend(&w, "k", 1000).await;
-    w.clock.advance_millis(20_000);
+    w.clock.advance(Duration::from_secs(20));
     // No other client has changed it.
     let ((), usage) = w.cost(spend(&w, "k", 100)).await;
     check(usage, 1, 0, 0, 0.0, 2.0);
     // Its image is not known, or no longer true.
-    w.clock.advance_millis(20_000);
+    w.clock.advance(Duration::from_secs(20));
     w.repo.invalidate_images();
     let ((), usage) = w.cost(spend(&w, "k", 100)).await;
     check(usage, 2, 1, 0, 0.0, 3.0);
@@ -159,7 +161,7 @@ async fn divided_over_shards() {
     w.poke("k", "r", &dry).await;
     spend(&w, "k", 10).await;
     assert_eq!(w.bucket("k", "r").await.unwrap().shard_count, 2);
-    w.clock.advance_millis(30_000);
+    w.clock.advance(Duration::from_secs(30));
     // A share is 500. A read of two shards; a transaction of two updates, each two units for the item and one for the
     // index.
     let (lease, usage) = w.cost(take(&w, "k", 600)).await;
@@ -172,7 +174,7 @@ async fn divided_over_shards() {
     let (refused, usage) = w.cost(take(&w, "k", 600)).await;
     assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
     check(usage, 0, 0, 0, 0.0, 0.0);
-    w.clock.advance_millis(1500);
+    w.clock.advance(Duration::from_millis(1500));
     let (refused, usage) = w.cost(take(&w, "k", 600)).await;
     let Err(Error::RateLimitExceeded(refused)) = refused else {
         panic!("{refused:?}")
@@ -231,7 +233,7 @@ async fn a_lease_of_several_shards_is_adjusted_and_finished_on_each() {
     let dry = [("b_wcu_tk", Some(zae_limiter_core::table::Value::int(0)))];
     w.poke("k", "r", &dry).await;
     spend(&w, "k", 10).await;
-    w.clock.advance_millis(60_000);
+    w.clock.advance(Duration::from_mins(1));
     let held = || async { w.limiter.available("k", "r").await.unwrap()["tpm"] };
     let mut lease = take(&w, "k", 900).await.unwrap();
     assert_eq!(held().await, 100);

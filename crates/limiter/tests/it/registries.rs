@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{ALL_RESOURCES, EntityId, Error, Limit, Repository, ResourceName};
@@ -601,7 +602,7 @@ async fn an_incomplete_change_is_logged_and_ended_by_repeating_it() {
         .unwrap();
     assert_eq!(capacities().await, BTreeSet::from([50_000]));
 
-    a.clock.advance_millis(1000);
+    a.clock.advance(Duration::from_secs(1));
     incomplete(broken.admin().delete_entity_limits("k", "gpt-4").await.map(drop));
     assert_eq!(actions(&a.repo, "k").await.len(), 3);
     assert_eq!(capacities().await, BTreeSet::from([50_000, 100_000]));

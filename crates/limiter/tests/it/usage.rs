@@ -1,18 +1,21 @@
 //! Usage, from snapshots as the table's functions write them.
 
-use zae_limiter::{EpochMillis, Error, UsageQuery, UsageSnapshot, UsageTotal, Window};
+use std::time::{Duration, SystemTime};
+
+use zae_limiter::{Error, UsageQuery, UsageSnapshot, UsageTotal, Window};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::table::{Item, Value};
 
 use crate::admin::{Admin, put_all, snapshot};
 use crate::world::START;
 
 /// The start of an hour of 2027-01-15.
-fn hour(n: i64) -> EpochMillis {
-    EpochMillis(START + (n - 8) * 3_600_000)
+fn hour(n: i64) -> SystemTime {
+    EpochMillis(START + (n - 8) * 3_600_000).into()
 }
 
 fn text(n: i64) -> String {
-    hour(n).to_text()
+    EpochMillis::from(hour(n)).to_text()
 }
 
 /// Two entities, two resources, hours 8 to 12, a day and a month; everywhere as many `rpm` as the hour says.
@@ -57,8 +60,8 @@ fn brief(snapshots: &[UsageSnapshot]) -> Vec<(&str, &str, i128)> {
         .collect()
 }
 
-fn starts(snapshots: &[UsageSnapshot]) -> Vec<&str> {
-    snapshots.iter().map(|s| s.window_start.as_str()).collect()
+fn starts(snapshots: &[UsageSnapshot]) -> Vec<SystemTime> {
+    snapshots.iter().map(|s| s.window_start).collect()
 }
 
 #[tokio::test]
@@ -106,13 +109,13 @@ async fn both_ends_of_a_range_are_included() {
         assert_eq!(hours(query().until(hour(8))).await, [8, 0]);
         assert_eq!(hours(query().from(hour(10)).until(hour(10))).await, [10]);
         // Instants count by the second.
-        let later = |n| EpochMillis(hour(n).0 + 999);
+        let later = |n| hour(n) + Duration::from_millis(999);
         assert_eq!(hours(query().from(later(11)).until(later(12))).await, [12, 11]);
-        let later = |n| EpochMillis(hour(n).0 + 1000);
+        let later = |n| hour(n) + Duration::from_secs(1);
         assert_eq!(hours(query().from(later(11)).until(later(12))).await, [12]);
         // Nothing is between, or before its own beginning.
         assert!(
-            hours(query().from(later(9)).until(EpochMillis(hour(10).0 - 1000)))
+            hours(query().from(later(9)).until(hour(10) - Duration::from_secs(1)))
                 .await
                 .is_empty()
         );
@@ -131,7 +134,7 @@ async fn an_entity_has_all_its_resources_and_nobody_elses() {
     let (four, omni) = (("u", "gpt-4"), ("u", "gpt-4o"));
     let of = |(entity, resource): (&'static str, &'static str), rpm| (entity, resource, rpm);
     let mut by_resource = brief(&found);
-    assert_eq!(starts(&found), [text(12), text(11), text(12), text(11)]);
+    assert_eq!(starts(&found), [hour(12), hour(11), hour(12), hour(11)]);
     by_resource.sort_unstable();
     assert_eq!(
         by_resource,
@@ -154,7 +157,7 @@ async fn a_resource_has_all_its_entities_latest_first() {
     assert!(all.iter().all(|s| s.resource == "gpt-4"));
     assert!(starts(&all).is_sorted_by(|a, b| a >= b), "{:?}", starts(&all));
     let found = read(&a, resource().from(hour(10)).until(hour(11))).await;
-    assert_eq!(starts(&found), [text(11), text(11), text(10), text(10)]);
+    assert_eq!(starts(&found), [hour(11), hour(11), hour(10), hour(10)]);
     let days = read(&a, resource().window(Window::Daily).from(hour(0)).until(hour(0))).await;
     assert_eq!(
         brief(&days).len(),
@@ -193,7 +196,7 @@ async fn only_numbers_that_are_nothing_else_are_counters() {
         .map(|(name, n)| (name.as_str(), *n))
         .collect();
     assert_eq!((counters.as_slice(), found.total_events), (&expected[..], 7));
-    assert_eq!(found.window_end(), "2027-01-15T09:59:59Z");
+    assert_eq!(found.window_end(), hour(10) - Duration::from_secs(1));
 }
 
 #[tokio::test]
@@ -209,6 +212,9 @@ async fn damaged_snapshots_are_left_out() {
     let damaged = [
         damage(9, |item| drop(item.remove("entity_id"))),
         damage(10, |item| drop(item.remove("window_start"))),
+        damage(10, |item| {
+            drop(item.insert("window_start".into(), Value::text("soon")))
+        }),
         damage(11, |item| drop(item.insert("resource".into(), Value::int(1)))),
     ];
     put_all(&*a.repo.table(), damaged).await;
@@ -237,7 +243,7 @@ async fn a_summary_adds_up_what_matches_and_counts_what_knows_the_limit() {
     let total = |total, snapshots| UsageTotal { total, snapshots };
     assert_eq!(summary.limits.len(), 1);
     assert_eq!(summary.limits["rpm"], total(50, 6));
-    assert_eq!((summary.first, summary.last), (Some(text(0)), Some(text(12))));
+    assert_eq!((summary.first, summary.last), (Some(hour(0)), Some(hour(12))));
 
     let summary = a
         .repo

@@ -1,5 +1,7 @@
 //! The version record: who may use a table.
 
+use std::time::Duration;
+
 use zae_limiter::{Error, Repository, RepositoryBuilder, Stack};
 use zae_limiter_core::schema::version_key;
 use zae_limiter_core::table::{Item, Value};
@@ -34,7 +36,7 @@ async fn opening_writes_the_record_of_a_new_table_once() {
         (&first["GSI4PK"], &first["GSI4SK"]),
         (&Value::text("_"), &Value::text("_/SYSTEM#"))
     );
-    a.clock.advance_millis(10_000);
+    a.clock.advance(Duration::from_secs(10));
     builder(&a).open().await.unwrap();
     stack(&a).await.open("another").await.unwrap();
     assert_eq!(record(&a).await, first);
@@ -53,7 +55,7 @@ async fn opening_never_changes_what_others_wrote() {
         assert!(a.repo.table().update(put).await.unwrap().is_applied());
     }
     let written = record(&a).await;
-    a.clock.advance_millis(10_000);
+    a.clock.advance(Duration::from_secs(10));
     builder(&a).open().await.unwrap();
     builder(&a).namespace("new").open().await.unwrap();
     builder(&a).connect().await.unwrap();

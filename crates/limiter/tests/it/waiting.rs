@@ -1,11 +1,12 @@
 //! Calls that wait for tokens: when they ask again, in which order they are admitted, and when they give up.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use zae_limiter::clock::Clock;
-use zae_limiter::{EpochMillis, Error, Lease, Limit, RateLimiter, Repository};
+use zae_limiter::{Error, Lease, Limit, RateLimiter, Repository};
+use zae_limiter_core::EpochMillis;
 
 use crate::world::START;
 
@@ -14,8 +15,8 @@ use crate::world::START;
 struct Following(Instant);
 
 impl Clock for Following {
-    fn now(&self) -> EpochMillis {
-        EpochMillis(START).plus(self.0.elapsed().as_millis().try_into().unwrap())
+    fn now(&self) -> SystemTime {
+        SystemTime::from(EpochMillis(START)) + self.0.elapsed()
     }
 }
 

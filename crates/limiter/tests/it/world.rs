@@ -7,6 +7,7 @@ use std::time::Duration;
 use zae_limiter::clock::ManualClock;
 use zae_limiter::table::{RequestCost, Table, TableExt as _, TableFuture};
 use zae_limiter::{Limit, RateLimiter, Repository, RepositoryBuilder, ResourceName};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 use zae_limiter_core::{Bucket, EntityId, schema::BucketId};
 
@@ -26,7 +27,7 @@ impl World {
     }
 
     pub(crate) async fn with(options: impl FnOnce(RepositoryBuilder) -> RepositoryBuilder) -> Self {
-        let clock = ManualClock::at_millis(START);
+        let clock = ManualClock::at(EpochMillis(START).into());
         let builder = Repository::builder().in_memory().measure().clock(clock.clone());
         let repo = options(builder).open().await.unwrap();
         Self {

@@ -1,6 +1,6 @@
 //! The names in a plan, and the table before a run.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use zae_limiter_core::bucket::limit_attr;
 use zae_limiter_core::config::limit_attributes;
@@ -8,7 +8,9 @@ use zae_limiter_core::entity::{MetaRecord, Metadata};
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::schema::{BucketId, entity_config_key, key_item, resource_config_key};
 use zae_limiter_core::table::{Condition, Item, Key, Op, Put, Value};
-use zae_limiter_core::{Entity, EntityId, Limit, LimitName, NamespaceId, ResourceName, ResourceScope};
+use zae_limiter_core::{
+    Entity, EntityId, EpochMillis, Limit, LimitName, NamespaceId, ResourceName, ResourceScope,
+};
 
 use crate::plan::{EntityPlan, LIMITS, Origin, Plan, Rule};
 use crate::time::EPOCH_MS;
@@ -127,18 +129,18 @@ pub fn table(plan: &Plan, names: &Names) -> MemoryTable {
 pub(crate) fn meta(plan: &Plan, names: &Names, i: usize, parent: Option<usize>, generation: i64) -> Item {
     let entity = &plan.entities[i];
     let old = entity.origin == Origin::Old;
-    MetaRecord {
-        entity: Entity {
+    MetaRecord::new(
+        Entity {
             id: names.entities[i].clone(),
             name: "n".into(),
             parent: parent.map(|parent| names.entities[parent].clone()),
             cascade: entity.cascade,
             metadata: Metadata::new(),
-            created_at: "2026-11-21T19:43:18Z".into(),
+            created_at: EpochMillis::parse("2026-11-21T19:43:18Z").map(SystemTime::from),
         },
-        generation: (!old || generation != 7).then_some(generation),
-        incarnation: (!old).then(|| "80729c5437a39750".into()),
-    }
+        (!old || generation != 7).then_some(generation),
+        (!old).then(|| "80729c5437a39750".into()),
+    )
     .encode(&names.namespace)
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 use zae_limiter::clock::{Clock as _, SystemClock};
+use zae_limiter_core::EpochMillis;
 use zae_limiter_local::endpoint::{Data, Endpoint, Options, StartError};
 use zae_limiter_local::process;
 use zae_limiter_local::state::Running;
@@ -68,7 +69,7 @@ async fn run(args: &Up) -> Outcome {
         host: args.host().to_string(),
         data: directory.map(|path| absolute(&path)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: SystemClock.now().0,
+        started: EpochMillis::from(SystemClock.now()).0,
         logs: args.announce,
         verbose: Some(args.verbose),
         born: process::born(std::process::id()).ok().flatten(),
