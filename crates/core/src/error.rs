@@ -18,6 +18,7 @@ const SHOWN: usize = 50;
 /// let err = EntityId::new("key#1").unwrap_err();
 /// assert_eq!(err.field(), "entity_id");
 /// assert_eq!(err.value(), "key#1");
+/// assert_eq!(err.kind(), zae_limiter_core::InputKind::Request);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {field} '{value}': {reason}")]
@@ -25,10 +26,24 @@ pub struct InvalidInput {
     field: String,
     value: String,
     reason: String,
+    kind: InputKind,
+}
+
+/// What a refused value belongs to. Tells a service whether its client or its own configuration has to be corrected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InputKind {
+    /// To one request: an entity, a resource, a namespace, the name of a limit to take tokens of, an amount. If the
+    /// service's client has chosen it, the HTTP status is 400.
+    Request,
+    /// To the configuration: a limit, an option, an environment variable, a manifest. The HTTP status is 500, unless the
+    /// service lets its clients set limits.
+    Configuration,
 }
 
 impl InvalidInput {
-    /// Builds an error for `field` holding `value`, with the `reason` it was refused.
+    /// Builds an error for `field` holding `value`, with the `reason` it was refused: a fault of the
+    /// [configuration](InputKind::Configuration).
     pub fn new(field: impl Into<String>, value: impl fmt::Display, reason: impl Into<String>) -> Self {
         let value = value.to_string();
         let value = match value.char_indices().nth(SHOWN) {
@@ -39,7 +54,24 @@ impl InvalidInput {
             field: field.into(),
             value,
             reason: reason.into(),
+            kind: InputKind::Configuration,
         }
+    }
+
+    /// Builds an error as [`new`](Self::new) does, for a value of one [request](InputKind::Request).
+    pub fn of_request(field: impl Into<String>, value: impl fmt::Display, reason: impl Into<String>) -> Self {
+        Self::new(field, value, reason).with_kind(InputKind::Request)
+    }
+
+    /// What the value belongs to.
+    pub fn kind(&self) -> InputKind {
+        self.kind
+    }
+
+    /// The same error reported under another kind.
+    pub fn with_kind(mut self, kind: InputKind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// The name of the offending field, such as `entity_id` or `consume.tpm`.

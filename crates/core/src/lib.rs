@@ -39,7 +39,7 @@ pub use audit::AuditEvent;
 pub use bucket::{Bucket, Owner};
 pub use config::{Level, OnUnavailable, Percent};
 pub use entity::{Entity, Metadata};
-pub use error::{CorruptRecord, InvalidInput, RecordError, UnsupportedFeature};
+pub use error::{CorruptRecord, InputKind, InvalidInput, RecordError, UnsupportedFeature};
 pub use limit::{IntoLimit, Limit, LimitBuilder};
 pub use name::{EntityId, LimitName, NamespaceId, NamespaceName, ResourceName, ResourceScope, StackName};
 pub use namespace::{NamespaceRecord, NamespaceStatus};

@@ -157,7 +157,7 @@ impl ResourceScope {
             return Ok(Self::All);
         }
         if ["PK", "SK", "GSI4PK", "GSI4SK"].contains(&name) {
-            return Err(InvalidInput::new(
+            return Err(InvalidInput::of_request(
                 "resource",
                 name,
                 "is the name of a key attribute of the table",
@@ -183,12 +183,12 @@ impl fmt::Display for ResourceScope {
 
 fn check_identifier(field: &str, value: &str) -> Result<(), InvalidInput> {
     if value.is_empty() {
-        return Err(InvalidInput::new(field, value, "must not be empty"));
+        return Err(InvalidInput::of_request(field, value, "must not be empty"));
     }
     check_length(field, value, 256)?;
     check_no_hash(field, value)?;
     if !value.as_bytes()[0].is_ascii_alphanumeric() {
-        return Err(InvalidInput::new(
+        return Err(InvalidInput::of_request(
             field,
             value,
             "must start with a letter or a digit",
@@ -199,19 +199,19 @@ fn check_identifier(field: &str, value: &str) -> Result<(), InvalidInput> {
 
 fn check_name(field: &str, value: &str, extra: &str) -> Result<(), InvalidInput> {
     if value.is_empty() {
-        return Err(InvalidInput::new(field, value, "must not be empty"));
+        return Err(InvalidInput::of_request(field, value, "must not be empty"));
     }
     check_length(field, value, 64)?;
     check_no_hash(field, value)?;
     if !value.as_bytes()[0].is_ascii_alphabetic() {
-        return Err(InvalidInput::new(field, value, "must start with a letter"));
+        return Err(InvalidInput::of_request(field, value, "must start with a letter"));
     }
     check_characters(field, value, extra)
 }
 
 fn check_limit_name(value: &str) -> Result<(), InvalidInput> {
     if value == WCU {
-        return Err(InvalidInput::new(
+        return Err(InvalidInput::of_request(
             "limit_name",
             value,
             "is reserved for the table's write ceiling",
@@ -222,10 +222,10 @@ fn check_limit_name(value: &str) -> Result<(), InvalidInput> {
 
 fn check_namespace(value: &str) -> Result<(), InvalidInput> {
     if value.is_empty() {
-        return Err(InvalidInput::new("namespace", value, "must not be empty"));
+        return Err(InvalidInput::of_request("namespace", value, "must not be empty"));
     }
     if value == "_" {
-        return Err(InvalidInput::new(
+        return Err(InvalidInput::of_request(
             "namespace",
             value,
             "is reserved for the table's own records",
@@ -233,7 +233,7 @@ fn check_namespace(value: &str) -> Result<(), InvalidInput> {
     }
     check_length("namespace", value, 256)?;
     if value.chars().any(char::is_control) {
-        return Err(InvalidInput::new(
+        return Err(InvalidInput::of_request(
             "namespace",
             value.escape_debug(),
             "must not contain control characters",
@@ -251,7 +251,7 @@ fn check_namespace_id(value: &str) -> Result<(), InvalidInput> {
     if ok {
         Ok(())
     } else {
-        Err(InvalidInput::new(
+        Err(InvalidInput::of_request(
             "namespace_id",
             value,
             "must be 11 characters from A-Z a-z 0-9 - _, not starting with -",

@@ -180,7 +180,7 @@ pub fn check_amount(field: &str, amount: u64) -> Result<Millitokens, InvalidInpu
     if amount <= MAX_TOKENS {
         Ok(Millitokens::from_amount(amount))
     } else {
-        Err(InvalidInput::new(
+        Err(InvalidInput::of_request(
             field,
             amount,
             format!("must be between 0 and {MAX_TOKENS} tokens"),
@@ -193,7 +193,7 @@ pub fn check_delta(field: &str, delta: i64) -> Result<Millitokens, InvalidInput>
     if delta.unsigned_abs() <= MAX_TOKENS {
         Ok(Millitokens::from_tokens(delta))
     } else {
-        Err(InvalidInput::new(
+        Err(InvalidInput::of_request(
             field,
             delta,
             format!("must be between -{MAX_TOKENS} and {MAX_TOKENS} tokens"),

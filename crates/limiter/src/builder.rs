@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_types::SdkConfig;
 use zae_limiter_core::config::OnUnavailable;
-use zae_limiter_core::{EntityId, InvalidInput, NamespaceName, StackName};
+use zae_limiter_core::{EntityId, InputKind, InvalidInput, NamespaceName, StackName};
 #[cfg(feature = "provision")]
 use zae_limiter_infra::StackOptions;
 
@@ -324,14 +324,16 @@ impl RepositoryBuilder {
     async fn parts(self, create: bool) -> Result<(Parts, NamespaceName), Error> {
         let stack = given(self.stack, &["ZAEL_STACK", "ZAE_LIMITER_STACK"], DEFAULT_STACK);
         let name = given(self.namespace, &["ZAEL_NAMESPACE"], DEFAULT_NAMESPACE);
-        let (stack, name) = (StackName::new(stack)?, NamespaceName::new(name)?);
+        let configured = |err: InvalidInput| err.with_kind(InputKind::Configuration);
+        let stack = StackName::new(stack)?;
+        let name = NamespaceName::new(name).map_err(configured)?;
         if let Some(principal) = self
             .options
             .principal
             .as_deref()
             .filter(|p| !p.starts_with("arn:"))
         {
-            EntityId::new(principal).map_err(|err| err.in_field("principal"))?;
+            EntityId::new(principal).map_err(|err| configured(err.in_field("principal")))?;
         }
         check_max_in_flight(self.options.max_in_flight)?;
         let meter = Arc::new(Meter::new());

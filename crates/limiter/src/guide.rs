@@ -156,7 +156,7 @@
 //! # Errors and HTTP status
 //!
 //! ```
-//! use zae_limiter::Error;
+//! use zae_limiter::{Error, InputKind};
 //!
 //! /// Status and `Retry-After` of a gateway's answer.
 //! fn answer(err: &Error) -> (u16, Option<String>) {
@@ -165,7 +165,9 @@
 //!         Error::RateLimitExceeded(refused) if refused.is_never() => (413, None),
 //!         Error::RateLimitExceeded(refused) => (429, refused.retry_after_header()),
 //!         Error::Disabled { .. } => (403, None),
-//!         Error::NotConfigured { .. } | Error::InvalidInput(_) => (500, None), // a fault of the gateway
+//!         // The client has named the model, for example. All else is a fault of the gateway.
+//!         Error::InvalidInput(bad) if bad.kind() == InputKind::Request => (400, None),
+//!         Error::NotConfigured { .. } | Error::InvalidInput(_) => (500, None),
 //!         Error::Unavailable(_) => (503, Some("1".to_owned())),
 //!         _ => (500, None),
 //!     }
@@ -179,6 +181,8 @@
 //! # call(1).await?.commit().await?;
 //! assert_eq!(answer(&call(1).await.unwrap_err()), (429, Some("60".to_owned())));
 //! assert_eq!(answer(&call(2).await.unwrap_err()), (413, None));
+//! let odd = limiter.acquire("k", "no model").consume("rpm", 1);
+//! assert_eq!(answer(&odd.await.unwrap_err()), (400, None));
 //! # Ok(()) }
 //! ```
 //!

@@ -74,9 +74,9 @@ pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
 pub use zae_limiter_core::{
-    AuditEvent, Compatibility, Entity, EntityId, IntoLimit, InvalidInput, Limit, LimitBuilder, LimitName,
-    LimitStatus, NamespaceId, NamespaceRecord, NamespaceStatus, OnUnavailable, Percent, RateLimitExceeded,
-    ResourceName, UsageSnapshot, UsageSummary, UsageTotal, VersionRecord, Wait, Window,
+    AuditEvent, Compatibility, Entity, EntityId, InputKind, IntoLimit, InvalidInput, Limit, LimitBuilder,
+    LimitName, LimitStatus, NamespaceId, NamespaceRecord, NamespaceStatus, OnUnavailable, Percent,
+    RateLimitExceeded, ResourceName, UsageSnapshot, UsageSummary, UsageTotal, VersionRecord, Wait, Window,
 };
 
 #[cfg(feature = "provision")]
@@ -91,3 +91,8 @@ pub use zae_limiter_core::manifest;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The example of the error index, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/errors.md")]
+struct ErrorIndex;

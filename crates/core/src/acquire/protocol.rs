@@ -263,7 +263,7 @@ pub fn check_config(
                 "no limit of this name is configured for this entity and resource; there are: {}",
                 known.join(", ")
             );
-            return Err(InvalidInput::new(format!("consume.{name}"), amount, reason).into());
+            return Err(InvalidInput::of_request(format!("consume.{name}"), amount, reason).into());
         }
     }
     Ok(())

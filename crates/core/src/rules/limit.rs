@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::InvalidInput;
+use crate::error::{InputKind, InvalidInput};
 use crate::name::LimitName;
 use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
 
@@ -156,7 +156,7 @@ impl LimitBuilder {
     /// number of seconds from 1 to 10^9. The error's field is `NAME.capacity`, `NAME.refill_amount` or
     /// `NAME.refill_period`.
     pub fn build(self) -> Result<Limit, InvalidInput> {
-        let name = LimitName::new(&self.name)?;
+        let name = LimitName::new(&self.name).map_err(|err| err.with_kind(InputKind::Configuration))?;
         for (part, value, max) in [
             ("capacity", self.capacity, MAX_TOKENS),
             ("refill_amount", self.refill_amount, MAX_TOKENS),

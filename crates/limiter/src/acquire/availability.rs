@@ -118,7 +118,7 @@ impl Inner {
         for (name, amount) in needed {
             if config.limit(name).is_none() {
                 let reason = "no limit of this name is configured for this entity and resource";
-                return Err(InvalidInput::new(format!("needed.{name}"), amount, reason).into());
+                return Err(InvalidInput::of_request(format!("needed.{name}"), amount, reason).into());
             }
         }
         let (mut statuses, bucket) = self.statuses(entity, resource, &config, needed).await?;

@@ -176,13 +176,20 @@ impl Lease {
     /// [`Error::InvalidInput`] if the lease did not name the limit, or if it would give back more than it holds.
     pub fn adjust(&mut self, limit: &str, delta: i64) -> Result<(), Error> {
         let name = self.named("adjust", limit)?;
-        let field = format!("adjust.{limit}");
-        let amount = check_delta(&field, delta)?;
-        let held = self.consumed(limit);
+        check_delta("adjust", delta).map_err(|err| err.in_field(format!("adjust.{limit}")))?;
+        self.change(name, delta)
+            .map_err(|reason| InvalidInput::of_request(format!("adjust.{limit}"), delta, reason).into())
+    }
+
+    /// Notes a correction, or says why it cannot be made.
+    fn change(&mut self, name: LimitName, delta: i64) -> Result<(), String> {
+        let held = self.consumed(name.as_str());
         if held.checked_add_signed(delta).is_none() {
-            let reason = format!("gives back more than the {held} tokens that the lease holds");
-            return Err(InvalidInput::new(field, delta, reason).into());
+            return Err(format!(
+                "gives back more than the {held} tokens that the lease holds"
+            ));
         }
+        let amount = Millitokens::from_tokens(delta);
         match self.deltas.iter_mut().find(|(adjusted, _)| *adjusted == name) {
             Some((_, sum)) => *sum += amount,
             None => self.deltas.push((name, amount)),
@@ -196,14 +203,15 @@ impl Lease {
     /// # Errors
     /// [`Error::InvalidInput`] if the lease did not name the limit, or for more than 10^15 tokens.
     pub fn adjust_to(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
-        let field = || format!("adjust.{limit}");
-        check_amount("adjust", tokens).map_err(|err| err.in_field(field()))?;
+        let name = self.named("adjust", limit)?;
+        check_amount("adjust", tokens).map_err(|err| err.in_field(format!("adjust.{limit}")))?;
         let held = self.consumed(limit);
-        let Some(delta) = tokens.checked_signed_diff(held) else {
-            let reason = format!("is too far from the {held} tokens that the lease holds");
-            return Err(InvalidInput::new(field(), tokens, reason).into());
-        };
-        self.adjust(limit, delta)
+        let delta = tokens
+            .checked_signed_diff(held)
+            .ok_or_else(|| format!("is too far from the {held} tokens that the lease holds"));
+        delta
+            .and_then(|delta| self.change(name, delta))
+            .map_err(|reason| InvalidInput::of_request(format!("adjust.{limit}"), tokens, reason).into())
     }
 
     /// Gives tokens of a limit back; [`commit`](Self::commit) writes it.
@@ -211,9 +219,11 @@ impl Lease {
     /// # Errors
     /// As [`adjust`](Self::adjust).
     pub fn release(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+        let name = self.named("release", limit)?;
         check_amount("release", tokens).map_err(|err| err.in_field(format!("release.{limit}")))?;
         // Checked: it is far below the range of a signed number.
-        self.adjust(limit, -tokens.cast_signed())
+        self.change(name, -tokens.cast_signed())
+            .map_err(|reason| InvalidInput::of_request(format!("release.{limit}"), tokens, reason).into())
     }
 
     fn named(&self, field: &str, limit: &str) -> Result<LimitName, Error> {
@@ -230,7 +240,7 @@ impl Lease {
                 .map(|(name, _)| name.as_str())
                 .collect();
             let reason = format!("is not a limit of this lease; it named: {}", names.join(", "));
-            InvalidInput::new(format!("{field}.{limit}"), limit, reason).into()
+            InvalidInput::of_request(format!("{field}.{limit}"), limit, reason).into()
         })
     }
 

@@ -248,15 +248,20 @@ impl Acquire {
         let (entity, resource) = self.names?;
         let limits = self.limits.transpose()?;
         if self.consume.is_empty() {
-            return Err(InvalidInput::new("consume", "nothing", "must name at least one limit").into());
+            return Err(
+                InvalidInput::of_request("consume", "nothing", "must name at least one limit").into(),
+            );
         }
         let mut consume: Vec<(LimitName, Millitokens)> = Vec::with_capacity(self.consume.len());
         for (name, tokens) in self.consume {
             let limit = LimitName::new(&name).map_err(|err| err.in_field("consume"))?;
             if consume.iter().any(|(named, _)| *named == limit) {
-                return Err(
-                    InvalidInput::new("consume", name, "is given twice; name each limit once").into(),
-                );
+                return Err(InvalidInput::of_request(
+                    "consume",
+                    name,
+                    "is given twice; name each limit once",
+                )
+                .into());
             }
             let amount =
                 check_amount("consume", tokens).map_err(|err| err.in_field(format!("consume.{name}")))?;

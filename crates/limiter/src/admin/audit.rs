@@ -34,7 +34,7 @@ impl Admin {
         check_subject(subject)?;
         let read = |id: &str| {
             let reason = "must be the 26 characters of an event's id";
-            ulid::Ulid::from_string(id).map_err(|_| InvalidInput::new("start_event_id", id, reason))
+            ulid::Ulid::from_string(id).map_err(|_| InvalidInput::of_request("start_event_id", id, reason))
         };
         // As it stands in keys, which is upper case.
         let before = before.map(read).transpose()?.map(|id| id.to_string());

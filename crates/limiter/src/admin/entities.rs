@@ -92,10 +92,10 @@ impl Admin {
             .map(|parent| EntityId::new(parent).map_err(|err| err.in_field("parent_id")));
         let parent = parent.transpose()?;
         if parent.as_ref() == Some(&id) {
-            return Err(InvalidInput::new("parent_id", &id, "is the entity itself").into());
+            return Err(InvalidInput::of_request("parent_id", &id, "is the entity itself").into());
         }
         if new.cascade && parent.is_none() {
-            return Err(InvalidInput::new("cascade", "true", "needs a parent to cascade to").into());
+            return Err(InvalidInput::of_request("cascade", "true", "needs a parent to cascade to").into());
         }
         let now = inner.clock.now();
         let meta = MetaRecord::new(
@@ -281,7 +281,7 @@ impl Admin {
             if below.len() > MAX_BELOW {
                 let reason =
                     format!("has more than {MAX_BELOW} entities below it; delete some of them first");
-                return Err(InvalidInput::new("entity_id", id, reason).into());
+                return Err(InvalidInput::of_request("entity_id", id, reason).into());
             }
             parent = below.get(at).cloned();
             at += 1;

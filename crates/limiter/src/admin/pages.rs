@@ -157,7 +157,9 @@ impl std::str::FromStr for Cursor {
         read()
             .filter(|key| key.contains_key("PK") && key.contains_key("SK"))
             .map(Self)
-            .ok_or_else(|| InvalidInput::new("cursor", text, "is not a cursor that this library gave out"))
+            .ok_or_else(|| {
+                InvalidInput::of_request("cursor", text, "is not a cursor that this library gave out")
+            })
     }
 }
 

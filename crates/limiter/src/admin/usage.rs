@@ -74,7 +74,7 @@ impl UsageQuery {
             (None, Some(resource)) => UsageOf::Resource(resource),
             (None, None) => {
                 let reason = "must be given, unless a resource is";
-                return Err(InvalidInput::new("entity_id", "", reason));
+                return Err(InvalidInput::of_request("entity_id", "", reason));
             }
         };
         Ok(UsageFilter {

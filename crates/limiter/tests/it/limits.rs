@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, OnUnavailable, Percent, Repository};
+use zae_limiter::{ALL_RESOURCES, Error, InputKind, Limit, NewEntity, OnUnavailable, Percent, Repository};
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::table::Value;
 
@@ -296,6 +296,52 @@ fn field(err: Error) -> (String, String) {
     }
 }
 
+#[tokio::test]
+async fn a_value_of_a_request_is_told_from_one_of_the_configuration() {
+    let w = World::configured().await;
+    let kind = |err: Error| match err {
+        Error::InvalidInput(input) => input.kind(),
+        other => panic!("{other:?}"),
+    };
+    let call = |entity: &str, limit: &str, tokens| w.limiter.acquire(entity, "r").consume(limit, tokens);
+    for refused in [
+        call("a#b", "rpm", 1),
+        call("k", "wcu", 1),
+        call("k", "typo", 1),
+        call("k", "rpm", u64::MAX),
+        w.limiter.acquire("k", "9r").consume("rpm", 1),
+        w.limiter.acquire("k", "r"),
+    ] {
+        assert_eq!(kind(refused.await.unwrap_err()), InputKind::Request);
+    }
+    let mut lease = call("k", "tpm", 5).await.unwrap();
+    assert_eq!(kind(lease.adjust("tpm", -6).unwrap_err()), InputKind::Request);
+    assert_eq!(kind(lease.adjust("rpm", 1).unwrap_err()), InputKind::Request);
+    lease.commit().await.unwrap();
+    let unknown = w.repo.namespace("_").await.unwrap_err();
+    assert_eq!(kind(unknown), InputKind::Request);
+
+    for limit in [
+        Limit::per_minute("rpm", 0),
+        Limit::per_minute("9r", 1),
+        Limit::custom("rpm", 1, 1, Duration::ZERO),
+    ] {
+        let own = call("k", "rpm", 1).limits([limit.clone()]);
+        assert_eq!(kind(own.await.unwrap_err()), InputKind::Configuration);
+        let set = w.repo.admin().set_resource_defaults("r", [limit]).await;
+        assert_eq!(kind(set.unwrap_err()), InputKind::Configuration);
+    }
+    for builder in [
+        Repository::builder().stack("my_app"),
+        Repository::builder().namespace("_"),
+        Repository::builder().principal("a b"),
+        Repository::builder().max_in_flight(0),
+    ] {
+        let err = builder.in_memory().open().await.unwrap_err();
+        assert_eq!(kind(err), InputKind::Configuration);
+    }
+}
+
 fn pair(field: &str, value: &str) -> (String, String) {
     (field.to_owned(), value.to_owned())
 }
@@ -385,7 +431,7 @@ async fn bad_input_of_a_lease_and_of_a_builder_is_refused_by_field_and_value() {
     );
     assert_eq!(
         field(lease.release("tpm", 6).unwrap_err()),
-        pair("adjust.tpm", "-6")
+        pair("release.tpm", "6")
     );
     let most = u64::MAX.to_string();
     assert_eq!(
