@@ -310,17 +310,17 @@ impl fmt::Display for RateLimitExceeded {
         let Some(worst) = self.worst() else {
             return f.write_str("concurrent writers kept changing the bucket; retry after 0.1 s");
         };
-        let names: Vec<&str> = self
-            .violations()
-            .map(|status| status.limit_name.as_str())
-            .collect();
-        write!(
-            f,
-            "rate limit exceeded for {}/{}: {}",
-            worst.entity,
-            worst.resource,
-            names.join(", ")
-        )?;
+        f.write_str("rate limit exceeded")?;
+        // Limits of the same name are distinguished by the entity.
+        let mut last = None;
+        for status in self.violations() {
+            let (entity, name) = (&status.entity, &status.limit_name);
+            match last.replace(entity) {
+                Some(last) if last == entity => write!(f, ", {name}")?,
+                None => write!(f, " for {entity}/{}: {name}", status.resource)?,
+                Some(_) => write!(f, "; for {entity}/{}: {name}", status.resource)?,
+            }
+        }
         if let Some(wait) = self.retry_after() {
             return write!(f, "; retry after {:.3} s", wait.as_secs_f64());
         }
@@ -365,6 +365,31 @@ mod tests {
         assert!(never.is_never());
         assert_eq!(never.retry_after_header(), None);
         assert!(never.to_string().contains("never possible"));
+    }
+
+    #[test]
+    fn the_text_names_the_entity_of_each_limit() {
+        let of = |entity: &str, name: &str| LimitStatus {
+            entity: EntityId::new(entity).unwrap(),
+            ..status(name, Wait::Millis(3000))
+        };
+        let text = |statuses| RateLimitExceeded::new(statuses).to_string();
+        assert_eq!(
+            text(vec![of("key-1", "rpm"), of("key-1", "tpm")]),
+            "rate limit exceeded for key-1/r: rpm, tpm; retry after 3.000 s"
+        );
+        assert_eq!(
+            text(vec![of("key-1", "tpm"), of("proj-1", "rpm"), of("proj-1", "tpm")]),
+            "rate limit exceeded for key-1/r: tpm; for proj-1/r: rpm, tpm; retry after 3.000 s"
+        );
+        let passed = LimitStatus {
+            exceeded: false,
+            ..of("key-1", "tpm")
+        };
+        assert_eq!(
+            text(vec![passed, of("proj-1", "tpm")]),
+            "rate limit exceeded for proj-1/r: tpm; retry after 3.000 s"
+        );
     }
 
     #[test]
