@@ -394,11 +394,11 @@ impl Client {
             }
             "time_until_available" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
-                let needed = arguments.amounts("consume")?;
-                let wait = self
-                    .limiter
-                    .time_until_available(entity, resource, &needed)
-                    .await?;
+                let mut check = self.limiter.check(entity, resource);
+                for (limit, tokens) in arguments.amounts("consume")? {
+                    check = check.needed(limit, tokens);
+                }
+                let wait = check.await?.retry_after();
                 json!(wait.map(|wait| wait.as_secs_f64()))
             }
             "entity" => {

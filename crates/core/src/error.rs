@@ -96,6 +96,12 @@ impl InvalidInput {
     }
 }
 
+impl From<std::convert::Infallible> for InvalidInput {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 /// A row whose attributes contradict the format: wrong types, numbers out of range, missing parts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt {record} at {key}: attribute '{attribute}' {problem}")]

@@ -41,7 +41,9 @@ pub use config::{Level, OnUnavailable, Percent};
 pub use entity::{Entity, Metadata};
 pub use error::{CorruptRecord, InputKind, InvalidInput, RecordError, UnsupportedFeature};
 pub use limit::{IntoLimit, Limit, LimitBuilder};
-pub use name::{EntityId, LimitName, NamespaceId, NamespaceName, ResourceName, ResourceScope, StackName};
+pub use name::{
+    EntityId, IntoName, LimitName, NamespaceId, NamespaceName, ResourceName, ResourceScope, StackName,
+};
 pub use namespace::{NamespaceRecord, NamespaceStatus};
 pub use refill::Wait;
 pub use units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};

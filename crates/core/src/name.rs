@@ -10,6 +10,81 @@ use smol_str::SmolStr;
 
 use crate::error::InvalidInput;
 
+/// Something that is, or can be checked into, a name: a text, or the name itself, which is not checked again.
+///
+/// ```
+/// use zae_limiter_core::{EntityId, IntoName, InvalidInput};
+///
+/// fn length(entity: impl IntoName<EntityId>) -> Result<usize, InvalidInput> {
+///     Ok(entity.into_name()?.as_str().len())
+/// }
+///
+/// assert_eq!(length("key-1"), Ok(5));
+/// assert_eq!(length(EntityId::new("key-1")?), Ok(5));
+/// assert_eq!(length("key#1").unwrap_err().field(), "entity_id");
+/// # Ok::<(), InvalidInput>(())
+/// ```
+pub trait IntoName<N> {
+    /// Checks and converts.
+    fn into_name(self) -> Result<N, InvalidInput>;
+}
+
+impl<N, T> IntoName<N> for T
+where
+    T: TryInto<N>,
+    T::Error: Into<InvalidInput>,
+{
+    fn into_name(self) -> Result<N, InvalidInput> {
+        self.try_into().map_err(Into::into)
+    }
+}
+
+macro_rules! from_text {
+    ($name:ident) => {
+        impl TryFrom<&str> for $name {
+            type Error = InvalidInput;
+            fn try_from(text: &str) -> Result<Self, InvalidInput> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&&str> for $name {
+            type Error = InvalidInput;
+            fn try_from(text: &&str) -> Result<Self, InvalidInput> {
+                Self::new(*text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidInput;
+            fn try_from(text: String) -> Result<Self, InvalidInput> {
+                Self::new(&text)
+            }
+        }
+
+        impl TryFrom<&String> for $name {
+            type Error = InvalidInput;
+            fn try_from(text: &String) -> Result<Self, InvalidInput> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<std::borrow::Cow<'_, str>> for $name {
+            type Error = InvalidInput;
+            fn try_from(text: std::borrow::Cow<'_, str>) -> Result<Self, InvalidInput> {
+                Self::new(&*text)
+            }
+        }
+
+        impl TryFrom<std::sync::Arc<str>> for $name {
+            type Error = InvalidInput;
+            fn try_from(text: std::sync::Arc<str>) -> Result<Self, InvalidInput> {
+                Self::new(&*text)
+            }
+        }
+    };
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
@@ -56,6 +131,20 @@ macro_rules! name_type {
                 self.0 == *other
             }
         }
+
+        impl From<&$name> for $name {
+            fn from(name: &$name) -> Self {
+                name.clone()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.into()
+            }
+        }
+
+        from_text!($name);
 
         impl std::str::FromStr for $name {
             type Err = InvalidInput;
@@ -156,13 +245,7 @@ impl ResourceScope {
         if name == DEFAULT_RESOURCE {
             return Ok(Self::All);
         }
-        if ["PK", "SK", "GSI4PK", "GSI4SK"].contains(&name) {
-            return Err(InvalidInput::of_request(
-                "resource",
-                name,
-                "is the name of a key attribute of the table",
-            ));
-        }
+        check_no_key(name)?;
         ResourceName::new(name).map(Self::One)
     }
 
@@ -173,6 +256,41 @@ impl ResourceScope {
             Self::One(name) => name.as_str(),
         }
     }
+}
+
+from_text!(ResourceScope);
+
+impl From<&ResourceScope> for ResourceScope {
+    fn from(scope: &ResourceScope) -> Self {
+        scope.clone()
+    }
+}
+
+impl TryFrom<ResourceName> for ResourceScope {
+    type Error = InvalidInput;
+    fn try_from(name: ResourceName) -> Result<Self, InvalidInput> {
+        check_no_key(name.as_str())?;
+        Ok(Self::One(name))
+    }
+}
+
+impl TryFrom<&ResourceName> for ResourceScope {
+    type Error = InvalidInput;
+    fn try_from(name: &ResourceName) -> Result<Self, InvalidInput> {
+        name.clone().try_into()
+    }
+}
+
+/// Refuses the names of key attributes.
+fn check_no_key(name: &str) -> Result<(), InvalidInput> {
+    if ["PK", "SK", "GSI4PK", "GSI4SK"].contains(&name) {
+        return Err(InvalidInput::of_request(
+            "resource",
+            name,
+            "is the name of a key attribute of the table",
+        ));
+    }
+    Ok(())
 }
 
 impl fmt::Display for ResourceScope {
@@ -348,6 +466,32 @@ mod tests {
         assert!(ResourceName::new("_default_").is_err());
         assert_eq!(ResourceScope::new("_default_").unwrap(), ResourceScope::All);
         assert!(ResourceScope::new("GSI4PK").is_err());
+    }
+
+    #[test]
+    fn texts_and_names_become_names() {
+        fn check<N: PartialEq + fmt::Debug>(name: impl IntoName<N>, expected: &N) {
+            assert_eq!(&name.into_name().unwrap(), expected);
+        }
+        let id = EntityId::new("key-1").unwrap();
+        check("key-1", &id);
+        check(&"key-1", &id);
+        check("key-1".to_owned(), &id);
+        check(&"key-1".to_owned(), &id);
+        check(std::borrow::Cow::Borrowed("key-1"), &id);
+        check(std::sync::Arc::<str>::from("key-1"), &id);
+        check(&id, &id);
+        check(id.clone(), &id);
+        let resource = ResourceName::new("gpt-4").unwrap();
+        let scope = ResourceScope::One(resource.clone());
+        check(DEFAULT_RESOURCE, &ResourceScope::All);
+        check("gpt-4", &scope);
+        check(&resource, &scope);
+        check(resource, &scope);
+        check(&scope, &scope);
+        let reserved = ResourceName::new("PK").unwrap();
+        assert!(IntoName::<ResourceScope>::into_name(reserved).is_err());
+        assert!(IntoName::<EntityId>::into_name("a#b").is_err());
     }
 
     #[test]

@@ -429,13 +429,13 @@ impl Repository {
     ///
     /// The stack is `ZAEL_STACK`, else `zae-limiter`; region and credentials are AWS's own. An empty
     /// `namespace` means `ZAEL_NAMESPACE`, else `default`.
-    pub async fn open(namespace: &str) -> Result<Self, Error> {
+    pub async fn open(namespace: impl Into<String>) -> Result<Self, Error> {
         Self::builder().namespace(namespace).open().await
     }
 
     /// Connects to a namespace of the stack that the environment names: deploys nothing, registers nothing, writes
     /// nothing. See [`RepositoryBuilder::connect`], and [`open`](Self::open) for the names.
-    pub async fn connect(namespace: &str) -> Result<Self, Error> {
+    pub async fn connect(namespace: impl Into<String>) -> Result<Self, Error> {
         Self::builder().namespace(namespace).connect().await
     }
 

@@ -65,7 +65,7 @@ pub use aws_credential_types::provider::ProvideCredentials;
 pub use aws_sdk_dynamodb::Client as DynamoClient;
 pub use aws_types::SdkConfig;
 
-pub use acquire::{Acquire, Availability, CacheStats, Lease, RateLimiter};
+pub use acquire::{Acquire, Availability, CacheStats, Check, Lease, RateLimiter};
 pub use admin::{
     ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, CapacityOf, Cursor, EntityCapacity,
     LimitsApplied, LimitsPlan, NewEntity, Pages, Progress, ResourceCapacity, Stack, UsageQuery,
@@ -74,9 +74,10 @@ pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
 pub use zae_limiter_core::{
-    AuditEvent, Compatibility, Entity, EntityId, InputKind, IntoLimit, InvalidInput, Limit, LimitBuilder,
-    LimitName, LimitStatus, NamespaceId, NamespaceRecord, NamespaceStatus, OnUnavailable, Percent,
-    RateLimitExceeded, ResourceName, UsageSnapshot, UsageSummary, UsageTotal, VersionRecord, Wait, Window,
+    AuditEvent, Compatibility, Entity, EntityId, InputKind, IntoLimit, IntoName, InvalidInput, Limit,
+    LimitBuilder, LimitName, LimitStatus, NamespaceId, NamespaceName, NamespaceRecord, NamespaceStatus,
+    OnUnavailable, Percent, RateLimitExceeded, ResourceName, ResourceScope, UsageSnapshot, UsageSummary,
+    UsageTotal, VersionRecord, Wait, Window,
 };
 
 #[cfg(feature = "provision")]

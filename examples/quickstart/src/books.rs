@@ -171,7 +171,7 @@ async fn standing(
 ) -> Result<Standing, Failure> {
     let mut standing = Standing::default();
     // A key's statuses are followed by its project's.
-    for status in limiter.check(entity, MODEL, &[]).await?.statuses {
+    for status in limiter.check(entity, MODEL).await?.statuses {
         let limit = LIMITS.iter().position(|limit| status.limit_name == *limit);
         if let Some(i) = limit.filter(|_| status.entity.as_str() == entity) {
             standing.available[i] = status.available;

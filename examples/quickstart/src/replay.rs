@@ -287,7 +287,7 @@ impl<'a> Replay<'a> {
     }
 
     async fn look_for_debt(&mut self, rank: usize) -> Result<(), Failure> {
-        for status in self.limiter.check(&key(rank), MODEL, &[]).await?.statuses {
+        for status in self.limiter.check(key(rank), MODEL).await?.statuses {
             for account in self.books.charged(rank) {
                 let limit = LIMITS.iter().position(|limit| status.limit_name == *limit);
                 if let Some(i) = limit.filter(|_| status.entity.as_str() == account.id) {

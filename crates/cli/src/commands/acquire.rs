@@ -338,15 +338,11 @@ pub(crate) async fn available(args: Available) -> Outcome {
     names::entity("entity_id", &args.entity_id)?;
     names::resource(&args.resource)?;
     let repo = namespace(&args.at, Access::Read, WHAT).await?;
-    let needed: Vec<(&str, u64)> = args
-        .consume
-        .iter()
-        .map(|amount| (&*amount.limit, amount.tokens))
-        .collect();
-    let found = RateLimiter::new(repo)
-        .check(&args.entity_id, &args.resource, &needed)
-        .await
-        .map_err(failed(&args.at.connection, WHAT))?;
+    let mut check = RateLimiter::new(repo).check(&args.entity_id, &args.resource);
+    for Amount { limit, tokens } in &args.consume {
+        check = check.needed(limit, *tokens);
+    }
+    let found = check.await.map_err(failed(&args.at.connection, WHAT))?;
     let wait = found.retry_after();
     let mut out = Out::new(&args.format);
     if out.is_json() {
@@ -357,7 +353,7 @@ pub(crate) async fn available(args: Available) -> Outcome {
             "available": found.available(),
             "limits": limits,
         });
-        if !needed.is_empty() {
+        if !args.consume.is_empty() {
             value["retry_after_seconds"] = json!(wait.map(|wait| wait.as_secs_f64()));
         }
         out.json(&value)?;
@@ -379,7 +375,7 @@ pub(crate) async fn available(args: Available) -> Outcome {
                 grouped(status.capacity.into()),
             ))?;
         }
-        if !needed.is_empty() {
+        if !args.consume.is_empty() {
             out.line(match wait {
                 Some(Duration::ZERO) => "The tokens are available now".to_owned(),
                 Some(wait) => format!("The tokens will be available in {}", time::wait(wait)),

@@ -174,7 +174,7 @@ async fn register(args: Register) -> Outcome {
     }
     let stack = connect::stack(&args.at, WHAT).await?;
     let ids = stack
-        .register_namespaces(&names)
+        .register_namespaces(names.iter().copied())
         .await
         .map_err(failed(&args.at, WHAT))?;
     let registered: Vec<(&String, &str)> = names

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{InputKind, InvalidInput};
-use crate::name::LimitName;
+use crate::name::{IntoName, LimitName};
 use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
 
 /// One token bucket's rule: how many tokens it holds, and how fast it refills.
@@ -44,35 +44,35 @@ pub struct Limit {
 
 impl Limit {
     /// `rate` tokens a second.
-    pub fn per_second(name: impl Into<String>, rate: u64) -> LimitBuilder {
+    pub fn per_second(name: impl IntoName<LimitName>, rate: u64) -> LimitBuilder {
         Self::custom(name, rate, rate, Duration::from_secs(1))
     }
 
     /// `rate` tokens a minute.
-    pub fn per_minute(name: impl Into<String>, rate: u64) -> LimitBuilder {
+    pub fn per_minute(name: impl IntoName<LimitName>, rate: u64) -> LimitBuilder {
         Self::custom(name, rate, rate, Duration::from_mins(1))
     }
 
     /// `rate` tokens an hour.
-    pub fn per_hour(name: impl Into<String>, rate: u64) -> LimitBuilder {
+    pub fn per_hour(name: impl IntoName<LimitName>, rate: u64) -> LimitBuilder {
         Self::custom(name, rate, rate, Duration::from_hours(1))
     }
 
     /// `rate` tokens a day.
-    pub fn per_day(name: impl Into<String>, rate: u64) -> LimitBuilder {
+    pub fn per_day(name: impl IntoName<LimitName>, rate: u64) -> LimitBuilder {
         Self::custom(name, rate, rate, Duration::from_hours(24))
     }
 
     /// A limit that holds `capacity` tokens and gains `refill_amount` tokens every `refill_period`, which must be a whole
     /// number of seconds.
     pub fn custom(
-        name: impl Into<String>,
+        name: impl IntoName<LimitName>,
         capacity: u64,
         refill_amount: u64,
         refill_period: Duration,
     ) -> LimitBuilder {
         LimitBuilder {
-            name: name.into(),
+            name: name.into_name(),
             capacity,
             refill_amount,
             refill_period,
@@ -136,7 +136,7 @@ impl Limit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a limit builder does nothing until it is passed on or built"]
 pub struct LimitBuilder {
-    name: String,
+    name: Result<LimitName, InvalidInput>,
     capacity: u64,
     refill_amount: u64,
     refill_period: Duration,
@@ -156,7 +156,7 @@ impl LimitBuilder {
     /// number of seconds from 1 to 10^9. The error's field is `NAME.capacity`, `NAME.refill_amount` or
     /// `NAME.refill_period`.
     pub fn build(self) -> Result<Limit, InvalidInput> {
-        let name = LimitName::new(&self.name).map_err(|err| err.with_kind(InputKind::Configuration))?;
+        let name = self.name.map_err(|err| err.with_kind(InputKind::Configuration))?;
         for (part, value, max) in [
             ("capacity", self.capacity, MAX_TOKENS),
             ("refill_amount", self.refill_amount, MAX_TOKENS),

@@ -1,6 +1,8 @@
 //! Asking without taking: how many tokens there are, and when there will be enough.
 
 use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,13 +11,12 @@ use zae_limiter_core::bucket::{is_disputed, newest_owner};
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::limit::Limit;
 use zae_limiter_core::schema::{BucketId, key_of};
-use zae_limiter_core::units::check_amount;
 use zae_limiter_core::verdict::LimitStatus;
 use zae_limiter_core::{
-    Bucket, EntityId, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName,
+    Bucket, EntityId, IntoName, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName,
 };
 
-use crate::acquire::limiter::RateLimiter;
+use crate::acquire::limiter::{Amounts, RateLimiter, add, both};
 use crate::error::Error;
 use crate::inner::Inner;
 use crate::table::TableExt;
@@ -57,57 +58,82 @@ impl Availability {
     }
 }
 
+/// Looks at limits, without taking anything. Does nothing until it is awaited.
+#[derive(Debug)]
+#[must_use = "a check does nothing until it is awaited"]
+pub struct Check {
+    inner: Arc<Inner>,
+    names: Result<(EntityId, ResourceName), InvalidInput>,
+    needed: Result<Amounts, InvalidInput>,
+}
+
+impl Check {
+    /// Names tokens that would be taken: 0 to 10^15 of `limit`.
+    pub fn needed(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
+        add(&mut self.needed, "needed", limit, tokens);
+        self
+    }
+
+    /// Looks; the same as awaiting the check itself.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`], [`Error::InvalidInput`], or the table's.
+    pub async fn send(self) -> Result<Availability, Error> {
+        let (entity, resource) = self.names?;
+        self.inner.check(&entity, &resource, &self.needed?).await
+    }
+}
+
+impl IntoFuture for Check {
+    type Output = Result<Availability, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
 impl RateLimiter {
-    /// Looks at all limits of an entity and resource, and its parent's if it cascades, without taking anything.
-    /// `needed` names what would be taken, in whole tokens; empty asks for nothing.
+    /// Prepares to look at all limits of an entity and resource, and its parent's if it cascades, without taking anything.
+    /// Name what would be taken with [`needed`](Check::needed), if anything, then `.await` it.
     ///
     /// Reads are eventually consistent. What it says may be outdated at once: it never admits, only
     /// [`acquire`](Self::acquire) does.
     ///
-    /// # Errors
-    /// [`Error::NotConfigured`], [`Error::InvalidInput`], or the table's.
-    pub async fn check(
-        &self,
-        entity: &str,
-        resource: &str,
-        needed: &[(&str, u64)],
-    ) -> Result<Availability, Error> {
-        let inner = &self.repository().inner;
-        let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
-        inner.check(&entity, &resource, &checked(needed)?).await
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// # use std::time::Duration;
+    /// # use zae_limiter::{Limit, RateLimiter, Repository};
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("tpm", 1_000)]).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// assert_eq!(limiter.check("key-1", "gpt-4").await?.statuses[0].available, 1_000);
+    /// let check = limiter.check("key-1", "gpt-4").needed("tpm", 500).await?;
+    /// assert_eq!(check.retry_after(), Some(Duration::ZERO));
+    /// let check = limiter.check("key-1", "gpt-4").needed("tpm", 1_001).await?;
+    /// assert_eq!(check.retry_after(), None, "it never can");
+    /// # Ok(()) }
+    /// ```
+    pub fn check(&self, entity: impl IntoName<EntityId>, resource: impl IntoName<ResourceName>) -> Check {
+        Check {
+            inner: Arc::clone(&self.repository().inner),
+            names: both(entity, resource),
+            needed: Ok(Vec::new()),
+        }
     }
 
     /// Whole tokens that are available now, by limit. See [`check`](Self::check).
-    pub async fn available(&self, entity: &str, resource: &str) -> Result<BTreeMap<String, i64>, Error> {
-        Ok(self.check(entity, resource, &[]).await?.available())
-    }
-
-    /// How long until these amounts can be taken, if no other client takes tokens: zero is now, `None` is never. See
-    /// [`check`](Self::check).
-    pub async fn time_until_available(
+    pub async fn available(
         &self,
-        entity: &str,
-        resource: &str,
-        needed: &[(&str, u64)],
-    ) -> Result<Option<Duration>, Error> {
-        Ok(self.check(entity, resource, needed).await?.retry_after())
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceName>,
+    ) -> Result<BTreeMap<String, i64>, Error> {
+        Ok(self.check(entity, resource).await?.available())
     }
-}
-
-fn checked(needed: &[(&str, u64)]) -> Result<Vec<(LimitName, Millitokens)>, Error> {
-    let check = |(name, amount): &(&str, u64)| {
-        let limit = LimitName::new(name).map_err(|err| err.in_field("needed"))?;
-        let amount = check_amount("needed", *amount);
-        Ok((
-            limit,
-            amount.map_err(|err| err.in_field(format!("needed.{name}")))?,
-        ))
-    };
-    needed.iter().map(check).collect()
 }
 
 impl Inner {
-    /// See [`RateLimiter::check`].
+    /// See [`Check::send`].
     async fn check(
         &self,
         entity: &EntityId,

@@ -95,7 +95,8 @@ impl Lease {
     }
 
     /// Whole tokens of a limit that this lease holds, including adjustments; 0 for a limit that it did not name.
-    pub fn consumed(&self, limit: &str) -> u64 {
+    pub fn consumed(&self, limit: impl AsRef<str>) -> u64 {
+        let limit = limit.as_ref();
         let of = |amounts: &[(LimitName, Millitokens)]| {
             amounts
                 .iter()
@@ -128,7 +129,8 @@ impl Lease {
     ///
     /// # Cancellation
     /// As for an acquire: no additional tokens are held.
-    pub async fn consume(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+    pub async fn consume(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
+        let limit = limit.as_ref();
         let name = self.named("consume", limit)?;
         let amount =
             check_amount("consume", tokens).map_err(|err| err.in_field(format!("consume.{limit}")))?;
@@ -174,7 +176,8 @@ impl Lease {
     ///
     /// # Errors
     /// [`Error::InvalidInput`] if the lease did not name the limit, or if it would give back more than it holds.
-    pub fn adjust(&mut self, limit: &str, delta: i64) -> Result<(), Error> {
+    pub fn adjust(&mut self, limit: impl AsRef<str>, delta: i64) -> Result<(), Error> {
+        let limit = limit.as_ref();
         let name = self.named("adjust", limit)?;
         check_delta("adjust", delta).map_err(|err| err.in_field(format!("adjust.{limit}")))?;
         self.change(name, delta)
@@ -202,7 +205,8 @@ impl Lease {
     ///
     /// # Errors
     /// [`Error::InvalidInput`] if the lease did not name the limit, or for more than 10^15 tokens.
-    pub fn adjust_to(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+    pub fn adjust_to(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
+        let limit = limit.as_ref();
         let name = self.named("adjust", limit)?;
         check_amount("adjust", tokens).map_err(|err| err.in_field(format!("adjust.{limit}")))?;
         let held = self.consumed(limit);
@@ -218,7 +222,8 @@ impl Lease {
     ///
     /// # Errors
     /// As [`adjust`](Self::adjust).
-    pub fn release(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+    pub fn release(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
+        let limit = limit.as_ref();
         let name = self.named("release", limit)?;
         check_amount("release", tokens).map_err(|err| err.in_field(format!("release.{limit}")))?;
         // Checked: it is far below the range of a signed number.

@@ -12,7 +12,8 @@ use zae_limiter_core::limit::check_limits;
 use zae_limiter_core::table::Applied;
 use zae_limiter_core::units::check_amount;
 use zae_limiter_core::{
-    EntityId, IntoLimit, InvalidInput, Limit, LimitName, Millitokens, RateLimitExceeded, ResourceName,
+    EntityId, IntoLimit, IntoName, InvalidInput, Limit, LimitName, Millitokens, RateLimitExceeded,
+    ResourceName,
 };
 
 use crate::acquire::driver::Drive;
@@ -81,11 +82,11 @@ impl RateLimiter {
     ///
     /// If the entity cascades, the same amounts are taken from its parent's bucket too. Either both succeed or nothing
     /// is taken.
-    pub fn acquire(&self, entity: impl AsRef<str>, resource: impl AsRef<str>) -> Acquire {
+    pub fn acquire(&self, entity: impl IntoName<EntityId>, resource: impl IntoName<ResourceName>) -> Acquire {
         Acquire {
             inner: Arc::clone(&self.repository.inner),
-            names: EntityId::new(entity).and_then(|entity| Ok((entity, ResourceName::new(resource)?))),
-            consume: Vec::with_capacity(2),
+            names: both(entity, resource),
+            consume: Ok(Vec::with_capacity(2)),
             limits: None,
             on_unavailable: None,
             timeout: None,
@@ -95,13 +96,50 @@ impl RateLimiter {
     }
 }
 
+/// Amounts by limit.
+pub(crate) type Amounts = Vec<(LimitName, Millitokens)>;
+
+/// Checks the names of a call.
+pub(crate) fn both(
+    entity: impl IntoName<EntityId>,
+    resource: impl IntoName<ResourceName>,
+) -> Result<(EntityId, ResourceName), InvalidInput> {
+    Ok((entity.into_name()?, resource.into_name()?))
+}
+
+/// Adds an amount, unless one before it was refused.
+pub(crate) fn add(
+    amounts: &mut Result<Amounts, InvalidInput>,
+    field: &str,
+    limit: impl IntoName<LimitName>,
+    tokens: u64,
+) {
+    let Ok(list) = amounts else { return };
+    let checked = limit
+        .into_name()
+        .map_err(|err| err.in_field(field))
+        .and_then(|name| {
+            if list.iter().any(|(named, _)| *named == name) {
+                let reason = "is given twice; name each limit once";
+                return Err(InvalidInput::of_request(field, name, reason));
+            }
+            let amount = check_amount(field, tokens);
+            let amount = amount.map_err(|err| err.in_field(format!("{field}.{name}")))?;
+            Ok((name, amount))
+        });
+    match checked {
+        Ok(amount) => list.push(amount),
+        Err(err) => *amounts = Err(err),
+    }
+}
+
 /// Tokens about to be taken. Does nothing until it is awaited or [`run`](Self::run).
 #[derive(Debug)]
 #[must_use = "an acquire does nothing until it is awaited"]
 pub struct Acquire {
     inner: Arc<Inner>,
     names: Result<(EntityId, ResourceName), InvalidInput>,
-    consume: Vec<(String, u64)>,
+    consume: Result<Amounts, InvalidInput>,
     limits: Option<Result<Vec<Limit>, InvalidInput>>,
     on_unavailable: Option<OnUnavailable>,
     timeout: Option<Duration>,
@@ -112,8 +150,8 @@ pub struct Acquire {
 impl Acquire {
     /// Takes `tokens` of `limit`: 0 to 10^15. An amount of 0 takes nothing, but is refused while the limit is
     /// in debt, and lets the lease adjust the limit later.
-    pub fn consume(mut self, limit: impl Into<String>, tokens: u64) -> Self {
-        self.consume.push((limit.into(), tokens));
+    pub fn consume(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
+        add(&mut self.consume, "consume", limit, tokens);
         self
     }
 
@@ -247,25 +285,11 @@ impl Acquire {
     fn request(self) -> Result<Request, Error> {
         let (entity, resource) = self.names?;
         let limits = self.limits.transpose()?;
-        if self.consume.is_empty() {
+        let consume = self.consume?;
+        if consume.is_empty() {
             return Err(
                 InvalidInput::of_request("consume", "nothing", "must name at least one limit").into(),
             );
-        }
-        let mut consume: Vec<(LimitName, Millitokens)> = Vec::with_capacity(self.consume.len());
-        for (name, tokens) in self.consume {
-            let limit = LimitName::new(&name).map_err(|err| err.in_field("consume"))?;
-            if consume.iter().any(|(named, _)| *named == limit) {
-                return Err(InvalidInput::of_request(
-                    "consume",
-                    name,
-                    "is given twice; name each limit once",
-                )
-                .into());
-            }
-            let amount =
-                check_amount("consume", tokens).map_err(|err| err.in_field(format!("consume.{name}")))?;
-            consume.push((limit, amount));
         }
         Ok(Request {
             id: self.inner.bucket_id(&entity, &resource),

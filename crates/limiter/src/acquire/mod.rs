@@ -18,7 +18,7 @@ pub(crate) mod refunds;
 mod spread;
 pub(crate) mod waiting;
 
-pub use availability::Availability;
+pub use availability::{Availability, Check};
 pub use config_cache::CacheStats;
 pub use lease::Lease;
 pub use limiter::{Acquire, RateLimiter};

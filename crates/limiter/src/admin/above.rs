@@ -8,7 +8,7 @@ use zae_limiter_core::manifest::{Manifest, Target};
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
 use zae_limiter_core::schema::{entity_config_key, entity_pk, key_of, meta_key, system_config_key};
 use zae_limiter_core::table::{Index, Key, Query};
-use zae_limiter_core::{EntityId, EpochMillis, Limit, NamespaceId, ResourceScope};
+use zae_limiter_core::{EntityId, EpochMillis, IntoName, Limit, NamespaceId, ResourceScope};
 
 use crate::admin::Admin;
 use crate::admin::pages::Pages;
@@ -120,8 +120,12 @@ impl Admin {
     /// same name that is in force for its parent, the two. Empty unless the entity cascades.
     ///
     /// Requests above the parent's capacity are never admitted, so that such a limit is usually a mistake.
-    pub async fn limits_above_parent(&self, entity: &str, resource: &str) -> Result<Vec<AboveParent>, Error> {
-        let (id, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+    pub async fn limits_above_parent(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<Vec<AboveParent>, Error> {
+        let (id, scope) = (entity.into_name()?, resource.into_name()?);
         let levels = match self.meta(&id).await? {
             Some(meta) => Vec::from_iter(Level::of(&meta, scope)),
             None => Vec::new(),
@@ -130,9 +134,12 @@ impl Admin {
     }
 
     /// As [`limits_above_parent`](Self::limits_above_parent), for all limits that the entity has of its own.
-    pub async fn all_limits_above_parent(&self, entity: &str) -> Result<Vec<AboveParent>, Error> {
+    pub async fn all_limits_above_parent(
+        &self,
+        entity: impl IntoName<EntityId>,
+    ) -> Result<Vec<AboveParent>, Error> {
         let inner = &self.inner;
-        let id = EntityId::new(entity)?;
+        let id = entity.into_name()?;
         let Some(meta) = self.meta(&id).await?.filter(|meta| meta.entity.parent.is_some()) else {
             return Ok(Vec::new());
         };

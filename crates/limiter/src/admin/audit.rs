@@ -30,7 +30,12 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::InvalidInput`] if no change could ever be logged under such a subject.
-    pub fn audit_events(&self, subject: &str, before: Option<&str>) -> Result<Pages<AuditEvent>, Error> {
+    pub fn audit_events(
+        &self,
+        subject: impl AsRef<str>,
+        before: Option<&str>,
+    ) -> Result<Pages<AuditEvent>, Error> {
+        let subject = subject.as_ref();
         check_subject(subject)?;
         let read = |id: &str| {
             let reason = "must be the 26 characters of an event's id";

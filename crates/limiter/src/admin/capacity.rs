@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use zae_limiter_core::entity::MetaRecord;
 use zae_limiter_core::schema::{BucketId, key_of, meta_key, resource_pk};
 use zae_limiter_core::table::{Index, Query};
-use zae_limiter_core::{Bucket, EntityId, LimitName, Millitokens, ResourceName};
+use zae_limiter_core::{Bucket, EntityId, IntoName, LimitName, Millitokens, ResourceName};
 
 use crate::admin::Admin;
 use crate::admin::pages::Pages;
@@ -88,11 +88,11 @@ impl Admin {
     /// Reads every bucket of the resource, eventually consistent.
     pub async fn resource_capacity(
         &self,
-        resource: &str,
-        limit: &str,
+        resource: impl IntoName<ResourceName>,
+        limit: impl IntoName<LimitName>,
         of: CapacityOf,
     ) -> Result<ResourceCapacity, Error> {
-        let (resource, limit) = (ResourceName::new(resource)?, LimitName::new(limit)?);
+        let (resource, limit) = (resource.into_name()?, limit.into_name()?);
         let inner = &self.inner;
         let query = Query::new(Index::Gsi2, resource_pk(&inner.namespace, &resource)).prefix("BUCKET#");
         let name = limit.clone();

@@ -8,7 +8,7 @@ use zae_limiter_core::entity::{Entity, MetaRecord, Metadata};
 use zae_limiter_core::schema::{BucketId, META, entity_pk, key_of, meta_key, parent_pk};
 use zae_limiter_core::sync::{Drift, owner_pins, reconcile};
 use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Put, Query, Value};
-use zae_limiter_core::{Bucket, EntityId, EpochMillis, InvalidInput, ResourceScope};
+use zae_limiter_core::{Bucket, EntityId, EpochMillis, IntoName, InvalidInput, ResourceScope};
 
 use crate::admin::Admin;
 use crate::admin::audit::Event;
@@ -31,22 +31,25 @@ const MAX_ROUNDS: u32 = 8;
 ///
 /// let key = NewEntity::new("key-1").name("Build bot").parent("proj-1").cascade(true);
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[must_use = "describes an entity; pass it to `create_entity`"]
 pub struct NewEntity {
-    id: String,
+    id: Result<EntityId, InvalidInput>,
     name: Option<String>,
-    parent: Option<String>,
+    parent: Option<Result<EntityId, InvalidInput>>,
     cascade: bool,
     metadata: Metadata,
 }
 
 impl NewEntity {
     /// An entity of this id, without a parent.
-    pub fn new(id: impl Into<String>) -> Self {
+    pub fn new(id: impl IntoName<EntityId>) -> Self {
         Self {
-            id: id.into(),
-            ..Self::default()
+            id: id.into_name(),
+            name: None,
+            parent: None,
+            cascade: false,
+            metadata: Metadata::new(),
         }
     }
 
@@ -57,8 +60,8 @@ impl NewEntity {
     }
 
     /// The entity whose limits it shares. It need not exist yet.
-    pub fn parent(mut self, parent: impl Into<String>) -> Self {
-        self.parent = Some(parent.into());
+    pub fn parent(mut self, parent: impl IntoName<EntityId>) -> Self {
+        self.parent = Some(parent.into_name().map_err(|err| err.in_field("parent_id")));
         self
     }
 
@@ -86,11 +89,8 @@ impl Admin {
     /// [`Error::EntityExists`]; [`Error::InvalidInput`] for a bad id, or a cascade without a parent.
     pub async fn create_entity(&self, new: NewEntity) -> Result<Entity, Error> {
         let inner = &self.inner;
-        let id = EntityId::new(&new.id)?;
-        let parent = new
-            .parent
-            .map(|parent| EntityId::new(parent).map_err(|err| err.in_field("parent_id")));
-        let parent = parent.transpose()?;
+        let id = new.id?;
+        let parent = new.parent.transpose()?;
         if parent.as_ref() == Some(&id) {
             return Err(InvalidInput::of_request("parent_id", &id, "is the entity itself").into());
         }
@@ -176,9 +176,9 @@ impl Admin {
     }
 
     /// Reads an entity; `None` if it was never created. (Tokens can be taken for any id.)
-    pub async fn entity(&self, id: &str) -> Result<Option<Entity>, Error> {
+    pub async fn entity(&self, id: impl IntoName<EntityId>) -> Result<Option<Entity>, Error> {
         let inner = &self.inner;
-        let key = meta_key(&inner.namespace, &EntityId::new(id)?);
+        let key = meta_key(&inner.namespace, &id.into_name()?);
         let item = inner.place.read(&*inner.table, &key).await?;
         Ok(item
             .map(|item| MetaRecord::decode(&item))
@@ -187,9 +187,9 @@ impl Admin {
     }
 
     /// The entities whose parent this is, by id.
-    pub async fn children(&self, parent: &str) -> Result<Vec<Entity>, Error> {
+    pub async fn children(&self, parent: impl IntoName<EntityId>) -> Result<Vec<Entity>, Error> {
         let inner = &self.inner;
-        let hash = parent_pk(&inner.namespace, &EntityId::new(parent)?);
+        let hash = parent_pk(&inner.namespace, &parent.into_name()?);
         let query = Query::new(Index::Gsi1, hash).prefix("CHILD#");
         let decode = |item: &Item| Ok(Some(MetaRecord::decode(item)?.entity));
         Pages::new(&inner.place, &inner.table, Some(query), decode)
@@ -212,14 +212,18 @@ impl Admin {
     /// An id can be spent from without an entity, so requests that arrive during the deletion may leave a bucket
     /// under the limits of the resource or the system. Processes that have cached the entity learn of the deletion
     /// within the time to live of their configuration cache.
-    pub async fn delete_entity(&self, id: &str) -> Result<u64, Error> {
+    pub async fn delete_entity(&self, id: impl IntoName<EntityId>) -> Result<u64, Error> {
         self.delete_entity_with_progress(id, &|_| ()).await
     }
 
     /// [`delete_entity`](Self::delete_entity), with reports of its progress.
-    pub async fn delete_entity_with_progress(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+    pub async fn delete_entity_with_progress(
+        &self,
+        id: impl IntoName<EntityId>,
+        progress: Progress<'_>,
+    ) -> Result<u64, Error> {
         let inner = &self.inner;
-        let id = EntityId::new(id)?;
+        let id = id.into_name()?;
         let sweep = Sweep::new(&inner.place, &inner.table, progress);
         let done = self.sweep_entity(&sweep, &id).await;
         let records = sweep.deleted();
@@ -245,8 +249,12 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::InvalidInput`], before anything is deleted, if there are more than 10,000 entities below.
-    pub async fn delete_entity_with_children(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
-        let id = EntityId::new(id)?;
+    pub async fn delete_entity_with_children(
+        &self,
+        id: impl IntoName<EntityId>,
+        progress: Progress<'_>,
+    ) -> Result<u64, Error> {
+        let id = id.into_name()?;
         let mut records = 0;
         // A child may be created meanwhile, and the index that lists children may be behind.
         for _ in 0..MAX_ROUNDS {
@@ -254,12 +262,12 @@ impl Admin {
             for entity in below.iter().rev() {
                 let before = records;
                 let told = |deleted: u64| progress(before + deleted);
-                records += self.delete_entity_with_progress(entity.as_str(), &told).await?;
+                records += self.delete_entity_with_progress(entity, &told).await?;
             }
             if below.is_empty() {
                 let before = records;
                 let told = |deleted: u64| progress(before + deleted);
-                return Ok(before + self.delete_entity_with_progress(id.as_str(), &told).await?);
+                return Ok(before + self.delete_entity_with_progress(&id, &told).await?);
             }
         }
         let what = format!("children of the entity '{id}' are being created; call it again to delete them");
@@ -273,7 +281,7 @@ impl Admin {
         let mut parent = Some(id.clone());
         let mut at = 0;
         while let Some(of) = parent {
-            for child in self.children(of.as_str()).await? {
+            for child in self.children(of).await? {
                 if known.insert(child.id.clone()) {
                     below.push(child.id);
                 }

@@ -12,7 +12,9 @@ use zae_limiter_core::schema::{
 };
 use zae_limiter_core::sync::{Drift, LimitChange, change_limits, reconcile};
 use zae_limiter_core::table::{Index, Key, Query, TableError};
-use zae_limiter_core::{Bucket, EntityId, IntoLimit, InvalidInput, Limit, ResourceName, ResourceScope};
+use zae_limiter_core::{
+    Bucket, EntityId, IntoLimit, IntoName, InvalidInput, Limit, ResourceName, ResourceScope,
+};
 
 use crate::admin::Admin;
 use crate::admin::levels::{LevelRecord, deleted_event, level_attributes, set_event, stale_names};
@@ -37,11 +39,11 @@ impl Admin {
     /// but not every live bucket was updated.
     pub async fn set_entity_limits<L: IntoLimit>(
         &self,
-        entity: &str,
-        resource: &str,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
         limits: impl IntoIterator<Item = L>,
     ) -> Result<(), Error> {
-        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+        let (entity, scope) = (entity.into_name()?, resource.into_name()?);
         let limits = check_limits(limits)?;
         let inner = &self.inner;
         let target = Target::Entity(entity.clone(), scope.clone());
@@ -59,8 +61,12 @@ impl Admin {
     }
 
     /// The limits that an entity has of its own for a resource or for [`ALL_RESOURCES`]; empty if none.
-    pub async fn entity_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
-        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+    pub async fn entity_limits(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<Vec<Limit>, Error> {
+        let (entity, scope) = (entity.into_name()?, resource.into_name()?);
         Ok(self
             .level(&entity_config_key(&self.inner.namespace, &entity, &scope))
             .await?
@@ -72,8 +78,12 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::FanoutIncomplete`] if the limits are deleted but not every live bucket was updated.
-    pub async fn delete_entity_limits(&self, entity: &str, resource: &str) -> Result<bool, Error> {
-        let (entity, scope) = (EntityId::new(entity)?, ResourceScope::new(resource)?);
+    pub async fn delete_entity_limits(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<bool, Error> {
+        let (entity, scope) = (entity.into_name()?, resource.into_name()?);
         let inner = &self.inner;
         let target = Target::Entity(entity.clone(), scope.clone());
         let record = LevelRecord::of(&inner.namespace, &target);
@@ -97,10 +107,10 @@ impl Admin {
     /// Live buckets take them over within the configuration cache's time to live, in every process.
     pub async fn set_resource_defaults<L: IntoLimit>(
         &self,
-        resource: &str,
+        resource: impl IntoName<ResourceName>,
         limits: impl IntoIterator<Item = L>,
     ) -> Result<(), Error> {
-        let target = Target::Resource(ResourceName::new(resource)?);
+        let target = Target::Resource(resource.into_name()?);
         let limits = check_limits(limits)?;
         let inner = &self.inner;
         let record = LevelRecord::of(&inner.namespace, &target);
@@ -112,14 +122,20 @@ impl Admin {
     }
 
     /// The limits of a resource; empty if none.
-    pub async fn resource_defaults(&self, resource: &str) -> Result<Vec<Limit>, Error> {
-        let key = resource_config_key(&self.inner.namespace, &ResourceName::new(resource)?);
+    pub async fn resource_defaults(
+        &self,
+        resource: impl IntoName<ResourceName>,
+    ) -> Result<Vec<Limit>, Error> {
+        let key = resource_config_key(&self.inner.namespace, &resource.into_name()?);
         Ok(self.level(&key).await?.limits)
     }
 
     /// Deletes the limits of a resource. Returns whether there were any.
-    pub async fn delete_resource_defaults(&self, resource: &str) -> Result<bool, Error> {
-        let target = Target::Resource(ResourceName::new(resource)?);
+    pub async fn delete_resource_defaults(
+        &self,
+        resource: impl IntoName<ResourceName>,
+    ) -> Result<bool, Error> {
+        let target = Target::Resource(resource.into_name()?);
         let inner = &self.inner;
         let record = LevelRecord::of(&inner.namespace, &target);
         let existed = self.clear_level(&record).await?;
@@ -179,8 +195,12 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::NotConfigured`] if no level does.
-    pub async fn effective_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
-        let (entity, resource) = (EntityId::new(entity)?, ResourceName::new(resource)?);
+    pub async fn effective_limits(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceName>,
+    ) -> Result<Vec<Limit>, Error> {
+        let (entity, resource) = (entity.into_name()?, resource.into_name()?);
         let config = self.inner.resolve_now(&entity, &resource).await?;
         if let Some(feature) = &config.unsupported {
             return Err(feature.clone().into());

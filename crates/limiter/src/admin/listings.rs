@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use zae_limiter_core::schema::{entity_config_pk, entity_registry_key, resource_registry_key};
 use zae_limiter_core::table::{Index, Item, Key, Query, Value};
-use zae_limiter_core::{CorruptRecord, EntityId, ResourceScope};
+use zae_limiter_core::{CorruptRecord, EntityId, IntoName, ResourceScope};
 
 use crate::admin::Admin;
 use crate::admin::pages::Pages;
@@ -13,8 +13,11 @@ use crate::error::Error;
 impl Admin {
     /// The entities with limits of their own for a resource, or for [`ALL_RESOURCES`](crate::ALL_RESOURCES),
     /// in order of id.
-    pub fn entities_with_limits(&self, resource: &str) -> Result<Pages<EntityId>, Error> {
-        let scope = ResourceScope::new(resource)?;
+    pub fn entities_with_limits(
+        &self,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<Pages<EntityId>, Error> {
+        let scope = resource.into_name()?;
         let inner = &self.inner;
         let query = Query::new(Index::Gsi3, entity_config_pk(&inner.namespace, &scope));
         Ok(Pages::new(&inner.place, &inner.table, Some(query), |item| {

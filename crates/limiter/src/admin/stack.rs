@@ -13,7 +13,7 @@ use zae_limiter_core::table::{Cancelled, Index, Item, Key, Query, Value};
 use zae_limiter_core::version::{
     Compatibility, DeploymentWrite, FEATURE_LEVEL, VersionRecord, deployed, first_version,
 };
-use zae_limiter_core::{InvalidInput, NamespaceId, NamespaceName};
+use zae_limiter_core::{IntoName, InvalidInput, NamespaceId, NamespaceName};
 
 use crate::admin::pages::Pages;
 use crate::admin::retry::BRIEF;
@@ -67,8 +67,8 @@ impl Stack {
     }
 
     /// Opens a namespace, and registers it if it is new.
-    pub async fn open(&self, namespace: &str) -> Result<Repository, Error> {
-        let name = NamespaceName::new(namespace)?;
+    pub async fn open(&self, namespace: impl IntoName<NamespaceName>) -> Result<Repository, Error> {
+        let name = namespace.into_name()?;
         self.prepare().await?;
         let id = self.register(&name).await?;
         Ok(self.namespace_of(name, id))
@@ -78,8 +78,8 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::NamespaceNotFound`] if it is not registered.
-    pub async fn connect(&self, namespace: &str) -> Result<Repository, Error> {
-        let name = NamespaceName::new(namespace)?;
+    pub async fn connect(&self, namespace: impl IntoName<NamespaceName>) -> Result<Repository, Error> {
+        let name = namespace.into_name()?;
         self.check_compatible().await?;
         match self.find(&name).await? {
             Some(id) => Ok(self.namespace_of(name, id)),
@@ -91,7 +91,11 @@ impl Stack {
     ///
     /// # Errors
     /// As [`connect`](Self::connect); [`Error::Unavailable`] with the last failure that was met, if the time is up.
-    pub async fn connect_within(&self, namespace: &str, timeout: Duration) -> Result<Repository, Error> {
+    pub async fn connect_within(
+        &self,
+        namespace: impl IntoName<NamespaceName>,
+        timeout: Duration,
+    ) -> Result<Repository, Error> {
         self.parts.place.within(timeout, self.connect(namespace)).await
     }
 
@@ -99,7 +103,8 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::NamespaceIdNotFound`]; [`Error::NamespaceState`] if it is deleted or being purged.
-    pub async fn connect_id(&self, id: &str) -> Result<Repository, Error> {
+    pub async fn connect_id(&self, id: impl AsRef<str>) -> Result<Repository, Error> {
+        let id = id.as_ref();
         let unknown = || Error::NamespaceIdNotFound(id.to_owned());
         let id = NamespaceId::new(id).map_err(|_| unknown())?;
         self.check_compatible().await?;
@@ -186,20 +191,20 @@ impl Stack {
     }
 
     /// Registers a namespace unless it is, and returns its id.
-    pub async fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
-        let name = NamespaceName::new(name)?;
+    pub async fn register_namespace(&self, name: impl IntoName<NamespaceName>) -> Result<NamespaceId, Error> {
+        let name = name.into_name()?;
         self.check_compatible().await?;
         self.register(&name).await
     }
 
     /// Registers namespaces, those that are new. Names are checked before anything is written.
-    pub async fn register_namespaces<S: AsRef<str>>(
+    pub async fn register_namespaces<N: IntoName<NamespaceName>>(
         &self,
-        names: impl IntoIterator<Item = S>,
+        names: impl IntoIterator<Item = N>,
     ) -> Result<BTreeMap<String, NamespaceId>, Error> {
         let names: Vec<NamespaceName> = names
             .into_iter()
-            .map(NamespaceName::new)
+            .map(IntoName::into_name)
             .collect::<Result<_, InvalidInput>>()?;
         self.check_compatible().await?;
         let mut ids = BTreeMap::new();
@@ -246,15 +251,18 @@ impl Stack {
     }
 
     /// Returns the record of a registered namespace.
-    pub async fn namespace(&self, name: &str) -> Result<Option<NamespaceRecord>, Error> {
-        let item = self.get(namespace_key(&NamespaceName::new(name)?)).await?;
+    pub async fn namespace(
+        &self,
+        name: impl IntoName<NamespaceName>,
+    ) -> Result<Option<NamespaceRecord>, Error> {
+        let item = self.get(namespace_key(&name.into_name()?)).await?;
         Ok(item.map(|item| NamespaceRecord::decode(&item)).transpose()?)
     }
 
     /// Deletes a namespace: its name becomes free, its data stays and can be recovered by its id. Returns
     /// whether there was one.
-    pub async fn delete_namespace(&self, name: &str) -> Result<bool, Error> {
-        let name = NamespaceName::new(name)?;
+    pub async fn delete_namespace(&self, name: impl IntoName<NamespaceName>) -> Result<bool, Error> {
+        let name = name.into_name()?;
         self.check_compatible().await?;
         for _ in 0..2 {
             let Some(item) = self.get(namespace_key(&name)).await? else {
@@ -294,7 +302,8 @@ impl Stack {
     /// # Errors
     /// [`Error::NamespaceIdNotFound`]; [`Error::NamespaceState`] if it is not deleted, is being purged, or its
     /// name has been registered again.
-    pub async fn recover_namespace(&self, id: &str) -> Result<String, Error> {
+    pub async fn recover_namespace(&self, id: impl AsRef<str>) -> Result<String, Error> {
+        let id = id.as_ref();
         self.check_compatible().await?;
         let record = match NamespaceId::new(id) {
             Ok(id) => self.reverse(&id).await?,
@@ -327,7 +336,8 @@ impl Stack {
     /// # Errors
     /// [`Error::NamespaceState`] if it is in use; [`Error::Unavailable`] if the table fails for long, or if
     /// others keep writing to the namespace.
-    pub async fn purge_namespace(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+    pub async fn purge_namespace(&self, id: impl AsRef<str>, progress: Progress<'_>) -> Result<u64, Error> {
+        let id = id.as_ref();
         let Ok(id) = NamespaceId::new(id) else {
             return Ok(0);
         };
@@ -535,7 +545,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`Error::NamespaceNotFound`] if it is not registered.
-    pub async fn namespace(&self, name: &str) -> Result<Self, Error> {
+    pub async fn namespace(&self, name: impl IntoName<NamespaceName>) -> Result<Self, Error> {
         self.stack_handle().connect(name).await
     }
 
@@ -547,7 +557,7 @@ impl Repository {
     }
 
     /// Registers a namespace unless it is, and returns its id.
-    pub async fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
+    pub async fn register_namespace(&self, name: impl IntoName<NamespaceName>) -> Result<NamespaceId, Error> {
         self.stack_handle().register_namespace(name).await
     }
 }

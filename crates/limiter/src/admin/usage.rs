@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use zae_limiter_core::usage::{UsageFilter, UsageOf, UsageSnapshot, UsageSummary, Window};
-use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, ResourceName};
+use zae_limiter_core::{EntityId, EpochMillis, IntoName, InvalidInput, ResourceName};
 
 use crate::admin::Admin;
 use crate::admin::pages::Pages;
@@ -19,8 +19,8 @@ use crate::error::Error;
 #[derive(Debug, Clone, Default)]
 #[must_use = "describes usage; pass it to `usage_snapshots` or `usage_summary`"]
 pub struct UsageQuery {
-    entity: Option<String>,
-    resource: Option<String>,
+    entity: Option<Result<EntityId, InvalidInput>>,
+    resource: Option<Result<ResourceName, InvalidInput>>,
     window: Option<Window>,
     start: Option<SystemTime>,
     end: Option<SystemTime>,
@@ -28,21 +28,21 @@ pub struct UsageQuery {
 
 impl UsageQuery {
     /// The usage of an entity.
-    pub fn entity(id: impl Into<String>) -> Self {
+    pub fn entity(id: impl IntoName<EntityId>) -> Self {
         Self {
-            entity: Some(id.into()),
+            entity: Some(id.into_name()),
             ..Self::default()
         }
     }
 
     /// The usage of a resource by all entities; after [`entity`](Self::entity), by that entity.
-    pub fn of_resource(resource: impl Into<String>) -> Self {
+    pub fn of_resource(resource: impl IntoName<ResourceName>) -> Self {
         Self::default().resource(resource)
     }
 
     /// Only what was consumed of this resource.
-    pub fn resource(mut self, resource: impl Into<String>) -> Self {
-        self.resource = Some(resource.into());
+    pub fn resource(mut self, resource: impl IntoName<ResourceName>) -> Self {
+        self.resource = Some(resource.into_name());
         self
     }
 
@@ -66,8 +66,8 @@ impl UsageQuery {
     }
 
     fn check(self) -> Result<UsageFilter, InvalidInput> {
-        let entity = self.entity.map(EntityId::new).transpose()?;
-        let resource = self.resource.map(ResourceName::new).transpose()?;
+        let entity = self.entity.transpose()?;
+        let resource = self.resource.transpose()?;
         let of = match (entity, resource) {
             (Some(entity), Some(resource)) => UsageOf::Both(entity, resource),
             (Some(entity), None) => UsageOf::Entity(entity),

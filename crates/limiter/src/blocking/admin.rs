@@ -8,9 +8,9 @@ use zae_limiter_core::manifest::{Manifest, Target};
 use super::pages::Pages;
 use super::runtime::Engine;
 use crate::{
-    ApplyOptions, AuditEvent, CapacityOf, Entity, EntityId, Error, IntoLimit, Limit, LimitsApplied,
-    LimitsPlan, NewEntity, OnUnavailable, Progress, ResourceCapacity, UsageQuery, UsageSnapshot,
-    UsageSummary,
+    ApplyOptions, AuditEvent, CapacityOf, Entity, EntityId, Error, IntoLimit, IntoName, Limit, LimitName,
+    LimitsApplied, LimitsPlan, NewEntity, OnUnavailable, Progress, ResourceCapacity, ResourceName,
+    ResourceScope, UsageQuery, UsageSnapshot, UsageSummary,
 };
 
 /// The blocking [`Admin`](crate::Admin).
@@ -72,36 +72,43 @@ impl Admin {
     }
 
     /// See [`crate::Admin::entity`].
-    pub fn entity(&self, id: &str) -> Result<Option<Entity>, Error> {
+    pub fn entity(&self, id: impl IntoName<EntityId>) -> Result<Option<Entity>, Error> {
         self.wait(self.inner.entity(id))
     }
 
     /// See [`crate::Admin::children`].
-    pub fn children(&self, parent: &str) -> Result<Vec<Entity>, Error> {
+    pub fn children(&self, parent: impl IntoName<EntityId>) -> Result<Vec<Entity>, Error> {
         self.wait(self.inner.children(parent))
     }
 
     /// See [`crate::Admin::delete_entity`].
-    pub fn delete_entity(&self, id: &str) -> Result<u64, Error> {
+    pub fn delete_entity(&self, id: impl IntoName<EntityId>) -> Result<u64, Error> {
         self.wait(self.inner.delete_entity(id))
     }
 
     /// See [`crate::Admin::delete_entity_with_progress`].
-    pub fn delete_entity_with_progress(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+    pub fn delete_entity_with_progress(
+        &self,
+        id: impl IntoName<EntityId>,
+        progress: Progress<'_>,
+    ) -> Result<u64, Error> {
         self.wait(self.inner.delete_entity_with_progress(id, progress))
     }
 
     /// See [`crate::Admin::limits_above_parent`].
     pub fn limits_above_parent(
         &self,
-        entity: &str,
-        resource: &str,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
     ) -> Result<Vec<crate::AboveParent>, Error> {
         self.wait(self.inner.limits_above_parent(entity, resource))
     }
 
     /// See [`crate::Admin::all_limits_above_parent`].
-    pub fn all_limits_above_parent(&self, entity: &str) -> Result<Vec<crate::AboveParent>, Error> {
+    pub fn all_limits_above_parent(
+        &self,
+        entity: impl IntoName<EntityId>,
+    ) -> Result<Vec<crate::AboveParent>, Error> {
         self.wait(self.inner.all_limits_above_parent(entity))
     }
 
@@ -115,12 +122,19 @@ impl Admin {
     }
 
     /// See [`crate::Admin::delete_entity_with_children`].
-    pub fn delete_entity_with_children(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+    pub fn delete_entity_with_children(
+        &self,
+        id: impl IntoName<EntityId>,
+        progress: Progress<'_>,
+    ) -> Result<u64, Error> {
         self.wait(self.inner.delete_entity_with_children(id, progress))
     }
 
     /// See [`crate::Admin::entities_with_limits`].
-    pub fn entities_with_limits(&self, resource: &str) -> Result<Pages<EntityId>, Error> {
+    pub fn entities_with_limits(
+        &self,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<Pages<EntityId>, Error> {
         Ok(self.pages(self.inner.entities_with_limits(resource)?))
     }
 
@@ -135,7 +149,11 @@ impl Admin {
     }
 
     /// See [`crate::Admin::audit_events`].
-    pub fn audit_events(&self, subject: &str, before: Option<&str>) -> Result<Pages<AuditEvent>, Error> {
+    pub fn audit_events(
+        &self,
+        subject: impl AsRef<str>,
+        before: Option<&str>,
+    ) -> Result<Pages<AuditEvent>, Error> {
         Ok(self.pages(self.inner.audit_events(subject, before)?))
     }
 
@@ -152,8 +170,8 @@ impl Admin {
     /// See [`crate::Admin::resource_capacity`].
     pub fn resource_capacity(
         &self,
-        resource: &str,
-        limit: &str,
+        resource: impl IntoName<ResourceName>,
+        limit: impl IntoName<LimitName>,
         of: CapacityOf,
     ) -> Result<ResourceCapacity, Error> {
         self.wait(self.inner.resource_capacity(resource, limit, of))
@@ -166,39 +184,47 @@ impl Admin {
     /// See [`crate::Admin::set_entity_limits`].
     pub fn set_entity_limits<L: IntoLimit>(
         &self,
-        entity: &str,
-        resource: &str,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
         limits: impl IntoIterator<Item = L>,
     ) -> Result<(), Error> {
         self.wait(self.inner.set_entity_limits(entity, resource, limits))
     }
 
     /// See [`crate::Admin::entity_limits`].
-    pub fn entity_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
+    pub fn entity_limits(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<Vec<Limit>, Error> {
         self.wait(self.inner.entity_limits(entity, resource))
     }
 
     /// See [`crate::Admin::delete_entity_limits`].
-    pub fn delete_entity_limits(&self, entity: &str, resource: &str) -> Result<bool, Error> {
+    pub fn delete_entity_limits(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<bool, Error> {
         self.wait(self.inner.delete_entity_limits(entity, resource))
     }
 
     /// See [`crate::Admin::set_resource_defaults`].
     pub fn set_resource_defaults<L: IntoLimit>(
         &self,
-        resource: &str,
+        resource: impl IntoName<ResourceName>,
         limits: impl IntoIterator<Item = L>,
     ) -> Result<(), Error> {
         self.wait(self.inner.set_resource_defaults(resource, limits))
     }
 
     /// See [`crate::Admin::resource_defaults`].
-    pub fn resource_defaults(&self, resource: &str) -> Result<Vec<Limit>, Error> {
+    pub fn resource_defaults(&self, resource: impl IntoName<ResourceName>) -> Result<Vec<Limit>, Error> {
         self.wait(self.inner.resource_defaults(resource))
     }
 
     /// See [`crate::Admin::delete_resource_defaults`].
-    pub fn delete_resource_defaults(&self, resource: &str) -> Result<bool, Error> {
+    pub fn delete_resource_defaults(&self, resource: impl IntoName<ResourceName>) -> Result<bool, Error> {
         self.wait(self.inner.delete_resource_defaults(resource))
     }
 
@@ -222,7 +248,11 @@ impl Admin {
     }
 
     /// See [`crate::Admin::effective_limits`].
-    pub fn effective_limits(&self, entity: &str, resource: &str) -> Result<Vec<Limit>, Error> {
+    pub fn effective_limits(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceName>,
+    ) -> Result<Vec<Limit>, Error> {
         self.wait(self.inner.effective_limits(entity, resource))
     }
 }

@@ -26,7 +26,7 @@ impl Lease {
     }
 
     /// See [`crate::Lease::consumed`].
-    pub fn consumed(&self, limit: &str) -> u64 {
+    pub fn consumed(&self, limit: impl AsRef<str>) -> u64 {
         self.inner.consumed(limit)
     }
 
@@ -41,22 +41,22 @@ impl Lease {
     }
 
     /// See [`crate::Lease::consume`].
-    pub fn consume(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+    pub fn consume(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
         self.runtime.block_on(self.inner.consume(limit, tokens))
     }
 
     /// See [`crate::Lease::adjust`].
-    pub fn adjust(&mut self, limit: &str, delta: i64) -> Result<(), Error> {
+    pub fn adjust(&mut self, limit: impl AsRef<str>, delta: i64) -> Result<(), Error> {
         self.inner.adjust(limit, delta)
     }
 
     /// See [`crate::Lease::adjust_to`].
-    pub fn adjust_to(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+    pub fn adjust_to(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
         self.inner.adjust_to(limit, tokens)
     }
 
     /// See [`crate::Lease::release`].
-    pub fn release(&mut self, limit: &str, tokens: u64) -> Result<(), Error> {
+    pub fn release(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
         self.inner.release(limit, tokens)
     }
 

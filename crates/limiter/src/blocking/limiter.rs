@@ -7,7 +7,10 @@ use std::time::Duration;
 use super::lease::Lease;
 use super::repository::Repository;
 use super::runtime::Engine;
-use crate::{Availability, Error, IntoLimit, OnUnavailable, RateLimitExceeded};
+use crate::{
+    Availability, EntityId, Error, IntoLimit, IntoName, LimitName, OnUnavailable, RateLimitExceeded,
+    ResourceName,
+};
 
 /// The blocking [`RateLimiter`](crate::RateLimiter).
 #[derive(Debug, Clone)]
@@ -31,32 +34,49 @@ impl RateLimiter {
     }
 
     /// See [`crate::RateLimiter::acquire`]; end the call with [`Acquire::send`] or [`Acquire::run`].
-    pub fn acquire(&self, entity: impl AsRef<str>, resource: impl AsRef<str>) -> Acquire {
+    pub fn acquire(&self, entity: impl IntoName<EntityId>, resource: impl IntoName<ResourceName>) -> Acquire {
         Acquire {
             inner: self.inner.acquire(entity, resource),
             runtime: Arc::clone(&self.repository.runtime),
         }
     }
 
-    /// See [`crate::RateLimiter::check`].
-    pub fn check(&self, entity: &str, resource: &str, needed: &[(&str, u64)]) -> Result<Availability, Error> {
-        self.repository.wait(self.inner.check(entity, resource, needed))
+    /// See [`crate::RateLimiter::check`]; end the call with [`Check::send`].
+    pub fn check(&self, entity: impl IntoName<EntityId>, resource: impl IntoName<ResourceName>) -> Check {
+        Check {
+            inner: self.inner.check(entity, resource),
+            runtime: Arc::clone(&self.repository.runtime),
+        }
     }
 
     /// See [`crate::RateLimiter::available`].
-    pub fn available(&self, entity: &str, resource: &str) -> Result<BTreeMap<String, i64>, Error> {
+    pub fn available(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceName>,
+    ) -> Result<BTreeMap<String, i64>, Error> {
         self.repository.wait(self.inner.available(entity, resource))
     }
+}
 
-    /// See [`crate::RateLimiter::time_until_available`].
-    pub fn time_until_available(
-        &self,
-        entity: &str,
-        resource: &str,
-        needed: &[(&str, u64)],
-    ) -> Result<Option<Duration>, Error> {
-        self.repository
-            .wait(self.inner.time_until_available(entity, resource, needed))
+/// The blocking [`Check`](crate::Check).
+#[derive(Debug)]
+#[must_use = "a check does nothing until it is sent"]
+pub struct Check {
+    inner: crate::Check,
+    runtime: Arc<Engine>,
+}
+
+impl Check {
+    /// See [`crate::Check::needed`].
+    pub fn needed(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
+        self.inner = self.inner.needed(limit, tokens);
+        self
+    }
+
+    /// See [`crate::Check::send`].
+    pub fn send(self) -> Result<Availability, Error> {
+        self.runtime.block_on(self.inner.send())
     }
 }
 
@@ -70,7 +90,7 @@ pub struct Acquire {
 
 impl Acquire {
     /// See [`crate::Acquire::consume`].
-    pub fn consume(mut self, limit: impl Into<String>, tokens: u64) -> Self {
+    pub fn consume(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
         self.inner = self.inner.consume(limit, tokens);
         self
     }

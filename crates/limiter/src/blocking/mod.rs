@@ -39,7 +39,7 @@ mod stack;
 
 pub use admin::Admin;
 pub use lease::Lease;
-pub use limiter::{Acquire, RateLimiter};
+pub use limiter::{Acquire, Check, RateLimiter};
 pub use pages::Pages;
 pub use repository::Repository;
 pub use stack::Stack;

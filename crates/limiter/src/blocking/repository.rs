@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::admin::Admin;
 use super::runtime::Engine;
 use crate::clock::ClockOffset;
-use crate::{CacheStats, Drained, Error, NamespaceId, RepositoryBuilder};
+use crate::{CacheStats, Drained, Error, IntoName, NamespaceId, NamespaceName, RepositoryBuilder};
 
 /// The blocking [`Repository`](crate::Repository).
 #[derive(Clone)]
@@ -27,12 +27,12 @@ impl fmt::Debug for Repository {
 
 impl Repository {
     /// See [`crate::Repository::open`].
-    pub fn open(namespace: &str) -> Result<Self, Error> {
+    pub fn open(namespace: impl Into<String>) -> Result<Self, Error> {
         Self::from_builder(crate::Repository::builder().namespace(namespace))
     }
 
     /// See [`crate::Repository::connect`].
-    pub fn connect(namespace: &str) -> Result<Self, Error> {
+    pub fn connect(namespace: impl Into<String>) -> Result<Self, Error> {
         Self::connect_builder(crate::Repository::builder().namespace(namespace))
     }
 
@@ -86,13 +86,13 @@ impl Repository {
     }
 
     /// See [`crate::Repository::namespace`].
-    pub fn namespace(&self, name: &str) -> Result<Self, Error> {
+    pub fn namespace(&self, name: impl IntoName<NamespaceName>) -> Result<Self, Error> {
         let inner = self.wait(self.inner.namespace(name))?;
         Ok(Self::on(inner, &self.runtime))
     }
 
     /// See [`crate::Repository::register_namespace`].
-    pub fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
+    pub fn register_namespace(&self, name: impl IntoName<NamespaceName>) -> Result<NamespaceId, Error> {
         self.wait(self.inner.register_namespace(name))
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::repository::Repository;
 use super::runtime::Engine;
 use crate::clock::ClockOffset;
-use crate::{Error, NamespaceId, NamespaceRecord, Progress, RepositoryBuilder, VersionRecord};
+use crate::{
+    Error, IntoName, NamespaceId, NamespaceName, NamespaceRecord, Progress, RepositoryBuilder, VersionRecord,
+};
 
 /// The blocking [`Stack`](crate::Stack).
 #[derive(Debug, Clone)]
@@ -34,23 +36,27 @@ impl Stack {
     }
 
     /// See [`crate::Stack::open`].
-    pub fn open(&self, namespace: &str) -> Result<Repository, Error> {
+    pub fn open(&self, namespace: impl IntoName<NamespaceName>) -> Result<Repository, Error> {
         Ok(self.repository(self.runtime.block_on(self.inner.open(namespace))?))
     }
 
     /// See [`crate::Stack::connect`].
-    pub fn connect(&self, namespace: &str) -> Result<Repository, Error> {
+    pub fn connect(&self, namespace: impl IntoName<NamespaceName>) -> Result<Repository, Error> {
         Ok(self.repository(self.runtime.block_on(self.inner.connect(namespace))?))
     }
 
     /// See [`crate::Stack::connect_within`].
-    pub fn connect_within(&self, namespace: &str, timeout: Duration) -> Result<Repository, Error> {
+    pub fn connect_within(
+        &self,
+        namespace: impl IntoName<NamespaceName>,
+        timeout: Duration,
+    ) -> Result<Repository, Error> {
         let connected = self.inner.connect_within(namespace, timeout);
         Ok(self.repository(self.runtime.block_on(connected)?))
     }
 
     /// See [`crate::Stack::connect_id`].
-    pub fn connect_id(&self, id: &str) -> Result<Repository, Error> {
+    pub fn connect_id(&self, id: impl AsRef<str>) -> Result<Repository, Error> {
         Ok(self.repository(self.runtime.block_on(self.inner.connect_id(id))?))
     }
 
@@ -82,14 +88,14 @@ impl Stack {
     }
 
     /// See [`crate::Stack::register_namespace`].
-    pub fn register_namespace(&self, name: &str) -> Result<NamespaceId, Error> {
+    pub fn register_namespace(&self, name: impl IntoName<NamespaceName>) -> Result<NamespaceId, Error> {
         self.runtime.block_on(self.inner.register_namespace(name))
     }
 
     /// See [`crate::Stack::register_namespaces`].
-    pub fn register_namespaces<S: AsRef<str>>(
+    pub fn register_namespaces<N: IntoName<NamespaceName>>(
         &self,
-        names: impl IntoIterator<Item = S>,
+        names: impl IntoIterator<Item = N>,
     ) -> Result<BTreeMap<String, NamespaceId>, Error> {
         self.runtime.block_on(self.inner.register_namespaces(names))
     }
@@ -100,12 +106,12 @@ impl Stack {
     }
 
     /// See [`crate::Stack::namespace`].
-    pub fn namespace(&self, name: &str) -> Result<Option<NamespaceRecord>, Error> {
+    pub fn namespace(&self, name: impl IntoName<NamespaceName>) -> Result<Option<NamespaceRecord>, Error> {
         self.runtime.block_on(self.inner.namespace(name))
     }
 
     /// See [`crate::Stack::delete_namespace`].
-    pub fn delete_namespace(&self, name: &str) -> Result<bool, Error> {
+    pub fn delete_namespace(&self, name: impl IntoName<NamespaceName>) -> Result<bool, Error> {
         self.runtime.block_on(self.inner.delete_namespace(name))
     }
 
@@ -115,12 +121,12 @@ impl Stack {
     }
 
     /// See [`crate::Stack::recover_namespace`].
-    pub fn recover_namespace(&self, id: &str) -> Result<String, Error> {
+    pub fn recover_namespace(&self, id: impl AsRef<str>) -> Result<String, Error> {
         self.runtime.block_on(self.inner.recover_namespace(id))
     }
 
     /// See [`crate::Stack::purge_namespace`].
-    pub fn purge_namespace(&self, id: &str, progress: Progress<'_>) -> Result<u64, Error> {
+    pub fn purge_namespace(&self, id: impl AsRef<str>, progress: Progress<'_>) -> Result<u64, Error> {
         self.runtime.block_on(self.inner.purge_namespace(id, progress))
     }
 }

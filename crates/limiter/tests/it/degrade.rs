@@ -123,7 +123,7 @@ async fn what_was_disabled_stays_so() {
         // Seen by this process, for which the table is lost again.
         faulty.always(Fault::None);
         limiter.repository().invalidate_caches();
-        limiter.check("a", "r", &[]).await.unwrap();
+        limiter.check("a", "r").await.unwrap();
         faulty.always(Fault::LostBefore);
         let err = spend(&limiter, "a", 1).await.unwrap_err();
         assert!(
@@ -170,7 +170,7 @@ async fn a_parent_whose_limits_were_never_seen_bounds_nothing_and_so_refuses() {
     let (limiter, faulty) = degraded(&w, &[]).await;
     faulty.always(Fault::None);
     // The child's configuration is read, the parent's is not.
-    limiter.check("a", "r", &[("unknown", 1)]).await.unwrap_err();
+    limiter.check("a", "r").needed("unknown", 1).await.unwrap_err();
     faulty.always(Fault::LostBefore);
     let err = spend(&limiter, "a", 1).await.unwrap_err();
     assert!(matches!(err, Error::Unavailable(_)), "{err:?}");

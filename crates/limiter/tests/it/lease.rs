@@ -297,7 +297,7 @@ async fn blocking_calls_do_the_same() {
             .run(|_| Ok::<_, Error>(()))?;
         drop(limiter.acquire("k", "r").consume("rpm", 1).send()?);
         assert!(repo.drain()?.is_complete());
-        let wait = limiter.time_until_available("k", "r", &[("rpm", 3)])?;
+        let wait = limiter.check("k", "r").needed("rpm", 3).send()?.retry_after();
         assert!(wait.is_some_and(|wait| wait > Duration::from_hours(1)));
         limiter.available("k", "r").map(|left| left["rpm"])
     });

@@ -238,7 +238,7 @@ async fn a_second_run_goes_on_where_the_first_ended() {
             .limits([zae_limiter::Limit::per_day("rpm", 5)])
             .consume("rpm", 2);
         call.await.unwrap().commit().await.unwrap();
-        let bucket = limiter.check("k", "r", &[]).await;
+        let bucket = limiter.check("k", "r").await;
         assert!(
             matches!(bucket, Err(Error::NotConfigured { .. })),
             "no limits are stored"

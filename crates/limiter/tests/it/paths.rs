@@ -182,7 +182,7 @@ async fn divided_over_shards() {
     // 300 were missing of 1000 a minute.
     assert_eq!(refused.retry_after().unwrap().as_millis(), 16_500);
     check(usage, 0, 0, 1, 2.0, 0.0);
-    let available = w.limiter.check("k", "r", &[("tpm", 600)]).await.unwrap();
+    let available = w.limiter.check("k", "r").needed("tpm", 600).await.unwrap();
     assert_eq!(available.retry_after().unwrap().as_millis(), 16_500);
     assert_eq!(available.available()["tpm"], 325);
     let never = take(&w, "k", 1001).await.unwrap_err();
