@@ -23,6 +23,8 @@ mod operations;
 pub mod random;
 mod records;
 mod rules;
+#[cfg(feature = "serde")]
+pub mod serialized;
 mod shards;
 pub mod units;
 pub mod verdict;

@@ -17,18 +17,25 @@ use crate::units::{EpochMillis, Millitokens};
 
 /// How one limit stood when a request was checked against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LimitStatus {
     /// Whose limit it is: the entity's, or its parent's.
+    #[cfg_attr(feature = "serde", serde(rename = "entity_id"))]
     pub entity: EntityId,
     /// The resource.
     pub resource: ResourceName,
     /// The limit's name.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serialized::text"))]
     pub limit_name: SmolStr,
     /// Tokens the limit can hold, over all shards.
     pub capacity: u64,
     /// Tokens it gains per period, over all shards.
     pub refill_amount: u64,
     /// The period.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "refill_period_seconds", with = "crate::serialized::seconds")
+    )]
     pub refill_period: Duration,
     /// 1 if the numbers below are of the whole bucket; else they are of one of so many shards, which holds this fraction
     /// of the limit.
@@ -40,6 +47,7 @@ pub struct LimitStatus {
     /// Whether it refused the request.
     pub exceeded: bool,
     /// The time until the limit would not be exceeded, if no other client takes tokens.
+    #[cfg_attr(feature = "serde", serde(rename = "retry_after_ms"))]
     pub wait: Wait,
 }
 
@@ -209,7 +217,9 @@ impl LimitStatus {
 /// Distinguishes *not yet* from *never*: [`retry_after`](Self::retry_after) is `None` when a limit can never cover
 /// the request, however long one waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RateLimitExceeded {
+    #[cfg_attr(feature = "serde", serde(rename = "limits"))]
     statuses: Vec<LimitStatus>,
     contended: bool,
 }

@@ -10,6 +10,7 @@
 //! 8. [Shutdown](#shutdown)
 //! 9. [Testing](#testing)
 //! 10. [Costs](#costs)
+//! 11. [JSON and configuration](#json-and-configuration)
 //!
 //! # Quick start
 //!
@@ -304,3 +305,40 @@
 //! assert_eq!((cost.updates, cost.write_units, cost.read_units), (1, 2.0, 0.0));
 //! # Ok(()) }
 //! ```
+//!
+//! # JSON and configuration
+//!
+//! With the feature `serde`, a service can have limits and policies in its configuration, and return what the library tells
+//! in any format of serde. Values are read with the checks of their constructors, so a bad value is an error of the reader.
+//!
+//! ```
+//! # #[cfg(feature = "serde")] {
+//! use zae_limiter::{Limit, OnUnavailable};
+//!
+//! // What is omitted is as in a manifest: the capacity refills in a minute.
+//! let limit: Limit = serde_json::from_str(r#"{"name": "tpm", "capacity": 10000, "burst": 50000}"#)?;
+//! assert_eq!(limit, Limit::per_minute("tpm", 50_000).build()?);
+//! let err = serde_json::from_str::<Limit>(r#"{"name": "tpm", "capacity": 0}"#).unwrap_err();
+//! assert!(err.to_string().starts_with("invalid tpm.capacity '0': must be between 1 and"), "{err}");
+//! assert!(matches!(serde_json::from_str(r#"{"degrade": 25}"#)?, OnUnavailable::Degrade(_)));
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | Type | Form |
+//! |---|---|
+//! | names and ids | text |
+//! | [`Limit`](crate::Limit) | `name`, `capacity`, `refill_amount` (capacity if omitted), `refill_period` in seconds (60 if omitted); when read, also `burst`, which replaces the capacity. Other keys are refused |
+//! | [`OnUnavailable`](crate::OnUnavailable) | `"block"`, `"allow"`, `{"degrade": 25}` |
+//! | [`Window`](crate::Window) | `"hourly"`, `"daily"`, `"monthly"` |
+//! | [`LimitStatus`](crate::LimitStatus) | `entity_id`, `resource`, `limit_name`, `capacity`, `refill_amount`, `refill_period_seconds`, `shards`, `available`, `requested`, `exceeded`, `retry_after_ms` (null for never) |
+//! | [`RateLimitExceeded`](crate::RateLimitExceeded) | `limits` (a list of statuses), `contended`. The body of a 429 response is [`to_json`](crate::RateLimitExceeded::to_json) |
+//! | [`Availability`](crate::Availability) | `checked_at`, `limits` |
+//! | [`UsageSnapshot`](crate::UsageSnapshot) | `entity_id`, `resource`, `window`, `window_start`, `total_events`, `counters` |
+//! | [`UsageSummary`](crate::UsageSummary) | `snapshots`, `limits` (by name: `total`, `snapshots`), `first_window_start`, `last_window_start` |
+//! | [`AuditEvent`](crate::AuditEvent) | `event_id`, `entity_id` (the subject), `action`, `principal`, `resource`, `details`, `timestamp` |
+//! | [`Entity`](crate::Entity) | `entity_id`, `name`, `parent_id`, `cascade`, `metadata`, `created_at` |
+//! | [`ResourceCapacity`](crate::ResourceCapacity) | `resource`, `limit_name`, `entities` (a list of `entity_id`, `capacity`, `available`) |
+//!
+//! Times are texts of RFC 3339 in UTC. Metadata and details are plain JSON: a set is a list, and an integer beyond 64 bits is a
+//! text.

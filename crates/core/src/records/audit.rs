@@ -24,10 +24,13 @@ const EVENT: &str = "#AUDIT#";
 
 /// One change, as it stands in the log.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AuditEvent {
     /// A ULID: unique, and sorted by time.
+    #[cfg_attr(feature = "serde", serde(rename = "event_id"))]
     pub id: String,
     /// The subject, as in keys: an entity id, `$SYSTEM`, or `$RESOURCE:{resource}`.
+    #[cfg_attr(feature = "serde", serde(rename = "entity_id"))]
     pub subject: String,
     /// The action, such as `limits_set`.
     pub action: String,
@@ -38,6 +41,7 @@ pub struct AuditEvent {
     /// Particulars of the action.
     pub details: Item,
     /// When, to the second. `None` if the stored time cannot be read.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serialized::time_opt"))]
     pub timestamp: Option<SystemTime>,
 }
 

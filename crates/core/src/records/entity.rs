@@ -19,18 +19,22 @@ pub type Metadata = BTreeMap<String, Value>;
 
 /// A consumer of tokens: an API key, a project, a tenant.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Entity {
     /// Its id.
+    #[cfg_attr(feature = "serde", serde(rename = "entity_id"))]
     pub id: EntityId,
     /// A name for people; the id unless given.
     pub name: String,
     /// The entity whose limits it shares.
+    #[cfg_attr(feature = "serde", serde(rename = "parent_id"))]
     pub parent: Option<EntityId>,
     /// Whether what it spends is debited from its parent too.
     pub cascade: bool,
     /// Free-form facts.
     pub metadata: Metadata,
     /// When it was created, to the second. `None` if the stored time is missing or cannot be read.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serialized::time_opt"))]
     pub created_at: Option<SystemTime>,
 }
 

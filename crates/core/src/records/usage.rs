@@ -107,14 +107,17 @@ impl fmt::Display for Window {
 
 /// The consumption of an entity on a resource in one window.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct UsageSnapshot {
     /// Who.
+    #[cfg_attr(feature = "serde", serde(rename = "entity_id"))]
     pub entity: String,
     /// Of what.
     pub resource: String,
     /// The kind of window, as stored; see [`Window::parse`].
     pub window: String,
     /// When the window starts.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serialized::time"))]
     pub window_start: SystemTime,
     /// How many changes of limits were counted.
     pub total_events: u64,
@@ -240,19 +243,29 @@ impl UsageFilter {
 
 /// Usage added up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct UsageSummary {
     /// How many snapshots went in.
     pub snapshots: u64,
     /// By limit.
     pub limits: BTreeMap<String, UsageTotal>,
     /// The earliest start of a window.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "first_window_start", with = "crate::serialized::time_opt")
+    )]
     pub first: Option<SystemTime>,
     /// The latest start of a window.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "last_window_start", with = "crate::serialized::time_opt")
+    )]
     pub last: Option<SystemTime>,
 }
 
 /// One limit's usage added up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct UsageTotal {
     /// Net tokens consumed.
     pub total: i128,

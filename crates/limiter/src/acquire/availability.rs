@@ -23,11 +23,14 @@ use crate::table::TableExt;
 
 /// How every limit stood at one moment: the entity's, and its parent's if it cascades.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Availability {
     /// When the balances were refilled to.
+    #[cfg_attr(feature = "serde", serde(with = "zae_limiter_core::serialized::time"))]
     pub checked_at: SystemTime,
     /// The limits in order, the entity's before its parent's.
+    #[cfg_attr(feature = "serde", serde(rename = "limits"))]
     pub statuses: Vec<LimitStatus>,
 }
 

@@ -25,11 +25,13 @@ pub enum CapacityOf {
 
 /// The remaining tokens of all entities for one limit of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ResourceCapacity {
     /// The resource.
     pub resource: ResourceName,
     /// The limit.
+    #[cfg_attr(feature = "serde", serde(rename = "limit_name"))]
     pub limit: LimitName,
     /// By entity, in order of id. Only entities that have a bucket: others have all of their limit.
     pub entities: Vec<EntityCapacity>,
@@ -37,9 +39,11 @@ pub struct ResourceCapacity {
 
 /// The remaining tokens of one entity for a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct EntityCapacity {
     /// The entity.
+    #[cfg_attr(feature = "serde", serde(rename = "entity_id"))]
     pub entity: EntityId,
     /// The most tokens its bucket can hold.
     pub capacity: u64,

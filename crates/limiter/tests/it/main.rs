@@ -14,6 +14,7 @@
 //! - `declare`: limits from manifests, interrupted and at once;
 //! - `parity`: the blocking facade has every call;
 //! - `blocking_ends`: blocking handles that are dropped, and used or dropped inside async code;
+//! - `json`: values under the feature `serde`;
 //! - `paths`: what each path costs in requests and capacity units.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
@@ -31,6 +32,7 @@ mod degrade;
 mod deletion;
 mod engine;
 mod failure;
+mod json;
 mod lease;
 mod limits;
 mod namespaces;
