@@ -9,7 +9,8 @@
 //!    records of the shared table; [`definition`]: the table that holds them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
 //! 5. [`verdict`]: the answer to the caller.
-//! 6. [`manifest`]: limits declared in one document, and what applying it would change.
+//! 6. [`outage`]: decisions while the table cannot be used.
+//! 7. [`manifest`]: limits declared in one document, and what applying it would change.
 //!
 //! Applications use the crate `zae-limiter`, which drives these machines.
 
@@ -20,6 +21,7 @@ mod functions;
 pub mod manifest;
 pub mod name;
 mod operations;
+pub mod outage;
 pub mod random;
 mod records;
 mod rules;

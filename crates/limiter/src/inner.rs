@@ -1,6 +1,7 @@
 //! The state of a [`Repository`](crate::Repository): one namespace of one table, with its caches and queues.
 
 use std::fmt;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use aws_types::SdkConfig;
 use quick_cache::sync::Cache;
 use zae_limiter_core::acquire::Settings;
 use zae_limiter_core::config::OnUnavailable;
+use zae_limiter_core::outage::local_buckets::LocalBuckets;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::TableError;
 use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, ResourceName};
@@ -17,7 +19,6 @@ use crate::acquire::background::Background;
 use crate::acquire::breaker::Breaker;
 use crate::acquire::config_cache::ConfigCache;
 use crate::acquire::image_cache::ImageCache;
-use crate::acquire::local_buckets::LocalBuckets;
 use crate::acquire::occasional::CallLog;
 use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
 use crate::acquire::refund_queues::Refunds;
@@ -52,7 +53,7 @@ pub(crate) struct Inner {
     pub(crate) round_trip_ms: AtomicI64,
     /// When a shard was last brought up to date.
     pub(crate) reconciled: Cache<(BucketId, u32), EpochMillis>,
-    pub(crate) local: LocalBuckets,
+    pub(crate) local: LocalBuckets<RandomState>,
     pub(crate) principal: Arc<Principal>,
     /// How to reach AWS, if that is where the table is.
     pub(crate) config_of_aws: Option<SdkConfig>,
@@ -224,7 +225,7 @@ impl Parts {
             order: AtomicU64::new(0),
             round_trip_ms: AtomicI64::new(0),
             reconciled: Cache::new(10_000),
-            local: LocalBuckets::default(),
+            local: LocalBuckets::new(RandomState::new()),
             principal,
             config_of_aws: config,
         }

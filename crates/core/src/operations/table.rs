@@ -472,6 +472,20 @@ impl TableError {
         }
     }
 
+    /// Whether it is an outage of the table, so that the policy for outages applies.
+    ///
+    /// Errors that no wait heals are not outages: admitting without limits because of them would never end.
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self.kind,
+            FailureKind::Throttled
+                | FailureKind::Conflict
+                | FailureKind::Timeout
+                | FailureKind::Unreachable
+                | FailureKind::Internal
+        )
+    }
+
     /// Whether the same request may be sent again without risk and with hope: it was not applied, and the
     /// reason may pass.
     pub fn may_resend(&self) -> bool {
@@ -542,5 +556,22 @@ mod tests {
         update.delete_from_set.push(("set".into(), "a".into()));
         update.apply(&mut item);
         assert!(!item.contains_key("set"), "an emptied set disappears");
+    }
+
+    #[test]
+    fn only_failures_that_pass_are_outages() {
+        for (kind, outage) in [
+            (FailureKind::Throttled, true),
+            (FailureKind::Conflict, true),
+            (FailureKind::Timeout, true),
+            (FailureKind::Unreachable, true),
+            (FailureKind::Internal, true),
+            (FailureKind::AccessDenied, false),
+            (FailureKind::TableMissing, false),
+            (FailureKind::BadRequest, false),
+        ] {
+            let err = TableError::new(kind, Applied::No, "as the test ordered");
+            assert_eq!(err.is_outage(), outage, "{kind:?}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use zae_limiter_core::acquire::Request;
 use zae_limiter_core::bucket::{is_disputed, newest_owner};
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::limit::Limit;
+use zae_limiter_core::outage::policy::last_known;
 use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::verdict::LimitStatus;
 use zae_limiter_core::{
@@ -175,7 +176,7 @@ impl Inner {
     /// The error of a call whose time to wait ended before its turn came, from what this process last knew of the limits
     /// and the bucket: no request is sent for it.
     pub(crate) fn refused_in_queue(&self, request: &Request) -> Error {
-        let Some(config) = self.last_known(&request.id, request) else {
+        let Some(config) = last_known(&request.id, request, self) else {
             return self
                 .place
                 .unavailable("the time to wait ended behind other calls of this process".to_owned());

@@ -32,7 +32,6 @@ use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, ResourceName};
 use crate::acquire::breaker::{Breaker, is_refusal};
 use crate::acquire::permits::Permits;
 use crate::clock::Time;
-use crate::error::is_outage;
 use crate::table::{Table, TableExt};
 
 /// How many records and results are cached at most.
@@ -347,7 +346,7 @@ impl Memory {
             let has_other = !fresh && self.stale(pair).is_some();
             let again = err.may_resend() && !has_other && !self.breaker.is_open();
             // The breaker may close before a refusal of its own is forgotten.
-            if is_outage(&err) && !is_refusal(&err) {
+            if err.is_outage() && !is_refusal(&err) {
                 let failure = Failure {
                     at: Instant::now(),
                     err: err.clone(),
@@ -382,7 +381,7 @@ impl Memory {
     /// During an outage the last known limits continue being used: refusing or admitting is up to the write.
     fn fall_back(&self, pair: &Pair, err: TableError) -> Result<Arc<Resolved>, AcquireError> {
         match self.stale(pair) {
-            Some(config) if is_outage(&err) => {
+            Some(config) if err.is_outage() => {
                 tracing::warn!(error = %err, "configuration cannot be read, continuing with the last known");
                 Ok(config)
             }

@@ -19,16 +19,16 @@ use zae_limiter_core::acquire::{
 };
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::credit::{Credit, CreditEnd, Send};
+use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::random::Random;
 use zae_limiter_core::sync::Drift;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
 use zae_limiter_core::{Bucket, EntityId, ResourceName};
 
-use crate::acquire::breaker::{Pass, is_refusal};
+use crate::acquire::breaker::is_refusal;
 use crate::acquire::permits::Permit;
 use crate::acquire::refund_queues::{Correction, log_credit};
 use crate::acquire::refunds::enqueue;
-use crate::error::is_outage;
 use crate::error::{Error, Last};
 use crate::inner::Inner;
 
@@ -299,7 +299,7 @@ impl Drive {
             self.patience = Patience::Probe;
         }
         let gives_back = self.gives_back(id);
-        if gives_back || self.in_background || !is_outage(err) || !self.inner.breaker.is_open() {
+        if gives_back || self.in_background || !err.is_outage() || !self.inner.breaker.is_open() {
             return;
         }
         let ends = match self.patience {

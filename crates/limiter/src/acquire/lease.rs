@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use zae_limiter_core::acquire::{Decision, Grant, Request};
 use zae_limiter_core::credit::CreditEnd;
+use zae_limiter_core::outage::local_buckets::{Claim, Refused};
 use zae_limiter_core::units::{check_amount, check_delta};
 use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceName};
 
+use crate::acquire::degrade::NO_MEMORY;
 use crate::acquire::driver::Drive;
-use crate::acquire::local_buckets::{Claim, NO_MEMORY, Refused};
 use crate::acquire::refund_queues::Correction;
 use crate::acquire::refunds::enqueue;
 use crate::error::{Error, level_name};

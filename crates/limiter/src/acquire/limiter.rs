@@ -16,11 +16,10 @@ use zae_limiter_core::{
     ResourceName,
 };
 
+use crate::acquire::degrade::without_table;
 use crate::acquire::driver::Drive;
 use crate::acquire::lease::Lease;
-use crate::acquire::local_buckets::{NO_MEMORY, Refused};
 use crate::acquire::waiting::{OnWait, Patience, with_jitter};
-use crate::error::is_outage;
 use crate::error::{Error, level_name};
 use crate::inner::Inner;
 use crate::repository::Repository;
@@ -339,7 +338,7 @@ impl Attempt {
                         level: level_name(at),
                     });
                 }
-                Ok(Decision::Failed(AcquireError::Table(err))) if is_outage(&err) => {
+                Ok(Decision::Failed(AcquireError::Table(err))) if err.is_outage() => {
                     let id = &request.id;
                     let pause = PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0);
                     // A call that is to be refused during an outage retries until its deadline, unless it began while
@@ -420,40 +419,5 @@ impl IntoFuture for Acquire {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.send())
-    }
-}
-
-/// Applies the policy for outages.
-fn without_table(
-    inner: &Arc<Inner>,
-    request: &Request,
-    call: Option<OnUnavailable>,
-    err: Error,
-) -> Result<Lease, Error> {
-    let (entity, resource) = (&request.id.entity, &request.id.resource);
-    match inner.policy(call, entity, resource) {
-        OnUnavailable::Block => Err(err),
-        OnUnavailable::Allow => {
-            if let Some(left_out) = inner.log.without_table.due(inner.clock.now()) {
-                tracing::warn!(resource = resource.as_str(), error = %err, left_out, "admitting without limits");
-            }
-            Ok(Lease::unlimited(inner, request, err))
-        }
-        OnUnavailable::Degrade(part) => {
-            // Without having ever seen the limits there is nothing to bound admissions by.
-            let Some(wanted) = inner.claims(request, part)? else {
-                return Err(err);
-            };
-            match inner.local.take(&wanted, inner.clock.now()) {
-                Ok(()) => {}
-                Err(Refused::Exceeded(refused)) => return Err(refused.into()),
-                Err(Refused::Full) => return Err(inner.place.unavailable(NO_MEMORY.to_owned())),
-            }
-            if let Some(left_out) = inner.log.without_table.due(inner.clock.now()) {
-                tracing::warn!(resource = resource.as_str(), error = %err, left_out, "admitting from limits in memory");
-            }
-            let claims = wanted.into_iter().map(|(claim, _)| claim).collect();
-            Ok(Lease::local(inner, request, claims, err))
-        }
     }
 }

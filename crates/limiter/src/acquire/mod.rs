@@ -10,7 +10,6 @@ pub(crate) mod driver;
 pub(crate) mod image_cache;
 pub(crate) mod lease;
 mod limiter;
-pub(crate) mod local_buckets;
 pub(crate) mod occasional;
 pub(crate) mod permits;
 pub(crate) mod refund_queues;

@@ -11,19 +11,15 @@
 //! charged was decided when it was granted.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use zae_limiter_core::limit::Params;
-use zae_limiter_core::refill::{Balance, Wait};
-use zae_limiter_core::verdict::LimitStatus;
-use zae_limiter_core::{
-    EntityId, EpochMillis, Limit, LimitName, Millitokens, Percent, RateLimitExceeded, ResourceName,
-};
-
-/// Said when an outage has filled the memory for limits.
-pub(crate) const NO_MEMORY: &str =
-    "the memory for limits during an outage holds as many that are in use as it can";
+use crate::config::Percent;
+use crate::limit::{Limit, Params};
+use crate::name::{EntityId, LimitName, ResourceName};
+use crate::refill::{Balance, Wait};
+use crate::units::{EpochMillis, Millitokens};
+use crate::verdict::{LimitStatus, RateLimitExceeded};
 
 /// How many limits of entities are held.
 const BOUND: usize = 100_000;
@@ -47,13 +43,14 @@ struct Key {
 
 /// One limit of an entity, as this process enforces it: its part.
 #[derive(Debug, Clone)]
-pub(crate) struct Claim {
+pub struct Claim {
     key: Key,
     params: Params,
 }
 
 impl Claim {
-    pub(super) fn new(entity: &EntityId, resource: &ResourceName, limit: &Limit, part: Percent) -> Self {
+    /// The part of a limit that this process enforces.
+    pub fn new(entity: &EntityId, resource: &ResourceName, limit: &Limit, part: Percent) -> Self {
         Self {
             key: Key {
                 entity: entity.clone(),
@@ -64,8 +61,13 @@ impl Claim {
         }
     }
 
+    /// The entity that has the limit.
+    pub fn entity(&self) -> &EntityId {
+        &self.key.entity
+    }
+
     /// The limit's name.
-    pub(crate) fn limit(&self) -> &LimitName {
+    pub fn limit(&self) -> &LimitName {
         &self.key.limit
     }
 
@@ -76,7 +78,7 @@ impl Claim {
 
 /// Why nothing was taken.
 #[derive(Debug)]
-pub(crate) enum Refused {
+pub enum Refused {
     /// This process's part of a limit is used up.
     Exceeded(RateLimitExceeded),
     /// There is no memory for another limit.
@@ -121,14 +123,14 @@ impl Entry {
 }
 
 /// Entries, and a hand that goes round them looking for those that may be removed.
-#[derive(Debug, Default)]
-struct Shard {
-    index: HashMap<Key, usize>,
+#[derive(Debug)]
+struct Shard<S> {
+    index: HashMap<Key, usize, S>,
     entries: Vec<Entry>,
     hand: usize,
 }
 
-impl Shard {
+impl<S: BuildHasher> Shard<S> {
     fn get(&self, key: &Key) -> Option<&Entry> {
         self.index.get(key).and_then(|at| self.entries.get(*at))
     }
@@ -198,26 +200,33 @@ impl Shard {
     }
 }
 
-/// See the [module](self).
+/// See the [module](self). The hasher is the caller's, so that a run can be repeated.
 #[derive(Debug)]
-pub(crate) struct LocalBuckets {
-    shards: Vec<Mutex<Shard>>,
-    hasher: RandomState,
+pub struct LocalBuckets<S> {
+    shards: Vec<Mutex<Shard<S>>>,
+    hasher: S,
     /// How many entries a shard may hold.
     bound: usize,
 }
 
-impl Default for LocalBuckets {
-    fn default() -> Self {
-        Self::new(SHARDS, BOUND / SHARDS)
+impl<S: BuildHasher + Clone> LocalBuckets<S> {
+    /// Buckets for a process with many callers.
+    pub fn new(hasher: S) -> Self {
+        Self::with_bound(SHARDS, BOUND / SHARDS, hasher)
     }
-}
 
-impl LocalBuckets {
-    fn new(shards: usize, bound: usize) -> Self {
+    /// Buckets under this many locks, each for up to `bound` limits.
+    pub fn with_bound(shards: usize, bound: usize, hasher: S) -> Self {
+        let shard = |_| {
+            Mutex::new(Shard {
+                index: HashMap::with_hasher(hasher.clone()),
+                entries: Vec::new(),
+                hand: 0,
+            })
+        };
         Self {
-            shards: (0..shards.max(1)).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            shards: (0..shards.max(1)).map(shard).collect(),
+            hasher,
             bound,
         }
     }
@@ -227,13 +236,16 @@ impl LocalBuckets {
         (self.hasher.hash_one((&key.entity, &key.resource)) % self.shards.len() as u64) as usize
     }
 
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<S>> {
         // Nothing panics while holding it.
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the amounts: all or none.
-    pub(crate) fn take(&self, wanted: &[(Claim, Millitokens)], now: EpochMillis) -> Result<(), Refused> {
+    ///
+    /// # Errors
+    /// This process's part of a limit does not cover its amount, or there is no memory for another limit.
+    pub fn take(&self, wanted: &[(Claim, Millitokens)], now: EpochMillis) -> Result<(), Refused> {
         // An entity and its parent: two locks at most, always in the same order.
         let mut order: Vec<usize> = wanted
             .iter()
@@ -241,7 +253,7 @@ impl LocalBuckets {
             .collect();
         order.sort_unstable();
         order.dedup();
-        let mut shards: Vec<(usize, MutexGuard<'_, Shard>)> =
+        let mut shards: Vec<(usize, MutexGuard<'_, Shard<S>>)> =
             order.into_iter().map(|at| (at, self.lock(at))).collect();
 
         let mut statuses = Vec::with_capacity(wanted.len());
@@ -281,11 +293,7 @@ impl LocalBuckets {
     }
 
     /// Gives amounts back (positive) or charges them (negative), into debt if need be.
-    pub(crate) fn correct<'a>(
-        &self,
-        deltas: impl IntoIterator<Item = (&'a Claim, Millitokens)>,
-        now: EpochMillis,
-    ) {
+    pub fn correct<'a>(&self, deltas: impl IntoIterator<Item = (&'a Claim, Millitokens)>, now: EpochMillis) {
         for (claim, delta) in deltas {
             let mut shard = self.lock(self.shard_of(&claim.key));
             // A full bucket was removed, and takes nothing back; but a charge must be kept.
@@ -318,9 +326,19 @@ mod model;
 
 #[cfg(test)]
 mod tests {
+    use std::hash::RandomState;
+
     use super::*;
 
-    fn claim(entity: &str, limit: zae_limiter_core::LimitBuilder, percent: u8) -> Claim {
+    fn new_buckets() -> LocalBuckets<RandomState> {
+        LocalBuckets::new(RandomState::new())
+    }
+
+    fn small(shards: usize, bound: usize) -> LocalBuckets<RandomState> {
+        LocalBuckets::with_bound(shards, bound, RandomState::new())
+    }
+
+    fn claim(entity: &str, limit: crate::limit::LimitBuilder, percent: u8) -> Claim {
         let (entity, resource) = (EntityId::new(entity).unwrap(), ResourceName::new("r").unwrap());
         Claim::new(
             &entity,
@@ -338,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_process_admits_its_part_and_refills_it() {
-        let buckets = LocalBuckets::default();
+        let buckets = new_buckets();
         let rpm = claim("k", Limit::per_minute("rpm", 100), 10);
         let one = [(rpm.clone(), tokens(1))];
         let take = |now| buckets.take(&one, EpochMillis(now));
@@ -358,7 +376,7 @@ mod tests {
 
     #[test]
     fn an_entity_and_its_parent_give_both_or_neither() {
-        let buckets = LocalBuckets::default();
+        let buckets = new_buckets();
         let parent = claim("proj", Limit::per_minute("rpm", 3), 100);
         let wanted = |key| {
             [
@@ -383,7 +401,7 @@ mod tests {
 
     #[test]
     fn an_exhausted_bucket_is_remembered_until_it_is_full_again() {
-        let buckets = LocalBuckets::new(1, 100);
+        let buckets = small(1, 100);
         let of = |key: &str| [(claim(key, Limit::per_day("rpd", 5), 100), tokens(5))];
         for i in 0..100 {
             buckets.take(&of(&format!("k{i}")), EpochMillis(0)).unwrap();
@@ -406,7 +424,7 @@ mod tests {
 
     #[test]
     fn buckets_in_use_do_not_pile_up() {
-        let buckets = LocalBuckets::new(1, 1000);
+        let buckets = small(1, 1000);
         for i in 0..10_000 {
             let one = [(
                 claim(&format!("k{i}"), Limit::per_second("rps", 10), 100),
@@ -424,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_charge_is_remembered_though_the_bucket_was_forgotten() {
-        let buckets = LocalBuckets::new(1, 2);
+        let buckets = small(1, 2);
         let slow = claim("slow", Limit::per_minute("rpm", 60), 100);
         buckets
             .take(&[(slow.clone(), tokens(1))], EpochMillis(0))
@@ -448,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_charge_counts_from_the_capacity_though_the_bucket_has_been_full_for_long() {
-        let buckets = LocalBuckets::default();
+        let buckets = new_buckets();
         let rpm = claim("k", Limit::per_minute("rpm", 60), 100);
         buckets
             .take(&[(rpm.clone(), tokens(60))], EpochMillis(0))
@@ -461,7 +479,7 @@ mod tests {
     /// Otherwise a call with small, fast limits of its own would let the next call begin with a whole day's tokens.
     #[test]
     fn a_bucket_that_is_full_under_the_limits_of_one_call_is_kept_for_the_others() {
-        let buckets = LocalBuckets::new(1, 100);
+        let buckets = small(1, 100);
         let of = |limit, amount| [(claim("k", limit, 100), tokens(amount))];
         let daily = |amount| of(Limit::per_day("rpm", 100), amount);
         let fast = || of(Limit::per_second("rpm", 1), 1);
@@ -486,7 +504,7 @@ mod tests {
 
     #[test]
     fn the_wait_holds_for_a_call_whose_limits_hold_more_than_those_before() {
-        let buckets = LocalBuckets::new(1, 100);
+        let buckets = small(1, 100);
         let of = |limit, amount| [(claim("k", limit, 100), tokens(amount))];
         buckets
             .take(&of(Limit::per_day("rpm", 10), 10), EpochMillis(0))
@@ -503,7 +521,7 @@ mod tests {
 
     #[test]
     fn changed_limits_are_earned_from_the_change_on() {
-        let buckets = LocalBuckets::default();
+        let buckets = new_buckets();
         let under = |limit| [(claim("k", limit, 100), tokens(10))];
         buckets
             .take(&under(Limit::per_day("rpm", 10)), EpochMillis(0))

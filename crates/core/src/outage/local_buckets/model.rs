@@ -4,6 +4,7 @@
 //! for more calls.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::RandomState;
 use std::time::Duration;
 
 use super::*;
@@ -95,7 +96,7 @@ fn claims(entity: usize, prefix: &str, part: Percent) -> Vec<Claim> {
 fn many_calls_are_answered_as_by_accounts_that_forget_nothing() {
     let calls = std::env::var("ZAE_LIMITER_DEGRADED_CALLS").map_or(150_000, |calls| calls.parse().unwrap());
     let part = Percent::new(30).unwrap();
-    let buckets = LocalBuckets::new(SHARDS, BOUND);
+    let buckets = LocalBuckets::with_bound(SHARDS, BOUND, RandomState::new());
     let mut model = Model::default();
     let mut dice = fastrand::Rng::with_seed(11);
     let mut leases: VecDeque<Vec<(Claim, Millitokens)>> = VecDeque::new();
@@ -190,7 +191,9 @@ fn processes_together_admit_no_more_than_the_limit() {
         let limit = Limit::per_minute("rpm", 600).burst(100).build().unwrap();
         let (entity, resource) = (EntityId::new("k").unwrap(), ResourceName::new("r").unwrap());
         let claim = Claim::new(&entity, &resource, &limit, part);
-        let fleet: Vec<LocalBuckets> = (0..processes).map(|_| LocalBuckets::default()).collect();
+        let fleet: Vec<LocalBuckets<RandomState>> = (0..processes)
+            .map(|_| LocalBuckets::new(RandomState::new()))
+            .collect();
         let mut admitted = 0;
         for call in 0..200_000 {
             let now = call * 1000 / CALLS_PER_SECOND;
