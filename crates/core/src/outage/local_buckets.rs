@@ -296,8 +296,14 @@ impl<S: BuildHasher + Clone> LocalBuckets<S> {
     pub fn correct<'a>(&self, deltas: impl IntoIterator<Item = (&'a Claim, Millitokens)>, now: EpochMillis) {
         for (claim, delta) in deltas {
             let mut shard = self.lock(self.shard_of(&claim.key));
+            // The limits in force are those of the last call, not those that the lease was granted under.
+            let params = shard.get(&claim.key).map_or(claim.params, |entry| entry.params);
+            let claim = &Claim {
+                key: claim.key.clone(),
+                params,
+            };
             // A full bucket was removed, and takes nothing back; but a charge must be kept.
-            let mut balance = shard.balance(claim, now).refilled(claim.params, now);
+            let mut balance = shard.balance(claim, now).refilled(params, now);
             balance.tokens += delta;
             // What is full again makes room, but a debt is kept in any case.
             shard.make_room(1, self.bound, now);
@@ -500,6 +506,25 @@ mod tests {
         // After a day the bucket would have been full under either.
         sweep(DAY + 10_000);
         buckets.take(&daily(100), EpochMillis(DAY + 10_000)).unwrap();
+    }
+
+    /// Otherwise a bucket under a lowered limit is filled at the former rate whenever an older lease ends.
+    #[test]
+    fn a_correction_does_not_bring_back_the_limits_of_its_lease() {
+        let buckets = new_buckets();
+        let of = |limit, amount| [(claim("k", limit, 100), tokens(amount))];
+        let former = of(Limit::per_second("rpm", 1000), 10);
+        buckets.take(&former, EpochMillis(0)).unwrap();
+        let lowered = |amount| of(Limit::per_minute("rpm", 6), amount);
+        buckets.take(&lowered(6), EpochMillis(0)).unwrap();
+        buckets.correct([(&former[0].0, tokens(1))], EpochMillis(0));
+        buckets.take(&lowered(1), EpochMillis(0)).unwrap();
+        buckets.correct([(&former[0].0, tokens(-5))], EpochMillis(0));
+        // A debt of 5 tokens is paid at a token in ten seconds.
+        assert!(buckets.take(&lowered(0), EpochMillis(49_999)).is_err());
+        buckets.take(&lowered(0), EpochMillis(50_000)).unwrap();
+        assert!(buckets.take(&lowered(1), EpochMillis(59_999)).is_err());
+        buckets.take(&lowered(1), EpochMillis(60_000)).unwrap();
     }
 
     #[test]
