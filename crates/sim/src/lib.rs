@@ -1,10 +1,10 @@
 //! A deterministic simulation of many clients over a faulty table.
 //!
-//! Real clients race, lose answers, crash and have wrong clocks. Here all of that is drawn from a seed and
-//! played in virtual time against the very state machines that the limiter drives
-//! ([`zae_limiter_core::acquire`], [`zae_limiter_core::credit`]); after every write that the table applied,
-//! an independent account says whether it was allowed. Nothing here sleeps, spawns or reads a clock, so a
-//! seed replays a run exactly.
+//! Real clients race, lose answers, crash and have wrong clocks. Here all of that is drawn from a seed and played
+//! in virtual time against the very state machines that the limiter drives ([`zae_limiter_core::acquire`],
+//! [`zae_limiter_core::credit`], [`zae_limiter_core::outage`]); after every write that the table applied, an
+//! independent account says whether it was allowed. Nothing here sleeps, spawns or reads a clock, so a seed replays
+//! a run exactly.
 //!
 //! Reading order:
 //!

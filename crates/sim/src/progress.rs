@@ -67,6 +67,7 @@ impl Demand {
             skew_ms: rng.range(-2, 2),
             drift_ppm: 0,
             remembers: true,
+            policy: None,
         };
         let processes = (0..self.processes).map(process).collect();
         let entity = EntityPlan {
@@ -114,6 +115,8 @@ impl Demand {
                     .map(|(from, secs)| (from * 1_000_000, (from + secs) * 1_000_000)),
                 ..Faults::NONE
             },
+            outages: Vec::new(),
+            local_limits: 1000,
             config_ttl_ms: 60_000,
             stale_reads: 0,
             own_limits: 0,

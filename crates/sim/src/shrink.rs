@@ -46,6 +46,11 @@ pub fn shrink(plan: &Plan) -> (Plan, Outcome) {
         }
         chunk /= 2;
     }
+    for outage in (0..best.outages.len()).rev() {
+        let mut candidate = best.clone();
+        candidate.outages.remove(outage);
+        attempt(candidate, &mut best, &mut outcome);
+    }
     for fault in 0..8 {
         let mut candidate = best.clone();
         let faults = &mut candidate.faults;

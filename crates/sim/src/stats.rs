@@ -123,6 +123,38 @@ stats! {
     permanent,
     /// Answers without an item.
     empty,
+    /// Requests that failed in an outage.
+    in_outage,
+    /// Circuit breakers that opened.
+    breakers_opened,
+    /// Acquires decided at once by an open circuit breaker.
+    refused_by_breaker,
+    /// Requests let through by an open circuit breaker.
+    probes,
+    /// Circuit breakers that closed.
+    breakers_closed,
+    /// Acquires that the policy for outages refused.
+    unavailable,
+    /// Acquires that the policy for outages admitted without limits.
+    unlimited,
+    /// Acquires admitted from limits in memory.
+    local,
+    /// Of those, acquires that took from a parent's limits, too.
+    local_cascaded,
+    /// Acquires that the limits in memory refused.
+    local_refused,
+    /// Acquires for whose limits there was no memory.
+    local_full,
+    /// Acquires refused without the table because the entity or its parent is disabled.
+    local_disabled,
+    /// Acquires refused without the table because of their own mistakes.
+    local_mistaken,
+    /// Acquires that could not be bounded, because the limits were never read.
+    local_unknown,
+    /// Corrections of limits in memory.
+    local_corrected,
+    /// Permanent errors under a policy for outages.
+    permanent_under_policy,
     /// Acquires with limits of their own.
     own_limits,
     /// Configurations read as they were before a change.

@@ -4,5 +4,6 @@ pub mod account;
 pub mod change;
 pub mod check;
 pub(crate) mod lives;
+pub(crate) mod outages;
 pub mod row;
 mod rules;

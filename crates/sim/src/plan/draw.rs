@@ -1,6 +1,8 @@
 //! Draws plans: six kinds of scenario, each with its own way of asking for trouble.
 
-use super::faults::Faults;
+use zae_limiter_core::{OnUnavailable, Percent};
+
+use super::faults::{Faults, Outage, OutageKind};
 use super::{Action, End, EntityPlan, LIMITS, Origin, Plan, ProcessPlan, Rule};
 use crate::rng::Rng;
 
@@ -24,6 +26,9 @@ fn plan(seed: u64) -> Plan {
     };
     if seed / 6 % 5 == 4 {
         recreations(&mut plan);
+    }
+    if matches!(seed / 30 % 10, 2 | 7..=9) {
+        outages(&mut plan);
     }
     plan
 }
@@ -51,6 +56,72 @@ fn recreations(plan: &mut Plan) {
             rules,
         };
         plan.actions.push((rng.index(span as usize + 1) as u64, action));
+    }
+}
+
+/// The table cannot be used for some time, and processes have policies for that. What was drawn before stays as it is.
+fn outages(plan: &mut Plan) {
+    let mut rng = Rng::of(plan.seed, u64::MAX - 2);
+    let span = plan.actions.iter().map(|(at, _)| *at).max().unwrap_or(0);
+    let policy = |rng: &mut Rng| match rng.index(4) {
+        0 => OnUnavailable::Block,
+        1 => OnUnavailable::Allow,
+        _ => {
+            Percent::new(rng.pick(&[1, 10, 33, 50, 100])).map_or(OnUnavailable::Block, OnUnavailable::Degrade)
+        }
+    };
+    let common = policy(&mut rng);
+    let is_common = rng.chance(500);
+    for process in &mut plan.processes {
+        process.policy = Some(if is_common { common } else { policy(&mut rng) });
+    }
+    plan.local_limits = rng.pick(&[1000, 1000, 3]);
+    plan.faults.permanent = plan.faults.permanent.max(rng.pick(&[0, 0, 100]));
+    let asked: Vec<Action> = plan.actions.iter().map(|(_, action)| action.clone()).collect();
+    let asked: Vec<Action> = asked
+        .into_iter()
+        .filter(|action| matches!(action, Action::Acquire { .. }))
+        .collect();
+    for _ in 0..rng.range(1, 3) {
+        let from_us = rng.range(0, span.cast_signed()).unsigned_abs();
+        let for_us = rng.pick(&[50_000, 1_000_000, 3_000_000, 10_000_000]);
+        let until_us = from_us + rng.range(for_us / 2, for_us).unsigned_abs();
+        plan.outages.push(Outage {
+            from_us,
+            until_us,
+            process: rng.chance(400).then(|| rng.index(plan.processes.len())),
+            kind: rng.pick(&[
+                OutageKind::Unreachable,
+                OutageKind::Silent,
+                OutageKind::Deaf,
+                OutageKind::Failing,
+                OutageKind::Throttled,
+            ]),
+        });
+        if asked.is_empty() {
+            continue;
+        }
+        // Some ask shortly before, during and after it.
+        for _ in 0..rng.range(0, 60) {
+            let at = from_us + rng.range(0, for_us * 3 / 2).unsigned_abs();
+            let mut action = asked[rng.index(asked.len())].clone();
+            if let Action::Acquire {
+                process,
+                patience_ms,
+                amounts,
+                ..
+            } = &mut action
+            {
+                *process = rng.index(plan.processes.len());
+                *patience_ms = rng.pick(&[10_000, 10_000, 1000, 100]);
+                // The last limit may be one that is not configured.
+                let unknown = LIMITS.len() - 1;
+                if rng.chance(30) && amounts.iter().all(|(limit, _)| *limit != unknown) {
+                    amounts.push((unknown, 1));
+                }
+            }
+            plan.actions.push((at, action));
+        }
     }
 }
 
@@ -89,6 +160,7 @@ impl Draw<'_> {
                 skew_ms: self.rng.range(-skew_ms, skew_ms),
                 drift_ppm: if skew_ms > 0 { self.rng.range(-200, 200) } else { 0 },
                 remembers: self.rng.chance(700),
+                policy: None,
             })
             .collect()
     }
@@ -243,6 +315,8 @@ impl Draw<'_> {
             entities: Vec::new(),
             rules: Vec::new(),
             faults: Faults::NONE,
+            outages: Vec::new(),
+            local_limits: 1000,
             config_ttl_ms: 60_000,
             stale_reads: 0,
             own_limits: 0,

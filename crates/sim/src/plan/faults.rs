@@ -58,6 +58,41 @@ impl Faults {
     };
 }
 
+/// The way in which all requests fail during an outage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutageKind {
+    /// Nothing is sent.
+    Unreachable,
+    /// Nothing arrives, and nothing is answered.
+    Silent,
+    /// Requests are executed, and no answer arrives.
+    Deaf,
+    /// The service fails, and has sometimes executed the request.
+    Failing,
+    /// Everything is throttled.
+    Throttled,
+}
+
+/// A time in which the table cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// Its first microsecond.
+    pub from_us: u64,
+    /// The first microsecond after it.
+    pub until_us: u64,
+    /// The process that cannot use the table; `None` if none can.
+    pub process: Option<usize>,
+    /// How its requests fail.
+    pub kind: OutageKind,
+}
+
+impl Outage {
+    /// Whether it fails what this process sends at this instant.
+    pub fn meets(&self, process: usize, now_us: u64) -> bool {
+        (self.from_us..self.until_us).contains(&now_us) && self.process.is_none_or(|only| only == process)
+    }
+}
+
 /// The fate of one request.
 #[derive(Debug, Clone)]
 pub struct Fate {
@@ -82,6 +117,30 @@ impl Fate {
                 fate.held_until(until - now_us, faults.timeout_us.unsigned_abs())
             }
             _ => fate,
+        }
+    }
+
+    /// Draws the fate of a request that leaves during an outage.
+    pub fn in_outage(kind: OutageKind, faults: &Faults, rng: &mut Rng) -> Self {
+        let (there, back) = (latency(faults, rng), latency(faults, rng));
+        let timeout = faults.timeout_us.unsigned_abs();
+        let seen = there.min(timeout);
+        let (seen_after, heard_after, kind, applied) = match kind {
+            OutageKind::Unreachable => (None, back, FailureKind::Unreachable, Applied::No),
+            OutageKind::Silent => (None, timeout, FailureKind::Timeout, Applied::Unknown),
+            OutageKind::Deaf => (Some(seen), timeout, FailureKind::Timeout, Applied::Unknown),
+            OutageKind::Failing => {
+                let seen = rng.chance(200).then_some(there);
+                (seen, there + back, FailureKind::Internal, Applied::Unknown)
+            }
+            OutageKind::Throttled => (None, there + back, FailureKind::Throttled, Applied::No),
+        };
+        Self {
+            seen_after,
+            heard_after,
+            error: Some(TableError::new(kind, applied, "outage")),
+            is_empty: false,
+            word: "outage",
         }
     }
 

@@ -6,7 +6,8 @@
 mod draw;
 pub mod faults;
 
-use faults::Faults;
+use faults::{Faults, Outage};
+use zae_limiter_core::OnUnavailable;
 
 /// How many actions a description shows.
 const SHOWN: usize = 60;
@@ -36,6 +37,9 @@ pub struct ProcessPlan {
     pub drift_ppm: i64,
     /// Whether it remembers images to steer and reject by.
     pub remembers: bool,
+    /// The decision while the table cannot be used. With `None` the process has no circuit breaker, and failures are
+    /// errors.
+    pub policy: Option<OnUnavailable>,
 }
 
 /// How far the clocks of a plan are off at most, in milliseconds.
@@ -165,6 +169,10 @@ pub struct Plan {
     pub rules: Vec<Rule>,
     /// The faults.
     pub faults: Faults,
+    /// When the table cannot be used.
+    pub outages: Vec<Outage>,
+    /// How many limits each process has memory for during an outage.
+    pub local_limits: usize,
     /// How long a process trusts configuration, in milliseconds.
     pub config_ttl_ms: i64,
     /// How often, in thousandths, a read that need not be consistent shows a configuration as it was before its last
@@ -214,6 +222,9 @@ impl Plan {
             self.actions.len(),
             self.faults
         );
+        for outage in &self.outages {
+            let _ = writeln!(text, "  {outage:?}");
+        }
         for (i, process) in self.processes.iter().enumerate() {
             let _ = writeln!(text, "  process {i}: {process:?}");
         }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use zae_limiter_core::acquire::{Acquire, Grant};
+use zae_limiter_core::acquire::{Acquire, Grant, Request};
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::credit::Credit;
+use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::table::{Answer, Op, TableError};
 
 use crate::judge::change::{Source, Sums};
@@ -28,6 +29,9 @@ pub(crate) struct Job {
     pub(crate) is_credit: bool,
     pub(crate) abandoned: bool,
     pub(crate) is_admitted: bool,
+    /// The request of an acquire, and what the circuit breaker said when it began.
+    pub(crate) request: Option<Request>,
+    pub(crate) pass: Pass,
     pub(crate) machine: Machine,
     pub(crate) rng: Rng,
     /// Operations by call id; `None` for configuration.

@@ -3,11 +3,15 @@
 //! What is remembered here may be stale in every way that a real process's memory may be.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use zae_limiter_core::acquire::{Found, Hint, Observation, next_round_trip, refilled_by};
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::config::Resolved;
+use zae_limiter_core::outage::breaker;
+use zae_limiter_core::outage::local_buckets::LocalBuckets;
+use zae_limiter_core::outage::policy::Memory;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Op;
 use zae_limiter_core::{EntityId, EpochMillis};
@@ -21,19 +25,32 @@ const FRESH_MS: i64 = 1000;
 /// One process.
 #[derive(Debug)]
 pub struct Process {
-    plan: ProcessPlan,
+    pub(crate) plan: ProcessPlan,
+    local_limits: usize,
     /// How often it has started.
     pub incarnation: u32,
     pub(crate) configs: HashMap<EntityId, Arc<Resolved>>,
-    images: HashMap<BucketId, Memory>,
+    images: HashMap<BucketId, Seen>,
     /// When shards were last brought up to their configuration.
     pub(crate) reconciled: HashMap<(BucketId, u32), EpochMillis>,
     /// How long the table takes to answer, in milliseconds.
     round_trip_ms: i64,
+    pub(crate) breaker: breaker::State,
+    /// Its part of the limits, for outages.
+    pub(crate) local: LocalBuckets<Hasher>,
+}
+
+/// A hasher without a random seed, so that runs can be repeated.
+type Hasher = BuildHasherDefault<DefaultHasher>;
+
+fn no_local_buckets(plan: ProcessPlan, bound: usize) -> LocalBuckets<Hasher> {
+    // One lock or several makes no difference to the answers.
+    let shards = if plan.remembers { 1 } else { 4 };
+    LocalBuckets::with_bound(shards, bound, Hasher::default())
 }
 
 #[derive(Debug, Default)]
-struct Memory {
+struct Seen {
     shard_count: u32,
     images: Vec<(u32, Arc<Bucket>, EpochMillis)>,
     /// Shards being refilled, and until when that is believed.
@@ -42,9 +59,12 @@ struct Memory {
 
 impl Process {
     /// A process with empty caches.
-    pub fn new(plan: ProcessPlan) -> Self {
+    pub fn new(plan: ProcessPlan, local_limits: usize) -> Self {
         Self {
             plan,
+            local_limits,
+            breaker: breaker::State::default(),
+            local: no_local_buckets(plan, local_limits),
             incarnation: 0,
             configs: HashMap::new(),
             images: HashMap::new(),
@@ -60,6 +80,8 @@ impl Process {
         self.images.clear();
         self.reconciled.clear();
         self.round_trip_ms = 0;
+        self.breaker = breaker::State::default();
+        self.local = no_local_buckets(self.plan, self.local_limits);
     }
 
     /// What its clock shows at a true time.
@@ -140,5 +162,19 @@ impl Process {
         let images = &self.images.get(id)?.images;
         let (_, image, _) = images.iter().find(|(at, _, _)| *at == shard)?;
         Some(Arc::clone(image))
+    }
+}
+
+/// What a process remembers at an instant of its clock.
+#[derive(Debug)]
+pub(crate) struct Remembered<'a>(pub(crate) &'a Process, pub(crate) EpochMillis);
+
+impl Memory for Remembered<'_> {
+    fn config(&self, id: &BucketId) -> Option<Arc<Resolved>> {
+        self.0.configs.get(&id.entity).cloned()
+    }
+
+    fn hint(&self, id: &BucketId) -> Hint {
+        self.0.hint(id, self.1)
     }
 }

@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
 };
+use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::table::{Answer, Applied, Item, Op};
 use zae_limiter_core::{EntityId, Millitokens};
 
 use super::{Event, Step, World};
 use crate::judge::change::{Sums, add};
+use crate::judge::outages::Cause;
 use crate::plan::Action;
 use crate::plan::faults::Fate;
 use crate::rng::Rng;
 use crate::state::job::{Job, Machine, image_in};
+use crate::state::lease::Held;
 use crate::time::millis;
 
 /// More calls than any machine may make before it decides.
@@ -56,9 +59,17 @@ impl World<'_> {
             },
         };
         self.stats.acquires += 1;
+        let wanted = request.clone();
         self.stats.own_limits += u64::from(limits.is_some());
         let mut acquire = Acquire::new(request);
         let mut rng = Rng::of(plan.seed, index as u64);
+        let pass = self.pass(*process);
+        if let Pass::Refused { .. } = pass {
+            let job = self.add_job(*process, index, Machine::Ended, rng);
+            self.jobs[job].request = Some(wanted);
+            self.note(|| format!("action {index}, job {job}: {action:?}, refused by the circuit breaker"));
+            return self.without_table(job, &Cause::Breaker);
+        }
         let own = &self.processes[*process];
         let now = own.clock(self.now_us);
         let known =
@@ -66,6 +77,8 @@ impl World<'_> {
         let calls = acquire.start(&known, now, &mut rng);
         let is_decided = acquire.decision().is_some();
         let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
+        self.jobs[job].pass = pass;
+        self.jobs[job].request = Some(wanted);
         if limits.is_some() {
             self.check.brings_limits(job);
         }
@@ -86,6 +99,8 @@ impl World<'_> {
             is_credit: matches!(machine, Machine::Credit(_)),
             abandoned: false,
             is_admitted: false,
+            request: None,
+            pass: Pass::Free,
             machine,
             rng,
             calls: Vec::new(),
@@ -152,7 +167,16 @@ impl World<'_> {
         let now = self.processes[process].clock(asked_us);
         self.processes[process].sends(&op, now);
         let faults = self.plan.faults;
-        let fate = Fate::draw(&op, &faults, asked_us, &mut self.jobs[job].rng);
+        let outage = self
+            .plan
+            .outages
+            .iter()
+            .find(|outage| outage.meets(process, asked_us));
+        let rng = &mut self.jobs[job].rng;
+        let fate = match outage {
+            Some(outage) => Fate::in_outage(outage.kind, &faults, rng),
+            None => Fate::draw(&op, &faults, asked_us, rng),
+        };
         let heard_at = asked_us + fate.heard_after;
         match fate.word {
             "throttled" => self.stats.throttled += 1,
@@ -160,6 +184,7 @@ impl World<'_> {
             "applied late" => self.stats.applied_late += 1,
             "permanent" => self.stats.permanent += 1,
             "empty" => self.stats.empty += 1,
+            "outage" => self.stats.in_outage += 1,
             _ => {}
         }
         if !fate.word.is_empty() {
@@ -241,6 +266,8 @@ impl World<'_> {
         }
         let process = self.jobs[job].process;
         let now = self.processes[process].clock(self.now_us);
+        let was_sent = self.jobs[job].left_us.contains_key(&call);
+        let ends = was_sent.then(|| self.hear_outcome(job, call, &reply)).flatten();
         let slot = &mut self.jobs[job];
         if let (Reply::Table(Ok(_)) | Reply::Config(Ok(_)), Some(left)) = (&reply, slot.left_us.remove(&call))
         {
@@ -257,12 +284,19 @@ impl World<'_> {
             Machine::Acquire(acquire) => {
                 let calls = acquire.answer(call, reply, now, &mut slot.rng);
                 let seen = acquire.take_observations();
+                if ends.is_some() {
+                    acquire.abandon();
+                }
                 let decided = acquire.decision().is_some();
                 for observation in seen {
                     self.note_drift(process, &observation, now);
                     self.processes[process].observe(observation, now);
                 }
                 self.dispatch(job, calls);
+                if let Some(cause) = ends {
+                    self.jobs[job].abandoned = true;
+                    self.without_table(job, &cause);
+                }
                 if decided {
                     self.decided(job);
                 }
@@ -339,6 +373,11 @@ impl World<'_> {
             }
             Decision::Disabled { .. } => self.stats.disabled += 1,
             Decision::Failed(AcquireError::Abandoned) => self.stats.abandoned += 1,
+            Decision::Failed(AcquireError::Table(err)) => {
+                self.stats.failed += 1;
+                let err = err.clone();
+                self.failed_at_table(job, &err);
+            }
             Decision::Failed(_) => self.stats.failed += 1,
         }
         let mut known = Sums::new();
@@ -373,7 +412,7 @@ impl World<'_> {
             if let Err(err) = self.judge_parent(job, &grants) {
                 self.fail(err);
             }
-            self.hold(job, grants);
+            self.hold(job, Held::Table(grants));
         }
     }
 
@@ -391,8 +430,11 @@ impl World<'_> {
         }
         if let Machine::Acquire(acquire) = &mut self.jobs[job].machine {
             acquire.abandon();
-            self.jobs[job].abandoned = true;
+            let was_abandoned = std::mem::replace(&mut self.jobs[job].abandoned, true);
             self.note(|| format!("job {job}: the caller stopped waiting"));
+            if !was_abandoned {
+                self.without_table(job, &Cause::Deadline);
+            }
         }
     }
 }

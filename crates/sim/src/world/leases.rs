@@ -13,11 +13,11 @@ use crate::judge::row;
 use crate::plan::{Action, End};
 use crate::rng::Rng;
 use crate::state::job::{Job, Machine};
-use crate::state::lease::Lease;
+use crate::state::lease::{Held, Lease};
 
 impl World<'_> {
     /// A caller holds tokens from now on.
-    pub(crate) fn hold(&mut self, job: usize, grants: Vec<Grant>) {
+    pub(crate) fn hold(&mut self, job: usize, held: Held) {
         let slot = &self.jobs[job];
         let Some((_, Action::Acquire { hold_ms, end, .. })) = self.plan.actions.get(slot.action) else {
             return;
@@ -27,7 +27,7 @@ impl World<'_> {
             process: slot.process,
             incarnation: slot.incarnation,
             action: slot.action,
-            grants,
+            held,
             end: end.clone(),
         };
         self.leases.push(lease);
@@ -40,7 +40,7 @@ impl World<'_> {
         if lease.incarnation != self.processes[lease.process].incarnation {
             return;
         }
-        let (process, action, grants) = (lease.process, lease.action, lease.grants.clone());
+        let (process, action, held) = (lease.process, lease.action, lease.held.clone());
         let used: BTreeMap<usize, i64> = match lease.end.clone() {
             End::Hold => return,
             End::Commit(deltas) => {
@@ -57,6 +57,14 @@ impl World<'_> {
             }
         };
         let commits = matches!(self.leases[index].end, End::Commit(_));
+        let grants = match held {
+            Held::Table(grants) => grants,
+            Held::Local(claims, amounts) => {
+                let used = commits.then_some(&used);
+                return self.end_local((process, action), &claims, &amounts, used);
+            }
+            Held::Nothing => return,
+        };
         // What is given back or charged of each limit of each entity, less what earlier grants have taken of it.
         let mut left: BTreeMap<(String, usize), i128> = BTreeMap::new();
         for (at, grant) in grants.into_iter().enumerate() {
@@ -188,6 +196,7 @@ impl World<'_> {
             job.machine = Machine::Ended;
         }
         self.processes[process].crash();
+        self.outages.crashed(process);
     }
 
     /// Nothing is in flight any more: all jobs have ended, and all sums agree.

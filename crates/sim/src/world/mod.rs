@@ -8,6 +8,7 @@ mod jobs;
 mod leases;
 mod lives;
 mod operators;
+mod outages;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -19,6 +20,7 @@ use zae_limiter_core::table::{Answer, Item, Key, Op, TableError};
 use crate::judge::change::{Change, Source};
 use crate::judge::check::Check;
 use crate::judge::lives::Lives;
+use crate::judge::outages::Outages;
 use crate::judge::row;
 use crate::plan::{Action, Plan};
 use crate::state::job::Job;
@@ -163,6 +165,7 @@ pub struct World<'a> {
     pub(crate) jobs: Vec<Job>,
     pub(crate) leases: Vec<Lease>,
     pub(crate) lives: Lives,
+    pub(crate) outages: Outages,
     /// The parent to which each entity has cascaded, and since when, in microseconds from the start; before that, as
     /// planned.
     pub(crate) owners: BTreeMap<usize, Vec<(u64, Option<usize>)>>,
@@ -194,10 +197,15 @@ impl<'a> World<'a> {
             now_us: 0,
             table,
             check,
-            processes: plan.processes.iter().copied().map(Process::new).collect(),
+            processes: plan
+                .processes
+                .iter()
+                .map(|process| Process::new(*process, plan.local_limits))
+                .collect(),
             jobs: Vec::new(),
             leases: Vec::new(),
             lives: Lives::default(),
+            outages: Outages::default(),
             owners: BTreeMap::new(),
             stats: Stats {
                 runs: 1,
@@ -297,7 +305,7 @@ impl<'a> World<'a> {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Act(action) => self.act(action),
-            Event::Send { job, call, op } => self.send(job, call, op),
+            Event::Send { job, call, op } => self.send_in_turn(job, call, op),
             Event::Write {
                 job,
                 call,
@@ -385,7 +393,9 @@ impl<'a> World<'a> {
                     .collect();
                 let action = source.job().map_or(usize::MAX, |job| self.jobs[job].action);
                 let judged = self.check.wrote(self.now_us, source, &changes, &mut self.stats);
-                let judged = judged.and_then(|()| self.lives.wrote(source, action, &changes));
+                let judged = judged
+                    .and_then(|()| self.lives.wrote(source, action, &changes))
+                    .and_then(|()| self.outages.wrote(source, action));
                 if let Err(err) = judged {
                     let reply = Ok(Answer::Applied(None));
                     self.note(|| format!("{source:?}: {}", shown(op, &reply)));

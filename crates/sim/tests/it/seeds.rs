@@ -64,6 +64,14 @@ fn seeds_that_miss_a_guard_hold() {
         154, // Shard 0 of a split bucket expires, and starts again undivided.
         406, // A charge does not move the expiry of a bucket that it puts into debt.
         803, // A new shard earns from a clock behind its sibling's.
+        210, // A permanent failure counts as an outage, and admits under a policy.
+        210, // The circuit breaker does not close after an answer, or sends no probes.
+        215, // An entity that is disabled is admitted from memory.
+        217, // Limits in memory gain all of a limit and not their part.
+        219, // The parent has no say in memory.
+        219, // A bucket in memory that is not full is removed, and starts full.
+        // The end of a lease brings back, in memory, the limits that it was granted under.
+        9_500_000_784,
         // What is left above a lowered limit moves to shards whose tokens another shard has spent.
         3_000_030_159,
         // A new shard earns by the parameters of another shard than the one that has held its part.
