@@ -395,7 +395,11 @@ impl<'a> World<'a> {
                 let judged = self.check.wrote(self.now_us, source, &changes, &mut self.stats);
                 let judged = judged
                     .and_then(|()| self.lives.wrote(source, action, &changes))
-                    .and_then(|()| self.outages.wrote(source, action));
+                    .and_then(|()| {
+                        // What the acquire took before the policy admitted it goes back.
+                        let gives_back = source.job().is_some_and(|job| self.jobs[job].awaited_by.is_some());
+                        if gives_back { Ok(()) } else { self.outages.wrote(source, action) }
+                    });
                 if let Err(err) = judged {
                     let reply = Ok(Answer::Applied(None));
                     self.note(|| format!("{source:?}: {}", shown(op, &reply)));
