@@ -12,7 +12,8 @@
 //! 2. [`world`]: the event queue, the table, true time, and what happens at each event: machines of processes,
 //!    configuration, the ends of leases, operators and other clients, entities that are deleted and created again.
 //! 3. [`state`]: processes with their clocks and caches, their machines and leases; the table before a run.
-//! 4. [`judge`]: what must hold after every write: [`judge::check`], and the arithmetic beside it.
+//! 4. [`judge`]: what must hold after every write ([`judge::check`]) and during outages, and the arithmetic beside it;
+//!    [`rows`]: items as it reads them.
 //! 5. [`quiet`]: promised waits, tried out on what a run leaves behind.
 //! 6. [`progress`]: steady demand on a slow table: how much is admitted.
 //! 7. [`shrink`]: the shortest plan that still fails.
@@ -22,6 +23,7 @@ pub mod plan;
 pub mod progress;
 pub mod quiet;
 pub mod rng;
+pub mod rows;
 pub mod shrink;
 pub mod state;
 pub mod stats;

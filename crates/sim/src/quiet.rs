@@ -13,9 +13,9 @@ use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
 use zae_limiter_core::{EpochMillis, Millitokens};
 
-use crate::judge::row::Row;
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::rows::row::Row;
 use crate::state::job::image_in;
 use crate::state::setup::Names;
 use crate::time::true_ms;

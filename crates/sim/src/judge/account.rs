@@ -59,7 +59,13 @@ pub struct Account {
 
 impl Account {
     /// A bucket that comes into being at `at_us` with this much to spend.
-    pub fn new(cell: &super::row::Cell, clocks: Clocks, lags: Lags, spendable: i128, at_us: u64) -> Self {
+    pub fn new(
+        cell: &crate::rows::row::Cell,
+        clocks: Clocks,
+        lags: Lags,
+        spendable: i128,
+        at_us: u64,
+    ) -> Self {
         let mut account = Self {
             capacity: cell.cp,
             refill: cell.ra,

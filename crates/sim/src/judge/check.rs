@@ -20,10 +20,10 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key};
 
 use super::account::{Account, Lags};
-use super::change::{Change, Source, Sums};
-use super::row::{Cell, Row, bucket_of};
 use super::rules::{count, created, descends, eaten, explained, inherited, spent};
 use crate::plan::Clocks;
+use crate::rows::change::{Change, Source, Sums};
+use crate::rows::row::{Cell, Row, bucket_of};
 use crate::stats::Stats;
 use crate::time::{EPOCH_MS, true_ms};
 

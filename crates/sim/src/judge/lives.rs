@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::change::{Change, Source};
-use super::row::{Row, bucket_of};
+use crate::rows::change::{Change, Source};
+use crate::rows::row::{Row, bucket_of};
 
 /// Which item of a shard an acquire has debited.
 type Debited = (String, u32, u64);

@@ -1,9 +1,7 @@
 //! What must hold, judged independently of the code under test.
 
 pub mod account;
-pub mod change;
 pub mod check;
 pub(crate) mod lives;
 pub(crate) mod outages;
-pub mod row;
 mod rules;

@@ -22,7 +22,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::FailureKind;
 use zae_limiter_core::{EpochMillis, Limit, LimitName, Millitokens, OnUnavailable};
 
-use super::change::Source;
+use crate::rows::change::Source;
 use crate::state::process::Process;
 
 /// Why the table did not decide.

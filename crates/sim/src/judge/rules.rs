@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::change::Source;
-use super::row::{Cell, Row};
+use crate::rows::change::Source;
+use crate::rows::row::{Cell, Row};
 use crate::stats::Stats;
 
 /// How much of a charge costs nothing that could have been spent: it comes out of a surplus that is yet to be

@@ -9,9 +9,9 @@ use zae_limiter_core::credit::Credit;
 use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::table::{Answer, Op, TableError};
 
-use crate::judge::change::{Source, Sums};
-use crate::judge::row;
 use crate::rng::Rng;
+use crate::rows::change::{Source, Sums};
+use crate::rows::row;
 
 #[derive(Debug)]
 pub(crate) enum Machine {

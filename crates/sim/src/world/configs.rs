@@ -10,7 +10,7 @@ use zae_limiter_core::table::{Item, Op};
 use zae_limiter_core::{EntityId, EpochMillis};
 
 use super::{Event, World};
-use crate::judge::change::Source;
+use crate::rows::change::Source;
 
 impl World<'_> {
     /// Brings a shard that an answer has shown up to the configuration, as the limiter does in the background: at most

@@ -10,11 +10,11 @@ use zae_limiter_core::table::{Answer, Applied, Item, Op};
 use zae_limiter_core::{EntityId, Millitokens};
 
 use super::{Event, Step, World};
-use crate::judge::change::{Sums, add};
 use crate::judge::outages::Cause;
 use crate::plan::Action;
 use crate::plan::faults::Fate;
 use crate::rng::Rng;
+use crate::rows::change::{Sums, add};
 use crate::state::job::{Job, Machine, image_in};
 use crate::state::lease::Held;
 use crate::time::millis;

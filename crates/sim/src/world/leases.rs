@@ -8,10 +8,10 @@ use zae_limiter_core::table::Op;
 use zae_limiter_core::{LimitName, Millitokens};
 
 use super::{Event, World};
-use crate::judge::change::{Sums, add};
-use crate::judge::row;
 use crate::plan::{Action, End};
 use crate::rng::Rng;
+use crate::rows::change::{Sums, add};
+use crate::rows::row;
 use crate::state::job::{Job, Machine};
 use crate::state::lease::{Held, Lease};
 

@@ -19,9 +19,9 @@ use zae_limiter_core::sync::owner_pins;
 use zae_limiter_core::table::{Condition, Delete, Key, Op, Put};
 
 use super::{Event, Step, World};
-use crate::judge::change::Source;
 use crate::plan::{Action, Rule};
 use crate::rng::Rng;
+use crate::rows::change::Source;
 
 /// Microseconds between the requests of a deletion.
 const STRIDE_US: u64 = 1500;

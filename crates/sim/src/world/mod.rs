@@ -17,12 +17,12 @@ use zae_limiter_core::acquire::Reply;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Answer, Item, Key, Op, TableError};
 
-use crate::judge::change::{Change, Source};
 use crate::judge::check::Check;
 use crate::judge::lives::Lives;
 use crate::judge::outages::Outages;
-use crate::judge::row;
 use crate::plan::{Action, Plan};
+use crate::rows::change::{Change, Source};
+use crate::rows::row;
 use crate::state::job::Job;
 use crate::state::lease::Lease;
 use crate::state::process::Process;

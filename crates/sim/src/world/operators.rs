@@ -8,9 +8,9 @@ use zae_limiter_core::schema::meta_key;
 use zae_limiter_core::table::{Condition, Delete, Item, Key, Op, Put, Update, Value};
 
 use super::{Event, World};
-use crate::judge::change::Source;
-use crate::judge::row::Row;
 use crate::plan::{Action, LIMITS, Rule};
+use crate::rows::change::Source;
+use crate::rows::row::Row;
 use crate::state::setup::{config_item, limits};
 use crate::time::true_ms;
 

@@ -2,9 +2,9 @@
 
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Item, Key, Value};
-use zae_limiter_sim::judge::change::{Change, Source};
 use zae_limiter_sim::judge::check::Check;
 use zae_limiter_sim::plan::Clocks;
+use zae_limiter_sim::rows::change::{Change, Source};
 use zae_limiter_sim::{Plan, Stats, run, run_and_tell};
 
 #[test]
