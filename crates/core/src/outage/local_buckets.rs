@@ -6,9 +6,9 @@
 //!
 //! A request is bounded by what the caches last held: the limits and flags of the entity, and of its parent if it
 //! cascades. A bucket is removed only when it is full again, since a removed bucket starts full; and if calls with
-//! different limits have debited it, when it would be full under each of them. Memory is bounded: once it holds [`BOUND`]
-//! limits that are not full, requests that need another one are refused. Debts come on top: whether a lease may be
-//! charged was decided when it was granted.
+//! different limits have debited it, when it would be full under each of them. Memory is bounded: once it holds
+//! 100,000 limits that are not full, requests that need another one are refused. Debts come on top: whether a lease
+//! may be charged was decided when it was granted.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
