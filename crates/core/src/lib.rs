@@ -37,7 +37,7 @@ pub(crate) use operations::backoff;
 pub use operations::{memory, table};
 pub use records::{audit, bucket, config, definition, entity, namespace, resolve, schema, usage, version};
 pub use rules::{limit, refill};
-pub use write::sync;
+pub use write::{removal, sync};
 
 pub use audit::AuditEvent;
 pub use bucket::{Bucket, Owner};

@@ -24,7 +24,7 @@ use smol_str::SmolStr;
 use super::freshness::MAX_ROUND_TRIP_MS;
 use super::protocol::{Ask, DisabledAt, Env, Grant, Hint, Reply, Settings, TakeError, check_config};
 use crate::backoff::{Again, Backoff};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, FENCE};
 use crate::config::{Level, Resolved};
 use crate::error::{RecordError, UnsupportedFeature};
 use crate::limit::Limit;
@@ -489,6 +489,8 @@ impl Take {
                         .push((crate::bucket::limit_attr(limit.as_str(), "tc"), -amount.0));
                     parts.push(Condition::Exists(crate::bucket::limit_attr(limit.as_str(), "tk")));
                 }
+                // Not an item that was created under the same key since.
+                parts.push(write::as_seen(FENCE, item.get(FENCE)));
                 undo.condition = Condition::All(parts);
                 self.send(Ask::Table(Op::Update(undo)), State::Undo(err.into()), env);
             }

@@ -277,8 +277,10 @@ impl Credit {
             Ok(Answer::Items(items)) => {
                 self.looks += 1;
                 self.was_displaced = false;
-                let others = self.others(&items);
-                self.parts = divide(&mut self.home, &self.latest, others, now).into();
+                self.parts = match self.others(&items) {
+                    Some(others) => divide(&mut self.home, &self.latest, others, now).into(),
+                    None => VecDeque::new(),
+                };
             }
             Ok(_) => {}
             Err(err) => {
@@ -290,9 +292,11 @@ impl Credit {
         self.next_part(now, random)
     }
 
-    /// The other shards in what was read; takes note of the one that was debited.
-    fn others(&mut self, items: &[Item]) -> Vec<(u32, Arc<Bucket>)> {
+    /// The other shards in what was read; takes note of the one that was debited. `None` if that is gone or was created
+    /// anew: then the bucket has been deleted, and what it has become owes nothing to this refund.
+    fn others(&mut self, items: &[Item]) -> Option<Vec<(u32, Arc<Bucket>)>> {
         let mut others = Vec::new();
+        let mut is_there = false;
         for item in items {
             let place = key_of(item).and_then(|key| BucketId::parse(&key));
             let (Some((id, shard)), Ok(image)) = (place, Bucket::decode(item)) else {
@@ -304,10 +308,15 @@ impl Credit {
             if shard != self.shard {
                 others.push((shard, Arc::new(image)));
             } else if image.life_since(&self.debited) == Life::Same {
+                is_there = true;
                 self.latest = Arc::new(image);
             }
         }
+        // The items were not read at one instant: the bucket may have been deleted and created again in between.
+        let life = self.debited.life(self.shard);
         others
+            .retain(|(shard, image)| life.is_none() || image.life(*shard).is_none_or(|of| Some(of) == life));
+        is_there.then_some(others)
     }
 
     /// Gives the next part to its shard; after the last, the rest to the shard that was debited.

@@ -45,7 +45,8 @@ pub(crate) const RECEIPT: &str = "cr";
 
 /// The attribute that a repeated credit changes, so that nothing sent before it can still happen. It begins with
 /// the item's birth mark, so that no credit of a former item happens on a later one of the same key:
-/// `{birth}.{receipt}`, both of which may be empty. The birth mark is `{random}-{shard count}`.
+/// `{birth}.{receipt}`, both of which may be empty. The birth mark is `{random}-{shard count}` on the first shard, and
+/// `{random}-{shard count}-{life}` on others: their bucket's [life](Bucket::life).
 pub(crate) const FENCE: &str = "cf";
 
 /// The fence of a new item.
@@ -152,9 +153,15 @@ pub struct Bucket {
     pub unsupported: Option<SmolStr>,
 }
 
-/// The birth mark of an item that is created as one of so many shards.
-pub(crate) fn birth_mark(bits: u64, shard_count: u32) -> String {
-    format!("{:012x}-{shard_count}", bits >> 16)
+/// The birth mark of an item that is created as one of so many shards, in a life of its bucket that has begun already,
+/// if it is known.
+pub(crate) fn birth_mark(bits: u64, shard_count: u32, life: Option<&str>) -> String {
+    let mut mark = format!("{:012x}-{shard_count}", bits >> 16);
+    if let Some(life) = life {
+        mark.push('-');
+        mark.push_str(life);
+    }
+    mark
 }
 
 /// How an item relates to an earlier one of the same key.
@@ -329,11 +336,20 @@ impl Bucket {
 
     /// How many shards the bucket had when this one was created, according to its birth mark.
     pub(crate) fn count_at_birth(&self) -> Option<u32> {
-        let (_, count) = self.birth()?.split_once('-')?;
+        let count = self.birth()?.split('-').nth(1)?;
         count
             .parse()
             .ok()
             .filter(|count| (1..=MAX_SHARDS).contains(count))
+    }
+
+    /// The life of the bucket that this item, its shard `shard`, belongs to: the random part of the birth mark of the
+    /// first shard. A bucket lives from the creation of its first shard until that is deleted or expires. `None` if another
+    /// client created the item, or the first shard of its time.
+    pub(crate) fn life(&self, shard: u32) -> Option<&str> {
+        let mut parts = self.birth()?.split('-');
+        let own = parts.next().filter(|_| shard == 0);
+        parts.nth(1).or(own)
     }
 
     /// Whether this image shows the item that an earlier image showed, and not one that was created under the same

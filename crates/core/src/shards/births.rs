@@ -192,7 +192,7 @@ impl Births {
                 };
                 parts.push(write::donate(key, &donation));
             } else if shard == 0 {
-                parts.push(write::count_is_still(key, count));
+                parts.push(write::count_is_still(key, image, count));
             }
         }
         parts
@@ -260,7 +260,7 @@ mod tests {
     /// A shard that was created as one of so many, and whether it is marked for a forced pass.
     fn born(tokens: i64, count: u32, of: u32, is_marked: bool) -> Arc<Bucket> {
         let mut item = item(tokens, count, NOW);
-        item.insert(FENCE.into(), Value::S(first_fence(&birth_mark(7, of))));
+        item.insert(FENCE.into(), Value::S(first_fence(&birth_mark(7, of, None))));
         if is_marked {
             item.insert("vu".into(), Value::int(0));
         }
@@ -340,7 +340,7 @@ mod tests {
         let before = NOW.plus(-15_000);
         let with_rate = |tokens: i64, count, of, rate: Option<i64>| {
             let mut item = item(tokens, count, before);
-            item.insert(FENCE.into(), Value::S(first_fence(&birth_mark(7, of))));
+            item.insert(FENCE.into(), Value::S(first_fence(&birth_mark(7, of, None))));
             match rate {
                 Some(rate) => drop(item.insert("b_rpm_ra".into(), Value::int(rate * 1000))),
                 None => item.retain(|name, _| !name.starts_with("b_rpm")),

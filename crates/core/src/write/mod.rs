@@ -11,6 +11,7 @@
 //!
 //! Balances move by `ADD` alone, so writers compose; the refill instant `rf` serialises refills.
 
+pub mod removal;
 pub mod sync;
 
 use smol_str::SmolStr;
@@ -339,7 +340,7 @@ pub fn owner_pins(owner: &Owner) -> [Condition; 3] {
 }
 
 /// The shard count, where an absent one counts as 1.
-fn shard_count_is(count: u32) -> Condition {
+pub(crate) fn shard_count_is(count: u32) -> Condition {
     let is = Condition::Is(attr("shard_count"), Value::int(count));
     if count == 1 {
         Condition::Any(vec![is, Condition::Absent(attr("shard_count"))])
@@ -480,7 +481,8 @@ pub(crate) struct Donation<'a> {
 ///
 /// Debits may come in between: tokens are moved by `ADD`, and only if they are there. A refill of a sibling
 /// that earned the new shard's part may not, or that part would be earned twice; nor a refund up to the
-/// ceiling it had with fewer shards.
+/// ceiling it had with fewer shards. And it must be the item of the image: a transaction that was delayed until the bucket
+/// had been deleted and created again would put tokens of the former life into the next.
 pub(crate) fn donate(key: Key, donation: &Donation<'_>) -> Part {
     let image = donation.image;
     let mut update = Update::new(key);
@@ -493,6 +495,7 @@ pub(crate) fn donate(key: Key, donation: &Donation<'_>) -> Part {
         Condition::Absent(attr("rsched")),
         Condition::Absent(attr("disabled")),
     ];
+    parts.extend(same_item(image));
     if let Some(at) = donation.hands_over_at {
         parts.push(Condition::AtMost(attr("rf"), at.0.into()));
         for limit in &image.limits {
@@ -516,9 +519,11 @@ pub(crate) fn is_absent(key: Key) -> Part {
     Part::Check(key, Condition::Absent(attr("PK")))
 }
 
-/// Checks that shard 0 still has this count.
-pub(crate) fn count_is_still(key: Key, count: u32) -> Part {
-    Part::Check(key, shard_count_is(count))
+/// Checks that shard 0 is still the item of this image, with this count.
+pub(crate) fn count_is_still(key: Key, image: &Bucket, count: u32) -> Part {
+    let mut parts = same_item(image);
+    parts.push(shard_count_is(count));
+    Part::Check(key, Condition::All(parts))
 }
 
 /// Doubles the shard count on shard 0, the authoritative one, which from now on must not expire.
@@ -669,7 +674,7 @@ pub(crate) fn keep_until(key: Key, secs: i64) -> Update {
 }
 
 /// The attribute is as it was seen, whatever its type. Of a type that cannot be compared, only that it is there.
-fn as_seen(name: &'static str, value: Option<&Value>) -> Condition {
+pub(crate) fn as_seen(name: &'static str, value: Option<&Value>) -> Condition {
     match value {
         Some(Value::Other) => Condition::Exists(attr(name)),
         value => Condition::same(attr(name), value.cloned()),

@@ -7,6 +7,7 @@
 //! - [`shards`]: splitting, moving tokens, expiry.
 //! - [`credits`]: refunds happen once.
 //! - [`foreign`]: items and configuration of other clients, understood or refused.
+//! - [`lives`]: buckets that are deleted and created again.
 //! - [`lifetime`]: buckets that a wrong clock has dated, and how long buckets are kept.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
 //! - [`outcomes`]: answers that do not show what they claim.
@@ -23,6 +24,7 @@ mod foreign;
 mod garbage;
 mod hostile;
 mod lifetime;
+mod lives;
 mod outcomes;
 mod shards;
 mod waits;

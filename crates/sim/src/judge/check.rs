@@ -46,8 +46,6 @@ pub struct Check {
     fractions: BTreeMap<(String, u32, String), i128>,
     /// The shards of each bucket that have ever existed.
     born: BTreeMap<String, BTreeSet<u32>>,
-    /// Buckets that are being deleted.
-    deleting: BTreeSet<String>,
 }
 
 impl Check {
@@ -124,20 +122,16 @@ impl Check {
         }
     }
 
-    /// A bucket is about to be deleted, shard by shard: until it has been, nothing is promised of its shards together.
-    /// False if it is being deleted already.
-    pub fn will_be_deleted(&mut self, bucket: &BucketId) -> bool {
-        self.deleting.insert(named(bucket))
-    }
-
-    /// A bucket has been deleted. What there is of it now belongs to its new life, of which all is promised.
-    pub fn was_deleted(&mut self, bucket: &BucketId) {
-        let bucket = named(bucket);
-        self.deleting.remove(&bucket);
-        self.accounts.retain(|(of, _), _| *of != bucket);
-        let rows = self.rows.get(&bucket);
-        let shards = rows.into_iter().flatten().map(|(shard, _)| *shard).collect();
-        self.born.insert(bucket, shards);
+    /// The first shard of a bucket was deleted by an operator: its life has ended. What is created from now on belongs
+    /// to the next one, to which the limit applies anew.
+    fn ends_life(&mut self, bucket: &str) -> Result<(), String> {
+        let left = self.rows.get(bucket).and_then(|rows| rows.keys().next());
+        if let Some(shard) = left {
+            return Err(format!("{bucket} was deleted, and shard {shard} was left"));
+        }
+        self.accounts.retain(|(of, _), _| of != bucket);
+        self.born.remove(bucket);
+        Ok(())
     }
 
     /// Judges one write, which may have changed several items at once.
@@ -165,7 +159,11 @@ impl Check {
             let new = new.as_ref().filter(|_| old.is_none() && *shard > 0)?;
             Some((bucket.clone(), *shard, new.rf))
         };
-        let mut newborn: Vec<_> = read.iter().filter_map(births).collect();
+        let newborn: Vec<_> = read.iter().filter_map(births).collect();
+        let ends = |(bucket, shard, _, new): &(String, u32, Option<Row>, Option<Row>)| {
+            (source == Source::Admin && *shard == 0 && new.is_none()).then(|| bucket.clone())
+        };
+        let ended: Vec<String> = read.iter().filter_map(ends).collect();
         let raise = |(_, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
             let (old, new) = (old.as_ref()?, new.as_ref()?);
             (old.count < new.count).then(|| (*shard, old.clone()))
@@ -199,7 +197,6 @@ impl Check {
                 (None, Some(new)) => {
                     let family = self.rows.get(&bucket);
                     let known = family.and_then(|rows| rows.values().map(|row| row.count).max());
-                    let known = known.filter(|_| !self.deleting.contains(&bucket));
                     created(shard, new, known, &mut moved).map_err(told)?;
                     stats.created += u64::from(shard == 0);
                     stats.shards_created += u64::from(shard > 0);
@@ -218,7 +215,9 @@ impl Check {
             self.settle(now_us, source, (&bucket, shard), old.as_ref(), new, stats)
                 .map_err(|err| format!("{at}: {err}"))?;
         }
-        newborn.retain(|(bucket, _, _)| !self.deleting.contains(bucket));
+        for bucket in ended {
+            self.ends_life(&bucket)?;
+        }
         for (bucket, shard, starts_at) in newborn {
             self.disjoint((&bucket, shard), starts_at, &raised)?;
         }
@@ -294,8 +293,7 @@ impl Check {
                     .filter(|other| descends(*other, shard, old.count as u32))
                     .find(|other| born.is_none_or(|born| !born.contains(other)));
                 // Limits of a call that are lower may cut what is left of the others.
-                let is_whole = !self.deleting.contains(bucket);
-                if let (true, Some(unborn)) = (gained < 0 && !is_changed && is_whole, unborn) {
+                if let (true, Some(unborn)) = (gained < 0 && !is_changed, unborn) {
                     return Err(format!(
                         "{name} lost {} that belong to shard {unborn}, which has never existed",
                         -gained
@@ -379,9 +377,9 @@ impl Check {
                     let debt = -cell.tk - earned;
                     return Err(format!("{name} expired {debt} in debt"));
                 }
-                if let (Some(account), true) = (self.accounts.get_mut(&id), cell.tk < 0 && !is_deleted) {
+                if let (Some(account), true) = (self.accounts.get_mut(&id), cell.tk < 0) {
                     account.forgive(-cell.tk);
-                    stats.debts_expired += 1;
+                    stats.debts_expired += u64::from(!is_deleted);
                 }
                 *self.buried.entry(id).or_default() += cell.tc;
             }
@@ -427,7 +425,7 @@ impl Check {
             };
             stats.lazy_bursts += u64::from(account.pay(consumed - eaten));
             let debt: i128 = cells().map(|cell| (-cell.tk).max(0)).sum();
-            let is_judged = matches!(source, Source::Acquire(_)) && !self.deleting.contains(bucket);
+            let is_judged = matches!(source, Source::Acquire(_));
             if consumed > 0 && is_judged && account.level() < -debt {
                 return Err(format!(
                     "limit {name} is overdrawn by {} (debts {debt}): {account:?}",
@@ -480,11 +478,4 @@ impl Check {
         }
         Ok(())
     }
-}
-
-/// A bucket's name: its key without the shard.
-fn named(bucket: &BucketId) -> String {
-    let pk = bucket.key(0).pk;
-    pk.rsplit_once('#')
-        .map_or(pk.clone(), |(name, _)| name.to_owned())
 }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use zae_limiter_core::table::Op;
+
 use crate::rows::change::{Change, Source};
 use crate::rows::row::{Row, bucket_of};
 
@@ -18,6 +20,10 @@ pub(crate) struct Lives {
     debited: BTreeMap<usize, BTreeSet<Debited>>,
     /// The generation that each entity had when it was deleted.
     pub(crate) generations: BTreeMap<usize, i64>,
+    /// The action that deletes each entity at present.
+    pub(crate) deleting: BTreeMap<usize, usize>,
+    /// What each deletion does next to a bucket, as it was when it was read.
+    pub(crate) pending: BTreeMap<usize, Op>,
 }
 
 impl Lives {

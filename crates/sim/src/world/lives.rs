@@ -1,9 +1,9 @@
 //! Entities that are deleted and created again, and what must not be carried from one life into the next.
 //!
 //! An operator's deletion takes many requests, in the order that the library deletes in, and traffic continues
-//! meanwhile. While it lasts, shards of the former life and new ones stand side by side, and nothing is promised of
-//! their sum. When it has ended, the account of the bucket starts anew
-//! ([`Check::was_deleted`](crate::judge::check::Check::was_deleted)), and from then on
+//! meanwhile. All shards of a bucket are deleted at once ([`delete_bucket`]): its life ends when its first shard is
+//! deleted. In that instant no other shard may be left, and the account of the bucket starts anew (see
+//! [`crate::judge::check`]). Beyond what holds in each life,
 //! an acquire debits a parent that was in force for the entity at some time between one cache time before it began and
 //! its end. What holds for refunds is in [`crate::judge::lives`].
 
@@ -14,7 +14,8 @@ use zae_limiter_core::acquire::Grant;
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::bucket::is_disputed;
 use zae_limiter_core::entity::MetaRecord;
-use zae_limiter_core::schema::meta_key;
+use zae_limiter_core::removal::delete_bucket;
+use zae_limiter_core::schema::{BucketId, meta_key};
 use zae_limiter_core::sync::owner_pins;
 use zae_limiter_core::table::{Condition, Delete, Key, Op, Put};
 
@@ -46,29 +47,29 @@ impl World<'_> {
         };
         let (entity, parent) = (*entity, *parent);
         let id = self.names.bucket(entity);
+        if *self.lives.deleting.entry(entity).or_insert(action) != action {
+            return;
+        }
+        if let Some(op) = self.lives.pending.remove(&action) {
+            let reply = self.write(Source::Admin, &op);
+            self.note(|| format!("the bucket of {} is deleted: {reply:?}", id.entity));
+        }
         self.note(|| format!("{} is deleted and created again: {step:?}", id.entity));
         let next = match step {
             Step::Buckets | Step::Rest => {
-                if matches!(step, Step::Buckets) {
-                    if !self.check.will_be_deleted(&id) {
-                        return;
-                    }
-                    self.stats.recreated += 1;
-                }
-                let mut keys: Vec<Key> = self.rows(entity).into_keys().map(|shard| id.key(shard)).collect();
-                let mut rng = Rng::of(plan.seed, (action as u64) << 8 | 0xff);
-                let mut at = self.now_us;
-                while !keys.is_empty() {
-                    let key = keys.swap_remove(rng.index(keys.len()));
-                    at += STRIDE_US;
-                    self.schedule_delete(at, key, Condition::ALWAYS);
-                }
-                let next = if matches!(step, Step::Buckets) {
-                    Step::Record
+                // Under other conditions than when it was read, it is read again.
+                if self.ends_life(action, &id, |_| Some(Vec::new())) {
+                    (self.now_us, step)
                 } else {
-                    Step::Orphans
-                };
-                (at, next)
+                    // Without the first shard, none is of a life that lasts.
+                    for shard in self.rows(entity).into_keys() {
+                        self.delete_now(id.key(shard), Condition::ALWAYS);
+                    }
+                    match step {
+                        Step::Buckets => (self.now_us, Step::Record),
+                        _ => (self.now_us, Step::Orphans),
+                    }
+                }
             }
             Step::Record => {
                 let meta = meta_key(&self.names.namespace, &id.entity);
@@ -82,30 +83,50 @@ impl World<'_> {
                 (self.now_us, Step::Rest)
             }
             Step::Orphans => {
-                let mut found = false;
-                for shard in self.rows(entity).into_keys() {
+                let disputed = |image: &Bucket| is_disputed(&image.owner, None);
+                let pins = |image: &Bucket| disputed(image).then(|| owner_pins(&image.owner).into());
+                let mut found = self.ends_life(action, &id, pins);
+                for shard in self
+                    .rows(entity)
+                    .into_keys()
+                    .filter(|_| !found)
+                    .collect::<Vec<_>>()
+                {
                     let key = id.key(shard);
                     let image = self.table.get(&key).and_then(|item| Bucket::decode(item).ok());
-                    if let Some(image) = image.filter(|image| is_disputed(&image.owner, None)) {
+                    if let Some(image) = image.filter(disputed) {
                         found = true;
-                        self.schedule_delete(
-                            self.now_us + STRIDE_US,
-                            key,
-                            Condition::All(owner_pins(&image.owner).into()),
-                        );
+                        let condition = Condition::All(owner_pins(&image.owner).into());
+                        self.schedule_delete(self.now_us + STRIDE_US, key, condition);
                     }
                 }
                 let next = if found { Step::Orphans } else { Step::Birth };
                 (self.now_us + STRIDE_US, next)
             }
             Step::Birth => {
-                self.check.was_deleted(&id);
+                self.lives.deleting.remove(&entity);
+                self.stats.recreated += 1;
                 self.be_born(action, entity, parent, rules.as_deref());
                 return;
             }
         };
         let (at, step) = next;
         self.schedule(at + STRIDE_US, Event::Recreate { action, step });
+    }
+
+    /// Prepares to delete a bucket, if its first shard is there and `pins` has conditions for it.
+    fn ends_life(
+        &mut self,
+        action: usize,
+        id: &BucketId,
+        pins: impl Fn(&Bucket) -> Option<Vec<Condition>>,
+    ) -> bool {
+        let first = self.table.get(&id.key(0));
+        let first = first.and_then(|item| Bucket::decode(item).ok());
+        let op = first.and_then(|first| delete_bucket(id, &first, pins(&first)?));
+        let is_there = op.is_some();
+        self.lives.pending.extend(op.map(|op| (action, op)));
+        is_there
     }
 
     fn be_born(&mut self, action: usize, entity: usize, parent: Option<usize>, rules: Option<&[Rule]>) {

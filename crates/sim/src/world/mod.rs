@@ -72,7 +72,7 @@ pub struct Outcome {
 /// A deletion under way, and what comes after it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
-    /// What is found of the bucket is deleted.
+    /// The bucket is deleted.
     Buckets,
     /// The limits and the entity's own record are deleted.
     Record,

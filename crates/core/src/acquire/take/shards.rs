@@ -47,6 +47,14 @@ impl Take {
             self.has_counted = true;
             return self.read_shards(0, env);
         }
+        if self.shard >= self.shard_count {
+            // Drawn when the bucket had more shards. It has been deleted and created again since.
+            if self.purpose == Purpose::Shard {
+                return self.abandon();
+            }
+            self.shard = env.random.below(self.shard_count);
+            return self.debit(None, env);
+        }
         if self.shard == 0 {
             let count = self.shard_count;
             let full = |limit: &Limit| Start {
@@ -59,7 +67,7 @@ impl Take {
                 refilled_at: env.now,
                 balances: self.config.limits.iter().map(full).collect(),
             };
-            return self.put_shards(&[first], Vec::new(), env);
+            return self.put_shards(&[first], Vec::new(), None, env);
         }
         let keys = family(self.shard, self.shard_count)
             .into_iter()
@@ -121,7 +129,7 @@ impl Take {
         let limits = self.limits_of_new(&siblings);
         let plan = births(&[self.shard], count, &siblings, &limits, env.now);
         let parts = plan.of_relatives(&self.id, count, &siblings);
-        self.put_shards(&plan.newborns, parts, env);
+        self.put_shards(&plan.newborns, parts, root.life(0), env);
     }
 
     /// The limits that new shards have. Those that came with a call are not all that their relatives hold tokens of.
@@ -155,8 +163,15 @@ impl Take {
         Ok(images)
     }
 
-    /// Creates shards. One that this leg has drawn also pays what is asked for, if it holds that.
-    pub(super) fn put_shards(&mut self, newborns: &[Newborn], relatives: Vec<Part>, env: &mut Env<'_>) {
+    /// Creates shards, in this life of their bucket, unless the first one is among them. One that this leg has drawn also
+    /// pays what is asked for, if it holds that.
+    pub(super) fn put_shards(
+        &mut self,
+        newborns: &[Newborn],
+        relatives: Vec<Part>,
+        life: Option<&str>,
+        env: &mut Env<'_>,
+    ) {
         let now = env.now;
         let need = |limit: &str| {
             self.amounts
@@ -196,7 +211,7 @@ impl Take {
         for new in newborns {
             // An expiry depends on the shard.
             self.shard = new.shard;
-            let birth = birth_mark(env.random.bits(), self.shard_count);
+            let birth = birth_mark(env.random.bits(), self.shard_count, life);
             parts.push(Part::Put(write::create(&NewShard {
                 id: &self.id,
                 shard: new.shard,

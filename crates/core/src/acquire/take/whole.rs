@@ -160,7 +160,7 @@ impl Take {
         let limits = self.limits_of_new(&shards);
         let plan = births(&missing, count, &shards, &limits, env.now);
         let parts = plan.of_relatives(&self.id, count, &shards);
-        self.put_shards(&plan.newborns, parts, env);
+        self.put_shards(&plan.newborns, parts, root.life(0), env);
     }
 
     /// Shard 0 has another count than the one used for the read.
