@@ -155,6 +155,8 @@ pub(crate) struct Take {
     has_waited: bool,
     /// Whether it has looked for other shards where the first one is missing.
     has_counted: bool,
+    /// Whether it has found other shards without the first one.
+    has_seen_others: bool,
     /// The last image of the shard, if the last debit or refill used it.
     seen: Option<Arc<Bucket>>,
     /// How long the table takes to answer: as the driver knows it, or slower if this leg's own requests were.
@@ -206,6 +208,7 @@ impl Take {
             has_just_lost: false,
             has_waited: false,
             has_counted: false,
+            has_seen_others: false,
             seen: None,
             round_trip_ms: 0,
             sent_at: started,

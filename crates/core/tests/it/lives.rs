@@ -166,6 +166,51 @@ fn a_shard_is_created_only_in_the_life_that_it_was_planned_for() {
     }
 }
 
+/// The process remembers more shards than one, and looks for them when it does not find the first. By then, another
+/// process has created the bucket and split it.
+#[test]
+fn a_bucket_that_is_found_created_and_split_is_debited_once() {
+    for dice in 0..20 {
+        let mut desk = split(7, 4);
+        let (id, next) = (desk.id("u"), items(&split(8, 1).table, &desk.id("u")));
+        let first = Bucket::decode(desk.item("u", 0)).unwrap();
+        desk.table.call(&delete_bucket(&id, &first, []).unwrap()).unwrap();
+        let mut next = next[0].clone();
+        next.insert("shard_count".into(), Value::int(8));
+        next.insert("b_rpm_tk".into(), Value::int(1_600_000));
+        let mut is_there = false;
+        desk.dice = Dice(dice);
+        desk.meddle = Some(Box::new(move |_, op, table| {
+            if matches!(op, Op::BatchGet { keys, .. } if keys[0] == id.key(0)) && !is_there {
+                is_there = true;
+                table.insert(next.clone()).unwrap();
+            }
+            None
+        }));
+        let grants = desk.admitted("u", &[("rpm", 10)]);
+        let taken: i128 = grants.iter().flat_map(|g| &g.amounts).map(|(_, n)| n.0).sum();
+        assert_eq!(taken, 10_000);
+        assert_eq!(sums(&desk), (1_590_000, 1_500_000 + 10_000), "{dice}");
+    }
+}
+
+/// The shards are read while the bucket is deleted.
+#[test]
+fn a_bucket_of_which_only_other_shards_were_seen_begins_whole() {
+    let mut desk = split(7, 4);
+    let (id, others) = (desk.id("u"), items(&desk.table, &desk.id("u"))[1..].to_vec());
+    let first = Bucket::decode(desk.item("u", 0)).unwrap();
+    desk.table.call(&delete_bucket(&id, &first, []).unwrap()).unwrap();
+    let mut reads = 0;
+    desk.meddle = Some(Box::new(move |_, op, _| {
+        let is_read = matches!(op, Op::BatchGet { keys, .. } if keys.len() == 4);
+        reads += u32::from(is_read);
+        (is_read && reads == 1).then(|| Ok(Answer::Items(others.clone())))
+    }));
+    desk.admitted("u", &[("rpm", 10)]);
+    assert_eq!(sums(&desk), (1_590_000, 10_000));
+}
+
 /// A debit cannot be read. When it is taken back, the bucket has been created again.
 #[test]
 fn a_debit_that_cannot_be_read_is_not_taken_back_from_the_next_life() {

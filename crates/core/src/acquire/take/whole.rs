@@ -109,6 +109,10 @@ impl Take {
         let Some(root) = shards.get(&0) else {
             if shards.is_empty() {
                 self.shard_count = 1;
+            } else if !self.has_seen_others {
+                // They were not read at one instant: the bucket may have been deleted in between, with all its shards.
+                self.has_seen_others = true;
+                return self.read_shards(0, env);
             }
             // Only shard 0 has the count: start again from there.
             (self.scope, self.shard) = (Scope::One, 0);
@@ -118,6 +122,12 @@ impl Take {
             return self.finish(TakeEnd::Disabled(DisabledAt::Bucket));
         }
         let count = root.shard_count;
+        if self.scope == Scope::One {
+            // It was missing, and is there by now. Nothing else was to be found out.
+            self.shard_count = count;
+            self.has_counted = false;
+            return self.debit(None, env);
+        }
         if count != self.shard_count {
             return self.count_differs(count, env);
         }
