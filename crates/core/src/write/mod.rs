@@ -540,7 +540,8 @@ pub(crate) fn double(key: Key, from: u32) -> Update {
     update
 }
 
-/// Writes the count of a doubling to a sibling; never lowers a count.
+/// Writes the count of a doubling to a sibling; never lowers a count. A bucket that was created again meanwhile admits no
+/// more for it (ADR 7).
 pub(crate) fn propagate(key: Key, count: u32) -> Update {
     let mut update = Update::new(key);
     update.set.push((attr("shard_count"), Value::int(count)));

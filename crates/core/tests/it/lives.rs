@@ -79,7 +79,8 @@ fn no_shard_of_a_former_life_is_created_beside_the_first_of_the_next() {
     for dice in 0..40 {
         let mut desk = split(7, 4);
         for shard in 0..4 {
-            desk.poke("u", shard, &[("b_wcu_tk", Value::int(0))]);
+            let has_tokens = ("b_rpm_tk", Value::int(100_000));
+            desk.poke("u", shard, &[("b_wcu_tk", Value::int(0)), has_tokens]);
         }
         let mut next = split(8, 1);
         next.poke("u", 0, &[("b_rpm_tk", Value::int(0))]);

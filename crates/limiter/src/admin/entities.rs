@@ -1,20 +1,22 @@
 //! Entities: creating, reading and listing who spends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use zae_limiter_core::bucket::is_disputed;
 use zae_limiter_core::entity::{Entity, MetaRecord, Metadata};
+use zae_limiter_core::removal::delete_bucket;
 use zae_limiter_core::schema::{BucketId, META, entity_pk, key_of, meta_key, parent_pk};
 use zae_limiter_core::sync::{Drift, owner_pins, reconcile};
-use zae_limiter_core::table::{Condition, Delete, Index, Item, Key, Put, Query, Value};
+use zae_limiter_core::table::{Answer, Condition, Delete, Index, Item, Key, Op, Put, Query, Value};
 use zae_limiter_core::{Bucket, EntityId, EpochMillis, IntoName, InvalidInput, ResourceScope};
 
 use crate::admin::Admin;
 use crate::admin::audit::Event;
 use crate::admin::pages::Pages;
 use crate::admin::retry::{BRIEF, LONG};
-use crate::admin::sweep::{Progress, Sweep};
+use crate::admin::sweep::{IN_FLIGHT, Progress, Sweep};
 use crate::error::Error;
 use crate::table::TableExt;
 
@@ -210,7 +212,8 @@ impl Admin {
     ///
     /// # Traffic
     /// An id can be spent from without an entity, so requests that arrive during the deletion may leave a bucket
-    /// under the limits of the resource or the system. Processes that have cached the entity learn of the deletion
+    /// under the limits of the resource or the system. A bucket is deleted with all its shards at once; if other requests
+    /// keep that from happening for some seconds, the call fails and can be repeated. Processes that have cached the entity learn of the deletion
     /// within the time to live of their configuration cache.
     pub async fn delete_entity(&self, id: impl IntoName<EntityId>) -> Result<u64, Error> {
         self.delete_entity_with_progress(id, &|_| ()).await
@@ -359,20 +362,33 @@ impl Admin {
                 return Ok(());
             };
             left = Some((orphans.len(), first.clone()));
-            for (key, bucket) in orphans {
-                if key.pk.ends_with("#0") {
+            let firsts: BTreeSet<&Key> = orphans.iter().map(|(key, _)| key).collect();
+            for (key, bucket) in &orphans {
+                let Some((bucket_id, shard)) = BucketId::parse(key) else {
+                    continue;
+                };
+                let pins = owner_pins(&bucket.owner);
+                let whole = if shard == 0 {
                     let operations = Query::new(Index::Primary, &key.pk).prefix("#OP#");
                     sweep.delete_found(operations, |_| false).await?;
-                }
-                let delete = Delete {
-                    key,
-                    condition: Condition::All(owner_pins(&bucket.owner).into()),
+                    delete_bucket(&bucket_id, bucket, pins.clone())
+                } else if firsts.contains(&bucket_id.key(0)) {
+                    // It goes with the first.
+                    continue;
+                } else {
+                    None
                 };
+                let op = whole.unwrap_or_else(|| {
+                    Op::Delete(Delete {
+                        key: key.clone(),
+                        condition: Condition::All(pins.into()),
+                    })
+                });
                 let deleted = inner
                     .place
-                    .insisting(LONG, || inner.table.delete(delete.clone()))
+                    .insisting(LONG, || inner.table.call(op.clone()))
                     .await?;
-                if deleted.is_applied() {
+                if matches!(deleted, Answer::Applied(_)) {
                     sweep.count(1);
                 }
             }
@@ -385,7 +401,7 @@ impl Admin {
         Err(inner.place.unavailable(what))
     }
 
-    /// Deletes an entity's buckets. Records of operations on a bucket can be found through its first shard
+    /// Deletes an entity's buckets, each with all its shards at once. Records of operations on a bucket can be found through its first shard
     /// only, so they go before.
     async fn sweep_buckets(&self, sweep: &Sweep<'_>, pk: &str) -> Result<Vec<Key>, Error> {
         let keys = sweep.find(Query::new(Index::Gsi3, pk).prefix("BUCKET#")).await?;
@@ -393,7 +409,59 @@ impl Admin {
             let operations = Query::new(Index::Primary, &key.pk).prefix("#OP#");
             sweep.delete_found(operations, |_| false).await?;
         }
-        sweep.delete(&keys).await?;
+        let mut buckets: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
+        for key in &keys {
+            if let Some((id, _)) = BucketId::parse(key) {
+                buckets.entry(id.key(0)).or_default().push(key.clone());
+            }
+        }
+        stream::iter(buckets)
+            .map(|(first, listed)| self.sweep_bucket(sweep, first, listed))
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect::<()>()
+            .await?;
         Ok(keys)
+    }
+
+    /// Deletes a bucket, with all its shards [at once](delete_bucket). `listed` are those that the index shows.
+    async fn sweep_bucket(&self, sweep: &Sweep<'_>, first: Key, listed: Vec<Key>) -> Result<(), Error> {
+        let inner = &self.inner;
+        let Some((id, _)) = BucketId::parse(&first) else {
+            return Ok(());
+        };
+        for round in 0..MAX_ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(Duration::from_millis(25 << round.min(5))).await;
+            }
+            let item = inner
+                .place
+                .insisting(LONG, || inner.table.get(first.clone(), true))
+                .await?;
+            let Some(item) = item else {
+                // No first shard, so these belong to no bucket. One that is created meanwhile is not deleted in parts.
+                let others: Vec<Key> = listed.into_iter().filter(|key| *key != first).collect();
+                return sweep.delete(&others).await;
+            };
+            let image = Bucket::decode(&item).ok();
+            let op = image.as_ref().and_then(|image| delete_bucket(&id, image, []));
+            let (Some(image), Some(op)) = (image, op) else {
+                // Written by another program.
+                return sweep.delete(&listed).await;
+            };
+            let answer = inner
+                .place
+                .insisting(LONG, || inner.table.call(op.clone()))
+                .await?;
+            if matches!(answer, Answer::Applied(_)) {
+                let is_beyond = |key: &Key| BucketId::parse(key).is_some_and(|(_, n)| n >= image.shard_count);
+                let (beyond, within): (Vec<Key>, Vec<Key>) = listed.into_iter().partition(is_beyond);
+                sweep.count(within.len().max(1) as u64);
+                return sweep.delete(&beyond).await;
+            }
+        }
+        let what = format!(
+            "the bucket {first} is busy: other requests kept its deletion from happening; call it again"
+        );
+        Err(inner.place.unavailable(what))
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Place};
 use crate::table::{BATCH_DELETE_LIMIT, Table};
 
 /// How many batches are on their way at once.
-const IN_FLIGHT: usize = 8;
+pub(crate) const IN_FLIGHT: usize = 8;
 
 /// How many items are looked for before they are deleted.
 const PAGE: u32 = 1000;

@@ -1,7 +1,7 @@
 //! Deleting an entity with everything of its own.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use zae_limiter::table::TableExt as _;
@@ -257,6 +257,26 @@ async fn a_bucket_created_during_the_deletion_goes_as_well() {
     });
     let repo = a.over(table, |builder| builder).await;
     assert_eq!(repo.admin().delete_entity("key-1").await.unwrap(), FURNISHED + 1);
+    assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
+}
+
+/// A bucket is split between the read of its count and its deletion. A shard that stayed would be spent beside those of
+/// the next bucket of this id.
+#[tokio::test]
+async fn a_bucket_that_is_split_during_the_deletion_goes_with_all_its_shards() {
+    let a = Admin::new().await;
+    let (table, id) = (a.repo.table(), a.id("key-1", "hot"));
+    put_all(&*table, [bucket(&id, 0, 1, 9, 3)]).await;
+    let is_deleted = |op: &Op| matches!(op, Op::Delete(delete) if delete.key.pk.ends_with("#hot#0"));
+    let was_split = Arc::new(AtomicBool::new(false));
+    let splits = Arc::clone(&was_split);
+    let table = Meanwhile::new(&a, is_deleted, async move {
+        put_all(&*table, [bucket(&id, 0, 2, 9, 3), bucket(&id, 1, 2, 9, 3)]).await;
+        splits.store(true, Ordering::Relaxed);
+    });
+    let repo = a.over(table, |builder| builder).await;
+    assert_eq!(repo.admin().delete_entity("key-1").await.unwrap(), 1);
+    assert!(was_split.load(Ordering::Relaxed));
     assert_eq!(a.traces_of_entity("key-1").await, [""; 0]);
 }
 

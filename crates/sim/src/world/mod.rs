@@ -397,8 +397,14 @@ impl<'a> World<'a> {
                     .and_then(|()| self.lives.wrote(source, action, &changes))
                     .and_then(|()| {
                         // What the acquire took before the policy admitted it goes back.
-                        let gives_back = source.job().is_some_and(|job| self.jobs[job].awaited_by.is_some());
-                        if gives_back { Ok(()) } else { self.outages.wrote(source, action) }
+                        let gives_back = source
+                            .job()
+                            .is_some_and(|job| self.jobs[job].awaited_by.is_some());
+                        if gives_back {
+                            Ok(())
+                        } else {
+                            self.outages.wrote(source, action)
+                        }
                     });
                 if let Err(err) = judged {
                     let reply = Ok(Answer::Applied(None));

@@ -78,5 +78,15 @@ fn seeds_that_miss_a_guard_hold() {
         5_000_023_065,
         // An acquire that has seen all shards of a former life of the bucket cuts a surplus of the next.
         8_000_002_945,
+        // The first shard of a bucket is deleted without the others, and created again beside them.
+        9_000_064_319,
+        9_000_126_955,
+        9_000_051_085,
+        // A shard is created beside the first of the next life, by the count of the former.
+        9_000_111_295,
+        // A refund of a former life is divided over the shards of the next.
+        9_000_060_505,
+        // A request that finds its bucket created and split takes from each shard that it creates.
+        9_600_006_775,
     ]);
 }
