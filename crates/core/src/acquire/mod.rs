@@ -176,6 +176,16 @@ impl Acquire {
         self.abandoned = true;
     }
 
+    /// A call has left the process at this time, which a wait of the driver's own may have delayed: what the table takes to
+    /// answer counts from then.
+    pub fn left(&mut self, id: usize, at: EpochMillis) {
+        if let Some(Route::Leg(leg)) = self.routes.get(id)
+            && let Some(leg) = self.legs.get_mut(*leg)
+        {
+            leg.take.left(at);
+        }
+    }
+
     /// Whether a call gives tokens back: it must be sent even if the caller has stopped waiting.
     pub fn gives_back(&self, id: usize) -> bool {
         match self.routes.get(id) {

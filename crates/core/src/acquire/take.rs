@@ -302,6 +302,11 @@ impl Take {
         env.send(delay_ms, ask);
     }
 
+    /// The request left at this time.
+    pub(crate) fn left(&mut self, at: EpochMillis) {
+        self.sent_at = self.sent_at.max(at);
+    }
+
     fn finish(&mut self, end: TakeEnd) {
         self.end = Some(end);
     }

@@ -23,7 +23,7 @@ use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::random::Random;
 use zae_limiter_core::sync::Drift;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
-use zae_limiter_core::{Bucket, EntityId, ResourceName};
+use zae_limiter_core::{Bucket, EntityId, EpochMillis, ResourceName};
 
 use crate::acquire::breaker::is_refusal;
 use crate::acquire::permits::Permit;
@@ -48,7 +48,9 @@ const CREDIT_ANSWER: Duration = Duration::from_secs(10);
 /// The refunds that an acquire sends itself, in the log.
 const COMPENSATION: &str = "compensation";
 
-type InFlight = Pin<Box<dyn Future<Output = Reply> + std::marker::Send + 'static>>;
+/// A reply, and when its request left, if it was an operation on the table.
+type Heard = (Reply, Option<EpochMillis>);
+type InFlight = Pin<Box<dyn Future<Output = Heard> + std::marker::Send + 'static>>;
 type Waiting =
     Pin<Box<dyn Future<Output = Result<Option<Permit>, TableError>> + std::marker::Send + 'static>>;
 
@@ -89,11 +91,11 @@ struct Flight {
 }
 
 impl Flight {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         if let Some(wait) = &mut self.wait {
             match std::task::ready!(wait.as_mut().poll(cx)) {
                 Ok(permit) => self.permit = permit,
-                Err(refusal) => return Poll::Ready(Reply::Table(Err(refusal))),
+                Err(refusal) => return Poll::Ready((Reply::Table(Err(refusal)), None)),
             }
             self.wait = None;
         }
@@ -126,14 +128,14 @@ struct Flights(Vec<Flight>);
 
 impl Flights {
     /// Waits for the next reply.
-    async fn next(&mut self) -> Option<(usize, Reply)> {
+    async fn next(&mut self) -> Option<(usize, Heard)> {
         if self.0.is_empty() {
             return None;
         }
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Reply)>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Heard)>> {
         for i in 0..self.0.len() {
             if let Poll::Ready(reply) = self.0[i].poll(cx) {
                 let id = self.0.swap_remove(i).id;
@@ -266,7 +268,10 @@ impl Drive {
     }
 
     async fn finish(&mut self) -> Decision {
-        while let Some((id, reply)) = self.flights.next().await {
+        while let Some((id, (reply, left))) = self.flights.next().await {
+            if let (Some(acquire), Some(left)) = (&mut self.acquire, left) {
+                acquire.left(id, left);
+            }
             self.feed(id, reply);
             if let Some(mut err) = self.ends_with.take() {
                 // Another leg's write may be at the table.
@@ -346,7 +351,12 @@ impl Drive {
                         pause.await;
                         Ok(None)
                     });
-                    self.push(call.id, Kind::Read, Some(wait), Box::pin(async { Reply::Waited }));
+                    self.push(
+                        call.id,
+                        Kind::Read,
+                        Some(wait),
+                        Box::pin(async { (Reply::Waited, None) }),
+                    );
                 }
                 Ask::GiveBack(grant) => {
                     let refund = give_back(&self.inner, &grant);
@@ -354,10 +364,9 @@ impl Drive {
                     let is_awaited = !self.in_background;
                     let reply = async move {
                         if is_awaited {
-                            refund.await
-                        } else {
-                            Reply::GivenBack
+                            refund.await;
                         }
+                        (Reply::GivenBack, None)
                     };
                     self.push(call.id, Kind::Refund, None, Box::pin(reply));
                 }
@@ -431,7 +440,7 @@ impl Drive {
 }
 
 /// Queues a refund. It is sent whether or not the caller waits for the future.
-fn give_back(inner: &Arc<Inner>, grant: &Grant) -> impl Future<Output = Reply> + use<> {
+fn give_back(inner: &Arc<Inner>, grant: &Grant) -> impl Future<Output = ()> + use<> {
     let end = enqueue(inner, Correction::of_all(grant), COMPENSATION);
     let (id, shard) = (grant.id.clone(), grant.shard);
     async move {
@@ -439,7 +448,6 @@ fn give_back(inner: &Arc<Inner>, grant: &Grant) -> impl Future<Output = Reply> +
         if let Ok(end) = end.await {
             log_credit(&id, shard, &end, COMPENSATION);
         }
-        Reply::GivenBack
     }
 }
 
@@ -447,16 +455,17 @@ fn lost() -> Decision {
     Decision::Failed(AcquireError::Abandoned)
 }
 
-async fn fetch(inner: Arc<Inner>, entity: EntityId, resource: ResourceName, fresh: bool) -> Reply {
+async fn fetch(inner: Arc<Inner>, entity: EntityId, resource: ResourceName, fresh: bool) -> Heard {
     let config = inner
         .config
         .fetch(&inner.table, &inner.clock, &entity, &resource, fresh)
         .await;
     let hint = inner.hint(&entity, &resource, inner.clock.now());
-    Reply::Config(config.map(|config| {
+    let found = config.map(|config| {
         inner.remember_policy(config.on_unavailable);
         Found { config, hint }
-    }))
+    });
+    (Reply::Config(found), None)
 }
 
 impl Drop for Drive {
@@ -519,12 +528,7 @@ impl Drop for Drive {
 
 impl Inner {
     /// The part of a bucket's cached state that may be used.
-    pub(crate) fn hint(
-        &self,
-        entity: &EntityId,
-        resource: &ResourceName,
-        now: zae_limiter_core::EpochMillis,
-    ) -> Hint {
+    pub(crate) fn hint(&self, entity: &EntityId, resource: &ResourceName, now: EpochMillis) -> Hint {
         Hint {
             round_trip_ms: self.round_trip_ms.load(Ordering::Relaxed),
             ..self.images.hint(&self.bucket_id(entity, resource), now)
@@ -532,7 +536,7 @@ impl Inner {
     }
 
     /// Sends a request of an acquire, and learns from its answer how long the table takes.
-    async fn ask_table(self: Arc<Self>, op: Op) -> Reply {
+    async fn ask_table(self: Arc<Self>, op: Op) -> Heard {
         let sent = self.clock.now();
         if let Some((id, shard)) = refilled_by(&op) {
             let wait_ms = 2 * self.round_trip_ms.load(Ordering::Relaxed) + 10;
@@ -544,7 +548,7 @@ impl Inner {
         if answer.is_ok() {
             self.answered_after(self.clock.now().since(sent));
         }
-        Reply::Table(answer)
+        (Reply::Table(answer), Some(sent))
     }
 
     fn answered_after(&self, millis: i64) {

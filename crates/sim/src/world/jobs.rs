@@ -156,16 +156,26 @@ impl World<'_> {
         }
     }
 
+    /// The machine and the process take note that a request leaves.
+    fn leaves(&mut self, job: usize, call: usize, op: &Op) {
+        let slot = &mut self.jobs[job];
+        slot.left_us.insert(call, self.now_us);
+        let process = &mut self.processes[slot.process];
+        let now = process.clock(self.now_us);
+        process.sends(op, now);
+        if let Machine::Acquire(acquire) = &mut slot.machine {
+            acquire.left(call, now);
+        }
+    }
+
     /// A request leaves the process: its fate is drawn.
     pub(crate) fn send(&mut self, job: usize, call: usize, op: Op) {
         if self.jobs[job].incarnation != self.processes[self.jobs[job].process].incarnation {
             return;
         }
         let asked_us = self.now_us;
-        self.jobs[job].left_us.insert(call, asked_us);
         let process = self.jobs[job].process;
-        let now = self.processes[process].clock(asked_us);
-        self.processes[process].sends(&op, now);
+        self.leaves(job, call, &op);
         let faults = self.plan.faults;
         let outage = self
             .plan
