@@ -186,7 +186,8 @@ impl Births {
             if covers || !given.is_empty() {
                 let donation = Donation {
                     image,
-                    shard_count: count,
+                    // A delayed doubling of a former life may have raised it further.
+                    shard_count: count.max(image.shard_count),
                     given,
                     hands_over_at: covers.then_some(image.refilled_at),
                 };
