@@ -400,7 +400,7 @@ fn check_stack_name(value: &str) -> Result<(), InvalidInput> {
 
 fn check_length(field: &str, value: &str, max: usize) -> Result<(), InvalidInput> {
     if value.chars().count() > max {
-        return Err(InvalidInput::new(
+        return Err(InvalidInput::of_request(
             field,
             value,
             format!("must be at most {max} characters long"),
@@ -411,7 +411,7 @@ fn check_length(field: &str, value: &str, max: usize) -> Result<(), InvalidInput
 
 fn check_no_hash(field: &str, value: &str) -> Result<(), InvalidInput> {
     if value.contains('#') {
-        return Err(InvalidInput::new(
+        return Err(InvalidInput::of_request(
             field,
             value,
             "must not contain '#', which separates the parts of a key",
@@ -425,7 +425,7 @@ fn check_characters(field: &str, value: &str, extra: &str) -> Result<(), Invalid
         .chars()
         .find(|c| !c.is_ascii_alphanumeric() && !extra.contains(*c))
     {
-        Some(bad) => Err(InvalidInput::new(
+        Some(bad) => Err(InvalidInput::of_request(
             field,
             value,
             format!("must not contain {bad:?}; letters, digits and {extra} are allowed"),

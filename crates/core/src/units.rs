@@ -127,14 +127,9 @@ impl EpochMillis {
     /// The instant as `YYYY-MM-DDTHH:MM:SSZ`, the text form of every stored timestamp; an instant beyond the calendar as
     /// the first or the last there is.
     pub fn to_text(self) -> String {
-        let outermost = if self.0 < 0 {
-            jiff::Timestamp::MIN
-        } else {
-            jiff::Timestamp::MAX
-        };
-        jiff::Timestamp::from_second(self.secs())
-            .unwrap_or(outermost)
-            .to_string()
+        let calendar = (jiff::Timestamp::MIN.as_second(), jiff::Timestamp::MAX.as_second());
+        let secs = self.secs().clamp(calendar.0, calendar.1);
+        jiff::Timestamp::from_second(secs).unwrap_or_default().to_string()
     }
 
     /// Reads a stored timestamp, or another text of RFC 3339. `None` if it is not an instant.
@@ -242,10 +237,7 @@ mod tests {
         );
         assert_eq!(stored_time("yesterday"), None);
         // Beyond the calendar.
-        assert_eq!(
-            EpochMillis(i64::MAX).to_text(),
-            jiff::Timestamp::MAX.strftime("%FT%TZ").to_string()
-        );
+        assert_eq!(EpochMillis(i64::MAX).to_text(), "9999-12-30T22:00:00Z");
         assert!(EpochMillis(i64::MIN).to_text().starts_with("-009999-"));
         let _ = (
             SystemTime::from(EpochMillis(i64::MIN)),
@@ -258,7 +250,7 @@ mod tests {
         let err = check_amount("consume.tpm", u64::MAX).unwrap_err();
         assert_eq!(
             err.to_string(),
-            "consume.tpm '18446744073709551615': must be between 0 and 1000000000000000 tokens"
+            "invalid consume.tpm '18446744073709551615': must be between 0 and 1000000000000000 tokens"
         );
         assert!(check_amount("consume.tpm", MAX_TOKENS + 1).is_err());
         assert_eq!(

@@ -303,7 +303,7 @@ mod tests {
         let err = Limit::per_hour("tpm", u64::MAX).build().unwrap_err();
         assert_eq!(
             err.to_string(),
-            "tpm.capacity '18446744073709551615': must be between 1 and 1000000000000000"
+            "invalid tpm.capacity '18446744073709551615': must be between 1 and 1000000000000000"
         );
     }
 
