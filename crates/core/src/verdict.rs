@@ -204,10 +204,7 @@ impl LimitStatus {
             "requested": self.requested,
             "exceeded": self.exceeded,
             "soft": false,
-            "retry_after_seconds": match self.wait {
-                Wait::Millis(millis) => Some(millis.max(0) as f64 / 1000.0),
-                Wait::Never => None,
-            },
+            "retry_after_seconds": self.wait.after().map(|wait| wait.as_millis() as f64 / 1000.0),
         })
     }
 }
@@ -267,11 +264,8 @@ impl RateLimitExceeded {
 
     /// How long to wait before the same request can succeed, if no other client takes tokens; `None` if it never can.
     pub fn retry_after(&self) -> Option<Duration> {
-        match self.worst().map(|status| status.wait) {
-            Some(Wait::Never) => None,
-            Some(Wait::Millis(millis)) => Some(Duration::from_millis(millis.max(0).unsigned_abs())),
-            None => Some(CONTENDED_WAIT),
-        }
+        self.worst()
+            .map_or(Some(CONTENDED_WAIT), |status| status.wait.after())
     }
 
     /// Whether no wait will help: the request is larger than a limit can ever hold.

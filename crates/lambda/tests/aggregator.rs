@@ -313,7 +313,7 @@ proptest! {
                         (1, tokens)
                     }
                 };
-                let start = Window::Hourly.start(world.clock.now().into()).unwrap().to_text();
+                let start = Window::Hourly.start_millis(world.clock.now().into()).unwrap().to_text();
                 let entities = if key == 0 { vec![entity, "proj".to_owned()] } else { vec![entity] };
                 for entity in entities {
                     let sums = expected.entry((entity, start.clone())).or_default();
@@ -329,7 +329,7 @@ proptest! {
                 for ((entity, start), (rpm, tpm)) in &expected {
                     let at: jiff::Timestamp = start.parse().unwrap();
                     let at = EpochMillis(at.as_millisecond());
-                    let start = window.start(at).unwrap().to_text();
+                    let start = window.start_millis(at).unwrap().to_text();
                     let sum = sums.entry((entity.clone(), start)).or_default();
                     *sum = (sum.0 + rpm, sum.1 + tpm);
                 }

@@ -131,7 +131,7 @@ impl Tally {
             tokens,
         });
         for &window in windows {
-            let Some(start) = window.start(record.at) else {
+            let Some(start) = window.start_millis(record.at) else {
                 continue;
             };
             let id = SnapshotId {
@@ -261,7 +261,7 @@ impl Addition {
             resource,
         } = &self.id.bucket;
         let start = self.id.start.to_text();
-        let end = self.id.window.next(self.id.start).unwrap_or(self.id.start);
+        let end = self.id.window.next_millis(self.id.start).unwrap_or(self.id.start);
         let ttl = end.secs().saturating_add(retention_days.saturating_mul(86_400));
         let text = |text: &str| Value::text(text);
         [

@@ -44,7 +44,17 @@ impl Window {
     }
 
     /// When the window starts that an instant falls in; `None` beyond the calendar.
-    pub fn start(self, at: EpochMillis) -> Option<EpochMillis> {
+    pub fn start(self, at: SystemTime) -> Option<SystemTime> {
+        self.start_millis(at.into()).map(SystemTime::from)
+    }
+
+    /// When the next window starts, after the one that starts at `start`; `None` beyond the calendar.
+    pub fn next(self, start: SystemTime) -> Option<SystemTime> {
+        self.next_millis(start.into()).map(SystemTime::from)
+    }
+
+    /// [`start`](Self::start), in milliseconds.
+    pub fn start_millis(self, at: EpochMillis) -> Option<EpochMillis> {
         let secs = at.secs();
         let aligned = |to: i64| {
             let start = secs.checked_sub(secs.rem_euclid(to))?.checked_mul(1000)?;
@@ -60,8 +70,8 @@ impl Window {
         }
     }
 
-    /// When the next window starts, after the one that starts at `start`; `None` beyond the calendar.
-    pub fn next(self, start: EpochMillis) -> Option<EpochMillis> {
+    /// [`next`](Self::next), in milliseconds.
+    pub fn next_millis(self, start: EpochMillis) -> Option<EpochMillis> {
         match self {
             Self::Hourly => Some(start.plus(3_600_000)),
             Self::Daily => Some(start.plus(86_400_000)),
@@ -309,9 +319,9 @@ mod tests {
     #[test]
     fn there_are_no_windows_beyond_the_calendar() {
         for window in [Window::Hourly, Window::Daily, Window::Monthly] {
-            assert_eq!(window.start(EpochMillis(i64::MIN)), None, "{window}");
+            assert_eq!(window.start_millis(EpochMillis(i64::MIN)), None, "{window}");
         }
-        assert_eq!(Window::Monthly.start(EpochMillis(i64::MAX)), None);
+        assert_eq!(Window::Monthly.start_millis(EpochMillis(i64::MAX)), None);
     }
 
     #[test]
@@ -319,18 +329,19 @@ mod tests {
         let at: Timestamp = "2024-02-29T23:59:59.999Z".parse().unwrap();
         let at = EpochMillis(at.as_millisecond());
         let check = |window: Window, start: &str, next: &str| {
-            let found = window.start(at).unwrap();
+            let found = window.start_millis(at).unwrap();
             assert_eq!(found.to_text(), start);
-            assert_eq!(window.next(found).unwrap().to_text(), next);
+            assert_eq!(window.start(at.into()), Some(found.into()));
+            assert_eq!(window.next_millis(found).unwrap().to_text(), next);
         };
         check(Window::Hourly, "2024-02-29T23:00:00Z", "2024-03-01T00:00:00Z");
         check(Window::Daily, "2024-02-29T00:00:00Z", "2024-03-01T00:00:00Z");
         check(Window::Monthly, "2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z");
         assert_eq!(
-            Window::Hourly.start(EpochMillis(-1)),
+            Window::Hourly.start_millis(EpochMillis(-1)),
             Some(EpochMillis(-3_600_000))
         );
-        assert_eq!(Window::Monthly.start(EpochMillis(i64::MAX)), None);
+        assert_eq!(Window::Monthly.start_millis(EpochMillis(i64::MAX)), None);
     }
 
     fn snapshot(start: &str, counters: &[(&str, i128)]) -> UsageSnapshot {

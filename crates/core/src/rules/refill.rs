@@ -7,6 +7,8 @@
 //!
 //! See <https://en.wikipedia.org/wiki/Token_bucket> for the algorithm.
 
+use std::time::Duration;
+
 use crate::limit::Params;
 use crate::units::{EpochMillis, Millitokens};
 
@@ -28,6 +30,16 @@ pub enum Wait {
     Millis(i64),
     /// The request is larger than the bucket; no wait will help.
     Never,
+}
+
+impl Wait {
+    /// The time to wait; `None` if no wait will help.
+    pub fn after(self) -> Option<Duration> {
+        match self {
+            Self::Millis(millis) => Some(Duration::from_millis(millis.max(0).unsigned_abs())),
+            Self::Never => None,
+        }
+    }
 }
 
 impl Balance {

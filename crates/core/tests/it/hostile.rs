@@ -945,7 +945,7 @@ fn texts(samples: &mut Samples, dice: &mut Dice) -> bool {
     let window = *one(dice, &[Window::Hourly, Window::Daily, Window::Monthly]);
     let _ = (EpochMillis::parse(&text), Window::parse(&text));
     let at = instant(dice);
-    let _ = (window.start(at), window.next(at), at.to_text());
+    let _ = (window.start(at.into()), window.next(at.into()), at.to_text());
     let _ = window.end(at.into());
     let _ = version::Version::parse(&text).map(|version| version.to_string());
     let names = [
