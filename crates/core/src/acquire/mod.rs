@@ -44,7 +44,6 @@ pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};
 use take::{Take, TakeEnd};
 
-pub(crate) use crate::write;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {

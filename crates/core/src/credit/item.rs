@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{CreditEnd, Deltas, Send};
-use crate::acquire::write::{Guard, credit, fence_off, keep_until, repeat};
+use crate::write::{Guard, credit, fence_off, keep_until, repeat};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::{Bucket, BucketLimit, FENCE, Life, MAX_SHARDS, RECEIPT};
 use crate::random::Random;
