@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 use tokio::process::Command;
+use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Repository};
@@ -44,6 +46,7 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     const WHAT: &str = "acquire";
     names::entity("entity_id", &args.entity_id)?;
     names::resource(&args.resource)?;
+    let args = Arc::new(args);
     let timeout = args.timeout.unwrap_or(TIMEOUT);
     // Before anything is taken: from here on no signal kills the process.
     let mut signals = Signals::catch(if args.command.is_empty() {
@@ -102,14 +105,7 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
         warn_unasked(cause.as_deref().unwrap_or("the table cannot be used"));
     }
     let outcome = if args.command.is_empty() {
-        let degraded = lease.is_degraded();
-        match lease.commit().await {
-            Ok(()) => {
-                signals.let_go();
-                acquired(&args, degraded)
-            }
-            Err(err) => Err(failed(&args.at.connection, WHAT)(err)),
-        }
+        keep(lease, &args, &mut signals).await
     } else {
         run(lease, &args, &mut signals).await
     };
@@ -237,6 +233,30 @@ async fn without_table(args: &Acquire, mut signals: Signals, cause: &str) -> Out
         Ok(ended) => Ok(Exit::Command(code_of(ended))),
         Err(err) => Err(cannot_run(&args.command, &err)),
     }
+}
+
+/// Prints what was taken, and keeps it. If it cannot be printed, or a signal arrives before, the tokens go back, since the
+/// exit code says that nothing was taken.
+async fn keep(lease: Lease, args: &Arc<Acquire>, signals: &mut Signals) -> Outcome {
+    let (tell, told) = oneshot::channel();
+    let (printed, degraded) = (Arc::clone(args), lease.is_degraded());
+    // A reader that does not read must not keep signals away, nor the end of the process.
+    std::thread::spawn(move || tell.send(acquired(&printed, degraded)));
+    let outcome = tokio::select! {
+        biased;
+        outcome = told => outcome.unwrap_or(Ok(Exit::Failure)),
+        ending = signals.ending() => Err(ending.into_failure()),
+    };
+    // With a closed pipe, the exit code says that the tokens were taken.
+    if matches!(outcome, Ok(Exit::Success) | Err(Failure::NobodyReads)) {
+        lease
+            .commit()
+            .await
+            .map_err(failed(&args.at.connection, "acquire"))?;
+    } else {
+        give_back(lease).await;
+    }
+    outcome
 }
 
 /// Prints the tokens that were taken.

@@ -111,6 +111,41 @@ fn a_signal_while_it_waits_for_tokens() {
     }
 }
 
+/// The tokens are taken, and the reader of the output does not read.
+#[test]
+fn a_signal_while_the_output_is_blocked() {
+    let world = limited(&["rpm:10/day"]);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (_reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&[b'x'; 1 << 16]).unwrap();
+        let child = acquiring(&world, &[]).stdout(writer).spawn().unwrap();
+        if is_linux() {
+            until("the signal is caught", || catches(pid(&child), signal));
+        }
+        // Until it prints, most likely. It must give the tokens back however far it has come.
+        std::thread::sleep(Duration::from_secs(1));
+        kill(pid(&child), signal).unwrap();
+        assert_aborted(&ended(child), signal);
+        assert_eq!(left(&world, "user-1", "rpm"), 10, "{signal}");
+    }
+}
+
+/// The exit code says that nothing was taken, so nothing is.
+#[test]
+fn tokens_come_back_if_the_output_cannot_be_written() {
+    if !is_linux() {
+        return;
+    }
+    let world = limited(&["rpm:10/day"]);
+    for more in [&[][..], &["--output", "json"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = ended(acquiring(&world, more).stdout(full).spawn().unwrap());
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("No space left"), "{ran:?}");
+        assert_eq!(left(&world, "user-1", "rpm"), 10, "{more:?}");
+    }
+}
+
 /// The tokens are taken, and the program does not know it yet.
 #[test]
 fn a_signal_while_the_answer_is_on_its_way() {
