@@ -469,6 +469,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "references are among the forms"
+    )]
     fn texts_and_names_become_names() {
         fn check<N: PartialEq + fmt::Debug>(name: impl IntoName<N>, expected: &N) {
             assert_eq!(&name.into_name().unwrap(), expected);

@@ -273,7 +273,6 @@ pub mod time_opt {
     struct Instant(#[serde(with = "super::time")] SystemTime);
 
     /// Writes the instant.
-    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub fn serialize<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
         time.map(Instant).serialize(serializer)
     }

@@ -216,7 +216,7 @@ async fn show(args: Show) -> Outcome {
         let created = record
             .created_at
             .map_or_else(|| "unknown".to_owned(), time::stored);
-        out.line(format_args!("Created At:   {}", created))?;
+        out.line(format_args!("Created At:   {created}"))?;
     }
     out.flush()?;
     Ok(Exit::Success)

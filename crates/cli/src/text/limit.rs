@@ -67,7 +67,7 @@ pub(crate) fn describe(limit: &Limit) -> String {
     let period = limit.refill_period().as_secs();
     let (unit, secs) = UNITS
         .into_iter()
-        .find(|(_, secs)| period % secs == 0)
+        .find(|(_, secs)| period.is_multiple_of(*secs))
         .unwrap_or(("sec", 1));
     let times = match period / secs {
         1 => String::new(),

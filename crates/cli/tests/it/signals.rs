@@ -117,7 +117,7 @@ fn a_signal_while_the_output_is_blocked() {
     let world = limited(&["rpm:10/day"]);
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (_reader, mut writer) = std::io::pipe().unwrap();
-        writer.write_all(&[b'x'; 1 << 16]).unwrap();
+        writer.write_all(&vec![b'x'; 1 << 16]).unwrap();
         let child = acquiring(&world, &[]).stdout(writer).spawn().unwrap();
         if is_linux() {
             until("the signal is caught", || catches(pid(&child), signal));

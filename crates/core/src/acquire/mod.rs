@@ -44,7 +44,6 @@ pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};
 use take::{Take, TakeEnd};
 
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     ChildConfig,
@@ -71,6 +70,10 @@ struct Leg {
 
 /// One request on its way to a decision. See the [module](self) for how to drive it.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, not a state"
+)]
 pub struct Acquire {
     request: Request,
     started: EpochMillis,

@@ -105,7 +105,6 @@ pub(crate) fn out_of_order() -> TableError {
 }
 
 /// Something the machine needs.
-#[expect(clippy::large_enum_variant, reason = "nearly every ask is a table operation")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
     /// A table operation.

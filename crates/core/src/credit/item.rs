@@ -5,13 +5,13 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{CreditEnd, Deltas, Send};
-use crate::write::{Guard, credit, fence_off, keep_until, repeat};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::{Bucket, BucketLimit, FENCE, Life, MAX_SHARDS, RECEIPT};
 use crate::random::Random;
 use crate::schema::BucketId;
 use crate::table::{Answer, Applied, FailureKind, Item, Op, TableError, Update, Value};
 use crate::units::{EpochMillis, Millitokens};
+use crate::write::{Guard, credit, fence_off, keep_until, repeat};
 
 /// The treatment of a correction that does not fit under the item's ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -100,8 +100,7 @@ fn a_stack_of_a_builder_tells_its_version() -> Result<(), Error> {
 fn results_are_read_page_by_page() -> Result<(), Error> {
     let repo = Repository::in_memory()?;
     for n in 0..5 {
-        repo.admin()
-            .set_entity_limits(&format!("e{n}"), "gpt-4", rpm(5))?;
+        repo.admin().set_entity_limits(format!("e{n}"), "gpt-4", rpm(5))?;
     }
     let all: Vec<_> = repo
         .admin()

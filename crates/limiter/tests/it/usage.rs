@@ -213,7 +213,7 @@ async fn damaged_snapshots_are_left_out() {
         damage(9, |item| drop(item.remove("entity_id"))),
         damage(10, |item| drop(item.remove("window_start"))),
         damage(10, |item| {
-            drop(item.insert("window_start".into(), Value::text("soon")))
+            drop(item.insert("window_start".into(), Value::text("soon")));
         }),
         damage(11, |item| drop(item.insert("resource".into(), Value::int(1)))),
     ];
