@@ -169,7 +169,7 @@
 //!         // The client has named the model, for example. All else is a fault of the gateway.
 //!         Error::InvalidInput(bad) if bad.kind() == InputKind::Request => (400, None),
 //!         Error::NotConfigured { .. } | Error::InvalidInput(_) => (500, None),
-//!         Error::Unavailable(_) => (503, Some("1".to_owned())),
+//!         Error::Unavailable(down) if down.is_retryable() => (503, Some("1".to_owned())),
 //!         _ => (500, None),
 //!     }
 //! }
