@@ -242,9 +242,13 @@ pub(super) fn get_template(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal>
     Ok(xml)
 }
 
-pub(super) fn validate_template(stacks: &Stacks, form: &Form) -> Result<Xml, Refusal> {
-    let text = template(stacks, form, true)?.unwrap_or_default();
+pub(super) fn summarise(stacks: &Stacks, action: &str, form: &Form) -> Result<Xml, Refusal> {
+    let text = match form.get("StackName") {
+        Some(name) => stacks.need(name)?.wanted.template,
+        None => template(stacks, form, true)?.unwrap_or_default(),
+    };
     let template = Template::parse_stored(&text)?;
+    let validates = action == "ValidateTemplate";
     let mut xml = Xml::default();
     xml.members("Parameters", template.parameters(), |xml, (name, parameter)| {
         let no_echo = if parameter.no_echo() { "true" } else { "false" };
@@ -252,6 +256,16 @@ pub(super) fn validate_template(stacks: &Stacks, form: &Form) -> Result<Xml, Ref
             .optional("DefaultValue", parameter.default())
             .element("NoEcho", no_echo)
             .optional("Description", parameter.description());
+        if !validates {
+            xml.element("ParameterType", &parameter.kind().to_string());
+            if !parameter.allowed_values().is_empty() {
+                xml.nest("ParameterConstraints", |xml| {
+                    xml.members("AllowedValues", parameter.allowed_values(), |xml, value| {
+                        xml.text(value);
+                    });
+                });
+            }
+        }
     })
     .optional("Description", template.description());
     if let Some(capabilities) = template.capabilities() {
@@ -259,6 +273,12 @@ pub(super) fn validate_template(stacks: &Stacks, form: &Form) -> Result<Xml, Ref
             xml.text(capability);
         })
         .element("CapabilitiesReason", &capabilities.reason);
+    }
+    if !validates {
+        xml.members("ResourceTypes", template.resource_types(), |xml, kind| {
+            xml.text(kind);
+        })
+        .element("Version", "2010-09-09");
     }
     Ok(xml)
 }

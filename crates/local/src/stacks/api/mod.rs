@@ -14,7 +14,7 @@ use asked::{asked, is_true, token};
 use change_sets::{create_change_set, describe_change_set, execute_change_set};
 use described::{
     describe_events, describe_resource, describe_resources, describe_stacks, get_template, list_exports,
-    list_resources, list_stacks, validate_template,
+    list_resources, list_stacks, summarise,
 };
 
 /// The namespace of its XML.
@@ -55,7 +55,7 @@ fn answer(stacks: &Arc<Stacks>, action: &str, form: &Form, region: String) -> Re
         "DescribeStackResources" => describe_resources(stacks, form),
         "ListStackResources" => list_resources(stacks, form),
         "GetTemplate" => get_template(stacks, form),
-        "ValidateTemplate" => validate_template(stacks, form),
+        "GetTemplateSummary" | "ValidateTemplate" => summarise(stacks, action, form),
         "CreateChangeSet" => create_change_set(stacks, form, region),
         "DescribeChangeSet" => describe_change_set(stacks, form),
         "ExecuteChangeSet" => execute_change_set(stacks, form),

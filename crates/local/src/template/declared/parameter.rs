@@ -175,6 +175,11 @@ impl Parameter {
         self.no_echo
     }
 
+    /// The only values that it takes; any, if there are none.
+    pub fn allowed_values(&self) -> &[String] {
+        &self.allowed_values
+    }
+
     /// The message instead of the constraint that a value does not satisfy.
     pub fn constraint_description(&self) -> Option<&str> {
         self.constraint_description.as_deref()
