@@ -1,5 +1,7 @@
 //! `namespace`.
 
+use std::time::SystemTime;
+
 use serde_json::{Value as Json, json};
 use zae_limiter::{Error, NamespaceStatus, Stack};
 
@@ -71,9 +73,7 @@ async fn list(args: List) -> Outcome {
     } else {
         let mut table = Table::grid(&["Name", "Namespace ID", "Created At"]);
         for record in &namespaces {
-            let created = record
-                .created_at
-                .map_or_else(|| "unknown".to_owned(), time::stored);
+            let created = when(record.created_at);
             table.row([&*record.name, record.id.as_str(), &created]);
         }
         out.line(table)?;
@@ -95,9 +95,7 @@ async fn orphans(args: Orphans) -> Outcome {
     } else {
         let mut table = Table::grid(&["Namespace ID", "Name", "Deleted At"]);
         for record in &orphans {
-            let deleted = record
-                .deleted_at
-                .map_or_else(|| "unknown".to_owned(), time::stored);
+            let deleted = when(record.deleted_at);
             table.row([record.id.as_str(), &*record.name, &deleted]);
         }
         out.line(table)?;
@@ -213,11 +211,14 @@ async fn show(args: Show) -> Outcome {
         out.line(format_args!("Namespace:    {}", printable(&record.name)))?;
         out.line(format_args!("Namespace ID: {}", record.id))?;
         out.line(format_args!("Status:       {}", record.status.as_str()))?;
-        let created = record
-            .created_at
-            .map_or_else(|| "unknown".to_owned(), time::stored);
+        let created = when(record.created_at);
         out.line(format_args!("Created At:   {created}"))?;
     }
     out.flush()?;
     Ok(Exit::Success)
+}
+
+/// A stored time, or that it is not known.
+fn when(at: Option<SystemTime>) -> String {
+    at.map_or_else(|| "unknown".to_owned(), time::stored)
 }

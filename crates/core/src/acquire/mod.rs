@@ -188,10 +188,10 @@ impl Acquire {
         }
     }
 
-    /// Whether a call gives tokens back: it must be sent even if the caller has stopped waiting.
+    /// Whether a call is an operation that gives tokens back: it must be sent even if the caller has stopped waiting.
+    /// [`Ask::GiveBack`] is not an operation: its credit goes ahead in any case.
     pub fn gives_back(&self, id: usize) -> bool {
         match self.routes.get(id) {
-            Some(Route::Refund) => true,
             Some(Route::Leg(leg)) => self.legs[*leg].take.is_undoing(),
             _ => false,
         }

@@ -143,7 +143,7 @@ pub enum Reply {
     Config(Result<Found, AcquireError>),
     /// The time has passed.
     Waited,
-    /// The credit has ended, whatever its outcome, or nothing waits for it any more.
+    /// The credit has ended, with any outcome, or the caller has stopped waiting for it.
     GivenBack,
 }
 

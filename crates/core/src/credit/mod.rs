@@ -88,7 +88,6 @@ enum Step {
 pub struct Credit {
     id: BucketId,
     shard: u32,
-    asked: Deltas,
     /// The part that has certainly happened.
     applied: Deltas,
     /// The part that is left for the shard that was debited.
@@ -137,7 +136,6 @@ impl Credit {
         Self {
             id,
             shard,
-            asked: deltas,
             applied: Deltas::new(),
             home: Deltas::new(),
             parts: VecDeque::new(),
@@ -191,13 +189,6 @@ impl Credit {
     /// divided refund parts can have happened.
     pub fn applied(&self) -> &[(SmolStr, Millitokens)] {
         &self.applied
-    }
-
-    /// The part whose outcome is unknown, by limit.
-    pub fn missing(&self) -> Vec<(SmolStr, Millitokens)> {
-        let mut missing = self.asked.clone();
-        add(&mut missing, &self.applied, -1);
-        missing
     }
 
     /// The first request, if there is anything to do.

@@ -108,8 +108,8 @@ impl State {
         opens
     }
 
-    /// Whether a call that begins now may use the table. A probe is due again one `interval` later, whatever
-    /// becomes of this one.
+    /// Whether a call that begins now may use the table. The next probe is due one `interval` later, with or without an
+    /// answer to this one.
     pub fn pass(&mut self, now: Duration, interval: Duration) -> Pass {
         match self.next {
             None => Pass::Free,

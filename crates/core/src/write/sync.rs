@@ -5,8 +5,8 @@
 
 use smol_str::SmolStr;
 
-use super::owner_attributes;
 pub use super::owner_pins;
+use super::{owner_attributes, set_params};
 use crate::bucket::{Bucket, BucketLimit, Owner, is_disputed, limit_attr, newest_owner};
 use crate::config::{Level, Resolved, bucket_ttl_secs};
 use crate::limit::{Limit, MAX_LIMITS};
@@ -68,7 +68,7 @@ impl LimitChange<'_> {
 /// [`may_expire`](LimitChange::may_expire) off.
 pub fn change_limits(key: Key, change: &LimitChange<'_>, all: &[Limit], now: EpochMillis) -> Update {
     let mut update = Update::new(key);
-    set_params(&mut update, change.limits);
+    set_limits(&mut update, change.limits);
     for attr in ["sched", "rsched", "sched_tz"] {
         update.remove.push(SmolStr::new_static(attr));
     }
@@ -96,18 +96,10 @@ fn is_first_shard(key: &Key) -> bool {
     BucketId::parse(key).is_none_or(|(_, shard)| shard == 0)
 }
 
-fn set_params(update: &mut Update, limits: &[Limit]) {
+/// Sets the parameters of limits, and marks the item for a forced pass.
+fn set_limits(update: &mut Update, limits: &[Limit]) {
     for limit in limits {
-        let (name, params) = (limit.name().as_str(), limit.params());
-        update
-            .set
-            .push((limit_attr(name, "cp"), Value::int(params.capacity)));
-        update
-            .set
-            .push((limit_attr(name, "ra"), Value::int(params.refill)));
-        update
-            .set
-            .push((limit_attr(name, "rp"), Value::int(params.period_ms)));
+        set_params(update, limit.name().as_str(), limit.params());
     }
     update.set.push((SmolStr::new_static("vu"), Value::int(0)));
 }
@@ -220,7 +212,7 @@ pub fn reconcile(
             .take(MAX_CHANGED)
             .cloned()
             .collect();
-        set_params(&mut update, &known);
+        set_limits(&mut update, &known);
         // Shard 0 of a split bucket has the count and must not expire.
         if image.shard_count == 1 {
             set_ttl(

@@ -482,9 +482,10 @@ impl Drop for Drive {
         acquire.abandon();
         // Only what may have taken tokens, or takes them back, is worth finishing. Refunds end without it.
         let flights = std::mem::take(&mut self.flights);
-        let (kept, dropped): (Vec<_>, Vec<_>) = flights.0.into_iter().partition(|flight| {
-            flight.is_open() || flight.kind != Kind::Refund && acquire.gives_back(flight.id)
-        });
+        let (kept, dropped): (Vec<_>, Vec<_>) = flights
+            .0
+            .into_iter()
+            .partition(|flight| flight.is_open() || acquire.gives_back(flight.id));
         let now = self.inner.clock.now();
         let mut calls = Vec::new();
         for flight in dropped {

@@ -213,8 +213,8 @@ impl Admin {
     /// # Traffic
     /// An id can be spent from without an entity, so requests that arrive during the deletion may leave a bucket
     /// under the limits of the resource or the system. A bucket is deleted with all its shards at once; if other requests
-    /// keep that from happening for some seconds, the call fails and can be repeated. Processes that have cached the entity learn of the deletion
-    /// within the time to live of their configuration cache.
+    /// keep that from happening for some seconds, the call fails and can be repeated. Processes that have cached the
+    /// entity learn of the deletion within the time to live of their configuration cache.
     pub async fn delete_entity(&self, id: impl IntoName<EntityId>) -> Result<u64, Error> {
         self.delete_entity_with_progress(id, &|_| ()).await
     }
@@ -362,7 +362,7 @@ impl Admin {
                 return Ok(());
             };
             left = Some((orphans.len(), first.clone()));
-            let firsts: BTreeSet<&Key> = orphans.iter().map(|(key, _)| key).collect();
+            let found: BTreeSet<&Key> = orphans.iter().map(|(key, _)| key).collect();
             for (key, bucket) in &orphans {
                 let Some((bucket_id, shard)) = BucketId::parse(key) else {
                     continue;
@@ -372,7 +372,7 @@ impl Admin {
                     let operations = Query::new(Index::Primary, &key.pk).prefix("#OP#");
                     sweep.delete_found(operations, |_| false).await?;
                     delete_bucket(&bucket_id, bucket, pins.clone())
-                } else if firsts.contains(&bucket_id.key(0)) {
+                } else if found.contains(&bucket_id.key(0)) {
                     // It goes with the first.
                     continue;
                 } else {
@@ -401,8 +401,8 @@ impl Admin {
         Err(inner.place.unavailable(what))
     }
 
-    /// Deletes an entity's buckets, each with all its shards at once. Records of operations on a bucket can be found through its first shard
-    /// only, so they go before.
+    /// Deletes an entity's buckets, each with all its shards at once. Records of operations on a bucket can be found
+    /// through its first shard only, so they go before.
     async fn sweep_buckets(&self, sweep: &Sweep<'_>, pk: &str) -> Result<Vec<Key>, Error> {
         let keys = sweep.find(Query::new(Index::Gsi3, pk).prefix("BUCKET#")).await?;
         for key in keys.iter().filter(|key| key.pk.ends_with("#0")) {

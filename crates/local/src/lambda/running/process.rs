@@ -26,7 +26,7 @@ pub(crate) struct Launch {
     pub(crate) environment: Vec<(String, String)>,
 }
 
-/// Kills the processes of a group when it goes, whatever the reason.
+/// Kills the processes of a group when it is dropped.
 #[derive(Debug)]
 pub(super) struct Group(pub(super) u32);
 
