@@ -50,6 +50,7 @@ class Both:
                 ("theirs", {"config_cache_ttl": 0, "rejection_cache_ttl": 0}),
             )
         ]
+        self.failures = []
 
     def do(self, call, *arguments, **options):
         """Does it on both; returns what came of it, an exception's kind included."""
@@ -61,13 +62,13 @@ class Both:
                 outcomes.append(err)
             except Failed as err:
                 outcomes.append(err.kind)
+                self.failures.append(f"{client.name}: {err}")
             client.settle()
         return outcomes
 
-
-def told(trail):
-    """The last operations, for a failure."""
-    return "\n" + "\n".join(map(str, trail[-10:]))
+    def told(self, trail):
+        """The last operations and failures, for an assertion."""
+        return "\n" + "\n".join([*map(str, trail[-10:]), *self.failures[-3:]])
 
 
 def consumption(items):
@@ -198,19 +199,19 @@ def test_the_same_operations_come_to_the_same(world, seed):
             slack = 0.002 + ledger.seconds({entity, "proj-1"}, resource, step + 1)
             has_drifted = ledger.has_drifted({entity, "proj-1"}, resource)
             if isinstance(theirs, Refused) and not isinstance(ours, Refused):
-                assert theirs.retry_after <= slack, told(trail)
+                assert theirs.retry_after <= slack, both.told(trail)
                 ours.rollback()
                 both.clients[0].settle()
             elif isinstance(ours, Refused) and not isinstance(theirs, Refused):
-                assert has_drifted and ours.retry_after <= slack, told(trail)
+                assert has_drifted and ours.retry_after <= slack, both.told(trail)
                 theirs.rollback()
             elif isinstance(ours, Refused):
                 # For one that cascades, ours tells the wait of child and parent together.
                 if ours.retry_after is not None and entity != "key-1":
-                    assert abs(theirs.retry_after - ours.retry_after) <= slack, told(trail)
-                    assert has_drifted or ours.retry_after <= theirs.retry_after, told(trail)
+                    assert abs(theirs.retry_after - ours.retry_after) <= slack, both.told(trail)
+                    assert has_drifted or ours.retry_after <= theirs.retry_after, both.told(trail)
             else:
-                assert not isinstance(ours, str) and not isinstance(theirs, str), told(trail)
+                assert not isinstance(ours, str) and not isinstance(theirs, str), both.told(trail)
                 leases.append((ours, theirs, wanted))
         elif what == "finish" and leases:
             ours, theirs, wanted = leases.pop(dice.randrange(len(leases)))
@@ -237,26 +238,26 @@ def test_the_same_operations_come_to_the_same(world, seed):
             trail.append((step, now, what, fresh, limits))
             both.do("set_resource_defaults", fresh, limits)
             ours, theirs = both.do("resource_defaults", fresh)
-            assert ours == theirs == sorted(map(tuple, limits)), told(trail)
+            assert ours == theirs == sorted(map(tuple, limits)), both.told(trail)
         elif what == "delete":
             scope = dice.choice([resource, "_default_"])
             trail.append((step, now, what, entity, scope))
             both.do("delete_entity_limits", entity, scope)
         elif what == "look":
             ours, theirs = both.do("listings", resource)
-            assert ours == theirs, told(trail)
+            assert ours == theirs, both.told(trail)
             ours, theirs = both.do("available", entity, resource)
             trail.append((step, now, what, entity, resource, ours, theirs))
             # The original looks at the entity alone, ours at its parent too.
             if entity != "key-1":
-                assert ours.keys() == theirs.keys(), told(trail)
+                assert ours.keys() == theirs.keys(), both.told(trail)
                 for name in ours:
                     apart = abs(ledger.apart.get((entity, resource, name), 0)) + step + 1
-                    assert abs(ours[name] - theirs[name]) <= 1 + apart / 1000, told(trail)
+                    assert abs(ours[name] - theirs[name]) <= 1 + apart / 1000, both.told(trail)
         if what != "look":
             items = [world.items(client.namespace_id) for client in both.clients]
             ours, theirs = map(consumption, items)
-            assert ours == theirs, told(trail)
+            assert ours == theirs, both.told(trail)
             ledger.follow(items, now)
             by, where = ledger.unexplained(now)
-            assert by <= 2 + step, (where, by, told(trail))
+            assert by <= 2 + step, (where, by, both.told(trail))
