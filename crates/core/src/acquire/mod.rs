@@ -209,6 +209,13 @@ impl Acquire {
         self.decision.as_ref().filter(|_| self.outstanding == 0)
     }
 
+    /// Whether it has a decision other than a failure. Then the failure of the request that was answered last does not
+    /// matter: that request was for a bucket that turned out not to be the parent's.
+    pub fn is_settled(&self) -> bool {
+        self.decision()
+            .is_some_and(|decision| !matches!(decision, Decision::Failed(_)))
+    }
+
     /// The request.
     pub fn request(&self) -> &Request {
         &self.request

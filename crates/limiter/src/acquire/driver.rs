@@ -273,7 +273,8 @@ impl Drive {
                 acquire.left(id, left);
             }
             self.feed(id, reply);
-            if let Some(mut err) = self.ends_with.take() {
+            let is_settled = self.acquire.as_ref().is_some_and(Acquire::is_settled);
+            if let Some(mut err) = self.ends_with.take().filter(|_| !is_settled) {
                 // Another leg's write may be at the table.
                 if self.in_doubt() {
                     err.applied = Applied::Unknown;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 use zae_limiter::table::{Table, TableFuture};
-use zae_limiter::{Error, Limit, OnUnavailable, Percent, RateLimiter, Repository};
+use zae_limiter::{Error, Limit, NewEntity, OnUnavailable, Percent, RateLimiter, Repository};
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 
 use crate::world::World;
@@ -807,4 +807,50 @@ async fn a_lease_that_takes_more_says_at_its_deadline_whether_that_is_in_doubt()
     assert_eq!(lease.consumed("rpm"), 1);
     lease.commit().await.unwrap();
     assert_eq!(w.consumed("k", "r", "rpm").await, 2000, "what both acquires took");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_only_a_former_parent_meets_does_not_cost_the_tokens_of_an_admission() {
+    for policy in [OnUnavailable::Allow, OnUnavailable::Block] {
+        let (w, table, limiter) = ample(policy).await;
+        for parent in ["old", "new"] {
+            w.repo
+                .admin()
+                .create_entity(NewEntity::new(parent))
+                .await
+                .unwrap();
+            take(&limiter, parent).await.unwrap();
+        }
+        let child = NewEntity::new("child").parent("old").cascade(true);
+        w.repo.admin().create_entity(child).await.unwrap();
+        take(&limiter, "child").await.unwrap();
+        // The client learns of its new parent from the child's own item, when it has already asked the old one.
+        w.poke("child", "r", &[("parent_id", Some(Value::text("new")))])
+            .await;
+        table.rule(|op| match op {
+            Op::Update(update) if update.key.pk.contains("BUCKET#old#") => Act::TimeOut,
+            Op::Update(update) if update.key.pk.contains("BUCKET#k#") => {
+                Act::Fail(FailureKind::Unreachable, Applied::No)
+            }
+            _ => Act::Pass,
+        });
+        let acquire = async {
+            let lease = limiter.acquire("child", "r").consume("rpm", 5).await.unwrap();
+            assert!(!lease.is_degraded(), "{policy:?}");
+            assert_eq!(w.consumed("new", "r", "rpm").await, 6000);
+            lease.rollback().await.unwrap();
+        };
+        // Meanwhile the circuit breaker opens, and is open when the old parent's request fails.
+        let others = async {
+            for _ in 0..18 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let other = limiter.acquire("k", "r").consume("rpm", 1).into_future();
+                let _ = tokio::time::timeout(Duration::from_millis(90), other).await;
+            }
+        };
+        tokio::join!(acquire, others);
+        limiter.repository().drain().await;
+        assert_eq!(w.consumed("child", "r", "rpm").await, 1000, "{policy:?}");
+        assert_eq!(w.consumed("new", "r", "rpm").await, 1000, "{policy:?}");
+    }
 }

@@ -20,7 +20,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key};
 
 use super::account::{Account, Lags};
-use super::rules::{count, created, descends, eaten, explained, inherited, spent};
+use super::rules::{Fraction, count, created, descends, eaten, explained, inherited, spent};
 use crate::plan::Clocks;
 use crate::rows::change::{Change, Source, Sums};
 use crate::rows::row::{Cell, Row, bucket_of};
@@ -43,7 +43,7 @@ pub struct Check {
     /// Jobs whose call brought limits of its own.
     own_limits: BTreeSet<usize>,
     /// Parts of a millitoken that each limit of each shard may still claim.
-    fractions: BTreeMap<(String, u32, String), i128>,
+    fractions: BTreeMap<(String, u32, String), Fraction>,
     /// The shards of each bucket that have ever existed.
     born: BTreeMap<String, BTreeSet<u32>>,
 }
@@ -320,7 +320,7 @@ impl Check {
                     fraction,
                 )?;
                 if is_changed || new.rf < old.rf {
-                    *fraction = 0;
+                    *fraction = Fraction::default();
                 }
             }
             if matches!(source, Source::Acquire(_)) && is.tc > was.tc {

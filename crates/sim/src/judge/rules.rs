@@ -35,6 +35,25 @@ pub(crate) fn spent(name: &str, is: &Cell, old: &Row, new: &Row) -> Result<(), S
     Ok(())
 }
 
+/// What was earned and not paid out: less than a millitoken.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Fraction {
+    /// This many `1 / period` parts of a millitoken.
+    parts: i128,
+    period: i128,
+}
+
+impl Fraction {
+    /// In parts of this period. Rounds up, as a fraction that was written with another period holds again when that
+    /// period is back.
+    fn with_period(self, period: i128) -> i128 {
+        if self.period == period || self.parts == 0 {
+            return self.parts;
+        }
+        (self.parts * period + self.period - 1) / self.period
+    }
+}
+
 /// Whether a gain is covered by time, or a loss by a surplus.
 pub(crate) fn explained(
     name: &str,
@@ -42,19 +61,19 @@ pub(crate) fn explained(
     ceiling: i128,
     gained: i128,
     earned: i128,
-    fraction: &mut i128,
+    fraction: &mut Fraction,
 ) -> Result<(), String> {
     if gained < 0 {
         let cut_to = was.tk + gained;
-        *fraction = 0;
+        *fraction = Fraction::default();
         if cut_to < ceiling {
             return Err(format!("{name} lost {}, down to {cut_to} of {ceiling}", -gained));
         }
         return Ok(());
     }
-    *fraction += earned - gained * was.rp;
-    if *fraction < 0 {
-        let over = -*fraction;
+    let parts = fraction.with_period(was.rp) + earned - gained * was.rp;
+    if parts < 0 {
+        let over = -parts;
         return Err(format!(
             "{name} gained {gained}, {over}/{} more than time earned",
             was.rp
@@ -67,7 +86,13 @@ pub(crate) fn explained(
             was.tk
         ));
     }
-    *fraction = (*fraction).min(was.rp - 1);
+    // Nothing was paid out or earned, so what is stored stays in its period.
+    if earned != 0 || gained != 0 {
+        *fraction = Fraction {
+            parts: parts.min(was.rp - 1),
+            period: was.rp,
+        };
+    }
     Ok(())
 }
 

@@ -294,6 +294,7 @@ impl World<'_> {
             Machine::Acquire(acquire) => {
                 let calls = acquire.answer(call, reply, now, &mut slot.rng);
                 let seen = acquire.take_observations();
+                let ends = ends.filter(|_| !acquire.is_settled());
                 if ends.is_some() {
                     acquire.abandon();
                 }

@@ -92,5 +92,9 @@ fn seeds_that_miss_a_guard_hold() {
         9_000_060_505,
         // A request that finds its bucket created and split takes from each shard that it creates.
         9_600_006_775,
+        // An outage that only a former parent meets ends an admission, whose tokens stay consumed.
+        11_000_073_899,
+        // A limit gets a shorter period and its former one again, and a fraction in that period holds again.
+        11_000_009_219,
     ]);
 }
