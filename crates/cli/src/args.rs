@@ -268,8 +268,21 @@ pub(crate) struct Namespaced {
     pub(crate) namespace: String,
 }
 
+/// What almost every command takes: how results are printed, and where the command works.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common<At: Args> {
+    /// How results are printed.
+    #[command(flatten)]
+    pub(crate) format: Format,
+
+    /// Where.
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
 /// How results are printed.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = None::<&str>)]
 pub(crate) struct Format {
     /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Text)]

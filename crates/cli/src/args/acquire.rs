@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::values::{parse_amount, parse_duration, parse_positive_duration};
-use super::{Amount, Format, Namespaced, OnUnavailable};
+use super::{Amount, Common, Namespaced, OnUnavailable};
 
 /// Take tokens of an entity, and optionally run a command.
 ///
@@ -61,13 +61,9 @@ pub(crate) struct Acquire {
     #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
     pub(crate) timeout: Option<Duration>,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Show the available tokens of an entity.
@@ -93,11 +89,7 @@ pub(crate) struct Available {
     #[arg(short, long, value_name = "LIMIT:AMOUNT", value_parser = parse_amount)]
     pub(crate) consume: Vec<Amount>,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }

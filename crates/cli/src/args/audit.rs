@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Format, Namespaced};
+use super::{Common, Namespaced};
 
 /// Show the audit log of limits and entities.
 ///
@@ -54,11 +54,7 @@ pub(crate) struct List {
     #[arg(long, value_name = "EVENT_ID")]
     pub(crate) start_event_id: Option<String>,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }

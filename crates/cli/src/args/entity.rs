@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Consent, DEFAULT_RESOURCE, Format, Namespaced, WrittenLimits};
+use super::{Common, Consent, DEFAULT_RESOURCE, Namespaced, WrittenLimits};
 
 /// Manage entities (users, API keys, projects) and their limits.
 ///
@@ -40,13 +40,9 @@ pub(crate) struct Children {
     /// Parent entity
     pub(crate) entity_id: String,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Create an entity.
@@ -86,13 +82,9 @@ pub(crate) struct Create {
     #[arg(long, overrides_with = "cascade")]
     no_cascade: bool,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 impl Create {
@@ -134,13 +126,9 @@ pub(crate) struct Delete {
     #[command(flatten)]
     pub(crate) consent: Consent,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Delete the limits of an entity on a resource.
@@ -167,13 +155,9 @@ pub(crate) struct DeleteLimits {
     #[command(flatten)]
     pub(crate) consent: Consent,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Show the limits of an entity on a resource.
@@ -195,13 +179,9 @@ pub(crate) struct GetLimits {
     #[command(flatten)]
     pub(crate) on: OnResource,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// List the entities that have limits on a resource.
@@ -230,13 +210,9 @@ pub(crate) struct List {
     )]
     pub(crate) limit: Option<u32>,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// List the resources on which entities have limits.
@@ -249,13 +225,9 @@ Examples:
   zae-limiter entity list-resources --name prod"
 )]
 pub(crate) struct ListResources {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Set the limits of an entity on a resource.
@@ -285,13 +257,9 @@ pub(crate) struct SetLimits {
     #[command(flatten)]
     pub(crate) limits: WrittenLimits,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Show an entity with its name, parent and metadata.
@@ -307,13 +275,9 @@ pub(crate) struct Show {
     /// Entity to show
     pub(crate) entity_id: String,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// The resource that an entity's limits are for.

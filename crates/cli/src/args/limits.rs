@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
-use super::{Connection, Format};
+use super::{Common, Connection};
 
 /// The file name that stands for standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
@@ -79,13 +79,9 @@ pub(crate) struct Apply {
     #[command(flatten)]
     pub(crate) quiet: Quiet,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Where,
+    pub(crate) common: Common<Where>,
 }
 
 /// Print a CloudFormation template that applies a file.
@@ -137,13 +133,9 @@ pub(crate) struct Diff {
     #[command(flatten)]
     pub(crate) shown: Shown,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Where,
+    pub(crate) common: Common<Where>,
 }
 
 /// Show what 'limits apply' would change.
@@ -168,13 +160,9 @@ pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) shown: Shown,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Where,
+    pub(crate) common: Common<Where>,
 }
 
 /// Print the JSON Schema of manifests.

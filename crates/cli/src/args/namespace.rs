@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Connection, Consent, Format};
+use super::{Common, Connection, Consent};
 
 /// Manage namespaces, which isolate tenants in one table.
 ///
@@ -45,13 +45,9 @@ pub(crate) struct Delete {
     #[command(flatten)]
     pub(crate) consent: Consent,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 /// List active namespaces with their ids.
@@ -63,13 +59,9 @@ Examples:
   zae-limiter namespace list --name my-app"
 )]
 pub(crate) struct List {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 /// List deleted namespaces whose data still exists.
@@ -81,13 +73,9 @@ Examples:
   zae-limiter namespace orphans --name my-app"
 )]
 pub(crate) struct Orphans {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 /// Delete the data of a deleted namespace permanently.
@@ -108,13 +96,9 @@ pub(crate) struct Purge {
     #[command(flatten)]
     pub(crate) consent: Consent,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 /// Recover a deleted namespace under its old name.
@@ -129,13 +113,9 @@ pub(crate) struct Recover {
     /// Id of the namespace; 'namespace orphans' lists them
     pub(crate) namespace_id: String,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 /// Register namespaces.
@@ -154,13 +134,9 @@ pub(crate) struct Register {
     #[arg(required = true)]
     pub(crate) namespaces: Vec<String>,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 /// Show the id, state and creation time of a namespace.
@@ -175,11 +151,7 @@ pub(crate) struct Show {
     /// Name of the namespace, such as tenant-alpha
     pub(crate) namespace_name: String,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }

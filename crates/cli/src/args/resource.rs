@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Consent, Format, Namespaced, WrittenLimits};
+use super::{Common, Consent, Namespaced, WrittenLimits};
 
 /// Manage default limits of resources (models, endpoints).
 ///
@@ -42,13 +42,9 @@ pub(crate) struct DeleteDefaults {
     #[command(flatten)]
     pub(crate) consent: Consent,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Show the default limits of a resource.
@@ -64,13 +60,9 @@ pub(crate) struct GetDefaults {
     /// Resource whose defaults to show
     pub(crate) resource_name: String,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// List the resources that have default limits.
@@ -83,13 +75,9 @@ Examples:
   zae-limiter resource list --name prod"
 )]
 pub(crate) struct List {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Set the default limits of a resource.
@@ -114,11 +102,7 @@ pub(crate) struct SetDefaults {
     #[command(flatten)]
     pub(crate) limits: WrittenLimits,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }

@@ -11,7 +11,7 @@ use zae_limiter_infra::PackageSource;
 pub(crate) use deploy::{Chosen, Deploy};
 
 use super::values::Assignment;
-use super::{Connection, Consent, Format, Named, Place};
+use super::{Common, Connection, Consent, Named, Place};
 
 /// The package of the functions.
 #[derive(Debug, Clone, Args)]
@@ -82,13 +82,9 @@ pub(crate) struct Delete {
     #[command(flatten)]
     pub(crate) consent: Consent,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Which.
-    #[command(flatten)]
-    pub(crate) at: Named,
+    pub(crate) common: Common<Named>,
 }
 
 impl Delete {
@@ -111,13 +107,9 @@ Examples:
   zae-limiter status --name dev --endpoint-url http://localhost:4566"
 )]
 pub(crate) struct Status {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Which.
-    #[command(flatten)]
-    pub(crate) at: Named,
+    pub(crate) common: Common<Named>,
 }
 
 /// List the limiter stacks in a region.
@@ -132,13 +124,9 @@ Examples:
   zae-limiter list --endpoint-url http://localhost:4566"
 )]
 pub(crate) struct List {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Place,
+    pub(crate) common: Common<Place>,
 }
 
 /// Upgrade the stack to this version's template and functions.
@@ -177,17 +165,13 @@ pub(crate) struct Upgrade {
     #[command(flatten)]
     pub(crate) consent: Consent,
 
-    /// How results are printed.
-    #[command(flatten)]
-    pub(crate) format: Format,
-
     /// Code.
     #[command(flatten)]
     pub(crate) code: Code,
 
-    /// Where.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 /// Print the CloudFormation template.

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Consent, Format, Namespaced, OnUnavailable, WrittenLimits};
+use super::{Common, Consent, Namespaced, OnUnavailable, WrittenLimits};
 
 /// Manage default limits of the system.
 ///
@@ -39,13 +39,9 @@ pub(crate) struct DeleteDefaults {
     #[command(flatten)]
     pub(crate) consent: Consent,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Show the system's default limits and outage policy.
@@ -58,13 +54,9 @@ Examples:
   zae-limiter system get-defaults --name prod"
 )]
 pub(crate) struct GetDefaults {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Set the system's default limits.
@@ -90,11 +82,7 @@ pub(crate) struct SetDefaults {
     #[arg(long, value_enum, value_name = "POLICY")]
     pub(crate) on_unavailable: Option<OnUnavailable>,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }

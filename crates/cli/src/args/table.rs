@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Connection, Format};
+use super::{Common, Connection};
 
 /// Check that this version is compatible with the deployed stack.
 ///
@@ -16,13 +16,9 @@ Examples:
   zae-limiter check --endpoint-url http://localhost:4566"
 )]
 pub(crate) struct Check {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 /// Show the versions of this program, the table and the functions.
@@ -37,11 +33,7 @@ Examples:
   zae-limiter version --endpoint-url http://localhost:4566"
 )]
 pub(crate) struct Version {
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }

@@ -9,7 +9,7 @@ use clap::{ArgAction, CommandFactory};
 use super::entity::{EntityCommand, SetLimits};
 use super::usage::{UsageCommand, Window};
 use super::values::{parse_amount, parse_duration};
-use super::{Cli, Command, OnUnavailable, OutputFormat};
+use super::{Cli, Command, Common, OnUnavailable, OutputFormat};
 
 /// Splits a line as a shell does, up to a pipe or redirection. Quotes group, nothing else is special.
 fn words(line: &str) -> Vec<String> {
@@ -359,8 +359,7 @@ fn values_arrive_where_they_belong() {
         entity_id,
         on,
         limits,
-        format,
-        at,
+        common: Common { format, at },
     })) = command(
         "entity set-limits user -r gpt-4 -l rpm:1 --limit=tpm:2/hour:5 -n s --region eu-west-1 \
          --endpoint-url embedded:dir -N t --output json",

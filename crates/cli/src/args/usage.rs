@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Format, Namespaced};
+use super::{Common, Namespaced};
 
 /// Show the usage of entities and resources.
 ///
@@ -53,13 +53,9 @@ pub(crate) struct List {
     #[arg(short, long)]
     pub(crate) plot: bool,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Show totals and averages of usage.
@@ -78,13 +74,9 @@ pub(crate) struct Summary {
     #[command(flatten)]
     pub(crate) selection: Selection,
 
-    /// How results are printed.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) format: Format,
-
-    /// Where.
-    #[command(flatten)]
-    pub(crate) at: Namespaced,
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// The selected snapshots. The commands refuse a selection without entity and resource.

@@ -63,10 +63,10 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     let repo = match opened {
         Ok(Ok(repo)) => repo,
         Ok(Err(Opening::Failed(Error::Unavailable(down)))) if may_pass && down.is_retryable() => {
-            let cause = outage(&down.into(), &args.at.connection);
+            let cause = outage(&down.into(), &args.common.at.connection);
             return without_table(&args, signals, &cause).await;
         }
-        Ok(Err(err)) => return Err(err.into_failure(&args.at.connection, WHAT)),
+        Ok(Err(err)) => return Err(err.into_failure(&args.common.at.connection, WHAT)),
         Err(_) => {
             let text = format!("the table did not answer within {}", time::wait(timeout));
             if may_pass {
@@ -101,7 +101,7 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
         return Err(ending.into_failure());
     }
     if lease.is_degraded() {
-        let cause = lease.outage().map(|err| outage(err, &args.at.connection));
+        let cause = lease.outage().map(|err| outage(err, &args.common.at.connection));
         warn_unasked(cause.as_deref().unwrap_or("the table cannot be used"));
     }
     let outcome = if args.command.is_empty() {
@@ -122,7 +122,7 @@ async fn open(args: &Acquire, timeout: Duration) -> Result<Result<Repository, Op
     let until = Instant::now() + timeout;
     let mut last = None;
     loop {
-        match timeout_at(until, open_namespace(&args.at, Access::Read, Some(until))).await {
+        match timeout_at(until, open_namespace(&args.common.at, Access::Read, Some(until))).await {
             Ok(Err(Opening::Failed(Error::Unavailable(down))))
                 if down.is_retryable() && args.on_unavailable != Some(OnUnavailable::Allow) =>
             {
@@ -173,9 +173,9 @@ async fn drain(repo: &Repository) {
 fn refused(args: &Acquire, err: Error) -> Outcome {
     let refused = match err {
         Error::RateLimitExceeded(refused) => refused,
-        other => return Err(failed(&args.at.connection, "acquire")(other)),
+        other => return Err(failed(&args.common.at.connection, "acquire")(other)),
     };
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         match out.json(&refused.to_json()).and_then(|()| out.flush()) {
             // A refusal keeps its exit code even if the output was closed.
@@ -252,7 +252,7 @@ async fn keep(lease: Lease, args: &Arc<Acquire>, signals: &mut Signals) -> Outco
         lease
             .commit()
             .await
-            .map_err(failed(&args.at.connection, "acquire"))?;
+            .map_err(failed(&args.common.at.connection, "acquire"))?;
     } else {
         give_back(lease).await;
     }
@@ -261,7 +261,7 @@ async fn keep(lease: Lease, args: &Arc<Acquire>, signals: &mut Signals) -> Outco
 
 /// Prints the tokens that were taken.
 fn acquired(args: &Acquire, degraded: bool) -> Outcome {
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let consumed: Map<_, _> = args
             .consume
@@ -300,7 +300,7 @@ async fn run(lease: Lease, args: &Acquire, signals: &mut Signals) -> Outcome {
         lease
             .commit()
             .await
-            .map_err(failed(&args.at.connection, "acquire"))?;
+            .map_err(failed(&args.common.at.connection, "acquire"))?;
         return Ok(Exit::Success);
     }
     give_back(lease).await;
@@ -357,14 +357,14 @@ pub(crate) async fn available(args: Available) -> Outcome {
     const WHAT: &str = "look at tokens";
     names::entity("entity_id", &args.entity_id)?;
     names::resource(&args.resource)?;
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let mut check = RateLimiter::new(repo).check(&args.entity_id, &args.resource);
     for Amount { limit, tokens } in &args.consume {
         check = check.needed(limit, *tokens);
     }
-    let found = check.await.map_err(failed(&args.at.connection, WHAT))?;
+    let found = check.await.map_err(failed(&args.common.at.connection, WHAT))?;
     let wait = found.retry_after();
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let limits: Vec<Json> = found.statuses.iter().map(standing).collect();
         let mut value = json!({

@@ -33,8 +33,8 @@ async fn list(args: List) -> Outcome {
     if !args.entity_id.starts_with('$') {
         names::entity("entity_id", &args.entity_id)?;
     }
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
-    let failed = failed(&args.at.connection, WHAT);
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
+    let failed = failed(&args.common.at.connection, WHAT);
     let mut pages = repo
         .admin()
         .audit_events(&args.entity_id, args.start_event_id.as_deref())
@@ -53,7 +53,7 @@ async fn list(args: List) -> Outcome {
         .last()
         .filter(|_| events.len() == limit)
         .map(|last| &*last.id);
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let events: Vec<_> = events.iter().map(json::event).collect();
         out.json(&json!({ "events": events, "next_start_event_id": next }))?;

@@ -36,9 +36,9 @@ pub(crate) async fn run(command: EntityCommand) -> Outcome {
 async fn children(args: Children) -> Outcome {
     const WHAT: &str = "list children";
     names::entity("entity_id", &args.entity_id)?;
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
-    let failed = failed(&args.at.connection, WHAT);
-    let mut out = Out::new(&args.format);
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
+    let failed = failed(&args.common.at.connection, WHAT);
+    let mut out = Out::new(&args.common.format);
     let children = repo.admin().children(&args.entity_id).await.map_err(failed)?;
     if children.is_empty() && !out.is_json() {
         out.line(format_args!("No children of entity '{}'", args.entity_id))?;
@@ -65,13 +65,13 @@ async fn create(args: Create) -> Outcome {
     if let Some(parent) = &args.parent {
         new = new.parent(parent);
     }
-    let repo = namespace(&args.at, Access::Write, "").await?;
+    let repo = namespace(&args.common.at, Access::Write, "").await?;
     let entity = repo
         .admin()
         .create_entity(new)
         .await
-        .map_err(failed(&args.at.connection, ""))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, ""))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json::entity(&entity))?;
     } else {
@@ -92,12 +92,12 @@ async fn delete(args: Delete) -> Outcome {
     const WHAT: &str = "delete entity";
     names::entity("entity_id", &args.entity_id)?;
     let id = &args.entity_id;
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let children = repo
         .admin()
         .children(id)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
+        .map_err(failed(&args.common.at.connection, WHAT))?;
     let mut question = format!("Delete entity '{id}' with its buckets, limits and usage?");
     if !children.is_empty() {
         let named = some_of(&children);
@@ -112,8 +112,8 @@ async fn delete(args: Delete) -> Outcome {
             note(&kept);
         }
     }
-    if !agreed(&args.consent, &args.format, question).await? {
-        return super::cancelled(&args.format);
+    if !agreed(&args.consent, &args.common.format, question).await? {
+        return super::cancelled(&args.common.format);
     }
     let counter = Counter::new();
     let told = |records| counter.show(records);
@@ -123,8 +123,8 @@ async fn delete(args: Delete) -> Outcome {
         repo.admin().delete_entity_with_progress(id, &told).await
     };
     drop(counter);
-    let records = deleted.map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+    let records = deleted.map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "entity_id": args.entity_id, "records_deleted": records }))?;
     } else {
@@ -167,16 +167,16 @@ async fn delete_limits(args: DeleteLimits) -> Outcome {
     names::scope(&args.on.resource)?;
     let (entity, resource) = (&args.entity_id, &args.on.resource);
     let question = format!("Delete limits for entity '{entity}' on resource '{resource}'?");
-    if !agreed(&args.consent, &args.format, question).await? {
-        return super::cancelled(&args.format);
+    if !agreed(&args.consent, &args.common.format, question).await? {
+        return super::cancelled(&args.common.format);
     }
-    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     let existed = repo
         .admin()
         .delete_entity_limits(entity, resource)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "entity_id": entity, "resource": resource, "deleted": existed }))?;
     } else {
@@ -193,14 +193,14 @@ async fn get_limits(args: GetLimits) -> Outcome {
     names::entity("entity_id", &args.entity_id)?;
     names::scope(&args.on.resource)?;
     let (entity, resource) = (&args.entity_id, &args.on.resource);
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let limits = repo
         .admin()
         .entity_limits(entity, resource)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
+        .map_err(failed(&args.common.at.connection, WHAT))?;
     let limits = sorted(limits);
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "entity_id": entity, "resource": resource, "limits": json::limits(&limits) }))?;
     } else if limits.is_empty() {
@@ -224,14 +224,14 @@ async fn list(args: List) -> Outcome {
     const WHAT: &str = "list entities";
     let resource = &args.with_custom_limits;
     names::scope(resource)?;
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
-    let failed = failed(&args.at.connection, WHAT);
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
+    let failed = failed(&args.common.at.connection, WHAT);
     let mut pages = repo.admin().entities_with_limits(resource).map_err(failed)?;
     let mut left = args.limit.unwrap_or(u32::MAX);
     if left < 1000 {
         pages = pages.page_size(left);
     }
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     let mut list = out.list()?;
     while left > 0
         && let Some(page) = pages.next_page().await.map_err(failed)?
@@ -254,13 +254,13 @@ async fn list(args: List) -> Outcome {
 
 async fn list_resources(args: ListResources) -> Outcome {
     const WHAT: &str = "list resources";
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let counts = repo
         .admin()
         .resources_with_entity_limits()
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let counts = counts
             .iter()
@@ -284,12 +284,12 @@ async fn set_limits(args: SetLimits) -> Outcome {
     names::entity("entity_id", &args.entity_id)?;
     names::scope(&args.on.resource)?;
     let (entity, resource) = (&args.entity_id, &args.on.resource);
-    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     repo.admin()
         .set_entity_limits(entity, resource, &written.meant)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let limits = json::limits(&written.meant);
         out.json(&json!({ "entity_id": entity, "resource": resource, "limits": limits }))?;
@@ -307,19 +307,19 @@ async fn set_limits(args: SetLimits) -> Outcome {
 
 async fn show(args: Show) -> Outcome {
     names::entity("entity_id", &args.entity_id)?;
-    let repo = namespace(&args.at, Access::Read, "").await?;
+    let repo = namespace(&args.common.at, Access::Read, "").await?;
     let found = repo
         .admin()
         .entity(&args.entity_id)
         .await
-        .map_err(failed(&args.at.connection, ""))?;
+        .map_err(failed(&args.common.at.connection, ""))?;
     let Some(entity) = found else {
         return Err(Failure::bare(
             format!("Entity '{}' not found", args.entity_id),
             Exit::Failure,
         ));
     };
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json::entity(&entity))?;
     } else {

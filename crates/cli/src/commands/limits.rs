@@ -39,14 +39,19 @@ async fn apply(args: Apply) -> Outcome {
         access: Access::Write,
         full: args.full,
     };
-    let asked = ask(&args.manifest, &args.at, &args.format, call).await?;
+    let asked = ask(&args.manifest, &args.common.at, &args.common.format, call).await?;
     if args.full && asked.answer.unchanged.is_none() {
         crate::say(
             "Note: the stack's limits provisioner does not support --full; it wrote every declared level, but did not \
              update live buckets.",
         );
     }
-    let exit = show::applied(&asked.answer, args.quiet.quiet, &args.format, &asked.json())?;
+    let exit = show::applied(
+        &asked.answer,
+        args.quiet.quiet,
+        &args.common.format,
+        &asked.json(),
+    )?;
     if !args.quiet.quiet {
         asked.note_limits_above_parent().await;
     }
@@ -59,9 +64,9 @@ async fn plan(args: Plan) -> Outcome {
         access: Access::Read,
         full: false,
     };
-    let asked = ask(&args.manifest, &args.at, &args.format, call).await?;
+    let asked = ask(&args.manifest, &args.common.at, &args.common.format, call).await?;
     asked.warn_of_age();
-    show::planned(&asked.answer, &args.shown, &args.format, asked.json())?;
+    show::planned(&asked.answer, &args.shown, &args.common.format, asked.json())?;
     if !args.shown.quiet.quiet {
         asked.note_limits_above_parent().await;
     }
@@ -74,7 +79,7 @@ async fn diff(args: Diff) -> Outcome {
         access: Access::Read,
         full: false,
     };
-    let asked = ask(&args.manifest, &args.at, &args.format, call).await?;
+    let asked = ask(&args.manifest, &args.common.at, &args.common.format, call).await?;
     asked.warn_of_age();
     let by_hand = if args.shown.quiet.quiet {
         None
@@ -85,7 +90,7 @@ async fn diff(args: Diff) -> Outcome {
         &asked.answer,
         by_hand.as_deref(),
         &args.shown,
-        &args.format,
+        &args.common.format,
         asked.json(),
     )?;
     Ok(ending(

@@ -40,15 +40,15 @@ async fn delete(args: Delete) -> Outcome {
     let name = &args.namespace_name;
     names::namespace(name)?;
     let question = format!("Delete namespace '{name}'? Data will be orphaned but recoverable.");
-    if !agreed(&args.consent, &args.format, question).await? {
+    if !agreed(&args.consent, &args.common.format, question).await? {
         return Err(Failure::aborted());
     }
-    let stack = connect::stack(&args.at, WHAT).await?;
+    let stack = connect::stack(&args.common.at, WHAT).await?;
     let existed = stack
         .delete_namespace(name)
         .await
-        .map_err(failed(&args.at, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "name": name, "deleted": existed }))?;
     } else {
@@ -63,9 +63,9 @@ async fn delete(args: Delete) -> Outcome {
 
 async fn list(args: List) -> Outcome {
     const WHAT: &str = "list namespaces";
-    let stack = stack(&args.at, WHAT).await?;
-    let namespaces = stack.namespaces().await.map_err(failed(&args.at, WHAT))?;
-    let mut out = Out::new(&args.format);
+    let stack = stack(&args.common.at, WHAT).await?;
+    let namespaces = stack.namespaces().await.map_err(failed(&args.common.at, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&namespaces.iter().map(json::namespace).collect())?;
     } else if namespaces.is_empty() {
@@ -85,9 +85,9 @@ async fn list(args: List) -> Outcome {
 
 async fn orphans(args: Orphans) -> Outcome {
     const WHAT: &str = "list orphaned namespaces";
-    let stack = stack(&args.at, WHAT).await?;
-    let orphans = stack.orphans().await.map_err(failed(&args.at, WHAT))?;
-    let mut out = Out::new(&args.format);
+    let stack = stack(&args.common.at, WHAT).await?;
+    let orphans = stack.orphans().await.map_err(failed(&args.common.at, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&orphans.iter().map(json::namespace).collect())?;
     } else if orphans.is_empty() {
@@ -109,10 +109,10 @@ async fn purge(args: Purge) -> Outcome {
     const WHAT: &str = "purge namespace";
     let id = &args.namespace_id;
     let question = format!("PERMANENTLY delete ALL data for namespace ID '{id}'? This cannot be undone.");
-    if !agreed(&args.consent, &args.format, question).await? {
+    if !agreed(&args.consent, &args.common.format, question).await? {
         return Err(Failure::aborted());
     }
-    let stack = stack(&args.at, WHAT).await?;
+    let stack = stack(&args.common.at, WHAT).await?;
     let counter = Counter::new();
     let purged = stack.purge_namespace(id, &|records| counter.show(records)).await;
     drop(counter);
@@ -124,9 +124,9 @@ async fn purge(args: Purge) -> Outcome {
         } => Failure::error(format!(
             "Cannot purge active namespace '{namespace}'. Delete it first with 'zae-limiter namespace delete'."
         )),
-        other => failed(&args.at, WHAT)(other),
+        other => failed(&args.common.at, WHAT)(other),
     })?;
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "namespace_id": id, "records_deleted": records }))?;
     } else {
@@ -142,12 +142,12 @@ async fn purge(args: Purge) -> Outcome {
 async fn recover(args: Recover) -> Outcome {
     const WHAT: &str = "recover namespace";
     let id = &args.namespace_id;
-    let stack = connect::stack(&args.at, WHAT).await?;
+    let stack = connect::stack(&args.common.at, WHAT).await?;
     let name = stack
         .recover_namespace(id)
         .await
-        .map_err(failed(&args.at, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "name": name, "namespace_id": id }))?;
     } else {
@@ -170,16 +170,16 @@ async fn register(args: Register) -> Outcome {
             names.push(name);
         }
     }
-    let stack = connect::stack(&args.at, WHAT).await?;
+    let stack = connect::stack(&args.common.at, WHAT).await?;
     let ids = stack
         .register_namespaces(names.iter().copied())
         .await
-        .map_err(failed(&args.at, WHAT))?;
+        .map_err(failed(&args.common.at, WHAT))?;
     let registered: Vec<(&String, &str)> = names
         .iter()
         .filter_map(|name| Some((*name, ids.get(*name)?.as_str())))
         .collect();
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let pair = |(name, id): &(&String, &str)| json!({ "name": name, "namespace_id": id });
         out.json(&registered.iter().map(pair).collect::<Json>())?;
@@ -199,12 +199,17 @@ async fn show(args: Show) -> Outcome {
     const WHAT: &str = "show namespace";
     let name = &args.namespace_name;
     names::namespace(name)?;
-    let stack = stack(&args.at, WHAT).await?;
-    let found = stack.namespace(name).await.map_err(failed(&args.at, WHAT))?;
+    let stack = stack(&args.common.at, WHAT).await?;
+    let found = stack
+        .namespace(name)
+        .await
+        .map_err(failed(&args.common.at, WHAT))?;
     let Some(record) = found.filter(|record| record.status == NamespaceStatus::Active) else {
-        return Err(failed(&args.at, "")(Error::NamespaceNotFound(name.clone())));
+        return Err(failed(&args.common.at, "")(Error::NamespaceNotFound(
+            name.clone(),
+        )));
     };
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json::namespace(&record))?;
     } else {

@@ -25,16 +25,16 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
     let resource = &args.resource_name;
     names::resource(resource)?;
     let question = format!("Delete all defaults for resource '{resource}'?");
-    if !agreed(&args.consent, &args.format, question).await? {
-        return cancelled(&args.format);
+    if !agreed(&args.consent, &args.common.format, question).await? {
+        return cancelled(&args.common.format);
     }
-    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     let existed = repo
         .admin()
         .delete_resource_defaults(resource)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "resource": resource, "deleted": existed }))?;
     } else {
@@ -48,14 +48,14 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
     const WHAT: &str = "get resource defaults";
     let resource = &args.resource_name;
     names::resource(resource)?;
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let limits = repo
         .admin()
         .resource_defaults(resource)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
+        .map_err(failed(&args.common.at.connection, WHAT))?;
     let limits = sorted(limits);
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "resource": resource, "limits": json::limits(&limits) }))?;
     } else if limits.is_empty() {
@@ -70,13 +70,13 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
 
 async fn list(args: List) -> Outcome {
     const WHAT: &str = "list resources";
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let resources = repo
         .admin()
         .resources_with_defaults()
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!(resources))?;
     } else if resources.is_empty() {
@@ -96,12 +96,12 @@ async fn set_defaults(args: SetDefaults) -> Outcome {
     let resource = &args.resource_name;
     let written = written_limits(&args.limits)?;
     names::resource(resource)?;
-    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     repo.admin()
         .set_resource_defaults(resource, &written.meant)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "resource": resource, "limits": json::limits(&written.meant) }))?;
     } else {

@@ -23,20 +23,20 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
     const WHAT: &str = "delete system defaults";
     if !agreed(
         &args.consent,
-        &args.format,
+        &args.common.format,
         "Delete all system-wide defaults?".into(),
     )
     .await?
     {
-        return cancelled(&args.format);
+        return cancelled(&args.common.format);
     }
-    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     let existed = repo
         .admin()
         .delete_system_defaults()
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "deleted": existed }))?;
     } else {
@@ -48,15 +48,15 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
 
 async fn get_defaults(args: GetDefaults) -> Outcome {
     const WHAT: &str = "get system defaults";
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let (limits, policy) = repo
         .admin()
         .system_defaults()
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
+        .map_err(failed(&args.common.at.connection, WHAT))?;
     let limits = sorted(limits);
     let policy = policy.map(stored_name);
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "limits": json::limits(&limits), "on_unavailable": policy }))?;
     } else if limits.is_empty() && policy.is_none() {
@@ -78,14 +78,14 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
 async fn set_defaults(args: SetDefaults) -> Outcome {
     const WHAT: &str = "set system defaults";
     let written = written_limits(&args.limits)?;
-    let repo = namespace(&args.at, Access::Write, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     let policy = args.on_unavailable.map(policy);
     repo.admin()
         .set_system_defaults(&written.meant, policy)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
+        .map_err(failed(&args.common.at.connection, WHAT))?;
     let policy = policy.map(stored_name);
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "limits": json::limits(&written.meant), "on_unavailable": policy }))?;
     } else {

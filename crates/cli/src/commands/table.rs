@@ -75,8 +75,8 @@ fn json_of(found: &Found) -> serde_json::Value {
 }
 
 pub(crate) async fn version(args: Version) -> Outcome {
-    crate::names::stack(&args.at.name)?;
-    let mut out = Out::new(&args.format);
+    crate::names::stack(&args.common.at.name)?;
+    let mut out = Out::new(&args.common.format);
     if !out.is_json() {
         out.line("\nzae-limiter Infrastructure Version")?;
         out.line("====================================\n")?;
@@ -84,7 +84,7 @@ pub(crate) async fn version(args: Version) -> Outcome {
         out.line(format_args!("Schema Version:     {SCHEMA_VERSION}\n"))?;
         out.flush()?;
     }
-    let found = found(&args.at)
+    let found = found(&args.common.at)
         .await
         .map_err(|failure| marked(failure, "Failed to get version info"))?;
     if out.is_json() {
@@ -97,7 +97,7 @@ pub(crate) async fn version(args: Version) -> Outcome {
             out.line("Infrastructure:     Not initialized\n")?;
             out.line(format_args!(
                 "Run '{}' to initialize infrastructure.",
-                deploy_command(&args.at)
+                deploy_command(&args.common.at)
             ))?;
         }
         Found::Record(record) => {
@@ -143,13 +143,13 @@ fn version_exit(found: &Found) -> Exit {
 }
 
 pub(crate) async fn check(args: Check) -> Outcome {
-    crate::names::stack(&args.at.name)?;
-    let mut out = Out::new(&args.format);
+    crate::names::stack(&args.common.at.name)?;
+    let mut out = Out::new(&args.common.format);
     if !out.is_json() {
         out.line("\nCompatibility Check\n====================\n")?;
         out.flush()?;
     }
-    let found = found(&args.at)
+    let found = found(&args.common.at)
         .await
         .map_err(|failure| marked(failure, "Check failed"))?;
     if out.is_json() {
@@ -161,7 +161,10 @@ pub(crate) async fn check(args: Check) -> Outcome {
         Found::NoTable | Found::NoRecord => {
             out.line("Result: NOT INITIALIZED\n")?;
             out.line("Infrastructure has not been deployed yet.")?;
-            out.line(format_args!("Run '{}' to initialize.", deploy_command(&args.at)))?;
+            out.line(format_args!(
+                "Run '{}' to initialize.",
+                deploy_command(&args.common.at)
+            ))?;
         }
         Found::Record(record) => {
             out.line(format_args!("Client:      {FEATURE_LEVEL}"))?;

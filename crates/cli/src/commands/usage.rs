@@ -86,8 +86,8 @@ fn instant(stored: &str) -> SystemTime {
 async fn list(args: List) -> Outcome {
     const WHAT: &str = "list usage snapshots";
     let query = query(&args.selection)?;
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
-    let failed = failed(&args.at.connection, WHAT);
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
+    let failed = failed(&args.common.at.connection, WHAT);
     let limit = args.limit as usize;
     // One more than asked for tells whether there are more.
     let mut pages = repo
@@ -103,7 +103,7 @@ async fn list(args: List) -> Outcome {
     }
     let more = snapshots.len() > limit;
     snapshots.truncate(limit);
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let snapshots: Vec<_> = snapshots.iter().map(json::snapshot).collect();
         out.json(&json!({ "snapshots": snapshots, "more": more }))?;
@@ -177,13 +177,13 @@ fn chart(snapshots: &[UsageSnapshot]) -> String {
 async fn summary(args: Summary) -> Outcome {
     const WHAT: &str = "get usage summary";
     let query = query(&args.selection)?;
-    let repo = namespace(&args.at, Access::Read, WHAT).await?;
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let summary = repo
         .admin()
         .usage_summary(query)
         .await
-        .map_err(failed(&args.at.connection, WHAT))?;
-    let mut out = Out::new(&args.format);
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&summary_json(&args.selection, &summary))?;
     } else if summary.snapshots == 0 {

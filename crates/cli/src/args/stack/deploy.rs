@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use zae_limiter_infra::{LOG_RETENTION_DAYS, StackOptions};
 
-use super::super::{Connection, Format};
+use super::super::{Common, Connection};
 use super::Code;
 use crate::failure::Failure;
 
@@ -48,10 +48,6 @@ pub(crate) struct Deploy {
     #[arg(short, long = "tag", value_name = "KEY=VALUE")]
     tags: Vec<String>,
 
-    /// How results are printed.
-    #[command(flatten)]
-    pub(crate) format: Format,
-
     /// The table.
     #[command(flatten)]
     table: TableOptions,
@@ -72,9 +68,9 @@ pub(crate) struct Deploy {
     #[command(flatten)]
     permissions: PermissionOptions,
 
-    /// Where.
+    /// Where, and how results are printed.
     #[command(flatten)]
-    pub(crate) at: Connection,
+    pub(crate) common: Common<Connection>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -13,24 +13,24 @@ use crate::out::Out;
 use crate::progress::Reporter;
 
 pub(crate) async fn delete(args: Delete) -> Outcome {
-    let at = &args.at.connection();
+    let at = &args.common.at.connection();
     crate::names::stack(&at.name)?;
     needs_stack(
         at,
         "To delete it, end the programs that use it and delete the directory.",
     )?;
     let question = format!("Are you sure you want to delete stack '{}'?", at.name);
-    if !agreed(&args.consent, &args.format, question).await? {
+    if !agreed(&args.consent, &args.common.format, question).await? {
         return Err(Failure::aborted());
     }
     let failed = |failure| marked(failure, "Deletion failed");
     let manager = manager(at).await.map_err(failed)?;
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if !out.is_json() {
         out.line(format_args!("Deleting stack: {}", at.name))?;
         out.flush()?;
     }
-    let reporter = Reporter::new(&args.format);
+    let reporter = Reporter::new(&args.common.format);
     let deleted = manager
         .delete(&at.name, args.waits(), &mut |progress| reporter.show(&progress))
         .await

@@ -23,20 +23,20 @@ pub(crate) async fn deploy(args: Deploy) -> Outcome {
 
 /// Deploys; what it prints as JSON is what `document` makes of it.
 pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> Json) -> Outcome {
-    let at = &args.at;
+    let at = &args.common.at;
     let chosen = args.chosen()?;
     crate::names::stack(&at.name)?;
     if let Some(path) = directory(at) {
         let given = chosen.given.iter().map(|(option, _)| *option);
         let senseless: Vec<&str> = given.chain(chosen.others.iter().copied()).collect();
         embedded::check(&args, &senseless)?;
-        return embedded::deploy(at, &path, &args.format, chosen.audit_retention).await;
+        return embedded::deploy(at, &path, &args.common.format, chosen.audit_retention).await;
     }
     let options = &chosen.options;
     options.check(&at.name).map_err(|err| of_stack(&err.into(), at))?;
     let failed = |failure| marked(failure, "Deployment failed");
     let manager = manager(at).await.map_err(failed)?;
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if !out.is_json() {
         for note in &chosen.notes {
             out.line(note)?;
@@ -54,7 +54,7 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         code_bucket: args.code.code_bucket.as_deref(),
         wait: args.waits(),
     };
-    let reporter = Reporter::new(&args.format);
+    let reporter = Reporter::new(&args.common.format);
     let mut uploaded = None;
     let deployed = manager
         .deploy(&wanted, &mut |progress| {

@@ -12,12 +12,12 @@ use crate::out::Out;
 use crate::text::table::{Column, Table};
 
 pub(crate) async fn list(args: List) -> Outcome {
-    let at = &args.at.connection();
+    let at = &args.common.at.connection();
     needs_stack(at, "'zae-limiter namespace list' shows what it holds.")?;
     let failed = |failure| marked(failure, "Failed to list limiters");
     let manager = manager(at).await.map_err(failed)?;
     let found = manager.list().await.map_err(|err| failed(of_stack(&err, at)))?;
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     let region = at.region.as_deref().unwrap_or("default");
     if out.is_json() {
         let mut list = out.list()?;

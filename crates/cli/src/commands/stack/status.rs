@@ -61,12 +61,12 @@ enum Missing {
 }
 
 pub(crate) async fn status(args: Status) -> Outcome {
-    let at = &args.at.connection();
+    let at = &args.common.at.connection();
     crate::names::stack(&at.name)?;
     let found = find(at)
         .await
         .map_err(|failure| marked(failure, "Failed to get status"))?;
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     let verdict = verdict(&found);
     if out.is_json() {
         out.json(&json_of(at, &found))?;

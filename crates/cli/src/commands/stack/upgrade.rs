@@ -24,7 +24,7 @@ use crate::text::table::printable;
 const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
-    let at = &args.at;
+    let at = &args.common.at;
     crate::names::stack(&at.name)?;
     needs_stack(at, "It is always current.")?;
     let failed = |failure| marked(failure, "Upgrade failed");
@@ -39,7 +39,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
     };
     wanted.check().map_err(|err| of_stack(&err.into(), at))?;
     let manager = manager(at).await.map_err(failed)?;
-    let mut out = Out::new(&args.format);
+    let mut out = Out::new(&args.common.format);
     if !out.is_json() {
         out.line("\nChecking infrastructure version...\n")?;
         out.flush()?;
@@ -61,7 +61,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
         out.line(format_args!("Target:  Lambda {FUNCTIONS_LEVEL}\n"))?;
         out.flush()?;
     }
-    let reporter = Reporter::new(&args.format);
+    let reporter = Reporter::new(&args.common.format);
     let plan = plan(&manager, &wanted, at, &reporter).await.map_err(failed)?;
     let Some(plan) = plan else {
         drop(reporter);
@@ -92,8 +92,8 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
             .map_err(|err| failed(of_stack(&err, at)))?;
         return agreement.and(Err(Failure::aborted()));
     }
-    let mut out = Out::new(&args.format);
-    let reporter = Reporter::new(&args.format);
+    let mut out = Out::new(&args.common.format);
+    let reporter = Reporter::new(&args.common.format);
     let empty = plan.is_empty();
     let summary = Summary::of(&plan, args.lambda_only);
     let upgraded = manager
@@ -137,7 +137,7 @@ async fn may_replace(python: &[String], args: &Upgrade) -> Result<bool, Failure>
         "{} in Python will be replaced by this program. Clients of the Python library continue to work. Replace?",
         python.join(" and ")
     );
-    agreed(&args.consent, &args.format, question).await
+    agreed(&args.consent, &args.common.format, question).await
 }
 
 /// The table's version record; `None` if it has none.
