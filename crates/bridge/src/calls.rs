@@ -23,9 +23,9 @@ use zae_limiter_core::EpochMillis;
 /// The suite compares outcomes, not speed, and a machine under load can stand still for longer than a service would
 /// wait. A write that is not answered in time counts as lost, and its acquire fails.
 const PATIENT: Timeouts = Timeouts {
-    connect: Duration::from_secs(60),
-    attempt: Duration::from_secs(60),
-    operation: Duration::from_secs(60),
+    connect: Duration::from_mins(1),
+    attempt: Duration::from_mins(1),
+    operation: Duration::from_mins(1),
 };
 
 /// One client of the library.

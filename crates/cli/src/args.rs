@@ -7,6 +7,7 @@ pub(crate) mod acquire;
 pub(crate) mod audit;
 pub(crate) mod entity;
 pub(crate) mod limits;
+pub(crate) mod loadtest;
 pub(crate) mod local;
 pub(crate) mod namespace;
 pub(crate) mod resource;
@@ -97,6 +98,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
     List(stack::List),
+    #[command(subcommand)]
+    Loadtest(loadtest::LoadtestCommand),
     #[command(subcommand)]
     Local(local::LocalCommand),
     Man(shell::Man),

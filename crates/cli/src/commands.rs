@@ -5,6 +5,7 @@ pub(crate) mod acquire;
 pub(crate) mod audit;
 pub(crate) mod entity;
 pub(crate) mod limits;
+pub(crate) mod loadtest;
 pub(crate) mod local;
 pub(crate) mod namespace;
 pub(crate) mod resource;

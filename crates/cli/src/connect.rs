@@ -127,7 +127,13 @@ pub(crate) fn needs_stack(at: &Connection, instead: &str) -> Result<(), Failure>
 
 /// The table as a whole. Whether it exists shows at its first use.
 pub(crate) async fn stack(at: &Connection, what: &'static str) -> Result<Stack, Failure> {
-    let opened = open_stack(at, Instant::now() + PATIENCE).await;
+    let opened = open_stack(at, Instant::now() + PATIENCE, |builder| builder).await;
+    opened.map_err(|err| err.into_failure(at, what))
+}
+
+/// [`stack`], whose requests are counted.
+pub(crate) async fn measured_stack(at: &Connection, what: &'static str) -> Result<Stack, Failure> {
+    let opened = open_stack(at, Instant::now() + PATIENCE, RepositoryBuilder::measure).await;
     opened.map_err(|err| err.into_failure(at, what))
 }
 
@@ -144,7 +150,11 @@ pub(crate) fn warn_of_clock() {
     }
 }
 
-async fn open_stack(at: &Connection, until: Instant) -> Result<Stack, Opening> {
+async fn open_stack(
+    at: &Connection,
+    until: Instant,
+    options: impl Fn(RepositoryBuilder) -> RepositoryBuilder,
+) -> Result<Stack, Opening> {
     names::stack(&at.name)?;
     if let Some(path) = embedded(at)
         && !path.as_os_str().is_empty()
@@ -153,7 +163,7 @@ async fn open_stack(at: &Connection, until: Instant) -> Result<Stack, Opening> {
         return Err(no_stack(at).into());
     }
     let stack = unlocked_until(until, || async {
-        let handle = builder(at)?.stack_handle();
+        let handle = options(builder(at)?).stack_handle();
         handle.await.map_err(Opening::Failed)
     })
     .await?;
@@ -188,6 +198,7 @@ pub(crate) async fn open_namespace(
     let stack = open_stack(
         &at.connection,
         until.map_or(patience, |until| until.min(patience)),
+        |builder| builder,
     )
     .await?;
     let opened = match (access, until) {

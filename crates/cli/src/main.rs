@@ -75,7 +75,8 @@ fn run(command: Command) -> Outcome {
     let command = match command {
         Command::Completions(args) => return commands::shell::completions(&args),
         Command::Man(args) => return commands::shell::man(&args),
-        // It has threads of its own.
+        // These have threads of their own.
+        Command::Loadtest(command) => return commands::loadtest::run(command),
         Command::Local(LocalCommand::Up(args)) if args.foreground => return commands::local::serve(&args),
         other => other,
     };
@@ -128,6 +129,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::LambdaExport(args) => commands::stack::export::package(&args),
         Command::Limits(command) => commands::limits::run(command).await,
         Command::List(args) => commands::stack::list::list(args).await,
+        Command::Loadtest(command) => commands::loadtest::run(command),
         Command::Local(command) => commands::local::run(command).await,
         Command::Man(args) => commands::shell::man(&args),
         Command::Namespace(command) => commands::namespace::run(command).await,

@@ -11,6 +11,7 @@
 //! - `acquire`: taking tokens, with and without a command to run;
 //! - `signals`: what the program and its command do about signals;
 //! - `docs`: the examples of the README and the guide;
+//! - `loadtest`: load from this machine;
 //! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
 //! - `streams`: closed output, colours;
@@ -32,6 +33,7 @@ mod entity;
 mod functions;
 mod help;
 mod limits;
+mod loadtest;
 mod local;
 mod namespace;
 mod page;

@@ -1,0 +1,83 @@
+//! `loadtest`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Common, Connection};
+
+/// Put load on a table, and measure it.
+///
+/// Simulated users call the limiter in this process, each waiting for its answer before it goes on. They work in a
+/// namespace of their own, which is removed at the end.
+#[derive(Debug, Clone, Subcommand)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter loadtest run --local -n my-app -f max_rps --users 50 --duration 30"
+)]
+pub(crate) enum LoadtestCommand {
+    Run(Run),
+}
+
+/// Run a load test, and print a report.
+///
+/// Needs --local: users run on this machine. Functions and Fargate tasks as generators are not supported yet.
+///
+/// Ctrl-C ends the test; what was measured until then is printed.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Scenarios, with their classes of users:
+  simple          SimpleUser, SimpleCascadeUser: a request every 0.1 to 1 s
+  max_rps         MaxRpsUser, MaxRpsCascadeUser: requests without a pause
+  llm_gateway     LLMGatewayUser: 8 models, estimates that are corrected
+  llm_production  LLMGatewayUser, LLMGatewayUserReal: the same with human pauses;
+                  ProductionDailyLoad, MorningSpike: users over a day, or an hour
+  stress          LoadTestUser: few entities get most requests, with spikes
+
+Examples:
+  # 20 users without pauses, for a minute
+  zae-limiter loadtest run --local -n my-app -f locustfiles/max_rps.py
+
+  # One class of users, on a table in a directory
+  zae-limiter loadtest run --local --endpoint-url embedded:./limits -f simple SimpleCascadeUser"
+)]
+pub(crate) struct Run {
+    /// Classes of users, or one shape [default: all classes of the scenario]
+    pub(crate) user_classes: Vec<String>,
+
+    /// Scenario: its name, or the path of the file that has it in the Python tool, such as locustfiles/simple.py
+    #[arg(short = 'f', long, value_name = "SCENARIO")]
+    pub(crate) locustfile: String,
+
+    /// Run the users on this machine
+    #[arg(long)]
+    pub(crate) local: bool,
+
+    /// Number of simulated users
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
+    pub(crate) users: i64,
+
+    /// Length of the test in seconds; with a shape, its length is the default
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..=604_800), allow_negative_numbers = true)]
+    pub(crate) duration: Option<i64>,
+
+    /// Users that start in a second
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
+    pub(crate) spawn_rate: i64,
+
+    /// Seed of the random choices [default: another one each time]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+
+    /// Write a row for each kind of call to this file, as CSV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+
+    /// Where, and how results are printed.
+    #[command(flatten)]
+    pub(crate) common: Common<Connection>,
+}

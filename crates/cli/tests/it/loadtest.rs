@@ -1,0 +1,141 @@
+//! Load from this machine.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::acquire::pid;
+use crate::world::{Ran, World};
+
+fn run(world: &World, line: &str) -> Ran {
+    let args: Vec<&str> = ["loadtest", "run", "--local"]
+        .into_iter()
+        .chain(line.split(' '))
+        .collect();
+    world.silently(&args, None)
+}
+
+/// No namespace but the default one is left, deleted or not.
+#[track_caller]
+fn assert_nothing_left(world: &World) {
+    let names = world.json("namespace list");
+    let names: Vec<_> = names.as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["default"]);
+    assert_eq!(world.json("namespace orphans"), serde_json::json!([]));
+}
+
+#[test]
+fn a_report_tells_what_was_measured_and_nothing_is_left() {
+    let world = World::new();
+    let csv = world.path().join("rows.csv");
+    let line = format!(
+        "-f locustfiles/llm_gateway.py --users 6 --spawn-rate 100 --duration 2 --seed 5 --output json --csv {}",
+        csv.display()
+    );
+    let report = run(&world, &line).json();
+    assert_eq!(
+        (&report["scenario"], &report["seed"]),
+        (&"llm_gateway".into(), &5.into())
+    );
+    assert_eq!(
+        (&report["users"], &report["interrupted"]),
+        (&6.into(), &false.into())
+    );
+    assert_eq!(report["total_failures"], 0, "{report}");
+    let acquires = report["acquires"].as_u64().unwrap();
+    assert!(acquires >= 6, "{report}");
+    // Each acquire is committed with what was really used.
+    assert_eq!(report["total_requests"].as_u64(), Some(acquires * 2));
+    let rows = std::fs::read_to_string(csv).unwrap();
+    let rows: Vec<_> = rows.lines().collect();
+    assert!(
+        rows[0].starts_with("type,name,requests,failures,rps,"),
+        "{rows:?}"
+    );
+    assert!(rows[1].starts_with("ACQUIRE,"), "{rows:?}");
+    let last = format!(",Aggregated,{},0,", acquires * 2);
+    assert!(rows.last().is_some_and(|row| row.starts_with(&last)), "{rows:?}");
+    assert_nothing_left(&world);
+
+    let text = run(&world, "-f simple SimpleCascadeUser --users 2 --duration 1");
+    assert_eq!(text.code, Some(0), "{text:?}");
+    for part in [
+        "  Users: 2, Duration: 1s, Spawn Rate: 10/s",
+        "\nResults:\n  Requests: ",
+        "  Failures: 0 (0.0%)",
+    ] {
+        assert!(text.stdout.contains(part), "{part}: {}", text.stdout);
+    }
+    assert_nothing_left(&world);
+}
+
+#[test]
+fn a_signal_ends_a_test_with_what_was_measured_and_nothing_is_left() {
+    for (signal, code, last) in [
+        (Signal::SIGINT, 1, ""),
+        (Signal::SIGTERM, 143, "Aborted by SIGTERM\n"),
+    ] {
+        let world = World::new();
+        let args = [
+            "loadtest",
+            "run",
+            "--local",
+            "-f",
+            "max_rps",
+            "--users",
+            "3",
+            "--duration",
+            "600",
+        ];
+        let mut command = world.connected(&args);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        // Its namespace is opened after the head is printed.
+        assert!(lines.any(|line| line.starts_with("  Users: 3, ")));
+        std::thread::sleep(Duration::from_millis(1500));
+        kill(pid(&child), signal).unwrap();
+        let rest: Vec<_> = lines.collect();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), last);
+        assert!(rest.iter().any(|line| line == "Partial results:"), "{rest:?}");
+        assert_nothing_left(&world);
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_before_anything_is_written() {
+    let world = World::new();
+    for (line, why) in [
+        (
+            "-f mine.py",
+            "Unknown scenario 'mine.py'. Scenarios are simple, max_rps,",
+        ),
+        ("-f simple Other", "User class 'Other' not found in simple."),
+        ("-f simple --csv /no/such/file", "Cannot write '/no/such/file'"),
+    ] {
+        let ran = run(&world, line);
+        assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.starts_with(&format!("Error: {why}")), "{ran:?}");
+    }
+    for line in [
+        "-f simple --users 0",
+        "-f simple --duration -1",
+        "-f simple --spawn-rate 0",
+        "--users 3",
+    ] {
+        assert_eq!(run(&world, line).code, Some(2), "{line}");
+    }
+    let elsewhere = world.silently(&["loadtest", "run", "-f", "simple"], None);
+    assert_eq!(elsewhere.code, Some(1));
+    assert!(elsewhere.stderr.contains("Add --local"), "{elsewhere:?}");
+    assert_nothing_left(&world);
+}

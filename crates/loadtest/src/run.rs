@@ -1,0 +1,479 @@
+//! Runs users on this machine.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use zae_limiter::table::RequestCost;
+use zae_limiter::{Error, NewEntity, RateLimiter};
+
+use crate::choice::{Choice, Skewed, random_name};
+use crate::scenario::{Action, EntityChoice, Scenario, Task, UserClass};
+use crate::schedule::Schedule;
+use crate::stats::{Event, Series, Stats};
+
+/// How often the number of users is compared with the schedule.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long users may take to end the calls that they have begun.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a text of a failure may be, in characters.
+const REASON: usize = 160;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What users do. Its classes are those that take part.
+    pub scenario: Scenario,
+    /// How many users there are at a time.
+    pub schedule: Schedule,
+    /// The seed of all random choices. Two runs with one seed make the same choices, in an order that depends on the
+    /// answers' latencies.
+    pub seed: u64,
+    /// How often the progress is told.
+    pub every: Duration,
+}
+
+/// A run under way.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Since its start.
+    pub elapsed: Duration,
+    /// The users at this time.
+    pub users: usize,
+    /// Calls in a second, since the last progress.
+    pub per_second: f64,
+    /// Refusals by limits, since the start.
+    pub refused: u64,
+    /// All calls since the start.
+    pub total: Series,
+    /// The processor time that this process has used since the last progress, in cores. `None` if the system does not tell.
+    pub cores: Option<f64>,
+}
+
+/// The result of a run.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// From the first user's start until the last user's end.
+    pub elapsed: Duration,
+    /// Whether it was stopped before the end of the schedule.
+    pub interrupted: bool,
+    /// The largest number of users.
+    pub users: usize,
+    /// What was measured.
+    pub stats: Stats,
+    /// What was sent to the table, by the users.
+    pub cost: RequestCost,
+    /// The processor time that this process has used. `None` if the system does not tell.
+    pub cpu: Option<Duration>,
+    /// The time of all users together.
+    pub user_time: Duration,
+    /// The part of it in which they waited for their next task.
+    pub think_time: Duration,
+}
+
+impl Report {
+    /// Calls in a second, over the whole run.
+    pub fn per_second(&self) -> f64 {
+        per(self.stats.total().calls() as f64, self.elapsed)
+    }
+
+    /// The mean number of users.
+    pub fn mean_users(&self) -> f64 {
+        per(self.user_time.as_secs_f64(), self.elapsed)
+    }
+
+    /// The number of users by Little's law: throughput, times latency and think time.
+    ///
+    /// If it is not the [mean number of users](Self::mean_users), users have waited for something that was not measured, such
+    /// as a processor.
+    pub fn users_by_littles_law(&self) -> f64 {
+        per(
+            (self.stats.total().sum() + self.think_time).as_secs_f64(),
+            self.elapsed,
+        )
+    }
+
+    /// Acquires, whatever came of them.
+    pub fn acquires(&self) -> u64 {
+        let of = |event| matches!(event, Event::Acquire | Event::RateLimited);
+        self.stats.of(of).calls()
+    }
+}
+
+fn per(amount: f64, time: Duration) -> f64 {
+    if time.is_zero() {
+        0.0
+    } else {
+        amount / time.as_secs_f64()
+    }
+}
+
+/// What users share.
+struct World {
+    limiter: RateLimiter,
+    classes: Vec<Class>,
+    /// Users record in one of these, so that threads seldom meet.
+    stats: Vec<Mutex<Stats>>,
+    /// The time of users that have ended.
+    times: Mutex<(Duration, Duration)>,
+    seed: u64,
+}
+
+/// A class of users in a run.
+struct Class {
+    users: UserClass,
+    parent: Option<String>,
+    skewed: Option<Skewed>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs users against the limiter's namespace until the schedule's end, or until `stop`.
+///
+/// It sets up the scenario's limits and entities, and does not remove them: use a namespace that is removed afterwards.
+/// `progress` is called as often as the plan says. Users are closed loops: a user's next task begins when the one before it has
+/// ended and the think time is over, so the load adapts to the table's latency.
+///
+/// # Errors
+/// The first failure while limits and entities are set up. Failures of users' calls are counted in the report.
+pub async fn run(
+    limiter: &RateLimiter,
+    plan: &Plan,
+    stop: impl Future<Output = ()>,
+    mut progress: impl FnMut(&Progress),
+) -> Result<Report, Error> {
+    let world = Arc::new(set_up(limiter, plan).await?);
+    let cost = limiter.repository().request_cost();
+    let (began, busy) = (Instant::now(), processor_time());
+    let mut stop = pin!(stop);
+    let mut crowd = Crowd::default();
+    let mut last = Last {
+        at: began,
+        calls: 0,
+        busy,
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let interrupted = loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => break true,
+            _ = tick.tick() => {}
+        }
+        let now = Instant::now();
+        let Some(users) = plan.schedule.users_at(now - began) else {
+            break false;
+        };
+        crowd.resize(users, &world);
+        if now - last.at >= plan.every {
+            progress(&last.progress(began, now, users, &world.stats()));
+        }
+    };
+    crowd.end().await;
+    let elapsed = began.elapsed();
+    let (user_time, think_time) = *held(&world.times);
+    Ok(Report {
+        elapsed,
+        interrupted,
+        users: crowd.most,
+        stats: world.stats(),
+        cost: limiter.repository().request_cost().since(&cost),
+        cpu: used_since(busy),
+        user_time,
+        think_time,
+    })
+}
+
+async fn set_up(limiter: &RateLimiter, plan: &Plan) -> Result<World, Error> {
+    let admin = limiter.repository().admin();
+    let setup = &plan.scenario.setup;
+    if !setup.system.is_empty() {
+        admin.set_system_defaults(setup.system.clone(), None).await?;
+    }
+    for (resource, limits) in &setup.resources {
+        admin
+            .set_resource_defaults(resource.as_str(), limits.clone())
+            .await?;
+    }
+    let mut rng = fastrand::Rng::with_seed(plan.seed);
+    let mut classes = Vec::new();
+    for users in &plan.scenario.classes {
+        let parent = match &users.entity {
+            EntityChoice::Own { parent, .. } => parent.map(|prefix| random_name(prefix, &mut rng)),
+            EntityChoice::Skewed(_) => None,
+        };
+        if let Some(parent) = &parent {
+            admin.create_entity(NewEntity::new(parent.as_str())).await?;
+        }
+        classes.push(Class {
+            users: users.clone(),
+            parent,
+            skewed: Skewed::of(&users.entity),
+        });
+    }
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(World {
+        limiter: limiter.clone(),
+        classes,
+        stats: (0..threads * 4).map(|_| Mutex::default()).collect(),
+        times: Mutex::default(),
+        seed: plan.seed,
+    })
+}
+
+impl World {
+    /// Everything that was measured so far.
+    fn stats(&self) -> Stats {
+        let mut all = Stats::default();
+        for part in &self.stats {
+            // The lock is held for a copy, not for a merge.
+            let part = held(part).clone();
+            all.merge(&part);
+        }
+        all
+    }
+
+    /// The class of a user, by the weights.
+    fn class(&self, user: usize) -> Option<&Class> {
+        let all: usize = self.classes.iter().map(|class| class.users.weight as usize).sum();
+        let mut place = user.checked_rem(all)?;
+        self.classes.iter().find(|class| {
+            let weight = class.users.weight as usize;
+            let is_here = place < weight;
+            place = place.saturating_sub(weight);
+            is_here
+        })
+    }
+}
+
+/// What the last progress told.
+struct Last {
+    at: Instant,
+    calls: u64,
+    busy: Option<Duration>,
+}
+
+impl Last {
+    fn progress(&mut self, began: Instant, now: Instant, users: usize, stats: &Stats) -> Progress {
+        let total = stats.total();
+        let since = now - self.at;
+        let calls = total.calls() - self.calls;
+        let used = used_since(self.busy);
+        *self = Self {
+            at: now,
+            calls: total.calls(),
+            busy: processor_time(),
+        };
+        Progress {
+            elapsed: now - began,
+            users,
+            per_second: per(calls as f64, since),
+            refused: stats.of(|event| event == Event::RateLimited).calls(),
+            total,
+            cores: used.map(|used| per(used.as_secs_f64(), since)),
+        }
+    }
+}
+
+/// The users that run.
+#[derive(Default)]
+struct Crowd {
+    /// One for each user; dropped, the user ends after the call that it has begun.
+    leashes: Vec<oneshot::Sender<Infallible>>,
+    tasks: JoinSet<()>,
+    started: usize,
+    most: usize,
+}
+
+impl Crowd {
+    fn resize(&mut self, users: usize, world: &Arc<World>) {
+        self.leashes.truncate(users);
+        while self.leashes.len() < users {
+            let (leash, left) = oneshot::channel();
+            let user = User::new(Arc::clone(world), self.started, self.leashes.len());
+            self.tasks.spawn(user.run(left));
+            self.leashes.push(leash);
+            self.started += 1;
+        }
+        self.most = self.most.max(users);
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    async fn end(&mut self) {
+        self.leashes.clear();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(PATIENCE, all).await.is_err() {
+            tracing::warn!(
+                users = self.tasks.len(),
+                "users did not end in time; their last calls are not counted"
+            );
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+/// A user.
+struct User {
+    world: Arc<World>,
+    /// Which of all that were started.
+    number: usize,
+    /// Its place among those that run at the same time, which tells its class.
+    place: usize,
+    rng: fastrand::Rng,
+}
+
+impl User {
+    fn new(world: Arc<World>, number: usize, place: usize) -> Self {
+        let rng =
+            fastrand::Rng::with_seed(world.seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Self {
+            world,
+            number,
+            place,
+            rng,
+        }
+    }
+
+    async fn run(mut self, mut left: oneshot::Receiver<Infallible>) {
+        let world = Arc::clone(&self.world);
+        let Some(class) = world.class(self.place) else {
+            return;
+        };
+        let choice = match (&class.users.entity, &class.skewed) {
+            (EntityChoice::Skewed(_), Some(skewed)) => Choice::Skewed(skewed),
+            (EntityChoice::Own { prefix, .. }, _) => Choice::Own(random_name(prefix, &mut self.rng)),
+            (EntityChoice::Skewed(_), None) => return,
+        };
+        if let (Choice::Own(name), Some(parent)) = (&choice, &class.parent) {
+            let child = NewEntity::new(name.as_str())
+                .parent(parent.as_str())
+                .cascade(true);
+            if let Err(err) = world.limiter.repository().admin().create_entity(child).await {
+                // A user without its parent would measure another load.
+                self.measured(Event::Acquire, "create entity", Duration::ZERO, Some(&err));
+                return;
+            }
+        }
+        let began = Instant::now();
+        let mut thought = Duration::ZERO;
+        while matches!(left.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            if let Some(task) = self.choose(&class.users.tasks) {
+                let entity = choice.next(Instant::now(), &mut self.rng);
+                self.act(task, &entity).await;
+            }
+            let think = self.think(&class.users);
+            let before = Instant::now();
+            if think.is_zero() {
+                // A table in this process may never make a user wait, and others would not get their turn.
+                tokio::task::yield_now().await;
+            } else {
+                tokio::select! {
+                    _ = &mut left => {}
+                    () = tokio::time::sleep(think) => {}
+                }
+            }
+            thought += before.elapsed();
+        }
+        let mut times = held(&world.times);
+        times.0 += began.elapsed();
+        times.1 += thought;
+    }
+
+    fn choose<'t>(&mut self, tasks: &'t [Task]) -> Option<&'t Task> {
+        let all: u32 = tasks.iter().map(|task| task.weight).sum();
+        let mut place = self.rng.u32(..all.max(1));
+        tasks.iter().find(|task| {
+            let is_here = place < task.weight;
+            place = place.saturating_sub(task.weight);
+            is_here
+        })
+    }
+
+    fn think(&mut self, class: &UserClass) -> Duration {
+        let (least, most) = (*class.think.start(), *class.think.end());
+        least + most.saturating_sub(least).mul_f64(self.rng.f64())
+    }
+
+    async fn act(&mut self, task: &Task, entity: &str) {
+        let Some(resource) = self.rng.choice(&task.resources) else {
+            return;
+        };
+        let name = format!("{resource}{}", task.suffix);
+        match &task.action {
+            Action::Acquire { consume, actual } => {
+                let mut acquire = self.world.limiter.acquire(entity, resource.as_str());
+                for (limit, amount) in consume {
+                    acquire = acquire.consume(*limit, self.rng.u64(amount.clone()));
+                }
+                let began = Instant::now();
+                let lease = acquire.send().await;
+                let latency = began.elapsed();
+                let mut lease = match lease {
+                    Ok(lease) => lease,
+                    Err(Error::RateLimitExceeded(_)) => {
+                        return self.measured(Event::RateLimited, &name, latency, None);
+                    }
+                    Err(err) => return self.measured(Event::Acquire, &name, latency, Some(&err)),
+                };
+                self.measured(Event::Acquire, &name, latency, None);
+                let Some((limit, amount)) = actual else {
+                    if let Err(err) = lease.commit().await {
+                        self.measured(Event::Commit, &name, Duration::ZERO, Some(&err));
+                    }
+                    return;
+                };
+                let adjusted = lease.adjust_to(limit, self.rng.u64(amount.clone()));
+                let began = Instant::now();
+                let committed = match adjusted {
+                    Ok(()) => lease.commit().await,
+                    Err(err) => Err(err),
+                };
+                self.measured(Event::Commit, &name, began.elapsed(), committed.as_ref().err());
+            }
+            Action::Available => {
+                let check = self.world.limiter.check(entity, resource.as_str());
+                let began = Instant::now();
+                let found = check.send().await;
+                self.measured(Event::Available, &name, began.elapsed(), found.as_ref().err());
+            }
+        }
+    }
+
+    fn measured(&self, event: Event, name: &str, latency: Duration, error: Option<&Error>) {
+        let stats = &self.world.stats;
+        let error = error.map(|error| error.to_string().chars().take(REASON).collect());
+        if let Some(part) = stats.get(self.number % stats.len().max(1)) {
+            held(part).add(event, name, latency, error);
+        }
+    }
+}
+
+/// The processor time of this process.
+#[cfg(unix)]
+fn processor_time() -> Option<Duration> {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let of = |time: nix::sys::time::TimeVal| {
+        let micros = u64::try_from(time.tv_usec()).unwrap_or(0);
+        Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0)) + Duration::from_micros(micros)
+    };
+    Some(of(usage.user_time()) + of(usage.system_time()))
+}
+
+#[cfg(not(unix))]
+fn processor_time() -> Option<Duration> {
+    None
+}
+
+fn used_since(earlier: Option<Duration>) -> Option<Duration> {
+    Some(processor_time()?.saturating_sub(earlier?))
+}

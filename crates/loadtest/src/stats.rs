@@ -1,0 +1,262 @@
+//! Measurements: latencies by kind of call and name, which can be merged without loss.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// The longest latency that is told apart from longer ones, in microseconds: an hour.
+const LONGEST: u64 = 3_600_000_000;
+
+/// Significant digits of a latency: percentiles are at most a thousandth too high.
+const DIGITS: u8 = 3;
+
+/// What was called, and how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// An acquire was admitted, or failed.
+    Acquire,
+    /// A lease that was adjusted was committed.
+    Commit,
+    /// An acquire was refused by a limit.
+    RateLimited,
+    /// The available tokens were read.
+    Available,
+}
+
+impl Event {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acquire => "ACQUIRE",
+            Self::Commit => "COMMIT",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::Available => "AVAILABLE",
+        }
+    }
+}
+
+/// The latencies of calls of one kind.
+#[derive(Debug, Clone)]
+pub struct Series {
+    latencies: Histogram<u64>,
+    sum: Duration,
+    failures: u64,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        let latencies = Histogram::new_with_max(LONGEST, DIGITS);
+        Self {
+            #[expect(clippy::expect_used, reason = "the bounds are constants")]
+            latencies: latencies.expect("the bounds of a histogram"),
+            sum: Duration::ZERO,
+            failures: 0,
+        }
+    }
+}
+
+impl Series {
+    fn add(&mut self, latency: Duration, failed: bool) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.latencies.saturating_record(micros.clamp(1, LONGEST));
+        self.sum = self.sum.saturating_add(latency);
+        self.failures += u64::from(failed);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        // Both have the same bounds, so that nothing is out of range.
+        let _ = self.latencies.add(&other.latencies);
+        self.sum = self.sum.saturating_add(other.sum);
+        self.failures += other.failures;
+    }
+
+    /// How many calls, failures included.
+    pub fn calls(&self) -> u64 {
+        self.latencies.len()
+    }
+
+    /// How many of them failed. A refusal by a limit is not a failure.
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// The time of all calls together.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// The mean latency; zero without calls.
+    pub fn mean(&self) -> Duration {
+        match u32::try_from(self.calls()) {
+            Ok(0) => Duration::ZERO,
+            Ok(calls) => self.sum / calls,
+            Err(_) => self.sum.div_f64(self.calls() as f64),
+        }
+    }
+
+    /// The shortest latency; zero without calls.
+    pub fn min(&self) -> Duration {
+        let shortest = (self.calls() > 0).then(|| self.latencies.min());
+        Duration::from_micros(shortest.unwrap_or(0))
+    }
+
+    /// The longest latency; zero without calls.
+    pub fn max(&self) -> Duration {
+        Duration::from_micros(self.latencies.max())
+    }
+
+    /// The latency that this part of the calls, from 0 to 1, did not exceed.
+    pub fn quantile(&self, part: f64) -> Duration {
+        Duration::from_micros(self.latencies.value_at_quantile(part))
+    }
+}
+
+/// All measurements of a run, or of a part of it.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    series: BTreeMap<Event, BTreeMap<String, Series>>,
+    errors: BTreeMap<String, u64>,
+}
+
+/// How many reasons of failures are told apart. A message can contain what differs from call to call.
+const REASONS: usize = 20;
+
+/// What stands for further reasons.
+const OTHERS: &str = "other failures";
+
+impl Stats {
+    /// Adds a call. `error` says why it failed.
+    pub fn add(&mut self, event: Event, name: &str, latency: Duration, error: Option<String>) {
+        let named = self.series.entry(event).or_default();
+        // A name is stored once, and not copied with each call.
+        match named.get_mut(name) {
+            Some(series) => series.add(latency, error.is_some()),
+            None => named
+                .entry(name.to_owned())
+                .or_default()
+                .add(latency, error.is_some()),
+        }
+        if let Some(error) = error {
+            self.count(&error, 1);
+        }
+    }
+
+    fn count(&mut self, error: &str, times: u64) {
+        let is_new = !self.errors.contains_key(error);
+        let error = if is_new && self.errors.len() >= REASONS {
+            OTHERS
+        } else {
+            error
+        };
+        *self.errors.entry(error.to_owned()).or_default() += times;
+    }
+
+    /// Adds what another part of the run has measured.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use zae_limiter_loadtest::{Event, Stats};
+    ///
+    /// let mut parts = [Stats::default(), Stats::default()];
+    /// for millis in 1..=1000 {
+    ///     parts[millis as usize % 2].add(Event::Acquire, "api", Duration::from_millis(millis), None);
+    /// }
+    /// let [mut all, other] = parts;
+    /// all.merge(&other);
+    /// assert_eq!(all.total().calls(), 1000);
+    /// assert_eq!(all.total().quantile(0.95).as_millis(), 950);
+    /// ```
+    pub fn merge(&mut self, other: &Self) {
+        for (event, name, series) in other.series() {
+            let named = self.series.entry(event).or_default();
+            named.entry(name.to_owned()).or_default().merge(series);
+        }
+        for (error, count) in other.errors() {
+            self.count(error, count);
+        }
+    }
+
+    /// The series by kind of call and name.
+    pub fn series(&self) -> impl Iterator<Item = (Event, &str, &Series)> {
+        self.series
+            .iter()
+            .flat_map(|(event, named)| named.iter().map(|(name, series)| (*event, name.as_str(), series)))
+    }
+
+    /// All calls together.
+    pub fn total(&self) -> Series {
+        self.of(|_| true)
+    }
+
+    /// All calls of the kinds that `chosen` names.
+    pub fn of(&self, chosen: impl Fn(Event) -> bool) -> Series {
+        let mut all = Series::default();
+        for (_, _, series) in self.series().filter(|(event, ..)| chosen(*event)) {
+            all.merge(series);
+        }
+        all
+    }
+
+    /// Why calls failed, and how many.
+    pub fn errors(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.errors.iter().map(|(error, count)| (error.as_str(), *count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_parts_tell_the_percentiles_of_the_whole() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let (mut whole, mut parts) = (Stats::default(), vec![Stats::default(); 7]);
+        let mut values = Vec::new();
+        for call in 0..20_000 {
+            let micros = 50 + (rng.f64().powi(4) * 2e6) as u64;
+            values.push(micros);
+            let latency = Duration::from_micros(micros);
+            whole.add(Event::Acquire, "api", latency, None);
+            parts[call % 7].add(Event::Acquire, "api", latency, None);
+        }
+        let mut merged = Stats::default();
+        for part in &parts {
+            merged.merge(part);
+        }
+        values.sort_unstable();
+        for (part, index) in [(0.5, 9_999), (0.95, 18_999), (0.99, 19_799)] {
+            let (all, exact) = (merged.total().quantile(part), values[index] as f64);
+            assert_eq!(all, whole.total().quantile(part));
+            let apart = (all.as_micros() as f64 - exact).abs();
+            assert!(
+                apart <= exact / 1000.0 + 1.0,
+                "{part}: {all:?}, exactly {exact} us"
+            );
+        }
+        assert_eq!(merged.total().sum(), whole.total().sum());
+    }
+
+    #[test]
+    fn nothing_measured_is_zero() {
+        let none = Stats::default().total();
+        assert_eq!(
+            (none.calls(), none.min(), none.max()),
+            (0, Duration::ZERO, Duration::ZERO)
+        );
+        assert_eq!(
+            (none.mean(), none.quantile(0.99)),
+            (Duration::ZERO, Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn failures_are_counted_by_reason() {
+        let mut stats = Stats::default();
+        for (error, event) in [(None, Event::RateLimited), (Some("down"), Event::Acquire)] {
+            stats.add(event, "api", Duration::MAX, error.map(str::to_owned));
+        }
+        assert_eq!((stats.total().calls(), stats.total().failures()), (2, 1));
+        assert_eq!(stats.errors().collect::<Vec<_>>(), [("down", 1)]);
+    }
+}

@@ -1,0 +1,106 @@
+//! Runs on a table in memory.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
+
+use std::time::Duration;
+
+use zae_limiter::{RateLimiter, Repository};
+use zae_limiter_loadtest::{Event, Plan, Report, Schedule, Stage, run, shipped};
+
+async fn limiter() -> RateLimiter {
+    RateLimiter::new(Repository::builder().in_memory().measure().open().await.unwrap())
+}
+
+fn plan(name: &str, classes: &[&str], users: usize, length: Duration) -> Plan {
+    let mut scenario = shipped::find(name).unwrap();
+    if !classes.is_empty() {
+        scenario.classes.retain(|class| classes.contains(&class.name));
+    }
+    Plan {
+        scenario,
+        schedule: Schedule::new(vec![Stage { users, length }], 1000.0),
+        seed: 3,
+        every: Duration::from_millis(100),
+    }
+}
+
+async fn ran(plan: &Plan) -> (RateLimiter, Report) {
+    let limiter = limiter().await;
+    let report = run(&limiter, plan, std::future::pending(), |_| {}).await.unwrap();
+    assert_eq!(
+        report.stats.total().failures(),
+        0,
+        "{:?}",
+        report.stats.errors().collect::<Vec<_>>()
+    );
+    assert!(report.acquires() > 0);
+    (limiter, report)
+}
+
+#[tokio::test]
+async fn every_shipped_scenario_runs_without_a_failure() {
+    for name in shipped::NAMES {
+        let (_, report) = ran(&plan(name, &[], 8, Duration::from_millis(400))).await;
+        assert_eq!((report.users, report.interrupted), (8, false), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn users_that_cascade_charge_their_parent() {
+    let (limiter, report) = ran(&plan(
+        "max_rps",
+        &["MaxRpsCascadeUser"],
+        3,
+        Duration::from_millis(300),
+    ))
+    .await;
+    let admin = limiter.repository().admin();
+    let defaults = admin.system_defaults().await.unwrap().0;
+    assert_eq!(
+        (defaults[0].name().as_str(), defaults[0].capacity()),
+        ("rpm", 1_000_000_000)
+    );
+    // Two writes of two units an acquire: the child's bucket and the parent's.
+    let units = report.cost.write_units / report.acquires() as f64;
+    assert!((3.9..5.0).contains(&units), "{units}");
+}
+
+#[tokio::test]
+async fn adjusted_leases_are_committed_and_refusals_are_no_failures() {
+    // Ten users of the slow class in a moment: each acquires, and commits what it used.
+    let (_, report) = ran(&plan("llm_gateway", &[], 10, Duration::from_millis(300))).await;
+    let calls = |event| report.stats.of(|other| other == event).calls();
+    assert_eq!(calls(Event::Commit), calls(Event::Acquire));
+    let mut tight = plan("max_rps", &["MaxRpsUser"], 1, Duration::from_millis(300));
+    tight.scenario.setup.system = vec![zae_limiter::Limit::per_hour("rpm", 5)];
+    let (_, report) = ran(&tight).await;
+    let refused = report.stats.of(|event| event == Event::RateLimited).calls();
+    assert_eq!((report.acquires() - refused, refused > 0), (5, true));
+}
+
+#[tokio::test]
+async fn littles_law_holds() {
+    let (_, report) = ran(&plan("simple", &["SimpleUser"], 20, Duration::from_secs(2))).await;
+    let apart = (report.users_by_littles_law() / report.mean_users() - 1.0).abs();
+    assert!(
+        apart < 0.05,
+        "{} of {}",
+        report.users_by_littles_law(),
+        report.mean_users()
+    );
+}
+
+#[tokio::test]
+async fn a_run_ends_when_it_is_stopped_and_tells_what_it_has_measured() {
+    let plan = plan("max_rps", &[], 4, Duration::from_hours(1));
+    let mut told = 0;
+    let stop = tokio::time::sleep(Duration::from_millis(500));
+    let limiter = limiter().await;
+    let report = run(&limiter, &plan, stop, |progress| {
+        told += 1;
+        assert_eq!(progress.users, 4);
+    });
+    let report = report.await.unwrap();
+    assert!(report.interrupted && report.acquires() > 0);
+    assert!(told > 0);
+}
