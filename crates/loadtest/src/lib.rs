@@ -32,6 +32,7 @@ pub mod scenario;
 mod schedule;
 pub mod shipped;
 mod stats;
+pub mod tune;
 
 pub use run::{Plan, Progress, Report, run};
 pub use schedule::{Schedule, Stage};

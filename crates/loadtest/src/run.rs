@@ -36,7 +36,7 @@ pub struct Plan {
     /// The seed of all random choices. Two runs with one seed make the same choices, in an order that depends on the
     /// answers' latencies.
     pub seed: u64,
-    /// How often the progress is told.
+    /// How often the progress is reported.
     pub every: Duration,
 }
 

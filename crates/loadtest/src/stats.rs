@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told apart from longer ones, in microseconds: an hour.
+/// The longest latency that is distinguished from longer ones, in microseconds: an hour.
 const LONGEST: u64 = 3_600_000_000;
 
 /// Significant digits of a latency: percentiles are at most a thousandth too high.
@@ -119,7 +119,7 @@ pub struct Stats {
     errors: BTreeMap<String, u64>,
 }
 
-/// How many reasons of failures are told apart. A message can contain what differs from call to call.
+/// How many reasons of failures are distinguished. A message can contain what differs from call to call.
 const REASONS: usize = 20;
 
 /// What stands for further reasons.

@@ -42,6 +42,14 @@ pub(crate) fn parse_amount(text: &str) -> Result<Amount, String> {
     }
 }
 
+/// Reads a part of a whole, above 0 and up to 1.
+pub(crate) fn parse_ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(ratio),
+        _ => Err("expected a number above 0 and up to 1, such as 0.8".to_owned()),
+    }
+}
+
 /// The longest time that can be asked for: far beyond use, and far below what overflows a clock.
 const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 

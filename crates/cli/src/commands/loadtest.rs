@@ -1,22 +1,22 @@
 //! `loadtest`: users on this machine, in a namespace of their own.
 
+mod ground;
 mod report;
+mod tune;
 
 use std::path::Path;
 use std::time::Duration;
 
-use zae_limiter::{RateLimiter, Repository, Stack};
 use zae_limiter_loadtest::scenario::Scenario;
 use zae_limiter_loadtest::{Plan, Progress, Schedule, Stage, shipped};
 
 use super::{Outcome, failed};
-use crate::args::Connection;
-use crate::args::loadtest::{LoadtestCommand, Run};
-use crate::connect;
+use crate::args::loadtest::{Load, LoadtestCommand, Run};
 use crate::exit::Exit;
-use crate::failure::{Failure, options};
+use crate::failure::Failure;
 use crate::say;
-use crate::signals::{Catch, Signals};
+use crate::signals::{Catch, Ending, Signals};
+use ground::Ground;
 use report::{Shown, latency};
 
 /// The length of a test without a shape, in seconds.
@@ -33,20 +33,37 @@ pub(crate) fn run(command: LoadtestCommand) -> Outcome {
         .enable_all()
         .build()
         .map_err(|err| Failure::error(format!("Cannot start: {err}")))?;
-    let LoadtestCommand::Run(args) = command;
-    let outcome = runtime.block_on(run_here(args));
+    let outcome = runtime.block_on(async {
+        match command {
+            LoadtestCommand::Run(args) => run_here(args).await,
+            LoadtestCommand::Tune(args) => tune::tune(args).await,
+        }
+    });
     runtime.shutdown_background();
     outcome
 }
 
-async fn run_here(args: Run) -> Outcome {
-    if !args.local {
-        return Err(Failure::error(
-            "Load from Lambda functions or Fargate tasks is not supported yet. Add --local to run the users on this machine.",
-        ));
+/// Refuses load from anywhere but this machine.
+fn check_local(load: &Load) -> Result<(), Failure> {
+    if load.local {
+        return Ok(());
     }
-    let (scenario, schedule) = chosen(&args)?;
-    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+    Err(Failure::error(
+        "Load from Lambda functions or Fargate tasks is not supported yet. Add --local to run the users on this machine.",
+    ))
+}
+
+async fn run_here(args: Run) -> Outcome {
+    check_local(&args.load)?;
+    let (scenario, stages) = chosen(&args.load)?;
+    let stages = match (stages, args.duration) {
+        (None, duration) => vec![Stage {
+            users: usize::try_from(args.users).unwrap_or(usize::MAX),
+            length: Duration::from_secs(duration.map_or(DURATION, i64::unsigned_abs)),
+        }],
+        (Some(stages), None) => stages,
+        (Some(stages), Some(duration)) => cut(stages, Duration::from_secs(duration.unsigned_abs())),
+    };
     if let Some(csv) = &args.csv {
         // A test must not run for an hour and then have no place for its result.
         report::check_file(csv)?;
@@ -55,42 +72,32 @@ async fn run_here(args: Run) -> Outcome {
     let at = &args.common.at;
     let plan = Plan {
         scenario,
-        schedule,
-        seed,
+        schedule: Schedule::new(stages, args.load.spawn_rate as f64),
+        seed: args.load.seed(),
         every: EVERY,
     };
     let shown = Shown::new(&args, &plan);
-    let stack = connect::measured_stack(at, WHAT).await?;
-    stack.check_compatible().await.map_err(failed(at, WHAT))?;
-    // While there is nothing to remove, in case that the output is closed.
-    shown.head()?;
-    let name = format!("loadtest-{:08x}", fastrand::u32(..));
-    let repo = stack.open(name.as_str()).await.map_err(failed(at, WHAT))?;
-    connect::warn_of_clock();
+    let ground = Ground::open(at, || shown.head()).await?;
     let mut ending = None;
     let stop = async { ending = Some(signals.ending().await) };
-    let limiter = RateLimiter::new(repo.clone());
-    let ran = zae_limiter_loadtest::run(&limiter, &plan, stop, |progress| {
+    let ran = zae_limiter_loadtest::run(&ground.limiter, &plan, stop, |progress| {
         if !shown.is_json() {
             say(&line_of(progress));
         }
     });
-    let ran = ran.await;
-    drop(limiter);
-    // Once more Ctrl-C ends the program at once.
-    let removed = tokio::select! {
-        biased;
-        _ = signals.ending() => Err("interrupted".to_owned()),
-        removed = remove(&stack, repo) => removed.map_err(|err| err.to_string()),
-    };
-    let report = ran.map_err(failed(at, WHAT));
-    let printed = report.and_then(|report| shown.report(&report, args.csv.as_deref()));
-    if let Err(why) = removed {
-        say(&left_over(&name, &why, at));
-        printed?;
-        return Ok(Exit::Failure);
+    let ran = ran.await.map_err(failed(at, WHAT));
+    let cleared = ground.clear(&mut signals).await;
+    let printed = ran.and_then(|report| shown.report(&report, args.csv.as_deref()));
+    ended(printed, cleared, ending)
+}
+
+/// How a command ends whose namespace was to be removed, and which a signal may have ended.
+fn ended(printed: Result<(), Failure>, cleared: Result<(), Failure>, ending: Option<Ending>) -> Outcome {
+    if let (Err(_), Err(Failure::Message { text, .. })) = (&printed, &cleared) {
+        say(text);
     }
     printed?;
+    cleared?;
     match ending {
         Some(ending) if !ending.is_interrupt() => Err(ending.into_failure()),
         Some(_) => Ok(Exit::Failure),
@@ -98,26 +105,8 @@ async fn run_here(args: Run) -> Outcome {
     }
 }
 
-/// Removes the namespace and all that is in it.
-async fn remove(stack: &Stack, repo: Repository) -> Result<(), zae_limiter::Error> {
-    repo.drain().await;
-    let (name, id) = (repo.namespace_name().to_owned(), repo.namespace_id().clone());
-    drop(repo);
-    stack.delete_namespace(name.as_str()).await?;
-    stack.purge_namespace(&id, &|_| ()).await?;
-    Ok(())
-}
-
-fn left_over(name: &str, why: &str, at: &Connection) -> String {
-    let options = options(at);
-    format!(
-        "Error: The namespace '{name}' was not removed: {why}. Remove it with 'zae-limiter namespace delete {name}{options}' \
-         and 'zae-limiter namespace purge ID{options}', where ID is what 'zae-limiter namespace orphans{options}' shows."
-    )
-}
-
-/// The scenario with the classes that were chosen, and the number of users over time.
-fn chosen(args: &Run) -> Result<(Scenario, Schedule), Failure> {
+/// The scenario with the classes that were chosen, and the stages of a shape.
+fn chosen(args: &Load) -> Result<(Scenario, Option<Vec<Stage>>), Failure> {
     let Some(mut scenario) = shipped::find(&args.locustfile) else {
         let is_python = Path::new(&args.locustfile)
             .extension()
@@ -161,15 +150,7 @@ fn chosen(args: &Run) -> Result<(Scenario, Schedule), Failure> {
     if !classes.is_empty() {
         scenario.classes.retain(|class| classes.contains(&class.name));
     }
-    let stages = match (stages, args.duration) {
-        (None, duration) => vec![Stage {
-            users: usize::try_from(args.users).unwrap_or(usize::MAX),
-            length: Duration::from_secs(duration.map_or(DURATION, i64::unsigned_abs)),
-        }],
-        (Some(stages), None) => stages,
-        (Some(stages), Some(duration)) => cut(stages, Duration::from_secs(duration.unsigned_abs())),
-    };
-    Ok((scenario, Schedule::new(stages, args.spawn_rate as f64)))
+    Ok((scenario, stages))
 }
 
 /// The stages, as far as they fit.
@@ -208,7 +189,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn chosen_by(line: &str) -> Result<(Scenario, Schedule), String> {
+    fn args(line: &str) -> Run {
         let words = line.split_whitespace();
         let cli = Cli::read(
             ["zae-limiter", "loadtest", "run", "--local"]
@@ -219,40 +200,54 @@ mod tests {
         let Command::Loadtest(LoadtestCommand::Run(args)) = cli.command else {
             unreachable!()
         };
-        chosen(&args).map_err(|err| match err {
-            Failure::Message { text, .. } => text,
-            Failure::NobodyReads => String::new(),
-        })
+        args
     }
 
     #[test]
     fn classes_and_shapes_are_chosen_by_name() {
-        let classes = |line: &str| {
-            let (scenario, schedule) = chosen_by(line).unwrap();
+        let chosen = |line: &str| {
+            let (scenario, stages) = chosen(&args(line).load).ok().unwrap();
             let names: Vec<_> = scenario.classes.iter().map(|class| class.name).collect();
-            (names.join(" "), schedule.most(), schedule.length().as_secs())
+            (
+                names.join(" "),
+                stages.map(|stages| Schedule::new(stages, 1.0).most()),
+            )
         };
         let both = "MaxRpsUser MaxRpsCascadeUser".to_owned();
-        assert_eq!(classes("-f locustfiles/max_rps.py"), (both.clone(), 20, 60));
-        assert_eq!(classes("-f max_rps MaxRpsCascadeUser MaxRpsUser"), (both, 20, 60));
+        assert_eq!(chosen("-f locustfiles/max_rps.py"), (both.clone(), None));
+        assert_eq!(chosen("-f max_rps MaxRpsCascadeUser MaxRpsUser"), (both, None));
         assert_eq!(
-            classes("-f max_rps MaxRpsUser MaxRpsUser --users 7 --duration 9"),
-            ("MaxRpsUser".to_owned(), 7, 9)
+            chosen("-f max_rps MaxRpsUser MaxRpsUser"),
+            ("MaxRpsUser".to_owned(), None)
         );
         let real = "LLMGatewayUserReal".to_owned();
         assert_eq!(
-            classes("-f llm_production MorningSpike LLMGatewayUserReal"),
-            (real.clone(), 150, 3600)
-        );
-        assert_eq!(
-            classes("-f llm_production MorningSpike LLMGatewayUserReal --duration 700"),
-            (real, 150, 700)
+            chosen("-f llm_production MorningSpike LLMGatewayUserReal"),
+            (real, Some(150))
         );
     }
 
     #[test]
+    fn a_shape_is_cut_where_the_test_ends() {
+        let (_, stages) = chosen(&args("-f llm_production MorningSpike").load).ok().unwrap();
+        let lengths = |secs| {
+            let stages = cut(stages.clone().unwrap(), Duration::from_secs(secs));
+            stages
+                .iter()
+                .map(|stage| stage.length.as_secs())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(1000), [600, 400]);
+        assert_eq!(lengths(600), [600]);
+        assert_eq!(lengths(9999), [600, 600, 1800, 600]);
+    }
+
+    #[test]
     fn unknown_names_are_refused_with_those_that_exist() {
-        let refused = |line: &str| chosen_by(line).unwrap_err();
+        let refused = |line: &str| match chosen(&args(line).load) {
+            Err(Failure::Message { text, .. }) => text,
+            _ => String::new(),
+        };
         assert_eq!(
             refused("-f users/mine.py"),
             "Error: Unknown scenario 'users/mine.py'. Scenarios are simple, max_rps, llm_gateway, llm_production, stress. \

@@ -112,6 +112,59 @@ fn a_signal_ends_a_test_with_what_was_measured_and_nothing_is_left() {
 }
 
 #[test]
+fn tuning_finds_how_many_users_a_process_carries() {
+    let world = World::new();
+    let line =
+        "loadtest tune --local -f max_rps MaxRpsUser --max-users 4 --baseline-duration 1 --step-duration 1";
+    let tuned = world.json(line);
+    let steps = tuned["steps"].as_array().unwrap();
+    assert_eq!((&steps[0]["users"], &steps[1]["users"]), (&1.into(), &4.into()));
+    assert_eq!(steps[0]["efficiency"], 1.0);
+    assert!(
+        (1..=4).contains(&tuned["optimal_users"].as_u64().unwrap()),
+        "{tuned}"
+    );
+    assert_nothing_left(&world);
+
+    let args: Vec<_> = line.split(' ').collect();
+    let text = world.silently(&args, None);
+    assert_eq!(text.code, Some(0), "{text:?}");
+    for part in [
+        "  Search range: [1, 4]\n",
+        "\nCalibration Results (threshold: 80%):\n",
+        " (baseline)\n",
+        "\nOptimal: ",
+    ] {
+        assert!(text.stdout.contains(part), "{part}: {}", text.stdout);
+    }
+    assert!(text.stderr.contains("  Upper (4 users): p50="), "{}", text.stderr);
+    let shape = world.silently(
+        &[
+            "loadtest",
+            "tune",
+            "--local",
+            "-f",
+            "llm_production",
+            "MorningSpike",
+        ],
+        None,
+    );
+    assert_eq!(shape.code, Some(1), "{shape:?}");
+    for ratio in ["0", "-1", "1.5", "NaN", "x"] {
+        let args = [
+            "loadtest",
+            "tune",
+            "--local",
+            "-f",
+            "simple",
+            "--threshold",
+            ratio,
+        ];
+        assert_eq!(world.silently(&args, None).code, Some(2), "{ratio}");
+    }
+}
+
+#[test]
 fn what_cannot_be_run_is_refused_before_anything_is_written() {
     let world = World::new();
     for (line, why) in [

@@ -50,13 +50,16 @@ impl<'a> Shown<'a> {
         if let Some(place) = place {
             out.line(format_args!("  Endpoint: {}", printable(place)))?;
         }
-        out.line(format_args!("  Locustfile: {}", printable(&self.args.locustfile)))?;
+        out.line(format_args!(
+            "  Locustfile: {}",
+            printable(&self.args.load.locustfile)
+        ))?;
         out.line(format_args!("  User classes: {}", self.classes().join(", ")))?;
         out.line(format_args!(
             "  Users: {}, Duration: {}s, Spawn Rate: {}/s, Seed: {}\n",
             schedule.most(),
             schedule.length().as_secs(),
-            self.args.spawn_rate,
+            self.args.load.spawn_rate,
             self.plan.seed
         ))?;
         out.flush()
@@ -136,7 +139,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Makes the file, so that one that cannot be written is told before the test.
+/// Makes the file, so that one that cannot be written is reported before the test.
 pub(super) fn check_file(file: &Path) -> Result<(), Failure> {
     File::create(file)
         .map(drop)
