@@ -13,12 +13,13 @@ const SHOWN: usize = 50;
 /// Names the field, shows the value (cut to 50 characters) and says what would be right.
 ///
 /// ```
-/// use zae_limiter_core::EntityId;
+/// # use zae_limiter_core as zae_limiter;
+/// use zae_limiter::{EntityId, InputKind};
 ///
 /// let err = EntityId::new("key#1").unwrap_err();
 /// assert_eq!(err.field(), "entity_id");
 /// assert_eq!(err.value(), "key#1");
-/// assert_eq!(err.kind(), zae_limiter_core::InputKind::Request);
+/// assert_eq!(err.kind(), InputKind::Request);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {field} '{value}': {reason}")]

@@ -13,7 +13,8 @@ use crate::error::InvalidInput;
 /// Something that is, or can be checked into, a name: a text, or the name itself, which is not checked again.
 ///
 /// ```
-/// use zae_limiter_core::{EntityId, IntoName, InvalidInput};
+/// # use zae_limiter_core as zae_limiter;
+/// use zae_limiter::{EntityId, IntoName, InvalidInput};
 ///
 /// fn length(entity: impl IntoName<EntityId>) -> Result<usize, InvalidInput> {
 ///     Ok(entity.into_name()?.as_str().len())

@@ -284,7 +284,8 @@ impl RateLimitExceeded {
     /// help; `limits` holds every limit that was checked, of the whole bucket (see [`LimitStatus::shards`]).
     ///
     /// ```
-    /// use zae_limiter_core::RateLimitExceeded;
+    /// # use zae_limiter_core as zae_limiter;
+    /// use zae_limiter::RateLimitExceeded;
     ///
     /// let body = RateLimitExceeded::contended(Vec::new()).to_json();
     /// assert_eq!(body["error"], "rate_limit_exceeded");

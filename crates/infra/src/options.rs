@@ -17,13 +17,14 @@ pub type Parameter = (&'static str, String);
 /// The options of a stack.
 ///
 /// ```
-/// use zae_limiter_infra::StackOptions;
+/// # use zae_limiter_infra as zae_limiter;
+/// use zae_limiter::StackOptions;
 ///
 /// let options = StackOptions { lambda_timeout: 30, ..StackOptions::default() };
 /// let parameters = options.parameters("my-app")?;
 /// // The alarm goes off at 80 % of the timeout.
 /// assert!(parameters.contains(&("LambdaDurationThreshold", "24000".to_owned())));
-/// # Ok::<(), zae_limiter_infra::InvalidInput>(())
+/// # Ok::<(), zae_limiter::InvalidInput>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]

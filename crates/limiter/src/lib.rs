@@ -60,7 +60,7 @@ mod inner;
 mod repository;
 pub mod table;
 
-/// Types of the AWS SDK in signatures of this crate.
+// Types of the AWS SDK in signatures of this crate.
 pub use aws_credential_types::provider::ProvideCredentials;
 pub use aws_sdk_dynamodb::Client as DynamoClient;
 pub use aws_types::SdkConfig;
@@ -85,7 +85,6 @@ pub use admin::stack_manager;
 #[cfg(feature = "provision")]
 pub use zae_limiter_infra::StackOptions;
 
-/// Limits declared in one document: reading it, and what an apply of it changes.
 pub use zae_limiter_core::manifest;
 
 /// The examples of the README, compiled and run.

@@ -42,7 +42,8 @@ pub const DEFAULT_PERIOD_SECS: u64 = 60;
 /// The limits of a namespace, as declared.
 ///
 /// ```
-/// use zae_limiter_core::manifest::Manifest;
+/// # use zae_limiter_core as zae_limiter;
+/// use zae_limiter::manifest::Manifest;
 ///
 /// let manifest = Manifest::from_json(&serde_json::json!({
 ///     "namespace": "default",
@@ -53,7 +54,7 @@ pub const DEFAULT_PERIOD_SECS: u64 = 60;
 ///
 /// let err = Manifest::from_json(&serde_json::json!({ "namespace": "default", "resorces": {} })).unwrap_err();
 /// assert!(err.to_string().contains("did you mean 'resources'"));
-/// # Ok::<(), zae_limiter_core::manifest::Problems>(())
+/// # Ok::<(), zae_limiter::manifest::Problems>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
