@@ -242,6 +242,17 @@ impl RepositoryBuilder {
     }
 
     /// Options for the deployment of a missing stack. An existing stack is not changed.
+    ///
+    /// ```
+    /// use zae_limiter::{Repository, StackOptions};
+    ///
+    /// let options = StackOptions { usage_retention_days: 30, enable_deletion_protection: true, ..StackOptions::default() };
+    /// options.check("my-app")?; // `open` checks it, too
+    /// let builder = Repository::builder().stack("my-app").region("eu-west-1").stack_options(options);
+    /// // let repo = builder.open().await?;
+    /// # let _ = builder;
+    /// # Ok::<(), zae_limiter::InvalidInput>(())
+    /// ```
     #[cfg(feature = "provision")]
     pub fn stack_options(mut self, options: StackOptions) -> Self {
         self.provision.options = options;

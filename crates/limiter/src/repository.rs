@@ -149,6 +149,22 @@ impl Repository {
 
     /// Waits until all background work is done, at most for `timeout`. Returns the work that is left, which continues,
     /// and for which the caller can wait again.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::time::Duration;
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("rph", 10)], None).await?;
+    /// let limiter = RateLimiter::new(repo.clone());
+    /// // A task that is aborted drops its lease.
+    /// drop(limiter.acquire("key-1", "gpt-4").consume("rph", 4).await?);
+    /// let left = repo.drain_within(Duration::from_secs(5)).await;
+    /// assert_eq!((left.corrections, left.tasks), (0, 0), "{left}");
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["rph"], 10);
+    /// # Ok(()) }
+    /// ```
     pub async fn drain_within(&self, timeout: Duration) -> Drained {
         let tasks = self.inner.background.drain(timeout).await;
         let refunds = &self.inner.refunds;

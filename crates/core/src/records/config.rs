@@ -55,6 +55,17 @@ impl fmt::Display for Level {
 }
 
 /// The decision about requests while the table cannot be used.
+///
+/// ```
+/// # use zae_limiter_core as zae_limiter;
+/// use zae_limiter::{OnUnavailable, Percent};
+///
+/// // Three processes, each with a third of the limit.
+/// let policy = OnUnavailable::Degrade(Percent::new(100 / 3)?);
+/// assert_eq!(policy, OnUnavailable::Degrade(Percent::new(33)?));
+/// assert!(Percent::new(0).is_err(), "use `Block` to admit nothing");
+/// # Ok::<(), zae_limiter::InvalidInput>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnUnavailable {
     /// Refuse them. The default.

@@ -86,6 +86,18 @@ impl Window {
     }
 
     /// The last second of the window that starts at `start`; `None` beyond the calendar.
+    ///
+    /// ```
+    /// # use zae_limiter_core as zae_limiter;
+    /// use std::time::{Duration, SystemTime};
+    /// use zae_limiter::Window;
+    ///
+    /// let noon = SystemTime::UNIX_EPOCH + Duration::from_hours(12);
+    /// let day = Window::Daily.start(noon).expect("within the calendar");
+    /// assert_eq!(day, SystemTime::UNIX_EPOCH);
+    /// assert_eq!(Window::Daily.end(day), Some(day + Duration::from_secs(86_399)));
+    /// assert_eq!(Window::Monthly.end(day), Some(day + Duration::from_secs(31 * 86_400 - 1)));
+    /// ```
     pub fn end(self, start: SystemTime) -> Option<SystemTime> {
         let start = Timestamp::try_from(start).ok()?;
         let start: DateTime = start.to_zoned(TimeZone::UTC).datetime();
@@ -285,6 +297,26 @@ pub struct UsageTotal {
 
 impl UsageSummary {
     /// Adds a snapshot.
+    ///
+    /// ```
+    /// # use zae_limiter_core as zae_limiter;
+    /// use std::time::SystemTime;
+    /// use zae_limiter::{UsageSnapshot, UsageSummary};
+    ///
+    /// // As `usage_snapshots` of a deployed stack returns it.
+    /// let snapshot = UsageSnapshot {
+    ///     entity: "key-1".to_owned(),
+    ///     resource: "gpt-4".to_owned(),
+    ///     window: "hourly".to_owned(),
+    ///     window_start: SystemTime::UNIX_EPOCH,
+    ///     total_events: 2,
+    ///     counters: [("tpm".to_owned(), 1_250)].into(),
+    /// };
+    /// let mut summary = UsageSummary::default();
+    /// summary.add(&snapshot);
+    /// assert_eq!(summary.limits["tpm"].total, 1_250);
+    /// assert_eq!(summary.last, Some(SystemTime::UNIX_EPOCH));
+    /// ```
     pub fn add(&mut self, snapshot: &UsageSnapshot) {
         self.snapshots += 1;
         for (name, tokens) in &snapshot.counters {

@@ -14,8 +14,9 @@ use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
 /// once, and then fills up at its ordinary rate.
 ///
 /// ```
+/// # use zae_limiter_core as zae_limiter;
 /// use std::time::Duration;
-/// use zae_limiter_core::Limit;
+/// use zae_limiter::Limit;
 ///
 /// // 10,000 tokens a minute; a client that was idle may spend 50,000 at once.
 /// let tpm = Limit::per_minute("tpm", 10_000).burst(50_000).build()?;
@@ -23,13 +24,14 @@ use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
 /// assert_eq!(tpm.refill_amount(), 10_000);
 /// // Emptied, it is full again after 5 minutes.
 /// assert_eq!(tpm.time_to_fill(), Duration::from_mins(5));
-/// # Ok::<(), zae_limiter_core::InvalidInput>(())
+/// # Ok::<(), zae_limiter::InvalidInput>(())
 /// ```
 ///
 /// An invalid limit cannot be built:
 ///
 /// ```
-/// use zae_limiter_core::Limit;
+/// # use zae_limiter_core as zae_limiter;
+/// use zae_limiter::Limit;
 ///
 /// let err = Limit::per_minute("tpm", 0).build().unwrap_err();
 /// assert_eq!(err.field(), "tpm.capacity");
@@ -65,6 +67,20 @@ impl Limit {
 
     /// A limit that holds `capacity` tokens and gains `refill_amount` tokens every `refill_period`, which must be a whole
     /// number of seconds.
+    ///
+    /// ```
+    /// # use zae_limiter_core as zae_limiter;
+    /// use std::time::Duration;
+    /// use zae_limiter::Limit;
+    ///
+    /// // Up to 500 at once, and 100 more every ten minutes.
+    /// let limit = Limit::custom("uploads", 500, 100, Duration::from_mins(10)).build()?;
+    /// assert_eq!(limit.time_to_fill(), Duration::from_mins(50));
+    ///
+    /// let err = Limit::custom("uploads", 500, 100, Duration::from_millis(1_500)).build().unwrap_err();
+    /// assert_eq!(err.field(), "uploads.refill_period");
+    /// # Ok::<(), zae_limiter::InvalidInput>(())
+    /// ```
     pub fn custom(
         name: impl IntoName<LimitName>,
         capacity: u64,
@@ -144,6 +160,18 @@ pub struct LimitBuilder {
 
 impl LimitBuilder {
     /// Lets the bucket hold `capacity` tokens instead of one period's worth.
+    ///
+    /// ```
+    /// # use zae_limiter_core as zae_limiter;
+    /// use std::time::Duration;
+    /// use zae_limiter::Limit;
+    ///
+    /// // Below the rate, it spreads the requests over the minute: 150 at once, then one every 75 ms.
+    /// let limit = Limit::per_minute("rpm", 800).burst(150).build()?;
+    /// assert_eq!((limit.capacity(), limit.refill_amount()), (150, 800));
+    /// assert_eq!(limit.time_to_fill(), Duration::from_millis(11_250));
+    /// # Ok::<(), zae_limiter::InvalidInput>(())
+    /// ```
     pub fn burst(mut self, capacity: u64) -> Self {
         self.capacity = capacity;
         self

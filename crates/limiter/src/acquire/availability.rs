@@ -73,6 +73,25 @@ pub struct Check {
 
 impl Check {
     /// Names tokens that would be taken: 0 to 10^15 of `limit`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::time::Duration;
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("rph", 10), Limit::per_hour("tph", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// limiter.acquire("key-1", "gpt-4").consume("tph", 1_000).await?.commit().await?;
+    ///
+    /// let check = limiter.check("key-1", "gpt-4").needed("rph", 1).needed("tph", 500).await?;
+    /// assert!(!check.is_admitted());
+    /// let refused: Vec<_> = check.statuses.iter().filter(|status| status.exceeded).collect();
+    /// assert_eq!((refused.len(), refused[0].limit_name.as_str()), (1, "tph"));
+    /// // 500 of 1,000 an hour.
+    /// assert!(check.retry_after().unwrap() <= Duration::from_mins(30));
+    /// # Ok(()) }
+    /// ```
     pub fn needed(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
         add(&mut self.needed, "needed", limit, tokens);
         self
@@ -127,6 +146,27 @@ impl RateLimiter {
     }
 
     /// Whole tokens that are available now, by limit. See [`check`](Self::check).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{ALL_RESOURCES, Limit, NewEntity, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// admin.create_entity(NewEntity::new("key-1").parent("project").cascade(true)).await?;
+    /// admin.set_entity_limits("project", ALL_RESOURCES, [Limit::per_hour("tph", 300)]).await?;
+    ///
+    /// // The key has 1,000 of its own, but its project has fewer.
+    /// let limiter = RateLimiter::new(repo);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 300);
+    /// // A correction above the estimate puts both into debt, which is a negative number.
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 200).await?;
+    /// lease.adjust_to("tph", 1_100)?;
+    /// lease.commit().await?;
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], -800);
+    /// # Ok(()) }
+    /// ```
     pub async fn available(
         &self,
         entity: impl IntoName<EntityId>,

@@ -116,12 +116,49 @@ impl Lease {
 
     /// Why the table could not be used, if the lease was granted without it ([`is_degraded`](Self::is_degraded)): the
     /// error of the call if its policy had been to refuse.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Lease};
+    ///
+    /// /// The label of a metric that counts admitted requests.
+    /// fn admitted_by(lease: &Lease) -> &'static str {
+    ///     match lease.outage() {
+    ///         None => "table",
+    ///         Some(Error::Unavailable(down)) if down.in_doubt() => "policy, and perhaps the table",
+    ///         Some(_) => "policy",
+    ///     }
+    /// }
+    /// # use zae_limiter::{Limit, RateLimiter, Repository};
+    /// # let repo = Repository::in_memory().await?;
+    /// # repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// # let limiter = RateLimiter::new(repo);
+    /// assert_eq!(admitted_by(&limiter.acquire("key-1", "gpt-4").consume("tph", 1).await?), "table");
+    /// # Ok(()) }
+    /// ```
     pub fn outage(&self) -> Option<&Error> {
         self.outage.as_deref()
     }
 
     /// Takes more tokens of a limit that the lease named, at once, if the table has enough. A lease that was granted
     /// from limits in memory takes them from there.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 600).await?;
+    /// // A part that is refused leaves the lease as it was.
+    /// assert!(matches!(lease.consume("tph", 600).await, Err(Error::RateLimitExceeded(_))));
+    /// assert_eq!(lease.consumed("tph"), 600);
+    /// // Only limits that the acquire has named.
+    /// assert!(matches!(lease.consume("rph", 1).await, Err(Error::InvalidInput(_))));
+    /// lease.commit().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::RateLimitExceeded`] and nothing changes; [`Error::InvalidInput`] for an unknown limit or a bad
@@ -175,6 +212,24 @@ impl Lease {
     /// Corrects the consumption of a limit; [`commit`](Self::commit) writes it. A positive delta consumes more tokens,
     /// and may put the bucket into debt instead of failing. A negative delta gives tokens back.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 500).await?;
+    /// lease.adjust("tph", 700)?;
+    /// assert_eq!(lease.consumed("tph"), 1_200);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 500, "nothing is written before the commit");
+    /// lease.commit().await?;
+    /// // In debt: requests are refused until the bucket has earned it.
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], -200);
+    /// assert!(limiter.acquire("key-1", "gpt-4").consume("tph", 0).await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidInput`] if the lease did not name the limit, or if it would give back more than it holds.
     pub fn adjust(&mut self, limit: impl AsRef<str>, delta: i64) -> Result<(), Error> {
@@ -204,6 +259,23 @@ impl Lease {
     /// Corrects the consumption of a limit to `tokens`, such as what a model reports; [`commit`](Self::commit) writes the
     /// difference. It may put the bucket into debt instead of failing.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 500).await?;
+    /// // Totals, such as a stream reports them: each replaces the one before.
+    /// for used_so_far in [120, 340] {
+    ///     lease.adjust_to("tph", used_so_far)?;
+    /// }
+    /// lease.commit().await?;
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 1_000 - 340);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidInput`] if the lease did not name the limit, or for more than 10^15 tokens.
     pub fn adjust_to(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
@@ -220,6 +292,21 @@ impl Lease {
     }
 
     /// Gives tokens of a limit back; [`commit`](Self::commit) writes it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 500).await?;
+    /// lease.release("tph", 400)?;
+    /// assert!(matches!(lease.release("tph", 101), Err(Error::InvalidInput(_))), "it holds only 100");
+    /// lease.commit().await?;
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 900);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`adjust`](Self::adjust).
@@ -274,6 +361,21 @@ impl Lease {
     }
 
     /// Gives all tokens back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 500).await?;
+    /// lease.adjust("tph", 300)?;
+    /// // Adjustments that were not committed are dropped, too.
+    /// lease.rollback().await?;
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 1_000);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// A refund that could not be written, or is in doubt; those tokens stay consumed. If the writes take longer

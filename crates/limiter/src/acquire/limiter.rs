@@ -149,6 +149,27 @@ pub struct Acquire {
 impl Acquire {
     /// Takes `tokens` of `limit`: 0 to 10^15. An amount of 0 takes nothing, but is refused while the limit is
     /// in debt, and lets the lease adjust the limit later.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("rph", 10), Limit::per_hour("tph", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    ///
+    /// // Too many tokens: the request is not taken either.
+    /// let refused = limiter.acquire("key-1", "gpt-4").consume("rph", 1).consume("tph", 5_000).await;
+    /// assert!(matches!(refused, Err(Error::RateLimitExceeded(no)) if no.worst().unwrap().limit_name == "tph"));
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["rph"], 10);
+    ///
+    /// // The number of tokens is known only afterwards: take none now.
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("rph", 1).consume("tph", 0).await?;
+    /// lease.adjust_to("tph", 300)?;
+    /// lease.commit().await?;
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 700);
+    /// # Ok(()) }
+    /// ```
     pub fn consume(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
         add(&mut self.consume, "consume", limit, tokens);
         self
@@ -157,12 +178,58 @@ impl Acquire {
     /// Enforces these limits instead of the stored ones, for the entity and its parent alike.
     ///
     /// A bucket with other parameters switches to these, and its balances are cut at the new capacity.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// let limiter = RateLimiter::new(Repository::in_memory().await?);
+    /// // Nothing is stored for this entity or its resource.
+    /// let call = || limiter.acquire("visitor-7", "search").consume("rph", 1);
+    /// assert!(matches!(call().await, Err(Error::NotConfigured { .. })));
+    /// call().limits([Limit::per_hour("rph", 1)]).await?.commit().await?;
+    /// assert!(matches!(call().limits([Limit::per_hour("rph", 1)]).await, Err(Error::RateLimitExceeded(_))));
+    /// # Ok(()) }
+    /// ```
     pub fn limits<L: IntoLimit>(mut self, limits: impl IntoIterator<Item = L>) -> Self {
         self.limits = Some(check_limits(limits));
         self
     }
 
     /// The outage policy of this call.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::time::Duration;
+    /// use zae_limiter::{OnUnavailable, RateLimiter, Repository};
+    /// # use std::sync::Arc;
+    /// # use std::sync::atomic::{AtomicBool, Ordering};
+    /// # use zae_limiter::Limit;
+    /// # use zae_limiter::table::{Applied, FailureKind, Op, Table, TableError, TableFuture};
+    /// # #[derive(Debug)]
+    /// # struct Faulty(Arc<dyn Table>, Arc<AtomicBool>);
+    /// # impl Table for Faulty {
+    /// #     fn call(&self, op: Op) -> TableFuture {
+    /// #         if self.1.load(Ordering::Relaxed) {
+    /// #             let lost = TableError::new(FailureKind::Timeout, Applied::No, "the table is down");
+    /// #             return Box::pin(async { Err(lost) });
+    /// #         }
+    /// #         self.0.call(op)
+    /// #     }
+    /// # }
+    /// # let (table, is_down) = (Repository::in_memory().await?.table(), Arc::new(AtomicBool::new(false)));
+    /// # let repo = Repository::builder().custom_table(Arc::new(Faulty(table, is_down.clone()))).open().await?;
+    /// # repo.admin().set_system_defaults([Limit::per_minute("rpm", 2)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// # is_down.store(true, Ordering::Relaxed);
+    /// // The table is down. Health checks are admitted without limits; other calls of this repository are refused.
+    /// let call = limiter.acquire("monitor", "status").consume("rpm", 1).timeout(Duration::from_millis(100));
+    /// let lease = call.on_unavailable(OnUnavailable::Allow).await?;
+    /// assert!(lease.is_degraded());
+    /// println!("admitted without the table: {}", lease.outage().unwrap());
+    /// lease.commit().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
         self.on_unavailable = Some(policy);
         self
@@ -222,6 +289,33 @@ impl Acquire {
 
     /// Calls `tell` each time the call was refused and waits ([`wait`](Self::wait)), with the refusal and its wait, jitter not
     /// included: for logs and metrics. Time behind other calls of the queue is not reported.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// # use zae_limiter::clock::ManualClock;
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let clock = ManualClock::at(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000));
+    /// # let repo = Repository::builder().in_memory().clock(clock.clone()).open().await?;
+    /// repo.admin().set_system_defaults([Limit::per_second("rps", 20).burst(1)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let waits = Arc::new(AtomicU64::new(0));
+    /// for _ in 0..2 {
+    ///     let waits = Arc::clone(&waits);
+    ///     # let clock = clock.clone();
+    ///     let call = limiter.acquire("batch", "gpt-4").consume("rps", 1).on_wait(move |refused, wait| {
+    ///         println!("{refused}: waits {wait:?}");
+    ///         waits.fetch_add(1, Ordering::Relaxed);
+    ///         # clock.advance(wait);
+    ///     });
+    ///     call.until_ready().await?.commit().await?;
+    /// }
+    /// // The first call took the only token, the second waited for the next one.
+    /// assert_eq!(waits.load(Ordering::Relaxed), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn on_wait(mut self, tell: impl Fn(&RateLimitExceeded, Duration) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(OnWait::new(tell));
         self
@@ -232,6 +326,36 @@ impl Acquire {
     ///
     /// The result of `work` is returned in any case. If the commit or rollback fails afterwards, the error is logged
     /// with its cause. To handle such an error, use [`send`](Self::send) with [`Lease::commit`] or [`Lease::rollback`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// # repo.admin().set_system_defaults([Limit::per_hour("rph", 10)], None).await?;
+    /// # let limiter = RateLimiter::new(repo);
+    /// // The work's own error type, made from `Error` for calls that are not admitted.
+    /// #[derive(Debug)]
+    /// enum Failure {
+    ///     Limits(Error),
+    ///     Model(&'static str),
+    /// }
+    ///
+    /// impl From<Error> for Failure {
+    ///     fn from(err: Error) -> Self {
+    ///         Self::Limits(err)
+    ///     }
+    /// }
+    ///
+    /// let failed = limiter
+    ///     .acquire("key-1", "gpt-4")
+    ///     .consume("rph", 1)
+    ///     .run(async |_lease| Err::<(), _>(Failure::Model("overloaded")))
+    ///     .await;
+    /// assert!(matches!(failed, Err(Failure::Model("overloaded"))));
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["rph"], 10, "the request was given back");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Any error of acquiring; otherwise the work's own.

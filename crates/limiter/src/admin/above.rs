@@ -120,6 +120,21 @@ impl Admin {
     /// same name that is in force for its parent, the two. Empty unless the entity cascades.
     ///
     /// Requests above the parent's capacity are never admitted, so that such a limit is usually a mistake.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{ALL_RESOURCES, Limit, NewEntity, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.create_entity(NewEntity::new("key-1").parent("project").cascade(true)).await?;
+    /// admin.set_entity_limits("project", ALL_RESOURCES, [Limit::per_minute("tpm", 5_000)]).await?;
+    /// admin.set_entity_limits("key-1", ALL_RESOURCES, [Limit::per_minute("tpm", 9_000)]).await?;
+    ///
+    /// let above = admin.limits_above_parent("key-1", ALL_RESOURCES).await?;
+    /// assert_eq!((above[0].limit.capacity(), above[0].parents.capacity()), (9_000, 5_000));
+    /// # Ok(()) }
+    /// ```
     pub async fn limits_above_parent(
         &self,
         entity: impl IntoName<EntityId>,

@@ -87,6 +87,23 @@ impl Admin {
     /// process debits the parent from then on. If only that or the audit event fails, the call succeeds and the
     /// failure is logged.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, NewEntity, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// let new = || NewEntity::new("key-1").name("Build bot").parent("project").cascade(true).metadata("owner", "ci");
+    /// let key = repo.admin().create_entity(new()).await?;
+    /// assert_eq!((key.id.as_str(), key.name.as_str(), key.cascade), ("key-1", "Build bot", true));
+    ///
+    /// // A start that runs more than once accepts that the entity exists.
+    /// match repo.admin().create_entity(new()).await {
+    ///     Ok(_) | Err(Error::EntityExists(_)) => {}
+    ///     Err(other) => return Err(other),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::EntityExists`]; [`Error::InvalidInput`] for a bad id, or a cascade without a parent.
     pub async fn create_entity(&self, new: NewEntity) -> Result<Entity, Error> {
@@ -189,6 +206,21 @@ impl Admin {
     }
 
     /// The entities whose parent this is, by id.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{NewEntity, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// for key in ["key-2", "key-1"] {
+    ///     repo.admin().create_entity(NewEntity::new(key).parent("project")).await?;
+    /// }
+    /// let children = repo.admin().children("project").await?;
+    /// assert_eq!(children.iter().map(|child| child.id.as_str()).collect::<Vec<_>>(), ["key-1", "key-2"]);
+    /// // The parent was only named so far.
+    /// assert_eq!(repo.admin().entity("project").await?, None);
+    /// # Ok(()) }
+    /// ```
     pub async fn children(&self, parent: impl IntoName<EntityId>) -> Result<Vec<Entity>, Error> {
         let inner = &self.inner;
         let hash = parent_pk(&inner.namespace, &parent.into_name()?);
@@ -203,6 +235,22 @@ impl Admin {
     ///
     /// Returns how many records that were; zero if there were none. May be interrupted at any time and called again:
     /// the entity itself goes last.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{ALL_RESOURCES, Limit, NewEntity, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.create_entity(NewEntity::new("key-1")).await?;
+    /// admin.set_entity_limits("key-1", ALL_RESOURCES, [Limit::per_minute("rpm", 5)]).await?;
+    /// assert!(admin.delete_entity("key-1").await? >= 2, "the entity and its limits");
+    /// assert_eq!(admin.delete_entity("key-1").await?, 0, "nothing is left");
+    /// // The log still has what happened.
+    /// let events = admin.audit_events("key-1", None)?.all().await?;
+    /// assert_eq!(events[0].action, "entity_deleted");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Children
     /// Its [children](Self::children) stay, and keep naming it as their parent. Those that cascade continue debiting a

@@ -34,6 +34,23 @@ impl Admin {
     /// Balances stay: raising a capacity gives no tokens at once, lowering one cuts the surplus at the next
     /// acquire.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// let (admin, limiter) = (repo.admin(), RateLimiter::new(repo.clone()));
+    /// admin.set_entity_limits("key-1", "gpt-4", [Limit::per_hour("rph", 10), Limit::per_hour("tph", 1_000)]).await?;
+    /// limiter.acquire("key-1", "gpt-4").consume("tph", 400).await?.commit().await?;
+    ///
+    /// // The new limits are the only ones: `rph` is gone. The balance of `tph` is not raised to the new capacity.
+    /// admin.set_entity_limits("key-1", "gpt-4", [Limit::per_hour("tph", 5_000)]).await?;
+    /// let available = limiter.available("key-1", "gpt-4").await?;
+    /// assert!(!available.contains_key("rph"));
+    /// assert!((600..700).contains(&available["tph"]), "{available:?}");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidInput`] before anything is written; [`Error::FanoutIncomplete`] if the limits are set
     /// but not every live bucket was updated.
@@ -75,6 +92,20 @@ impl Admin {
 
     /// Deletes an entity's own limits; its live buckets switch to the limits that apply then. Returns whether
     /// there were any.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 20)]).await?;
+    /// admin.set_entity_limits("key-1", "gpt-4", [Limit::per_minute("rpm", 200)]).await?;
+    /// assert!(admin.delete_entity_limits("key-1", "gpt-4").await?);
+    /// assert_eq!(admin.effective_limits("key-1", "gpt-4").await?[0].capacity(), 20, "the resource's again");
+    /// assert!(!admin.delete_entity_limits("key-1", "gpt-4").await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::FanoutIncomplete`] if the limits are deleted but not every live bucket was updated.
@@ -147,6 +178,21 @@ impl Admin {
     /// Sets the limits of the namespace, for resources and entities without any, and the policy for outages;
     /// `None` removes a stored policy.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, OnUnavailable, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.set_system_defaults([Limit::per_minute("rpm", 60)], Some(OnUnavailable::Allow)).await?;
+    /// let (limits, policy) = admin.system_defaults().await?;
+    /// assert_eq!((limits[0].capacity(), policy), (60, Some(OnUnavailable::Allow)));
+    /// // To change the limits and keep the policy, pass it again.
+    /// admin.set_system_defaults([Limit::per_minute("rpm", 90)], policy).await?;
+    /// assert_eq!(admin.system_defaults().await?.1, Some(OnUnavailable::Allow));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidInput`] for [`OnUnavailable::Degrade`], which the shared format cannot store: choose it
     /// for a process with [`on_unavailable`](crate::RepositoryBuilder::on_unavailable).
@@ -192,6 +238,21 @@ impl Admin {
     }
 
     /// The limits in force for an entity and resource, read now: those of the first level that defines any.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{ALL_RESOURCES, Error, Limit, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// assert!(matches!(admin.effective_limits("key-1", "gpt-4").await, Err(Error::NotConfigured { .. })));
+    /// admin.set_system_defaults([Limit::per_minute("rpm", 60), Limit::per_minute("tpm", 9_000)], None).await?;
+    /// admin.set_entity_limits("key-1", ALL_RESOURCES, [Limit::per_minute("rpm", 600)]).await?;
+    /// // The entity's level replaces the system's as a whole: there is no `tpm` for this key.
+    /// let names: Vec<_> = admin.effective_limits("key-1", "gpt-4").await?.into_iter().map(|limit| limit.name().to_string()).collect();
+    /// assert_eq!(names, ["rpm"]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotConfigured`] if no level does.

@@ -46,6 +46,24 @@ impl Admin {
 
     /// The resources for which entities have limits of their own, and how many do, sorted. An entity's limits
     /// for all resources count under [`ALL_RESOURCES`](crate::ALL_RESOURCES).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{ALL_RESOURCES, Limit, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 20)]).await?;
+    /// for key in ["key-1", "key-2"] {
+    ///     admin.set_entity_limits(key, "gpt-4", [Limit::per_minute("rpm", 200)]).await?;
+    /// }
+    /// admin.set_entity_limits("key-1", ALL_RESOURCES, [Limit::per_minute("rpm", 90)]).await?;
+    ///
+    /// assert_eq!(admin.resources_with_defaults().await?, ["gpt-4"]);
+    /// let counts = admin.resources_with_entity_limits().await?;
+    /// assert_eq!((counts["gpt-4"], counts[ALL_RESOURCES]), (2, 1));
+    /// # Ok(()) }
+    /// ```
     pub async fn resources_with_entity_limits(&self) -> Result<BTreeMap<String, u64>, Error> {
         let registry = self.registry(entity_registry_key(&self.inner.namespace)).await?;
         let counts = registry.into_iter().filter_map(|(name, value)| {

@@ -109,6 +109,24 @@ impl<T> Pages<T> {
     }
 
     /// Where the next page begins; `None` when there is none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Cursor, Limit, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// for key in ["key-1", "key-2", "key-3"] {
+    ///     repo.admin().set_entity_limits(key, "gpt-4", [Limit::per_minute("rpm", 5)]).await?;
+    /// }
+    /// let mut pages = repo.admin().entities_with_limits("gpt-4")?.page_size(2);
+    /// assert_eq!(pages.next_page().await?.unwrap().len(), 2);
+    /// // The text goes to a client, which sends it back for the next page.
+    /// let text = pages.cursor().expect("one entity is left").to_string();
+    /// let cursor: Cursor = text.parse()?;
+    /// let rest = repo.admin().entities_with_limits("gpt-4")?.after(&cursor).all().await?;
+    /// assert_eq!(rest.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["key-3"]);
+    /// # Ok(()) }
+    /// ```
     pub fn cursor(&self) -> Option<Cursor> {
         self.query.as_ref()?.start.clone().map(Cursor)
     }

@@ -67,6 +67,21 @@ impl Stack {
     }
 
     /// Opens a namespace, and registers it if it is new.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// let stack = Repository::in_memory().await?.stack_handle();
+    /// let (alpha, beta) = (stack.open("tenant-alpha").await?, stack.open("tenant-beta").await?);
+    /// for tenant in [&alpha, &beta] {
+    ///     tenant.admin().set_system_defaults([Limit::per_hour("rph", 10)], None).await?;
+    /// }
+    /// // The same key in two namespaces is two entities.
+    /// RateLimiter::new(alpha).acquire("key-1", "gpt-4").consume("rph", 10).await?.commit().await?;
+    /// assert_eq!(RateLimiter::new(beta).available("key-1", "gpt-4").await?["rph"], 10);
+    /// # Ok(()) }
+    /// ```
     pub async fn open(&self, namespace: impl IntoName<NamespaceName>) -> Result<Repository, Error> {
         let name = namespace.into_name()?;
         self.prepare().await?;
@@ -298,6 +313,22 @@ impl Stack {
     }
 
     /// Gives a deleted namespace its name back, and returns it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Limit, Repository};
+    ///
+    /// let stack = Repository::in_memory().await?.stack_handle();
+    /// let tenant = stack.open("tenant-alpha").await?;
+    /// tenant.admin().set_system_defaults([Limit::per_hour("rph", 10)], None).await?;
+    /// stack.delete_namespace("tenant-alpha").await?;
+    /// assert!(matches!(stack.connect("tenant-alpha").await, Err(Error::NamespaceNotFound(_))));
+    ///
+    /// assert_eq!(stack.recover_namespace(tenant.namespace_id()).await?, "tenant-alpha");
+    /// let tenant = stack.connect("tenant-alpha").await?;
+    /// assert_eq!(tenant.admin().system_defaults().await?.0[0].capacity(), 10);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NamespaceIdNotFound`]; [`Error::NamespaceState`] if it is not deleted, is being purged, or its
@@ -542,6 +573,18 @@ impl Stack {
 
 impl Repository {
     /// Another namespace of the same table, with the same options and caches of its own.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// assert!(matches!(repo.namespace("tenant-alpha").await, Err(Error::NamespaceNotFound(_))));
+    /// repo.register_namespace("tenant-alpha").await?;
+    /// let tenant = repo.namespace("tenant-alpha").await?;
+    /// assert_eq!((tenant.namespace_name(), tenant.stack()), ("tenant-alpha", repo.stack()));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NamespaceNotFound`] if it is not registered.

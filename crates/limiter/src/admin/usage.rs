@@ -91,6 +91,23 @@ impl Admin {
     ///
     /// Windows are written by the table's functions within seconds of the consumption. A table without
     /// functions has none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::time::{Duration, SystemTime};
+    /// use zae_limiter::{Repository, UsageQuery, Window};
+    ///
+    /// let repo = Repository::in_memory().await?; // counts no usage; `open("default")` is a deployed stack
+    /// let since = SystemTime::now() - Duration::from_hours(24);
+    /// let query = UsageQuery::entity("key-1").resource("gpt-4").window(Window::Hourly).from(since);
+    /// let mut pages = repo.admin().usage_snapshots(query)?.page_size(100);
+    /// let mut tokens = 0;
+    /// while let Some(page) = pages.next_page().await? {
+    ///     tokens += page.iter().filter_map(|hour| hour.counters.get("tpm")).sum::<i128>();
+    /// }
+    /// assert_eq!(tokens, 0);
+    /// # Ok(()) }
+    /// ```
     pub fn usage_snapshots(&self, query: UsageQuery) -> Result<Pages<UsageSnapshot>, Error> {
         let filter = query.check()?;
         let inner = &self.inner;

@@ -144,6 +144,23 @@ impl Acquire {
     }
 
     /// See [`crate::Acquire::run`]: the result of `work` is returned in any case.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::blocking::{RateLimiter, Repository};
+    /// use zae_limiter::{Error, Limit};
+    ///
+    /// let repo = Repository::in_memory()?;
+    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_hour("tph", 1_000)])?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let answer = limiter.acquire("key-1", "gpt-4").consume("tph", 500).run(|lease| {
+    ///     lease.adjust_to("tph", 120)?;
+    ///     Ok::<_, Error>("the answer")
+    /// })?;
+    /// assert_eq!(answer, "the answer");
+    /// assert_eq!(limiter.available("key-1", "gpt-4")?["tph"], 880);
+    /// # Ok(()) }
+    /// ```
     pub fn run<T, E: From<Error>>(self, work: impl FnOnce(&mut Lease) -> Result<T, E>) -> Result<T, E> {
         let mut lease = self.send()?;
         match work(&mut lease) {

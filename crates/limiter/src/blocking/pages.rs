@@ -8,6 +8,24 @@ use crate::{Cursor, Error};
 /// The blocking [`Pages`](crate::Pages): an iterator that reads page by page.
 ///
 /// After an error it may be asked again, and continues with the page that could not be read.
+///
+/// ```
+/// # fn main() -> Result<(), zae_limiter::Error> {
+/// use zae_limiter::Limit;
+/// use zae_limiter::blocking::Repository;
+///
+/// let repo = Repository::in_memory()?;
+/// for key in ["key-1", "key-2", "key-3"] {
+///     repo.admin().set_entity_limits(key, "gpt-4", [Limit::per_minute("rpm", 5)])?;
+/// }
+/// // An iterator of results: a page is read when it is reached.
+/// let mut found = Vec::new();
+/// for entity in repo.admin().entities_with_limits("gpt-4")?.page_size(2) {
+///     found.push(entity?.to_string());
+/// }
+/// assert_eq!(found, ["key-1", "key-2", "key-3"]);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is read before the first result is asked for"]
 pub struct Pages<T> {
