@@ -252,3 +252,43 @@ async fn a_lease_of_several_shards_is_adjusted_and_finished_on_each() {
     assert!(held().await <= 0);
     drop(take(&w, "k", 0).await);
 }
+
+/// Writes (deletions, batches of them, transactions, the audit event), requests that read, read units, write units of a
+/// deletion.
+#[track_caller]
+fn check_deletion(usage: RequestCost, writes: [u64; 4], reads: u64, read_units: f64, write_units: f64) {
+    let requests = [usage.deletes, usage.batch_deletes, usage.transactions, usage.puts];
+    let got = (requests, usage.reads(), usage.read_units, usage.write_units);
+    assert_eq!(got, (writes, reads, read_units, write_units), "{usage:?}");
+}
+
+#[tokio::test]
+async fn an_entity_is_deleted() {
+    let w = World::configured().await;
+    spend(&w, "k", 100).await;
+    // One unit for the bucket and one for each of its three indexes; the event and its index.
+    let (_, usage) = w.cost(w.repo.admin().delete_entity("k")).await;
+    check_deletion(usage, [1, 0, 0, 1], 12, 10.0, 6.0);
+}
+
+#[tokio::test]
+async fn an_entity_with_a_split_bucket_is_deleted() {
+    let w = World::configured().await;
+    spend(&w, "k", 10).await;
+    let dry = [("b_wcu_tk", Some(zae_limiter_core::table::Value::int(0)))];
+    w.poke("k", "r", &dry).await;
+    spend(&w, "k", 10).await;
+    w.clock.advance(Duration::from_mins(1));
+    spend(&w, "k", 900).await;
+    // In a transaction each shard costs two units, and one for each of its three indexes.
+    let (_, usage) = w.cost(w.repo.admin().delete_entity("k")).await;
+    check_deletion(usage, [0, 0, 1, 1], 12, 11.0, 12.0);
+}
+
+#[tokio::test]
+async fn an_entity_without_a_bucket_is_deleted() {
+    let w = World::configured().await;
+    w.repo.admin().create_entity(NewEntity::new("k")).await.unwrap();
+    let (_, usage) = w.cost(w.repo.admin().delete_entity("k")).await;
+    check_deletion(usage, [0, 1, 0, 1], 9, 7.5, 4.0);
+}
