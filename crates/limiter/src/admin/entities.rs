@@ -255,8 +255,9 @@ impl Admin {
     /// # Children
     /// Its [children](Self::children) stay, and keep naming it as their parent. Those that cascade continue debiting a
     /// bucket of this id, but the limits that the entity had of its own are gone: the bucket is under the limits of
-    /// the resource or of the system. If neither has any, only the children's own limits apply. To delete them as
-    /// well, call [`delete_entity_with_children`](Self::delete_entity_with_children).
+    /// the resource or of the system. If neither has any, acquires of these children fail with
+    /// [`Error::NotConfigured`], which names this id. To delete them as well, call
+    /// [`delete_entity_with_children`](Self::delete_entity_with_children).
     ///
     /// # Traffic
     /// An id can be spent from without an entity, so requests that arrive during the deletion may leave a bucket
