@@ -40,12 +40,13 @@ pub enum Error {
         /// Where the flag is: `entity`, `entity_default`, `resource` or `bucket`.
         level: &'static str,
     },
-    /// No level configures limits for the entity and resource, and the call brought none.
+    /// No level configures limits for the entity and resource, and the call brought none. Also of a key that the service
+    /// has never seen, if there are no defaults: see [the guide](crate::guide#unknown-keys).
     #[error(
         "no limits are configured for entity '{entity}' and resource '{resource}' at any level; set some, or pass limits with the call"
     )]
     NotConfigured {
-        /// The entity.
+        /// The entity, or its parent.
         entity: String,
         /// The resource.
         resource: String,
