@@ -6,11 +6,15 @@
 //! 4. [Language models: estimate and reconcile](#language-models)
 //! 5. [Waiting for tokens](#waiting-for-tokens)
 //! 6. [Errors and HTTP status](#errors-and-http-status)
-//! 7. [Outages](#outages)
-//! 8. [Shutdown](#shutdown)
-//! 9. [Testing](#testing)
-//! 10. [Costs](#costs)
-//! 11. [JSON and configuration](#json-and-configuration)
+//! 7. [A request handler](#a-request-handler)
+//! 8. [Unknown keys](#unknown-keys)
+//! 9. [Outages](#outages)
+//! 10. [Shutdown](#shutdown)
+//! 11. [Testing](#testing)
+//! 12. [Costs](#costs)
+//! 13. [Usage](#usage)
+//! 14. [Audit log](#audit-log)
+//! 15. [JSON and configuration](#json-and-configuration)
 //!
 //! # Quick start
 //!
@@ -90,6 +94,43 @@
 //! # Ok(()) }
 //! ```
 //!
+//! An entity and its parent can have different limits. Each consumed limit is looked up for both, by the levels above:
+//!
+//! | The limit is defined for | What a call that consumes it does |
+//! |---|---|
+//! | both | takes the tokens from both buckets, or from none |
+//! | the entity only | takes them from the entity's bucket; the parent is not debited |
+//! | the parent only | fails with [`InvalidInput`](crate::Error::InvalidInput), and takes nothing |
+//!
+//! A parent without any limits, at no level, is a fault of the configuration: calls of entities that cascade to it fail with
+//! [`NotConfigured`](crate::Error::NotConfigured), which names the parent. A limit that only the parent shall enforce needs
+//! one of the same name for the entity that is not lower than it.
+//!
+//! ```
+//! use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, RateLimiter, Repository};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+//! let repo = Repository::in_memory().await?;
+//! let admin = repo.admin();
+//! admin.create_entity(NewEntity::new("key-1").parent("project").cascade(true)).await?;
+//! admin.set_entity_limits("key-1", ALL_RESOURCES, [Limit::per_day("rpd", 100)]).await?;
+//! admin.set_entity_limits("project", ALL_RESOURCES, [Limit::per_day("tpd", 5_000)]).await?;
+//!
+//! // Only the key has `rpd`: the project's bucket is not touched.
+//! let limiter = RateLimiter::new(repo.clone());
+//! limiter.acquire("key-1", "gpt-4").consume("rpd", 1).await?.commit().await?;
+//! // Only the project has `tpd`: the call names a limit that the key does not have.
+//! let unknown = limiter.acquire("key-1", "gpt-4").consume("rpd", 1).consume("tpd", 400).await;
+//! let Err(Error::InvalidInput(bad)) = unknown else { panic!("{unknown:?}") };
+//! assert_eq!(bad.field(), "consume.tpd");
+//! assert_eq!(limiter.available("key-1", "gpt-4").await?["rpd"], 99);
+//!
+//! // With a limit of the same name for the key, the project's applies.
+//! admin.set_entity_limits("key-1", ALL_RESOURCES, [Limit::per_day("rpd", 100), Limit::per_day("tpd", 5_000)]).await?;
+//! limiter.acquire("key-1", "gpt-4").consume("rpd", 1).consume("tpd", 400).await?.commit().await?;
+//! assert_eq!(limiter.available("project", "gpt-4").await?["tpd"], 4_600);
+//! # Ok(()) }
+//! ```
 //! # Language models
 //!
 //! The number of tokens is known only after the model has answered. Take an estimate, then correct it: the difference is
@@ -153,6 +194,39 @@
 //! }
 //! # Ok(()) }
 //! ```
+//! A service waits, too, where a short delay is better than a refusal: many clients send bursts, and the tokens for the last
+//! call of a burst are often there within a second. Choose `max` by the client's patience:
+//!
+//! - An interactive request: no wait, or up to 2 s. The client gets 429 with `Retry-After` for anything longer.
+//! - A request of another service with a deadline: the deadline less the time of the work and one
+//!   [`timeout`](crate::Acquire::timeout), since a call can take up to `max` and one `timeout`.
+//! - A consumer of a queue: less than the time after which the queue hands the message to another consumer.
+//!
+//! A call whose turn has come is refused at once if its tokens come later than `max`; a call behind others waits for its turn,
+//! up to `max`. Each call that waits holds its connection and memory: bound the number of requests that the service handles
+//! at the same time. If the client disconnects and the handler's future is dropped, the call leaves the queue and takes
+//! nothing.
+//!
+//! ```
+//! # use zae_limiter::{Error, Limit, RateLimiter, Repository};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+//! # let repo = Repository::in_memory().await?;
+//! # repo.admin().set_system_defaults([Limit::per_second("rps", 100).burst(1), Limit::per_hour("tph", 10)], None).await?;
+//! # let limiter = RateLimiter::new(repo);
+//! // At most 2 s for the tokens and 800 ms for the table.
+//! let call = |limit| {
+//!     let call = limiter.acquire("key-1", "gpt-4").consume(limit, 1);
+//!     call.wait(Duration::from_secs(2)).timeout(Duration::from_millis(800))
+//! };
+//! call("rps").await?.commit().await?;
+//! call("rps").await?.commit().await?; // after 10 ms
+//! # limiter.acquire("key-1", "gpt-4").consume("tph", 10).await?.commit().await?;
+//! // The next token of an hourly limit comes in minutes: refused without a wait.
+//! assert!(matches!(call("tph").await, Err(Error::RateLimitExceeded(_))));
+//! # Ok(()) }
+//! ```
 //!
 //! # Errors and HTTP status
 //!
@@ -189,6 +263,171 @@
 //!
 //! `docs/errors.md` in the repository lists every error, and which are worth a retry.
 //!
+//! # A request handler
+//!
+//! The parts together, for any HTTP framework: acquire, work, correct, commit. After the model has answered, the client gets
+//! the answer in any case. An error of `commit` is logged: the library continues to send the correction in the background, or
+//! the estimate stays consumed. Do not repeat it.
+//!
+//! ```
+//! use zae_limiter::{Error, InputKind, RateLimiter};
+//!
+//! struct Answer {
+//!     status: u16,
+//!     retry_after: Option<String>,
+//!     body: String,
+//! }
+//!
+//! impl Answer {
+//!     fn new(status: u16, body: impl Into<String>) -> Self {
+//!         Self { status, retry_after: None, body: body.into() }
+//!     }
+//!
+//!     /// The answer to a request that was not admitted.
+//!     fn refused(err: &Error) -> Self {
+//!         match err {
+//!             Error::RateLimitExceeded(refused) => Self {
+//!                 status: if refused.is_never() { 413 } else { 429 },
+//!                 retry_after: refused.retry_after_header(),
+//!                 body: refused.to_json().to_string(),
+//!             },
+//!             Error::Disabled { .. } => Self::new(403, "this key or model is disabled"),
+//!             Error::InvalidInput(bad) if bad.kind() == InputKind::Request => Self::new(400, bad.to_string()),
+//!             Error::Unavailable(down) if down.is_retryable() => {
+//!                 Self { retry_after: Some("1".to_owned()), ..Self::new(503, "try again later") }
+//!             }
+//!             // A fault of the service or its configuration, whose text is for its log.
+//!             _ => Self::new(500, "internal error"),
+//!         }
+//!     }
+//! }
+//!
+//! async fn handle(limiter: &RateLimiter, key: &str, model: &str, prompt: &str) -> Answer {
+//!     let estimate = prompt.len() as u64 / 4 + 1_000; // tokens of the prompt, and max_tokens
+//!     let call = limiter.acquire(key, model).consume("rpm", 1).consume("tpm", estimate);
+//!     let mut lease = match call.await {
+//!         Ok(lease) => lease,
+//!         Err(err) => {
+//!             eprintln!("not admitted: {err}");
+//!             return Answer::refused(&err);
+//!         }
+//!     };
+//!     let (text, used) = match call_model(prompt).await {
+//!         Ok(done) => done,
+//!         Err(err) => {
+//!             // Nothing was used: give everything back. A dropped lease would do the same in the background.
+//!             if let Err(err) = lease.rollback().await {
+//!                 eprintln!("rollback: {err}");
+//!             }
+//!             return Answer::new(502, err);
+//!         }
+//!     };
+//!     let corrected = match lease.adjust_to("tpm", used) {
+//!         Ok(()) => lease.commit().await,
+//!         Err(err) => Err(err),
+//!     };
+//!     if let Err(err) = corrected {
+//!         eprintln!("commit: {err}, in doubt: {}", err.in_doubt());
+//!     }
+//!     Answer::new(200, text)
+//! }
+//! # use std::sync::Arc;
+//! # use std::sync::atomic::{AtomicBool, Ordering};
+//! # use zae_limiter::table::{Applied, FailureKind, Op, Table, TableError, TableFuture};
+//! # use zae_limiter::{Limit, Repository};
+//! # static FAILS: AtomicBool = AtomicBool::new(false);
+//! # #[derive(Debug)]
+//! # struct Faulty(Arc<dyn Table>);
+//! # impl Table for Faulty {
+//! #     fn call(&self, op: Op) -> TableFuture {
+//! #         if FAILS.load(Ordering::Relaxed) {
+//! #             let refused = TableError::new(FailureKind::BadRequest, Applied::No, "refused");
+//! #             return Box::pin(async { Err(refused) });
+//! #         }
+//! #         self.0.call(op)
+//! #     }
+//! # }
+//! # async fn call_model(prompt: &str) -> Result<(String, u64), &'static str> {
+//! #     match prompt {
+//! #         "fail" => return Err("the model is overloaded"),
+//! #         "fail the commit" => FAILS.store(true, Ordering::Relaxed),
+//! #         _ => {}
+//! #     }
+//! #     Ok(("the answer".to_owned(), 300))
+//! # }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+//! # let table = Repository::in_memory().await?.table();
+//! # let repo = Repository::builder().custom_table(Arc::new(Faulty(table))).open().await?;
+//! # repo.admin().set_system_defaults([Limit::per_day("rpm", 4), Limit::per_day("tpm", 10_000)], None).await?;
+//! # let limiter = RateLimiter::new(repo);
+//! // A failure of the model gives the request back.
+//! assert_eq!(handle(&limiter, "key-1", "gpt-4", "fail").await.status, 502);
+//! assert_eq!(limiter.available("key-1", "gpt-4").await?["tpm"], 10_000);
+//! assert_eq!(handle(&limiter, "key-1", "gpt-4", "hello").await.body, "the answer");
+//! assert_eq!(limiter.available("key-1", "gpt-4").await?["tpm"], 9_700);
+//! assert_eq!(handle(&limiter, "key-1", "no model", "hello").await.status, 400);
+//! assert_eq!(handle(&limiter, "key-1", "gpt-4", &"x".repeat(40_000)).await.status, 413);
+//! # assert_eq!(handle(&limiter, "key-1", "gpt-4", "hello").await.status, 200);
+//! # assert_eq!(handle(&limiter, "key-1", "gpt-4", "hello").await.status, 200);
+//! # assert_eq!(handle(&limiter, "key-1", "gpt-4", "hello").await.status, 200);
+//! let refused = handle(&limiter, "key-1", "gpt-4", "hello").await;
+//! assert!(refused.status == 429 && refused.retry_after.is_some());
+//! // A commit that fails does not fail the answer.
+//! assert_eq!(handle(&limiter, "key-2", "gpt-4", "fail the commit").await.status, 200);
+//! # assert!(FAILS.load(Ordering::Relaxed));
+//! # Ok(()) }
+//! ```
+//!
+//! # Unknown keys
+//!
+//! Entities and resources need not be created, so an id that was never seen before has the limits of its resource or of the
+//! system. If no level defines limits for an id, an acquire of it fails with [`NotConfigured`](crate::Error::NotConfigured) and takes nothing.
+//! A service has three choices:
+//!
+//! - Default limits apply to keys that have none: store them with [`set_resource_defaults`](crate::Admin::set_resource_defaults) or
+//!   [`set_system_defaults`](crate::Admin::set_system_defaults). An unknown key is then not an error. Its first acquire creates a
+//!   bucket, so authenticate the key before.
+//! - Unknown keys get 404 (or 401): store limits for entities only, no defaults, and answer `NotConfigured` with it.
+//! - Unknown keys get limits that the service chooses: repeat the call with [`limits`](crate::Acquire::limits).
+//!
+//! ```
+//! use zae_limiter::{ALL_RESOURCES, Error, Lease, Limit, RateLimiter, Repository};
+//!
+//! /// The status of an answer where every valid key has limits of its own, and there are no defaults.
+//! fn status(err: &Error, key: &str) -> u16 {
+//!     match err {
+//!         // The error of a parent without limits names the parent, and is a fault of the configuration.
+//!         Error::NotConfigured { entity, .. } if entity == key => 404,
+//!         _ => 500, // as above
+//!     }
+//! }
+//!
+//! /// Admits keys that have no limits under small ones.
+//! async fn admit(limiter: &RateLimiter, key: &str) -> Result<Lease, Error> {
+//!     let call = || limiter.acquire(key, "gpt-4").consume("rpd", 1);
+//!     match call().await {
+//!         Err(Error::NotConfigured { .. }) => call().limits([Limit::per_day("rpd", 1)]).await,
+//!         other => other,
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+//! let repo = Repository::in_memory().await?;
+//! repo.admin().set_entity_limits("key-1", ALL_RESOURCES, [Limit::per_day("rpd", 10)]).await?;
+//! let limiter = RateLimiter::new(repo);
+//! let unknown = limiter.acquire("key-9", "gpt-4").consume("rpd", 1).await.unwrap_err();
+//! assert_eq!(status(&unknown, "key-9"), 404);
+//!
+//! admit(&limiter, "key-9").await?.commit().await?;
+//! assert!(matches!(admit(&limiter, "key-9").await, Err(Error::RateLimitExceeded(_))));
+//! admit(&limiter, "key-1").await?.commit().await?;
+//! assert_eq!(limiter.available("key-1", "gpt-4").await?["rpd"], 9);
+//! # Ok(()) }
+//! ```
+//!
+//! An entity that was created and has no limits at any level gets the same error. [`Admin::entity`](crate::Admin::entity)
+//! returns whether an id was created, at the cost of a read.
 //! # Outages
 //!
 //! While the table does not answer, calls are refused (`Block`, the default), admitted without limits (`Allow`), or
@@ -306,6 +545,70 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Usage
+//!
+//! The functions of a deployed stack count what each entity takes of each resource, net of refunds, in windows of an hour, a
+//! day or a month (`SnapshotWindows` of the stack). [`Admin::usage_snapshots`](crate::Admin::usage_snapshots) reads the windows,
+//! [`Admin::usage_summary`](crate::Admin::usage_summary) adds them up. **An embedded table has no functions, so it counts no
+//! usage**: the queries work, and find nothing. The same holds for a stack that was deployed without functions.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//!
+//! use zae_limiter::{Limit, RateLimiter, Repository, UsageQuery, Window};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let repo = Repository::in_memory().await?; // `open("default")` for a deployed stack
+//! repo.admin().set_system_defaults([Limit::per_minute("tpm", 10_000)], None).await?;
+//! RateLimiter::new(repo.clone()).acquire("key-1", "gpt-4").consume("tpm", 500).await?.commit().await?;
+//!
+//! // The last 30 days of a key, for its bill. Always name the kind of window: an hour counts in its day, too.
+//! let since = SystemTime::now() - Duration::from_hours(30 * 24);
+//! let query = UsageQuery::entity("key-1").window(Window::Daily).from(since);
+//! let summary = repo.admin().usage_summary(query.clone()).await?;
+//! for (limit, usage) in &summary.limits {
+//!     println!("{limit}: {} tokens in {} days", usage.total, usage.snapshots);
+//! }
+//! // The same by day and resource.
+//! for day in repo.admin().usage_snapshots(query)?.all().await? {
+//!     let start = jiff::Timestamp::try_from(day.window_start)?;
+//!     println!("{start} {}: {:?}", day.resource, day.counters); // 2026-11-28T00:00:00Z gpt-4: {"tpm": 500}
+//! }
+//! assert_eq!(summary.snapshots, 0, "an embedded table counts no usage");
+//! # Ok(()) }
+//! ```
+//!
+//! Usage trails the requests by seconds, and each batch of the functions is counted once. To see what a key has left now, use
+//! [`RateLimiter::available`](crate::RateLimiter::available); for the cost of the requests to the table, see [Costs](#costs).
+//!
+//! # Audit log
+//!
+//! Each change of an entity or of limits is logged in the table, also in an embedded one, with the principal that made it and
+//! for 90 days ([`Admin::set_audit_retention`](crate::Admin::set_audit_retention)). Acquires are not logged.
+//!
+//! Times of this API are [`SystemTime`](std::time::SystemTime), which has no text. A crate for dates, such as
+//! [jiff](https://docs.rs/jiff), prints them.
+//!
+//! ```
+//! use zae_limiter::{Limit, Repository};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use std::time::{Duration, SystemTime};
+//! # use zae_limiter::clock::ManualClock;
+//! # let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+//! // The principal is the caller's identity of AWS unless it is set. The clock is one of a test.
+//! let repo = Repository::builder().in_memory().clock(clock).principal("ops@example.com").open().await?;
+//! repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+//!
+//! // The subject is an entity's id, `$RESOURCE:{resource}` or `$SYSTEM`. Newest first.
+//! let events = repo.admin().audit_events("$RESOURCE:gpt-4", None)?.all().await?;
+//! let event = &events[0];
+//! let at = jiff::Timestamp::try_from(event.timestamp.ok_or("an event without a time")?)?;
+//! let line = format!("{at} {} {}", event.action, event.principal.as_deref().unwrap_or("-"));
+//! assert_eq!(line, "2027-01-15T08:00:00Z limits_set ops@example.com");
+//! // In a time zone: `at.in_tz("Europe/Berlin")?`, with jiff's feature for time zones.
+//! # Ok(()) }
+//! ```
 //! # JSON and configuration
 //!
 //! With the feature `serde`, a service can have limits and policies in its configuration, and return what the library tells

@@ -11,6 +11,8 @@ use crate::error::Error;
 
 /// Which usage is wanted: of an entity, of a resource, or of one entity's use of one resource.
 ///
+/// The functions of a deployed stack count usage. An embedded table counts none.
+///
 /// ```
 /// use zae_limiter::{UsageQuery, Window};
 ///
@@ -90,7 +92,8 @@ impl Admin {
     /// Usage by window, latest first; of an entity without a resource, by resource and then latest first.
     ///
     /// Windows are written by the table's functions within seconds of the consumption. A table without
-    /// functions has none.
+    /// functions has none: an embedded table ([`Repository::in_memory`](crate::Repository), `embedded`), and a stack that was
+    /// deployed without them.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
@@ -117,7 +120,8 @@ impl Admin {
         }))
     }
 
-    /// Usage added up over all windows that match.
+    /// Usage added up over all windows that match. Empty for a table without functions, as of
+    /// [`usage_snapshots`](Self::usage_snapshots).
     pub async fn usage_summary(&self, query: UsageQuery) -> Result<UsageSummary, Error> {
         let mut pages = self.usage_snapshots(query)?;
         let mut summary = UsageSummary::default();

@@ -550,3 +550,45 @@ async fn a_bucket_out_of_write_units_is_split_without_minting_tokens() {
         "only {admitted} times 3 of 1000 despite {max_shards} shards"
     );
 }
+
+#[tokio::test]
+async fn limits_that_only_the_entity_or_only_its_parent_has() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    let entity = NewEntity::new("key").parent("proj").cascade(true);
+    admin.create_entity(entity).await.unwrap();
+    let limits = [Limit::per_minute("rpm", 10)];
+    admin
+        .set_entity_limits("key", ALL_RESOURCES, limits)
+        .await
+        .unwrap();
+    let acquire = |limit| w.limiter.acquire("key", "r").consume(limit, 4);
+    let check = |limit| w.limiter.check("key", "r").needed(limit, 4);
+    // A parent without any limits is a fault of the configuration, for both calls.
+    let lacking = |err: Error| matches!(err, Error::NotConfigured { entity, .. } if entity == "proj");
+    assert!(lacking(acquire("rpm").await.unwrap_err()));
+    assert!(lacking(check("rpm").await.unwrap_err()));
+
+    let limits = [Limit::per_minute("tpm", 10)];
+    admin
+        .set_entity_limits("proj", ALL_RESOURCES, limits)
+        .await
+        .unwrap();
+    w.repo.invalidate_caches();
+    acquire("rpm").await.unwrap().commit().await.unwrap();
+    assert_eq!(w.balance("key", "r", "rpm").await, 6_000);
+    assert!(w.bucket("proj", "r").await.is_none());
+    let unknown = |err: Error| matches!(err, Error::InvalidInput(bad) if bad.field().ends_with(".tpm"));
+    assert!(unknown(acquire("tpm").await.unwrap_err()));
+    assert!(unknown(check("tpm").await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_refused_from_the_cache() {
+    let w = World::new().await;
+    let call = || async { w.limiter.acquire("who", "r").consume("rpm", 1).await };
+    assert!(matches!(call().await, Err(Error::NotConfigured { .. })));
+    let (again, cost) = w.cost(call()).await;
+    assert!(matches!(again, Err(Error::NotConfigured { .. })));
+    assert_eq!(cost.requests(), 0);
+}
