@@ -334,6 +334,7 @@
 //! # use std::sync::Arc;
 //! # use std::sync::atomic::{AtomicBool, Ordering};
 //! # use zae_limiter::table::{Applied, FailureKind, Op, Table, TableError, TableFuture};
+//! # use zae_limiter::clock::ManualClock;
 //! # use zae_limiter::{Limit, Repository};
 //! # static FAILS: AtomicBool = AtomicBool::new(false);
 //! # #[derive(Debug)]
@@ -358,8 +359,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
 //! # let table = Repository::in_memory().await?.table();
-//! # let repo = Repository::builder().custom_table(Arc::new(Faulty(table))).open().await?;
-//! # repo.admin().set_system_defaults([Limit::per_day("rpm", 4), Limit::per_day("tpm", 10_000)], None).await?;
+//! # let clock = ManualClock::at(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000));
+//! # let repo = Repository::builder().custom_table(Arc::new(Faulty(table))).clock(clock).open().await?;
+//! # repo.admin().set_system_defaults([Limit::per_minute("rpm", 4), Limit::per_minute("tpm", 10_000)], None).await?;
 //! # let limiter = RateLimiter::new(repo);
 //! // A failure of the model gives the request back.
 //! assert_eq!(handle(&limiter, "key-1", "gpt-4", "fail").await.status, 502);

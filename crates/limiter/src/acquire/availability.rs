@@ -80,16 +80,16 @@ impl Check {
     /// use zae_limiter::{Limit, RateLimiter, Repository};
     ///
     /// # let repo = Repository::in_memory().await?;
-    /// repo.admin().set_system_defaults([Limit::per_hour("rph", 10), Limit::per_hour("tph", 1_000)], None).await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("rph", 10), Limit::per_day("tpd", 1_000)], None).await?;
     /// let limiter = RateLimiter::new(repo);
-    /// limiter.acquire("key-1", "gpt-4").consume("tph", 1_000).await?.commit().await?;
+    /// limiter.acquire("key-1", "gpt-4").consume("tpd", 1_000).await?.commit().await?;
     ///
-    /// let check = limiter.check("key-1", "gpt-4").needed("rph", 1).needed("tph", 500).await?;
+    /// let check = limiter.check("key-1", "gpt-4").needed("rph", 1).needed("tpd", 500).await?;
     /// assert!(!check.is_admitted());
     /// let refused: Vec<_> = check.statuses.iter().filter(|status| status.exceeded).collect();
-    /// assert_eq!((refused.len(), refused[0].limit_name.as_str()), (1, "tph"));
-    /// // 500 of 1,000 an hour.
-    /// assert!(check.retry_after().unwrap() <= Duration::from_mins(30));
+    /// assert_eq!((refused.len(), refused[0].limit_name.as_str()), (1, "tpd"));
+    /// // 500 of 1,000 a day.
+    /// assert!(check.retry_after().unwrap() <= Duration::from_hours(12));
     /// # Ok(()) }
     /// ```
     pub fn needed(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
@@ -153,18 +153,18 @@ impl RateLimiter {
     ///
     /// # let repo = Repository::in_memory().await?;
     /// let admin = repo.admin();
-    /// admin.set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// admin.set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
     /// admin.create_entity(NewEntity::new("key-1").parent("project").cascade(true)).await?;
-    /// admin.set_entity_limits("project", ALL_RESOURCES, [Limit::per_hour("tph", 300)]).await?;
+    /// admin.set_entity_limits("project", ALL_RESOURCES, [Limit::per_day("tpd", 300)]).await?;
     ///
     /// // The key has 1,000 of its own, but its project has fewer.
     /// let limiter = RateLimiter::new(repo);
-    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 300);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], 300);
     /// // A correction above the estimate puts both into debt, which is a negative number.
-    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 200).await?;
-    /// lease.adjust_to("tph", 1_100)?;
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 200).await?;
+    /// lease.adjust_to("tpd", 1_100)?;
     /// lease.commit().await?;
-    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], -800);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], -800);
     /// # Ok(()) }
     /// ```
     pub async fn available(

@@ -131,9 +131,9 @@ impl Lease {
     /// }
     /// # use zae_limiter::{Limit, RateLimiter, Repository};
     /// # let repo = Repository::in_memory().await?;
-    /// # repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// # repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
     /// # let limiter = RateLimiter::new(repo);
-    /// assert_eq!(admitted_by(&limiter.acquire("key-1", "gpt-4").consume("tph", 1).await?), "table");
+    /// assert_eq!(admitted_by(&limiter.acquire("key-1", "gpt-4").consume("tpd", 1).await?), "table");
     /// # Ok(()) }
     /// ```
     pub fn outage(&self) -> Option<&Error> {
@@ -148,12 +148,12 @@ impl Lease {
     /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
     ///
     /// # let repo = Repository::in_memory().await?;
-    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
     /// let limiter = RateLimiter::new(repo);
-    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 600).await?;
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 600).await?;
     /// // A part that is refused leaves the lease as it was.
-    /// assert!(matches!(lease.consume("tph", 600).await, Err(Error::RateLimitExceeded(_))));
-    /// assert_eq!(lease.consumed("tph"), 600);
+    /// assert!(matches!(lease.consume("tpd", 600).await, Err(Error::RateLimitExceeded(_))));
+    /// assert_eq!(lease.consumed("tpd"), 600);
     /// // Only limits that the acquire has named.
     /// assert!(matches!(lease.consume("rph", 1).await, Err(Error::InvalidInput(_))));
     /// lease.commit().await?;
@@ -217,16 +217,16 @@ impl Lease {
     /// use zae_limiter::{Limit, RateLimiter, Repository};
     ///
     /// # let repo = Repository::in_memory().await?;
-    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
     /// let limiter = RateLimiter::new(repo);
-    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 500).await?;
-    /// lease.adjust("tph", 700)?;
-    /// assert_eq!(lease.consumed("tph"), 1_200);
-    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 500, "nothing is written before the commit");
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 500).await?;
+    /// lease.adjust("tpd", 700)?;
+    /// assert_eq!(lease.consumed("tpd"), 1_200);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], 500, "nothing is written before the commit");
     /// lease.commit().await?;
     /// // In debt: requests are refused until the bucket has earned it.
-    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], -200);
-    /// assert!(limiter.acquire("key-1", "gpt-4").consume("tph", 0).await.is_err());
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], -200);
+    /// assert!(limiter.acquire("key-1", "gpt-4").consume("tpd", 0).await.is_err());
     /// # Ok(()) }
     /// ```
     ///
@@ -264,15 +264,15 @@ impl Lease {
     /// use zae_limiter::{Limit, RateLimiter, Repository};
     ///
     /// # let repo = Repository::in_memory().await?;
-    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
     /// let limiter = RateLimiter::new(repo);
-    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 500).await?;
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 500).await?;
     /// // Totals, such as a stream reports them: each replaces the one before.
     /// for used_so_far in [120, 340] {
-    ///     lease.adjust_to("tph", used_so_far)?;
+    ///     lease.adjust_to("tpd", used_so_far)?;
     /// }
     /// lease.commit().await?;
-    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 1_000 - 340);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], 1_000 - 340);
     /// # Ok(()) }
     /// ```
     ///
@@ -298,13 +298,13 @@ impl Lease {
     /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
     ///
     /// # let repo = Repository::in_memory().await?;
-    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
     /// let limiter = RateLimiter::new(repo);
-    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 500).await?;
-    /// lease.release("tph", 400)?;
-    /// assert!(matches!(lease.release("tph", 101), Err(Error::InvalidInput(_))), "it holds only 100");
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 500).await?;
+    /// lease.release("tpd", 400)?;
+    /// assert!(matches!(lease.release("tpd", 101), Err(Error::InvalidInput(_))), "it holds only 100");
     /// lease.commit().await?;
-    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 900);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], 900);
     /// # Ok(()) }
     /// ```
     ///
@@ -367,13 +367,13 @@ impl Lease {
     /// use zae_limiter::{Limit, RateLimiter, Repository};
     ///
     /// # let repo = Repository::in_memory().await?;
-    /// repo.admin().set_system_defaults([Limit::per_hour("tph", 1_000)], None).await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
     /// let limiter = RateLimiter::new(repo);
-    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tph", 500).await?;
-    /// lease.adjust("tph", 300)?;
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 500).await?;
+    /// lease.adjust("tpd", 300)?;
     /// // Adjustments that were not committed are dropped, too.
     /// lease.rollback().await?;
-    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 1_000);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], 1_000);
     /// # Ok(()) }
     /// ```
     ///

@@ -155,19 +155,19 @@ impl Acquire {
     /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
     ///
     /// # let repo = Repository::in_memory().await?;
-    /// repo.admin().set_system_defaults([Limit::per_hour("rph", 10), Limit::per_hour("tph", 1_000)], None).await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("rph", 10), Limit::per_day("tpd", 1_000)], None).await?;
     /// let limiter = RateLimiter::new(repo);
     ///
     /// // Too many tokens: the request is not taken either.
-    /// let refused = limiter.acquire("key-1", "gpt-4").consume("rph", 1).consume("tph", 5_000).await;
-    /// assert!(matches!(refused, Err(Error::RateLimitExceeded(no)) if no.worst().unwrap().limit_name == "tph"));
+    /// let refused = limiter.acquire("key-1", "gpt-4").consume("rph", 1).consume("tpd", 5_000).await;
+    /// assert!(matches!(refused, Err(Error::RateLimitExceeded(no)) if no.worst().unwrap().limit_name == "tpd"));
     /// assert_eq!(limiter.available("key-1", "gpt-4").await?["rph"], 10);
     ///
     /// // The number of tokens is known only afterwards: take none now.
-    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("rph", 1).consume("tph", 0).await?;
-    /// lease.adjust_to("tph", 300)?;
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("rph", 1).consume("tpd", 0).await?;
+    /// lease.adjust_to("tpd", 300)?;
     /// lease.commit().await?;
-    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tph"], 700);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], 700);
     /// # Ok(()) }
     /// ```
     pub fn consume(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {

@@ -96,15 +96,15 @@ impl Admin {
     /// use zae_limiter::{CapacityOf, Limit, NewEntity, RateLimiter, Repository};
     ///
     /// # let repo = Repository::in_memory().await?;
-    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_hour("tph", 1_000)]).await?;
+    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_day("tpd", 1_000)]).await?;
     /// let limiter = RateLimiter::new(repo.clone());
     /// for key in ["key-1", "key-2"] {
     ///     repo.admin().create_entity(NewEntity::new(key)).await?;
     /// }
-    /// limiter.acquire("key-1", "gpt-4").consume("tph", 900).await?.commit().await?;
-    /// limiter.acquire("key-2", "gpt-4").consume("tph", 100).await?.commit().await?;
+    /// limiter.acquire("key-1", "gpt-4").consume("tpd", 900).await?.commit().await?;
+    /// limiter.acquire("key-2", "gpt-4").consume("tpd", 100).await?.commit().await?;
     ///
-    /// let all = repo.admin().resource_capacity("gpt-4", "tph", CapacityOf::TopLevel).await?;
+    /// let all = repo.admin().resource_capacity("gpt-4", "tpd", CapacityOf::TopLevel).await?;
     /// let almost_empty = all.entities.iter().filter(|one| one.utilization_percent() > 80.0);
     /// assert_eq!(almost_empty.map(|one| one.entity.as_str()).collect::<Vec<_>>(), ["key-1"]);
     /// assert_eq!((all.total_capacity(), all.total_available()), (2_000, 1_000));

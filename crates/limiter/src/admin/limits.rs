@@ -40,14 +40,14 @@ impl Admin {
     ///
     /// # let repo = Repository::in_memory().await?;
     /// let (admin, limiter) = (repo.admin(), RateLimiter::new(repo.clone()));
-    /// admin.set_entity_limits("key-1", "gpt-4", [Limit::per_hour("rph", 10), Limit::per_hour("tph", 1_000)]).await?;
-    /// limiter.acquire("key-1", "gpt-4").consume("tph", 400).await?.commit().await?;
+    /// admin.set_entity_limits("key-1", "gpt-4", [Limit::per_hour("rph", 10), Limit::per_day("tpd", 1_000)]).await?;
+    /// limiter.acquire("key-1", "gpt-4").consume("tpd", 400).await?.commit().await?;
     ///
-    /// // The new limits are the only ones: `rph` is gone. The balance of `tph` is not raised to the new capacity.
-    /// admin.set_entity_limits("key-1", "gpt-4", [Limit::per_hour("tph", 5_000)]).await?;
+    /// // The new limits are the only ones: `rph` is gone. The balance of `tpd` is not raised to the new capacity.
+    /// admin.set_entity_limits("key-1", "gpt-4", [Limit::per_day("tpd", 5_000)]).await?;
     /// let available = limiter.available("key-1", "gpt-4").await?;
     /// assert!(!available.contains_key("rph"));
-    /// assert!((600..700).contains(&available["tph"]), "{available:?}");
+    /// assert!((600..700).contains(&available["tpd"]), "{available:?}");
     /// # Ok(()) }
     /// ```
     ///

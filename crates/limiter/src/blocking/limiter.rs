@@ -151,14 +151,14 @@ impl Acquire {
     /// use zae_limiter::{Error, Limit};
     ///
     /// let repo = Repository::in_memory()?;
-    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_hour("tph", 1_000)])?;
+    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_day("tpd", 1_000)])?;
     /// let limiter = RateLimiter::new(repo);
-    /// let answer = limiter.acquire("key-1", "gpt-4").consume("tph", 500).run(|lease| {
-    ///     lease.adjust_to("tph", 120)?;
+    /// let answer = limiter.acquire("key-1", "gpt-4").consume("tpd", 500).run(|lease| {
+    ///     lease.adjust_to("tpd", 120)?;
     ///     Ok::<_, Error>("the answer")
     /// })?;
     /// assert_eq!(answer, "the answer");
-    /// assert_eq!(limiter.available("key-1", "gpt-4")?["tph"], 880);
+    /// assert_eq!(limiter.available("key-1", "gpt-4")?["tpd"], 880);
     /// # Ok(()) }
     /// ```
     pub fn run<T, E: From<Error>>(self, work: impl FnOnce(&mut Lease) -> Result<T, E>) -> Result<T, E> {
