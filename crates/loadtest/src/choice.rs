@@ -64,7 +64,7 @@ impl Skewed {
         let all = self.weights.last().copied().unwrap_or(0.0);
         let point = rng.f64() * all;
         let rank = self.weights.partition_point(|sum| *sum < point);
-        format!("entity-{rank:05}")
+        format!("{}{rank:05}", skew.prefix)
     }
 
     fn is_spike(&self, now: Instant, rng: &mut fastrand::Rng) -> bool {

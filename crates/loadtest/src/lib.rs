@@ -27,6 +27,7 @@
 //! ```
 
 mod choice;
+pub mod file;
 mod run;
 pub mod scenario;
 mod schedule;

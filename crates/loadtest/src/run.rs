@@ -208,8 +208,11 @@ async fn set_up(limiter: &RateLimiter, plan: &Plan) -> Result<World, Error> {
     let mut classes = Vec::new();
     for users in &plan.scenario.classes {
         let parent = match &users.entity {
-            EntityChoice::Own { parent, .. } => parent.map(|prefix| random_name(prefix, &mut rng)),
-            EntityChoice::Skewed(_) => None,
+            EntityChoice::Own { parent, .. } => {
+                let parent = parent.as_ref();
+                parent.map(|prefix| random_name(prefix, &mut rng))
+            }
+            EntityChoice::One(_) | EntityChoice::Skewed(_) => None,
         };
         if let Some(parent) = &parent {
             admin.create_entity(NewEntity::new(parent.as_str())).await?;
@@ -351,6 +354,7 @@ impl User {
         let choice = match (&class.users.entity, &class.skewed) {
             (EntityChoice::Skewed(_), Some(skewed)) => Choice::Skewed(skewed),
             (EntityChoice::Own { prefix, .. }, _) => Choice::Own(random_name(prefix, &mut self.rng)),
+            (EntityChoice::One(name), _) => Choice::Own(name.clone()),
             (EntityChoice::Skewed(_), None) => return,
         };
         if let (Choice::Own(name), Some(parent)) = (&choice, &class.parent) {
@@ -412,7 +416,7 @@ impl User {
             Action::Acquire { consume, actual } => {
                 let mut acquire = self.world.limiter.acquire(entity, resource.as_str());
                 for (limit, amount) in consume {
-                    acquire = acquire.consume(*limit, self.rng.u64(amount.clone()));
+                    acquire = acquire.consume(limit.as_str(), self.rng.u64(amount.clone()));
                 }
                 let began = Instant::now();
                 let lease = acquire.send().await;
@@ -425,13 +429,16 @@ impl User {
                     Err(err) => return self.measured(Event::Acquire, &name, latency, Some(&err)),
                 };
                 self.measured(Event::Acquire, &name, latency, None);
-                let Some((limit, amount)) = actual else {
+                if actual.is_empty() {
                     if let Err(err) = lease.commit().await {
                         self.measured(Event::Commit, &name, Duration::ZERO, Some(&err));
                     }
                     return;
-                };
-                let adjusted = lease.adjust_to(limit, self.rng.u64(amount.clone()));
+                }
+                let mut adjusted = Ok(());
+                for (limit, amount) in actual {
+                    adjusted = adjusted.and_then(|()| lease.adjust_to(limit, self.rng.u64(amount.clone())));
+                }
                 let began = Instant::now();
                 let committed = match adjusted {
                     Ok(()) => lease.commit().await,

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use zae_limiter::LimitBuilder;
+use zae_limiter::Limit;
 
 use crate::schedule::Stage;
 
@@ -11,7 +11,7 @@ use crate::schedule::Stage;
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// The name, such as `max_rps`.
-    pub name: &'static str,
+    pub name: String,
     /// The limits to set up before the first user starts.
     pub setup: Setup,
     /// The classes of users.
@@ -24,7 +24,7 @@ pub struct Scenario {
 #[derive(Debug, Clone)]
 pub struct Shape {
     /// The name, such as `MorningSpike`.
-    pub name: &'static str,
+    pub name: String,
     /// The stages, in order.
     pub stages: Vec<Stage>,
 }
@@ -33,16 +33,16 @@ pub struct Shape {
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     /// Default limits of the system.
-    pub system: Vec<LimitBuilder>,
+    pub system: Vec<Limit>,
     /// Default limits of resources.
-    pub resources: Vec<(String, Vec<LimitBuilder>)>,
+    pub resources: Vec<(String, Vec<Limit>)>,
 }
 
 /// A kind of user.
 #[derive(Debug, Clone)]
 pub struct UserClass {
     /// The name, such as `MaxRpsUser`.
-    pub name: &'static str,
+    pub name: String,
     /// How many of its users there are, beside those of the other classes.
     pub weight: u32,
     /// Which entities its requests are for.
@@ -59,15 +59,17 @@ pub enum EntityChoice {
     /// Each user is one entity with this prefix and a random end.
     Own {
         /// The start of its name.
-        prefix: &'static str,
+        prefix: String,
         /// The start of the name of a parent that all users of the class share, and cascade to.
-        parent: Option<&'static str>,
+        parent: Option<String>,
     },
-    /// A few entities get most of the requests.
+    /// All requests are for this one.
+    One(String),
+    /// Some entities get more requests than others.
     Skewed(Skew),
 }
 
-/// The entities of the scenario `stress`.
+/// Entities by the Zipf distribution, beside two that get shares of their own.
 #[derive(Debug, Clone)]
 pub struct Skew {
     /// The entity that gets a fixed share.
@@ -82,7 +84,9 @@ pub struct Skew {
     pub spike_probability: f64,
     /// How long a spike lasts.
     pub spike: Duration,
-    /// The exponent of the Zipf distribution of the other requests.
+    /// The start of the names of the others; five digits follow.
+    pub prefix: String,
+    /// The exponent of the Zipf distribution of the other requests; 0 for equal shares.
     pub exponent: f64,
     /// How many other entities there are.
     pub others: usize,
@@ -96,7 +100,7 @@ pub struct Task {
     /// The resources; one of them at a time.
     pub resources: Vec<String>,
     /// What is appended to the resource in the name of the measurement.
-    pub suffix: &'static str,
+    pub suffix: String,
     /// What is called.
     pub action: Action,
 }
@@ -107,10 +111,27 @@ pub enum Action {
     /// Takes tokens, and perhaps corrects how many.
     Acquire {
         /// The limits and how much of each is taken.
-        consume: Vec<(&'static str, RangeInclusive<u64>)>,
-        /// A limit, and how much of it was really used.
-        actual: Option<(&'static str, RangeInclusive<u64>)>,
+        consume: Vec<(String, RangeInclusive<u64>)>,
+        /// Limits, and how much of each was really used.
+        actual: Vec<(String, RangeInclusive<u64>)>,
     },
     /// Asks what is available.
     Available,
+}
+
+impl Skew {
+    /// Entities with this prefix and numbers below `count`, by the Zipf distribution with this exponent.
+    pub fn zipf(prefix: impl Into<String>, count: usize, exponent: f64) -> Self {
+        Self {
+            whale: String::new(),
+            whale_share: 0.0,
+            spiker: String::new(),
+            spiker_share: 0.0,
+            spike_probability: 0.0,
+            spike: Duration::ZERO,
+            prefix: prefix.into(),
+            exponent,
+            others: count,
+        }
+    }
 }

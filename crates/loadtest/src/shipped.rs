@@ -50,36 +50,37 @@ fn millis(from: u64, to: u64) -> std::ops::RangeInclusive<Duration> {
     Duration::from_millis(from)..=Duration::from_millis(to)
 }
 
-fn request(
-    name: &'static str,
-    parent: Option<&'static str>,
-    think: std::ops::RangeInclusive<Duration>,
-) -> UserClass {
+fn request(name: &str, parent: Option<&str>, think: std::ops::RangeInclusive<Duration>) -> UserClass {
     UserClass {
-        name,
+        name: name.to_owned(),
         weight: 1,
         entity: EntityChoice::Own {
-            prefix: "user-",
-            parent,
+            prefix: "user-".to_owned(),
+            parent: parent.map(str::to_owned),
         },
         tasks: vec![Task {
             weight: 1,
             resources: vec!["api".to_owned()],
-            suffix: "",
+            suffix: String::new(),
             action: Action::Acquire {
-                consume: vec![("rpm", 1..=1)],
-                actual: None,
+                consume: vec![("rpm".to_owned(), 1..=1)],
+                actual: Vec::new(),
             },
         }],
         think,
     }
 }
 
+/// A limit; always one, as names and rates here are valid.
+fn per_minute(name: &str, rate: u64) -> Option<Limit> {
+    Limit::per_minute(name, rate).build().ok()
+}
+
 fn endless(limits: &[&str]) -> Setup {
     Setup {
         system: limits
             .iter()
-            .map(|name| Limit::per_minute(*name, ENDLESS))
+            .filter_map(|name| per_minute(name, ENDLESS))
             .collect(),
         resources: Vec::new(),
     }
@@ -87,7 +88,7 @@ fn endless(limits: &[&str]) -> Setup {
 
 fn simple() -> Scenario {
     Scenario {
-        name: "simple",
+        name: "simple".to_owned(),
         setup: endless(&["rpm"]),
         classes: vec![
             request("SimpleUser", None, millis(100, 1000)),
@@ -99,7 +100,7 @@ fn simple() -> Scenario {
 
 fn max_rps() -> Scenario {
     Scenario {
-        name: "max_rps",
+        name: "max_rps".to_owned(),
         setup: endless(&["rpm"]),
         classes: vec![
             request("MaxRpsUser", None, millis(0, 0)),
@@ -111,8 +112,8 @@ fn max_rps() -> Scenario {
 
 fn models() -> Setup {
     let limits = |(model, rpm, tpm): (&str, u64, u64)| {
-        let limits = vec![Limit::per_minute("rpm", rpm), Limit::per_minute("tpm", tpm)];
-        (model.to_owned(), limits)
+        let limits = [per_minute("rpm", rpm), per_minute("tpm", tpm)];
+        (model.to_owned(), limits.into_iter().flatten().collect())
     };
     Setup {
         system: Vec::new(),
@@ -124,20 +125,20 @@ fn completion(weight: u32) -> Task {
     Task {
         weight,
         resources: MODELS.map(|(model, ..)| model.to_owned()).into(),
-        suffix: "",
+        suffix: String::new(),
         action: Action::Acquire {
-            consume: vec![("rpm", 1..=1), ("tpm", 800..=800)],
-            actual: Some(("tpm", 200..=2000)),
+            consume: vec![("rpm".to_owned(), 1..=1), ("tpm".to_owned(), 800..=800)],
+            actual: vec![("tpm".to_owned(), 200..=2000)],
         },
     }
 }
 
-fn gateway(name: &'static str, weights: &[u32], think: std::ops::RangeInclusive<Duration>) -> UserClass {
+fn gateway(name: &str, weights: &[u32], think: std::ops::RangeInclusive<Duration>) -> UserClass {
     UserClass {
-        name,
+        name: name.to_owned(),
         weight: 1,
         entity: EntityChoice::Own {
-            prefix: "apikey-",
+            prefix: "apikey-".to_owned(),
             parent: None,
         },
         tasks: weights.iter().map(|weight| completion(*weight)).collect(),
@@ -147,7 +148,7 @@ fn gateway(name: &'static str, weights: &[u32], think: std::ops::RangeInclusive<
 
 fn llm_gateway() -> Scenario {
     Scenario {
-        name: "llm_gateway",
+        name: "llm_gateway".to_owned(),
         setup: models(),
         classes: vec![gateway("LLMGatewayUser", &[1], millis(500, 2000))],
         shapes: Vec::new(),
@@ -165,7 +166,7 @@ fn llm_production() -> Scenario {
     let day = [(15, 6), (100, 2), (150, 1), (150, 8), (120, 2), (30, 4), (15, 1)];
     let morning = [(50, 10), (150, 10), (150, 30), (100, 10)];
     Scenario {
-        name: "llm_production",
+        name: "llm_production".to_owned(),
         setup: models(),
         classes: vec![
             gateway("LLMGatewayUser", &[1], millis(500, 2000)),
@@ -173,11 +174,11 @@ fn llm_production() -> Scenario {
         ],
         shapes: vec![
             Shape {
-                name: "ProductionDailyLoad",
+                name: "ProductionDailyLoad".to_owned(),
                 stages: stages(3600, &day),
             },
             Shape {
-                name: "MorningSpike",
+                name: "MorningSpike".to_owned(),
                 stages: stages(60, &morning),
             },
         ],
@@ -189,18 +190,18 @@ fn stress() -> Scenario {
     let task = |weight, suffix, action| Task {
         weight,
         resources: apis.clone(),
-        suffix,
+        suffix: str::to_owned(suffix),
         action,
     };
     let acquire = Action::Acquire {
-        consume: vec![("rpm", 1..=1), ("tpm", 100..=1000)],
-        actual: None,
+        consume: vec![("rpm".to_owned(), 1..=1), ("tpm".to_owned(), 100..=1000)],
+        actual: Vec::new(),
     };
     Scenario {
-        name: "stress",
+        name: "stress".to_owned(),
         setup: endless(&["rpm", "tpm"]),
         classes: vec![UserClass {
-            name: "LoadTestUser",
+            name: "LoadTestUser".to_owned(),
             weight: 1,
             entity: EntityChoice::Skewed(Skew {
                 whale: "entity-whale".to_owned(),
@@ -209,6 +210,7 @@ fn stress() -> Scenario {
                 spiker_share: 0.03,
                 spike_probability: 0.10 / 60.0,
                 spike: Duration::from_secs(30),
+                prefix: "entity-".to_owned(),
                 exponent: 1.5,
                 others: 15_998,
             }),

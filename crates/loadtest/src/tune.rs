@@ -122,7 +122,7 @@ impl Tune {
         } else {
             0.5
         };
-        // The conversion saturates, and what is no number becomes zero.
+        // The conversion saturates, and NaN becomes zero.
         let offset = (part * f64::from(between)).round_ties_even() as u32;
         Some(Step::Search(low.saturating_add(offset).clamp(low + 1, high - 1)))
     }

@@ -14,7 +14,7 @@ async fn limiter() -> RateLimiter {
 fn plan(name: &str, classes: &[&str], users: usize, length: Duration) -> Plan {
     let mut scenario = shipped::find(name).unwrap();
     if !classes.is_empty() {
-        scenario.classes.retain(|class| classes.contains(&class.name));
+        scenario.classes.retain(|class| classes.contains(&&*class.name));
     }
     Plan {
         scenario,
@@ -72,7 +72,7 @@ async fn adjusted_leases_are_committed_and_refusals_are_no_failures() {
     let calls = |event| report.stats.of(|other| other == event).calls();
     assert_eq!(calls(Event::Commit), calls(Event::Acquire));
     let mut tight = plan("max_rps", &["MaxRpsUser"], 1, Duration::from_millis(300));
-    tight.scenario.setup.system = vec![zae_limiter::Limit::per_hour("rpm", 5)];
+    tight.scenario.setup.system = vec![zae_limiter::Limit::per_hour("rpm", 5).build().unwrap()];
     let (_, report) = ran(&tight).await;
     let refused = report.stats.of(|event| event == Event::RateLimited).calls();
     assert_eq!((report.acquires() - refused, refused > 0), (5, true));

@@ -29,7 +29,7 @@ pub(crate) struct Load {
     /// Classes of users, or one shape [default: all classes of the scenario]
     pub(crate) user_classes: Vec<String>,
 
-    /// Scenario: its name, or the path of the file that has it in the Python tool, such as locustfiles/simple.py
+    /// Scenario: its name, the path of a YAML file, or of the file that has it in the Python tool, such as locustfiles/simple.py
     #[arg(short = 'f', long, value_name = "SCENARIO")]
     pub(crate) locustfile: String,
 
@@ -69,6 +69,7 @@ Scenarios, with their classes of users:
   llm_production  LLMGatewayUser, LLMGatewayUserReal: the same with human pauses;
                   ProductionDailyLoad, MorningSpike: users over a day, or an hour
   stress          LoadTestUser: few entities get most requests, with spikes
+  FILE.yaml       a scenario of your own, see docs/loadtest.md
 
 Examples:
   # 20 users without pauses, for a minute

@@ -4,11 +4,13 @@ mod ground;
 mod report;
 mod tune;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
 use zae_limiter_loadtest::scenario::Scenario;
-use zae_limiter_loadtest::{Plan, Progress, Schedule, Stage, shipped};
+use zae_limiter_loadtest::{Plan, Progress, Schedule, Stage, file, shipped};
 
 use super::{Outcome, failed};
 use crate::args::loadtest::{Load, LoadtestCommand, Run};
@@ -21,6 +23,9 @@ use report::{Shown, latency};
 
 /// The length of a test without a shape, in seconds.
 const DURATION: u64 = 60;
+
+/// The largest file with a scenario, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// How often a line tells how far the test is.
 const EVERY: Duration = Duration::from_secs(5);
@@ -105,40 +110,65 @@ fn ended(printed: Result<(), Failure>, cleared: Result<(), Failure>, ending: Opt
     }
 }
 
+/// A scenario of the program, or of a file.
+fn found(name: &str) -> Result<Scenario, Failure> {
+    if let Some(scenario) = shipped::find(name) {
+        return Ok(scenario);
+    }
+    let path = Path::new(name);
+    let is_of = |ends: &[&str]| {
+        let end = path.extension().unwrap_or_default();
+        ends.iter().any(|known| end.eq_ignore_ascii_case(known))
+    };
+    if is_of(&["yaml", "yml"]) {
+        let text = read_text(path).map_err(|err| Failure::error(format!("Cannot read '{name}': {err}")))?;
+        let title = path
+            .file_stem()
+            .map_or(name.into(), |stem| stem.to_string_lossy());
+        return file::read(&title, &text).map_err(|err| Failure::error(format!("{name}: {err}")));
+    }
+    let hint = if is_of(&["py"]) {
+        " Python files with users of your own cannot be run; describe them in a YAML file, see docs/loadtest.md."
+    } else {
+        " A file of your own ends in .yaml."
+    };
+    Err(Failure::error(format!(
+        "Unknown scenario '{name}'. Scenarios are {}.{hint}",
+        shipped::NAMES.join(", ")
+    )))
+}
+
+/// The text of a file that is not larger than any scenario.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        let why = format!("it has more than {LARGEST} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(text)
+}
+
 /// The scenario with the classes that were chosen, and the stages of a shape.
 fn chosen(args: &Load) -> Result<(Scenario, Option<Vec<Stage>>), Failure> {
-    let Some(mut scenario) = shipped::find(&args.locustfile) else {
-        let is_python = Path::new(&args.locustfile)
-            .extension()
-            .is_some_and(|end| end.eq_ignore_ascii_case("py"));
-        let hint = if is_python {
-            " Python files with users of your own cannot be run."
-        } else {
-            ""
-        };
-        return Err(Failure::error(format!(
-            "Unknown scenario '{}'. Scenarios are {}.{hint}",
-            args.locustfile,
-            shipped::NAMES.join(", ")
-        )));
-    };
+    let mut scenario = found(&args.locustfile)?;
     let mut stages = None;
     let mut classes = Vec::new();
     for name in &args.user_classes {
-        if let Some(class) = scenario.classes.iter().find(|class| class.name == name) {
+        if let Some(class) = scenario.classes.iter().find(|class| class.name == *name) {
             if !classes.contains(&class.name) {
-                classes.push(class.name);
+                classes.push(class.name.clone());
             }
-        } else if let Some(shape) = scenario.shapes.iter().find(|shape| shape.name == name) {
+        } else if let Some(shape) = scenario.shapes.iter().find(|shape| shape.name == *name) {
             if stages.replace(shape.stages.clone()).is_some() {
                 return Err(Failure::error(format!(
                     "Only one shape can be run at a time; '{name}' is the second."
                 )));
             }
         } else {
-            let known = scenario.classes.iter().map(|class| class.name);
+            let known = scenario.classes.iter().map(|class| &*class.name);
             let known: Vec<_> = known
-                .chain(scenario.shapes.iter().map(|shape| shape.name))
+                .chain(scenario.shapes.iter().map(|shape| &*shape.name))
                 .collect();
             return Err(Failure::error(format!(
                 "User class '{name}' not found in {}. Its classes are {}.",
@@ -207,7 +237,7 @@ mod tests {
     fn classes_and_shapes_are_chosen_by_name() {
         let chosen = |line: &str| {
             let (scenario, stages) = chosen(&args(line).load).ok().unwrap();
-            let names: Vec<_> = scenario.classes.iter().map(|class| class.name).collect();
+            let names: Vec<_> = scenario.classes.iter().map(|class| &*class.name).collect();
             (
                 names.join(" "),
                 stages.map(|stages| Schedule::new(stages, 1.0).most()),
@@ -251,7 +281,7 @@ mod tests {
         assert_eq!(
             refused("-f users/mine.py"),
             "Error: Unknown scenario 'users/mine.py'. Scenarios are simple, max_rps, llm_gateway, llm_production, stress. \
-             Python files with users of your own cannot be run."
+             Python files with users of your own cannot be run; describe them in a YAML file, see docs/loadtest.md."
         );
         assert_eq!(
             refused("-f simple Simple"),

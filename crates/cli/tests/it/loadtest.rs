@@ -9,6 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use crate::acquire::pid;
 use crate::world::{Ran, World};
 
+/// The example.
+const CHAT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/loadtest/chat.yaml");
+
 fn run(world: &World, line: &str) -> Ran {
     let args: Vec<&str> = ["loadtest", "run", "--local"]
         .into_iter()
@@ -57,6 +60,15 @@ fn a_report_tells_what_was_measured_and_nothing_is_left() {
     assert!(rows[1].starts_with("ACQUIRE,"), "{rows:?}");
     let last = format!(",Aggregated,{},0,", acquires * 2);
     assert!(rows.last().is_some_and(|row| row.starts_with(&last)), "{rows:?}");
+    assert_nothing_left(&world);
+
+    std::fs::copy(CHAT, world.path().join("chat.yaml")).unwrap();
+    let chat = run(&world, "-f chat.yaml Batch --users 2 --duration 1 --output json").json();
+    assert_eq!(
+        (&chat["scenario"], &chat["user_classes"]),
+        (&"chat".into(), &serde_json::json!(["Batch"]))
+    );
+    assert_eq!(chat["total_failures"], 0, "{chat}");
     assert_nothing_left(&world);
 
     let text = run(&world, "-f simple SimpleCascadeUser --users 2 --duration 1");
@@ -167,12 +179,15 @@ fn tuning_finds_how_many_users_a_process_carries() {
 #[test]
 fn what_cannot_be_run_is_refused_before_anything_is_written() {
     let world = World::new();
+    std::fs::write(world.path().join("bad.yaml"), "shapes: {}\n").unwrap();
     for (line, why) in [
         (
             "-f mine.py",
             "Unknown scenario 'mine.py'. Scenarios are simple, max_rps,",
         ),
         ("-f simple Other", "User class 'Other' not found in simple."),
+        ("-f no.yaml", "Cannot read 'no.yaml': No such file"),
+        ("-f bad.yaml", "bad.yaml: line 1, column 1: missing field `users`"),
         ("-f simple --csv /no/such/file", "Cannot write '/no/such/file'"),
     ] {
         let ran = run(&world, line);

@@ -142,9 +142,16 @@ impl ItemCredit {
         random: &mut dyn Random,
     ) -> Option<Send> {
         if let Some(update) = &self.extension {
+            let is_done = match &answer {
+                Ok(Answer::Applied(item)) => item.as_ref().is_some_and(|item| is_kept(item, update)),
+                // It never expires, expires later, or is gone.
+                Ok(Answer::Refused(_)) => true,
+                // Another may have answered in the table's place.
+                Ok(_) | Err(_) => false,
+            };
             // It may be sent any number of times.
-            return match (answer, self.backoff.resend(random)) {
-                (Err(_), Again::After(delay_ms)) => Some(Send {
+            return match (is_done, self.backoff.resend(random)) {
+                (false, Again::After(delay_ms)) => Some(Send {
                     delay_ms,
                     op: Op::Update(update.clone()),
                 }),
@@ -380,4 +387,12 @@ fn mark(random: &mut dyn Random) -> SmolStr {
 /// The mark of the write that set a fence last.
 fn last_mark(fence: Option<&Value>) -> Option<&str> {
     fence.and_then(Value::as_text)?.rsplit('.').next()
+}
+
+/// Whether the image after a move of the expiry has what was set.
+fn is_kept(item: &Item, update: &Update) -> bool {
+    update
+        .set
+        .iter()
+        .all(|(attr, value)| item.get(&**attr) == Some(value))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zae_limiter_core::table::Value;
+use zae_limiter_core::table::{Answer, Item, Value};
 use zae_limiter_core::{Limit, Millitokens};
 
 use crate::drive::{Desk, NOW, per_minute, per_second};
@@ -89,6 +89,20 @@ fn a_bucket_in_debt_lives_until_it_has_paid() {
     desk.rejected("u", &[("rps", 10)]);
     desk.now = NOW + 1_001_000;
     desk.admitted("u", &[("rps", 10)]);
+}
+
+#[test]
+fn a_debt_whose_expiry_was_not_moved_is_kept_by_the_next_sending() {
+    for answer in [None, Some(Item::new())] {
+        let mut desk = Desk::with(&[per_second("rps", 10)]);
+        let grants = desk.admitted("u", &[("rps", 10)]);
+        desk.meddle = Some(Box::new(move |number, _, _| {
+            (number == 1).then(|| Ok(Answer::Applied(answer.clone())))
+        }));
+        let _ = desk.credit(&grants[0], &[("rps", -10_000)]);
+        assert_eq!(desk.ops.len(), 3, "the charge, and two sendings of the expiry");
+        assert!(desk.int("u", 0, "ttl") > i128::from(NOW / 1000 + 1001));
+    }
 }
 
 #[test]

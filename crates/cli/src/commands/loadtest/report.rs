@@ -65,12 +65,12 @@ impl<'a> Shown<'a> {
         out.flush()
     }
 
-    fn classes(&self) -> Vec<&'static str> {
+    fn classes(&self) -> Vec<&str> {
         self.plan
             .scenario
             .classes
             .iter()
-            .map(|class| class.name)
+            .map(|class| &*class.name)
             .collect()
     }
 
