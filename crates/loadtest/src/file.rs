@@ -28,7 +28,7 @@ const MOST_PARTS: usize = 1000;
 /// The period of a limit that names none, in seconds.
 const MINUTE: u64 = 60;
 
-/// Why a file is no scenario.
+/// Why a file cannot be read as a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// It is not of the form.
@@ -257,7 +257,7 @@ fn seconds(path: &str, value: f64) -> Result<Duration, FileError> {
     }
     field(
         path,
-        format!("{value} is no number of seconds from 0 to {LONGEST}"),
+        format!("{value} is not a number of seconds from 0 to {LONGEST}"),
     )
 }
 
@@ -267,7 +267,7 @@ fn weighted(path: &str, weight: u32) -> Result<(), FileError> {
     }
     field(
         path,
-        format!("{weight} is no weight; it must be from 1 to {MOST_WEIGHT}"),
+        format!("{weight} is not a weight; it must be from 1 to {MOST_WEIGHT}"),
     )
 }
 
@@ -382,7 +382,7 @@ impl EntityForm {
             if (1..=MOST_ENTITIES).contains(&count) {
                 return Ok(());
             }
-            let why = format!("{count} is no number of entities from 1 to {MOST_ENTITIES}");
+            let why = format!("{count} is not a number of entities from 1 to {MOST_ENTITIES}");
             field(format!("{path}.{part}.count"), why)
         };
         match self {
@@ -522,12 +522,12 @@ mod tests {
             (
                 "count: 2000",
                 "count: 0",
-                "users[0].entity.zipf.count: 0 is no number of entities from 1 to 1000000",
+                "users[0].entity.zipf.count: 0 is not a number of entities from 1 to 1000000",
             ),
             (
                 "weight: 3",
                 "weight: 0",
-                "users[0].weight: 0 is no weight; it must be from 1 to 1000000",
+                "users[0].weight: 0 is not a weight; it must be from 1 to 1000000",
             ),
             (
                 "{min: 0.5, max: 2}",
@@ -542,7 +542,7 @@ mod tests {
             (
                 "seconds: 600",
                 "seconds: .nan",
-                "shapes.Morning[0].seconds: NaN is no number of seconds from 0 to 604800",
+                "shapes.Morning[0].seconds: NaN is not a number of seconds from 0 to 604800",
             ),
             (
                 "actual: {tpm:",
