@@ -79,6 +79,20 @@ pub struct Report {
 }
 
 impl Report {
+    /// The report of a run that was stopped before the first user started.
+    fn of_nothing() -> Self {
+        Self {
+            elapsed: Duration::ZERO,
+            interrupted: true,
+            users: 0,
+            stats: Stats::default(),
+            cost: RequestCost::default(),
+            cpu: None,
+            user_time: Duration::ZERO,
+            think_time: Duration::ZERO,
+        }
+    }
+
     /// Calls in a second, over the whole run.
     pub fn per_second(&self) -> f64 {
         per(self.stats.total().calls() as f64, self.elapsed)
@@ -151,10 +165,17 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     mut progress: impl FnMut(&Progress),
 ) -> Result<Report, Error> {
-    let world = Arc::new(set_up(limiter, plan).await?);
+    let mut stop = pin!(stop);
+    let world = tokio::select! {
+        biased;
+        () = &mut stop => None,
+        world = set_up(limiter, plan) => Some(world?),
+    };
+    let Some(world) = world.map(Arc::new) else {
+        return Ok(Report::of_nothing());
+    };
     let cost = limiter.repository().request_cost();
     let (began, busy) = (Instant::now(), processor_time());
-    let mut stop = pin!(stop);
     let mut crowd = Crowd::default();
     let mut last = Last {
         at: began,
@@ -324,6 +345,36 @@ impl Crowd {
     }
 }
 
+/// The time of a user, counted also if the user is ended in the middle of a call.
+struct Life {
+    world: Arc<World>,
+    began: Instant,
+    thought: Duration,
+}
+
+impl Life {
+    fn begin(world: &Arc<World>) -> Self {
+        Self {
+            world: Arc::clone(world),
+            began: Instant::now(),
+            thought: Duration::ZERO,
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let mut times = held(&self.world.times);
+        times.0 += self.began.elapsed();
+        times.1 += self.thought;
+    }
+}
+
+/// The name under which entities of a class are measured.
+fn name_of(class: &Class) -> &str {
+    &class.users.name
+}
+
 /// A user.
 struct User {
     world: Arc<World>,
@@ -357,18 +408,24 @@ impl User {
             (EntityChoice::One(name), _) => Choice::Own(name.clone()),
             (EntityChoice::Skewed(_), None) => return,
         };
+        let mut life = Life::begin(&world);
         if let (Choice::Own(name), Some(parent)) = (&choice, &class.parent) {
             let child = NewEntity::new(name.as_str())
                 .parent(parent.as_str())
                 .cascade(true);
-            if let Err(err) = world.limiter.repository().admin().create_entity(child).await {
+            let began = Instant::now();
+            let created = world.limiter.repository().admin().create_entity(child).await;
+            self.measured(
+                Event::CreateEntity,
+                name_of(class),
+                began.elapsed(),
+                created.as_ref().err(),
+            );
+            if created.is_err() {
                 // A user without its parent would measure another load.
-                self.measured(Event::Acquire, "create entity", Duration::ZERO, Some(&err));
                 return;
             }
         }
-        let began = Instant::now();
-        let mut thought = Duration::ZERO;
         while matches!(left.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             if let Some(task) = self.choose(&class.users.tasks) {
                 let entity = choice.next(Instant::now(), &mut self.rng);
@@ -385,11 +442,8 @@ impl User {
                     () = tokio::time::sleep(think) => {}
                 }
             }
-            thought += before.elapsed();
+            life.thought += before.elapsed();
         }
-        let mut times = held(&world.times);
-        times.0 += began.elapsed();
-        times.1 += thought;
     }
 
     fn choose<'t>(&mut self, tasks: &'t [Task]) -> Option<&'t Task> {

@@ -22,6 +22,8 @@ pub enum Event {
     RateLimited,
     /// The available tokens were read.
     Available,
+    /// A user's entity was created, so that its requests cascade.
+    CreateEntity,
 }
 
 impl Event {
@@ -32,6 +34,7 @@ impl Event {
             Self::Commit => "COMMIT",
             Self::RateLimited => "RATE_LIMITED",
             Self::Available => "AVAILABLE",
+            Self::CreateEntity => "CREATE_ENTITY",
         }
     }
 }

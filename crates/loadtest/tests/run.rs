@@ -104,3 +104,35 @@ async fn a_run_ends_when_it_is_stopped_and_tells_what_it_has_measured() {
     assert!(report.interrupted && report.acquires() > 0);
     assert!(told > 0);
 }
+
+#[tokio::test]
+async fn users_count_from_their_start_to_their_end() {
+    let (_, report) = ran(&plan("simple", &["SimpleUser"], 10, Duration::from_secs(1))).await;
+    assert!(
+        (7.0..=10.5).contains(&report.mean_users()),
+        "{}",
+        report.mean_users()
+    );
+    let (_, report) = ran(&plan(
+        "simple",
+        &["SimpleCascadeUser"],
+        10,
+        Duration::from_secs(1),
+    ))
+    .await;
+    let created = report.stats.of(|event| event == Event::CreateEntity);
+    assert_eq!((created.calls(), created.failures()), (10, 0));
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_at_once_starts_no_user() {
+    let plan = plan("simple", &[], 4, Duration::from_mins(1));
+    let report = run(&limiter().await, &plan, std::future::ready(()), |_| {})
+        .await
+        .unwrap();
+    assert!(report.interrupted);
+    assert_eq!(
+        (report.users, report.acquires(), report.mean_users()),
+        (0, 0, 0.0)
+    );
+}

@@ -26,7 +26,7 @@ pub(crate) enum LoadtestCommand {
 /// What users do, and where they run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Load {
-    /// Classes of users, or one shape [default: all classes of the scenario]
+    /// Classes of users, and for 'run' at most one shape [default: all classes of the scenario]
     pub(crate) user_classes: Vec<String>,
 
     /// Scenario: its name, the path of a YAML file, or of the file that has it in the Python tool, such as locustfiles/simple.py
@@ -49,7 +49,8 @@ pub(crate) struct Load {
 impl Load {
     /// The seed that was given, or another one.
     pub(crate) fn seed(&self) -> u64 {
-        self.seed.unwrap_or_else(|| fastrand::u64(..))
+        // Below 2^53, so that every reader of JSON reads it exactly.
+        self.seed.unwrap_or_else(|| fastrand::u64(..1 << 53))
     }
 }
 
@@ -57,7 +58,7 @@ impl Load {
 ///
 /// Needs --local: users run on this machine. Functions and Fargate tasks as generators are not supported yet.
 ///
-/// Ctrl-C ends the test; what was measured until then is printed.
+/// Ctrl-C ends the test; what was measured until then is printed. A second Ctrl-C ends the command at once.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,

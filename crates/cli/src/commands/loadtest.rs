@@ -1,6 +1,7 @@
 //! `loadtest`: users on this machine, in a namespace of their own.
 
 mod ground;
+mod interrupts;
 mod report;
 mod tune;
 
@@ -17,8 +18,9 @@ use crate::args::loadtest::{Load, LoadtestCommand, Run};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say;
-use crate::signals::{Catch, Ending, Signals};
+use crate::signals::Ending;
 use ground::Ground;
+use interrupts::Interrupts;
 use report::{Shown, latency};
 
 /// The length of a test without a shape, in seconds.
@@ -73,7 +75,7 @@ async fn run_here(args: Run) -> Outcome {
         // A test must not run for an hour and then have no place for its result.
         report::check_file(csv)?;
     }
-    let mut signals = Signals::catch(Catch::Ends)?;
+    let interrupts = Interrupts::catch()?;
     let at = &args.common.at;
     let plan = Plan {
         scenario,
@@ -82,18 +84,17 @@ async fn run_here(args: Run) -> Outcome {
         every: EVERY,
     };
     let shown = Shown::new(&args, &plan);
-    let ground = Ground::open(at, || shown.head()).await?;
-    let mut ending = None;
-    let stop = async { ending = Some(signals.ending().await) };
-    let ran = zae_limiter_loadtest::run(&ground.limiter, &plan, stop, |progress| {
+    let ground = Ground::open(at, &interrupts, || shown.head()).await?;
+    let ran = zae_limiter_loadtest::run(&ground.limiter, &plan, interrupts.first(), |progress| {
         if !shown.is_json() {
             say(&line_of(progress));
         }
     });
     let ran = ran.await.map_err(failed(at, WHAT));
-    let cleared = ground.clear(&mut signals).await;
+    // Before the namespace is removed, which takes long on a slow table.
     let printed = ran.and_then(|report| shown.report(&report, args.csv.as_deref()));
-    ended(printed, cleared, ending)
+    let cleared = ground.clear(&interrupts).await;
+    ended(printed, cleared, interrupts.heard())
 }
 
 /// How a command ends whose namespace was to be removed, and which a signal may have ended.
@@ -112,10 +113,11 @@ fn ended(printed: Result<(), Failure>, cleared: Result<(), Failure>, ending: Opt
 
 /// A scenario of the program, or of a file.
 fn found(name: &str) -> Result<Scenario, Failure> {
+    let path = Path::new(name);
     if let Some(scenario) = shipped::find(name) {
+        check_classes(path, &scenario)?;
         return Ok(scenario);
     }
-    let path = Path::new(name);
     let is_of = |ends: &[&str]| {
         let end = path.extension().unwrap_or_default();
         ends.iter().any(|known| end.eq_ignore_ascii_case(known))
@@ -136,6 +138,28 @@ fn found(name: &str) -> Result<Scenario, Failure> {
         "Unknown scenario '{name}'. Scenarios are {}.{hint}",
         shipped::NAMES.join(", ")
     )))
+}
+
+/// Refuses a Python file that has the name of a scenario, and classes of its own.
+fn check_classes(path: &Path, scenario: &Scenario) -> Result<(), Failure> {
+    let Ok(text) = read_text(path) else {
+        return Ok(());
+    };
+    let classes = text.lines().filter_map(|line| line.strip_prefix("class "));
+    let mut names = classes.filter_map(|rest| rest.split(['(', ':']).next());
+    let is_known = |name: &str| {
+        let mut known = scenario.classes.iter().map(|class| &class.name);
+        known.any(|known| known == name) || scenario.shapes.iter().any(|shape| shape.name == name)
+    };
+    match names.find(|name| !is_known(name.trim())) {
+        None => Ok(()),
+        Some(own) => Err(Failure::error(format!(
+            "'{}' has a class of its own, '{own}'. Python files with users of your own cannot be run; describe them in a YAML file, \
+             see docs/loadtest.md. The scenario of the program is '-f {}'.",
+            path.display(),
+            scenario.name
+        ))),
+    }
 }
 
 /// The text of a file that is not larger than any scenario.

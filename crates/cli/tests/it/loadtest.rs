@@ -150,6 +150,10 @@ fn tuning_finds_how_many_users_a_process_carries() {
         assert!(text.stdout.contains(part), "{part}: {}", text.stdout);
     }
     assert!(text.stderr.contains("  Upper (4 users): p50="), "{}", text.stderr);
+    // Users that cascade create entities in each step.
+    let line = "loadtest tune --local -f max_rps --max-users 3 --baseline-duration 1 --step-duration 1";
+    assert_eq!(world.json(line)["steps"][1]["users"], 3);
+    assert_nothing_left(&world);
     let shape = world.silently(
         &[
             "loadtest",
@@ -179,6 +183,11 @@ fn tuning_finds_how_many_users_a_process_carries() {
 #[test]
 fn what_cannot_be_run_is_refused_before_anything_is_written() {
     let world = World::new();
+    std::fs::write(
+        world.path().join("simple.py"),
+        "import x\n\nclass MyUser(User):\n    pass\n",
+    )
+    .unwrap();
     std::fs::write(world.path().join("bad.yaml"), "shapes: {}\n").unwrap();
     for (line, why) in [
         (

@@ -1,13 +1,20 @@
 //! The namespace of a load test.
 
-use zae_limiter::{Error, RateLimiter, Stack};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use zae_limiter::{Error, NamespaceId, RateLimiter, Stack};
 
 use super::WHAT;
+use super::interrupts::Interrupts;
 use crate::args::Connection;
 use crate::commands::failed;
 use crate::connect;
 use crate::failure::{Failure, options};
-use crate::signals::Signals;
+use crate::signals::Ending;
+
+/// How long removing the namespace may take. It is a few hundred records a second.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A namespace that exists for a test.
 pub(super) struct Ground<'a> {
@@ -22,46 +29,64 @@ impl<'a> Ground<'a> {
     /// output is closed.
     pub(super) async fn open(
         at: &'a Connection,
+        interrupts: &Interrupts,
         head: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
-        let stack = connect::measured_stack(at, WHAT).await?;
-        stack.check_compatible().await.map_err(failed(at, WHAT))?;
+        let found = async {
+            let stack = connect::measured_stack(at, WHAT).await?;
+            stack.check_compatible().await.map_err(failed(at, WHAT))?;
+            Ok::<_, Failure>(stack)
+        };
+        let stack = tokio::select! {
+            biased;
+            () = interrupts.first() => return Err(interrupts.heard().map_or_else(Failure::aborted, Ending::into_failure)),
+            found = found => found?,
+        };
         head()?;
         let name = format!("loadtest-{:08x}", fastrand::u32(..));
+        // To its end, so that it is known whether there is something to remove.
         let repo = stack.open(name.as_str()).await.map_err(failed(at, WHAT))?;
         connect::warn_of_clock();
-        Ok(Self {
+        let ground = Self {
             at,
             stack,
             limiter: RateLimiter::new(repo),
-        })
-    }
-
-    /// Removes the namespace and all that is in it, unless another signal ends that.
-    pub(super) async fn clear(self, signals: &mut Signals) -> Result<(), Failure> {
-        let name = self.limiter.repository().namespace_name().to_owned();
-        let at = self.at;
-        let removed = tokio::select! {
-            biased;
-            _ = signals.ending() => Err("interrupted".to_owned()),
-            removed = self.remove() => removed.map_err(|err| err.to_string()),
         };
-        removed.map_err(|why| left_over(&name, &why, at))
+        interrupts.leaves(Some(format!("Error: {}", ground.left_over("interrupted"))));
+        Ok(ground)
     }
 
-    async fn remove(self) -> Result<(), Error> {
+    fn id(&self) -> &NamespaceId {
+        self.limiter.repository().namespace_id()
+    }
+
+    fn left_over(&self, why: &str) -> String {
+        let (name, id, options) = (
+            self.limiter.repository().namespace_name(),
+            self.id(),
+            options(self.at),
+        );
+        format!(
+            "The namespace '{name}' was not removed: {why}. Remove it with 'zae-limiter namespace delete {name}{options}' \
+             and 'zae-limiter namespace purge {id}{options}'."
+        )
+    }
+
+    /// Removes the namespace and all that is in it.
+    pub(super) async fn clear(self, interrupts: &Interrupts) -> Result<(), Failure> {
+        let removed = match timeout(PATIENCE, self.remove()).await {
+            Ok(removed) => removed.map_err(|err| err.to_string()),
+            Err(_) => Err(format!("it took more than {} s", PATIENCE.as_secs())),
+        };
+        interrupts.leaves(None);
+        removed.map_err(|why| Failure::error(self.left_over(&why)))
+    }
+
+    async fn remove(&self) -> Result<(), Error> {
         let repo = self.limiter.repository();
         repo.drain().await;
         self.stack.delete_namespace(repo.namespace_name()).await?;
-        self.stack.purge_namespace(repo.namespace_id(), &|_| ()).await?;
+        self.stack.purge_namespace(self.id(), &|_| ()).await?;
         Ok(())
     }
-}
-
-fn left_over(name: &str, why: &str, at: &Connection) -> Failure {
-    let options = options(at);
-    Failure::error(format!(
-        "The namespace '{name}' was not removed: {why}. Remove it with 'zae-limiter namespace delete {name}{options}' \
-         and 'zae-limiter namespace purge ID{options}', where ID is what 'zae-limiter namespace orphans{options}' shows."
-    ))
 }

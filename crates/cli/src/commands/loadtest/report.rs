@@ -55,6 +55,9 @@ impl<'a> Shown<'a> {
             printable(&self.args.load.locustfile)
         ))?;
         out.line(format_args!("  User classes: {}", self.classes().join(", ")))?;
+        if let Some(shape) = self.shape() {
+            out.line(format_args!("  Shape: {}", printable(shape)))?;
+        }
         out.line(format_args!(
             "  Users: {}, Duration: {}s, Spawn Rate: {}/s, Seed: {}\n",
             schedule.most(),
@@ -63,6 +66,11 @@ impl<'a> Shown<'a> {
             self.plan.seed
         ))?;
         out.flush()
+    }
+
+    fn shape(&self) -> Option<&str> {
+        let mut shapes = self.plan.scenario.shapes.iter().map(|shape| &*shape.name);
+        shapes.find(|shape| self.args.load.user_classes.iter().any(|name| name == shape))
     }
 
     fn classes(&self) -> Vec<&str> {
@@ -101,6 +109,8 @@ impl<'a> Shown<'a> {
         let mut document = json!({
             "scenario": self.plan.scenario.name,
             "user_classes": self.classes(),
+            "shape": self.shape(),
+            "spawn_rate": self.args.load.spawn_rate,
             "seed": self.plan.seed,
             "interrupted": report.interrupted,
             "users": report.users,
@@ -141,9 +151,12 @@ impl<'a> Shown<'a> {
 
 /// Makes the file, so that one that cannot be written is reported before the test.
 pub(super) fn check_file(file: &Path) -> Result<(), Failure> {
-    File::create(file)
-        .map(drop)
-        .map_err(|err| cannot_write(file, &err))
+    // Its content stays until there is a new one. What is not a file may block.
+    if file.exists() && !file.is_dir() && !file.is_file() {
+        return Ok(());
+    }
+    let opened = File::options().append(true).create(true).open(file);
+    opened.map(drop).map_err(|err| cannot_write(file, &err))
 }
 
 fn cannot_write(file: &Path, err: &std::io::Error) -> Failure {
@@ -272,6 +285,9 @@ fn text(report: &Report, out: &mut Out) -> Result<(), Failure> {
     }
     out.line(format_args!("\n{table}"))?;
     let per_acquire = PerAcquire::of(report);
+    if report.acquires() == 0 {
+        crate::say("Warning: There was no acquire.");
+    }
     out.line(format_args!(
         "\nPer acquire: {:.2} writes, {:.2} reads, {:.2} write units, {:.2} read units; ${:.2} per million on demand in us-east-1",
         per_acquire.writes,

@@ -1,6 +1,5 @@
 //! `loadtest tune`: the most users that one generator carries.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use zae_limiter_loadtest::tune::{ENOUGH, Sample, Step, lengthened};
 use zae_limiter_loadtest::{Plan, Report, Schedule, Stage};
 
 use super::ground::Ground;
+use super::interrupts::Interrupts;
 use super::report::latency;
 use super::{EVERY, WHAT, check_local, chosen, ended};
 use crate::args::loadtest::Tune;
@@ -16,7 +16,6 @@ use crate::commands::{Outcome, failed};
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::say;
-use crate::signals::{Catch, Ending, Signals};
 use crate::text::number::grouped;
 use crate::text::table::printable;
 
@@ -37,22 +36,21 @@ pub(super) async fn tune(args: Tune) -> Outcome {
             "A shape cannot be tuned, as it sets the number of users. Name classes of users.",
         ));
     }
-    let mut signals = Signals::catch(Catch::Ends)?;
+    let interrupts = Interrupts::catch()?;
     let mut steps = Steps {
         args: &args,
         scenario,
         seed: args.load.seed(),
-        ending: None,
+        interrupts: &interrupts,
     };
-    let ground = Ground::open(&args.common.at, || head(&args)).await?;
-    let measured = steps.measure(&ground, &mut signals).await;
-    let ending = steps.ending;
-    let cleared = ground.clear(&mut signals).await;
-    let printed = measured.and_then(|tuned| match tuned {
-        Some(tuned) => result(&args, &tuned, ending.is_some()),
-        None => Ok(()),
-    });
-    ended(printed, cleared, ending)
+    let ground = Ground::open(&args.common.at, &interrupts, || head(&args)).await?;
+    let printed = match steps.measure(&ground).await {
+        Ok(Some(tuned)) => result(&args, &tuned, interrupts.heard().is_some()),
+        Ok(None) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+    let cleared = ground.clear(&interrupts).await;
+    ended(printed, cleared, interrupts.heard())
 }
 
 /// The steps of a search.
@@ -60,19 +58,19 @@ struct Steps<'a> {
     args: &'a Tune,
     scenario: Scenario,
     seed: u64,
-    ending: Option<Ending>,
+    interrupts: &'a Interrupts,
 }
 
 impl Steps<'_> {
     /// Measures until the end, or a signal. `None` if a signal came before the floor was measured.
-    async fn measure(&mut self, ground: &Ground<'_>, signals: &mut Signals) -> Measured {
+    async fn measure(&mut self, ground: &Ground<'_>) -> Measured {
         let mut length = Duration::from_secs(self.args.baseline_duration.unsigned_abs());
         let floor = loop {
             self.say(&format!(
                 "  [baseline] Running 1 user(s) for {}s...",
                 length.as_secs()
             ));
-            let Some(report) = self.step(ground, signals, 1, length).await? else {
+            let Some(report) = self.step(ground, 1, length).await? else {
                 return Ok(None);
             };
             let requests = report.stats.total().calls();
@@ -114,7 +112,7 @@ impl Steps<'_> {
                 "  [{marker}] Running {users} user(s) for {}s...",
                 length.as_secs()
             ));
-            let Some(report) = self.step(ground, signals, users, length).await? else {
+            let Some(report) = self.step(ground, users, length).await? else {
                 break;
             };
             let sample = Sample::of(users, &report);
@@ -133,7 +131,6 @@ impl Steps<'_> {
     async fn step(
         &mut self,
         ground: &Ground<'_>,
-        signals: &mut Signals,
         users: u32,
         length: Duration,
     ) -> Result<Option<Report>, Failure> {
@@ -144,11 +141,12 @@ impl Steps<'_> {
         let plan = Plan {
             scenario: self.scenario.clone(),
             schedule: Schedule::new(vec![stage], self.args.load.spawn_rate as f64),
+            // The users of each step are other entities.
             seed: self.seed,
             every: EVERY,
         };
-        let ending = &mut self.ending;
-        let stop = pin!(async { *ending = Some(signals.ending().await) });
+        self.seed = self.seed.wrapping_add(1);
+        let stop = self.interrupts.first();
         let ran = zae_limiter_loadtest::run(&ground.limiter, &plan, stop, |_| ()).await;
         let report = ran.map_err(failed(&self.args.common.at, WHAT))?;
         if report.interrupted {
