@@ -4,7 +4,7 @@
 //! and return values: new balances, table operations to perform, decisions. Reading order:
 //!
 //! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic.
-//! 2. [`table`]: operations on a table, as values; [`memory`] interprets them.
+//! 2. [`table`]: operations on a table, as values; `memory` (feature `test-util`) executes them in memory.
 //! 3. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
 //!    records of the shared table; [`definition`]: the table that holds them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
@@ -13,6 +13,8 @@
 //! 7. [`manifest`]: limits declared in one document, and what applying it would change.
 //!
 //! Applications use the crate `zae-limiter`, which drives these machines.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod acquire;
 pub mod credit;
@@ -34,7 +36,9 @@ mod write;
 
 pub use functions::{assist, stream, tally};
 pub(crate) use operations::backoff;
-pub use operations::{memory, table};
+#[cfg(any(test, feature = "test-util"))]
+pub use operations::memory;
+pub use operations::table;
 pub use records::{audit, bucket, config, definition, entity, namespace, resolve, schema, usage, version};
 pub use rules::{limit, refill};
 pub use write::{removal, sync};

@@ -16,12 +16,11 @@ use crate::acquire::protocol::{Ask, DisabledAt, Env, Grant, Observation};
 use crate::backoff::Again;
 use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::limit::Limit;
-use crate::memory::MemoryTable;
 use crate::name::LimitName;
 use crate::refill::Balance;
 use crate::shards::births::{Shards, births, family};
 use crate::shards::together;
-use crate::table::{Answer, Applied, Cancelled, FailureKind, Item, Op, Part, TableError, Update};
+use crate::table::{Applied, Cancelled, FailureKind, Item, Op, Part, TableError, Update};
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::LimitStatus;
 use crate::write::{self, Amounts};
@@ -476,10 +475,10 @@ fn item_of<'a>(items: &'a [Item], key: &crate::table::Key) -> Option<&'a Item> {
 
 /// The image that a debit leaves of an item that was read: a transaction does not return it.
 fn after(items: &[Item], update: &Update) -> Option<Arc<Bucket>> {
-    let mut table = MemoryTable::new();
-    table.insert(item_of(items, &update.key)?.clone()).ok()?;
-    match table.call(&Op::Update(update.clone())) {
-        Ok(Answer::Applied(Some(item))) => Some(Arc::new(Bucket::decode(&item).ok()?)),
-        _ => None,
+    let mut item = item_of(items, &update.key)?.clone();
+    if !update.condition.holds(Some(&item)) {
+        return None;
     }
+    update.apply(&mut item);
+    Some(Arc::new(Bucket::decode(&item).ok()?))
 }
