@@ -469,63 +469,126 @@
 //!
 //! # Testing
 //!
-//! [`Repository::in_memory`](crate::Repository::in_memory) is the whole limiter without AWS. With a clock of the test's own,
-//! nothing has to sleep.
+//! The feature `test-util` has the module `zae_limiter::testing` for tests of a service: a table in memory that fails on
+//! demand, on which a repository is opened like on any other. With tokio's time paused, nothing has to sleep.
 //!
-//! ```
-//! use std::time::{Duration, SystemTime};
-//!
-//! use zae_limiter::clock::ManualClock;
-//! use zae_limiter::{Limit, RateLimiter, Repository};
-//!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
-//! let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-//! let repo = Repository::builder().in_memory().clock(clock.clone()).open().await?;
-//! repo.admin().set_system_defaults([Limit::per_minute("rpm", 2)], None).await?;
-//! let limiter = RateLimiter::new(repo);
-//! let call = || limiter.acquire("key-1", "gpt-4").consume("rpm", 2);
-//! call().await?.commit().await?;
-//! assert!(call().await.is_err());
-//! clock.advance(Duration::from_mins(1));
-//! assert!(call().await.is_ok());
-//! # Ok(()) }
+//! ```toml
+//! [dev-dependencies]
+//! zae-limiter = { version = "0.1", features = ["test-util"] }
+//! tokio = { version = "1", features = ["macros", "rt", "test-util"] }
 //! ```
 //!
-//! An implementation of [`Table`](crate::table::Table) in front of the in-memory one
-//! ([`RepositoryBuilder::custom_table`](crate::RepositoryBuilder::custom_table)) fails on demand.
+//! The service's function that is tested here answers a request with a text or with an HTTP status.
 //!
 //! ```
-//! use std::sync::Arc;
-//! use std::sync::atomic::{AtomicBool, Ordering};
-//! use zae_limiter::table::{Applied, FailureKind, Op, Table, TableError, TableFuture};
-//! use zae_limiter::{Error, Limit, RateLimiter, Repository};
+//! use std::time::Duration;
+//! use zae_limiter::testing::TestTable;
+//! use zae_limiter::{Error, Limit, RateLimiter};
 //!
-//! #[derive(Debug)]
-//! struct Faulty(Arc<dyn Table>, Arc<AtomicBool>);
-//!
-//! impl Table for Faulty {
-//!     fn call(&self, op: Op) -> TableFuture {
-//!         if self.1.load(Ordering::Relaxed) {
-//!             let lost = TableError::new(FailureKind::Timeout, Applied::Unknown, "as the test ordered");
-//!             return Box::pin(async { Err(lost) });
-//!         }
-//!         self.0.call(op)
+//! async fn chat(limiter: &RateLimiter, key: &str) -> Result<String, u16> {
+//!     let call = limiter.acquire(key, "gpt-4").consume("rpm", 1);
+//!     match call.run(async |_lease| Ok::<_, Error>("Hello!".to_owned())).await {
+//!         Ok(text) => Ok(text),
+//!         Err(Error::RateLimitExceeded(_)) => Err(429),
+//!         Err(_) => Err(503),
 //!     }
 //! }
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
-//! let (real, fails) = (Repository::in_memory().await?, Arc::new(AtomicBool::new(false)));
-//! let table = Arc::new(Faulty(real.table(), Arc::clone(&fails)));
-//! let repo = Repository::builder().custom_table(table).open().await?;
+//! // #[tokio::test(start_paused = true)] async fn the_third_request_of_a_minute_is_refused() {
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Error> {
+//! let repo = TestTable::new().open().await?;
 //! repo.admin().set_system_defaults([Limit::per_minute("rpm", 2)], None).await?;
 //! let limiter = RateLimiter::new(repo);
-//! limiter.acquire("key-1", "gpt-4").consume("rpm", 1).await?.commit().await?;
-//!
-//! fails.store(true, Ordering::Relaxed);
-//! let err = limiter.acquire("key-1", "gpt-4").consume("rpm", 1).await.unwrap_err();
-//! assert!(err.in_doubt(), "{err}");
+//! assert!(chat(&limiter, "key-1").await.is_ok());
+//! assert!(chat(&limiter, "key-1").await.is_ok());
+//! assert_eq!(chat(&limiter, "key-1").await, Err(429));
+//! assert!(chat(&limiter, "key-2").await.is_ok());
+//! // Two a minute are one in 30 s. This returns at once.
+//! tokio::time::sleep(Duration::from_secs(30)).await;
+//! assert!(chat(&limiter, "key-1").await.is_ok());
 //! # Ok(()) }
 //! ```
+//!
+//! During an outage, under `Allow`, it answers all requests, and counts again when the table has recovered. Under `Block` it
+//! would answer 503, after the deadline of the call.
+//!
+//! ```
+//! # use zae_limiter::{Error, Limit, RateLimiter};
+//! # async fn chat(limiter: &RateLimiter, key: &str) -> Result<String, u16> {
+//! #     let call = limiter.acquire(key, "gpt-4").consume("rpm", 1);
+//! #     match call.run(async |_lease| Ok::<_, Error>("Hello!".to_owned())).await {
+//! #         Ok(text) => Ok(text),
+//! #         Err(Error::RateLimitExceeded(_)) => Err(429),
+//! #         Err(_) => Err(503),
+//! #     }
+//! # }
+//! use std::time::Duration;
+//! use zae_limiter::OnUnavailable;
+//! use zae_limiter::testing::{Fault, TestTable};
+//!
+//! // #[tokio::test(start_paused = true)] async fn an_outage_stops_no_request() {
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Error> {
+//! let table = TestTable::new();
+//! let repo = table.builder().on_unavailable(OnUnavailable::Allow).open().await?;
+//! repo.admin().set_system_defaults([Limit::per_hour("rpm", 2)], None).await?;
+//! let limiter = RateLimiter::new(repo);
+//! table.fail(Fault::Unreachable);
+//! for _ in 0..10 {
+//!     assert!(chat(&limiter, "key-1").await.is_ok());
+//! }
+//! table.recover();
+//! // The circuit breaker has opened. The next request is its probe.
+//! tokio::time::sleep(Duration::from_secs(1)).await;
+//! assert!(chat(&limiter, "key-1").await.is_ok());
+//! assert!(chat(&limiter, "key-1").await.is_ok());
+//! assert_eq!(chat(&limiter, "key-1").await, Err(429));
+//! # Ok(()) }
+//! ```
+//!
+//! If the model fails, the tokens are given back, once, even if the answer to the refund is lost.
+//!
+//! ```
+//! use zae_limiter::testing::{Fault, TestTable};
+//! use zae_limiter::{Error, Limit, RateLimiter};
+//!
+//! async fn summarise(
+//!     limiter: &RateLimiter,
+//!     model: impl AsyncFnOnce() -> Result<u64, u16>,
+//! ) -> Result<u64, Box<dyn std::error::Error>> {
+//!     let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpm", 1_000).await?;
+//!     match model().await {
+//!         Ok(used) => {
+//!             lease.adjust_to("tpm", used)?;
+//!             lease.commit().await?;
+//!             Ok(used)
+//!         }
+//!         Err(status) => {
+//!             lease.rollback().await?;
+//!             Err(format!("the model answered {status}").into())
+//!         }
+//!     }
+//! }
+//!
+//! // #[tokio::test(start_paused = true)] async fn a_failed_call_costs_nothing() {
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let table = TestTable::new();
+//! let repo = table.open().await?;
+//! repo.admin().set_system_defaults([Limit::per_hour("tpm", 10_000)], None).await?;
+//! let limiter = RateLimiter::new(repo);
+//! summarise(&limiter, async || Ok(800)).await?;
+//!
+//! let overloaded = async || {
+//!     table.fail_next(1, Fault::AnswerLost); // the next request to the table is the refund
+//!     Err(529)
+//! };
+//! assert!(summarise(&limiter, overloaded).await.is_err());
+//! assert_eq!(limiter.available("key-1", "gpt-4").await?["tpm"], 9_200);
+//! # Ok(()) }
+//! ```
+//!
+//! Where tests need more, such as a fault of certain items, an implementation of [`Table`](crate::table::Table) can stand in
+//! front of another ([`RepositoryBuilder::custom_table`](crate::RepositoryBuilder::custom_table)). A clock of the test's own
+//! is set with [`RepositoryBuilder::clock`](crate::RepositoryBuilder::clock).
 //!
 //! # Costs
 //!

@@ -45,8 +45,10 @@
 //! The [guide] shows common tasks by example. [`RateLimiter`] and [`Acquire`] take tokens, and [`Lease`] is their
 //! result. [`Repository`] opens a namespace, and [`Admin`] manages its limits and entities and reads usage and
 //! changes. [`Stack`] manages namespaces, [`Error`] lists the failures, and the feature `blocking` adds the same
-//! API without async. `zae-limiter-core` has the arithmetic and all decisions; [`table`] is the interface to the
-//! storage.
+//! API without async. The feature `test-util` adds a table for tests of applications. `zae-limiter-core` has
+//! the arithmetic and all decisions; [`table`] is the interface to the storage.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acquire;
 mod admin;
@@ -59,6 +61,8 @@ pub mod guide;
 mod inner;
 mod repository;
 pub mod table;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 // Types of the AWS SDK in signatures of this crate.
 pub use aws_credential_types::provider::ProvideCredentials;

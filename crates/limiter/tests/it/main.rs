@@ -6,6 +6,7 @@
 //! - `clock`: a machine whose clock is wrong;
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
+//! - `testing`: what applications test with, under the feature `test-util`;
 //! - `waiting`: calls that wait for tokens, in turn;
 //! - `sdk_config`: an application's own AWS configuration;
 //! - `silence`: load during an outage;
@@ -49,6 +50,7 @@ mod support;
 mod table;
 mod table_reads;
 mod table_writes;
+mod testing;
 mod usage;
 mod versions;
 mod waiting;

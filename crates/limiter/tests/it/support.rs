@@ -1,12 +1,11 @@
 //! Tables to test against, and short ways to write items down.
 
-use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use zae_limiter::table::{DynamoTable, EmbeddedEngine, Table, TableExt as _, TableFuture, definition};
-use zae_limiter_core::memory::MemoryTable;
-use zae_limiter_core::table::{Condition, Index, Item, Key, Op, Put, Query, Update, Value};
+use zae_limiter::table::{DynamoTable, EmbeddedEngine, Table, TableExt as _, definition};
+use zae_limiter::testing::TestTable;
+use zae_limiter_core::table::{Condition, Index, Item, Key, Put, Query, Update, Value};
 
 /// A table, and what must live as long as it does.
 pub(crate) struct Fixture {
@@ -34,7 +33,7 @@ pub(crate) async fn engine_on_disk() -> Fixture {
 pub(crate) async fn plain_memory() -> Fixture {
     std::future::ready(()).await;
     Fixture {
-        table: Arc::new(Plain(Arc::default())),
+        table: Arc::new(TestTable::new()),
         _dir: None,
     }
 }
@@ -47,22 +46,6 @@ pub(crate) async fn table_of(engine: &EmbeddedEngine) -> DynamoTable {
     let client = engine.client();
     definition::create_table(&client, "limits").await.unwrap();
     DynamoTable::new(client, "limits")
-}
-
-/// The core's interpreter as an asynchronous table.
-struct Plain(Arc<Mutex<MemoryTable>>);
-
-impl fmt::Debug for Plain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Plain")
-    }
-}
-
-impl Table for Plain {
-    fn call(&self, op: Op) -> TableFuture {
-        let table = Arc::clone(&self.0);
-        Box::pin(async move { table.lock().unwrap().call(&op) })
-    }
 }
 
 pub(crate) fn key(pk: &str, sk: &str) -> Key {
