@@ -63,6 +63,13 @@ impl Load {
 #[command(
     verbatim_doc_comment,
     after_help = "\
+Examples:
+  # 20 users without pauses, for a minute
+  zae-limiter loadtest run --local -n my-app -f locustfiles/max_rps.py
+
+  # One class of users, on a table in a directory
+  zae-limiter loadtest run --local --endpoint-url embedded:./limits -f simple SimpleCascadeUser
+
 Scenarios, with their classes of users:
   simple          SimpleUser, SimpleCascadeUser: a request every 0.1 to 1 s
   max_rps         MaxRpsUser, MaxRpsCascadeUser: requests without a pause
@@ -70,14 +77,7 @@ Scenarios, with their classes of users:
   llm_production  LLMGatewayUser, LLMGatewayUserReal: the same with human pauses;
                   ProductionDailyLoad, MorningSpike: users over a day, or an hour
   stress          LoadTestUser: few entities get most requests, with spikes
-  FILE.yaml       a scenario of your own, see docs/loadtest.md
-
-Examples:
-  # 20 users without pauses, for a minute
-  zae-limiter loadtest run --local -n my-app -f locustfiles/max_rps.py
-
-  # One class of users, on a table in a directory
-  zae-limiter loadtest run --local --endpoint-url embedded:./limits -f simple SimpleCascadeUser"
+  FILE.yaml       a scenario of your own, see docs/loadtest.md"
 )]
 pub(crate) struct Run {
     /// What users do.

@@ -162,6 +162,21 @@ fn commands_take_these_options() {
         ),
         ("limits schema", String::new()),
         ("list", "--region --endpoint-url --output=text".to_owned()),
+        (
+            "loadtest run",
+            with(
+                "--locustfile/-f* --local --users=20 --duration --spawn-rate=10 --seed --csv",
+                &connection,
+            ),
+        ),
+        (
+            "loadtest tune",
+            with(
+                "--locustfile/-f* --local --max-users=40 --threshold=0.8 --step-duration=30 --baseline-duration=60 \
+                 --spawn-rate=10 --seed",
+                &connection,
+            ),
+        ),
         ("local down", "--docker-host --output=text".to_owned()),
         ("local env", "--format/-f=eval --port".to_owned()),
         ("local logs", "--follow/-f --tail=100 --docker-host".to_owned()),

@@ -51,7 +51,7 @@ pub struct State {
     failures: u32,
     first: Duration,
     last: Duration,
-    /// When the first request was sent after the first of these failures.
+    /// When the first request was sent after the last of these failures.
     sent: Option<Duration>,
     /// When the next probe is due, while open.
     next: Option<Duration>,
@@ -72,8 +72,9 @@ impl State {
         }
         if self.failures == 0 {
             self.first = now;
-            self.sent = None;
         }
+        // Whatever was sent before counts as answered by this; silence begins with what is sent from now on.
+        self.sent = None;
         self.failures = self.failures.saturating_add(1);
         self.last = now;
         let opens =
@@ -191,6 +192,17 @@ mod tests {
         state.sent(ms(2100));
         state.answered();
         assert!(!state.is_silent(ms(3100), PROBE), "it was answered");
+
+        // Failures that come together, each to a request that was sent after the one before.
+        let mut state = State::default();
+        for i in 0..9 {
+            state.sent(ms(2000 + i));
+            state.failed(ms(2000 + i), PROBE);
+        }
+        assert!(!state.is_silent(ms(3100), PROBE), "all of them were answered");
+        state.sent(ms(3100));
+        assert!(!state.is_silent(ms(4099), PROBE));
+        assert!(state.is_silent(ms(4100), PROBE));
 
         let mut state = together();
         state.sent(ms(12_001));
