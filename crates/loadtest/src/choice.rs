@@ -68,6 +68,9 @@ impl Skewed {
     }
 
     fn is_spike(&self, now: Instant, rng: &mut fastrand::Rng) -> bool {
+        if self.skew.spike_probability <= 0.0 {
+            return false;
+        }
         let mut until = self
             .spike_until
             .lock()

@@ -19,6 +19,9 @@ const MOST_ENTITIES: usize = 1_000_000;
 /// The largest weight, so that sums of weights stay small.
 const MOST_WEIGHT: u32 = 1_000_000;
 
+/// The most users of a stage.
+const MOST_USERS: usize = 1_000_000;
+
 /// The longest pause or stage, in seconds.
 const LONGEST: f64 = 604_800.0;
 
@@ -41,7 +44,7 @@ pub enum FileError {
         /// What is wrong.
         why: String,
     },
-    /// A value that the form allows makes no sense.
+    /// A value is out of range, or inconsistent with another.
     #[error("{path}: {why}")]
     Field {
         /// Where it is, such as `users[0].tasks[1].weight`.
@@ -300,7 +303,17 @@ impl FileForm {
         for (name, stages) in self.shapes {
             let path = format!("shapes.{name}");
             counted(&path, &stages)?;
+            if classes.iter().any(|class| class.name == name) {
+                return field(path, "a class of users has this name");
+            }
             let stage = |(place, stage): (usize, &StageForm)| {
+                if stage.users > MOST_USERS {
+                    let why = format!("{} are too many; at most {MOST_USERS} are possible", stage.users);
+                    return field(format!("{path}[{place}].users"), why);
+                }
+                if stage.seconds == 0.0 {
+                    return field(format!("{path}[{place}].seconds"), "it must be above 0");
+                }
                 let length = seconds(&format!("{path}[{place}].seconds"), stage.seconds)?;
                 Ok(Stage {
                     users: stage.users,
@@ -387,7 +400,7 @@ impl EntityForm {
         };
         match self {
             Self::Each { prefix, parent } => {
-                check("each.prefix", &format!("{prefix}00000000"))?;
+                check("each.prefix", &format!("{prefix}0000000000000000"))?;
                 if let Some(parent) = &parent {
                     check("each.parent", &format!("{parent}00000000"))?;
                     if *parent == prefix {

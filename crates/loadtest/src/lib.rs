@@ -2,7 +2,7 @@
 //!
 //! A [`Scenario`](scenario::Scenario) says what simulated users do, a [`Schedule`] how many of them there are at a time.
 //! [`run`] starts them as closed loops on one limiter and returns a [`Report`]. Scenarios, schedules and [`Stats`] are plain
-//! values; only `run` meets time and the table.
+//! values; only `run` uses the clock and the table.
 //!
 //! ```
 //! use std::time::Duration;
@@ -16,6 +16,7 @@
 //! let plan = Plan {
 //!     scenario: shipped::find("max_rps").expect("a shipped scenario"),
 //!     schedule: Schedule::new(vec![stage], 100.0),
+//!     warm_up: Duration::ZERO,
 //!     seed: 1,
 //!     every: Duration::from_secs(5),
 //! };

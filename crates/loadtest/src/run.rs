@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use zae_limiter::table::RequestCost;
 use zae_limiter::{Error, NewEntity, RateLimiter};
@@ -21,7 +22,10 @@ use crate::stats::{Event, Series, Stats};
 const TICK: Duration = Duration::from_millis(50);
 
 /// How long users may take to end the calls that they have begun.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The pause before a user's entity is created again.
+const CREATE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a text of a failure may be, in characters.
 const REASON: usize = 160;
@@ -33,6 +37,8 @@ pub struct Plan {
     pub scenario: Scenario,
     /// How many users there are at a time.
     pub schedule: Schedule,
+    /// What is measured before this time is discarded, such as the time until all users have started.
+    pub warm_up: Duration,
     /// The seed of all random choices. Two runs with one seed make the same choices, in an order that depends on the
     /// answers' latencies.
     pub seed: u64,
@@ -114,7 +120,7 @@ impl Report {
         )
     }
 
-    /// Acquires, whatever came of them.
+    /// Acquires: admitted, refused or failed.
     pub fn acquires(&self) -> u64 {
         let of = |event| matches!(event, Event::Acquire | Event::RateLimited);
         self.stats.of(of).calls()
@@ -133,8 +139,10 @@ fn per(amount: f64, time: Duration) -> f64 {
 struct World {
     limiter: RateLimiter,
     classes: Vec<Class>,
-    /// Users record in one of these, so that threads seldom meet.
+    /// Users record in one of these, to reduce lock contention.
     stats: Vec<Mutex<Stats>>,
+    /// How often the measurements were discarded.
+    discards: AtomicUsize,
     /// The time of users that have ended.
     times: Mutex<(Duration, Duration)>,
     seed: u64,
@@ -174,8 +182,10 @@ pub async fn run(
     let Some(world) = world.map(Arc::new) else {
         return Ok(Report::of_nothing());
     };
-    let cost = limiter.repository().request_cost();
-    let (began, busy) = (Instant::now(), processor_time());
+    let mut cost = limiter.repository().request_cost();
+    let (began, mut busy) = (Instant::now(), processor_time());
+    let mut measured_from = began;
+    let mut is_warm = plan.warm_up.is_zero();
     let mut crowd = Crowd::default();
     let mut last = Last {
         at: began,
@@ -195,12 +205,23 @@ pub async fn run(
             break false;
         };
         crowd.resize(users, &world);
+        if !is_warm && now - began >= plan.warm_up {
+            is_warm = true;
+            (measured_from, busy) = (now, processor_time());
+            cost = limiter.repository().request_cost();
+            world.discard();
+            last = Last {
+                at: now,
+                calls: 0,
+                busy,
+            };
+        }
         if now - last.at >= plan.every {
             progress(&last.progress(began, now, users, &world.stats()));
         }
     };
     crowd.end().await;
-    let elapsed = began.elapsed();
+    let elapsed = measured_from.elapsed();
     let (user_time, think_time) = *held(&world.times);
     Ok(Report {
         elapsed,
@@ -249,6 +270,7 @@ async fn set_up(limiter: &RateLimiter, plan: &Plan) -> Result<World, Error> {
         limiter: limiter.clone(),
         classes,
         stats: (0..threads * 4).map(|_| Mutex::default()).collect(),
+        discards: AtomicUsize::new(0),
         times: Mutex::default(),
         seed: plan.seed,
     })
@@ -266,16 +288,13 @@ impl World {
         all
     }
 
-    /// The class of a user, by the weights.
-    fn class(&self, user: usize) -> Option<&Class> {
-        let all: usize = self.classes.iter().map(|class| class.users.weight as usize).sum();
-        let mut place = user.checked_rem(all)?;
-        self.classes.iter().find(|class| {
-            let weight = class.users.weight as usize;
-            let is_here = place < weight;
-            place = place.saturating_sub(weight);
-            is_here
-        })
+    /// Discards what was measured so far.
+    fn discard(&self) {
+        self.discards.fetch_add(1, Ordering::SeqCst);
+        for part in &self.stats {
+            *held(part) = Stats::default();
+        }
+        *held(&self.times) = (Duration::ZERO, Duration::ZERO);
     }
 }
 
@@ -312,7 +331,8 @@ impl Last {
 #[derive(Default)]
 struct Crowd {
     /// One for each user; dropped, the user ends after the call that it has begun.
-    leashes: Vec<oneshot::Sender<Infallible>>,
+    stops: Vec<oneshot::Sender<Infallible>>,
+    classes: Places,
     tasks: JoinSet<()>,
     started: usize,
     most: usize,
@@ -320,22 +340,29 @@ struct Crowd {
 
 impl Crowd {
     fn resize(&mut self, users: usize, world: &Arc<World>) {
-        self.leashes.truncate(users);
-        while self.leashes.len() < users {
-            let (leash, left) = oneshot::channel();
-            let user = User::new(Arc::clone(world), self.started, self.leashes.len());
-            self.tasks.spawn(user.run(left));
-            self.leashes.push(leash);
+        self.stops.truncate(users);
+        while self.stops.len() < users {
+            let (stop, stopped) = oneshot::channel();
+            let class = self.classes.class(self.stops.len(), &world.classes);
+            let user = User::new(Arc::clone(world), self.started, class);
+            self.tasks.spawn(user.run(stopped));
+            self.stops.push(stop);
             self.started += 1;
         }
         self.most = self.most.max(users);
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            surface(ended);
+        }
     }
 
     async fn end(&mut self) {
-        self.leashes.clear();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if timeout(PATIENCE, all).await.is_err() {
+        self.stops.clear();
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                surface(ended);
+            }
+        };
+        if timeout(DRAIN_TIMEOUT, all).await.is_err() {
             tracing::warn!(
                 users = self.tasks.len(),
                 "users did not end in time; their last calls are not counted"
@@ -345,24 +372,75 @@ impl Crowd {
     }
 }
 
+/// Goes on with the panic of a user: its measurements are missing.
+fn surface(ended: Result<(), JoinError>) {
+    if let Err(err) = ended
+        && err.is_panic()
+    {
+        std::panic::resume_unwind(err.into_panic());
+    }
+}
+
+/// Which class each place among the users has.
+#[derive(Default)]
+struct Places {
+    places: Vec<usize>,
+    counts: Vec<u64>,
+}
+
+impl Places {
+    /// The class of a place: the one that is furthest below its share of the weights.
+    fn class(&mut self, place: usize, classes: &[Class]) -> usize {
+        self.counts.resize(classes.len(), 0);
+        let all: u64 = classes.iter().map(|class| u64::from(class.users.weight)).sum();
+        while self.places.len() <= place {
+            let next = self.places.len() as u64 + 1;
+            let missing = |index: &usize| {
+                let share = classes
+                    .get(*index)
+                    .map_or(0, |class| u64::from(class.users.weight));
+                i128::from(share * next) - i128::from(self.counts[*index]) * i128::from(all)
+            };
+            // The first of several.
+            let class = (0..classes.len()).rev().max_by_key(missing).unwrap_or(0);
+            if let Some(count) = self.counts.get_mut(class) {
+                *count += 1;
+            }
+            self.places.push(class);
+        }
+        self.places.get(place).copied().unwrap_or(0)
+    }
+}
+
 /// The time of a user, counted also if the user is ended in the middle of a call.
-struct Life {
+struct UserTime {
     world: Arc<World>,
     began: Instant,
     thought: Duration,
+    /// The measurements that it belongs to.
+    discards: usize,
 }
 
-impl Life {
+impl UserTime {
     fn begin(world: &Arc<World>) -> Self {
         Self {
             world: Arc::clone(world),
             began: Instant::now(),
             thought: Duration::ZERO,
+            discards: world.discards.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Begins anew if the measurements were discarded.
+    fn follow(&mut self) {
+        if self.discards != self.world.discards.load(Ordering::SeqCst) {
+            (self.began, self.thought) = (Instant::now(), Duration::ZERO);
+            self.discards = self.world.discards.load(Ordering::SeqCst);
         }
     }
 }
 
-impl Drop for Life {
+impl Drop for UserTime {
     fn drop(&mut self) {
         let mut times = held(&self.world.times);
         times.0 += self.began.elapsed();
@@ -370,63 +448,55 @@ impl Drop for Life {
     }
 }
 
-/// The name under which entities of a class are measured.
-fn name_of(class: &Class) -> &str {
-    &class.users.name
-}
-
 /// A user.
 struct User {
     world: Arc<World>,
     /// Which of all that were started.
     number: usize,
-    /// Its place among those that run at the same time, which tells its class.
-    place: usize,
+    class: usize,
     rng: fastrand::Rng,
 }
 
 impl User {
-    fn new(world: Arc<World>, number: usize, place: usize) -> Self {
+    fn new(world: Arc<World>, number: usize, class: usize) -> Self {
         let rng =
             fastrand::Rng::with_seed(world.seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Self {
             world,
             number,
-            place,
+            class,
             rng,
         }
     }
 
-    async fn run(mut self, mut left: oneshot::Receiver<Infallible>) {
+    async fn run(mut self, mut stopped: oneshot::Receiver<Infallible>) {
         let world = Arc::clone(&self.world);
-        let Some(class) = world.class(self.place) else {
+        let Some(class) = world.classes.get(self.class) else {
             return;
         };
         let choice = match (&class.users.entity, &class.skewed) {
             (EntityChoice::Skewed(_), Some(skewed)) => Choice::Skewed(skewed),
-            (EntityChoice::Own { prefix, .. }, _) => Choice::Own(random_name(prefix, &mut self.rng)),
+            (EntityChoice::Own { prefix, .. }, _) => {
+                Choice::Own(format!("{}{}", random_name(prefix, &mut self.rng), self.number))
+            }
             (EntityChoice::One(name), _) => Choice::Own(name.clone()),
             (EntityChoice::Skewed(_), None) => return,
         };
-        let mut life = Life::begin(&world);
+        let mut time = UserTime::begin(&world);
         if let (Choice::Own(name), Some(parent)) = (&choice, &class.parent) {
             let child = NewEntity::new(name.as_str())
                 .parent(parent.as_str())
                 .cascade(true);
-            let began = Instant::now();
-            let created = world.limiter.repository().admin().create_entity(child).await;
-            self.measured(
-                Event::CreateEntity,
-                name_of(class),
-                began.elapsed(),
-                created.as_ref().err(),
-            );
-            if created.is_err() {
-                // A user without its parent would measure another load.
-                return;
+            // A user without its parent would measure another load.
+            while !self.create(child.clone(), &class.users.name).await {
+                tokio::select! {
+                    _ = &mut stopped => return,
+                    () = tokio::time::sleep(CREATE_PAUSE) => {}
+                }
             }
         }
-        while matches!(left.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+        while matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            time.follow();
             if let Some(task) = self.choose(&class.users.tasks) {
                 let entity = choice.next(Instant::now(), &mut self.rng);
                 self.act(task, &entity).await;
@@ -438,12 +508,26 @@ impl User {
                 tokio::task::yield_now().await;
             } else {
                 tokio::select! {
-                    _ = &mut left => {}
+                    _ = &mut stopped => {}
                     () = tokio::time::sleep(think) => {}
                 }
             }
-            life.thought += before.elapsed();
+            time.thought += before.elapsed();
         }
+    }
+
+    /// Creates the user's entity. Returns whether it exists.
+    async fn create(&self, child: NewEntity, class: &str) -> bool {
+        let began = Instant::now();
+        let created = self.world.limiter.repository().admin().create_entity(child).await;
+        self.measured(
+            Event::CreateEntity,
+            class,
+            began.elapsed(),
+            created.as_ref().err(),
+        );
+        // If an answer was lost, it may have been created before.
+        matches!(created, Ok(_) | Err(Error::EntityExists(_)))
     }
 
     fn choose<'t>(&mut self, tasks: &'t [Task]) -> Option<&'t Task> {

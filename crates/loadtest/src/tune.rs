@@ -89,7 +89,7 @@ impl Tune {
     ///     p95: Duration::from_millis(20),
     ///     p99: Duration::from_millis(30),
     /// };
-    /// let mut tune = Tune::new(measure(1), 40, 0.8).expect("a median above zero");
+    /// let mut tune = Tune::new(measure(1), 40, 0.75).expect("a median above zero");
     /// assert_eq!(tune.next_step(), Some(Step::Upper(40)));
     /// while let Some(step) = tune.next_step() {
     ///     tune.add(measure(step.users()));

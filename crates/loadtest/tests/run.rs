@@ -19,6 +19,7 @@ fn plan(name: &str, classes: &[&str], users: usize, length: Duration) -> Plan {
     Plan {
         scenario,
         schedule: Schedule::new(vec![Stage { users, length }], 1000.0),
+        warm_up: Duration::ZERO,
         seed: 3,
         every: Duration::from_millis(100),
     }
@@ -135,4 +136,30 @@ async fn a_run_that_is_stopped_at_once_starts_no_user() {
         (report.users, report.acquires(), report.mean_users()),
         (0, 0, 0.0)
     );
+}
+
+#[tokio::test]
+async fn classes_have_the_numbers_of_their_weights_also_with_few_users() {
+    let mut plan = plan("simple", &[], 8, Duration::from_millis(400));
+    for (class, weight) in plan.scenario.classes.iter_mut().zip([300_000, 100_000]) {
+        class.weight = weight;
+    }
+    let (_, report) = ran(&plan).await;
+    let created = report.stats.of(|event| event == Event::CreateEntity);
+    assert_eq!(created.calls(), 2, "users of the second class");
+}
+
+#[tokio::test]
+async fn what_is_measured_while_users_start_can_be_discarded() {
+    let mut plan = plan("max_rps", &["MaxRpsCascadeUser"], 5, Duration::from_secs(1));
+    plan.warm_up = Duration::from_millis(500);
+    let (_, report) = ran(&plan).await;
+    let created = report.stats.of(|event| event == Event::CreateEntity);
+    assert_eq!(created.calls(), 0);
+    assert!(
+        report.elapsed < Duration::from_millis(900),
+        "{:?}",
+        report.elapsed
+    );
+    assert!(report.mean_users() > 4.0, "{}", report.mean_users());
 }

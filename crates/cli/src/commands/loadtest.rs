@@ -1,8 +1,8 @@
 //! `loadtest`: users on this machine, in a namespace of their own.
 
-mod ground;
 mod interrupts;
 mod report;
+mod test_namespace;
 mod tune;
 
 use std::fs::File;
@@ -19,9 +19,9 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say;
 use crate::signals::Ending;
-use ground::Ground;
 use interrupts::Interrupts;
 use report::{Shown, latency};
+use test_namespace::TestNamespace;
 
 /// The length of a test without a shape, in seconds.
 const DURATION: u64 = 60;
@@ -72,7 +72,7 @@ async fn run_here(args: Run) -> Outcome {
         (Some(stages), Some(duration)) => cut(stages, Duration::from_secs(duration.unsigned_abs())),
     };
     if let Some(csv) = &args.csv {
-        // A test must not run for an hour and then have no place for its result.
+        // Before the test, as its result has no other place.
         report::check_file(csv)?;
     }
     let interrupts = Interrupts::catch()?;
@@ -80,12 +80,13 @@ async fn run_here(args: Run) -> Outcome {
     let plan = Plan {
         scenario,
         schedule: Schedule::new(stages, args.load.spawn_rate as f64),
+        warm_up: Duration::ZERO,
         seed: args.load.seed(),
         every: EVERY,
     };
     let shown = Shown::new(&args, &plan);
-    let ground = Ground::open(at, &interrupts, || shown.head()).await?;
-    let ran = zae_limiter_loadtest::run(&ground.limiter, &plan, interrupts.first(), |progress| {
+    let namespace = TestNamespace::open(at, &interrupts, || shown.head()).await?;
+    let ran = zae_limiter_loadtest::run(&namespace.limiter, &plan, interrupts.first(), |progress| {
         if !shown.is_json() {
             say(&line_of(progress));
         }
@@ -93,7 +94,7 @@ async fn run_here(args: Run) -> Outcome {
     let ran = ran.await.map_err(failed(at, WHAT));
     // Before the namespace is removed, which takes long on a slow table.
     let printed = ran.and_then(|report| shown.report(&report, args.csv.as_deref()));
-    let cleared = ground.clear(&interrupts).await;
+    let cleared = namespace.clear(&interrupts).await;
     ended(printed, cleared, interrupts.heard())
 }
 

@@ -20,7 +20,7 @@ const PRICES: (f64, f64) = (0.625, 0.125);
 /// The part of all processors above which the generator, and not the table, may be what is measured.
 const BUSY: f64 = 0.9;
 
-/// The part by which Little's law may miss.
+/// The tolerated relative difference of the two numbers of users.
 const APART: f64 = 0.05;
 
 /// What is printed of a run.
@@ -91,7 +91,7 @@ impl<'a> Shown<'a> {
         if out.is_json() {
             out.json(&self.json(report))?;
         } else {
-            text(report, &mut out)?;
+            text(report, self.plan.schedule.most(), &mut out)?;
         }
         out.flush()
     }
@@ -239,7 +239,7 @@ fn figures(series: &Series, report: &Report) -> Value {
     })
 }
 
-fn text(report: &Report, out: &mut Out) -> Result<(), Failure> {
+fn text(report: &Report, most: usize, out: &mut Out) -> Result<(), Failure> {
     let total = report.stats.total();
     let refused = refused(report).calls();
     if report.interrupted {
@@ -285,6 +285,13 @@ fn text(report: &Report, out: &mut Out) -> Result<(), Failure> {
     }
     out.line(format_args!("\n{table}"))?;
     let per_acquire = PerAcquire::of(report);
+    if report.users < most && !report.interrupted {
+        crate::say(&format!(
+            "Warning: Only {} of {} users were started. Use a higher --spawn-rate, or a longer --duration.",
+            grouped(report.users as i128),
+            grouped(most as i128)
+        ));
+    }
     if report.acquires() == 0 {
         crate::say("Warning: There was no acquire.");
     }

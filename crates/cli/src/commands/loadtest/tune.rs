@@ -7,9 +7,9 @@ use zae_limiter_loadtest::scenario::Scenario;
 use zae_limiter_loadtest::tune::{ENOUGH, Sample, Step, lengthened};
 use zae_limiter_loadtest::{Plan, Report, Schedule, Stage};
 
-use super::ground::Ground;
 use super::interrupts::Interrupts;
 use super::report::latency;
+use super::test_namespace::TestNamespace;
 use super::{EVERY, WHAT, check_local, chosen, ended};
 use crate::args::loadtest::Tune;
 use crate::commands::{Outcome, failed};
@@ -25,8 +25,8 @@ const LONGEST: Duration = Duration::from_secs(270);
 /// Numbers of users that generators are recommended for.
 const RECOMMENDED: [u32; 3] = [100, 500, 1000];
 
-/// What came of the steps.
-type Measured = Result<Option<zae_limiter_loadtest::tune::Tune>, Failure>;
+/// The search, and whether a signal ended it; none if a signal came before the floor was measured.
+type Measured = Result<Option<(zae_limiter_loadtest::tune::Tune, bool)>, Failure>;
 
 pub(super) async fn tune(args: Tune) -> Outcome {
     check_local(&args.load)?;
@@ -43,13 +43,13 @@ pub(super) async fn tune(args: Tune) -> Outcome {
         seed: args.load.seed(),
         interrupts: &interrupts,
     };
-    let ground = Ground::open(&args.common.at, &interrupts, || head(&args)).await?;
-    let printed = match steps.measure(&ground).await {
-        Ok(Some(tuned)) => result(&args, &tuned, interrupts.heard().is_some()),
+    let namespace = TestNamespace::open(&args.common.at, &interrupts, || head(&args)).await?;
+    let printed = match steps.measure(&namespace).await {
+        Ok(Some((tuned, is_interrupted))) => result(&args, &tuned, is_interrupted),
         Ok(None) => Ok(()),
         Err(failure) => Err(failure),
     };
-    let cleared = ground.clear(&interrupts).await;
+    let cleared = namespace.clear(&interrupts).await;
     ended(printed, cleared, interrupts.heard())
 }
 
@@ -62,15 +62,15 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Measures until the end, or a signal. `None` if a signal came before the floor was measured.
-    async fn measure(&mut self, ground: &Ground<'_>) -> Measured {
+    /// Measures until the end, or a signal.
+    async fn measure(&mut self, namespace: &TestNamespace<'_>) -> Measured {
         let mut length = Duration::from_secs(self.args.baseline_duration.unsigned_abs());
         let floor = loop {
             self.say(&format!(
                 "  [baseline] Running 1 user(s) for {}s...",
                 length.as_secs()
             ));
-            let Some(report) = self.step(ground, 1, length).await? else {
+            let Some(report) = self.step(namespace, 1, length).await? else {
                 return Ok(None);
             };
             let requests = report.stats.total().calls();
@@ -112,8 +112,8 @@ impl Steps<'_> {
                 "  [{marker}] Running {users} user(s) for {}s...",
                 length.as_secs()
             ));
-            let Some(report) = self.step(ground, users, length).await? else {
-                break;
+            let Some(report) = self.step(namespace, users, length).await? else {
+                return Ok(Some((tuned, true)));
             };
             let sample = Sample::of(users, &report);
             let shown = figures(&sample);
@@ -124,30 +124,34 @@ impl Steps<'_> {
                 efficiency * 100.0
             ));
         }
-        Ok(Some(tuned))
+        Ok(Some((tuned, false)))
     }
 
     /// Measures this many users; `None` if a signal came.
     async fn step(
         &mut self,
-        ground: &Ground<'_>,
+        namespace: &TestNamespace<'_>,
         users: u32,
         length: Duration,
     ) -> Result<Option<Report>, Failure> {
+        // The time until all users have started is not part of the step.
+        let rate = self.args.load.spawn_rate as f64;
+        let warm_up = Duration::from_secs_f64(f64::from(users.saturating_sub(1)) / rate);
         let stage = Stage {
             users: users as usize,
-            length,
+            length: warm_up + length,
         };
         let plan = Plan {
             scenario: self.scenario.clone(),
-            schedule: Schedule::new(vec![stage], self.args.load.spawn_rate as f64),
+            schedule: Schedule::new(vec![stage], rate),
+            warm_up,
             // The users of each step are other entities.
             seed: self.seed,
             every: EVERY,
         };
         self.seed = self.seed.wrapping_add(1);
         let stop = self.interrupts.first();
-        let ran = zae_limiter_loadtest::run(&ground.limiter, &plan, stop, |_| ()).await;
+        let ran = zae_limiter_loadtest::run(&namespace.limiter, &plan, stop, |_| ()).await;
         let report = ran.map_err(failed(&self.args.common.at, WHAT))?;
         if report.interrupted {
             return Ok(None);

@@ -13,18 +13,18 @@ use crate::connect;
 use crate::failure::{Failure, options};
 use crate::signals::Ending;
 
-/// How long removing the namespace may take. It is a few hundred records a second.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long removing the namespace may take. It removes a few hundred records a second.
+const REMOVE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A namespace that exists for a test.
-pub(super) struct Ground<'a> {
+pub(super) struct TestNamespace<'a> {
     at: &'a Connection,
     stack: Stack,
     /// The limiter that all users share.
     pub(super) limiter: RateLimiter,
 }
 
-impl<'a> Ground<'a> {
+impl<'a> TestNamespace<'a> {
     /// Registers a namespace, once `head` has been printed. Before that there is nothing to remove, in case that the
     /// output is closed.
     pub(super) async fn open(
@@ -44,16 +44,21 @@ impl<'a> Ground<'a> {
         };
         head()?;
         let name = format!("loadtest-{:08x}", fastrand::u32(..));
+        let options = options(at);
+        interrupts.leaves(Some(format!(
+            "Error: The namespace '{name}' may have been registered. If 'zae-limiter namespace show {name}{options}' finds it, remove \
+             it with 'zae-limiter namespace delete {name}{options}' and 'zae-limiter namespace purge ID{options}'."
+        )));
         // To its end, so that it is known whether there is something to remove.
         let repo = stack.open(name.as_str()).await.map_err(failed(at, WHAT))?;
         connect::warn_of_clock();
-        let ground = Self {
+        let namespace = Self {
             at,
             stack,
             limiter: RateLimiter::new(repo),
         };
-        interrupts.leaves(Some(format!("Error: {}", ground.left_over("interrupted"))));
-        Ok(ground)
+        interrupts.leaves(Some(format!("Error: {}", namespace.left_over("interrupted"))));
+        Ok(namespace)
     }
 
     fn id(&self) -> &NamespaceId {
@@ -74,9 +79,9 @@ impl<'a> Ground<'a> {
 
     /// Removes the namespace and all that is in it.
     pub(super) async fn clear(self, interrupts: &Interrupts) -> Result<(), Failure> {
-        let removed = match timeout(PATIENCE, self.remove()).await {
+        let removed = match timeout(REMOVE_TIMEOUT, self.remove()).await {
             Ok(removed) => removed.map_err(|err| err.to_string()),
-            Err(_) => Err(format!("it took more than {} s", PATIENCE.as_secs())),
+            Err(_) => Err(format!("it took more than {} s", REMOVE_TIMEOUT.as_secs())),
         };
         interrupts.leaves(None);
         removed.map_err(|why| Failure::error(self.left_over(&why)))
