@@ -433,9 +433,10 @@ impl UserTime {
 
     /// Begins anew if the measurements were discarded.
     fn follow(&mut self) {
-        if self.discards != self.world.discards.load(Ordering::SeqCst) {
+        let discards = self.world.discards.load(Ordering::SeqCst);
+        if self.discards != discards {
             (self.began, self.thought) = (Instant::now(), Duration::ZERO);
-            self.discards = self.world.discards.load(Ordering::SeqCst);
+            self.discards = discards;
         }
     }
 }

@@ -73,7 +73,7 @@ impl State {
         if self.failures == 0 {
             self.first = now;
         }
-        // Whatever was sent before counts as answered by this; silence begins with what is sent from now on.
+        // The failure answers the requests that were sent before it. Silence is counted from the next request.
         self.sent = None;
         self.failures = self.failures.saturating_add(1);
         self.last = now;

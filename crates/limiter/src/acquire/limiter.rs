@@ -202,26 +202,13 @@ impl Acquire {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
     /// use std::time::Duration;
     /// use zae_limiter::{OnUnavailable, RateLimiter, Repository};
-    /// # use std::sync::Arc;
-    /// # use std::sync::atomic::{AtomicBool, Ordering};
     /// # use zae_limiter::Limit;
-    /// # use zae_limiter::table::{Applied, FailureKind, Op, Table, TableError, TableFuture};
-    /// # #[derive(Debug)]
-    /// # struct Faulty(Arc<dyn Table>, Arc<AtomicBool>);
-    /// # impl Table for Faulty {
-    /// #     fn call(&self, op: Op) -> TableFuture {
-    /// #         if self.1.load(Ordering::Relaxed) {
-    /// #             let lost = TableError::new(FailureKind::Timeout, Applied::No, "the table is down");
-    /// #             return Box::pin(async { Err(lost) });
-    /// #         }
-    /// #         self.0.call(op)
-    /// #     }
-    /// # }
-    /// # let (table, is_down) = (Repository::in_memory().await?.table(), Arc::new(AtomicBool::new(false)));
-    /// # let repo = Repository::builder().custom_table(Arc::new(Faulty(table, is_down.clone()))).open().await?;
+    /// # use zae_limiter::testing::{Fault, TestTable};
+    /// # let table = TestTable::new();
+    /// # let repo = table.open().await?;
     /// # repo.admin().set_system_defaults([Limit::per_minute("rpm", 2)], None).await?;
     /// let limiter = RateLimiter::new(repo);
-    /// # is_down.store(true, Ordering::Relaxed);
+    /// # table.fail(Fault::Unreachable);
     /// // The table is down. Health checks are admitted without limits; other calls of this repository are refused.
     /// let call = limiter.acquire("monitor", "status").consume("rpm", 1).timeout(Duration::from_millis(100));
     /// let lease = call.on_unavailable(OnUnavailable::Allow).await?;

@@ -203,11 +203,11 @@ fn busy(report: &Report) -> Option<f64> {
         .map(|cpu| cpu.as_secs_f64() / all)
 }
 
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-fn millis(latency: Duration) -> f64 {
+pub(super) fn millis(latency: Duration) -> f64 {
     rounded(latency.as_secs_f64() * 1000.0)
 }
 

@@ -8,7 +8,7 @@ use zae_limiter_loadtest::tune::{ENOUGH, Sample, Step, lengthened};
 use zae_limiter_loadtest::{Plan, Report, Schedule, Stage};
 
 use super::interrupts::Interrupts;
-use super::report::latency;
+use super::report::{latency, millis, rounded};
 use super::test_namespace::TestNamespace;
 use super::{EVERY, WHAT, check_local, chosen, ended};
 use crate::args::loadtest::Tune;
@@ -264,16 +264,15 @@ fn result(args: &Tune, tuned: &zae_limiter_loadtest::tune::Tune, interrupted: bo
 }
 
 fn document(args: &Tune, tuned: &zae_limiter_loadtest::tune::Tune, interrupted: bool) -> Value {
-    let millis = |latency: Duration| (latency.as_secs_f64() * 1e6).round() / 1000.0;
     let step = |(sample, efficiency): &(Sample, f64)| {
         json!({
             "users": sample.users,
             "total_requests": sample.requests,
-            "requests_per_second": (sample.per_second * 1000.0).round() / 1000.0,
+            "requests_per_second": rounded(sample.per_second),
             "p50": millis(sample.p50),
             "p95": millis(sample.p95),
             "p99": millis(sample.p99),
-            "efficiency": (efficiency * 1000.0).round() / 1000.0,
+            "efficiency": rounded(*efficiency),
         })
     };
     json!({
