@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use tokio::time::Instant;
 use zae_limiter::clock::ClockOffset;
+use zae_limiter::table::Timeouts;
 use zae_limiter::table::config::check_endpoint;
 use zae_limiter::table::embedded::{DATA_FILE, OpenError};
 use zae_limiter::{EntityId, Error, Repository, RepositoryBuilder, Stack};
@@ -30,6 +31,14 @@ const EMBEDDED: &str = "embedded:";
 
 /// How long to wait for another process that uses the same directory.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a command waits for an answer to a request. It has no other way out than to fail, and after a write it could not
+/// say whether the write happened; a service that decides within milliseconds waits for less.
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(5),
+    attempt: Duration::from_secs(10),
+    operation: Duration::from_secs(10),
+};
 
 /// The directory that an endpoint names, if it is one.
 pub(crate) fn embedded(at: &Connection) -> Option<PathBuf> {
@@ -95,6 +104,7 @@ pub(crate) fn connection(at: &Connection) -> Result<zae_limiter::table::Connecti
     Ok(zae_limiter::table::Connection {
         region: at.region.clone(),
         endpoint_url: at.endpoint_url.clone(),
+        timeouts: TIMEOUTS,
         ..zae_limiter::table::Connection::default()
     })
 }
@@ -127,7 +137,7 @@ pub(crate) fn needs_stack(at: &Connection, instead: &str) -> Result<(), Failure>
 
 /// The table as a whole. Whether it exists shows at its first use.
 pub(crate) async fn stack(at: &Connection, what: &'static str) -> Result<Stack, Failure> {
-    let opened = open_stack(at, Instant::now() + PATIENCE, |builder| builder).await;
+    let opened = open_stack(at, Instant::now() + PATIENCE, patient).await;
     opened.map_err(|err| err.into_failure(at, what))
 }
 
@@ -148,6 +158,10 @@ pub(crate) fn warn_of_clock() {
     if let Some(offset) = stack.clock_offset().filter(ClockOffset::is_wrong) {
         once.call_once(|| crate::say(&format!("Warning: {offset}; times are corrected")));
     }
+}
+
+fn patient(builder: RepositoryBuilder) -> RepositoryBuilder {
+    builder.timeouts(TIMEOUTS)
 }
 
 async fn open_stack(
@@ -198,7 +212,13 @@ pub(crate) async fn open_namespace(
     let stack = open_stack(
         &at.connection,
         until.map_or(patience, |until| until.min(patience)),
-        |builder| builder,
+        |builder| {
+            if until.is_some() {
+                builder
+            } else {
+                patient(builder)
+            }
+        },
     )
     .await?;
     let opened = match (access, until) {

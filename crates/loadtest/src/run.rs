@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
@@ -64,7 +65,7 @@ pub struct Progress {
 }
 
 /// The result of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// From the first user's start until the last user's end.
     pub elapsed: Duration,
@@ -86,7 +87,7 @@ pub struct Report {
 
 impl Report {
     /// The report of a run that was stopped before the first user started.
-    fn of_nothing() -> Self {
+    pub fn of_nothing() -> Self {
         Self {
             elapsed: Duration::ZERO,
             interrupted: true,
@@ -97,6 +98,21 @@ impl Report {
             user_time: Duration::ZERO,
             think_time: Duration::ZERO,
         }
+    }
+
+    /// Adds what another process has measured at the same time.
+    pub fn merge(&mut self, other: &Self) {
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self.interrupted |= other.interrupted;
+        self.users = self.users.saturating_add(other.users);
+        self.stats.merge(&other.stats);
+        self.cost = self.cost.plus(&other.cost);
+        self.cpu = self
+            .cpu
+            .zip(other.cpu)
+            .map(|(ours, theirs)| ours.saturating_add(theirs));
+        self.user_time = self.user_time.saturating_add(other.user_time);
+        self.think_time = self.think_time.saturating_add(other.think_time);
     }
 
     /// Calls in a second, over the whole run.

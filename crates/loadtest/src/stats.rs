@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// The longest latency that is distinguished from longer ones, in microseconds: an hour.
 const LONGEST: u64 = 3_600_000_000;
@@ -12,7 +13,8 @@ const LONGEST: u64 = 3_600_000_000;
 const DIGITS: u8 = 3;
 
 /// What was called, and how it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Event {
     /// An acquire was admitted, or failed.
     Acquire,
@@ -39,8 +41,9 @@ impl Event {
     }
 }
 
-/// The latencies of calls of one kind.
-#[derive(Debug, Clone)]
+/// The latencies of calls of one kind. Serialized without loss.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(into = "Written", try_from = "Written")]
 pub struct Series {
     latencies: Histogram<u64>,
     sum: Duration,
@@ -71,7 +74,7 @@ impl Series {
         // Both have the same bounds, so that nothing is out of range.
         let _ = self.latencies.add(&other.latencies);
         self.sum = self.sum.saturating_add(other.sum);
-        self.failures += other.failures;
+        self.failures = self.failures.saturating_add(other.failures);
     }
 
     /// How many calls, failures included.
@@ -115,8 +118,57 @@ impl Series {
     }
 }
 
+/// A series as it is serialized.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    /// Latencies in microseconds, and how many calls took that long.
+    latencies: Vec<(u64, u64)>,
+    sum: Duration,
+    failures: u64,
+}
+
+impl From<Series> for Written {
+    fn from(series: Series) -> Self {
+        let recorded = series.latencies.iter_recorded();
+        Self {
+            latencies: recorded
+                .map(|step| (step.value_iterated_to(), step.count_at_value()))
+                .collect(),
+            sum: series.sum,
+            failures: series.failures,
+        }
+    }
+}
+
+impl TryFrom<Written> for Series {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let mut series = Self {
+            sum: written.sum,
+            failures: written.failures,
+            ..Self::default()
+        };
+        let mut calls = 0_u64;
+        for (micros, count) in written.latencies {
+            calls = calls
+                .checked_add(count)
+                .ok_or("the numbers of calls exceed 64 bits")?;
+            if !(1..=series.latencies.high()).contains(&micros) {
+                return Err(format!("a latency of {micros} microseconds is out of range"));
+            }
+            let recorded = series.latencies.record_n(micros, count);
+            recorded.map_err(|err| format!("a latency of {micros} microseconds: {err}"))?;
+        }
+        if series.failures > calls {
+            return Err(format!("{} of {calls} calls failed", series.failures));
+        }
+        Ok(series)
+    }
+}
+
 /// All measurements of a run, or of a part of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Stats {
     series: BTreeMap<Event, BTreeMap<String, Series>>,
     errors: BTreeMap<String, u64>,
@@ -152,7 +204,8 @@ impl Stats {
         } else {
             error
         };
-        *self.errors.entry(error.to_owned()).or_default() += times;
+        let all = self.errors.entry(error.to_owned()).or_default();
+        *all = all.saturating_add(times);
     }
 
     /// Adds what another part of the run has measured.
@@ -251,6 +304,42 @@ mod tests {
             (none.mean(), none.quantile(0.99)),
             (Duration::ZERO, Duration::ZERO)
         );
+    }
+
+    #[test]
+    fn serialized_measurements_are_the_same() {
+        let mut stats = Stats::default();
+        for micros in [0, 1, 7, 2047, 2048, 2049, 1_234_567, 3_599_999_999, u64::MAX] {
+            for times in 0..=micros % 3 {
+                let error = (times == 1).then(|| "down".to_owned());
+                stats.add(Event::RateLimited, "api", Duration::from_micros(micros), error);
+            }
+        }
+        let text = serde_json::to_string(&stats).unwrap();
+        let read: Stats = serde_json::from_str(&text).unwrap();
+        let (before, after) = (stats.total(), read.total());
+        assert_eq!(before.latencies, after.latencies);
+        assert_eq!(
+            (before.min(), before.max(), before.sum(), before.failures()),
+            (after.min(), after.max(), after.sum(), after.failures())
+        );
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert!(text.starts_with(r#"{"series":{"RATE_LIMITED":{"api":"#), "{text}");
+    }
+
+    #[test]
+    fn impossible_measurements_are_refused() {
+        let sum = r#""sum":{"secs":1,"nanos":0}"#;
+        for (latencies, failures, why) in [
+            ("[[0,1]]", 0, "a latency of 0 microseconds is out of range"),
+            ("[[99999999999,1]]", 0, "99999999999 microseconds is out of range"),
+            ("[[5,1]]", 2, "2 of 1 calls failed"),
+            ("[[5,18446744073709551615],[6,1]]", 0, "exceed 64 bits"),
+        ] {
+            let text = format!(r#"{{"latencies":{latencies},{sum},"failures":{failures}}}"#);
+            let err = serde_json::from_str::<Series>(&text).unwrap_err().to_string();
+            assert!(err.contains(why), "{err}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 
 use crate::acquire::pid;
-use crate::world::{Ran, World};
+use crate::world::{Ran, World, embedded_only};
 
 /// The example.
 const CHAT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/loadtest/chat.yaml");
@@ -85,6 +85,7 @@ fn a_report_tells_what_was_measured_and_nothing_is_left() {
 
 #[test]
 fn a_signal_ends_a_test_with_what_was_measured_and_nothing_is_left() {
+    embedded_only!("users without pauses would take a shared server's whole time");
     for (signal, code, last) in [
         (Signal::SIGINT, 1, ""),
         (Signal::SIGTERM, 143, "Aborted by SIGTERM\n"),
@@ -127,6 +128,7 @@ fn a_signal_ends_a_test_with_what_was_measured_and_nothing_is_left() {
 
 #[test]
 fn tuning_finds_how_many_users_a_process_carries() {
+    embedded_only!("users without pauses would take a shared server's whole time");
     let world = World::new();
     let line =
         "loadtest tune --local -f max_rps MaxRpsUser --max-users 4 --baseline-duration 1 --step-duration 1";

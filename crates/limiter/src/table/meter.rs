@@ -46,6 +46,7 @@ pub struct Meter {
 
 /// The counts of a [`Meter`] at one time, or between two.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RequestCost {
     /// Single reads.
     pub gets: u64,
@@ -158,6 +159,24 @@ impl RequestCost {
             refused: self.refused - earlier.refused,
             read_units: self.read_units - earlier.read_units,
             write_units: self.write_units - earlier.write_units,
+        }
+    }
+
+    /// Returns the counts of two meters together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            gets: self.gets.saturating_add(other.gets),
+            batch_gets: self.batch_gets.saturating_add(other.batch_gets),
+            queries: self.queries.saturating_add(other.queries),
+            puts: self.puts.saturating_add(other.puts),
+            updates: self.updates.saturating_add(other.updates),
+            deletes: self.deletes.saturating_add(other.deletes),
+            batch_deletes: self.batch_deletes.saturating_add(other.batch_deletes),
+            transactions: self.transactions.saturating_add(other.transactions),
+            refused: self.refused.saturating_add(other.refused),
+            read_units: self.read_units + other.read_units,
+            write_units: self.write_units + other.write_units,
         }
     }
 

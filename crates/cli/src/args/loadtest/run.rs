@@ -1,0 +1,55 @@
+//! `loadtest run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Load;
+use crate::args::{Common, Connection};
+
+/// Run a load test, and print a report.
+///
+/// Needs --local: users run on this machine. Functions and Fargate tasks as generators are not supported yet.
+///
+/// Ctrl-C ends the test; what was measured until then is printed. A second Ctrl-C ends the command at once.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  # 20 users without pauses, for a minute
+  zae-limiter loadtest run --local -n my-app -f locustfiles/max_rps.py
+
+  # One class of users, on a table in a directory
+  zae-limiter loadtest run --local --endpoint-url embedded:./limits -f simple SimpleCascadeUser
+
+Scenarios, with their classes of users:
+  simple          SimpleUser, SimpleCascadeUser: a request every 0.1 to 1 s
+  max_rps         MaxRpsUser, MaxRpsCascadeUser: requests without a pause
+  llm_gateway     LLMGatewayUser: 8 models, estimates that are corrected
+  llm_production  LLMGatewayUser, LLMGatewayUserReal: the same with human pauses;
+                  ProductionDailyLoad, MorningSpike: users over a day, or an hour
+  stress          LoadTestUser: few entities get most requests, with spikes
+  FILE.yaml       a scenario of your own, see docs/loadtest.md"
+)]
+pub(crate) struct Run {
+    /// What users do.
+    #[command(flatten)]
+    pub(crate) load: Load,
+
+    /// Number of simulated users
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
+    pub(crate) users: i64,
+
+    /// Length of the test in seconds; with a shape, its length is the default
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..=604_800), allow_negative_numbers = true)]
+    pub(crate) duration: Option<i64>,
+
+    /// Write a row for each kind of call to this file, as CSV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+
+    /// Where, and how results are printed.
+    #[command(flatten)]
+    pub(crate) common: Common<Connection>,
+}
