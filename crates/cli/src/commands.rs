@@ -15,6 +15,8 @@ pub(crate) mod system;
 pub(crate) mod table;
 pub(crate) mod usage;
 
+use std::io::{self, Write as _};
+
 use serde_json::json;
 use zae_limiter::Limit;
 
@@ -43,6 +45,14 @@ fn written_limits(written: &WrittenLimits) -> Result<Written, Failure> {
         }
     }
     Ok(Written { all, meant })
+}
+
+/// Prints a JSON Schema.
+fn print_schema(schema: &str) -> Outcome {
+    let mut to = io::stdout().lock();
+    writeln!(to, "{}", schema.trim_end())?;
+    to.flush()?;
+    Ok(Exit::Success)
 }
 
 /// Limits from the command line.

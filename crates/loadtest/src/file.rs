@@ -31,6 +31,10 @@ const MOST_PARTS: usize = 1000;
 /// The period of a limit that names none, in seconds.
 const MINUTE: u64 = 60;
 
+/// The JSON Schema (2020-12) of these files. It accepts what [`read`] accepts, but for rules that compare two values, such
+/// as `min` and `max`.
+pub const SCHEMA: &str = include_str!("file/schema.json");
+
 /// Why a file cannot be read as a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {

@@ -16,6 +16,7 @@
 //! let plan = Plan {
 //!     scenario: shipped::find("max_rps").expect("a shipped scenario"),
 //!     schedule: Schedule::new(vec![stage], 100.0),
+//!     rate: None,
 //!     warm_up: Duration::ZERO,
 //!     seed: 1,
 //!     every: Duration::from_secs(5),
@@ -29,6 +30,7 @@
 
 mod choice;
 pub mod file;
+mod pace;
 mod run;
 pub mod scenario;
 mod schedule;

@@ -15,6 +15,7 @@ use zae_limiter::table::RequestCost;
 use zae_limiter::{Error, NewEntity, RateLimiter};
 
 use crate::choice::{Choice, Skewed, random_name};
+use crate::pace::Pace;
 use crate::scenario::{Action, EntityChoice, Scenario, Task, UserClass};
 use crate::schedule::Schedule;
 use crate::stats::{Event, Series, Stats};
@@ -38,6 +39,9 @@ pub struct Plan {
     pub scenario: Scenario,
     /// How many users there are at a time.
     pub schedule: Schedule,
+    /// For an open loop: how many tasks are due in a second, above zero. Users take them in turn, in place of their pauses,
+    /// and latencies count from the time at which a task was due.
+    pub rate: Option<f64>,
     /// What is measured before this time is discarded, such as the time until all users have started.
     pub warm_up: Duration,
     /// The seed of all random choices. Two runs with one seed make the same choices, in an order that depends on the
@@ -60,6 +64,8 @@ pub struct Progress {
     pub refused: u64,
     /// All calls since the start.
     pub total: Series,
+    /// The calls since the last progress.
+    pub recent: Series,
     /// The processor time that this process has used since the last progress, in cores. `None` if the system does not tell.
     pub cores: Option<f64>,
 }
@@ -83,6 +89,8 @@ pub struct Report {
     pub user_time: Duration,
     /// The part of it in which they waited for their next task.
     pub think_time: Duration,
+    /// How late tasks of an open loop began, all together. Latencies contain it.
+    pub late: Duration,
 }
 
 impl Report {
@@ -97,6 +105,7 @@ impl Report {
             cpu: None,
             user_time: Duration::ZERO,
             think_time: Duration::ZERO,
+            late: Duration::ZERO,
         }
     }
 
@@ -113,6 +122,7 @@ impl Report {
             .map(|(ours, theirs)| ours.saturating_add(theirs));
         self.user_time = self.user_time.saturating_add(other.user_time);
         self.think_time = self.think_time.saturating_add(other.think_time);
+        self.late = self.late.saturating_add(other.late);
     }
 
     /// Calls in a second, over the whole run.
@@ -130,10 +140,14 @@ impl Report {
     /// If it is not the [mean number of users](Self::mean_users), users have waited for something that was not measured, such
     /// as a processor.
     pub fn users_by_littles_law(&self) -> f64 {
-        per(
-            (self.stats.total().sum() + self.think_time).as_secs_f64(),
-            self.elapsed,
-        )
+        let busy = self.stats.total().sum().saturating_sub(self.late);
+        per(busy.saturating_add(self.think_time).as_secs_f64(), self.elapsed)
+    }
+
+    /// Tasks that began in a second, over the whole run.
+    pub fn tasks_per_second(&self) -> f64 {
+        let of = |event| matches!(event, Event::Acquire | Event::RateLimited | Event::Available);
+        per(self.stats.of(of).calls() as f64, self.elapsed)
     }
 
     /// Acquires: admitted, refused or failed.
@@ -159,8 +173,10 @@ struct World {
     stats: Vec<Mutex<Stats>>,
     /// How often the measurements were discarded.
     discards: AtomicUsize,
-    /// The time of users that have ended.
-    times: Mutex<(Duration, Duration)>,
+    /// When tasks are due in an open loop.
+    pace: Option<Pace>,
+    /// The times of users that have ended.
+    times: Mutex<Times>,
     seed: u64,
 }
 
@@ -169,6 +185,14 @@ struct Class {
     users: UserClass,
     parent: Option<String>,
     skewed: Option<Skewed>,
+}
+
+/// Times of users, each of all of them together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    all: Duration,
+    thought: Duration,
+    late: Duration,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -205,7 +229,7 @@ pub async fn run(
     let mut crowd = Crowd::default();
     let mut last = Last {
         at: began,
-        calls: 0,
+        total: Series::default(),
         busy,
     };
     let mut tick = tokio::time::interval(TICK);
@@ -228,7 +252,7 @@ pub async fn run(
             world.discard();
             last = Last {
                 at: now,
-                calls: 0,
+                total: Series::default(),
                 busy,
             };
         }
@@ -238,7 +262,7 @@ pub async fn run(
     };
     crowd.end().await;
     let elapsed = measured_from.elapsed();
-    let (user_time, think_time) = *held(&world.times);
+    let times = *held(&world.times);
     Ok(Report {
         elapsed,
         interrupted,
@@ -246,8 +270,9 @@ pub async fn run(
         stats: world.stats(),
         cost: limiter.repository().request_cost().since(&cost),
         cpu: used_since(busy),
-        user_time,
-        think_time,
+        user_time: times.all,
+        think_time: times.thought,
+        late: times.late,
     })
 }
 
@@ -287,6 +312,7 @@ async fn set_up(limiter: &RateLimiter, plan: &Plan) -> Result<World, Error> {
         classes,
         stats: (0..threads * 4).map(|_| Mutex::default()).collect(),
         discards: AtomicUsize::new(0),
+        pace: plan.rate.map(|rate| Pace::new(Instant::now(), rate)),
         times: Mutex::default(),
         seed: plan.seed,
     })
@@ -310,14 +336,14 @@ impl World {
         for part in &self.stats {
             *held(part) = Stats::default();
         }
-        *held(&self.times) = (Duration::ZERO, Duration::ZERO);
+        *held(&self.times) = Times::default();
     }
 }
 
 /// What the last progress told.
 struct Last {
     at: Instant,
-    calls: u64,
+    total: Series,
     busy: Option<Duration>,
 }
 
@@ -325,19 +351,20 @@ impl Last {
     fn progress(&mut self, began: Instant, now: Instant, users: usize, stats: &Stats) -> Progress {
         let total = stats.total();
         let since = now - self.at;
-        let calls = total.calls() - self.calls;
+        let recent = total.since(&self.total);
         let used = used_since(self.busy);
         *self = Self {
             at: now,
-            calls: total.calls(),
+            total: total.clone(),
             busy: processor_time(),
         };
         Progress {
             elapsed: now - began,
             users,
-            per_second: per(calls as f64, since),
+            per_second: per(recent.calls() as f64, since),
             refused: stats.of(|event| event == Event::RateLimited).calls(),
             total,
+            recent,
             cores: used.map(|used| per(used.as_secs_f64(), since)),
         }
     }
@@ -433,6 +460,7 @@ struct UserTime {
     world: Arc<World>,
     began: Instant,
     thought: Duration,
+    late: Duration,
     /// The measurements that it belongs to.
     discards: usize,
 }
@@ -443,6 +471,7 @@ impl UserTime {
             world: Arc::clone(world),
             began: Instant::now(),
             thought: Duration::ZERO,
+            late: Duration::ZERO,
             discards: world.discards.load(Ordering::SeqCst),
         }
     }
@@ -451,7 +480,8 @@ impl UserTime {
     fn follow(&mut self) {
         let discards = self.world.discards.load(Ordering::SeqCst);
         if self.discards != discards {
-            (self.began, self.thought) = (Instant::now(), Duration::ZERO);
+            self.began = Instant::now();
+            (self.thought, self.late) = (Duration::ZERO, Duration::ZERO);
             self.discards = discards;
         }
     }
@@ -460,8 +490,9 @@ impl UserTime {
 impl Drop for UserTime {
     fn drop(&mut self) {
         let mut times = held(&self.world.times);
-        times.0 += self.began.elapsed();
-        times.1 += self.thought;
+        times.all += self.began.elapsed();
+        times.thought += self.thought;
+        times.late += self.late;
     }
 }
 
@@ -472,6 +503,8 @@ struct User {
     number: usize,
     class: usize,
     rng: fastrand::Rng,
+    /// When the next task was due, in an open loop.
+    due: Option<Instant>,
 }
 
 impl User {
@@ -483,6 +516,7 @@ impl User {
             number,
             class,
             rng,
+            due: None,
         }
     }
 
@@ -514,11 +548,26 @@ impl User {
         }
         while matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             time.follow();
+            if let Some(pace) = &world.pace {
+                let (due, before) = (pace.take(), Instant::now());
+                tokio::select! {
+                    biased;
+                    _ = &mut stopped => return,
+                    () = tokio::time::sleep_until(due) => {}
+                }
+                let began = Instant::now();
+                time.thought += began - before;
+                time.late += began - due;
+                self.due = Some(due);
+            }
             if let Some(task) = self.choose(&class.users.tasks) {
                 let entity = choice.next(Instant::now(), &mut self.rng);
                 self.act(task, &entity).await;
             }
-            let think = self.think(&class.users);
+            let think = match &world.pace {
+                Some(_) => Duration::ZERO,
+                None => self.think(&class.users),
+            };
             let before = Instant::now();
             if think.is_zero() {
                 // A table in this process may never make a user wait, and others would not get their turn.
@@ -573,7 +622,7 @@ impl User {
                 for (limit, amount) in consume {
                     acquire = acquire.consume(limit.as_str(), self.rng.u64(amount.clone()));
                 }
-                let began = Instant::now();
+                let began = self.begin();
                 let lease = acquire.send().await;
                 let latency = began.elapsed();
                 let mut lease = match lease {
@@ -603,11 +652,16 @@ impl User {
             }
             Action::Available => {
                 let check = self.world.limiter.check(entity, resource.as_str());
-                let began = Instant::now();
+                let began = self.begin();
                 let found = check.send().await;
                 self.measured(Event::Available, &name, began.elapsed(), found.as_ref().err());
             }
         }
+    }
+
+    /// The start of a task's first call.
+    fn begin(&mut self) -> Instant {
+        self.due.take().unwrap_or_else(Instant::now)
     }
 
     fn measured(&self, event: Event, name: &str, latency: Duration, error: Option<&Error>) {

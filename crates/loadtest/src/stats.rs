@@ -70,11 +70,23 @@ impl Series {
         self.failures += u64::from(failed);
     }
 
-    fn merge(&mut self, other: &Self) {
+    /// Adds the calls of another series.
+    pub fn merge(&mut self, other: &Self) {
         // Both have the same bounds, so that nothing is out of range.
         let _ = self.latencies.add(&other.latencies);
         self.sum = self.sum.saturating_add(other.sum);
         self.failures = self.failures.saturating_add(other.failures);
+    }
+
+    /// The calls that were added since `earlier`, a former state of this series.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.clone();
+        // It fails if there were more calls earlier, which a former state does not have.
+        let _ = since.latencies.subtract(&earlier.latencies);
+        since.sum = self.sum.saturating_sub(earlier.sum);
+        since.failures = self.failures.saturating_sub(earlier.failures);
+        since
     }
 
     /// How many calls, failures included.
@@ -132,7 +144,8 @@ impl From<Series> for Written {
         let recorded = series.latencies.iter_recorded();
         Self {
             latencies: recorded
-                .map(|step| (step.value_iterated_to(), step.count_at_value()))
+                // The longest latency of a step can be beyond what is distinguished.
+                .map(|step| (step.value_iterated_to().min(LONGEST), step.count_at_value()))
                 .collect(),
             sum: series.sum,
             failures: series.failures,
@@ -154,7 +167,7 @@ impl TryFrom<Written> for Series {
             calls = calls
                 .checked_add(count)
                 .ok_or("the numbers of calls exceed 64 bits")?;
-            if !(1..=series.latencies.high()).contains(&micros) {
+            if !(1..=LONGEST).contains(&micros) {
                 return Err(format!("a latency of {micros} microseconds is out of range"));
             }
             let recorded = series.latencies.record_n(micros, count);
@@ -291,6 +304,24 @@ mod tests {
             );
         }
         assert_eq!(merged.total().sum(), whole.total().sum());
+    }
+
+    #[test]
+    fn the_calls_since_an_earlier_state() {
+        let mut series = Series::default();
+        series.add(Duration::from_millis(900), true);
+        let earlier = series.clone();
+        series.add(Duration::from_millis(5), false);
+        series.add(Duration::from_millis(7), true);
+        let since = series.since(&earlier);
+        assert_eq!((since.calls(), since.failures()), (2, 1));
+        assert_eq!(
+            (since.sum(), since.max().as_millis()),
+            (Duration::from_millis(12), 7)
+        );
+        let mut both = earlier;
+        both.merge(&since);
+        assert_eq!((both.calls(), both.quantile(1.0)), (3, series.quantile(1.0)));
     }
 
     #[test]

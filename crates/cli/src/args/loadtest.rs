@@ -21,8 +21,21 @@ Examples:
 )]
 pub(crate) enum LoadtestCommand {
     Run(Run),
+    Schema(Schema),
     Tune(Tune),
 }
+
+/// Print the JSON Schema of scenario files.
+///
+/// Editors use it to check and complete YAML.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter loadtest schema > loadtest.schema.json"
+)]
+pub(crate) struct Schema {}
 
 /// What users do, and where they run.
 #[derive(Debug, Clone, Args)]

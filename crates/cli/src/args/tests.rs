@@ -165,10 +165,11 @@ fn commands_take_these_options() {
         (
             "loadtest run",
             with(
-                "--locustfile/-f* --local --users=20 --duration --spawn-rate=10 --seed --csv",
+                "--locustfile/-f* --local --users=20 --duration --spawn-rate=10 --rate --seed --csv --html",
                 &connection,
             ),
         ),
+        ("loadtest schema", String::new()),
         (
             "loadtest tune",
             with(

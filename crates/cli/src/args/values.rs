@@ -50,6 +50,14 @@ pub(crate) fn parse_ratio(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads how many of something there are in a second.
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.001..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("expected a number from 0.001 to 1000000, such as 250".to_owned()),
+    }
+}
+
 /// The longest time that can be asked for: far beyond use, and far below what overflows a clock.
 const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 

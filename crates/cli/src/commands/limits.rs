@@ -9,11 +9,9 @@ mod show;
 mod template;
 mod way;
 
-use std::io::{self, Write as _};
-
 use zae_limiter_core::manifest::Manifest;
 
-use super::Outcome;
+use super::{Outcome, print_schema};
 use crate::args::limits::{Apply, Diff, LimitsCommand, ManifestFile, Plan, Where};
 use crate::args::{Format, Namespaced};
 use crate::connect::Access;
@@ -29,7 +27,7 @@ pub(crate) async fn run(command: LimitsCommand) -> Outcome {
         LimitsCommand::CfnTemplate(args) => template::print(&args),
         LimitsCommand::Diff(args) => diff(args).await,
         LimitsCommand::Plan(args) => plan(args).await,
-        LimitsCommand::Schema(_) => schema(),
+        LimitsCommand::Schema(_) => print_schema(Manifest::SCHEMA),
     }
 }
 
@@ -97,13 +95,6 @@ async fn diff(args: Diff) -> Outcome {
         args.shown.detailed_exitcode,
         asked.answer.changes.is_empty(),
     ))
-}
-
-fn schema() -> Outcome {
-    let mut to = io::stdout().lock();
-    writeln!(to, "{}", Manifest::SCHEMA.trim_end())?;
-    to.flush()?;
-    Ok(Exit::Success)
 }
 
 fn ending(detailed: bool, is_idle: bool) -> Exit {

@@ -1,8 +1,11 @@
 //! `loadtest`: users on this machine, in a namespace of their own.
 
+mod html;
 mod interrupts;
+mod live;
 mod report;
 mod test_namespace;
+mod timeline;
 mod tune;
 
 use std::fs::File;
@@ -11,26 +14,26 @@ use std::path::Path;
 use std::time::Duration;
 
 use zae_limiter_loadtest::scenario::Scenario;
-use zae_limiter_loadtest::{Plan, Progress, Schedule, Stage, file, shipped};
+use zae_limiter_loadtest::{Plan, Schedule, Stage, file, shipped};
 
-use super::{Outcome, failed};
+use super::{Outcome, failed, print_schema};
+use crate::args::OutputFormat;
 use crate::args::loadtest::{Load, LoadtestCommand, Run};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say;
 use crate::signals::Ending;
 use interrupts::Interrupts;
-use report::{Shown, latency};
+use live::Live;
+use report::Shown;
 use test_namespace::TestNamespace;
+use timeline::Timeline;
 
 /// The length of a test without a shape, in seconds.
 const DURATION: u64 = 60;
 
 /// The largest file with a scenario, in bytes.
 const LARGEST: u64 = 1 << 20;
-
-/// How often a line tells how far the test is.
-const EVERY: Duration = Duration::from_secs(5);
 
 const WHAT: &str = "run the load test";
 
@@ -43,6 +46,7 @@ pub(crate) fn run(command: LoadtestCommand) -> Outcome {
     let outcome = runtime.block_on(async {
         match command {
             LoadtestCommand::Run(args) => run_here(args).await,
+            LoadtestCommand::Schema(_) => print_schema(file::SCHEMA),
             LoadtestCommand::Tune(args) => tune::tune(args).await,
         }
     });
@@ -63,6 +67,11 @@ fn check_local(load: &Load) -> Result<(), Failure> {
 async fn run_here(args: Run) -> Outcome {
     check_local(&args.load)?;
     let (scenario, stages) = chosen(&args.load)?;
+    if stages.is_some() && args.rate.is_some() {
+        return Err(Failure::error(
+            "A shape sets the number of users over time, and --rate the number of calls. Leave one of them out.",
+        ));
+    }
     let stages = match (stages, args.duration) {
         (None, duration) => vec![Stage {
             users: usize::try_from(args.users).unwrap_or(usize::MAX),
@@ -71,29 +80,39 @@ async fn run_here(args: Run) -> Outcome {
         (Some(stages), None) => stages,
         (Some(stages), Some(duration)) => cut(stages, Duration::from_secs(duration.unsigned_abs())),
     };
-    if let Some(csv) = &args.csv {
+    for file in [&args.csv, &args.html].into_iter().flatten() {
         // Before the test, as its result has no other place.
-        report::check_file(csv)?;
+        report::check_file(file)?;
     }
     let interrupts = Interrupts::catch()?;
     let at = &args.common.at;
+    let length = stages.iter().map(|stage| stage.length).sum();
+    let mut live = Live::new(args.common.format.output == OutputFormat::Json, length);
+    let mut timeline = Timeline::new(length);
     let plan = Plan {
         scenario,
-        schedule: Schedule::new(stages, args.load.spawn_rate as f64),
+        // In an open loop users are there to take calls, and all of them start at once.
+        schedule: Schedule::new(
+            stages,
+            args.rate.map_or(args.load.spawn_rate as f64, |_| f64::MAX),
+        ),
+        rate: args.rate,
         warm_up: Duration::ZERO,
         seed: args.load.seed(),
-        every: EVERY,
+        every: timeline::EVERY,
     };
     let shown = Shown::new(&args, &plan);
     let namespace = TestNamespace::open(at, &interrupts, || shown.head()).await?;
-    let ran = zae_limiter_loadtest::run(&namespace.limiter, &plan, interrupts.first(), |progress| {
-        if !shown.is_json() {
-            say(&line_of(progress));
-        }
-    });
-    let ran = ran.await.map_err(failed(at, WHAT));
+    let stop = interrupts.first();
+    let ran = zae_limiter_loadtest::run(&namespace.limiter, &plan, stop, |progress| {
+        live.show(progress);
+        timeline.add(progress);
+    })
+    .await;
+    drop(live);
+    let ran = ran.map_err(failed(at, WHAT));
     // Before the namespace is removed, which takes long on a slow table.
-    let printed = ran.and_then(|report| shown.report(&report, args.csv.as_deref()));
+    let printed = ran.and_then(|report| shown.report(&report, &timeline));
     let cleared = namespace.clear(&interrupts).await;
     ended(printed, cleared, interrupts.heard())
 }
@@ -220,23 +239,6 @@ fn cut(stages: Vec<Stage>, mut left: Duration) -> Vec<Stage> {
         .map(fit)
         .filter(|stage| !stage.length.is_zero())
         .collect()
-}
-
-fn line_of(progress: &Progress) -> String {
-    let cores = progress
-        .cores
-        .map_or(String::new(), |cores| format!(", cpu={cores:.2} cores"));
-    format!(
-        "  [{}s] users={}, rps={:.1}, p50={}, p95={}, p99={}, refused={}, failures={}{cores}",
-        progress.elapsed.as_secs(),
-        progress.users,
-        progress.per_second,
-        latency(progress.total.quantile(0.5)),
-        latency(progress.total.quantile(0.95)),
-        latency(progress.total.quantile(0.99)),
-        progress.refused,
-        progress.total.failures(),
-    )
 }
 
 #[cfg(test)]

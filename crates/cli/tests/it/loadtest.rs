@@ -5,9 +5,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
 
 use crate::acquire::pid;
-use crate::world::{Ran, World, embedded_only};
+use crate::world::{Ran, World, embedded_only, finish};
 
 /// The example.
 const CHAT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/loadtest/chat.yaml");
@@ -81,6 +82,56 @@ fn a_report_tells_what_was_measured_and_nothing_is_left() {
         assert!(text.stdout.contains(part), "{part}: {}", text.stdout);
     }
     assert_nothing_left(&world);
+}
+
+#[test]
+fn an_open_loop_and_a_page() {
+    embedded_only!("users without pauses would take a shared server's whole time");
+    let world = World::new();
+    let page = world.path().join("report.html");
+    let line = format!(
+        "-f max_rps MaxRpsUser --users 4 --rate 20 --duration 3 --seed 5 --output json --html {}",
+        page.display()
+    );
+    let report = run(&world, &line).json();
+    assert_eq!(
+        (&report["rate"], &report["spawn_rate"]),
+        (&20.0.into(), &Value::Null)
+    );
+    let begun = report["total_requests"].as_u64().unwrap();
+    assert!((1..=61).contains(&begun), "{report}");
+    let html = std::fs::read_to_string(page).unwrap();
+    for part in [
+        "<h1>Load test: ",
+        "<svg viewBox=",
+        "open loop, 20 calls due in a second",
+        "<td class=\"name\">ACQUIRE</td>",
+    ] {
+        assert!(html.contains(part), "{part}: {html}");
+    }
+    // It needs nothing else.
+    assert!(!html.contains("src=") && !html.contains("href=") && !html.contains("<script"));
+    for (line, why) in [
+        (
+            "-f llm_production MorningSpike --rate 5",
+            "Leave one of them out.",
+        ),
+        ("-f simple --rate 5 --spawn-rate 5", "cannot be used with"),
+        ("-f simple --rate 0", "expected a number from 0.001 to 1000000"),
+        ("-f simple --rate NaN", "expected a number from 0.001 to 1000000"),
+        ("-f simple --html /", "Cannot write '/'"),
+    ] {
+        let ran = run(&world, line);
+        assert!(ran.code != Some(0) && ran.stderr.contains(why), "{ran:?}");
+    }
+    assert_nothing_left(&world);
+}
+
+#[test]
+fn the_schema_of_scenarios_is_printed() {
+    let world = World::without_table();
+    let schema = finish(&mut world.command(&["loadtest", "schema"]), None).json();
+    assert_eq!(schema["required"], serde_json::json!(["users"]));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Load;
+use crate::args::values::parse_rate;
 use crate::args::{Common, Connection};
 
 /// Run a load test, and print a report.
@@ -41,6 +42,11 @@ pub(crate) struct Run {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
     pub(crate) users: i64,
 
+    /// Calls that are due in a second, whatever their latency (an open loop): all users start at once and take them in turn,
+    /// without pauses, and latencies count from when a call was due
+    #[arg(long, value_name = "CALLS", value_parser = parse_rate, conflicts_with = "spawn_rate", allow_negative_numbers = true)]
+    pub(crate) rate: Option<f64>,
+
     /// Length of the test in seconds; with a shape, its length is the default
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..=604_800), allow_negative_numbers = true)]
     pub(crate) duration: Option<i64>,
@@ -48,6 +54,10 @@ pub(crate) struct Run {
     /// Write a row for each kind of call to this file, as CSV
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
+
+    /// Write a page with the report and charts to this file, as HTML that needs no other file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 
     /// Where, and how results are printed.
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The report of a load test: text, JSON and CSV.
+//! The report of a load test as text, JSON and CSV; `html` renders it as a page.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use zae_limiter_loadtest::{Event, Plan, Report, Series};
 
+use super::html;
+use super::timeline::Timeline;
 use crate::args::loadtest::Run;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -34,10 +36,6 @@ impl<'a> Shown<'a> {
         Self { args, plan }
     }
 
-    pub(super) fn is_json(&self) -> bool {
-        Out::new(&self.args.common.format).is_json()
-    }
-
     /// What is about to run.
     pub(super) fn head(&self) -> Result<(), Failure> {
         let mut out = Out::new(&self.args.common.format);
@@ -58,11 +56,14 @@ impl<'a> Shown<'a> {
         if let Some(shape) = self.shape() {
             out.line(format_args!("  Shape: {}", printable(shape)))?;
         }
+        let rate = match self.plan.rate {
+            Some(rate) => format!("Rate: {rate}/s"),
+            None => format!("Spawn Rate: {}/s", self.args.load.spawn_rate),
+        };
         out.line(format_args!(
-            "  Users: {}, Duration: {}s, Spawn Rate: {}/s, Seed: {}\n",
+            "  Users: {}, Duration: {}s, {rate}, Seed: {}\n",
             schedule.most(),
             schedule.length().as_secs(),
-            self.args.load.spawn_rate,
             self.plan.seed
         ))?;
         out.flush()
@@ -83,15 +84,19 @@ impl<'a> Shown<'a> {
     }
 
     /// What was measured.
-    pub(super) fn report(&self, report: &Report, file: Option<&Path>) -> Result<(), Failure> {
-        if let Some(file) = file {
+    pub(super) fn report(&self, report: &Report, timeline: &Timeline) -> Result<(), Failure> {
+        if let Some(file) = &self.args.csv {
             std::fs::write(file, csv(report)).map_err(|err| cannot_write(file, &err))?;
+        }
+        if let Some(file) = &self.args.html {
+            let page = html::page(&self.args.common.at.name, self.plan, report, timeline.points());
+            std::fs::write(file, page).map_err(|err| cannot_write(file, &err))?;
         }
         let mut out = Out::new(&self.args.common.format);
         if out.is_json() {
             out.json(&self.json(report))?;
         } else {
-            text(report, self.plan.schedule.most(), &mut out)?;
+            text(report, self.plan, &mut out)?;
         }
         out.flush()
     }
@@ -110,13 +115,15 @@ impl<'a> Shown<'a> {
             "scenario": self.plan.scenario.name,
             "user_classes": self.classes(),
             "shape": self.shape(),
-            "spawn_rate": self.args.load.spawn_rate,
+            "spawn_rate": self.plan.rate.is_none().then_some(self.args.load.spawn_rate),
+            "rate": self.plan.rate,
             "seed": self.plan.seed,
             "interrupted": report.interrupted,
             "users": report.users,
             "mean_users": rounded(report.mean_users()),
             "users_by_littles_law": rounded(report.users_by_littles_law()),
             "duration_seconds": rounded(report.elapsed.as_secs_f64()),
+            "warnings": warnings(report, self.plan),
             "acquires": report.acquires(),
             "refused": refused.calls(),
         });
@@ -164,15 +171,15 @@ fn cannot_write(file: &Path, err: &std::io::Error) -> Failure {
 }
 
 /// What users asked of the table, for each acquire.
-struct PerAcquire {
-    writes: f64,
-    reads: f64,
-    write_units: f64,
-    read_units: f64,
+pub(super) struct PerAcquire {
+    pub(super) writes: f64,
+    pub(super) reads: f64,
+    pub(super) write_units: f64,
+    pub(super) read_units: f64,
 }
 
 impl PerAcquire {
-    fn of(report: &Report) -> Self {
+    pub(super) fn of(report: &Report) -> Self {
         let acquires = report.acquires().max(1) as f64;
         let cost = &report.cost;
         Self {
@@ -184,7 +191,7 @@ impl PerAcquire {
     }
 
     /// For a million acquires: a unit of each costs what a million units cost together.
-    fn dollars(&self) -> f64 {
+    pub(super) fn dollars(&self) -> f64 {
         self.write_units * PRICES.0 + self.read_units * PRICES.1
     }
 }
@@ -211,7 +218,7 @@ pub(super) fn millis(latency: Duration) -> f64 {
     rounded(latency.as_secs_f64() * 1000.0)
 }
 
-fn per_second(series: &Series, report: &Report) -> f64 {
+pub(super) fn per_second(series: &Series, report: &Report) -> f64 {
     let elapsed = report.elapsed.as_secs_f64();
     if elapsed > 0.0 {
         series.calls() as f64 / elapsed
@@ -239,7 +246,47 @@ fn figures(series: &Series, report: &Report) -> Value {
     })
 }
 
-fn text(report: &Report, most: usize, out: &mut Out) -> Result<(), Failure> {
+/// What makes the figures less useful than they look.
+pub(super) fn warnings(report: &Report, plan: &Plan) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let most = plan.schedule.most();
+    if report.users < most && !report.interrupted {
+        warnings.push(format!(
+            "Only {} of {} users were started. Use a higher --spawn-rate, or a longer --duration.",
+            grouped(report.users as i128),
+            grouped(most as i128)
+        ));
+    }
+    if report.acquires() == 0 {
+        warnings.push("There was no acquire.".to_owned());
+    }
+    if plan
+        .rate
+        .is_some_and(|rate| report.tasks_per_second() < rate * (1.0 - APART))
+    {
+        warnings.push(
+            "All users were busy, and calls that were due have not begun. Use more --users, or a lower --rate."
+                .to_owned(),
+        );
+    }
+    if busy(report).is_some_and(|busy| busy >= BUSY) {
+        warnings.push(
+            "The generator used almost all of this machine's processors, so the latencies are its own as much as the \
+             table's. Use fewer users, or more machines."
+                .to_owned(),
+        );
+    }
+    let (mean, law) = (report.mean_users(), report.users_by_littles_law());
+    if mean > 0.0 && (law / mean - 1.0).abs() > APART {
+        warnings.push(
+            "Users waited for something that was not measured; the two numbers of users differ by more than 5%."
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn text(report: &Report, plan: &Plan, out: &mut Out) -> Result<(), Failure> {
     let total = report.stats.total();
     let refused = refused(report).calls();
     if report.interrupted {
@@ -285,16 +332,6 @@ fn text(report: &Report, most: usize, out: &mut Out) -> Result<(), Failure> {
     }
     out.line(format_args!("\n{table}"))?;
     let per_acquire = PerAcquire::of(report);
-    if report.users < most && !report.interrupted {
-        crate::say(&format!(
-            "Warning: Only {} of {} users were started. Use a higher --spawn-rate, or a longer --duration.",
-            grouped(report.users as i128),
-            grouped(most as i128)
-        ));
-    }
-    if report.acquires() == 0 {
-        crate::say("Warning: There was no acquire.");
-    }
     out.line(format_args!(
         "\nPer acquire: {:.2} writes, {:.2} reads, {:.2} write units, {:.2} read units; ${:.2} per million on demand in us-east-1",
         per_acquire.writes,
@@ -303,27 +340,29 @@ fn text(report: &Report, most: usize, out: &mut Out) -> Result<(), Failure> {
         per_acquire.read_units,
         per_acquire.dollars()
     ))?;
-    out.line(format_args!(
-        "Users: {:.1} on average, {:.1} by Little's law (closed loop: throughput x (latency + pause))",
-        report.mean_users(),
-        report.users_by_littles_law()
-    ))?;
+    let (mean, law) = (report.mean_users(), report.users_by_littles_law());
+    match plan.rate {
+        None => out.line(format_args!(
+            "Users: {mean:.1} on average, {law:.1} by Little's law (closed loop: throughput x (latency + pause))"
+        ))?,
+        Some(rate) => {
+            out.line(format_args!(
+                "Users: {mean:.1} on average, {law:.1} by Little's law (throughput x (latency - lateness + pause))"
+            ))?;
+            let begun = report.tasks_per_second();
+            out.line(format_args!(
+                "Rate: {begun:.1} of {rate}/s (open loop: latencies count from when a call was due)"
+            ))?;
+        }
+    }
     if let Some(busy) = busy(report) {
         out.line(format_args!(
             "Generator: {:.0}% of this machine's processors",
             busy * 100.0
         ))?;
-        if busy >= BUSY {
-            crate::say(
-                "Warning: The generator used almost all of this machine's processors, so the latencies are its own as much as the table's. Use fewer users, or more machines.",
-            );
-        }
     }
-    let (mean, law) = (report.mean_users(), report.users_by_littles_law());
-    if mean > 0.0 && (law / mean - 1.0).abs() > APART {
-        crate::say(
-            "Warning: Users waited for something that was not measured; the two numbers of users differ by more than 5%.",
-        );
+    for warning in warnings(report, plan) {
+        crate::say(&format!("Warning: {warning}"));
     }
     for (error, count) in report.stats.errors() {
         crate::say(&format!("Error: {} x {error}", grouped(count.into())));

@@ -10,7 +10,7 @@ use zae_limiter_loadtest::{Plan, Report, Schedule, Stage};
 use super::interrupts::Interrupts;
 use super::report::{latency, millis, rounded};
 use super::test_namespace::TestNamespace;
-use super::{EVERY, WHAT, check_local, chosen, ended};
+use super::{WHAT, check_local, chosen, ended};
 use crate::args::loadtest::Tune;
 use crate::commands::{Outcome, failed};
 use crate::failure::Failure;
@@ -144,10 +144,12 @@ impl Steps<'_> {
         let plan = Plan {
             scenario: self.scenario.clone(),
             schedule: Schedule::new(vec![stage], rate),
+            rate: None,
             warm_up,
             // The users of each step are other entities.
             seed: self.seed,
-            every: EVERY,
+            // A step shows nothing before its end.
+            every: length,
         };
         self.seed = self.seed.wrapping_add(1);
         let stop = self.interrupts.first();

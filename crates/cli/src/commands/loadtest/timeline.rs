@@ -1,0 +1,108 @@
+//! What a test measured over time, for charts.
+
+use std::time::Duration;
+
+use zae_limiter_loadtest::{Progress, Series};
+
+/// The most points of a chart, about.
+const POINTS: u64 = 300;
+
+/// How often a test tells its progress.
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+
+/// A part of a test.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Point {
+    /// Its end, in seconds since the start of the test.
+    pub(super) at: f64,
+    pub(super) users: usize,
+    /// Calls in a second.
+    pub(super) calls: f64,
+    pub(super) refused: f64,
+    pub(super) failures: f64,
+    pub(super) p50: Duration,
+    pub(super) p95: Duration,
+    pub(super) p99: Duration,
+}
+
+/// The points so far, at equal distances.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    points: Vec<Point>,
+    distance: Duration,
+    /// The calls since the last point.
+    recent: Series,
+    last: Duration,
+    refused: u64,
+}
+
+impl Timeline {
+    /// For a test of this length.
+    pub(super) fn new(length: Duration) -> Self {
+        let seconds = length.as_secs().div_ceil(POINTS).max(EVERY.as_secs());
+        Self {
+            points: Vec::new(),
+            distance: Duration::from_secs(seconds),
+            recent: Series::default(),
+            last: Duration::ZERO,
+            refused: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, progress: &Progress) {
+        self.recent.merge(&progress.recent);
+        let since = progress.elapsed.saturating_sub(self.last);
+        if since < self.distance {
+            return;
+        }
+        let rate = |count: u64| count as f64 / since.as_secs_f64();
+        self.points.push(Point {
+            at: progress.elapsed.as_secs_f64(),
+            users: progress.users,
+            calls: rate(self.recent.calls()),
+            refused: rate(progress.refused.saturating_sub(self.refused)),
+            failures: rate(self.recent.failures()),
+            p50: self.recent.quantile(0.5),
+            p95: self.recent.quantile(0.95),
+            p99: self.recent.quantile(0.99),
+        });
+        (self.last, self.refused) = (progress.elapsed, progress.refused);
+        self.recent = Series::default();
+    }
+
+    pub(super) fn points(&self) -> &[Point] {
+        &self.points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zae_limiter_loadtest::{Event, Stats};
+
+    #[test]
+    fn points_have_a_distance_that_fits_the_test() {
+        let mut timeline = Timeline::new(Duration::from_secs(601));
+        for second in 1..=7 {
+            let mut stats = Stats::default();
+            for _ in 0..second {
+                stats.add(Event::RateLimited, "api", Duration::from_millis(second), None);
+            }
+            timeline.add(&Progress {
+                elapsed: Duration::from_secs(second),
+                users: 3,
+                per_second: 0.0,
+                refused: second * (second + 1) / 2,
+                total: Series::default(),
+                recent: stats.total(),
+                cores: None,
+            });
+        }
+        let points: Vec<_> = timeline
+            .points()
+            .iter()
+            .map(|p| (p.at, p.calls, p.refused, p.p99.as_millis()))
+            .collect();
+        assert_eq!(points, [(3.0, 2.0, 2.0, 3), (6.0, 5.0, 5.0, 6)]);
+    }
+}
