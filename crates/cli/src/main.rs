@@ -130,7 +130,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Limits(command) => commands::limits::run(command).await,
         Command::List(args) => commands::stack::list::list(args).await,
         Command::Loadtest(command) => commands::loadtest::run(command),
-        Command::Local(command) => commands::local::run(command).await,
+        Command::Local(command) => Box::pin(commands::local::run(command)).await,
         Command::Man(args) => commands::shell::man(&args),
         Command::Namespace(command) => commands::namespace::run(command).await,
         Command::Resource(command) => commands::resource::run(command).await,

@@ -92,7 +92,14 @@ impl StackManager {
         wanted.options.check(wanted.stack)?;
         match self.existing(wanted.stack).await? {
             Some(found) => self.refresh(wanted, found, progress).await,
-            None => self.create(wanted, progress).await,
+            None => match self.create(wanted, progress).await {
+                // Another process was faster, and this one goes on with its stack.
+                Err(err @ Error::AlreadyExists { .. }) => match self.existing(wanted.stack).await? {
+                    Some(found) => self.refresh(wanted, found, progress).await,
+                    None => Err(err),
+                },
+                created => created,
+            },
         }
     }
 

@@ -164,6 +164,21 @@ impl State {
         self.directory.join("endpoint.json")
     }
 
+    /// There while more than the process that started the endpoint uses it.
+    fn shared(&self) -> PathBuf {
+        self.directory.join("endpoint.shared")
+    }
+
+    /// Held exclusively by a process that is about to stop the endpoint unless it is shared.
+    fn share_lock(&self) -> io::Result<File> {
+        let path = self.directory.join("endpoint.shared.lock");
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+    }
+
     fn lock(&self) -> PathBuf {
         self.directory.join("endpoint.lock")
     }
@@ -216,10 +231,41 @@ impl State {
     }
 
     fn forget(&self) -> io::Result<()> {
-        match fs::remove_file(self.record()) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
-            _ => Ok(()),
+        for path in [self.shared(), self.record()] {
+            match fs::remove_file(path) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+                _ => {}
+            }
         }
+        Ok(())
+    }
+
+    /// The endpoint that runs, which from now on its starter does not stop by itself. Waits while a process
+    /// is about to stop it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn join(&self) -> io::Result<Option<Running>> {
+        if !self.is_held()? {
+            return Ok(None);
+        }
+        let lock = self.share_lock()?;
+        lock.lock_shared()?;
+        let running = self.running()?;
+        if running.is_some() {
+            fs::write(self.shared(), b"")?;
+        }
+        Ok(running)
+    }
+
+    /// A guard under which no other process [joins](Self::join) the endpoint; `None` if one has joined it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn alone(&self) -> io::Result<Option<File>> {
+        let lock = self.share_lock()?;
+        lock.lock()?;
+        Ok((!self.shared().try_exists()?).then_some(lock))
     }
 
     /// Whether an endpoint has this place.
@@ -309,6 +355,32 @@ mod tests {
         let _held = state.hold().unwrap().unwrap();
         assert!(state.is_held().unwrap());
         assert_eq!(state.running().unwrap(), None);
+    }
+
+    #[test]
+    fn an_endpoint_that_others_have_joined_is_shared_until_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::at(directory.path());
+        assert_eq!(state.join().unwrap(), None);
+        let held = state.hold().unwrap().unwrap();
+        assert_eq!(state.join().unwrap(), None, "it has not said who it is");
+        held.announce(&running()).unwrap();
+        assert!(state.alone().unwrap().is_some());
+        assert_eq!(state.join().unwrap(), Some(running()));
+        assert!(state.alone().unwrap().is_none());
+        drop(held);
+        let held = state.hold().unwrap().unwrap();
+        held.announce(&running()).unwrap();
+        let alone = state.alone().unwrap();
+        assert!(alone.is_some());
+        // One that comes while it is being stopped waits, and then finds none.
+        std::thread::scope(|scope| {
+            let joined = scope.spawn(|| state.join().unwrap());
+            std::thread::sleep(PAUSE);
+            drop(held);
+            drop(alone);
+            assert_eq!(joined.join().unwrap(), None);
+        });
     }
 
     #[test]

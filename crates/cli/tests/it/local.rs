@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::world::{Ran, World, finish, words};
 
@@ -195,6 +196,75 @@ fn an_endpoint_whose_stack_cannot_be_deployed_is_stopped_if_it_was_started_for_i
     let ran = up("--output json");
     assert_eq!((ran.code == Some(0), &*ran.stdout), (false, ""), "{ran:?}");
     assert_eq!(local.run("status --output json").json()["running"], true);
+}
+
+#[test]
+fn an_endpoint_that_others_use_is_not_stopped_with_the_stack_that_failed() {
+    let local = Local::new();
+    // The functions' package is not an executable, and is not read before the test says so.
+    let package = local.world.path().join("package");
+    nix::unistd::mkfifo(&package, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut command = local.command("up --port 0 --ephemeral --name my-app");
+    command.env("ZAE_LIMITER_LAMBDA_PACKAGE", &package);
+    let first = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Blocks until the first one reads.
+    let mut held = fs::File::options().write(true).open(&package).unwrap();
+    assert_eq!(local.up("")["started"], false);
+    held.write_all(b"no executable").unwrap();
+    drop(held);
+    // It may be read more than once.
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                let open = fs::File::options()
+                    .write(true)
+                    .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+                    .open(&package);
+                if let Ok(mut again) = open {
+                    let _ = again.write_all(b"no executable");
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        });
+        let output = first.wait_with_output().unwrap();
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        output
+    });
+    let ran = Ran::of(output);
+    assert!(
+        ran.code != Some(0)
+            && ran
+                .stderr
+                .ends_with("still runs: another 'zae-limiter local up' uses it.\n"),
+        "{ran:?}"
+    );
+    assert_eq!(local.run("status --output json").json()["running"], true);
+}
+
+#[test]
+fn starts_at_the_same_time_share_one_endpoint_and_one_stack() {
+    let local = Local::new();
+    let starts: Vec<_> = (0..3)
+        .map(|_| {
+            let mut command = local.command("up --port 0 --ephemeral --output json --name my-app");
+            let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            piped.spawn().unwrap()
+        })
+        .collect();
+    let told: Vec<_> = starts
+        .into_iter()
+        .map(|start| Ran::of(start.wait_with_output().unwrap()).json())
+        .collect();
+    for part in ["/started", "/stack/created"] {
+        let new = told.iter().filter(|one| one.pointer(part) == Some(&true.into()));
+        assert_eq!(new.count(), 1, "{part}: {told:?}");
+    }
+    assert!(told.iter().all(|one| one["url"] == told[0]["url"]), "{told:?}");
 }
 
 #[test]

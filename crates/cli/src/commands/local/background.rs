@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait for an endpoint that another process is starting.
 const SOON: Duration = Duration::from_secs(10);
 
+/// How many times an endpoint is started, if others stop it at once.
+const STARTS: u32 = 3;
+
 /// How often to look whether it has started.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -57,10 +60,9 @@ pub(super) async fn up(args: &Up) -> Outcome {
         check_name(name)?;
     }
     let mut out = Out::new(&args.format);
-    let found = state.running().map_err(|err| unusable(&state, &err))?;
-    let (running, new) = match found {
+    let (running, new) = match joined(&state).await? {
         Some(running) => (running, false),
-        None => start(args, &state, &mut out).await?,
+        None => started(args, &state, &mut out).await?,
     };
     let url = running.url();
     if let Some(bound) = running.bound().filter(|ip| !ip.is_loopback()) {
@@ -104,23 +106,70 @@ pub(super) async fn up(args: &Up) -> Outcome {
         document["stack"] = stack;
         document
     });
-    match deployed.await {
+    let mut left = Left(new.then_some(url.as_str()));
+    let deployed = deployed.await;
+    left.0 = None;
+    match deployed {
         Ok(exit) => Ok(exit),
         Err(failure) if new => Err(stopped_again(running, &state, failure).await),
         Err(failure) => Err(failure),
     }
 }
 
-/// Stops an endpoint that was started for a stack which could not be deployed. The next start then begins without it.
+/// Says on interruption that the endpoint at this URL goes on.
+struct Left<'a>(Option<&'a str>);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if let Some(url) = self.0 {
+            crate::say(&format!(
+                "\nThe endpoint at {url} still runs, and so does a deployment that has begun; stop it with 'zae-limiter local down'."
+            ));
+        }
+    }
+}
+
+/// The endpoint that runs, and is not stopped by the process that started it from now on.
+async fn joined(state: &State) -> Result<Option<Running>, Failure> {
+    let place = state.clone();
+    let joined = tokio::task::spawn_blocking(move || place.join()).await;
+    joined
+        .unwrap_or_else(|err| Err(io::Error::other(err)))
+        .map_err(|err| unusable(state, &err))
+}
+
+/// Starts an endpoint, or finds one that another process starts at the same time.
+async fn started(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool), Failure> {
+    // Each time one is found, it may be stopped before it is joined.
+    for _ in 0..STARTS {
+        if let (running, true) = start(args, state, out).await? {
+            return Ok((running, true));
+        }
+        if let Some(running) = joined(state).await? {
+            return Ok((running, false));
+        }
+    }
+    Err(Failure::error(
+        "Other processes start and stop the endpoint all the time. Try again.",
+    ))
+}
+
+/// Stops an endpoint that was started for a stack which could not be deployed, unless other processes use it. The next start
+/// then begins without it.
 async fn stopped_again(running: Running, state: &State, failure: Failure) -> Failure {
     let (pid, url) = (running.pid, running.url());
     let Failure::Message { text, exit } = failure else {
         // The stack is deployed; only its description was not read to the end.
         return failure;
     };
-    let end = match super::stop::stop(&running, state).await {
-        Ok(_) => "The endpoint that was started for it was stopped.".to_owned(),
-        Err(_) => format!(
+    let place = state.clone();
+    let alone = tokio::task::spawn_blocking(move || place.alone()).await;
+    let end = match alone {
+        Ok(Ok(None)) => format!("The endpoint at {url} still runs: another 'zae-limiter local up' uses it."),
+        Ok(Ok(Some(_alone))) if super::stop::stop(&running, state).await.is_ok() => {
+            "The endpoint that was started for it was stopped.".to_owned()
+        }
+        _ => format!(
             "The endpoint at {url} (process {pid}) still runs; stop it with 'zae-limiter local down'."
         ),
     };
