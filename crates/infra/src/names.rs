@@ -37,6 +37,29 @@ pub fn provisioner(stack: &str) -> String {
     format!("{stack}-limits-provisioner")
 }
 
+/// Names of what `loadtest deploy` creates for a target stack.
+pub mod load {
+    /// The stack that generates load on `target`.
+    pub fn stack(target: &str) -> String {
+        format!("{target}-load")
+    }
+
+    /// The function that generates load.
+    pub fn worker(target: &str) -> String {
+        format!("{target}-load-worker")
+    }
+
+    /// The ECS cluster that the master runs in.
+    pub fn cluster(target: &str) -> String {
+        stack(target)
+    }
+
+    /// The master: its ECS service, and the family of its task definition.
+    pub fn master(target: &str) -> String {
+        format!("{target}-load-master")
+    }
+}
+
 /// The name by which a user knows a stack: without the prefix that old releases put before it.
 pub fn user_name(stack: &str) -> &str {
     match stack.strip_prefix("ZAEL-") {
@@ -175,6 +198,14 @@ mod tests {
         refused(check(&"a".repeat(54), true, true), "at most 53 characters");
         refused(check(&"a".repeat(56), false, false), "");
         refused(check("a_b", false, false), "");
+    }
+
+    #[test]
+    fn names_of_the_load_stack_follow_the_target() {
+        assert_eq!(load::stack("my-app"), "my-app-load");
+        assert_eq!(load::worker("my-app"), "my-app-load-worker");
+        assert_eq!(load::cluster("my-app"), "my-app-load");
+        assert_eq!(load::master("my-app"), "my-app-load-master");
     }
 
     #[test]
