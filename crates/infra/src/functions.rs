@@ -24,6 +24,8 @@ pub struct FunctionState {
     pub code_sha256: String,
     /// After how long it is stopped, if that is known.
     pub timeout: Option<Duration>,
+    /// Its memory in MB, by which it has processors, if that is known.
+    pub memory_mb: Option<u32>,
     /// Whether its last update is in effect: `Successful`, `InProgress` or `Failed`.
     update: String,
     reason: String,
@@ -57,6 +59,7 @@ impl StackManager {
                     .timeout
                     .and_then(|secs| u64::try_from(secs).ok())
                     .map(Duration::from_secs),
+                memory_mb: found.memory_size.and_then(|memory| u32::try_from(memory).ok()),
                 update: found
                     .last_update_status
                     .map(|status| status.as_str().to_owned())

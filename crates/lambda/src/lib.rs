@@ -4,8 +4,8 @@
 //!   audit events that expire.
 //! - [`provisioner`] is called by `zae-limiter limits` and by CloudFormation.
 //!
-//! One executable serves both: [`run`] starts the function that the handler's name asks for. Around them,
-//! [`settings`] reads the environment, [`log`] writes JSON lines, [`archive`] keeps expired audit events.
+//! One executable serves both: [`run`] starts the function that the handler's name asks for. [`run_with`] runs a function of the
+//! caller's. Around them, [`settings`] reads the environment, [`log`] writes JSON lines, [`archive`] keeps expired audit events.
 
 pub mod aggregator;
 pub mod archive;
@@ -16,7 +16,7 @@ pub mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value as Json;
 use zae_limiter::Repository;
 use zae_limiter::clock::{Clock, SystemClock};
@@ -78,6 +78,87 @@ pub async fn run(handler: &str) -> Result<(), RunError> {
     outcome
 }
 
+/// One call of a function.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The event.
+    pub event: Json,
+    /// The call's id.
+    pub request_id: String,
+    /// The function's memory, by which it has processors.
+    pub memory_mb: u32,
+    /// How long the call may take.
+    pub remaining: Duration,
+}
+
+impl From<LambdaEvent<Json>> for Call {
+    fn from(event: LambdaEvent<Json>) -> Self {
+        Self {
+            remaining: remaining(event.context.deadline),
+            memory_mb: u32::try_from(event.context.env_config.memory).unwrap_or(0),
+            request_id: event.context.request_id,
+            event: event.payload,
+        }
+    }
+}
+
+/// The answer to a call that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallError {
+    /// A word for the kind of failure, such as `InvalidEvent`.
+    pub kind: &'static str,
+    /// What failed.
+    pub message: String,
+}
+
+impl From<CallError> for Diagnostic {
+    fn from(err: CallError) -> Self {
+        Self {
+            error_type: err.kind.into(),
+            error_message: err.message,
+        }
+    }
+}
+
+/// Serves the calls of a function with a handler of the caller's, until the environment is shut down. Failures of calls are
+/// logged.
+///
+/// # Errors
+/// [`RunError::Runtime`].
+pub async fn run_with<F, Fut>(handler: F) -> Result<(), RunError>
+where
+    F: Fn(Call) -> Fut,
+    Fut: Future<Output = Result<Json, CallError>>,
+{
+    let log = Log::from_env(Arc::new(SystemClock));
+    serve_with(move |event: LambdaEvent<Json>| {
+        let call = Call::from(event);
+        let (log, request_id) = (log.clone(), call.request_id.clone());
+        let answer = handler(call);
+        async move {
+            let answer = answer.await;
+            if let Err(err) = &answer {
+                log.warning(
+                    "zae_limiter_lambda",
+                    "Call failed",
+                    &[
+                        ("request_id", request_id.into()),
+                        ("exception", err.message.clone().into()),
+                    ],
+                );
+            }
+            answer
+        }
+    })
+    .await
+}
+
+/// The time until a deadline in epoch milliseconds.
+fn remaining(deadline: u64) -> Duration {
+    let now = EpochMillis::from(SystemClock.now()).0.unsigned_abs();
+    Duration::from_millis(deadline.saturating_sub(now))
+}
+
 async fn serve(handler: &str, log: Log) -> Result<(), RunError> {
     match handler {
         "aggregator" => {
@@ -112,11 +193,8 @@ async fn serve(handler: &str, log: Log) -> Result<(), RunError> {
             serve_with(move |event: LambdaEvent<Json>| {
                 let provisioner = Arc::clone(&provisioner);
                 async move {
-                    let now = EpochMillis::from(SystemClock.now()).0.unsigned_abs();
-                    let left = event.context.deadline.saturating_sub(now);
-                    provisioner
-                        .handle(&event.payload, Some(Duration::from_millis(left)))
-                        .await
+                    let left = remaining(event.context.deadline);
+                    provisioner.handle(&event.payload, Some(left)).await
                 }
             })
             .await
