@@ -4,8 +4,8 @@
 //! `text` show results, `failure` and `exit` say what went wrong and how to end. Nothing here decides about
 //! tokens or depends on the storage of records.
 //!
-//! The same executable is the bootstrap of the table's functions: started by AWS Lambda, it serves the one that
-//! the handler's name asks for.
+//! The same executable is the bootstrap of the table's functions, and of the one that generates load: started by AWS Lambda, it
+//! serves the one that the handler's name asks for.
 
 mod args;
 mod ask;
@@ -59,6 +59,9 @@ fn main() -> ExitCode {
 
 /// Inside a function of AWS Lambda this program is the function.
 fn serve_function(handler: &str) -> ExitCode {
+    if handler == commands::loadtest::handler::NAME {
+        return commands::loadtest::handler::serve();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map(|runtime| runtime.block_on(zae_limiter_lambda::run(handler))) {
         // What went wrong stands in the log.

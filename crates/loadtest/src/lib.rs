@@ -29,15 +29,21 @@
 //! ```
 
 mod choice;
+pub mod figures;
 pub mod file;
+pub mod function;
+pub mod namespace;
 mod pace;
 mod run;
 pub mod scenario;
 mod schedule;
+pub mod selection;
 pub mod shipped;
 mod stats;
+mod timeline;
 pub mod tune;
 
 pub use run::{Plan, Progress, Report, run};
 pub use schedule::{Schedule, Stage};
-pub use stats::{Event, Series, Stats};
+pub use stats::{Event, JOINED, Series, Stats};
+pub use timeline::{Point, Timeline};

@@ -104,6 +104,16 @@ impl Series {
         self.sum
     }
 
+    /// Calls in a second of this time.
+    pub fn per_second(&self, elapsed: Duration) -> f64 {
+        let elapsed = elapsed.as_secs_f64();
+        if elapsed > 0.0 {
+            self.calls() as f64 / elapsed
+        } else {
+            0.0
+        }
+    }
+
     /// The mean latency; zero without calls.
     pub fn mean(&self) -> Duration {
         match u32::try_from(self.calls()) {
@@ -190,6 +200,9 @@ pub struct Stats {
 /// How many reasons of failures are distinguished. A message can contain what differs from call to call.
 const REASONS: usize = 20;
 
+/// The name of calls whose own names were left out.
+pub const JOINED: &str = "(others)";
+
 /// What stands for further reasons.
 const OTHERS: &str = "other failures";
 
@@ -251,6 +264,23 @@ impl Stats {
         self.series
             .iter()
             .flat_map(|(event, named)| named.iter().map(|(name, series)| (*event, name.as_str(), series)))
+    }
+
+    /// Keeps this many names with the most calls. The others are merged into [`JOINED`] of their kind.
+    #[must_use]
+    pub fn joined(&self, most: usize) -> Self {
+        let mut calls: Vec<_> = self.series().collect();
+        calls.sort_by_key(|(_, _, series)| std::cmp::Reverse(series.calls()));
+        let mut joined = Self {
+            series: BTreeMap::new(),
+            errors: self.errors.clone(),
+        };
+        for (place, (event, name, series)) in calls.into_iter().enumerate() {
+            let name = if place < most { name } else { JOINED };
+            let named = joined.series.entry(event).or_default();
+            named.entry(name.to_owned()).or_default().merge(series);
+        }
+        joined
     }
 
     /// All calls together.

@@ -10,8 +10,8 @@ pub(crate) use tune::Tune;
 
 /// Put load on a table, and measure it.
 ///
-/// Simulated users call the limiter in this process, each waiting for its answer before it goes on. They work in a
-/// namespace of their own, which is removed at the end.
+/// Simulated users call the limiter, each waiting for its answer before it goes on. They work in a namespace of their
+/// own, which is removed at the end.
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     verbatim_doc_comment,
@@ -47,7 +47,7 @@ pub(crate) struct Load {
     #[arg(short = 'f', long, value_name = "SCENARIO")]
     pub(crate) locustfile: String,
 
-    /// Run the users on this machine
+    /// Run the users on this machine, and not in a function
     #[arg(long)]
     pub(crate) local: bool,
 

@@ -165,7 +165,8 @@ fn commands_take_these_options() {
         (
             "loadtest run",
             with(
-                "--locustfile/-f* --local --users=20 --duration --spawn-rate=10 --rate --seed --csv --html",
+                "--locustfile/-f* --local --users=20 --duration --spawn-rate=10 --rate --seed --csv --html --cpu --memory \
+                 --port",
                 &connection,
             ),
         ),
@@ -574,7 +575,7 @@ fn variables_stand_in_for_name_and_namespace() {
                 // A file that declares limits names its namespace.
                 Some("namespace") if !declared => Some("ZAEL_NAMESPACE".as_ref()),
                 Some("lambda-package") => Some("ZAE_LIMITER_LAMBDA_PACKAGE".as_ref()),
-                Some("port") => Some("ZAE_LIMITER_LOCAL_PORT".as_ref()),
+                Some("port") if path.starts_with("local ") => Some("ZAE_LIMITER_LOCAL_PORT".as_ref()),
                 _ => None,
             };
             let name = arg.get_id();

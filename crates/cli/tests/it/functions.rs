@@ -1,4 +1,4 @@
-//! A server on this machine with a table and one function, `limits-limits-provisioner`, that answers as a test wants.
+//! A server on this machine with a table and one function that answers as a test wants.
 //! Local servers do not run functions for nothing, nor do they fail in every way.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -21,8 +21,11 @@ use crate::world::block_on;
 /// The stack, and the table.
 pub(crate) const STACK: &str = "limits";
 
-/// Where the function is called.
-const FUNCTION: &str = "/2015-03-31/functions/limits-limits-provisioner";
+/// Where functions are called.
+const FUNCTIONS: &str = "/2015-03-31/functions/";
+
+/// The table's own function.
+const PROVISIONER: &str = "limits-limits-provisioner";
 
 /// How long an answer is held back at most.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -45,8 +48,12 @@ pub(crate) enum Answers {
     Truly,
     /// With this.
     With(Json),
+    /// With what this makes of the event.
+    From(fn(&Json) -> Json),
     /// With this, as a failure.
     Failing(Json),
+    /// Not before a test is over.
+    Late,
     /// An error of the service.
     Error(u16, &'static str),
 }
@@ -59,6 +66,7 @@ pub(crate) struct Server {
 
 struct State {
     engine: EmbeddedEngine,
+    function: &'static str,
     described: Described,
     answers: Mutex<Answers>,
     calls: AtomicUsize,
@@ -75,8 +83,13 @@ struct Held {
 }
 
 impl Server {
-    /// A server with an empty table that has the namespace `default`.
+    /// A server with the provisioner, and an empty table that has the namespace `default`.
     pub(crate) fn new(described: Described) -> Self {
+        Self::with(PROVISIONER, described)
+    }
+
+    /// [`new`](Self::new), with another function.
+    pub(crate) fn with(function: &'static str, described: Described) -> Self {
         let engine = EmbeddedEngine::memory().unwrap();
         let client = engine.client();
         block_on(async {
@@ -87,6 +100,7 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
             engine,
+            function,
             described,
             answers: Mutex::new(Answers::Truly),
             calls: AtomicUsize::new(0),
@@ -199,7 +213,8 @@ impl State {
             header: format!("x-amzn-ErrorType: {code}\r\n"),
             body: json!({ "Message": "so it is" }).to_string(),
         };
-        match path.strip_prefix(FUNCTION) {
+        let path = path.strip_prefix(FUNCTIONS);
+        match path.and_then(|path| path.strip_prefix(self.function)) {
             Some("/configuration") => match &self.described {
                 Described::As(json) => return ok(json),
                 Described::Error(status, code) => return error(*status, code),
@@ -220,6 +235,11 @@ impl State {
                         Err(text) => failing(&json!({ "errorMessage": text, "errorType": "X" })),
                     },
                     Answers::With(json) => ok(&json),
+                    Answers::From(answer) => ok(&answer(&event)),
+                    Answers::Late => {
+                        std::thread::sleep(PATIENCE);
+                        error(500, "ServiceException")
+                    }
                     Answers::Failing(json) => failing(&json),
                     Answers::Error(status, code) => error(status, code),
                 };

@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use crate::world::{Ran, World, finish, words};
 
 /// A user's endpoint, with its state in a temporary directory.
-struct Local {
-    world: World,
+pub(crate) struct Local {
+    pub(crate) world: World,
     state: PathBuf,
 }
 
 impl Local {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::without_table();
         let state = world.path().join("state");
         Self { world, state }
@@ -32,7 +32,7 @@ impl Local {
     }
 
     /// Starts it. What it says of itself.
-    fn up(&self, options: &str) -> serde_json::Value {
+    pub(crate) fn up(&self, options: &str) -> serde_json::Value {
         self.run(&format!("up --port 0 --ephemeral --output json {options}"))
             .json()
     }

@@ -11,7 +11,7 @@
 //! - `acquire`: taking tokens, with and without a command to run;
 //! - `signals`: what the program and its command do about signals;
 //! - `docs`: the examples of the README and the guide;
-//! - `loadtest`: load from this machine;
+//! - `loadtest`: load from this machine; `loadtest_lambda`: load from a function;
 //! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
 //! - `streams`: closed output, colours;
@@ -34,6 +34,7 @@ mod functions;
 mod help;
 mod limits;
 mod loadtest;
+mod loadtest_lambda;
 mod local;
 mod namespace;
 mod page;

@@ -1,6 +1,7 @@
 //! `loadtest run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -10,16 +11,21 @@ use crate::args::{Common, Connection};
 
 /// Run a load test, and print a report.
 ///
-/// Needs --local: users run on this machine. Functions and Fargate tasks as generators are not supported yet.
+/// Users run in the function NAME-load-worker, which 'loadtest deploy' creates, in one call of it. With --local they run
+/// on this machine.
 ///
-/// Ctrl-C ends the test; what was measured until then is printed. A second Ctrl-C ends the command at once.
+/// Ctrl-C ends a test with --local; what was measured until then is printed. A second Ctrl-C ends the command at once.
+/// A function that was called goes on without the command, and removes its namespace.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  # 20 users without pauses, for a minute
-  zae-limiter loadtest run --local -n my-app -f locustfiles/max_rps.py
+  # 20 users without pauses, for a minute, in the function of the target my-app
+  zae-limiter loadtest run -n my-app -f locustfiles/max_rps.py
+
+  # The same from this machine
+  zae-limiter loadtest run --local -n my-app -f max_rps
 
   # One class of users, on a table in a directory
   zae-limiter loadtest run --local --endpoint-url embedded:./limits -f simple SimpleCascadeUser
@@ -59,7 +65,31 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
 
+    /// CPU units of the Fargate task, for tests whose master runs there
+    #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(i64).range(256..=16_384), allow_negative_numbers = true)]
+    pub(crate) cpu: Option<i64>,
+
+    /// Memory of the Fargate task in MB, for tests whose master runs there
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(i64).range(512..=122_880), allow_negative_numbers = true)]
+    pub(crate) memory: Option<i64>,
+
+    /// Local port of the tunnel to the Fargate task [default: 8089]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..=65_535), allow_negative_numbers = true)]
+    pub(crate) port: Option<i64>,
+
     /// Where, and how results are printed.
     #[command(flatten)]
     pub(crate) common: Common<Connection>,
+}
+
+impl Run {
+    /// The number of users.
+    pub(crate) fn users(&self) -> usize {
+        usize::try_from(self.users).unwrap_or(usize::MAX)
+    }
+
+    /// The length that was given.
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        self.duration.map(i64::unsigned_abs).map(Duration::from_secs)
+    }
 }

@@ -6,18 +6,19 @@ use super::Load;
 use crate::args::values::parse_ratio;
 use crate::args::{Common, Connection};
 
-/// Find how many users one process carries.
+/// Find how many users one function or process carries.
 ///
 /// Measures the latency of one user, and then searches for the most users whose efficiency, the median latency of
 /// one user divided by theirs, reaches the threshold. More users than that measure the generator, not the table.
 ///
-/// Needs --local, as 'loadtest run' does, which also lists the scenarios.
+/// Each step is a call of the function NAME-load-worker, or with --local a test on this machine. The help of
+/// 'loadtest run' lists the scenarios.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  zae-limiter loadtest tune --local -n my-app -f max_rps MaxRpsUser
+  zae-limiter loadtest tune -n my-app -f max_rps MaxRpsUser
   zae-limiter loadtest tune --local -n my-app -f simple --max-users 500 --threshold 0.9"
 )]
 pub(crate) struct Tune {

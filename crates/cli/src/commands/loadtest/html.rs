@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use zae_limiter_loadtest::{Event, Plan, Report, Series};
+use zae_limiter_loadtest::function::Ran;
+use zae_limiter_loadtest::{Event, Point, Report, Series};
 
-use super::report::{PerAcquire, latency, per_second, warnings};
-use super::timeline::Point;
+use super::report::{PerAcquire, latency};
 use crate::text::number::grouped;
 
 const STYLE: &str = "
@@ -62,14 +62,21 @@ struct Line<'a> {
 }
 
 /// Renders the page. `title` says what was tested.
-pub(super) fn page(title: &str, plan: &Plan, report: &Report, points: &[Point]) -> String {
+pub(super) fn page(title: &str, ran: &Ran, report: &Report, warnings: &[String], points: &[Point]) -> String {
     let mut page = String::new();
     // A string takes everything.
-    let _ = write_page(&mut page, title, plan, report, points);
+    let _ = write_page(&mut page, title, ran, report, warnings, points);
     page
 }
 
-fn write_page(to: &mut String, title: &str, plan: &Plan, report: &Report, points: &[Point]) -> fmt::Result {
+fn write_page(
+    to: &mut String,
+    title: &str,
+    ran: &Ran,
+    report: &Report,
+    warnings: &[String],
+    points: &[Point],
+) -> fmt::Result {
     let title = Escaped(title);
     writeln!(
         to,
@@ -77,9 +84,9 @@ fn write_page(to: &mut String, title: &str, plan: &Plan, report: &Report, points
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>Load test: {title}</title>\n\
          <style>{STYLE}</style>\n</head>\n<body>\n<h1>Load test: {title}</h1>"
     )?;
-    write_head(to, plan, report)?;
-    for warning in warnings(report, plan) {
-        writeln!(to, "<p class=\"warning\">{}</p>", Escaped(&warning))?;
+    write_head(to, ran, report)?;
+    for warning in warnings {
+        writeln!(to, "<p class=\"warning\">{}</p>", Escaped(warning))?;
     }
     write_rows(to, report)?;
     chart(
@@ -139,18 +146,17 @@ fn write_page(to: &mut String, title: &str, plan: &Plan, report: &Report, points
     writeln!(to, "</body>\n</html>")
 }
 
-fn write_head(to: &mut String, plan: &Plan, report: &Report) -> fmt::Result {
+fn write_head(to: &mut String, ran: &Ran, report: &Report) -> fmt::Result {
     let total = report.stats.total();
     let per_acquire = PerAcquire::of(report);
-    let classes: Vec<_> = plan.scenario.classes.iter().map(|class| &*class.name).collect();
-    let loop_kind = match plan.rate {
+    let loop_kind = match ran.rate {
         Some(rate) => format!("open loop, {rate} calls due in a second"),
         None => "closed loop".to_owned(),
     };
     let rows = [
         (
             "Scenario",
-            format!("{}: {}", plan.scenario.name, classes.join(", ")),
+            format!("{}: {}", ran.scenario, ran.user_classes.join(", ")),
         ),
         (
             "Users",
@@ -164,7 +170,7 @@ fn write_head(to: &mut String, plan: &Plan, report: &Report) -> fmt::Result {
                 if report.interrupted { ", interrupted" } else { "" }
             ),
         ),
-        ("Seed", plan.seed.to_string()),
+        ("Seed", ran.seed.to_string()),
         ("Calls", grouped(total.calls().into())),
         ("Calls per second", format!("{:.1}", report.per_second())),
         ("Failures", grouped(total.failures().into())),
@@ -244,7 +250,7 @@ fn write_row(to: &mut String, event: &str, name: &str, series: &Series, report: 
     for cell in [
         grouped(series.calls().into()),
         grouped(series.failures().into()),
-        format!("{:.1}", per_second(series, report)),
+        format!("{:.1}", series.per_second(report.elapsed)),
         latency(series.mean()),
         latency(series.quantile(0.5)),
         latency(series.quantile(0.95)),

@@ -6,10 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use zae_limiter_loadtest::{Event, Plan, Report, Series};
+use zae_limiter_loadtest::figures::Figures;
+use zae_limiter_loadtest::function::Ran;
+use zae_limiter_loadtest::{Event, Plan, Point, Report, Series};
+
+pub(super) use zae_limiter_loadtest::figures::{millis, rounded};
 
 use super::html;
-use super::timeline::Timeline;
+use super::lambda::Worker;
 use crate::args::loadtest::Run;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -28,12 +32,28 @@ const APART: f64 = 0.05;
 /// What is printed of a run.
 pub(super) struct Shown<'a> {
     args: &'a Run,
-    plan: &'a Plan,
+    ran: Ran,
+    /// The function that ran it; none if this process did.
+    worker: Option<&'a Worker>,
 }
 
 impl<'a> Shown<'a> {
-    pub(super) fn new(args: &'a Run, plan: &'a Plan) -> Self {
-        Self { args, plan }
+    /// A run of this process.
+    pub(super) fn new(args: &'a Run, plan: &Plan, shape: Option<String>) -> Self {
+        Self {
+            args,
+            ran: Ran::of(plan, shape),
+            worker: None,
+        }
+    }
+
+    /// A run of a function.
+    pub(super) fn of_function(args: &'a Run, ran: Ran, worker: &'a Worker) -> Self {
+        Self {
+            args,
+            ran,
+            worker: Some(worker),
+        }
     }
 
     /// What is about to run.
@@ -42,7 +62,7 @@ impl<'a> Shown<'a> {
         if out.is_json() {
             return Ok(());
         }
-        let (at, schedule) = (&self.args.common.at, &self.plan.schedule);
+        let at = &self.args.common.at;
         let place = at.endpoint_url.as_deref().or(at.region.as_deref());
         out.line(format_args!("\nLocal Run: {}", printable(&at.name)))?;
         if let Some(place) = place {
@@ -52,51 +72,43 @@ impl<'a> Shown<'a> {
             "  Locustfile: {}",
             printable(&self.args.load.locustfile)
         ))?;
-        out.line(format_args!("  User classes: {}", self.classes().join(", ")))?;
-        if let Some(shape) = self.shape() {
+        out.line(format_args!(
+            "  User classes: {}",
+            self.ran.user_classes.join(", ")
+        ))?;
+        if let Some(shape) = &self.ran.shape {
             out.line(format_args!("  Shape: {}", printable(shape)))?;
         }
-        let rate = match self.plan.rate {
-            Some(rate) => format!("Rate: {rate}/s"),
-            None => format!("Spawn Rate: {}/s", self.args.load.spawn_rate),
-        };
+        let rate = rate(self.args);
         out.line(format_args!(
             "  Users: {}, Duration: {}s, {rate}, Seed: {}\n",
-            schedule.most(),
-            schedule.length().as_secs(),
-            self.plan.seed
+            self.ran.users,
+            self.ran.duration_seconds.floor(),
+            self.ran.seed
         ))?;
         out.flush()
     }
 
-    fn shape(&self) -> Option<&str> {
-        let mut shapes = self.plan.scenario.shapes.iter().map(|shape| &*shape.name);
-        shapes.find(|shape| self.args.load.user_classes.iter().any(|name| name == shape))
-    }
-
-    fn classes(&self) -> Vec<&str> {
-        self.plan
-            .scenario
-            .classes
-            .iter()
-            .map(|class| &*class.name)
-            .collect()
-    }
-
     /// What was measured.
-    pub(super) fn report(&self, report: &Report, timeline: &Timeline) -> Result<(), Failure> {
+    pub(super) fn report(&self, report: &Report, points: &[Point]) -> Result<(), Failure> {
         if let Some(file) = &self.args.csv {
             std::fs::write(file, csv(report)).map_err(|err| cannot_write(file, &err))?;
         }
         if let Some(file) = &self.args.html {
-            let page = html::page(&self.args.common.at.name, self.plan, report, timeline.points());
+            let page = html::page(
+                &self.args.common.at.name,
+                &self.ran,
+                report,
+                &self.warnings(report),
+                points,
+            );
             std::fs::write(file, page).map_err(|err| cannot_write(file, &err))?;
         }
         let mut out = Out::new(&self.args.common.format);
         if out.is_json() {
             out.json(&self.json(report))?;
         } else {
-            text(report, self.plan, &mut out)?;
+            self.text(report, &mut out)?;
         }
         out.flush()
     }
@@ -112,18 +124,18 @@ impl<'a> Shown<'a> {
             row
         });
         let mut document = json!({
-            "scenario": self.plan.scenario.name,
-            "user_classes": self.classes(),
-            "shape": self.shape(),
-            "spawn_rate": self.plan.rate.is_none().then_some(self.args.load.spawn_rate),
-            "rate": self.plan.rate,
-            "seed": self.plan.seed,
+            "scenario": self.ran.scenario,
+            "user_classes": self.ran.user_classes,
+            "shape": self.ran.shape,
+            "spawn_rate": self.ran.rate.is_none().then_some(self.args.load.spawn_rate),
+            "rate": self.ran.rate,
+            "seed": self.ran.seed,
             "interrupted": report.interrupted,
             "users": report.users,
             "mean_users": rounded(report.mean_users()),
             "users_by_littles_law": rounded(report.users_by_littles_law()),
             "duration_seconds": rounded(report.elapsed.as_secs_f64()),
-            "warnings": warnings(report, self.plan),
+            "warnings": self.warnings(report),
             "acquires": report.acquires(),
             "refused": refused.calls(),
         });
@@ -150,9 +162,179 @@ impl<'a> Shown<'a> {
                 "dollars_per_million_acquires".to_owned(),
                 json!(rounded(per_acquire.dollars())),
             );
-            document.insert("generator_cpu".to_owned(), json!(busy(report).map(rounded)));
+            document.insert("generator_cpu".to_owned(), json!(self.busy(report).map(rounded)));
+            if let Some(worker) = self.worker {
+                document.insert("function".to_owned(), json!(worker.name));
+                document.insert("memory_mb".to_owned(), json!(worker.memory_mb));
+                document.insert("timeout_seconds".to_owned(), json!(worker.timeout.as_secs()));
+            }
         }
         document
+    }
+
+    /// The generator's processors, for messages.
+    fn processors(&self) -> String {
+        match self.worker {
+            Some(worker) => format!("the function's {:.2} vCPU", worker.vcpus()),
+            None => "this machine's processors".to_owned(),
+        }
+    }
+
+    /// The part of its processors that the generator has used.
+    fn busy(&self, report: &Report) -> Option<f64> {
+        let processors = match self.worker {
+            Some(worker) => worker.vcpus(),
+            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64,
+        };
+        let all = report.elapsed.as_secs_f64() * processors;
+        report
+            .cpu
+            .filter(|_| all > 0.0)
+            .map(|cpu| cpu.as_secs_f64() / all)
+    }
+
+    /// What makes the figures less useful than they look.
+    fn warnings(&self, report: &Report) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let most = self.ran.users;
+        if report.users < most && !report.interrupted {
+            warnings.push(format!(
+                "Only {} of {} users were started. Use a higher --spawn-rate, or a longer --duration.",
+                grouped(report.users as i128),
+                grouped(most as i128)
+            ));
+        }
+        if report.acquires() == 0 {
+            warnings.push("There was no acquire.".to_owned());
+        }
+        if self
+            .ran
+            .rate
+            .is_some_and(|rate| report.tasks_per_second() < rate * (1.0 - APART))
+        {
+            warnings.push(
+                "All users were busy, and calls that were due have not begun. Use more --users, or a lower --rate."
+                    .to_owned(),
+            );
+        }
+        if self.busy(report).is_some_and(|busy| busy >= BUSY) {
+            let instead = match self.worker {
+                Some(_) => "a function with more memory",
+                None => "more machines",
+            };
+            warnings.push(format!(
+                "The generator used almost all of {}, so the latencies are its own as much as the table's. Use fewer users, or \
+                 {instead}.",
+                self.processors()
+            ));
+        }
+        let (mean, law) = (report.mean_users(), report.users_by_littles_law());
+        if mean > 0.0 && (law / mean - 1.0).abs() > APART {
+            warnings.push(
+                "Users waited for something that was not measured; the two numbers of users differ by more than 5%."
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
+    /// The lines of all calls together: those of the Python tool, and how many calls were refused.
+    fn totals(&self, report: &Report, out: &mut Out) -> Result<(), Failure> {
+        let total = report.stats.total();
+        let refused = refused(report).calls();
+        let refused = format!(
+            "  Refused: {} ({:.1}% of {} acquires)",
+            grouped(refused.into()),
+            percent(refused, report.acquires()),
+            grouped(report.acquires().into())
+        );
+        let shown = if self.worker.is_some() { whole } else { latency };
+        let calls = total.calls();
+        out.line(format_args!("  Requests: {}", grouped(calls.into())))?;
+        out.line(format_args!("  RPS: {:.1}", report.per_second()))?;
+        out.line(format_args!(
+            "  Failures: {} ({:.1}%)",
+            grouped(total.failures().into()),
+            percent(total.failures(), calls)
+        ))?;
+        if self.worker.is_none() {
+            out.line(&refused)?;
+        }
+        out.line(format_args!("  Avg: {}", shown(total.mean())))?;
+        out.line(format_args!(
+            "  Min: {} / Max: {}",
+            shown(total.min()),
+            shown(total.max())
+        ))?;
+        for (name, part) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
+            out.line(format_args!("  {name}: {}", shown(total.quantile(part))))?;
+        }
+        // The lines of a function are those of the Python tool, and nothing comes between them.
+        if self.worker.is_some() {
+            out.line(&refused)?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, report: &Report, out: &mut Out) -> Result<(), Failure> {
+        if report.interrupted && self.worker.is_none() {
+            out.line("Interrupted\nPartial results:")?;
+        } else {
+            out.line("\nResults:")?;
+        }
+        self.totals(report, out)?;
+        let mut table = Table::grid(&["Type", "Name", "Requests", "Failures", "RPS", "p50", "p95", "p99"]);
+        for (event, name, series) in report.stats.series() {
+            table.row([
+                event.name().to_owned(),
+                printable(name).into_owned(),
+                grouped(series.calls().into()),
+                grouped(series.failures().into()),
+                format!("{:.1}", series.per_second(report.elapsed)),
+                latency(series.quantile(0.5)),
+                latency(series.quantile(0.95)),
+                latency(series.quantile(0.99)),
+            ]);
+        }
+        out.line(format_args!("\n{table}"))?;
+        let per_acquire = PerAcquire::of(report);
+        out.line(format_args!(
+            "\nPer acquire: {:.2} writes, {:.2} reads, {:.2} write units, {:.2} read units; ${:.2} per million on demand in us-east-1",
+            per_acquire.writes,
+            per_acquire.reads,
+            per_acquire.write_units,
+            per_acquire.read_units,
+            per_acquire.dollars()
+        ))?;
+        let (mean, law) = (report.mean_users(), report.users_by_littles_law());
+        match self.ran.rate {
+            None => out.line(format_args!(
+                "Users: {mean:.1} on average, {law:.1} by Little's law (closed loop: throughput x (latency + pause))"
+            ))?,
+            Some(rate) => {
+                out.line(format_args!(
+                    "Users: {mean:.1} on average, {law:.1} by Little's law (throughput x (latency - lateness + pause))"
+                ))?;
+                let begun = report.tasks_per_second();
+                out.line(format_args!(
+                    "Rate: {begun:.1} of {rate}/s (open loop: latencies count from when a call was due)"
+                ))?;
+            }
+        }
+        if let Some(busy) = self.busy(report) {
+            out.line(format_args!(
+                "Generator: {:.0}% of {}",
+                busy * 100.0,
+                self.processors()
+            ))?;
+        }
+        for warning in self.warnings(report) {
+            crate::say(&format!("Warning: {warning}"));
+        }
+        for (error, count) in report.stats.errors() {
+            crate::say(&format!("Error: {} x {error}", grouped(count.into())));
+        }
+        Ok(())
     }
 }
 
@@ -200,174 +382,12 @@ fn refused(report: &Report) -> Series {
     report.stats.of(|event| event == Event::RateLimited)
 }
 
-/// The part of all processors that the generator has used.
-fn busy(report: &Report) -> Option<f64> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let all = report.elapsed.as_secs_f64() * cores as f64;
-    report
-        .cpu
-        .filter(|_| all > 0.0)
-        .map(|cpu| cpu.as_secs_f64() / all)
-}
-
-pub(super) fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
-pub(super) fn millis(latency: Duration) -> f64 {
-    rounded(latency.as_secs_f64() * 1000.0)
-}
-
-pub(super) fn per_second(series: &Series, report: &Report) -> f64 {
-    let elapsed = report.elapsed.as_secs_f64();
-    if elapsed > 0.0 {
-        series.calls() as f64 / elapsed
-    } else {
-        0.0
-    }
-}
-
 fn percent(part: u64, of: u64) -> f64 {
     part as f64 * 100.0 / of.max(1) as f64
 }
 
 fn figures(series: &Series, report: &Report) -> Value {
-    json!({
-        "total_requests": series.calls(),
-        "total_failures": series.failures(),
-        "failure_rate": rounded(percent(series.failures(), series.calls()) / 100.0),
-        "requests_per_second": rounded(per_second(series, report)),
-        "avg_response_time": millis(series.mean()),
-        "min_response_time": millis(series.min()),
-        "max_response_time": millis(series.max()),
-        "p50": millis(series.quantile(0.5)),
-        "p95": millis(series.quantile(0.95)),
-        "p99": millis(series.quantile(0.99)),
-    })
-}
-
-/// What makes the figures less useful than they look.
-pub(super) fn warnings(report: &Report, plan: &Plan) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let most = plan.schedule.most();
-    if report.users < most && !report.interrupted {
-        warnings.push(format!(
-            "Only {} of {} users were started. Use a higher --spawn-rate, or a longer --duration.",
-            grouped(report.users as i128),
-            grouped(most as i128)
-        ));
-    }
-    if report.acquires() == 0 {
-        warnings.push("There was no acquire.".to_owned());
-    }
-    if plan
-        .rate
-        .is_some_and(|rate| report.tasks_per_second() < rate * (1.0 - APART))
-    {
-        warnings.push(
-            "All users were busy, and calls that were due have not begun. Use more --users, or a lower --rate."
-                .to_owned(),
-        );
-    }
-    if busy(report).is_some_and(|busy| busy >= BUSY) {
-        warnings.push(
-            "The generator used almost all of this machine's processors, so the latencies are its own as much as the \
-             table's. Use fewer users, or more machines."
-                .to_owned(),
-        );
-    }
-    let (mean, law) = (report.mean_users(), report.users_by_littles_law());
-    if mean > 0.0 && (law / mean - 1.0).abs() > APART {
-        warnings.push(
-            "Users waited for something that was not measured; the two numbers of users differ by more than 5%."
-                .to_owned(),
-        );
-    }
-    warnings
-}
-
-fn text(report: &Report, plan: &Plan, out: &mut Out) -> Result<(), Failure> {
-    let total = report.stats.total();
-    let refused = refused(report).calls();
-    if report.interrupted {
-        out.line("Interrupted\nPartial results:")?;
-    } else {
-        out.line("\nResults:")?;
-    }
-    let calls = total.calls();
-    out.line(format_args!("  Requests: {}", grouped(calls.into())))?;
-    out.line(format_args!("  RPS: {:.1}", report.per_second()))?;
-    out.line(format_args!(
-        "  Failures: {} ({:.1}%)",
-        grouped(total.failures().into()),
-        percent(total.failures(), calls)
-    ))?;
-    out.line(format_args!(
-        "  Refused: {} ({:.1}% of {} acquires)",
-        grouped(refused.into()),
-        percent(refused, report.acquires()),
-        grouped(report.acquires().into())
-    ))?;
-    out.line(format_args!("  Avg: {}", latency(total.mean())))?;
-    out.line(format_args!(
-        "  Min: {} / Max: {}",
-        latency(total.min()),
-        latency(total.max())
-    ))?;
-    for (name, part) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
-        out.line(format_args!("  {name}: {}", latency(total.quantile(part))))?;
-    }
-    let mut table = Table::grid(&["Type", "Name", "Requests", "Failures", "RPS", "p50", "p95", "p99"]);
-    for (event, name, series) in report.stats.series() {
-        table.row([
-            event.name().to_owned(),
-            printable(name).into_owned(),
-            grouped(series.calls().into()),
-            grouped(series.failures().into()),
-            format!("{:.1}", per_second(series, report)),
-            latency(series.quantile(0.5)),
-            latency(series.quantile(0.95)),
-            latency(series.quantile(0.99)),
-        ]);
-    }
-    out.line(format_args!("\n{table}"))?;
-    let per_acquire = PerAcquire::of(report);
-    out.line(format_args!(
-        "\nPer acquire: {:.2} writes, {:.2} reads, {:.2} write units, {:.2} read units; ${:.2} per million on demand in us-east-1",
-        per_acquire.writes,
-        per_acquire.reads,
-        per_acquire.write_units,
-        per_acquire.read_units,
-        per_acquire.dollars()
-    ))?;
-    let (mean, law) = (report.mean_users(), report.users_by_littles_law());
-    match plan.rate {
-        None => out.line(format_args!(
-            "Users: {mean:.1} on average, {law:.1} by Little's law (closed loop: throughput x (latency + pause))"
-        ))?,
-        Some(rate) => {
-            out.line(format_args!(
-                "Users: {mean:.1} on average, {law:.1} by Little's law (throughput x (latency - lateness + pause))"
-            ))?;
-            let begun = report.tasks_per_second();
-            out.line(format_args!(
-                "Rate: {begun:.1} of {rate}/s (open loop: latencies count from when a call was due)"
-            ))?;
-        }
-    }
-    if let Some(busy) = busy(report) {
-        out.line(format_args!(
-            "Generator: {:.0}% of this machine's processors",
-            busy * 100.0
-        ))?;
-    }
-    for warning in warnings(report, plan) {
-        crate::say(&format!("Warning: {warning}"));
-    }
-    for (error, count) in report.stats.errors() {
-        crate::say(&format!("Error: {} x {error}", grouped(count.into())));
-    }
-    Ok(())
+    json!(Figures::of(series, report.elapsed))
 }
 
 /// A latency, with as many digits as say something.
@@ -377,6 +397,19 @@ pub(super) fn latency(latency: Duration) -> String {
         format!("{millis:.0}ms")
     } else {
         format!("{millis:.2}ms")
+    }
+}
+
+/// A latency in whole milliseconds, as the Python tool shows it.
+pub(super) fn whole(latency: Duration) -> String {
+    format!("{:.0}ms", latency.as_secs_f64() * 1000.0)
+}
+
+/// How fast users start, or how many calls are due.
+pub(super) fn rate(args: &Run) -> String {
+    match args.rate {
+        Some(rate) => format!("Rate: {rate}/s"),
+        None => format!("Spawn Rate: {}/s", args.load.spawn_rate),
     }
 }
 
@@ -395,7 +428,7 @@ fn csv(report: &Report) -> String {
             quoted(name),
             series.calls(),
             series.failures(),
-            per_second(series, report),
+            series.per_second(report.elapsed),
             millis(series.mean()),
             millis(series.min()),
             millis(series.max()),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-use zae_limiter::{Error, NamespaceId, RateLimiter, Stack};
+use zae_limiter::RateLimiter;
+use zae_limiter_loadtest::namespace::{NotRemoved, TestNamespace as Namespace, remove_left_over};
 
 use super::WHAT;
 use super::interrupts::Interrupts;
@@ -16,12 +16,10 @@ use crate::signals::Ending;
 /// How long removing the namespace may take. It removes a few hundred records a second.
 const REMOVE_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// A namespace that exists for a test.
+/// A namespace that exists for a test of this process.
 pub(super) struct TestNamespace<'a> {
     at: &'a Connection,
-    stack: Stack,
-    /// The limiter that all users share.
-    pub(super) limiter: RateLimiter,
+    namespace: Namespace,
 }
 
 impl<'a> TestNamespace<'a> {
@@ -43,34 +41,26 @@ impl<'a> TestNamespace<'a> {
             found = found => found?,
         };
         head()?;
-        let name = format!("loadtest-{:08x}", fastrand::u32(..));
-        let options = options(at);
+        let name = Namespace::new_name();
         interrupts.leaves(Some(format!(
-            "Error: The namespace '{name}' may have been registered. If 'zae-limiter namespace show {name}{options}' finds it, remove \
-             it with 'zae-limiter namespace delete {name}{options}' and 'zae-limiter namespace purge ID{options}'."
+            "Error: The namespace '{name}' may have been registered. {}",
+            if_found(&name, at)
         )));
         // To its end, so that it is known whether there is something to remove.
-        let repo = stack.open(name.as_str()).await.map_err(failed(at, WHAT))?;
+        let namespace = Namespace::open(stack, &name).await.map_err(failed(at, WHAT))?;
         connect::warn_of_clock();
-        let namespace = Self {
-            at,
-            stack,
-            limiter: RateLimiter::new(repo),
-        };
+        let namespace = Self { at, namespace };
         interrupts.leaves(Some(format!("Error: {}", namespace.left_over("interrupted"))));
         Ok(namespace)
     }
 
-    fn id(&self) -> &NamespaceId {
-        self.limiter.repository().namespace_id()
+    /// The limiter that all users share.
+    pub(super) fn limiter(&self) -> &RateLimiter {
+        self.namespace.limiter()
     }
 
     fn left_over(&self, why: &str) -> String {
-        let (name, id, options) = (
-            self.limiter.repository().namespace_name(),
-            self.id(),
-            options(self.at),
-        );
+        let (name, id, options) = (self.namespace.name(), self.namespace.id(), options(self.at));
         format!(
             "The namespace '{name}' was not removed: {why}. Remove it with 'zae-limiter namespace delete {name}{options}' \
              and 'zae-limiter namespace purge {id}{options}'."
@@ -79,19 +69,36 @@ impl<'a> TestNamespace<'a> {
 
     /// Removes the namespace and all that is in it.
     pub(super) async fn clear(self, interrupts: &Interrupts) -> Result<(), Failure> {
-        let removed = match timeout(REMOVE_TIMEOUT, self.remove()).await {
-            Ok(removed) => removed.map_err(|err| err.to_string()),
-            Err(_) => Err(format!("it took more than {} s", REMOVE_TIMEOUT.as_secs())),
-        };
+        let removed = self.namespace.remove(REMOVE_TIMEOUT).await;
         interrupts.leaves(None);
-        removed.map_err(|why| Failure::error(self.left_over(&why)))
+        removed.map_err(|err| Failure::error(self.left_over(&err.to_string())))
     }
+}
 
-    async fn remove(&self) -> Result<(), Error> {
-        let repo = self.limiter.repository();
-        repo.drain().await;
-        self.stack.delete_namespace(repo.namespace_name()).await?;
-        self.stack.purge_namespace(self.id(), &|_| ()).await?;
-        Ok(())
-    }
+/// How to remove a namespace that may be there.
+pub(super) fn if_found(name: &str, at: &Connection) -> String {
+    let options = options(at);
+    format!(
+        "If 'zae-limiter namespace show {name}{options}' finds it, remove it with 'zae-limiter namespace delete {name}{options}' \
+         and 'zae-limiter namespace purge ID{options}'."
+    )
+}
+
+/// Removes a namespace that a test elsewhere has left behind. Returns whether there was one.
+pub(super) async fn clear_left_over(at: &Connection, name: &str) -> Result<bool, Failure> {
+    let stack = connect::stack(at, WHAT).await?;
+    let removed = remove_left_over(&stack, name, REMOVE_TIMEOUT).await;
+    removed.map_err(|err| {
+        let why = match err {
+            NotRemoved::Failed(err) => match failed(at, "")(err) {
+                Failure::Message { text, .. } => text.trim_start_matches("Error: ").to_owned(),
+                Failure::NobodyReads => String::new(),
+            },
+            slow @ NotRemoved::TooSlow(_) => slow.to_string(),
+        };
+        Failure::error(format!(
+            "The namespace '{name}' was not removed: {why}. {}",
+            if_found(name, at)
+        ))
+    })
 }

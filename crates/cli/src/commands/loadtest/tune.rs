@@ -1,51 +1,67 @@
 //! `loadtest tune`: the most users that one generator carries.
 
+mod told;
+
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use zae_limiter_loadtest::scenario::Scenario;
-use zae_limiter_loadtest::tune::{ENOUGH, Sample, Step, lengthened};
+use zae_limiter_loadtest::selection::Selection;
+use zae_limiter_loadtest::tune::{ENOUGH, Sample, Step, Tune as Search, lengthened};
 use zae_limiter_loadtest::{Plan, Report, Schedule, Stage};
 
 use super::interrupts::Interrupts;
-use super::report::{latency, millis, rounded};
 use super::test_namespace::TestNamespace;
-use super::{WHAT, check_local, chosen, ended};
-use crate::args::loadtest::Tune;
+use super::{WHAT, chosen, ended, lambda};
+use crate::args::loadtest::{Load, Tune};
 use crate::commands::{Outcome, failed};
 use crate::failure::Failure;
 use crate::out::Out;
-use crate::say;
 use crate::text::number::grouped;
 use crate::text::table::printable;
 
-/// The longest that the floor is measured.
+pub(super) use told::Told;
+
+/// The longest that the floor is measured on this machine.
 const LONGEST: Duration = Duration::from_secs(270);
 
-/// Numbers of users that generators are recommended for.
-const RECOMMENDED: [u32; 3] = [100, 500, 1000];
-
-/// The search, and whether a signal ended it; none if a signal came before the floor was measured.
-type Measured = Result<Option<(zae_limiter_loadtest::tune::Tune, bool)>, Failure>;
-
 pub(super) async fn tune(args: Tune) -> Outcome {
-    check_local(&args.load)?;
-    let (scenario, stages) = chosen(&args.load)?;
-    if stages.is_some() {
-        return Err(Failure::error(
-            "A shape cannot be tuned, as it sets the number of users. Name classes of users.",
-        ));
+    if args.load.local {
+        here(args).await
+    } else {
+        lambda::tune(args).await
     }
+}
+
+/// Searches with users on this machine.
+async fn here(args: Tune) -> Outcome {
+    let selection = chosen(&args.load)?;
+    refuse_shape(&selection)?;
     let interrupts = Interrupts::catch()?;
-    let mut steps = Steps {
-        args: &args,
-        scenario,
-        seed: args.load.seed(),
-        interrupts: &interrupts,
-    };
     let namespace = TestNamespace::open(&args.common.at, &interrupts, || head(&args)).await?;
-    let printed = match steps.measure(&namespace).await {
-        Ok(Some((tuned, is_interrupted))) => result(&args, &tuned, is_interrupted),
+    let mut seed = args.load.seed();
+    let measure = async |users: u32, length: Duration| {
+        let spawning = warm_up(&args.load, users);
+        let stage = Stage {
+            users: users as usize,
+            length: spawning + length,
+        };
+        let plan = Plan {
+            scenario: selection.scenario.clone(),
+            schedule: Schedule::new(vec![stage], args.load.spawn_rate as f64),
+            rate: None,
+            warm_up: spawning,
+            // The users of each step are other entities.
+            seed,
+            // A step shows nothing before its end.
+            every: length,
+        };
+        seed = seed.wrapping_add(1);
+        let ran = zae_limiter_loadtest::run(namespace.limiter(), &plan, interrupts.first(), |_| ()).await;
+        let report = ran.map_err(failed(&args.common.at, WHAT))?;
+        Ok((!report.interrupted).then_some(report))
+    };
+    let told = Told::here(&args);
+    let printed = match search(&told, LONGEST, measure).await {
+        Ok(Some((tuned, is_interrupted))) => told.result(&tuned, is_interrupted),
         Ok(None) => Ok(()),
         Err(failure) => Err(failure),
     };
@@ -53,137 +69,111 @@ pub(super) async fn tune(args: Tune) -> Outcome {
     ended(printed, cleared, interrupts.heard())
 }
 
-/// The steps of a search.
-struct Steps<'a> {
-    args: &'a Tune,
-    scenario: Scenario,
-    seed: u64,
-    interrupts: &'a Interrupts,
+/// Refuses a shape, which sets the number of users itself.
+pub(super) fn refuse_shape(selection: &Selection) -> Result<(), Failure> {
+    match &selection.shape {
+        Some(_) => Err(Failure::error(
+            "A shape cannot be tuned, as it sets the number of users. Name classes of users.",
+        )),
+        None => Ok(()),
+    }
 }
 
-impl Steps<'_> {
-    /// Measures until the end, or a signal.
-    async fn measure(&mut self, namespace: &TestNamespace<'_>) -> Measured {
-        let mut length = Duration::from_secs(self.args.baseline_duration.unsigned_abs());
-        let floor = loop {
-            self.say(&format!(
-                "  [baseline] Running 1 user(s) for {}s...",
-                length.as_secs()
-            ));
-            let Some(report) = self.step(namespace, 1, length).await? else {
-                return Ok(None);
-            };
-            let requests = report.stats.total().calls();
-            let Some(longer) = lengthened(requests, length, LONGEST) else {
-                if requests < ENOUGH {
-                    self.say(&format!(
-                        "  Baseline only {requests} requests in {}s (cannot extend further).",
-                        length.as_secs()
-                    ));
-                }
-                break Sample::of(1, &report);
-            };
-            length = longer;
-            self.say(&format!(
-                "  Baseline too few requests ({requests} < {ENOUGH}), retrying with {}s...",
-                length.as_secs()
-            ));
-        };
-        self.say(&format!(
-            "  Baseline: {}, duration={}s, requests={}",
-            figures(&floor),
-            length.as_secs(),
-            floor.requests
-        ));
-        let most = u32::try_from(self.args.max_users).unwrap_or(u32::MAX);
-        let Some(mut tuned) = zae_limiter_loadtest::tune::Tune::new(floor, most, self.args.threshold) else {
-            return Err(Failure::error(
-                "Baseline p50 is zero — cannot compute efficiency.",
-            ));
-        };
-        let length = Duration::from_secs(self.args.step_duration.unsigned_abs());
-        while let Some(step) = tuned.next_step() {
-            let (marker, name) = match step {
-                Step::Upper(_) => ("upper", "Upper"),
-                Step::Search(_) => ("search", "Search"),
-            };
-            let users = step.users();
-            self.say(&format!(
-                "  [{marker}] Running {users} user(s) for {}s...",
-                length.as_secs()
-            ));
-            let Some(report) = self.step(namespace, users, length).await? else {
-                return Ok(Some((tuned, true)));
-            };
-            let sample = Sample::of(users, &report);
-            let shown = figures(&sample);
-            let requests = sample.requests;
-            let efficiency = tuned.add(sample);
-            self.say(&format!(
-                "  {name} ({users} users): {shown}, efficiency={:.0}%, requests={requests}",
-                efficiency * 100.0
-            ));
-        }
-        Ok(Some((tuned, false)))
-    }
+/// The time until all users of a step have started, which is not part of the step.
+pub(super) fn warm_up(load: &Load, users: u32) -> Duration {
+    Duration::from_secs_f64(f64::from(users.saturating_sub(1)) / load.spawn_rate as f64)
+}
 
-    /// Measures this many users; `None` if a signal came.
-    async fn step(
-        &mut self,
-        namespace: &TestNamespace<'_>,
-        users: u32,
-        length: Duration,
-    ) -> Result<Option<Report>, Failure> {
-        // The time until all users have started is not part of the step.
-        let rate = self.args.load.spawn_rate as f64;
-        let warm_up = Duration::from_secs_f64(f64::from(users.saturating_sub(1)) / rate);
-        let stage = Stage {
-            users: users as usize,
-            length: warm_up + length,
-        };
-        let plan = Plan {
-            scenario: self.scenario.clone(),
-            schedule: Schedule::new(vec![stage], rate),
-            rate: None,
-            warm_up,
-            // The users of each step are other entities.
-            seed: self.seed,
-            // A step shows nothing before its end.
-            every: length,
-        };
-        self.seed = self.seed.wrapping_add(1);
-        let stop = self.interrupts.first();
-        let ran = zae_limiter_loadtest::run(&namespace.limiter, &plan, stop, |_| ()).await;
-        let report = ran.map_err(failed(&self.args.common.at, WHAT))?;
-        if report.interrupted {
+/// The upper bound of the search.
+pub(super) fn most(args: &Tune) -> u32 {
+    u32::try_from(args.max_users).unwrap_or(u32::MAX)
+}
+
+/// The length of the measurement with one user.
+pub(super) fn baseline(args: &Tune) -> Duration {
+    Duration::from_secs(args.baseline_duration.unsigned_abs())
+}
+
+/// The length of each later step.
+pub(super) fn step(args: &Tune) -> Duration {
+    Duration::from_secs(args.step_duration.unsigned_abs())
+}
+
+/// Searches until the end, or a signal. Returns the search, and whether a signal ended it; nothing if a signal came before the
+/// floor was measured. `measure` returns nothing after a signal; the floor is measured for at most `longest`.
+pub(super) async fn search(
+    told: &Told<'_>,
+    longest: Duration,
+    mut measure: impl AsyncFnMut(u32, Duration) -> Result<Option<Report>, Failure>,
+) -> Result<Option<(Search, bool)>, Failure> {
+    let args = told.args;
+    let mut length = baseline(args);
+    let floor = loop {
+        told.begin("baseline", 1, length)?;
+        let Some(report) = measure(1, length).await? else {
             return Ok(None);
-        }
-        let failures = report.stats.total().failures();
-        if failures > 0 && failures == report.stats.total().calls() {
-            let why = report.stats.errors().next().map_or("", |(why, _)| why);
-            return Err(Failure::error(format!(
-                "All {} requests failed: {why}",
-                grouped(failures.into())
-            )));
-        }
-        Ok(Some(report))
+        };
+        check(&report)?;
+        let requests = report.stats.total().calls();
+        let Some(longer) = lengthened(requests, length, longest) else {
+            if requests < ENOUGH {
+                told.say(&format!(
+                    "  Baseline only {requests} requests in {}s (cannot extend further).",
+                    length.as_secs()
+                ))?;
+            }
+            break Sample::of(1, &report);
+        };
+        length = longer;
+        told.say(&format!(
+            "  Baseline too few requests ({requests} < {ENOUGH}), retrying with {}s...",
+            length.as_secs()
+        ))?;
+    };
+    told.say(&format!(
+        "  Baseline: {}, duration={}s, requests={}",
+        told.figures(&floor),
+        length.as_secs(),
+        floor.requests
+    ))?;
+    let Some(mut tuned) = Search::new(floor, most(args), args.threshold) else {
+        return Err(Failure::error(
+            "Baseline p50 is zero — cannot compute efficiency.",
+        ));
+    };
+    while let Some(next) = tuned.next_step() {
+        let (marker, name) = match next {
+            Step::Upper(_) => ("upper", "Upper"),
+            Step::Search(_) => ("search", "Search"),
+        };
+        let users = next.users();
+        told.begin(marker, users, step(args))?;
+        let Some(report) = measure(users, step(args)).await? else {
+            return Ok(Some((tuned, true)));
+        };
+        check(&report)?;
+        let sample = Sample::of(users, &report);
+        let (shown, requests) = (told.figures(&sample), sample.requests);
+        let efficiency = tuned.add(sample);
+        told.say(&format!(
+            "  {name} ({users} users): {shown}, efficiency={:.0}%, requests={requests}",
+            efficiency * 100.0
+        ))?;
     }
-
-    fn say(&self, line: &str) {
-        if !Out::new(&self.args.common.format).is_json() {
-            say(line);
-        }
-    }
+    Ok(Some((tuned, false)))
 }
 
-fn figures(sample: &Sample) -> String {
-    format!(
-        "p50={}, p95={}, p99={}, RPS={:.1}",
-        latency(sample.p50),
-        latency(sample.p95),
-        latency(sample.p99),
-        sample.per_second
-    )
+/// Ends a search in which no call succeeds.
+fn check(report: &Report) -> Result<(), Failure> {
+    let failures = report.stats.total().failures();
+    if failures == 0 || failures < report.stats.total().calls() {
+        return Ok(());
+    }
+    let why = report.stats.errors().next().map_or("", |(why, _)| why);
+    Err(Failure::error(format!(
+        "All {} requests failed: {why}",
+        grouped(failures.into())
+    )))
 }
 
 fn head(args: &Tune) -> Result<(), Failure> {
@@ -195,92 +185,4 @@ fn head(args: &Tune) -> Result<(), Failure> {
         out.line(format_args!("  Search range: [1, {}]\n", args.max_users))?;
     }
     out.flush()
-}
-
-fn result(args: &Tune, tuned: &zae_limiter_loadtest::tune::Tune, interrupted: bool) -> Result<(), Failure> {
-    let mut out = Out::new(&args.common.format);
-    if out.is_json() {
-        out.json(&document(args, tuned, interrupted))?;
-        return out.flush();
-    }
-    let percent = args.threshold * 100.0;
-    if interrupted {
-        out.line("Interrupted\nPartial results:")?;
-    }
-    if tuned.is_unbounded() {
-        out.line(format_args!(
-            "\n  Efficiency >= {percent:.0}% even at max_users={}.",
-            args.max_users
-        ))?;
-    }
-    out.line(format_args!("\nCalibration Results (threshold: {percent:.0}%):"))?;
-    out.line("  Users      RPS      p50      p95      p99     Reqs  Efficiency")?;
-    for (place, (sample, efficiency)) in tuned.samples().iter().enumerate() {
-        let note = if place == 0 {
-            " (baseline)".to_owned()
-        } else if sample.users == tuned.optimal() && *efficiency >= args.threshold {
-            format!(" <- optimal (>= {percent:.0}%)")
-        } else {
-            String::new()
-        };
-        out.line(format_args!(
-            "  {:>5} {:>8.1} {:>8} {:>8} {:>8} {:>8} {:>10.0}%{note}",
-            sample.users,
-            sample.per_second,
-            latency(sample.p50),
-            latency(sample.p95),
-            latency(sample.p99),
-            grouped(sample.requests.into()),
-            efficiency * 100.0
-        ))?;
-    }
-    if interrupted {
-        // The search has not ended, so that there is no result.
-        return out.flush();
-    }
-    if let Some(floor) = tuned.floor() {
-        let best = tuned
-            .samples()
-            .iter()
-            .rev()
-            .find(|(sample, _)| sample.users == tuned.optimal());
-        out.line(format_args!("\nOptimal: {} users per process", tuned.optimal()))?;
-        out.line(format_args!(
-            "  Floor latency: p50={}, p95={}, p99={}",
-            latency(floor.p50),
-            latency(floor.p95),
-            latency(floor.p99)
-        ))?;
-        if let Some((best, _)) = best {
-            out.line(format_args!(
-                "  Throughput per process: {:.1} RPS",
-                best.per_second
-            ))?;
-        }
-    }
-    out.line("\nProcesses on machines like this one:")?;
-    for users in RECOMMENDED {
-        out.line(format_args!("  {users} users: {}", tuned.generators(users)))?;
-    }
-    out.flush()
-}
-
-fn document(args: &Tune, tuned: &zae_limiter_loadtest::tune::Tune, interrupted: bool) -> Value {
-    let step = |(sample, efficiency): &(Sample, f64)| {
-        json!({
-            "users": sample.users,
-            "total_requests": sample.requests,
-            "requests_per_second": rounded(sample.per_second),
-            "p50": millis(sample.p50),
-            "p95": millis(sample.p95),
-            "p99": millis(sample.p99),
-            "efficiency": rounded(*efficiency),
-        })
-    };
-    json!({
-        "threshold": args.threshold,
-        "interrupted": interrupted,
-        "optimal_users": (!interrupted).then(|| tuned.optimal()),
-        "steps": tuned.samples().iter().map(step).collect::<Value>(),
-    })
 }

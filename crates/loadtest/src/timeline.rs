@@ -2,32 +2,38 @@
 
 use std::time::Duration;
 
-use zae_limiter_loadtest::{Progress, Series};
+use serde::{Deserialize, Serialize};
+
+use crate::run::Progress;
+use crate::stats::Series;
 
 /// The most points of a chart, about.
 const POINTS: u64 = 300;
 
-/// How often a test tells its progress.
-pub(super) const EVERY: Duration = Duration::from_secs(1);
-
 /// A part of a test.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Point {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
     /// Its end, in seconds since the start of the test.
-    pub(super) at: f64,
-    pub(super) users: usize,
+    pub at: f64,
+    /// How many users there were.
+    pub users: usize,
     /// Calls in a second.
-    pub(super) calls: f64,
-    pub(super) refused: f64,
-    pub(super) failures: f64,
-    pub(super) p50: Duration,
-    pub(super) p95: Duration,
-    pub(super) p99: Duration,
+    pub calls: f64,
+    /// Refusals by limits in a second.
+    pub refused: f64,
+    /// Failures in a second.
+    pub failures: f64,
+    /// The median latency.
+    pub p50: Duration,
+    /// The latency that 95 % of the calls did not exceed.
+    pub p95: Duration,
+    /// The latency that 99 % of the calls did not exceed.
+    pub p99: Duration,
 }
 
 /// The points so far, at equal distances.
 #[derive(Debug)]
-pub(super) struct Timeline {
+pub struct Timeline {
     points: Vec<Point>,
     distance: Duration,
     /// The calls since the last point.
@@ -38,8 +44,8 @@ pub(super) struct Timeline {
 
 impl Timeline {
     /// For a test of this length.
-    pub(super) fn new(length: Duration) -> Self {
-        let seconds = length.as_secs().div_ceil(POINTS).max(EVERY.as_secs());
+    pub fn new(length: Duration) -> Self {
+        let seconds = length.as_secs().div_ceil(POINTS).max(Self::EVERY.as_secs());
         Self {
             points: Vec::new(),
             distance: Duration::from_secs(seconds),
@@ -49,7 +55,11 @@ impl Timeline {
         }
     }
 
-    pub(super) fn add(&mut self, progress: &Progress) {
+    /// How often it wants the progress.
+    pub const EVERY: Duration = Duration::from_secs(1);
+
+    /// Adds the progress.
+    pub fn add(&mut self, progress: &Progress) {
         self.recent.merge(&progress.recent);
         let since = progress.elapsed.saturating_sub(self.last);
         if since < self.distance {
@@ -70,8 +80,14 @@ impl Timeline {
         self.recent = Series::default();
     }
 
-    pub(super) fn points(&self) -> &[Point] {
+    /// The points so far.
+    pub fn points(&self) -> &[Point] {
         &self.points
+    }
+
+    /// The points.
+    pub fn into_points(self) -> Vec<Point> {
+        self.points
     }
 }
 
