@@ -29,22 +29,20 @@ use crate::text::limit;
 /// How a command ends.
 pub(crate) type Outcome = Result<Exit, Failure>;
 
-/// Reads limits as they were written; the first bad one ends it. Of limits of one name the last is meant.
-fn written_limits(written: &WrittenLimits) -> Result<Written, Failure> {
-    let all: Vec<Limit> = written
-        .limits
-        .iter()
-        .map(|text| limit::parse(text))
-        .collect::<Result<_, _>>()
-        .map_err(Failure::error)?;
-    let mut meant: Vec<Limit> = Vec::new();
-    for limit in &all {
-        match meant.iter_mut().find(|other| other.name() == limit.name()) {
-            Some(other) => *other = limit.clone(),
-            None => meant.push(limit.clone()),
+/// Reads limits as they were written; the first bad one ends it.
+fn written_limits(written: &WrittenLimits) -> Result<Vec<Limit>, Failure> {
+    let mut limits: Vec<Limit> = Vec::new();
+    for text in &written.limits {
+        let limit = limit::parse(text).map_err(Failure::error)?;
+        if limits.iter().any(|other| other.name() == limit.name()) {
+            return Err(Failure::error(format!(
+                "Invalid limit '{text}': '{}' is given twice. Give each limit once.",
+                limit.name()
+            )));
         }
+        limits.push(limit);
     }
-    Ok(Written { all, meant })
+    Ok(limits)
 }
 
 /// Prints a JSON Schema.
@@ -55,12 +53,21 @@ fn print_schema(schema: &str) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// Limits from the command line.
-struct Written {
-    /// As they were given, to be echoed.
-    all: Vec<Limit>,
-    /// The limits to store.
-    meant: Vec<Limit>,
+/// Says what is left if a signal ends the command before it is [done](Self::done).
+struct Unfinished(Option<String>);
+
+impl Unfinished {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(left) = &self.0 {
+            crate::say(&format!("\n{left}"));
+        }
+    }
 }
 
 /// Stored limits in order of name.

@@ -48,7 +48,15 @@ fn main() -> ExitCode {
         }
     };
     match run(cli.command) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => match out::lost() {
+            None => exit.into(),
+            Some(err) => {
+                say(&format!(
+                    "Error: The command has ended, but its output could not be written: {err}"
+                ));
+                Exit::Failure.into()
+            }
+        },
         Err(Failure::NobodyReads) => Exit::Success.into(),
         Err(Failure::Message { text, exit }) => {
             say(&text);

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -13,6 +14,16 @@ use crate::text::number::grouped;
 pub(crate) struct Out {
     form: OutputFormat,
     to: BufWriter<io::StdoutLock<'static>>,
+    /// Whether the command goes on if its output cannot be written.
+    goes_on: bool,
+}
+
+/// Why output was not written whose command went on, if its reader did not just close it.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Why output was not written, although its command went on to its end.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 impl Out {
@@ -21,6 +32,29 @@ impl Out {
         Self {
             form: format.output,
             to: BufWriter::new(io::stdout().lock()),
+            goes_on: false,
+        }
+    }
+
+    /// Standard output of a command that changes something step by step, and does not stop halfway because its output
+    /// cannot be written. See [`lost`].
+    pub(crate) fn of_change(format: &Format) -> Self {
+        Self {
+            goes_on: true,
+            ..Self::new(format)
+        }
+    }
+
+    fn written(&self, written: io::Result<()>) -> Result<(), Failure> {
+        match written {
+            Err(err) if self.goes_on => {
+                if err.kind() != io::ErrorKind::BrokenPipe {
+                    // The first of several.
+                    let _ = LOST.set(err);
+                }
+                Ok(())
+            }
+            written => Ok(written?),
         }
     }
 
@@ -31,17 +65,20 @@ impl Out {
 
     /// Prints a line of text.
     pub(crate) fn line(&mut self, text: impl Display) -> Result<(), Failure> {
-        Ok(writeln!(self.to, "{text}")?)
+        let written = writeln!(self.to, "{text}");
+        self.written(written)
     }
 
     /// Prints a value.
     pub(crate) fn json(&mut self, value: &Value) -> Result<(), Failure> {
-        Ok(writeln!(self.to, "{value:#}")?)
+        let written = writeln!(self.to, "{value:#}");
+        self.written(written)
     }
 
     /// Hands on what was printed so far.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        Ok(self.to.flush()?)
+        let written = self.to.flush();
+        self.written(written)
     }
 
     /// Prints an answer that is one line of text, or one value, and hands it on.

@@ -280,25 +280,25 @@ async fn list_resources(args: ListResources) -> Outcome {
 
 async fn set_limits(args: SetLimits) -> Outcome {
     const WHAT: &str = "set entity limits";
-    let written = written_limits(&args.limits)?;
+    let limits = written_limits(&args.limits)?;
     names::entity("entity_id", &args.entity_id)?;
     names::scope(&args.on.resource)?;
     let (entity, resource) = (&args.entity_id, &args.on.resource);
     let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     repo.admin()
-        .set_entity_limits(entity, resource, &written.meant)
+        .set_entity_limits(entity, resource, &limits)
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
-        let limits = json::limits(&written.meant);
-        out.json(&json!({ "entity_id": entity, "resource": resource, "limits": limits }))?;
+        let written = json::limits(&limits);
+        out.json(&json!({ "entity_id": entity, "resource": resource, "limits": written }))?;
     } else {
         out.line(format_args!(
             "Set {} limit(s) for entity '{entity}' on resource '{resource}':",
-            written.all.len()
+            limits.len()
         ))?;
-        print_limits(&mut out, "  ", &written.all)?;
+        print_limits(&mut out, "  ", &limits)?;
     }
     out.flush()?;
     above::note(repo.admin().limits_above_parent(entity, resource), false).await;

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use serde_json::{Value as Json, json};
 use zae_limiter::{Error, NamespaceStatus, Stack};
 
-use super::{Outcome, failed};
+use super::{Outcome, Unfinished, failed};
 use crate::args::Connection;
 use crate::args::namespace::{Delete, List, NamespaceCommand, Orphans, Purge, Recover, Register, Show};
 use crate::ask::agreed;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, options};
 use crate::out::{Counter, Out};
 use crate::text::table::{Table, printable};
 use crate::text::time;
@@ -100,9 +100,23 @@ async fn orphans(args: Orphans) -> Outcome {
         }
         out.line(table)?;
         out.line(format_args!("\nTotal: {} orphaned namespace(s)", orphans.len()))?;
+        for record in orphans
+            .iter()
+            .filter(|one| one.status == NamespaceStatus::Purging)
+        {
+            let id = record.id.as_str();
+            out.line(format_args!(
+                "The purge of {id} is not finished. Continue it with '{}'.",
+                purge_command(id, &args.common.at)
+            ))?;
+        }
     }
     out.flush()?;
     Ok(Exit::Success)
+}
+
+fn purge_command(id: &str, at: &Connection) -> String {
+    format!("zae-limiter namespace purge {}{}", printable(id), options(at))
 }
 
 async fn purge(args: Purge) -> Outcome {
@@ -113,9 +127,18 @@ async fn purge(args: Purge) -> Outcome {
         return Err(Failure::aborted());
     }
     let stack = stack(&args.common.at, WHAT).await?;
+    // One without any data is purged, too.
+    let orphans = stack.orphans().await.map_err(failed(&args.common.at, WHAT))?;
+    let is_known = orphans.iter().any(|one| one.id.as_str() == id);
     let counter = Counter::new();
+    let unfinished = Unfinished(Some(format!(
+        "The purge of '{}' is not finished, and cannot be undone. Continue it with '{}'.",
+        printable(id),
+        purge_command(id, &args.common.at)
+    )));
     let purged = stack.purge_namespace(id, &|records| counter.show(records)).await;
     drop(counter);
+    unfinished.done();
     let records = purged.map_err(|err| match err {
         Error::NamespaceState {
             namespace,
@@ -129,6 +152,11 @@ async fn purge(args: Purge) -> Outcome {
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "namespace_id": id, "records_deleted": records }))?;
+    } else if records == 0 && !is_known {
+        out.line(format_args!(
+            "Nothing to purge: there is no data of namespace ID '{}'.",
+            printable(id)
+        ))?;
     } else {
         out.line(format_args!(
             "Purged namespace '{}'. All data permanently deleted.",

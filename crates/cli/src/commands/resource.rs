@@ -94,22 +94,22 @@ async fn list(args: List) -> Outcome {
 async fn set_defaults(args: SetDefaults) -> Outcome {
     const WHAT: &str = "set resource defaults";
     let resource = &args.resource_name;
-    let written = written_limits(&args.limits)?;
+    let limits = written_limits(&args.limits)?;
     names::resource(resource)?;
     let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     repo.admin()
-        .set_resource_defaults(resource, &written.meant)
+        .set_resource_defaults(resource, &limits)
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
-        out.json(&json!({ "resource": resource, "limits": json::limits(&written.meant) }))?;
+        out.json(&json!({ "resource": resource, "limits": json::limits(&limits) }))?;
     } else {
         out.line(format_args!(
             "Set {} default(s) for resource '{resource}':",
-            written.all.len()
+            limits.len()
         ))?;
-        print_limits(&mut out, "  ", &written.all)?;
+        print_limits(&mut out, "  ", &limits)?;
     }
     out.flush()?;
     Ok(Exit::Success)

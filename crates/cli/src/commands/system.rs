@@ -77,20 +77,20 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
 
 async fn set_defaults(args: SetDefaults) -> Outcome {
     const WHAT: &str = "set system defaults";
-    let written = written_limits(&args.limits)?;
+    let limits = written_limits(&args.limits)?;
     let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     let policy = args.on_unavailable.map(policy);
     repo.admin()
-        .set_system_defaults(&written.meant, policy)
+        .set_system_defaults(&limits, policy)
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
     let policy = policy.map(stored_name);
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
-        out.json(&json!({ "limits": json::limits(&written.meant), "on_unavailable": policy }))?;
+        out.json(&json!({ "limits": json::limits(&limits), "on_unavailable": policy }))?;
     } else {
-        out.line(format_args!("Set {} system-wide default(s):", written.all.len()))?;
-        print_limits(&mut out, "  ", &written.all)?;
+        out.line(format_args!("Set {} system-wide default(s):", limits.len()))?;
+        print_limits(&mut out, "  ", &limits)?;
         if let Some(policy) = policy {
             out.line(format_args!("  on_unavailable: {policy}"))?;
         }

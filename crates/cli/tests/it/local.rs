@@ -246,6 +246,46 @@ fn an_endpoint_that_others_use_is_not_stopped_with_the_stack_that_failed() {
     assert_eq!(local.run("status --output json").json()["running"], true);
 }
 
+/// Without the table's version record and namespace the stack could not be used.
+#[test]
+fn a_deployment_whose_output_cannot_be_written_is_finished() {
+    let local = Local::new();
+    let url = local.up("")["url"].as_str().unwrap().to_owned();
+    let options = format!("--endpoint-url {url} --region us-east-1");
+    let run = |line: &str| local.world.command(&words(&format!("{line} {options}")));
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let deploy = |name: &str| {
+        run(&format!(
+            "deploy -n {name} --no-aggregator --no-provisioner --no-alarms"
+        ))
+    };
+    let output = deploy("piped").stdout(closed()).output().unwrap();
+    let ran = Ran::of(output);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let full = fs::File::options().write(true).open("/dev/full");
+    if let Ok(full) = full {
+        let ran = Ran::of(deploy("full").stdout(full).output().unwrap());
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(
+            ran.stderr
+                .contains("The command has ended, but its output could not be written"),
+            "{ran:?}"
+        );
+        let listed = finish(&mut run("namespace list -n full --output json"), None).json();
+        assert_eq!(listed[0]["name"], "default");
+    }
+    let listed = finish(&mut run("namespace list -n piped --output json"), None).json();
+    assert_eq!(listed[0]["name"], "default");
+    let output = run("delete -n piped --yes").stdout(closed()).output().unwrap();
+    assert_eq!(Ran::of(output).code, Some(0));
+    let status = finish(&mut run("status -n piped"), None);
+    assert_ne!(status.code, Some(0), "{status:?}");
+}
+
 #[test]
 fn starts_at_the_same_time_share_one_endpoint_and_one_stack() {
     let local = Local::new();

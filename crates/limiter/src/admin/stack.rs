@@ -297,7 +297,8 @@ impl Stack {
         Err(self.parts.place.contended(&namespace_key(&name)))
     }
 
-    /// The deleted namespaces whose data is still there, by id.
+    /// The deleted namespaces whose data is still there, by id. One whose purge has begun has the status
+    /// [`Purging`](NamespaceStatus::Purging): [`purge_namespace`](Self::purge_namespace) continues it.
     ///
     /// One that no name leads to counts as deleted whatever its record says: that is what a client that was
     /// killed while it deleted it leaves behind.
@@ -305,8 +306,7 @@ impl Stack {
         let mut records = self.records("#NSID#").await?;
         let named = self.records("#NAMESPACE#").await?;
         records.retain(|record| match record.status {
-            NamespaceStatus::Deleted => true,
-            NamespaceStatus::Purging => false,
+            NamespaceStatus::Deleted | NamespaceStatus::Purging => true,
             NamespaceStatus::Active => !named.iter().any(|other| other.id == record.id),
         });
         Ok(records)

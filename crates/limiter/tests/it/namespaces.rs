@@ -272,7 +272,10 @@ async fn recovery_is_refused_with_the_state_that_stands_against_it() {
     // The name needs no query, the data does: the purge has begun and stops there.
     assert!(purge.purge_namespace(first.as_str(), &|_| ()).await.is_err());
     assert_eq!(state(stack.recover_namespace(first.as_str()).await), "purging");
-    assert_eq!(orphans(&stack).await, [second]);
+    // What an unfinished purge has left is not forgotten.
+    let mut left = [first, second];
+    left.sort();
+    assert_eq!(orphans(&stack).await, left);
 }
 
 #[tokio::test]

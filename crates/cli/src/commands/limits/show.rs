@@ -60,7 +60,7 @@ pub(super) fn planned(
 
 /// Prints an apply, and how it ends.
 pub(super) fn applied(answer: &Answer, quiet: bool, format: &Format, common: &Common) -> Outcome {
-    let mut out = Out::new(format);
+    let mut out = Out::of_change(format);
     let has_failed = !answer.errors.is_empty();
     if out.is_json() {
         let mut json = with_changes(common.clone(), answer, quiet);

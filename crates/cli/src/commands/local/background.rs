@@ -14,7 +14,7 @@ use zae_limiter_local::state::{Running, State};
 use super::{data, instructions, kept, state, unusable};
 use crate::args::local::Up;
 use crate::args::{Cli, Command as Parsed, Format, PROGRAM};
-use crate::commands::Outcome;
+use crate::commands::{Outcome, Unfinished};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -59,7 +59,7 @@ pub(super) async fn up(args: &Up) -> Outcome {
     if let Some(name) = &args.name {
         check_name(name)?;
     }
-    let mut out = Out::new(&args.format);
+    let mut out = Out::of_change(&args.format);
     let (running, new) = match joined(&state).await? {
         Some(running) => (running, false),
         None => started(args, &state, &mut out).await?,
@@ -106,26 +106,17 @@ pub(super) async fn up(args: &Up) -> Outcome {
         document["stack"] = stack;
         document
     });
-    let mut left = Left(new.then_some(url.as_str()));
+    let unfinished = Unfinished(new.then(|| {
+        format!(
+            "The endpoint at {url} still runs, and so does a deployment that has begun; stop it with 'zae-limiter local down'."
+        )
+    }));
     let deployed = deployed.await;
-    left.0 = None;
+    unfinished.done();
     match deployed {
         Ok(exit) => Ok(exit),
         Err(failure) if new => Err(stopped_again(running, &state, failure).await),
         Err(failure) => Err(failure),
-    }
-}
-
-/// Says on interruption that the endpoint at this URL goes on.
-struct Left<'a>(Option<&'a str>);
-
-impl Drop for Left<'_> {
-    fn drop(&mut self) {
-        if let Some(url) = self.0 {
-            crate::say(&format!(
-                "\nThe endpoint at {url} still runs, and so does a deployment that has begun; stop it with 'zae-limiter local down'."
-            ));
-        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     options.check(&at.name).map_err(|err| of_stack(&err.into(), at))?;
     let failed = |failure| marked(failure, "Deployment failed");
     let manager = manager(at).await.map_err(failed)?;
-    let mut out = Out::new(&args.common.format);
+    let mut out = Out::of_change(&args.common.format);
     if !out.is_json() {
         for note in &chosen.notes {
             out.line(note)?;

@@ -39,7 +39,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
     };
     wanted.check().map_err(|err| of_stack(&err.into(), at))?;
     let manager = manager(at).await.map_err(failed)?;
-    let mut out = Out::new(&args.common.format);
+    let mut out = Out::of_change(&args.common.format);
     if !out.is_json() {
         out.line("\nChecking infrastructure version...\n")?;
         out.flush()?;
@@ -92,7 +92,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
             .map_err(|err| failed(of_stack(&err, at)))?;
         return agreement.and(Err(Failure::aborted()));
     }
-    let mut out = Out::new(&args.common.format);
+    let mut out = Out::of_change(&args.common.format);
     let reporter = Reporter::new(&args.common.format);
     let empty = plan.is_empty();
     let summary = Summary::of(&plan, args.lambda_only);
