@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Cursor, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -390,9 +390,10 @@ fn a_signal_leaves_the_function_to_itself() {
             .lines()
             .map(Result::unwrap);
         assert!(lines.any(|line| line.starts_with("Invoking Lambda")));
-        let deadline = Instant::now() + Duration::from_mins(1);
+        let mut looks = 0;
         while server.calls() == calls {
-            assert!(Instant::now() < deadline, "the function is not called");
+            looks += 1;
+            assert!(looks < 12_000, "the function is not called");
             std::thread::sleep(Duration::from_millis(5));
         }
         kill(pid(&child), signal).unwrap();

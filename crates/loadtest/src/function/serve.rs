@@ -75,7 +75,7 @@ pub async fn serve(
     let ran = timeout_at(
         began + time.give_up(),
         run(namespace.limiter(), &plan, stop, |progress| {
-            timeline.add(progress)
+            timeline.add(progress);
         }),
     )
     .await;

@@ -158,16 +158,16 @@ impl Worker {
     /// The message about a function that is left to itself.
     fn abandoned(&self, test: &Headless, began: Instant, interrupts: &Interrupts) -> Failure {
         let left = self.timeout.saturating_sub(began.elapsed()).as_secs() + 1;
-        let text = format!(
+        let told = format!(
             "Interrupted. The function '{}' goes on until the end of its test, for {left} s at most, and then removes its namespace '{}'.",
             self.name, test.namespace
         );
         match interrupts.heard() {
             Some(ending) if !ending.is_interrupt() => {
-                say(&text);
+                say(&told);
                 ending.into_failure()
             }
-            _ => Failure::bare(text, Exit::Failure),
+            _ => Failure::bare(told, Exit::Failure),
         }
     }
 
