@@ -94,7 +94,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zae_limiter_loadtest::{Event, Stats};
+    use crate::stats::{Event, Stats};
 
     #[test]
     fn points_have_a_distance_that_fits_the_test() {
