@@ -7,7 +7,8 @@
 //!    from a shard while one that descends from it has never existed: splitting loses nothing.
 //! 3. A spender never leaves a balance below zero, spends nothing on a disabled item, and spends nothing past a
 //!    forced pass.
-//! 4. A credit's mark is written once. No bucket expires in debt, unless a process crashed.
+//! 4. A credit's mark is written once. No bucket expires in debt, unless a process crashed or reported that the outcome of
+//!    a charge is in doubt.
 //! 5. `rf` and `shard_count` never fall, `rf` is never ahead of every clock, parameters are changed only
 //!    by clients that may do so, and there is never a balance without parameters.
 //! 6. No two shards earn the same part of the rate, and a new shard earns nothing that a sibling has earned.
@@ -40,6 +41,8 @@ pub struct Check {
     receipts: BTreeMap<String, usize>,
     /// Whether processes crash, so that the expiry of a bucket in debt may not be moved.
     may_forget: bool,
+    /// Charges and refunds of which the client says that it does not know their outcome. Their debts' expiry may not be moved.
+    doubtful: BTreeSet<usize>,
     /// Jobs whose call brought limits of its own.
     own_limits: BTreeSet<usize>,
     /// Parts of a millitoken that each limit of each shard may still claim.
@@ -103,6 +106,11 @@ impl Check {
     /// A process crashes in the course of the run: what it had still to do is not done.
     pub fn expects_crashes(&mut self) {
         self.may_forget = true;
+    }
+
+    /// The client reports that it does not know whether this charge or refund was applied.
+    pub fn doubts(&mut self, job: usize) {
+        self.doubtful.insert(job);
     }
 
     /// This acquire may change the parameters of a bucket.
@@ -381,7 +389,9 @@ impl Check {
                 let (rf, count) = old.map_or((0, 1), |row| (row.rf, row.count));
                 let earned = i128::from((true_ms(now_us) - rf).max(0)) * (cell.ra / count) / cell.rp;
                 let is_deleted = source == Source::Admin;
-                if cell.tk + earned < 0 && !self.may_forget && !is_deleted {
+                let charged = |job: &usize| self.nets.get(job).is_some_and(|sums| sums.contains_key(&id));
+                let is_doubtful = self.doubtful.iter().any(charged);
+                if cell.tk + earned < 0 && !self.may_forget && !is_doubtful && !is_deleted {
                     let debt = -cell.tk - earned;
                     return Err(format!("{name} expired {debt} in debt"));
                 }

@@ -157,7 +157,10 @@ impl World<'_> {
             add(&mut known, credit.id(), limit, -given.0);
         }
         match credit.end() {
-            Some(CreditEnd::InDoubt(_)) => self.stats.in_doubt += 1,
+            Some(CreditEnd::InDoubt(_)) => {
+                self.stats.in_doubt += 1;
+                self.check.doubts(job);
+            }
             Some(end) => {
                 self.stats.recovered_credits += u64::from(lost_one && matches!(end, CreditEnd::Applied));
                 self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));

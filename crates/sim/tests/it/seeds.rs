@@ -98,5 +98,7 @@ fn seeds_that_miss_a_guard_hold() {
         11_000_009_219,
         // The expiry of a bucket in debt is not moved, because something else has answered in the table's place.
         12_000_253_174,
+        // The answer to a charge is lost and its repetition is refused for good: the client doubts it, and its debt expires.
+        14_000_233_558,
     ]);
 }
