@@ -29,11 +29,14 @@
 //! ```
 
 mod choice;
+pub mod cluster;
 pub mod figures;
 pub mod file;
 pub mod function;
 pub mod namespace;
 mod pace;
+pub mod page;
+mod places;
 mod run;
 pub mod scenario;
 mod schedule;
@@ -43,7 +46,7 @@ mod stats;
 mod timeline;
 pub mod tune;
 
-pub use run::{Plan, Progress, Report, run};
+pub use run::{Plan, Progress, Report, prepare, run};
 pub use schedule::{Schedule, Stage};
 pub use stats::{Event, JOINED, Series, Stats};
 pub use timeline::{Point, Timeline};

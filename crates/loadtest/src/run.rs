@@ -10,12 +10,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use zae_limiter::table::RequestCost;
 use zae_limiter::{Error, NewEntity, RateLimiter};
 
 use crate::choice::{Choice, Skewed, random_name};
 use crate::pace::Pace;
+use crate::places::Places;
 use crate::scenario::{Action, EntityChoice, Scenario, Task, UserClass};
 use crate::schedule::Schedule;
 use crate::stats::{Event, Series, Stats};
@@ -24,7 +25,7 @@ use crate::stats::{Event, Series, Stats};
 const TICK: Duration = Duration::from_millis(50);
 
 /// How long users may take to end the calls that they have begun.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The pause before a user's entity is created again.
 const CREATE_PAUSE: Duration = Duration::from_secs(1);
@@ -166,16 +167,20 @@ fn per(amount: f64, time: Duration) -> f64 {
 }
 
 /// What users share.
-struct World {
-    limiter: RateLimiter,
+pub(crate) struct World {
+    pub(crate) limiter: RateLimiter,
     classes: Vec<Class>,
+    /// The weights of the classes.
+    weights: Vec<u32>,
     /// Users record in one of these, to reduce lock contention.
     stats: Vec<Mutex<Stats>>,
     /// How often the measurements were discarded.
     discards: AtomicUsize,
     /// When tasks are due in an open loop.
     pace: Option<Pace>,
-    /// The times of users that have ended.
+    /// How often users were asked to add their time before they end.
+    askings: AtomicUsize,
+    /// The times of users, as far as they have added them.
     times: Mutex<Times>,
     seed: u64,
 }
@@ -189,10 +194,10 @@ struct Class {
 
 /// Times of users, each of all of them together.
 #[derive(Debug, Clone, Copy, Default)]
-struct Times {
-    all: Duration,
-    thought: Duration,
-    late: Duration,
+pub(crate) struct Times {
+    pub(crate) all: Duration,
+    pub(crate) thought: Duration,
+    pub(crate) late: Duration,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -277,8 +282,27 @@ pub async fn run(
 }
 
 async fn set_up(limiter: &RateLimiter, plan: &Plan) -> Result<World, Error> {
+    let parents = prepare(limiter, &plan.scenario, plan.seed).await?;
+    Ok(World {
+        pace: plan.rate.map(|rate| Pace::new(Instant::now(), rate)),
+        ..World::new(limiter, &plan.scenario, parents, plan.seed)
+    })
+}
+
+/// Sets a scenario's limits in the limiter's namespace, and creates the entities that users share: for each class its parent, if
+/// it has one.
+///
+/// [`run`] does this itself. It is for users of several processes, of which one prepares the namespace.
+///
+/// # Errors
+/// The first failure.
+pub async fn prepare(
+    limiter: &RateLimiter,
+    scenario: &Scenario,
+    seed: u64,
+) -> Result<Vec<Option<String>>, Error> {
     let admin = limiter.repository().admin();
-    let setup = &plan.scenario.setup;
+    let setup = &scenario.setup;
     if !setup.system.is_empty() {
         admin.set_system_defaults(setup.system.clone(), None).await?;
     }
@@ -287,9 +311,9 @@ async fn set_up(limiter: &RateLimiter, plan: &Plan) -> Result<World, Error> {
             .set_resource_defaults(resource.as_str(), limits.clone())
             .await?;
     }
-    let mut rng = fastrand::Rng::with_seed(plan.seed);
-    let mut classes = Vec::new();
-    for users in &plan.scenario.classes {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut parents = Vec::new();
+    for users in &scenario.classes {
         let parent = match &users.entity {
             EntityChoice::Own { parent, .. } => {
                 let parent = parent.as_ref();
@@ -300,25 +324,54 @@ async fn set_up(limiter: &RateLimiter, plan: &Plan) -> Result<World, Error> {
         if let Some(parent) = &parent {
             admin.create_entity(NewEntity::new(parent.as_str())).await?;
         }
-        classes.push(Class {
-            users: users.clone(),
-            parent,
-            skewed: Skewed::of(&users.entity),
-        });
+        parents.push(parent);
     }
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Ok(World {
-        limiter: limiter.clone(),
-        classes,
-        stats: (0..threads * 4).map(|_| Mutex::default()).collect(),
-        discards: AtomicUsize::new(0),
-        pace: plan.rate.map(|rate| Pace::new(Instant::now(), rate)),
-        times: Mutex::default(),
-        seed: plan.seed,
-    })
+    Ok(parents)
 }
 
 impl World {
+    /// Nothing measured. `parents` are those of the classes.
+    pub(crate) fn new(
+        limiter: &RateLimiter,
+        scenario: &Scenario,
+        parents: Vec<Option<String>>,
+        seed: u64,
+    ) -> Self {
+        let parents = parents.into_iter().chain(std::iter::repeat(None));
+        let class = |(users, parent): (&UserClass, Option<String>)| Class {
+            users: users.clone(),
+            parent,
+            skewed: Skewed::of(&users.entity),
+        };
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            limiter: limiter.clone(),
+            classes: scenario.classes.iter().zip(parents).map(class).collect(),
+            weights: scenario.classes.iter().map(|class| class.weight).collect(),
+            stats: (0..threads * 4).map(|_| Mutex::default()).collect(),
+            discards: AtomicUsize::new(0),
+            askings: AtomicUsize::new(0),
+            pace: None,
+            times: Mutex::default(),
+            seed,
+        }
+    }
+
+    /// Removes and returns what was measured so far, and the time that users have added.
+    pub(crate) fn take(&self) -> (Stats, Times) {
+        let mut all = Stats::default();
+        for part in &self.stats {
+            let part = std::mem::take(&mut *held(part));
+            all.merge(&part);
+        }
+        (all, std::mem::take(&mut *held(&self.times)))
+    }
+
+    /// Asks users to add their time, as soon as their next task begins.
+    pub(crate) fn ask_for_times(&self) {
+        self.askings.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Everything that was measured so far.
     fn stats(&self) -> Stats {
         let mut all = Stats::default();
@@ -372,25 +425,46 @@ impl Last {
 
 /// The users that run.
 #[derive(Default)]
-struct Crowd {
+pub(crate) struct Crowd {
     /// One for each user; dropped, the user ends after the call that it has begun.
     stops: Vec<oneshot::Sender<Infallible>>,
     classes: Places,
+    /// The class of all users, instead of classes by weight.
+    only: Option<usize>,
     tasks: JoinSet<()>,
-    started: usize,
+    /// The number of the next user.
+    next: u64,
     most: usize,
 }
 
 impl Crowd {
-    fn resize(&mut self, users: usize, world: &Arc<World>) {
+    /// Users of one class, with numbers from `first`.
+    pub(crate) fn of_class(class: usize, first: u64) -> Self {
+        Self {
+            only: Some(class),
+            next: first,
+            ..Self::default()
+        }
+    }
+
+    /// How many users there are.
+    pub(crate) fn len(&self) -> usize {
+        self.stops.len()
+    }
+
+    /// Starts users, or ends some after their call.
+    pub(crate) fn resize(&mut self, users: usize, world: &Arc<World>) {
         self.stops.truncate(users);
         while self.stops.len() < users {
             let (stop, stopped) = oneshot::channel();
-            let class = self.classes.class(self.stops.len(), &world.classes);
-            let user = User::new(Arc::clone(world), self.started, class);
+            let place = self.stops.len();
+            let class = self
+                .only
+                .unwrap_or_else(|| self.classes.class(place, &world.weights));
+            let user = User::new(Arc::clone(world), self.next, class);
             self.tasks.spawn(user.run(stopped));
             self.stops.push(stop);
-            self.started += 1;
+            self.next += 1;
         }
         self.most = self.most.max(users);
         while let Some(ended) = self.tasks.try_join_next() {
@@ -398,14 +472,25 @@ impl Crowd {
         }
     }
 
-    async fn end(&mut self) {
+    /// Lets all users end after their calls, without waiting for it.
+    pub(crate) fn release(&mut self) {
         self.stops.clear();
+    }
+
+    /// Ends all users after their calls.
+    async fn end(&mut self) {
+        self.end_by(Instant::now() + DRAIN_TIMEOUT).await;
+    }
+
+    /// The same, until this time at most.
+    pub(crate) async fn end_by(&mut self, end: Instant) {
+        self.release();
         let all = async {
             while let Some(ended) = self.tasks.join_next().await {
                 surface(ended);
             }
         };
-        if timeout(DRAIN_TIMEOUT, all).await.is_err() {
+        if timeout_at(end, all).await.is_err() {
             tracing::warn!(
                 users = self.tasks.len(),
                 "users did not end in time; their last calls are not counted"
@@ -424,37 +509,6 @@ fn surface(ended: Result<(), JoinError>) {
     }
 }
 
-/// Which class each place among the users has.
-#[derive(Default)]
-struct Places {
-    places: Vec<usize>,
-    counts: Vec<u64>,
-}
-
-impl Places {
-    /// The class of a place: the one that is furthest below its share of the weights.
-    fn class(&mut self, place: usize, classes: &[Class]) -> usize {
-        self.counts.resize(classes.len(), 0);
-        let all: u64 = classes.iter().map(|class| u64::from(class.users.weight)).sum();
-        while self.places.len() <= place {
-            let next = self.places.len() as u64 + 1;
-            let missing = |index: &usize| {
-                let share = classes
-                    .get(*index)
-                    .map_or(0, |class| u64::from(class.users.weight));
-                i128::from(share * next) - i128::from(self.counts[*index]) * i128::from(all)
-            };
-            // The first of several.
-            let class = (0..classes.len()).rev().max_by_key(missing).unwrap_or(0);
-            if let Some(count) = self.counts.get_mut(class) {
-                *count += 1;
-            }
-            self.places.push(class);
-        }
-        self.places.get(place).copied().unwrap_or(0)
-    }
-}
-
 /// The time of a user, counted also if the user is ended in the middle of a call.
 struct UserTime {
     world: Arc<World>,
@@ -463,6 +517,8 @@ struct UserTime {
     late: Duration,
     /// The measurements that it belongs to.
     discards: usize,
+    /// How often it was asked for.
+    askings: usize,
 }
 
 impl UserTime {
@@ -473,11 +529,17 @@ impl UserTime {
             thought: Duration::ZERO,
             late: Duration::ZERO,
             discards: world.discards.load(Ordering::SeqCst),
+            askings: world.askings.load(Ordering::SeqCst),
         }
     }
 
-    /// Begins anew if the measurements were discarded.
+    /// Begins anew if the measurements were discarded, or if the time was asked for.
     fn follow(&mut self) {
+        let askings = self.world.askings.load(Ordering::SeqCst);
+        if self.askings != askings {
+            self.askings = askings;
+            self.add();
+        }
         let discards = self.world.discards.load(Ordering::SeqCst);
         if self.discards != discards {
             self.began = Instant::now();
@@ -487,12 +549,22 @@ impl UserTime {
     }
 }
 
-impl Drop for UserTime {
-    fn drop(&mut self) {
+impl UserTime {
+    /// Adds the time until now, and begins anew.
+    fn add(&mut self) {
+        let now = Instant::now();
         let mut times = held(&self.world.times);
-        times.all += self.began.elapsed();
+        times.all += now - self.began;
         times.thought += self.thought;
         times.late += self.late;
+        self.began = now;
+        (self.thought, self.late) = (Duration::ZERO, Duration::ZERO);
+    }
+}
+
+impl Drop for UserTime {
+    fn drop(&mut self) {
+        self.add();
     }
 }
 
@@ -500,7 +572,7 @@ impl Drop for UserTime {
 struct User {
     world: Arc<World>,
     /// Which of all that were started.
-    number: usize,
+    number: u64,
     class: usize,
     rng: fastrand::Rng,
     /// When the next task was due, in an open loop.
@@ -508,9 +580,9 @@ struct User {
 }
 
 impl User {
-    fn new(world: Arc<World>, number: usize, class: usize) -> Self {
+    fn new(world: Arc<World>, number: u64, class: usize) -> Self {
         let rng =
-            fastrand::Rng::with_seed(world.seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            fastrand::Rng::with_seed(world.seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Self {
             world,
             number,
@@ -667,7 +739,7 @@ impl User {
     fn measured(&self, event: Event, name: &str, latency: Duration, error: Option<&Error>) {
         let stats = &self.world.stats;
         let error = error.map(|error| error.to_string().chars().take(REASON).collect());
-        if let Some(part) = stats.get(self.number % stats.len().max(1)) {
+        if let Some(part) = stats.get(self.number as usize % stats.len().max(1)) {
             held(part).add(event, name, latency, error);
         }
     }
@@ -675,7 +747,7 @@ impl User {
 
 /// The processor time of this process.
 #[cfg(unix)]
-fn processor_time() -> Option<Duration> {
+pub(crate) fn processor_time() -> Option<Duration> {
     use nix::sys::resource::{UsageWho, getrusage};
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
     let of = |time: nix::sys::time::TimeVal| {
@@ -686,7 +758,7 @@ fn processor_time() -> Option<Duration> {
 }
 
 #[cfg(not(unix))]
-fn processor_time() -> Option<Duration> {
+pub(crate) fn processor_time() -> Option<Duration> {
     None
 }
 

@@ -3,12 +3,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use zae_limiter::Limit;
 
 use crate::schedule::Stage;
 
 /// A load: classes of users, and what they need in the table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scenario {
     /// The name, such as `max_rps`.
     pub name: String,
@@ -21,7 +22,7 @@ pub struct Scenario {
 }
 
 /// A number of users that changes over time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Shape {
     /// The name, such as `MorningSpike`.
     pub name: String,
@@ -30,7 +31,7 @@ pub struct Shape {
 }
 
 /// Limits that a run sets up in its namespace.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Setup {
     /// Default limits of the system.
     pub system: Vec<Limit>,
@@ -39,7 +40,7 @@ pub struct Setup {
 }
 
 /// A kind of user.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserClass {
     /// The name, such as `MaxRpsUser`.
     pub name: String,
@@ -54,7 +55,7 @@ pub struct UserClass {
 }
 
 /// Which entity a request is for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum EntityChoice {
     /// Each user is one entity with this prefix and a random end.
     Own {
@@ -70,7 +71,7 @@ pub enum EntityChoice {
 }
 
 /// Entities by the Zipf distribution, beside two that get shares of their own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Skew {
     /// The entity that gets a fixed share.
     pub whale: String,
@@ -93,7 +94,7 @@ pub struct Skew {
 }
 
 /// One thing that a user does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Task {
     /// How often it is chosen, beside the other tasks.
     pub weight: u32,
@@ -106,7 +107,7 @@ pub struct Task {
 }
 
 /// A call of the limiter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Action {
     /// Takes tokens, and perhaps corrects how many.
     Acquire {

@@ -259,6 +259,28 @@ impl Stats {
         }
     }
 
+    /// The same in parts of at most so many series, at least one part.
+    pub(crate) fn pieces(self, most: usize) -> Vec<Self> {
+        let mut pieces = vec![Self {
+            series: BTreeMap::new(),
+            errors: self.errors,
+        }];
+        let mut in_last = 0;
+        for (event, named) in self.series {
+            for (name, series) in named {
+                if in_last == most.max(1) {
+                    pieces.push(Self::default());
+                    in_last = 0;
+                }
+                in_last += 1;
+                if let Some(last) = pieces.last_mut() {
+                    last.series.entry(event).or_default().insert(name, series);
+                }
+            }
+        }
+        pieces
+    }
+
     /// The series by kind of call and name.
     pub fn series(&self) -> impl Iterator<Item = (Event, &str, &Series)> {
         self.series
@@ -365,6 +387,29 @@ mod tests {
             (none.mean(), none.quantile(0.99)),
             (Duration::ZERO, Duration::ZERO)
         );
+    }
+
+    #[test]
+    fn pieces_are_the_whole_when_merged() {
+        let mut stats = Stats::default();
+        for name in 0..7 {
+            for event in [Event::Acquire, Event::Commit] {
+                let error = (name == 3).then(|| "down".to_owned());
+                stats.add(event, &name.to_string(), Duration::from_micros(50 + name), error);
+            }
+        }
+        let pieces = stats.clone().pieces(4);
+        let sizes: Vec<_> = pieces.iter().map(|piece| piece.series().count()).collect();
+        assert_eq!(sizes, [4, 4, 4, 2]);
+        let mut merged = Stats::default();
+        for piece in &pieces {
+            merged.merge(piece);
+        }
+        assert_eq!(
+            serde_json::to_string(&merged).unwrap(),
+            serde_json::to_string(&stats).unwrap()
+        );
+        assert_eq!(Stats::default().pieces(4).len(), 1);
     }
 
     #[test]

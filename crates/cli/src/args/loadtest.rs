@@ -2,11 +2,15 @@
 
 mod run;
 mod tune;
+mod ui;
+mod worker;
 
 use clap::{Args, Subcommand};
 
 pub(crate) use run::Run;
 pub(crate) use tune::Tune;
+pub(crate) use ui::Ui;
+pub(crate) use worker::Worker;
 
 /// Put load on a table, and measure it.
 ///
@@ -23,6 +27,8 @@ pub(crate) enum LoadtestCommand {
     Run(Run),
     Schema(Schema),
     Tune(Tune),
+    Ui(Ui),
+    Worker(Worker),
 }
 
 /// Print the JSON Schema of scenario files.

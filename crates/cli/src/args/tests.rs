@@ -165,7 +165,7 @@ fn commands_take_these_options() {
         (
             "loadtest run",
             with(
-                "--locustfile/-f* --local --users=20 --duration --spawn-rate=10 --rate --seed --csv --html --cpu --memory \
+                "--locustfile/-f* --local --users=20 --duration --spawn-rate=10 --rate --seed --workers --csv --html --cpu --memory \
                  --port",
                 &connection,
             ),
@@ -179,6 +179,15 @@ fn commands_take_these_options() {
                 &connection,
             ),
         ),
+        (
+            "loadtest ui",
+            with(
+                "--locustfile/-f* --local --port=8089 --workers --destroy --force --max-workers --min-workers \
+                 --users-per-worker --startup-lead-time --cpu --memory --pool-connections",
+                CONNECTION,
+            ),
+        ),
+        ("loadtest worker", with("--connect*", CONNECTION)),
         ("local down", "--docker-host --output=text".to_owned()),
         ("local env", "--format/-f=eval --port".to_owned()),
         ("local logs", "--follow/-f --tail=100 --docker-host".to_owned()),
@@ -247,7 +256,11 @@ fn commands_are_in_alphabetical_order() {
 
 #[test]
 fn every_command_has_examples_and_they_are_right() {
-    for (path, command) in every_command() {
+    // Those that only the program starts need none.
+    let shown = every_command()
+        .into_iter()
+        .filter(|(_, command)| !command.is_hide_set());
+    for (path, command) in shown {
         let help = command
             .get_after_help()
             .map(ToString::to_string)

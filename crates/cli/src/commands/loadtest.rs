@@ -1,5 +1,6 @@
 //! `loadtest`: users on this machine or in a function of AWS Lambda, in a namespace of their own.
 
+mod distributed;
 mod html;
 mod interrupts;
 mod lambda;
@@ -7,6 +8,8 @@ mod live;
 mod report;
 mod test_namespace;
 mod tune;
+mod ui;
+mod worker;
 
 use std::path::Path;
 use std::time::Duration;
@@ -43,9 +46,15 @@ pub(crate) fn run(command: LoadtestCommand) -> Outcome {
     let outcome = runtime.block_on(async {
         match command {
             LoadtestCommand::Run(args) if args.load.local => run_here(args).await,
+            LoadtestCommand::Run(args) if args.workers.is_some() => Err(Failure::error(
+                "Workers that a Fargate task leads are not available yet. Add --local to run master and workers on this machine, or \
+                 leave out --workers to run the test in one function.",
+            )),
             LoadtestCommand::Run(args) => lambda::run(args).await,
             LoadtestCommand::Schema(_) => print_schema(file::SCHEMA),
             LoadtestCommand::Tune(args) => tune::tune(args).await,
+            LoadtestCommand::Ui(args) => ui::ui(args).await,
+            LoadtestCommand::Worker(args) => worker::run(args).await,
         }
     });
     runtime.shutdown_background();
@@ -54,15 +63,15 @@ pub(crate) fn run(command: LoadtestCommand) -> Outcome {
 
 async fn run_here(args: Run) -> Outcome {
     refuse_unused(&args)?;
+    if args.workers.is_some() {
+        distributed::check_shared(&args.common.at)?;
+        distributed::refuse_unused(&args)?;
+    }
     let selection = chosen(&args.load)?;
     refuse_shape_at_rate(&args, &selection)?;
     let stages = selection.stages(args.users(), args.duration(), DURATION);
     check_files(&args)?;
-    let interrupts = Interrupts::catch()?;
-    let at = &args.common.at;
     let length = stages.iter().map(|stage| stage.length).sum();
-    let mut live = Live::new(args.common.format.output == OutputFormat::Json, length);
-    let mut timeline = Timeline::new(length);
     let plan = Plan {
         scenario: selection.scenario,
         // In an open loop users are there to take calls, and all of them start at once.
@@ -76,6 +85,13 @@ async fn run_here(args: Run) -> Outcome {
         every: Timeline::EVERY,
     };
     let shown = Shown::new(&args, &plan, selection.shape);
+    if let Some(workers) = args.workers {
+        return distributed::run(&args, usize::try_from(workers).unwrap_or(1), &plan, shown).await;
+    }
+    let interrupts = Interrupts::catch()?;
+    let at = &args.common.at;
+    let mut live = Live::new(args.common.format.output == OutputFormat::Json, length);
+    let mut timeline = Timeline::new(length);
     let namespace = TestNamespace::open(at, &interrupts, || shown.head()).await?;
     let stop = interrupts.first();
     let ran = zae_limiter_loadtest::run(namespace.limiter(), &plan, stop, |progress| {

@@ -30,6 +30,9 @@ Examples:
   # One class of users, on a table in a directory
   zae-limiter loadtest run --local --endpoint-url embedded:./limits -f simple SimpleCascadeUser
 
+  # 200 users in 4 processes
+  zae-limiter loadtest run --local --workers 4 -n my-app -f simple --users 200
+
 Scenarios, with their classes of users:
   simple          SimpleUser, SimpleCascadeUser: a request every 0.1 to 1 s
   max_rps         MaxRpsUser, MaxRpsCascadeUser: requests without a pause
@@ -56,6 +59,10 @@ pub(crate) struct Run {
     /// Length of the test in seconds; with a shape, its length is the default
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..=604_800), allow_negative_numbers = true)]
     pub(crate) duration: Option<i64>,
+
+    /// Run the users in this many processes, which a master in this one coordinates; from 1 to 1000 [default: in this process]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1000), allow_negative_numbers = true)]
+    pub(crate) workers: Option<i64>,
 
     /// Write a row for each kind of call to this file, as CSV
     #[arg(long, value_name = "FILE")]

@@ -33,18 +33,45 @@ const APART: f64 = 0.05;
 pub(super) struct Shown<'a> {
     args: &'a Run,
     ran: Ran,
-    /// The function that ran it; none if this process did.
+    /// The function that ran it; none if this machine did.
     worker: Option<&'a Worker>,
+    /// How many processes of this machine were workers, and how many of them were lost.
+    workers: Option<(usize, usize)>,
 }
 
 impl<'a> Shown<'a> {
-    /// A run of this process.
+    /// A run of this machine.
     pub(super) fn new(args: &'a Run, plan: &Plan, shape: Option<String>) -> Self {
         Self {
             args,
             ran: Ran::of(plan, shape),
             worker: None,
+            workers: None,
         }
+    }
+
+    /// Users are in this many workers, of which so many were lost.
+    pub(super) fn workers(&mut self, workers: usize, lost: usize) {
+        self.workers = Some((workers, lost));
+    }
+
+    /// Prints a line as it is, if the output is a text.
+    pub(super) fn line(&self, line: &str) -> Result<(), Failure> {
+        let mut out = Out::new(&self.args.common.format);
+        if !out.is_json() {
+            out.line(line)?;
+        }
+        out.flush()
+    }
+
+    /// Users start in workers.
+    pub(super) fn start(&self) -> Result<(), Failure> {
+        self.line(&format!(
+            "\nStarting test: {} users, {}/s spawn, {}s...\n  Test started. Polling stats...\n",
+            self.ran.users,
+            self.args.load.spawn_rate,
+            self.ran.duration_seconds.floor()
+        ))
     }
 
     /// A run of a function.
@@ -53,6 +80,7 @@ impl<'a> Shown<'a> {
             args,
             ran,
             worker: Some(worker),
+            workers: None,
         }
     }
 
@@ -76,6 +104,9 @@ impl<'a> Shown<'a> {
             "  User classes: {}",
             self.ran.user_classes.join(", ")
         ))?;
+        if let Some((workers, _)) = self.workers {
+            out.line(format_args!("  Workers: {workers} processes"))?;
+        }
         if let Some(shape) = &self.ran.shape {
             out.line(format_args!("  Shape: {}", printable(shape)))?;
         }
@@ -163,6 +194,10 @@ impl<'a> Shown<'a> {
                 json!(rounded(per_acquire.dollars())),
             );
             document.insert("generator_cpu".to_owned(), json!(self.busy(report).map(rounded)));
+            if let Some((workers, lost)) = self.workers {
+                document.insert("workers".to_owned(), json!(workers));
+                document.insert("workers_lost".to_owned(), json!(lost));
+            }
             if let Some(worker) = self.worker {
                 document.insert("function".to_owned(), json!(worker.name));
                 document.insert("memory_mb".to_owned(), json!(worker.memory_mb));

@@ -18,7 +18,7 @@ const REMOVE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A namespace that exists for a test of this process.
 pub(super) struct TestNamespace<'a> {
-    at: &'a Connection,
+    pub(super) at: &'a Connection,
     namespace: Namespace,
 }
 
@@ -57,6 +57,11 @@ impl<'a> TestNamespace<'a> {
     /// The limiter that all users share.
     pub(super) fn limiter(&self) -> &RateLimiter {
         self.namespace.limiter()
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        self.namespace.name()
     }
 
     fn left_over(&self, why: &str) -> String {

@@ -1,0 +1,13 @@
+//! The page of a master: a running test in a browser on this machine.
+//!
+//! [`Page::serve`] answers on a loopback address: `/` is the page, `/stats` its data, `POST /start` and `POST /stop` ask for
+//! what the owner of the page does. Requests of other web pages are refused. [`View`] is the state that is shown; it does no
+//! I/O.
+
+mod server;
+mod view;
+mod web;
+
+pub use server::{Page, Request};
+pub use view::{Defaults, State, View};
+pub use web::{Refusal, Wish};
