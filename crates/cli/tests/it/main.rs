@@ -12,7 +12,7 @@
 //! - `signals`: what the program and its command do about signals;
 //! - `docs`: the examples of the README and the guide;
 //! - `loadtest`, `distributed`: load from this machine, from one process and from several; `loadtest_page`: its page;
-//!   `loadtest_lambda`: load from a function;
+//!   `loadtest_lambda`: the command and a function; `loadtest_function`: a function on the local endpoint;
 //! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
 //! - `streams`: closed output, colours;
@@ -36,6 +36,7 @@ mod functions;
 mod help;
 mod limits;
 mod loadtest;
+mod loadtest_function;
 mod loadtest_lambda;
 mod loadtest_page;
 mod local;
