@@ -10,6 +10,7 @@ from cfnlint.decode import decode
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TEMPLATE = os.path.join(HERE, "..", "crates", "infra", "template.yaml")
+LOAD_TEMPLATE = os.path.join(HERE, "..", "crates", "infra", "load-template.yaml")
 
 
 def read(path):
@@ -38,8 +39,9 @@ def lint(path):
     return result.stdout + result.stderr, result.returncode
 
 
-def test_the_linter_finds_nothing():
-    findings, code = lint(TEMPLATE)
+@pytest.mark.parametrize("path", [TEMPLATE, LOAD_TEMPLATE])
+def test_the_linter_finds_nothing(path):
+    findings, code = lint(path)
     assert (findings.strip(), code) == ("", 0)
 
 

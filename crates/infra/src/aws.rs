@@ -7,9 +7,9 @@ use aws_types::SdkConfig;
 use tokio::time::{Instant, sleep};
 
 /// For a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 /// For one attempt at a call.
-const ATTEMPT: Duration = Duration::from_secs(30);
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(30);
 /// For one attempt to move a package, which may have 100 MB.
 const MOVE: Duration = Duration::from_mins(10);
 

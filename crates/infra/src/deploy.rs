@@ -335,7 +335,7 @@ pub(crate) fn as_before(name: &str) -> sdk::Parameter {
         .build()
 }
 
-fn values(parameters: &[Parameter]) -> Vec<sdk::Parameter> {
+pub(crate) fn values(parameters: &[Parameter]) -> Vec<sdk::Parameter> {
     parameters
         .iter()
         .map(|(name, value)| value_of(name, value))

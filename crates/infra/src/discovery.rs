@@ -50,6 +50,11 @@ impl StackManager {
     ///
     /// They carry the tag `ManagedBy=zae-limiter`; some of old releases are known by their names' prefix `ZAEL-`.
     pub async fn list(&self) -> Result<Vec<FoundStack>, Error> {
+        self.stacks_of(LIMITER).await
+    }
+
+    /// The stacks of a type, by name.
+    pub(crate) async fn stacks_of(&self, kind: &str) -> Result<Vec<FoundStack>, Error> {
         // It knows of tags sooner than CloudFormation, but is missing on some servers.
         let tagged = self.tagged().await.unwrap_or_default();
         let mut found = Vec::new();
@@ -67,7 +72,7 @@ impl StackManager {
                 None => break,
             }
         }
-        found.retain(|one| one.kind == LIMITER);
+        found.retain(|one| one.kind == kind);
         found.sort_by(|a, b| (&a.user_name, &a.stack.name).cmp(&(&b.user_name, &b.stack.name)));
         Ok(found)
     }

@@ -51,6 +51,15 @@ pub enum Error {
         stack: String,
     },
 
+    /// The stack lacks outputs that another stack imports.
+    #[error("stack '{stack}' has no outputs {}", outputs.join(" and "))]
+    MissingOutputs {
+        /// The stack.
+        stack: String,
+        /// The outputs.
+        outputs: Vec<&'static str>,
+    },
+
     /// The stack is in a state in which it cannot be used or changed.
     #[error("stack '{stack}' is {status}: {advice}")]
     State {
@@ -114,6 +123,15 @@ impl Error {
             stack: stack.name.clone(),
             reason,
             failed: Vec::new(),
+        }
+    }
+
+    /// An answer of a service that makes no sense.
+    pub(crate) fn unreadable(operation: &str, why: &str) -> Self {
+        Self::Aws {
+            kind: AwsFailure::Other,
+            code: String::new(),
+            message: format!("Calling {operation}: the answer cannot be read: {why}"),
         }
     }
 
@@ -211,7 +229,7 @@ where
 }
 
 /// An error's causes on one line, each once.
-fn shown(err: &dyn std::error::Error) -> String {
+pub(crate) fn shown(err: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut next = err.source();
     while let Some(cause) = next {

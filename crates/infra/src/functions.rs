@@ -95,18 +95,28 @@ impl StackManager {
             if function.is_python() || (!always && function.code_sha256 == sha256) {
                 continue;
             }
-            let call = self.clients.functions.update_function_code();
-            call.function_name(&function.name)
-                .s3_bucket(&code.bucket)
-                .s3_key(&code.key)
-                .architectures(code.architecture.into())
-                .send()
-                .await
-                .map_err(failed("UpdateFunctionCode"))?;
-            self.function_updated(stack, &function.name).await?;
+            self.replace_code(stack, &function.name, code).await?;
             mended.push(function.name);
         }
         Ok(mended)
+    }
+
+    /// Makes a function run other code, and waits until it does.
+    pub(crate) async fn replace_code(
+        &self,
+        stack: &StackSummary,
+        name: &str,
+        code: &CodeLocation,
+    ) -> Result<(), Error> {
+        let call = self.clients.functions.update_function_code();
+        call.function_name(name)
+            .s3_bucket(&code.bucket)
+            .s3_key(&code.key)
+            .architectures(code.architecture.into())
+            .send()
+            .await
+            .map_err(failed("UpdateFunctionCode"))?;
+        self.function_updated(stack, name).await
     }
 
     async fn function_updated(&self, stack: &StackSummary, name: &str) -> Result<(), Error> {

@@ -8,7 +8,8 @@
 //! - `package`, `elf`, `code`: the executable that functions run, whether it can, and how it gets to S3;
 //! - `deploy`, `upgrade`, `delete`, `discovery`: the operations, each a method of [`StackManager`];
 //! - `stack`, `events`, `functions`: what is found, and waiting for it;
-//! - `invoke`: calling a function.
+//! - `invoke`: calling a function;
+//! - `load`: the stack that generates load on another one.
 //!
 //! Every wait has an end ([`Waits`]), and nothing counts as done before the service says so.
 
@@ -22,6 +23,7 @@ mod error;
 mod events;
 mod functions;
 mod invoke;
+mod load;
 pub mod names;
 mod options;
 mod package;
@@ -41,6 +43,10 @@ pub use error::{AwsFailure, Error};
 pub use events::StackEvent;
 pub use functions::FunctionState;
 pub use invoke::Invoked;
+pub use load::{
+    CapacityProvider, DEFAULT_IMAGE, DynamoRoute, LoadDeployed, LoadDeployment, LoadOptions, LoadPushed,
+    LoadTarget, ScenarioFile, Stopped, Subnet, Vpc,
+};
 pub use options::{LOG_RETENTION_DAYS, Parameter, StackOptions};
 pub use package::{Package, PackageInfo, PackageSource};
 pub use summary::StackSummary;
@@ -53,6 +59,7 @@ use aws_types::SdkConfig;
 #[derive(Debug, Clone)]
 pub struct StackManager {
     clients: aws::Clients,
+    caller: load::call::Caller,
     region: Option<String>,
     waits: Waits,
 }
@@ -62,6 +69,7 @@ impl StackManager {
     pub fn new(config: &SdkConfig, waits: Waits) -> Self {
         Self {
             clients: aws::Clients::new(config),
+            caller: load::call::Caller::new(config),
             region: config.region().map(ToString::to_string),
             waits,
         }
@@ -104,6 +112,8 @@ pub enum Progress<'a> {
         /// Whether it was not there before.
         new: bool,
     },
+    /// CloudFormation has begun with the creation or change.
+    Accepted,
     /// The stack is being created.
     Creating,
     /// The stack is being changed.

@@ -14,6 +14,9 @@ use crate::elf::{self, Architecture};
 /// The name that Lambda starts a package by.
 const BOOTSTRAP: &str = "bootstrap";
 
+/// The folder of a package with the user's scenarios.
+const SCENARIOS: &str = "locustfiles";
+
 /// The most that a package may come to, unpacked: 250 MB.
 const UNPACKED: u64 = 250 * 1024 * 1024;
 
@@ -77,8 +80,13 @@ impl PackageSource {
 
     /// [`load`](Self::load) on a thread of its own.
     pub(crate) async fn load_aside(&self) -> Result<Package, Error> {
+        self.load_with(Vec::new()).await
+    }
+
+    /// [`load_aside`](Self::load_aside), with scenarios beside the executable.
+    pub(crate) async fn load_with(&self, scenarios: Vec<(String, String)>) -> Result<Package, Error> {
         let source = self.clone();
-        let loading = tokio::task::spawn_blocking(move || source.load());
+        let loading = tokio::task::spawn_blocking(move || source.load()?.with_scenarios(&scenarios));
         let stopped = |_| Err(Error::Package("Packing was stopped.".into()));
         loading.await.unwrap_or_else(stopped)
     }
@@ -191,6 +199,41 @@ impl Package {
         })
     }
 
+    /// The package with scenarios: their paths, and their texts.
+    fn with_scenarios(self, scenarios: &[(String, String)]) -> Result<Self, Error> {
+        if scenarios.is_empty() {
+            return Ok(self);
+        }
+        let unpacked = scenarios.iter().fold(self.unpacked, |sum, (_, text)| {
+            sum.saturating_add(text.len() as u64)
+        });
+        check_size(unpacked, "The package with its scenarios")?;
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .last_modified_time(DateTime::default())
+            .unix_permissions(0o644);
+        let failed = |path: &str, err: &dyn std::fmt::Display| {
+            Error::Package(format!("The scenario '{path}' cannot be packed: {err}."))
+        };
+        let mut zip = ZipWriter::new_append(Cursor::new(self.bytes))
+            .map_err(|err| Error::Package(format!("The package cannot be extended: {err}.")))?;
+        for (path, text) in scenarios {
+            zip.start_file(format!("{SCENARIOS}/{path}"), options)
+                .map_err(|err| failed(path, &err))?;
+            zip.write_all(text.as_bytes()).map_err(|err| failed(path, &err))?;
+        }
+        let bytes = zip
+            .finish()
+            .map_err(|err| Error::Package(format!("The package cannot be extended: {err}.")))?
+            .into_inner();
+        Ok(Self {
+            sha256: hex(&Sha256::digest(&bytes)),
+            bytes,
+            unpacked,
+            architecture: self.architecture,
+        })
+    }
+
     /// The size of the zip, in bytes.
     pub fn size(&self) -> u64 {
         self.bytes.len() as u64
@@ -265,6 +308,29 @@ mod tests {
         let file = zip.by_index(0).unwrap();
         assert_eq!(file.unix_mode(), Some(0o100_755));
         assert_eq!(file.name().unwrap(), "bootstrap");
+    }
+
+    #[test]
+    fn scenarios_are_packed_beside_the_executable() {
+        let plain = Package::from_executable(&tiny(62), "x").unwrap();
+        assert_eq!(plain.clone().with_scenarios(&[]).unwrap(), plain);
+        let scenarios = [
+            ("a.yaml".to_owned(), "one".to_owned()),
+            ("deep/b.yml".to_owned(), "other".to_owned()),
+        ];
+        let package = plain.clone().with_scenarios(&scenarios).unwrap();
+        assert_eq!(plain.with_scenarios(&scenarios).unwrap(), package);
+        assert_eq!((package.unpacked, package.architecture), (72, Architecture::X86));
+        // It still runs, and holds what was given.
+        let read = Package::from_zip(package.bytes.clone(), "x").unwrap();
+        assert_eq!(read, package);
+        let mut zip = ZipArchive::new(Cursor::new(package.bytes.clone())).unwrap();
+        let mut text = String::new();
+        let mut file = zip.by_name("locustfiles/deep/b.yml").unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "other");
+        let twice = [scenarios[0].clone(), scenarios[0].clone()];
+        refused(package.with_scenarios(&twice), "'a.yaml' cannot be packed");
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub const FUNCTIONS: &str = "zae-limiter:lambda-version";
 /// The type of a limiter stack.
 pub const LIMITER: &str = "limiter";
 
+/// The type of a stack that generates load.
+pub const LOAD_TEST: &str = "load-test";
+
 /// The most tags that CloudFormation accepts on a stack.
 const MOST: usize = 50;
 

@@ -5,6 +5,8 @@
 
 #[path = "template/access.rs"]
 mod access;
+#[path = "template/load.rs"]
+mod load;
 #[path = "template/stack.rs"]
 mod stack;
 #[path = "template/wholeness.rs"]

@@ -1,5 +1,6 @@
 //! `loadtest`.
 
+mod infrastructure;
 mod run;
 mod tune;
 mod ui;
@@ -7,6 +8,7 @@ mod worker;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use infrastructure::{LoadDelete, LoadDeploy, LoadList, LoadPush};
 pub(crate) use run::Run;
 pub(crate) use tune::Tune;
 pub(crate) use ui::Ui;
@@ -21,9 +23,17 @@ pub(crate) use worker::Worker;
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  zae-limiter loadtest run --local -n my-app -f max_rps --users 50 --duration 30"
+  # From this machine
+  zae-limiter loadtest run --local -n my-app -f max_rps --users 50 --duration 30
+
+  # Functions in AWS that generate load
+  zae-limiter loadtest deploy --name my-app"
 )]
 pub(crate) enum LoadtestCommand {
+    Delete(LoadDelete),
+    Deploy(Box<LoadDeploy>),
+    List(LoadList),
+    Push(LoadPush),
     Run(Run),
     Schema(Schema),
     Tune(Tune),

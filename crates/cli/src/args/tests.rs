@@ -162,6 +162,24 @@ fn commands_take_these_options() {
         ),
         ("limits schema", String::new()),
         ("list", "--region --endpoint-url --output=text".to_owned()),
+        ("loadtest delete", with("--yes/-y", NAMED)),
+        (
+            "loadtest deploy",
+            "--name/-n --region --endpoint-url --output=text --vpc-id --subnet-ids --max-workers=100 \
+             --users-per-worker=10 --min-workers=1 --startup-lead-time=20 --lambda-timeout=5 --lambda-memory=1769 \
+             --capacity-provider=FARGATE_SPOT --ssm-endpoint --no-ssm-endpoint --dynamodb-endpoint \
+             --no-dynamodb-endpoint --lambda-package --code-bucket \
+             --image=public.ecr.aws/amazonlinux/amazonlinux:2023-minimal"
+                .to_owned(),
+        ),
+        (
+            "loadtest list",
+            "--region --endpoint-url --output=text".to_owned(),
+        ),
+        (
+            "loadtest push",
+            with("--lambda-package --code-bucket", NAMED),
+        ),
         (
             "loadtest run",
             with(
@@ -267,8 +285,9 @@ fn every_command_has_examples_and_they_are_right() {
             .unwrap_or_default();
         assert!(help.starts_with("Examples:\n"), "{path}");
         let mut count = 0;
-        // Some name a file that must exist.
+        // Some name a file or directory that must exist.
         let help = help.replace("--file limits.yaml", "--file Cargo.toml");
+        let help = help.replace("-C tests/load", "-C tests/it");
         for line in help
             .lines()
             .filter_map(|line| line.strip_prefix("  zae-limiter "))

@@ -1,11 +1,17 @@
 //! `loadtest`: users on this machine or in a function of AWS Lambda, in a namespace of their own.
 
+mod delete;
+mod deploy;
 mod distributed;
 mod html;
 mod interrupts;
 mod lambda;
+mod list;
 mod live;
+mod push;
 mod report;
+mod scenarios;
+mod stack;
 mod test_namespace;
 mod tune;
 mod ui;
@@ -45,6 +51,10 @@ pub(crate) fn run(command: LoadtestCommand) -> Outcome {
         .map_err(|err| Failure::error(format!("Cannot start: {err}")))?;
     let outcome = runtime.block_on(async {
         match command {
+            LoadtestCommand::Delete(args) => stack::until_signal(Box::pin(delete::delete(args))).await,
+            LoadtestCommand::Deploy(args) => stack::until_signal(Box::pin(deploy::deploy(*args))).await,
+            LoadtestCommand::List(args) => stack::until_signal(Box::pin(list::list(args))).await,
+            LoadtestCommand::Push(args) => stack::until_signal(Box::pin(push::push(args))).await,
             LoadtestCommand::Run(args) if args.load.local => run_here(args).await,
             LoadtestCommand::Run(args) if args.workers.is_some() => Err(Failure::error(
                 "Workers that a Fargate task leads are not available yet. Add --local to run master and workers on this machine, or \

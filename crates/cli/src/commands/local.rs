@@ -27,7 +27,7 @@ const CONTAINER: &str = "localstack.json";
 pub(crate) async fn run(command: LocalCommand) -> Outcome {
     match command {
         LocalCommand::Up(args) if args.docker.is_wanted() => container::up(&args).await,
-        LocalCommand::Up(args) => background::up(&args).await,
+        LocalCommand::Up(args) => Box::pin(background::up(&args)).await,
         LocalCommand::Down(args) => match place(&args.docker)? {
             Place::Own(running) => stop::down(running, &args.format).await,
             Place::Container(host) => container::down(host.as_deref(), &args.format).await,

@@ -13,6 +13,7 @@
 //! - `docs`: the examples of the README and the guide;
 //! - `loadtest`, `distributed`: load from this machine, from one process and from several; `loadtest_page`: its page;
 //!   `loadtest_lambda`: the command and a function; `loadtest_function`: a function on the local endpoint;
+//!   `loadtest_stack`: generators in AWS, on a local endpoint;
 //! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
 //! - `streams`: closed output, colours;
@@ -39,6 +40,7 @@ mod loadtest;
 mod loadtest_function;
 mod loadtest_lambda;
 mod loadtest_page;
+mod loadtest_stack;
 mod local;
 mod namespace;
 mod page;

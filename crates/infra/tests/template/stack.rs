@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The name of the stack in all tests.
 pub(crate) const STACK: &str = "limits";
@@ -58,10 +58,13 @@ impl Template {
         section.unwrap_or_else(|| panic!("the template has no section {name}"))
     }
 
-    /// The defaults of all parameters.
+    /// The defaults of all parameters that have one.
     pub(crate) fn defaults(&self) -> Parameters {
-        let default = |(name, parameter): (&String, &Value)| (name.clone(), text(&parameter["Default"]));
-        self.section("Parameters").iter().map(default).collect()
+        let default = |(name, parameter): (&String, &Value)| {
+            let default = parameter.get("Default")?;
+            Some((name.clone(), text(default)))
+        };
+        self.section("Parameters").iter().filter_map(default).collect()
     }
 
     /// Every mention of a name, with its path.
@@ -92,8 +95,11 @@ impl Template {
     pub(crate) fn with(&self, given: &[(&str, &str)]) -> Stack {
         let mut parameters = self.defaults();
         for (name, value) in given {
-            let before = parameters.insert((*name).to_owned(), (*value).to_owned());
-            assert!(before.is_some(), "there is no parameter {name}");
+            assert!(
+                self.section("Parameters").contains_key(*name),
+                "there is no parameter {name}"
+            );
+            parameters.insert((*name).to_owned(), (*value).to_owned());
         }
         self.instantiate(&parameters)
     }
@@ -244,11 +250,18 @@ impl Resolver<'_> {
                 Some(format!("@{}.{}", text(resource), text(attribute)).into())
             }
             "Fn::Sub" => {
+                let (template, variables) = sub(arguments);
                 let mut result = String::new();
-                for part in parts(arguments.as_str().unwrap()) {
+                for part in parts(template) {
                     match part {
                         Part::Text(text) => result.push_str(text),
-                        Part::Name(name) => result.push_str(&text(&self.named(name, path))),
+                        Part::Name(name) => {
+                            let value = match variables.and_then(|variables| variables.get(name)) {
+                                Some(value) => self.resolve(value, path)?,
+                                None => self.named(name, path),
+                            };
+                            result.push_str(&text(&value));
+                        }
                         Part::Attribute(resource, attribute) => {
                             self.resource(resource, path);
                             result.extend(["@", resource, ".", attribute]);
@@ -257,6 +270,8 @@ impl Resolver<'_> {
                 }
                 Some(result.into())
             }
+            "Fn::Select" => Some(plain(&json!({ "Fn::Select": arguments }), self.parameters).into()),
+            "Fn::ImportValue" => Some(format!("<{}>", text(&self.resolve(arguments, path)?)).into()),
             "Fn::If" => {
                 let [condition, yes, no] = arguments.as_array().unwrap().as_slice() else {
                     panic!("{path}: Fn::If takes a condition and two values: {arguments}");
@@ -306,7 +321,7 @@ pub(crate) fn names(value: &Value) -> Vec<&str> {
     }
 }
 
-/// An operand of `Fn::Equals`: a text, a parameter, or a piece of one.
+/// A text, a parameter, or a piece of one: what does not depend on resources.
 fn plain(value: &Value, parameters: &Parameters) -> String {
     if !value.is_object() {
         return text(value);
@@ -314,6 +329,11 @@ fn plain(value: &Value, parameters: &Parameters) -> String {
     let (function, arguments) = only_entry(value);
     match function {
         "Ref" => parameters[arguments.as_str().unwrap()].clone(),
+        // A list is the text that it was given as.
+        "Fn::Join" => {
+            assert_eq!(arguments[0], ",", "lists are joined as they are parted");
+            plain(&arguments[1], parameters)
+        }
         "Fn::Select" => {
             let (split, argument) = only_entry(&arguments[1]);
             assert_eq!(split, "Fn::Split", "only Fn::Split is known within Fn::Select");
@@ -324,7 +344,7 @@ fn plain(value: &Value, parameters: &Parameters) -> String {
                 .unwrap_or_else(|| panic!("{whole:?} has no piece {index}"))
                 .to_owned()
         }
-        other => panic!("unknown function {other} in Fn::Equals"),
+        other => panic!("unknown function {other} in a plain value"),
     }
 }
 
@@ -347,6 +367,14 @@ enum Part<'a> {
     Text(&'a str),
     Name(&'a str),
     Attribute(&'a str, &'a str),
+}
+
+/// The text of `Fn::Sub`, and the variables that stand beside it.
+fn sub(arguments: &Value) -> (&str, Option<&Map<String, Value>>) {
+    match arguments {
+        Value::String(template) => (template, None),
+        other => (other[0].as_str().unwrap(), Some(other[1].as_object().unwrap())),
+    }
 }
 
 /// The parts of a text for `Fn::Sub`.
@@ -390,10 +418,13 @@ fn mentions(value: &Value, path: &str, found: &mut Vec<(String, Mention)>) {
                         let names = names(entry).into_iter();
                         found.extend(names.map(|name| (at(), Mention::Resource(name.to_owned()))));
                     }
-                    ("Fn::Sub", Value::String(text)) => {
-                        for part in parts(text) {
+                    ("Fn::Sub", arguments) => {
+                        let (template, variables) = sub(arguments);
+                        for part in parts(template) {
                             match part {
                                 Part::Text(_) => {}
+                                Part::Name(name)
+                                    if variables.is_some_and(|variables| variables.contains_key(name)) => {}
                                 Part::Name(name) => found.push((at(), Mention::Ref(name.to_owned()))),
                                 Part::Attribute(resource, _) => {
                                     found.push((at(), Mention::Resource(resource.to_owned())));

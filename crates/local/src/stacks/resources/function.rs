@@ -15,7 +15,7 @@ use super::{Made, NotMade, Place};
 /// Lambda's code for a name, or a mapping, that is in use.
 const TAKEN: &str = "ResourceConflictException";
 
-const FUNCTION: [&str; 15] = [
+const FUNCTION: [&str; 16] = [
     "Architectures",
     "Code",
     "Description",
@@ -31,6 +31,7 @@ const FUNCTION: [&str; 15] = [
     "Tags",
     "Timeout",
     "TracingConfig",
+    "VpcConfig",
 ];
 
 const MAPPING: [&str; 15] = [
@@ -93,7 +94,9 @@ fn request(place: &Place<'_>, name: &str, properties: &Json) -> Result<Map<Strin
     }
     request.extend(properties.as_object().cloned().unwrap_or_default());
     request.retain(|name, value| {
-        !value.is_null() && !matches!(name.as_str(), "PackageType" | "ReservedConcurrentExecutions")
+        // There are no networks here.
+        let ignored = ["PackageType", "ReservedConcurrentExecutions", "VpcConfig"];
+        !value.is_null() && !ignored.contains(&name.as_str())
     });
     request.insert("FunctionName".into(), name.into());
     if let Some(text) = properties["Code"]["ZipFile"].as_str() {

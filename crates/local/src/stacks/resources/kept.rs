@@ -1,5 +1,5 @@
-//! Resources that are only kept: roles, policies, permissions and alarms. Nothing here evaluates them, but templates
-//! refer to them, and two stacks cannot both have one of the same name.
+//! Resources that are only kept: roles, policies, permissions, alarms, networks and containers. Nothing here evaluates
+//! them, but templates refer to them, and two stacks cannot both have one of the same name.
 
 use serde_json::{Value as Json, json};
 
@@ -18,7 +18,7 @@ struct Shape {
 }
 
 fn shape(kind: &str) -> Option<Shape> {
-    let (known, named_by, longest): (&[&str], _, _) = match kind {
+    let (known, named_by, longest): Form = match kind {
         "AWS::IAM::Role" => (
             &[
                 "AssumeRolePolicyDocument",
@@ -91,7 +91,7 @@ fn shape(kind: &str) -> Option<Shape> {
             100,
         ),
         "AWS::S3::BucketPolicy" => (&["Bucket", "PolicyDocument"], Some("Bucket"), 63),
-        _ => return None,
+        _ => network(kind).or_else(|| container(kind))?,
     };
     Some(Shape {
         known,
@@ -100,12 +100,122 @@ fn shape(kind: &str) -> Option<Shape> {
     })
 }
 
+type Form = (&'static [&'static str], Option<&'static str>, usize);
+
+/// The shapes of EC2.
+fn network(kind: &str) -> Option<Form> {
+    Some(match kind {
+        "AWS::EC2::SecurityGroup" => (
+            &[
+                "GroupDescription",
+                "GroupName",
+                "SecurityGroupEgress",
+                "SecurityGroupIngress",
+                "Tags",
+                "VpcId",
+            ],
+            None,
+            255,
+        ),
+        "AWS::EC2::SecurityGroupIngress" => (
+            &[
+                "CidrIp",
+                "Description",
+                "FromPort",
+                "GroupId",
+                "IpProtocol",
+                "SourceSecurityGroupId",
+                "ToPort",
+            ],
+            None,
+            255,
+        ),
+        "AWS::EC2::VPCEndpoint" => (
+            &[
+                "PolicyDocument",
+                "PrivateDnsEnabled",
+                "RouteTableIds",
+                "SecurityGroupIds",
+                "ServiceName",
+                "SubnetIds",
+                "Tags",
+                "VpcEndpointType",
+                "VpcId",
+            ],
+            None,
+            255,
+        ),
+        _ => return None,
+    })
+}
+
+/// The shapes of ECS.
+fn container(kind: &str) -> Option<Form> {
+    Some(match kind {
+        "AWS::ECS::Cluster" => (
+            &[
+                "CapacityProviders",
+                "ClusterName",
+                "ClusterSettings",
+                "Configuration",
+                "DefaultCapacityProviderStrategy",
+                "Tags",
+            ],
+            Some("ClusterName"),
+            255,
+        ),
+        "AWS::ECS::ClusterCapacityProviderAssociations" => (
+            &["CapacityProviders", "Cluster", "DefaultCapacityProviderStrategy"],
+            Some("Cluster"),
+            255,
+        ),
+        "AWS::ECS::TaskDefinition" => (
+            &[
+                "ContainerDefinitions",
+                "Cpu",
+                "EphemeralStorage",
+                "ExecutionRoleArn",
+                "Family",
+                "Memory",
+                "NetworkMode",
+                "RequiresCompatibilities",
+                "RuntimePlatform",
+                "Tags",
+                "TaskRoleArn",
+                "Volumes",
+            ],
+            Some("Family"),
+            255,
+        ),
+        "AWS::ECS::Service" => (
+            &[
+                "CapacityProviderStrategy",
+                "Cluster",
+                "DeploymentConfiguration",
+                "DesiredCount",
+                "EnableECSManagedTags",
+                "EnableExecuteCommand",
+                "LaunchType",
+                "NetworkConfiguration",
+                "PlatformVersion",
+                "PropagateTags",
+                "ServiceName",
+                "Tags",
+                "TaskDefinition",
+            ],
+            Some("ServiceName"),
+            255,
+        ),
+        _ => return None,
+    })
+}
+
 fn read<'a>(kind: &'a str, properties: &'a Json) -> Result<(Properties<'a>, Shape), String> {
     let shape = shape(kind).ok_or_else(|| format!("the local endpoint has no resources of type {kind}"))?;
     Ok((Properties::new(kind, properties, shape.known)?, shape))
 }
 
-/// The physical id: of a managed policy its ARN, of the rest the name.
+/// The physical id: of managed policies, task definitions and services the ARN, of the rest the name.
 pub(super) fn name(kind: &str, place: &Place<'_>, properties: &Json) -> Result<String, String> {
     let (read, shape) = read(kind, properties)?;
     let given = match shape.named_by {
@@ -124,6 +234,11 @@ pub(super) fn name(kind: &str, place: &Place<'_>, properties: &Json) -> Result<S
     let name = given.unwrap_or_else(|| place.generated(shape.longest));
     Ok(match kind {
         "AWS::IAM::ManagedPolicy" => format!("arn:aws:iam::{ACCOUNT}:policy{}{name}", path(&read)?),
+        "AWS::ECS::TaskDefinition" => place.arn("ecs", &format!("task-definition/{name}:1")),
+        "AWS::ECS::Service" => {
+            let cluster = read.text("Cluster")?.unwrap_or_else(|| "default".to_owned());
+            place.arn("ecs", &format!("service/{cluster}/{name}"))
+        }
         _ => name,
     })
 }
@@ -207,6 +322,28 @@ fn made_of(
             physical,
             [("Arn", place.arn("cloudwatch", &format!("alarm:{physical}")))],
         ),
+        "AWS::EC2::SecurityGroup" => Made::new(
+            physical,
+            [
+                ("GroupId", physical.to_owned()),
+                ("VpcId", properties.text("VpcId")?.unwrap_or_default()),
+            ],
+        ),
+        "AWS::EC2::SecurityGroupIngress" | "AWS::EC2::VPCEndpoint" => {
+            Made::new(physical, [("Id", physical.to_owned())])
+        }
+        "AWS::ECS::Cluster" => Made::new(
+            physical,
+            [("Arn", place.arn("ecs", &format!("cluster/{physical}")))],
+        ),
+        "AWS::ECS::TaskDefinition" => Made::new(physical, [("TaskDefinitionArn", physical.to_owned())]),
+        "AWS::ECS::Service" => {
+            let name = physical.rsplit('/').next().unwrap_or(physical);
+            Made::new(
+                physical,
+                [("Name", name.to_owned()), ("ServiceArn", physical.to_owned())],
+            )
+        }
         _ => Made::new(physical, []),
     })
 }

@@ -1,7 +1,7 @@
 //! The types of resources that stacks may have, and how each is made, changed and deleted.
 //!
 //! Every type names the properties it knows; any other is refused, rather than left out silently. Roles, policies,
-//! permissions and alarms are kept and shown, but nothing evaluates them.
+//! permissions, alarms, networks and containers are kept and shown, but nothing evaluates them.
 
 mod bucket;
 mod custom;
@@ -24,10 +24,17 @@ use crate::wire::{ACCOUNT, Refusal};
 use properties::Properties;
 
 /// The types, beside `Custom::…`.
-pub(super) const KINDS: [&str; 13] = [
+pub(super) const KINDS: [&str; 20] = [
     "AWS::CloudFormation::CustomResource",
     "AWS::CloudWatch::Alarm",
     "AWS::DynamoDB::Table",
+    "AWS::EC2::SecurityGroup",
+    "AWS::EC2::SecurityGroupIngress",
+    "AWS::EC2::VPCEndpoint",
+    "AWS::ECS::Cluster",
+    "AWS::ECS::ClusterCapacityProviderAssociations",
+    "AWS::ECS::Service",
+    "AWS::ECS::TaskDefinition",
     "AWS::IAM::ManagedPolicy",
     "AWS::IAM::Policy",
     "AWS::IAM::Role",
@@ -266,6 +273,12 @@ impl Rules for Replacing {
     fn recreation(&self, resource_type: &str, property: &str) -> Recreation {
         let replacing: &[&str] = match resource_type {
             "AWS::DynamoDB::Table" => &["TableName", "KeySchema", "LocalSecondaryIndexes"],
+            "AWS::EC2::SecurityGroup" => &["GroupDescription", "GroupName", "VpcId"],
+            "AWS::EC2::VPCEndpoint" => &["ServiceName", "VpcEndpointType", "VpcId"],
+            "AWS::ECS::Cluster" => &["ClusterName"],
+            "AWS::ECS::ClusterCapacityProviderAssociations" => &["Cluster"],
+            "AWS::ECS::Service" => &["Cluster", "LaunchType", "ServiceName"],
+            "AWS::ECS::TaskDefinition" => &["Family"],
             "AWS::IAM::ManagedPolicy" => &["ManagedPolicyName", "Description", "Path"],
             "AWS::IAM::Role" => &["RoleName", "Path"],
             "AWS::IAM::Policy" => &["PolicyName"],

@@ -1,0 +1,63 @@
+//! `loadtest delete`.
+
+use serde_json::json;
+use zae_limiter_infra::names::load;
+use zae_limiter_infra::{Deleted, Stopped};
+
+use super::stack::{check, failure, tell};
+use crate::args::OutputFormat;
+use crate::args::loadtest::LoadDelete;
+use crate::ask::agreed;
+use crate::commands::Outcome;
+use crate::connect::manager;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::progress::Reporter;
+
+pub(super) async fn delete(args: LoadDelete) -> Outcome {
+    let at = &args.common.at.connection();
+    check(at)?;
+    let stack = load::stack(&at.name);
+    let question = format!("Delete load test stack '{stack}'?");
+    if !agreed(&args.consent, &args.common.format, question).await? {
+        return Err(Failure::aborted());
+    }
+    let manager = manager(at).await?;
+    let is_json = args.common.format.output == OutputFormat::Json;
+    tell(is_json, &format!("Deleting load test stack: {stack}"))?;
+    let found = manager.existing(&stack).await.map_err(|err| failure(&err, at))?;
+    if found.is_some() {
+        match manager.stop_load_tasks(&at.name).await {
+            Ok(Stopped::Tasks(_)) => tell(is_json, "  Stopped Fargate tasks")?,
+            // There are no tasks.
+            Ok(Stopped::NoService | Stopped::NoCluster) => {}
+            Err(err) => crate::say(&format!("  Warning: Failed to scale down service: {err}")),
+        }
+        tell(is_json, "  Waiting for stack deletion...")?;
+    }
+    let reporter = Reporter::new(&args.common.format);
+    let deleted = manager
+        .delete_load(&at.name, &mut |progress| reporter.show(&progress))
+        .await
+        .map_err(|err| failure(&err, at))?;
+    drop(reporter);
+    if is_json {
+        let state = match deleted {
+            Deleted::Absent => "absent",
+            Deleted::Gone | Deleted::Begun => "deleted",
+        };
+        let mut out = Out::new(&args.common.format);
+        out.json(&json!({ "name": at.name, "stack": stack, "state": state }))?;
+        out.flush()?;
+        return Ok(Exit::Success);
+    }
+    tell(
+        false,
+        match deleted {
+            Deleted::Absent => "  Stack does not exist",
+            Deleted::Gone | Deleted::Begun => "  Stack deleted",
+        },
+    )?;
+    Ok(Exit::Success)
+}

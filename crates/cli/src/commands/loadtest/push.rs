@@ -1,0 +1,70 @@
+//! `loadtest push`.
+
+use serde_json::json;
+use zae_limiter_infra::names::load;
+
+use super::scenarios;
+use super::stack::{check, failure, tell};
+use crate::args::OutputFormat;
+use crate::args::loadtest::LoadPush;
+use crate::args::stack::PackageFile;
+use crate::commands::Outcome;
+use crate::connect::manager;
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::progress::Reporter;
+
+pub(super) async fn push(args: LoadPush) -> Outcome {
+    let at = &args.common.at.connection();
+    check(at)?;
+    let found = scenarios::find(&args.scenarios.directory)?;
+    let manager = manager(at).await?;
+    let is_json = args.common.format.output == OutputFormat::Json;
+    let stack = load::stack(&at.name);
+    tell(is_json, &format!("Pushing code to {stack}"))?;
+    tell(is_json, &source_line(&args.code.package))?;
+    tell(is_json, "  Building Lambda package...")?;
+    for note in &found.notes {
+        crate::say(note);
+    }
+    let reporter = Reporter::new(&args.common.format);
+    let pushed = manager
+        .push_load(
+            &at.name,
+            &args.code.package.source(),
+            &found.files,
+            args.code.code_bucket.as_deref(),
+            &mut |progress| reporter.show(&progress),
+        )
+        .await
+        .map_err(|err| failure(&err, at))?;
+    drop(reporter);
+    let place = format!("s3://{}/{}", pushed.code.bucket, pushed.code.key);
+    if is_json {
+        let mut out = Out::new(&args.common.format);
+        out.json(&json!({
+            "name": at.name,
+            "stack": stack,
+            "function": pushed.function,
+            "code": place,
+            "size_bytes": pushed.bytes,
+            "scenarios": found.files.len(),
+            "changed": pushed.changed,
+        }))?;
+        out.flush()?;
+        return Ok(Exit::Success);
+    }
+    tell(false, &scenarios::line(&found.files))?;
+    tell(false, &format!("  Lambda package built: {place}"))?;
+    tell(false, &format!("  Lambda code uploaded: {}", pushed.function))?;
+    tell(false, &format!("\nCode pushed: {stack}"))?;
+    Ok(Exit::Success)
+}
+
+/// What the worker will run.
+pub(super) fn source_line(package: &PackageFile) -> String {
+    match &package.lambda_package {
+        Some(path) => format!("  zae-limiter source: {}", path.display()),
+        None => format!("  zae-limiter source: {}", env!("CARGO_PKG_VERSION")),
+    }
+}
