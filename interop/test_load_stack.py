@@ -84,9 +84,6 @@ class Load(Shell):
         """Parameters; moto shows a list as Python does."""
         return {p["ParameterKey"]: re.sub(r"[\[\]' ]", "", p["ParameterValue"]) for p in self.described()["Parameters"]}
 
-    def outputs_of_load(self):
-        return {output["OutputKey"]: output["OutputValue"] for output in self.described()["Outputs"]}
-
     def worker(self):
         return self.client("lambda").get_function_configuration(FunctionName=f"{self.name}-load-worker")
 
@@ -215,18 +212,20 @@ def test_tasks_are_stopped_before_the_stack_goes(load):
     load.run("deploy", "--no-aggregator", "--no-provisioner")
     load.load("deploy")
     ecs, cluster = load.client("ecs"), f"{load.name}-load"
-    # moto adds up the memory of containers, which that of the master does not name.
-    definition = f"{load.name}-load-master-moto"
+    # moto adds up the memory of containers, which that of the master does not name, and makes no network interfaces.
     container = {"name": "master", "image": "x", "cpu": 256, "memory": 512, "essential": True}
-    ecs.register_task_definition(family=definition, networkMode="awsvpc", requiresCompatibilities=["FARGATE"], cpu="256", memory="512", containerDefinitions=[container])
-    groups = [load.outputs_of_load()["MasterSecurityGroupId"]]
-    network = {"awsvpcConfiguration": {"subnets": load.subnets, "securityGroups": groups, "assignPublicIp": "DISABLED"}}
-    started = ecs.run_task(cluster=cluster, taskDefinition=definition, launchType="FARGATE", count=2, networkConfiguration=network)
+    definition = ecs.register_task_definition(family=f"{load.name}-tasks", networkMode="bridge", containerDefinitions=[container])
+    definition = definition["taskDefinition"]["taskDefinitionArn"]
+    started = ecs.run_task(cluster=cluster, taskDefinition=definition, launchType="FARGATE", count=2)
     tasks = [task["taskArn"] for task in started["tasks"]]
     assert len(tasks) == 2 and sorted(ecs.list_tasks(cluster=cluster)["taskArns"]) == sorted(tasks)
     out, err = load.run_load("delete", "--yes")
     assert "  Stopped Fargate tasks" in out and "Warning" not in err, (out, err)
     assert out.endswith("  Stack deleted\n")
+    # moto keeps the tasks of a cluster that is gone, and shows them with one of the same name.
+    ecs.create_cluster(clusterName=cluster)
+    ended = ecs.describe_tasks(cluster=cluster, tasks=tasks)["tasks"]
+    assert [task["lastStatus"] for task in ended] == ["STOPPED"] * 2
 
 
 def test_bad_input_ends_before_anything_is_made(load):

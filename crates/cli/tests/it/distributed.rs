@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::acquire::pid;
 use crate::functions::{STACK, Server, function};
-use crate::world::{Ran, World, words};
+use crate::world::{Ran, World, embedded_only, words};
 
 /// How long a test waits for what must happen. Nothing is measured with it.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -163,6 +163,7 @@ fn runs(id: Pid) -> bool {
 
 #[test]
 fn processes_share_a_test_and_count_each_call_once() {
+    embedded_only!("this has a server of its own");
     let shared = Shared::new();
     let csv = shared.world.path().join("rows.csv");
     let line = format!(
@@ -211,6 +212,7 @@ fn processes_share_a_test_and_count_each_call_once() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_worker_that_is_killed_is_named_and_the_test_goes_on() {
+    embedded_only!("this has a server of its own");
     let shared = Shared::new();
     let mut running = shared.start("--workers 2 -f tight.yaml Slow --users 4");
     running.until("users=4, workers=2");
@@ -242,6 +244,7 @@ fn a_worker_that_is_killed_is_named_and_the_test_goes_on() {
 #[test]
 #[cfg(target_os = "linux")]
 fn workers_end_with_their_master() {
+    embedded_only!("this has a server of its own");
     let shared = Shared::new();
     let mut running = shared.start("--workers 2 -f tight.yaml Slow --users 4");
     running.until("users=4, workers=2");
@@ -254,6 +257,7 @@ fn workers_end_with_their_master() {
 #[test]
 #[cfg(target_os = "linux")]
 fn strangers_do_not_disturb_a_test() {
+    embedded_only!("this has a server of its own");
     let shared = Shared::new();
     let mut running = shared.start("--workers 1 -f tight.yaml Slow --users 2");
     running.until("users=2, workers=1");
@@ -288,6 +292,7 @@ fn strangers_do_not_disturb_a_test() {
 
 #[test]
 fn what_processes_cannot_share_is_refused() {
+    embedded_only!("this has a server of its own");
     let world = World::new();
     let run = |line: &str| world.silently(&words(&format!("loadtest run --local {line}")), None);
     if crate::world::independent().is_none() {

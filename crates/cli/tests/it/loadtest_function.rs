@@ -69,6 +69,7 @@ users:
 
 #[test]
 fn a_function_on_the_local_endpoint_generates_load_and_leaves_nothing() {
+    embedded_only!("this has a server of its own");
     embedded_only!();
     let local = Local::new();
     let up = local.up("--name my-app");

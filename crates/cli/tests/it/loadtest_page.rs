@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::acquire::pid;
 use crate::distributed::{Shared, wait_until};
-use crate::world::{Ran, World, words};
+use crate::world::{Ran, World, embedded_only, words};
 
 /// A page that is served. Its process is killed if the test panics.
 struct Served {
@@ -93,6 +93,7 @@ fn body_of(answer: &str) -> Value {
 
 #[test]
 fn a_test_is_started_and_stopped_on_the_page() {
+    embedded_only!("this has a server of its own");
     let shared = Shared::new();
     let served = Served::start(&shared, "-f tight.yaml --workers 2");
     wait_until("the workers", || served.stats()["workers"] == 2);
@@ -151,6 +152,7 @@ fn a_test_is_started_and_stopped_on_the_page() {
 
 #[test]
 fn other_web_pages_and_wrong_requests_are_refused() {
+    embedded_only!("this has a server of its own");
     let shared = Shared::new();
     let served = Served::start(&shared, "-f simple --max-workers 1");
     let host = served.host();
@@ -217,6 +219,7 @@ fn other_web_pages_and_wrong_requests_are_refused() {
 
 #[test]
 fn options_without_effect_are_refused() {
+    embedded_only!("this has a server of its own");
     let world = World::without_table();
     let run = |line: &str| {
         let place = "--region us-east-1 --endpoint-url http://127.0.0.1:9";

@@ -213,7 +213,7 @@ fn deployed_changed_pushed_listed_and_deleted() {
     let row: Vec<&str> = listed[5].split_whitespace().collect();
     assert_eq!(row[..3], ["my-app-load", "my-app", "UPDATE_COMPLETE"]);
     assert_eq!(listed[7], "Total: 1 stack(s)");
-    // It is not listed as a limiter, and the target cannot be deleted before it.
+    // It is not listed among limiters.
     assert!(
         !local
             .lines("list")
