@@ -157,8 +157,16 @@ async fn a_namespace_that_cannot_be_removed_in_time_is_named() {
     assert_eq!(left.name, "loadtest-left");
     assert!(left.why.starts_with("it took more than "), "{left:?}");
     table.recover();
-    let record = stack.namespace("loadtest-left").await.unwrap().unwrap();
-    assert_eq!(record.id.as_str(), left.id);
+    // How far removing got depends on when the user's last call ended.
+    let named = stack.namespace("loadtest-left").await.unwrap();
+    let orphans = stack.orphans().await.unwrap();
+    assert!(
+        named
+            .into_iter()
+            .chain(orphans)
+            .any(|record| record.id.as_str() == left.id),
+        "{left:?}"
+    );
     let minutes = Duration::from_mins(5);
     assert!(remove_left_over(&stack, "loadtest-left", minutes).await.unwrap());
     assert_nothing_left(&stack).await;
