@@ -188,8 +188,8 @@ fn an_endpoint_that_does_not_answer() {
     for line in [
         "system set-defaults -l rpm:1",
         "entity show u",
-        "acquire u -r r -c rpm:1 --timeout 500ms",
-        "acquire u -r r -c rpm:1 --timeout 500ms --on-unavailable allow",
+        "acquire u -r r -c rpm:1 --timeout 5s",
+        "acquire u -r r -c rpm:1 --timeout 5s --on-unavailable allow",
         "check",
     ] {
         world.plainly(&format!(

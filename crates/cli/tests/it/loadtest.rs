@@ -13,6 +13,26 @@ use crate::world::{Ran, World, embedded_only, finish};
 /// The example.
 const CHAT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/loadtest/chat.yaml");
 
+/// Users with short pauses, so that other tests get their turn on the machine.
+const LIGHT: &str = "\
+system: {limits: {rpm: {capacity: 1000000000}}}
+users:
+  - name: Light
+    entity: {each: {prefix: user-}}
+    pause: {min: 0.004, max: 0.008}
+    tasks: [{resources: [api], acquire: {rpm: 1}}]
+  - name: LightCascade
+    entity: {each: {prefix: user-, parent: org-}}
+    pause: {min: 0.004, max: 0.008}
+    tasks: [{resources: [api], acquire: {rpm: 1}}]
+";
+
+fn with_light_scenario() -> World {
+    let world = World::new();
+    std::fs::write(world.path().join("light.yaml"), LIGHT).unwrap();
+    world
+}
+
 fn run(world: &World, line: &str) -> Ran {
     let args: Vec<&str> = ["loadtest", "run", "--local"]
         .into_iter()
@@ -141,13 +161,13 @@ fn a_signal_ends_a_test_with_what_was_measured_and_nothing_is_left() {
         (Signal::SIGINT, 1, ""),
         (Signal::SIGTERM, 143, "Aborted by SIGTERM\n"),
     ] {
-        let world = World::new();
+        let world = with_light_scenario();
         let args = [
             "loadtest",
             "run",
             "--local",
             "-f",
-            "max_rps",
+            "light.yaml",
             "--users",
             "3",
             "--duration",
@@ -180,9 +200,9 @@ fn a_signal_ends_a_test_with_what_was_measured_and_nothing_is_left() {
 #[test]
 fn tuning_finds_how_many_users_a_process_carries() {
     embedded_only!("users without pauses would take a shared server's whole time");
-    let world = World::new();
+    let world = with_light_scenario();
     let line =
-        "loadtest tune --local -f max_rps MaxRpsUser --max-users 4 --baseline-duration 1 --step-duration 1";
+        "loadtest tune --local -f light.yaml Light --max-users 4 --baseline-duration 1 --step-duration 1";
     let tuned = world.json(line);
     let steps = tuned["steps"].as_array().unwrap();
     assert_eq!((&steps[0]["users"], &steps[1]["users"]), (&1.into(), &4.into()));
@@ -206,7 +226,7 @@ fn tuning_finds_how_many_users_a_process_carries() {
     }
     assert!(text.stderr.contains("  Upper (4 users): p50="), "{}", text.stderr);
     // Users that cascade create entities in each step.
-    let line = "loadtest tune --local -f max_rps --max-users 3 --baseline-duration 1 --step-duration 1";
+    let line = "loadtest tune --local -f light.yaml --max-users 3 --baseline-duration 1 --step-duration 1";
     assert_eq!(world.json(line)["steps"][1]["users"], 3);
     assert_nothing_left(&world);
     let shape = world.silently(

@@ -211,8 +211,19 @@ fn an_endpoint_that_others_use_is_not_stopped_with_the_stack_that_failed() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Blocks until the first one reads.
-    let mut held = fs::File::options().write(true).open(&package).unwrap();
+    let writer = || {
+        fs::File::options()
+            .write(true)
+            .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+            .open(&package)
+    };
+    // It can be opened once the first one reads.
+    let mut held = (0..6000)
+        .find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            writer().ok()
+        })
+        .expect("the package is read");
     assert_eq!(local.up("")["started"], false);
     held.write_all(b"no executable").unwrap();
     drop(held);
@@ -221,11 +232,7 @@ fn an_endpoint_that_others_use_is_not_stopped_with_the_stack_that_failed() {
     let output = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(std::sync::atomic::Ordering::Relaxed) {
-                let open = fs::File::options()
-                    .write(true)
-                    .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
-                    .open(&package);
-                if let Ok(mut again) = open {
+                if let Ok(mut again) = writer() {
                     let _ = again.write_all(b"no executable");
                 }
                 std::thread::sleep(std::time::Duration::from_millis(10));
