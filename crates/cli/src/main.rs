@@ -87,7 +87,9 @@ fn run(command: Command) -> Outcome {
         Command::Completions(args) => return commands::shell::completions(&args),
         Command::Man(args) => return commands::shell::man(&args),
         // These have threads of their own.
-        Command::Loadtest(command) => return commands::loadtest::run(command),
+        Command::Loadtest(command) if command.has_users() => {
+            return commands::loadtest::on_all_processors(command);
+        }
         Command::Local(LocalCommand::Up(args)) if args.foreground => return commands::local::serve(&args),
         other => other,
     };
@@ -140,7 +142,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::LambdaExport(args) => commands::stack::export::package(&args),
         Command::Limits(command) => commands::limits::run(command).await,
         Command::List(args) => commands::stack::list::list(args).await,
-        Command::Loadtest(command) => commands::loadtest::run(command),
+        Command::Loadtest(command) => Box::pin(commands::loadtest::run(command)).await,
         Command::Local(command) => Box::pin(commands::local::run(command)).await,
         Command::Man(args) => commands::shell::man(&args),
         Command::Namespace(command) => commands::namespace::run(command).await,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::args::{Format, OutputFormat};
 use crate::failure::Failure;
 use crate::text::number::grouped;
+use crate::text::table::printable;
 
 /// Standard output, in the form that was asked for.
 pub(crate) struct Out {
@@ -75,6 +76,17 @@ impl Out {
         self.written(written)
     }
 
+    /// Prints lines of text, without what could move a terminal's cursor, and hands them on; nothing if programs read it.
+    pub(crate) fn tell(&mut self, text: &str) -> Result<(), Failure> {
+        if self.is_json() {
+            return Ok(());
+        }
+        for line in text.split('\n') {
+            self.line(printable(line))?;
+        }
+        self.flush()
+    }
+
     /// Hands on what was printed so far.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         let written = self.to.flush();
@@ -88,6 +100,16 @@ impl Out {
         } else {
             self.line(text)?;
         }
+        self.flush()
+    }
+
+    /// Prints a list of values, and hands it on.
+    pub(crate) fn values(&mut self, values: impl IntoIterator<Item = Value>) -> Result<(), Failure> {
+        let mut list = self.list()?;
+        for value in values {
+            list.push("", || value)?;
+        }
+        list.end()?;
         self.flush()
     }
 

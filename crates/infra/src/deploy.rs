@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_cloudformation::operation::update_stack::builders::UpdateStackFluentBuilder;
 use aws_sdk_cloudformation::types as sdk;
 use zae_limiter_core::version::FUNCTIONS_LEVEL;
 
@@ -118,28 +119,10 @@ impl StackManager {
             functions = ours(&package, true);
         }
         progress(Progress::Creating);
-        let create = self.clients.stacks.create_stack().stack_name(wanted.stack);
-        let created = create
-            .template_body(TEMPLATE)
-            .set_parameters(Some(values(&parameters)))
-            .set_tags(Some(sdk_tags(&tags::merged(
-                wanted.stack,
-                &Tags::new(),
-                &options.tags,
-            )?)))
-            .capabilities(sdk::Capability::CapabilityNamedIam)
-            .send()
-            .await
-            .map_err(failed("CreateStack"));
-        let id = match created {
-            Ok(answer) => answer.stack_id.unwrap_or_else(|| wanted.stack.to_owned()),
-            Err(err) if err.is_code("AlreadyExistsException") => {
-                return Err(Error::AlreadyExists {
-                    stack: wanted.stack.to_owned(),
-                });
-            }
-            Err(err) => return Err(err),
-        };
+        let tags = tags::merged(wanted.stack, &Tags::new(), &options.tags)?;
+        let id = self
+            .begin_create(wanted.stack, TEMPLATE, &parameters, &tags)
+            .await?;
         let stack = if wanted.wait {
             let ended = self.finished(&id, None, progress).await?;
             ended.expect(wanted.stack, &["CREATE_COMPLETE"])?
@@ -158,6 +141,48 @@ impl StackManager {
             functions,
             tagged: false,
         })
+    }
+
+    /// Begins to create a stack. Returns its id.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::Aws`].
+    pub(crate) async fn begin_create(
+        &self,
+        stack: &str,
+        template: &str,
+        parameters: &[Parameter],
+        tags: &Tags,
+    ) -> Result<String, Error> {
+        let create = self.clients.stacks.create_stack().stack_name(stack);
+        let created = create
+            .template_body(template)
+            .set_parameters(Some(values(parameters)))
+            .set_tags(Some(sdk_tags(tags)))
+            .capabilities(sdk::Capability::CapabilityNamedIam)
+            .send()
+            .await
+            .map_err(failed("CreateStack"));
+        match created {
+            Ok(answer) => Ok(answer.stack_id.unwrap_or_else(|| stack.to_owned())),
+            Err(err) if err.is_code("AlreadyExistsException") => Err(Error::AlreadyExists {
+                stack: stack.to_owned(),
+            }),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Begins to update a stack. Returns whether there is something to change.
+    ///
+    /// # Errors
+    /// [`Error::Aws`].
+    pub(crate) async fn begin_update(&self, update: UpdateStackFluentBuilder) -> Result<bool, Error> {
+        let update = update.capabilities(sdk::Capability::CapabilityNamedIam);
+        match update.send().await.map_err(failed("UpdateStack")) {
+            Ok(_) => Ok(true),
+            Err(err) if err.to_string().contains("No updates are to be performed") => Ok(false),
+            Err(err) => Err(err),
+        }
     }
 
     async fn refresh(
@@ -280,20 +305,12 @@ impl StackManager {
         all.extend(changed.into_iter().map(|(name, value)| value_of(name, &value)));
         progress(Progress::Updating);
         let update = self.clients.stacks.update_stack().stack_name(&found.name);
-        let answer = update
+        let update = update
             .use_previous_template(true)
             .set_parameters(Some(all))
-            .set_tags(Some(sdk_tags(tags)))
-            .capabilities(sdk::Capability::CapabilityNamedIam)
-            .send()
-            .await
-            .map_err(failed("UpdateStack"));
-        match answer {
-            Ok(_) => {}
-            Err(err) if err.to_string().contains("No updates are to be performed") => {
-                return Ok(found.clone());
-            }
-            Err(err) => return Err(err),
+            .set_tags(Some(sdk_tags(tags)));
+        if !self.begin_update(update).await? {
+            return Ok(found.clone());
         }
         if !wait {
             return Ok(StackSummary {

@@ -199,9 +199,7 @@ where
                 return aws(AwsFailure::Other, "", message);
             };
             let text = answer.err().message().unwrap_or("the service gave no reason");
-            let message =
-                format!("An error occurred ({code}) when calling the {operation} operation: {text}");
-            return aws(AwsFailure::Service, code, message);
+            return refused(operation, code, text);
         }
         if chain.contains("no credentials found in chain") || chain.contains("no providers in chain") {
             let message = "Unable to locate credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
@@ -216,15 +214,37 @@ where
             let message = "You must specify a region. Use --region, AWS_REGION, or a profile that has one.";
             return aws(AwsFailure::Region, "", message.to_owned());
         }
-        let (kind, what) = match &err {
-            SdkError::TimeoutError(_) => (AwsFailure::Timeout, "no answer in time"),
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-                (AwsFailure::Timeout, "no answer in time")
-            }
-            SdkError::DispatchFailure(_) => (AwsFailure::Unreachable, "could not connect"),
-            _ => (AwsFailure::Other, "the call failed"),
-        };
-        aws(kind, "", format!("Calling {operation}: {what}: {}", shown(&err)))
+        unanswered(operation, &err)
+    }
+}
+
+/// A call that the service has refused.
+pub(crate) fn refused(operation: &str, code: &str, text: &str) -> Error {
+    Error::Aws {
+        kind: AwsFailure::Service,
+        code: code.to_owned(),
+        message: format!("An error occurred ({code}) when calling the {operation} operation: {text}"),
+    }
+}
+
+/// A call without an answer of the service.
+pub(crate) fn unanswered<E, R>(operation: &str, err: &SdkError<E, R>) -> Error
+where
+    E: std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    let (kind, what) = match err {
+        SdkError::TimeoutError(_) => (AwsFailure::Timeout, "no answer in time"),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            (AwsFailure::Timeout, "no answer in time")
+        }
+        SdkError::DispatchFailure(_) => (AwsFailure::Unreachable, "could not connect"),
+        _ => (AwsFailure::Other, "the call failed"),
+    };
+    Error::Aws {
+        kind,
+        code: String::new(),
+        message: format!("Calling {operation}: {what}: {}", shown(err)),
     }
 }
 

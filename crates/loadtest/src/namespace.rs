@@ -76,7 +76,8 @@ impl TestNamespace {
     }
 }
 
-/// Removes the namespace of a test that another process has left behind, in whatever state it is. Returns whether there was one.
+/// Removes the namespace that another process's test has left, whether it is active, deleted or partly purged. Returns whether
+/// there was one.
 ///
 /// # Errors
 /// [`NotRemoved`] if that fails or takes longer than this. The same again continues.

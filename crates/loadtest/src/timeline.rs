@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::Progress;
+use crate::progress::Progress;
 use crate::stats::Series;
 
 /// The most points of a chart, about.

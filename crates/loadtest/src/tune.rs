@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::run::Report;
+use crate::report::Report;
 
 /// Fewer calls than this say too little about a median.
 pub const ENOUGH: u64 = 100;

@@ -197,13 +197,13 @@ async fn users_of_a_lost_worker_move_and_a_late_one_takes_some() {
         let _ = is_over.await;
     };
     let ended = place.cluster.run(&test, stop, |pulse| {
-        if pulse.workers == 2 && pulse.users == 8 && !is_killed {
+        if pulse.workers == 2 && pulse.progress.users == 8 && !is_killed {
             tasks.started.lock().unwrap()[0].abort();
             is_killed = true;
         }
-        is_alone |= is_killed && pulse.workers == 1 && pulse.users == 8;
+        is_alone |= is_killed && pulse.workers == 1 && pulse.progress.users == 8;
         // The master starts another one within some seconds.
-        is_back |= is_alone && pulse.workers == 2 && pulse.users == 8;
+        is_back |= is_alone && pulse.workers == 2 && pulse.progress.users == 8;
         if is_back && let Some(over) = over.take() {
             over.send(()).unwrap();
         }
@@ -241,7 +241,7 @@ async fn users_end_at_once_when_the_master_is_lost() {
     let master = tokio::spawn(async move {
         cluster
             .run(&test, never(), |pulse| {
-                if pulse.users == 4
+                if pulse.progress.users == 4
                     && let Some(seen) = seen.take()
                 {
                     seen.send(()).unwrap();

@@ -173,22 +173,21 @@ async fn what_is_measured_while_users_start_can_be_discarded() {
     assert!(report.mean_users() > 3.0, "{}", report.mean_users());
 }
 
-/// A limiter on a table that answers after a while.
-async fn slow_limiter(latency: Duration) -> RateLimiter {
+/// An open loop of so many users, on a table that answers after 50 ms: 100 tasks a second for 10 seconds.
+async fn open_loop(users: usize) -> Report {
+    let mut plan = plan("max_rps", &["MaxRpsUser"], users, Duration::from_secs(10));
+    plan.rate = Some(100.0);
     let table = TestTable::new();
     let limiter = RateLimiter::new(table.open().await.unwrap());
-    table.delay(latency);
-    limiter
+    table.delay(Duration::from_millis(50));
+    run(&limiter, &plan, std::future::pending(), |_| {})
+        .await
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_open_loop_starts_what_is_due_as_long_as_a_user_is_free() {
-    let mut plan = plan("max_rps", &["MaxRpsUser"], 20, Duration::from_secs(10));
-    plan.rate = Some(100.0);
-    let limiter = slow_limiter(Duration::from_millis(50)).await;
-    let report = run(&limiter, &plan, std::future::pending(), |_| {})
-        .await
-        .unwrap();
+    let report = open_loop(20).await;
     let total = report.stats.total();
     assert!((999..=1001).contains(&total.calls()), "{}", total.calls());
     // While users start, there are too few of them.
@@ -202,12 +201,7 @@ async fn an_open_loop_starts_what_is_due_as_long_as_a_user_is_free() {
 
 #[tokio::test(start_paused = true)]
 async fn latencies_of_an_open_loop_count_from_when_the_task_was_due() {
-    let mut plan = plan("max_rps", &["MaxRpsUser"], 2, Duration::from_secs(10));
-    plan.rate = Some(100.0);
-    let limiter = slow_limiter(Duration::from_millis(50)).await;
-    let report = run(&limiter, &plan, std::future::pending(), |_| {})
-        .await
-        .unwrap();
+    let report = open_loop(2).await;
     let total = report.stats.total();
     // Two users make 40 calls a second at most: the last of 400 was due after 4 s.
     assert!((300..=402).contains(&total.calls()), "{}", total.calls());

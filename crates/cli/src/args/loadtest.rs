@@ -41,6 +41,13 @@ pub(crate) enum LoadtestCommand {
     Worker(Worker),
 }
 
+impl LoadtestCommand {
+    /// Whether it runs users, or asks a function to. Such a command ends a test when a signal comes.
+    pub(crate) const fn has_users(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Tune(_) | Self::Ui(_) | Self::Worker(_))
+    }
+}
+
 /// Print the JSON Schema of scenario files.
 ///
 /// Editors use it to check and complete YAML.

@@ -43,32 +43,34 @@ const DURATION: Duration = Duration::from_mins(1);
 
 const WHAT: &str = "run the load test";
 
-/// Runs the command on all processors.
-pub(crate) fn run(command: LoadtestCommand) -> Outcome {
+/// Runs a command whose users need all processors.
+pub(crate) fn on_all_processors(command: LoadtestCommand) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|err| Failure::error(format!("Cannot start: {err}")))?;
-    let outcome = runtime.block_on(async {
-        match command {
-            LoadtestCommand::Delete(args) => stack::until_signal(Box::pin(delete::delete(args))).await,
-            LoadtestCommand::Deploy(args) => stack::until_signal(Box::pin(deploy::deploy(*args))).await,
-            LoadtestCommand::List(args) => stack::until_signal(Box::pin(list::list(args))).await,
-            LoadtestCommand::Push(args) => stack::until_signal(Box::pin(push::push(args))).await,
-            LoadtestCommand::Run(args) if args.load.local => run_here(args).await,
-            LoadtestCommand::Run(args) if args.workers.is_some() => Err(Failure::error(
-                "Workers that a Fargate task leads are not available yet. Add --local to run master and workers on this machine, or \
-                 leave out --workers to run the test in one function.",
-            )),
-            LoadtestCommand::Run(args) => lambda::run(args).await,
-            LoadtestCommand::Schema(_) => print_schema(file::SCHEMA),
-            LoadtestCommand::Tune(args) => tune::tune(args).await,
-            LoadtestCommand::Ui(args) => ui::ui(args).await,
-            LoadtestCommand::Worker(args) => worker::run(args).await,
-        }
-    });
+    let outcome = runtime.block_on(run(command));
     runtime.shutdown_background();
     outcome
+}
+
+pub(crate) async fn run(command: LoadtestCommand) -> Outcome {
+    match command {
+        LoadtestCommand::Delete(args) => delete::delete(args).await,
+        LoadtestCommand::Deploy(args) => deploy::deploy(*args).await,
+        LoadtestCommand::List(args) => list::list(args).await,
+        LoadtestCommand::Push(args) => push::push(args).await,
+        LoadtestCommand::Run(args) if args.load.local => run_here(args).await,
+        LoadtestCommand::Run(args) if args.workers.is_some() => Err(Failure::error(
+            "Workers that a Fargate task leads are not available yet. Add --local to run master and workers on this machine, or \
+                 leave out --workers to run the test in one function.",
+        )),
+        LoadtestCommand::Run(args) => lambda::run(args).await,
+        LoadtestCommand::Schema(_) => print_schema(file::SCHEMA),
+        LoadtestCommand::Tune(args) => tune::tune(args).await,
+        LoadtestCommand::Ui(args) => ui::ui(args).await,
+        LoadtestCommand::Worker(args) => worker::run(args).await,
+    }
 }
 
 async fn run_here(args: Run) -> Outcome {
@@ -82,6 +84,9 @@ async fn run_here(args: Run) -> Outcome {
     let stages = selection.stages(args.users(), args.duration(), DURATION);
     check_files(&args)?;
     let length = stages.iter().map(|stage| stage.length).sum();
+    let mut live = Live::new(args.common.format.output == OutputFormat::Json, length);
+    // Only the page has charts.
+    let mut timeline = args.html.is_some().then(|| Timeline::new(length));
     let plan = Plan {
         scenario: selection.scenario,
         // In an open loop users are there to take calls, and all of them start at once.
@@ -92,7 +97,8 @@ async fn run_here(args: Run) -> Outcome {
         rate: args.rate,
         warm_up: Duration::ZERO,
         seed: args.load.seed(),
-        every: Timeline::EVERY,
+        // Each time, all that was measured is added up.
+        every: timeline.as_ref().map_or(live.every(), |_| Timeline::EVERY),
     };
     let shown = Shown::new(&args, &plan, selection.shape);
     if let Some(workers) = args.workers {
@@ -100,19 +106,20 @@ async fn run_here(args: Run) -> Outcome {
     }
     let interrupts = Interrupts::catch()?;
     let at = &args.common.at;
-    let mut live = Live::new(args.common.format.output == OutputFormat::Json, length);
-    let mut timeline = Timeline::new(length);
     let namespace = TestNamespace::open(at, &interrupts, || shown.head()).await?;
     let stop = interrupts.first();
     let ran = zae_limiter_loadtest::run(namespace.limiter(), &plan, stop, |progress| {
         live.show(progress);
-        timeline.add(progress);
+        if let Some(timeline) = &mut timeline {
+            timeline.add(progress);
+        }
     })
     .await;
     drop(live);
     let ran = ran.map_err(failed(at, WHAT));
     // Before the namespace is removed, which takes long on a slow table.
-    let printed = ran.and_then(|report| shown.report(&report, timeline.points()));
+    let printed =
+        ran.and_then(|report| shown.report(&report, timeline.as_ref().map_or(&[], Timeline::points)));
     let cleared = namespace.clear(&interrupts).await;
     ended(printed, cleared, interrupts.heard())
 }

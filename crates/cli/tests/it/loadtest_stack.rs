@@ -239,6 +239,37 @@ fn deployed_changed_pushed_listed_and_deleted() {
     assert_eq!(again[1..], ["  Stack does not exist"]);
 }
 
+/// Each line is written to a pipe whose reader has gone.
+#[test]
+fn commands_whose_output_cannot_be_written_finish() {
+    crate::world::embedded_only!("this starts a local endpoint");
+    let local = Local::up();
+    local.target("my-app", "");
+    for line in [
+        format!("loadtest deploy --name my-app {NETWORK} --lambda-package worker -C load"),
+        "loadtest delete --name my-app --yes".to_owned(),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let line = format!("{line} --region us-east-1 --endpoint-url {}", local.url);
+        let mut command = local.world.command(&words(&line));
+        let output = command.stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{line}: {output:?}");
+        let listed = local.on("loadtest list --output json").json();
+        let statuses: Vec<_> = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["status"])
+            .collect();
+        if line.contains("deploy") {
+            assert_eq!(statuses, ["CREATE_COMPLETE"]);
+        } else {
+            assert!(statuses.is_empty(), "{listed}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_deployed_is_refused_in_one_line() {
     crate::world::embedded_only!("this starts a local endpoint");

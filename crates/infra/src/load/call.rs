@@ -19,7 +19,7 @@ use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value as Json;
 
 use crate::aws::{ATTEMPT, CONNECT};
-use crate::error::{AwsFailure, Error, shown};
+use crate::error::{AwsFailure, Error, refused, shown, unanswered};
 
 /// A service, and how it is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,18 +226,7 @@ impl Caller {
         let answer = match sent {
             Ok(answer) => answer,
             Err(SdkError::ServiceError(err)) => err.into_err().0,
-            Err(err) => {
-                let (kind, what) = match &err {
-                    SdkError::TimeoutError(_) => (AwsFailure::Timeout, "no answer in time"),
-                    SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-                        (AwsFailure::Timeout, "no answer in time")
-                    }
-                    SdkError::DispatchFailure(_) => (AwsFailure::Unreachable, "could not connect"),
-                    _ => (AwsFailure::Other, "the call failed"),
-                };
-                let message = format!("Calling {operation}: {what}: {}", shown(&err));
-                return Err(aws(kind, "", message));
-            }
+            Err(err) => return Err(unanswered(operation, &err)),
         };
         if (200..300).contains(&answer.status) {
             return Ok(answer.body);
@@ -247,8 +236,7 @@ impl Caller {
             let message = format!("Calling {operation}: HTTP status {}", answer.status);
             return Err(aws(AwsFailure::Other, "", message));
         }
-        let message = format!("An error occurred ({code}) when calling the {operation} operation: {text}");
-        Err(aws(AwsFailure::Service, &code, message))
+        Err(refused(operation, &code, &text))
     }
 }
 

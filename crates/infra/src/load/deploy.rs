@@ -1,7 +1,5 @@
 //! Creating the stack that generates load, and bringing one that exists up to date.
 
-use aws_sdk_cloudformation::types as sdk;
-
 use super::options::{LoadOptions, check_names};
 use super::push::ScenarioFile;
 use crate::code::CodeLocation;
@@ -167,24 +165,8 @@ impl StackManager {
         progress: &mut (dyn FnMut(Progress<'_>) + Send),
     ) -> Result<StackSummary, Error> {
         progress(Progress::Creating);
-        let create = self.clients.stacks.create_stack().stack_name(stack);
-        let created = create
-            .template_body(LOAD_TEMPLATE)
-            .set_parameters(Some(values(parameters)))
-            .set_tags(Some(sdk_tags(&tags_of(target, &Tags::new()))))
-            .capabilities(sdk::Capability::CapabilityNamedIam)
-            .send()
-            .await
-            .map_err(failed("CreateStack"));
-        let id = match created {
-            Ok(answer) => answer.stack_id.unwrap_or_else(|| stack.to_owned()),
-            Err(err) if err.is_code("AlreadyExistsException") => {
-                return Err(Error::AlreadyExists {
-                    stack: stack.to_owned(),
-                });
-            }
-            Err(err) => return Err(err),
-        };
+        let tags = tags_of(target, &Tags::new());
+        let id = self.begin_create(stack, LOAD_TEMPLATE, parameters, &tags).await?;
         progress(Progress::Accepted);
         let ended = self.finished(&id, None, progress).await?;
         ended.expect(stack, &["CREATE_COMPLETE"])
@@ -201,18 +183,12 @@ impl StackManager {
         let since = self.newest_event(&found.id).await;
         progress(Progress::Updating);
         let update = self.clients.stacks.update_stack().stack_name(&found.name);
-        let answer = update
+        let update = update
             .template_body(LOAD_TEMPLATE)
             .set_parameters(Some(values(parameters)))
-            .set_tags(Some(sdk_tags(&tags_of(target, &found.tags))))
-            .capabilities(sdk::Capability::CapabilityNamedIam)
-            .send()
-            .await
-            .map_err(failed("UpdateStack"));
-        match answer {
-            Ok(_) => {}
-            Err(err) if err.to_string().contains("No updates are to be performed") => return Ok(None),
-            Err(err) => return Err(err),
+            .set_tags(Some(sdk_tags(&tags_of(target, &found.tags))));
+        if !self.begin_update(update).await? {
+            return Ok(None);
         }
         progress(Progress::Accepted);
         let ended = self.finished(&found.id, since.as_deref(), progress).await?;

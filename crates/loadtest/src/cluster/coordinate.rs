@@ -11,12 +11,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::launcher::Launcher;
 use super::listener::{Event, Outs};
-use super::master::{ClusterError, Ended, Last, Options, Pulse, Test};
+use super::master::{ClusterError, Ended, Options, Pulse, Test};
 use super::message::{RunId, Start, ToMaster, ToWorker, WorkerId};
 use super::roster::Roster;
 use super::scaling::{Scaler, Scaling, Seen};
 use super::spread::Spread;
-use crate::run::{DRAIN_TIMEOUT, Report};
+use crate::progress::Last;
+use crate::report::Report;
+use crate::users::DRAIN_TIMEOUT;
 
 /// How often the number of users is compared with the schedule.
 const TICK: Duration = Duration::from_millis(100);
@@ -147,8 +149,12 @@ impl<L: Launcher> Cluster<L> {
             }
             if now >= next {
                 next = now + self.options.every;
-                let (mut last, nothing) = (Last::at(began), Report::of_nothing());
-                told(&last.pulse(began, now, 0, self.workers(), &nothing));
+                let nothing = Report::of_nothing();
+                told(&Pulse {
+                    progress: Last::at(began).progress(began, now, 0, &nothing.stats),
+                    workers: self.workers(),
+                    report: &nothing,
+                });
             }
         }
         Ok(true)
@@ -275,8 +281,12 @@ impl<L: Launcher> Cluster<L> {
                 seen = now;
             }
             if now - last.at >= self.options.every {
-                let (users, workers) = (self.roster.users(), self.workers());
-                told(&last.pulse(began, now, users, workers, self.roster.report()));
+                let report = self.roster.report();
+                told(&Pulse {
+                    progress: last.progress(began, now, self.roster.users(), &report.stats),
+                    workers: self.workers(),
+                    report,
+                });
             }
             match self.turn_or_stop(stop).await {
                 Ok(true) => {}

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::Instant;
 
 use super::coordinate::Cluster;
 use super::handshake::Secret;
@@ -13,10 +12,10 @@ use super::launcher::Launcher;
 use super::listener;
 use super::roster::Lost;
 use super::scaling::Scaling;
-use crate::run::Report;
+use crate::progress::Progress;
+use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
-use crate::stats::{Event as Call, Series};
 
 /// How the master treats its workers.
 #[derive(Debug, Clone)]
@@ -100,20 +99,10 @@ pub struct Test {
 /// The state of a test, or of the wait for it.
 #[derive(Debug, Clone)]
 pub struct Pulse<'r> {
-    /// Since the start of the test, or of the wait.
-    pub elapsed: Duration,
-    /// The users that workers have.
-    pub users: usize,
+    /// How far it is. The master does not know the processor time of its workers.
+    pub progress: Progress,
     /// The workers that are connected.
     pub workers: usize,
-    /// Calls in a second, since the last pulse.
-    pub per_second: f64,
-    /// Refusals by limits, since the start.
-    pub refused: u64,
-    /// All calls since the start.
-    pub total: Series,
-    /// The calls since the last pulse.
-    pub recent: Series,
     /// What workers have measured since the start.
     pub report: &'r Report,
 }
@@ -150,53 +139,4 @@ pub enum ClusterError {
     /// No worker can take part.
     #[error("no worker can take part: {0}")]
     Failed(String),
-}
-
-/// What the last pulse has counted.
-pub(super) struct Last {
-    /// When it was.
-    pub(super) at: Instant,
-    total: Series,
-}
-
-impl Last {
-    /// Nothing was counted until then.
-    pub(super) fn at(at: Instant) -> Self {
-        Self {
-            at,
-            total: Series::default(),
-        }
-    }
-
-    /// The state now, and what has changed since the last one.
-    pub(super) fn pulse<'r>(
-        &mut self,
-        began: Instant,
-        now: Instant,
-        users: usize,
-        workers: usize,
-        report: &'r Report,
-    ) -> Pulse<'r> {
-        let total = report.stats.total();
-        let recent = total.since(&self.total);
-        let since = (now - self.at).as_secs_f64();
-        *self = Self {
-            at: now,
-            total: total.clone(),
-        };
-        Pulse {
-            elapsed: now - began,
-            users,
-            workers,
-            per_second: if since > 0.0 {
-                recent.calls() as f64 / since
-            } else {
-                0.0
-            },
-            refused: report.stats.of(|event| event == Call::RateLimited).calls(),
-            total,
-            recent,
-            report,
-        }
-    }
 }

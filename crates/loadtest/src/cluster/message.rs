@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::Report;
+use crate::report::Report;
 use crate::scenario::Scenario;
 
 /// The number of a worker: another one for each connection.

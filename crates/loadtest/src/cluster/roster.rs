@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::message::WorkerId;
-use crate::run::Report;
+use crate::report::Report;
 
 /// How far a worker is with a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,9 @@ use zae_limiter::RateLimiter;
 use zae_limiter::table::RequestCost;
 
 use super::message::{Start, WorkerId};
-use crate::run::{Crowd, DRAIN_TIMEOUT, Report, World, processor_time};
+use crate::processor::processor_time;
+use crate::report::Report;
+use crate::users::{Crowd, DRAIN_TIMEOUT, World};
 
 /// Users of this process, whose number changes on request.
 pub(super) struct Users {

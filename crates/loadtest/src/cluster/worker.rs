@@ -14,7 +14,7 @@ use super::frame::{self, FrameError, LARGEST};
 use super::handshake::{HandshakeError, Secret, greet};
 use super::message::{RunId, Start, ToMaster, ToWorker, WorkerId};
 use super::users::Users;
-use crate::run::Report;
+use crate::report::Report;
 
 /// How often the worker looks at what is due.
 const TICK: Duration = Duration::from_millis(100);

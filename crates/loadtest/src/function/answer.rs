@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Figures;
-use crate::run::{Plan, Report};
+use crate::report::Report;
+use crate::run::Plan;
 use crate::timeline::Point;
 
 /// The largest answer, in bytes. AWS Lambda takes 6 MB.

@@ -1,11 +1,10 @@
 //! What the page shows.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::cluster::{Ended, Pulse};
-use crate::run::Report;
+use crate::figures::{millis, rounded};
+use crate::report::Report;
 use crate::stats::{Event, Series};
 
 /// How many points a chart has at most. With more, two at a time become one.
@@ -103,14 +102,6 @@ pub struct View {
     errors: Vec<(String, u64)>,
 }
 
-fn millis(latency: Duration) -> f64 {
-    rounded(latency.as_secs_f64() * 1000.0)
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
 impl View {
     /// No test yet. `target` is the name of the stack, `classes` are those that can be chosen.
     pub fn new(target: String, scenario: String, classes: Vec<String>, defaults: Defaults) -> Self {
@@ -173,12 +164,13 @@ impl View {
         if self.state == State::Starting {
             self.state = State::Running;
         }
-        (self.users, self.workers) = (pulse.users, pulse.workers);
-        self.rate = rounded(pulse.per_second);
-        let recent = Figures::of(&pulse.recent);
+        let progress = &pulse.progress;
+        (self.users, self.workers) = (progress.users, pulse.workers);
+        self.rate = rounded(progress.per_second);
+        let recent = Figures::of(&progress.recent);
         self.points.push(Point {
-            second: rounded(pulse.elapsed.as_secs_f64()),
-            users: pulse.users,
+            second: rounded(progress.elapsed.as_secs_f64()),
+            users: progress.users,
             workers: pulse.workers,
             rate: self.rate,
             failures: recent.failures,
@@ -257,7 +249,10 @@ impl View {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::progress::Progress;
 
     fn view() -> View {
         let defaults = Defaults {
@@ -292,13 +287,16 @@ mod tests {
         assert_eq!((view.state(), view.workers), (State::Starting, 2));
         let report = report(10);
         let pulse = Pulse {
-            elapsed: Duration::from_secs(1),
-            users: 7,
+            progress: Progress {
+                elapsed: Duration::from_secs(1),
+                users: 7,
+                per_second: 10.0,
+                refused: 0,
+                total: report.stats.total(),
+                recent: report.stats.total(),
+                cores: None,
+            },
             workers: 2,
-            per_second: 10.0,
-            refused: 0,
-            total: report.stats.total(),
-            recent: report.stats.total(),
             report: &report,
         };
         for _ in 0..=POINTS {

@@ -5,7 +5,6 @@ use zae_limiter_infra::names::load;
 use zae_limiter_infra::{Deleted, Stopped};
 
 use super::stack::{check, failure, tell};
-use crate::args::OutputFormat;
 use crate::args::loadtest::LoadDelete;
 use crate::ask::agreed;
 use crate::commands::Outcome;
@@ -24,17 +23,17 @@ pub(super) async fn delete(args: LoadDelete) -> Outcome {
         return Err(Failure::aborted());
     }
     let manager = manager(at).await?;
-    let is_json = args.common.format.output == OutputFormat::Json;
-    tell(is_json, &format!("Deleting load test stack: {stack}"))?;
+    let format = &args.common.format;
+    tell(format, &format!("Deleting load test stack: {stack}"));
     let found = manager.existing(&stack).await.map_err(|err| failure(&err, at))?;
     if found.is_some() {
         match manager.stop_load_tasks(&at.name).await {
-            Ok(Stopped::Tasks(_)) => tell(is_json, "  Stopped Fargate tasks")?,
+            Ok(Stopped::Tasks(_)) => tell(format, "  Stopped Fargate tasks"),
             // There are no tasks.
             Ok(Stopped::NoService | Stopped::NoCluster) => {}
             Err(err) => crate::say(&format!("  Warning: Failed to scale down service: {err}")),
         }
-        tell(is_json, "  Waiting for stack deletion...")?;
+        tell(format, "  Waiting for stack deletion...");
     }
     let reporter = Reporter::new(&args.common.format);
     let deleted = manager
@@ -42,22 +41,19 @@ pub(super) async fn delete(args: LoadDelete) -> Outcome {
         .await
         .map_err(|err| failure(&err, at))?;
     drop(reporter);
-    if is_json {
+    let mut out = Out::of_change(format);
+    if out.is_json() {
         let state = match deleted {
             Deleted::Absent => "absent",
             Deleted::Gone | Deleted::Begun => "deleted",
         };
-        let mut out = Out::new(&args.common.format);
         out.json(&json!({ "name": at.name, "stack": stack, "state": state }))?;
         out.flush()?;
         return Ok(Exit::Success);
     }
-    tell(
-        false,
-        match deleted {
-            Deleted::Absent => "  Stack does not exist",
-            Deleted::Gone | Deleted::Begun => "  Stack deleted",
-        },
-    )?;
+    out.tell(match deleted {
+        Deleted::Absent => "  Stack does not exist",
+        Deleted::Gone | Deleted::Begun => "  Stack deleted",
+    })?;
     Ok(Exit::Success)
 }

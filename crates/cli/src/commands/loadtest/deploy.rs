@@ -8,7 +8,7 @@ use super::push::source_line;
 use super::scenarios;
 use super::stack::{check, failure, show, tell};
 use crate::args::loadtest::LoadDeploy;
-use crate::args::{Connection, OutputFormat};
+use crate::args::{Connection, Format};
 use crate::ask::{choose, choose_several};
 use crate::commands::Outcome;
 use crate::connect::manager;
@@ -46,15 +46,15 @@ pub(super) async fn deploy(args: LoadDeploy) -> Outcome {
     let mut options = options(&args, vpc, subnets);
     options.check().map_err(|err| of_stack(&err.into(), &at))?;
 
-    let is_json = args.common.format.output == OutputFormat::Json;
+    let format = &args.common.format;
     let stack = load::stack(&at.name);
-    tell(is_json, &format!("Deploying load test stack: {stack}"))?;
-    let about = target(&manager, &at, is_json).await?;
-    tell(is_json, &source_line(&args.code.package))?;
+    tell(format, &format!("Deploying load test stack: {stack}"));
+    let about = target(&manager, &at, format).await?;
+    tell(format, &source_line(&args.code.package));
     if args.network.has_dynamodb_endpoint() {
-        options.route_tables = route(&manager, &at, &options, is_json).await?;
+        options.route_tables = route(&manager, &at, &options, format).await?;
     }
-    tell(is_json, "  Building Lambda package...")?;
+    tell(format, "  Building Lambda package...");
     for note in &found.notes {
         crate::say(note);
     }
@@ -73,17 +73,16 @@ pub(super) async fn deploy(args: LoadDeploy) -> Outcome {
         .deploy_load(&wanted, &mut |progress| {
             if let zae_limiter_infra::Progress::Uploaded { bucket, key, .. } = &progress {
                 place = format!("s3://{bucket}/{key}");
-                // A closed output ends the command at its next line.
-                let _ = tell(is_json, &scenarios::line(&found.files));
-                let _ = tell(is_json, &format!("  Lambda package built: {place}"));
+                tell(format, &scenarios::line(&found.files));
+                tell(format, &format!("  Lambda package built: {place}"));
             }
-            show(is_json, &reporter, &mut creates, &progress);
+            show(format, &reporter, &mut creates, &progress);
         })
         .await
         .map_err(|err| failure(&err, &at))?;
     drop(reporter);
-    if is_json {
-        let mut out = Out::new(&args.common.format);
+    let mut out = Out::of_change(format);
+    if out.is_json() {
         out.json(&json!({
             "name": at.name,
             "stack": stack,
@@ -104,25 +103,25 @@ pub(super) async fn deploy(args: LoadDeploy) -> Outcome {
         (false, true) => "  CloudFormation stack updated",
         (false, false) => "  Stack is up to date",
     };
-    tell(false, state)?;
+    out.tell(state)?;
     let function = load::worker(&at.name);
-    tell(false, &format!("  Lambda code uploaded: {function}"))?;
-    tell(false, &format!("\nStack ready: {stack}"))?;
+    out.tell(&format!("  Lambda code uploaded: {function}"))?;
+    out.tell(&format!("\nStack ready: {stack}"))?;
     Ok(Exit::Success)
 }
 
 /// What the target says of roles.
-async fn target(manager: &StackManager, at: &Connection, is_json: bool) -> Result<LoadTarget, Failure> {
+async fn target(manager: &StackManager, at: &Connection, format: &Format) -> Result<LoadTarget, Failure> {
     let about = manager.load_target(&at.name).await;
     let about = about.map_err(|err| failure(&err, at))?;
     if let Some(boundary) = &about.boundary {
-        tell(is_json, &format!("  Using permission boundary: {boundary}"))?;
+        tell(format, &format!("  Using permission boundary: {boundary}"));
     }
-    let format = &about.role_name_format;
-    if format != "{}" {
-        tell(is_json, &format!("  Using role name format: {format}"))?;
+    let names = &about.role_name_format;
+    if names != "{}" {
+        tell(format, &format!("  Using role name format: {names}"));
     }
-    tell(is_json, "  Stack validated")?;
+    tell(format, "  Stack validated");
     Ok(about)
 }
 
@@ -162,7 +161,7 @@ async fn route(
     manager: &StackManager,
     at: &Connection,
     options: &LoadOptions,
-    is_json: bool,
+    format: &Format,
 ) -> Result<Vec<String>, Failure> {
     let failed = |err: &Error| failure(err, at);
     let vpc = &options.vpc_id;
@@ -170,10 +169,7 @@ async fn route(
         Ok(subnets) => subnets,
         // Such an endpoint has no networks either.
         Err(err) if err.is_code("NotImplemented") => {
-            tell(
-                is_json,
-                "  DynamoDB endpoint not created: the endpoint has no EC2",
-            )?;
+            tell(format, "  DynamoDB endpoint not created: the endpoint has no EC2");
             return Ok(Vec::new());
         }
         Err(err) => return Err(failed(&err)),
@@ -185,16 +181,13 @@ async fn route(
         .await;
     match route.map_err(|err| failed(&err))? {
         DynamoRoute::Endpoint(id) => {
-            tell(is_json, &format!("  DynamoDB endpoint already exists: {id}"))?;
+            tell(format, &format!("  DynamoDB endpoint already exists: {id}"));
             Ok(Vec::new())
         }
         DynamoRoute::Tables(tables) => {
             if !tables.is_empty() {
                 let tables = tables.join(",");
-                tell(
-                    is_json,
-                    &format!("  Route tables for DynamoDB endpoint: {tables}"),
-                )?;
+                tell(format, &format!("  Route tables for DynamoDB endpoint: {tables}"));
             }
             Ok(tables)
         }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use zae_limiter_loadtest::cluster::{Cluster, Ended, Lost, Master, Options, Pulse, Scaling, Test};
-use zae_limiter_loadtest::{Plan, Progress, Report, Timeline, prepare};
+use zae_limiter_loadtest::{Plan, Report, Timeline, prepare};
 
 use super::interrupts::Interrupts;
 use super::report::Shown;
@@ -122,7 +122,7 @@ async fn measure(
         // If the output is closed, the next line that matters says so.
         let _ = shown.line(&format!(
             "  [{}s] workers={}/{workers}",
-            pulse.elapsed.as_secs(),
+            pulse.progress.elapsed.as_secs(),
             pulse.workers
         ));
     };
@@ -147,22 +147,19 @@ async fn measure(
     shown.start()?;
     let most = plan.schedule.most();
     let running = |pulse: &Pulse<'_>| {
-        timeline.add(&Progress {
-            elapsed: pulse.elapsed,
-            users: pulse.users,
-            per_second: pulse.per_second,
-            refused: pulse.refused,
-            total: pulse.total.clone(),
-            recent: pulse.recent.clone(),
-            cores: None,
-        });
-        let state = if pulse.users < most { "spawning" } else { "running" };
+        let progress = &pulse.progress;
+        timeline.add(progress);
+        let state = if progress.users < most {
+            "spawning"
+        } else {
+            "running"
+        };
         let _ = shown.line(&format!(
             "  [{}s] state={state}, users={}, workers={}, rps={:.1}",
-            pulse.elapsed.as_secs(),
-            pulse.users,
+            progress.elapsed.as_secs(),
+            progress.users,
             pulse.workers,
-            pulse.per_second
+            progress.per_second
         ));
     };
     let ran = cluster

@@ -55,6 +55,18 @@ impl Interrupts {
         let _ = first.wait_for(Option::is_some).await;
     }
 
+    /// The result, unless a signal comes first.
+    pub(super) async fn unless<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.first() => Err(self.heard().map_or_else(Failure::aborted, Ending::into_failure)),
+            result = work => result,
+        }
+    }
+
     /// What a second signal leaves behind from now on.
     pub(super) fn leaves(&self, text: Option<String>) {
         *self.left_over.lock().unwrap_or_else(PoisonError::into_inner) = text;

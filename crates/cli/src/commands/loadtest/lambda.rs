@@ -24,7 +24,6 @@ use crate::exit::Exit;
 use crate::failure::{Failure, of_stack, options};
 use crate::out::Out;
 use crate::say;
-use crate::signals::Ending;
 
 pub(super) use run::run;
 pub(super) use tune::tune;
@@ -62,11 +61,7 @@ impl Worker {
             let state = state.map_err(|err| of_stack(&err, at))?;
             Ok::<_, Failure>((manager, name, state))
         };
-        let (manager, name, state) = tokio::select! {
-            biased;
-            () = interrupts.first() => return Err(interrupts.heard().map_or_else(Failure::aborted, Ending::into_failure)),
-            found = found => found?,
-        };
+        let (manager, name, state) = interrupts.unless(Box::pin(found)).await?;
         let Some(state) = state else {
             return Err(no_function(&name));
         };

@@ -6,6 +6,7 @@ use zae_limiter_infra::FoundStack;
 use super::stack::failure;
 use crate::args::loadtest::LoadList;
 use crate::commands::Outcome;
+use crate::commands::stack::list::day_of_creation;
 use crate::connect::{manager, needs_stack};
 use crate::exit::Exit;
 use crate::out::Out;
@@ -18,19 +19,14 @@ pub(super) async fn list(args: LoadList) -> Outcome {
     let found = manager.load_stacks().await.map_err(|err| failure(&err, at))?;
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
-        let mut list = out.list()?;
-        for one in &found {
-            list.push("", || {
-                json!({
-                    "stack_name": one.stack.name,
-                    "target": one.user_name,
-                    "status": one.stack.status,
-                    "created": one.stack.created,
-                })
-            })?;
-        }
-        list.end()?;
-        out.flush()?;
+        out.values(found.iter().map(|one| {
+            json!({
+                "stack_name": one.stack.name,
+                "target": one.user_name,
+                "status": one.stack.status,
+                "created": one.stack.created,
+            })
+        }))?;
         return Ok(Exit::Success);
     }
     let region = at.region.as_deref().unwrap_or("default");
@@ -56,12 +52,11 @@ fn table(found: &[FoundStack]) -> Table {
         Column::left("Created", 10),
     ]);
     for one in found {
-        let created = one.stack.created.as_deref().and_then(|instant| instant.get(..10));
         table.row([
             one.stack.name.as_str(),
             &one.user_name,
             &one.stack.status,
-            created.unwrap_or("unknown"),
+            day_of_creation(&one.stack),
         ]);
     }
     table

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use zae_limiter_loadtest::Progress;
+use zae_limiter_loadtest::{Progress, Timeline};
 
 use super::report::latency;
 use crate::say;
@@ -36,6 +36,14 @@ impl Live {
         let style = ProgressStyle::with_template("  [{bar:40}] {pos}s of {len}s\n{msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self::Bar(bar)
+    }
+
+    /// How often it shows something.
+    pub(super) fn every(&self) -> Duration {
+        match self {
+            Self::Silent | Self::Lines(..) => LINE_EVERY,
+            Self::Bar(_) => Timeline::EVERY,
+        }
     }
 
     pub(super) fn show(&mut self, progress: &Progress) {

@@ -5,7 +5,6 @@ use zae_limiter_infra::names::load;
 
 use super::scenarios;
 use super::stack::{check, failure, tell};
-use crate::args::OutputFormat;
 use crate::args::loadtest::LoadPush;
 use crate::args::stack::PackageFile;
 use crate::commands::Outcome;
@@ -19,11 +18,11 @@ pub(super) async fn push(args: LoadPush) -> Outcome {
     check(at)?;
     let found = scenarios::find(&args.scenarios.directory)?;
     let manager = manager(at).await?;
-    let is_json = args.common.format.output == OutputFormat::Json;
+    let format = &args.common.format;
     let stack = load::stack(&at.name);
-    tell(is_json, &format!("Pushing code to {stack}"))?;
-    tell(is_json, &source_line(&args.code.package))?;
-    tell(is_json, "  Building Lambda package...")?;
+    tell(format, &format!("Pushing code to {stack}"));
+    tell(format, &source_line(&args.code.package));
+    tell(format, "  Building Lambda package...");
     for note in &found.notes {
         crate::say(note);
     }
@@ -40,8 +39,8 @@ pub(super) async fn push(args: LoadPush) -> Outcome {
         .map_err(|err| failure(&err, at))?;
     drop(reporter);
     let place = format!("s3://{}/{}", pushed.code.bucket, pushed.code.key);
-    if is_json {
-        let mut out = Out::new(&args.common.format);
+    let mut out = Out::of_change(format);
+    if out.is_json() {
         out.json(&json!({
             "name": at.name,
             "stack": stack,
@@ -54,10 +53,10 @@ pub(super) async fn push(args: LoadPush) -> Outcome {
         out.flush()?;
         return Ok(Exit::Success);
     }
-    tell(false, &scenarios::line(&found.files))?;
-    tell(false, &format!("  Lambda package built: {place}"))?;
-    tell(false, &format!("  Lambda code uploaded: {}", pushed.function))?;
-    tell(false, &format!("\nCode pushed: {stack}"))?;
+    out.tell(&scenarios::line(&found.files))?;
+    out.tell(&format!("  Lambda package built: {place}"))?;
+    out.tell(&format!("  Lambda code uploaded: {}", pushed.function))?;
+    out.tell(&format!("\nCode pushed: {stack}"))?;
     Ok(Exit::Success)
 }
 

@@ -57,11 +57,7 @@ impl<'a> Shown<'a> {
 
     /// Prints a line as it is, if the output is a text.
     pub(super) fn line(&self, line: &str) -> Result<(), Failure> {
-        let mut out = Out::new(&self.args.common.format);
-        if !out.is_json() {
-            out.line(line)?;
-        }
-        out.flush()
+        Out::new(&self.args.common.format).tell(line)
     }
 
     /// Users start in workers.

@@ -1,28 +1,12 @@
 //! What the commands about load generators share.
 
-use std::pin::Pin;
-
 use zae_limiter_infra::{Error, Progress};
 
-use crate::args::Connection;
-use crate::commands::Outcome;
+use crate::args::{Connection, Format};
 use crate::connect::needs_stack;
 use crate::failure::{Failure, of_stack};
+use crate::out::Out;
 use crate::progress::Reporter;
-use crate::signals::{Catch, Signals};
-
-/// Runs a command until it ends, or a signal ends it.
-pub(super) async fn until_signal(command: Pin<Box<dyn Future<Output = Outcome>>>) -> Outcome {
-    let mut signals = Signals::catch(Catch::Ends)?;
-    tokio::select! {
-        biased;
-        ending = signals.ending() => {
-            crate::say("");
-            Err(ending.into_failure())
-        }
-        outcome = command => outcome,
-    }
-}
 
 /// Refuses a name that cannot be a stack's, and a directory in the place of AWS.
 pub(super) fn check(at: &Connection) -> Result<(), Failure> {
@@ -42,36 +26,22 @@ pub(super) fn failure(err: &Error, at: &Connection) -> Failure {
     }
 }
 
-/// Lines of text, unless results are JSON.
-pub(super) fn tell(is_json: bool, text: &str) -> Result<(), Failure> {
-    use std::io::Write as _;
-    if is_json {
-        return Ok(());
-    }
-    let mut out = std::io::stdout().lock();
-    for line in text.split('\n') {
-        writeln!(out, "{}", crate::text::table::printable(line))?;
-    }
-    Ok(out.flush()?)
+/// Prints lines of text, unless results are JSON. The command goes on if they cannot be written.
+pub(super) fn tell(format: &Format, text: &str) {
+    // Such output does not fail.
+    let _ = Out::of_change(format).tell(text);
 }
 
 /// Shows the progress of a deployment, as lines of text among others.
-pub(super) fn show(is_json: bool, reporter: &Reporter, creates: &mut bool, progress: &Progress<'_>) {
-    let lines: &[&str] = match progress {
-        Progress::Creating => {
-            *creates = true;
-            &[]
-        }
-        Progress::Updating => &["  Stack already exists, updating..."],
-        Progress::Accepted if *creates => &[
-            "  CloudFormation stack creation started",
-            "  Waiting for stack creation...",
-        ],
-        _ => &[],
-    };
-    for line in lines {
-        // A closed output ends the command at its next line.
-        let _ = tell(is_json, line);
+pub(super) fn show(format: &Format, reporter: &Reporter, creates: &mut bool, progress: &Progress<'_>) {
+    match progress {
+        Progress::Creating => *creates = true,
+        Progress::Updating => tell(format, "  Stack already exists, updating..."),
+        Progress::Accepted if *creates => tell(
+            format,
+            "  CloudFormation stack creation started\n  Waiting for stack creation...",
+        ),
+        _ => {}
     }
     reporter.show(progress);
 }

@@ -11,7 +11,6 @@ use crate::args::Connection;
 use crate::commands::failed;
 use crate::connect;
 use crate::failure::{Failure, options};
-use crate::signals::Ending;
 
 /// How long removing the namespace may take. It removes a few hundred records a second.
 const REMOVE_TIMEOUT: Duration = Duration::from_mins(2);
@@ -35,11 +34,7 @@ impl<'a> TestNamespace<'a> {
             stack.check_compatible().await.map_err(failed(at, WHAT))?;
             Ok::<_, Failure>(stack)
         };
-        let stack = tokio::select! {
-            biased;
-            () = interrupts.first() => return Err(interrupts.heard().map_or_else(Failure::aborted, Ending::into_failure)),
-            found = found => found?,
-        };
+        let stack = interrupts.unless(Box::pin(found)).await?;
         head()?;
         let name = Namespace::new_name();
         interrupts.leaves(Some(format!(

@@ -1,7 +1,7 @@
 //! `list`.
 
 use serde_json::json;
-use zae_limiter_infra::FoundStack;
+use zae_limiter_infra::{FoundStack, StackSummary};
 
 use crate::args::stack::List;
 use crate::commands::Outcome;
@@ -20,12 +20,7 @@ pub(crate) async fn list(args: List) -> Outcome {
     let mut out = Out::new(&args.common.format);
     let region = at.region.as_deref().unwrap_or("default");
     if out.is_json() {
-        let mut list = out.list()?;
-        for one in &found {
-            list.push("", || json_of(one))?;
-        }
-        list.end()?;
-        out.flush()?;
+        out.values(found.iter().map(json_of))?;
         return Ok(Exit::Success);
     }
     if found.is_empty() {
@@ -62,15 +57,20 @@ fn table(found: &[FoundStack]) -> Table {
         Column::left("Created", 10),
     ]);
     for one in found {
-        let created = one.stack.created.as_deref().and_then(|instant| instant.get(..10));
         table.row([
             one.user_name.as_str(),
             &one.stack.status,
             one.version.as_deref().unwrap_or("-"),
-            created.unwrap_or("unknown"),
+            day_of_creation(&one.stack),
         ]);
     }
     table
+}
+
+/// The day on which a stack was created.
+pub(crate) fn day_of_creation(stack: &StackSummary) -> &str {
+    let day = stack.created.as_deref().and_then(|instant| instant.get(..10));
+    day.unwrap_or("unknown")
 }
 
 fn json_of(found: &FoundStack) -> serde_json::Value {
@@ -88,8 +88,6 @@ fn json_of(found: &FoundStack) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use zae_limiter_infra::StackSummary;
-
     use super::*;
 
     fn found(name: &str, status: &str, version: Option<&str>, created: Option<&str>) -> FoundStack {
