@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{
 };
 
 use crate::error::{Error, failed};
-use crate::package::Package;
+use crate::package::{Package, hex};
 use crate::template::{FUNCTION_ARCHITECTURE, FUNCTION_CODE_BUCKET, FUNCTION_CODE_KEY};
 use crate::{Progress, StackManager};
 
@@ -40,6 +40,17 @@ impl CodeLocation {
 /// The key of a package.
 fn key_of(package: &Package) -> String {
     format!("functions/{}.zip", package.sha256)
+}
+
+/// The key of the executable of the package with this hash, by itself.
+pub(crate) fn executable_key(sha256: &str) -> String {
+    format!("functions/{sha256}.bootstrap")
+}
+
+/// The hash in a key, from the hash as Lambda shows it.
+pub(crate) fn hex_of_lambda_sha256(sha256: &str) -> Option<String> {
+    let bytes = aws_smithy_types::base64::decode(sha256).ok()?;
+    (bytes.len() == 32).then(|| hex(&bytes))
 }
 
 impl StackManager {
@@ -92,6 +103,22 @@ impl StackManager {
             key,
             architecture: package.architecture.as_str(),
         })
+    }
+
+    /// Brings the executable of a package to S3, by itself, unless it is there.
+    pub(crate) async fn upload_executable(&self, package: &Package, bucket: &str) -> Result<(), Error> {
+        let key = executable_key(&package.sha256);
+        let head = self.clients.buckets.head_object().bucket(bucket).key(&key);
+        if head.send().await.is_ok() {
+            return Ok(());
+        }
+        let put = self.clients.buckets.put_object().bucket(bucket).key(&key);
+        put.content_type("application/octet-stream")
+            .body(ByteStream::from(package.executable()?))
+            .send()
+            .await
+            .map_err(failed("PutObject"))?;
+        Ok(())
     }
 
     /// Checks a bucket that the caller named.

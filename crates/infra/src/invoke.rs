@@ -1,4 +1,4 @@
-//! Calling a function and waiting for its answer.
+//! Calling a function.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::config::{Builder, StalledStreamProtectionConfig};
 use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::InvocationType;
 
 use crate::StackManager;
 use crate::error::{Error, failed};
@@ -20,6 +21,20 @@ pub struct Invoked {
 }
 
 impl StackManager {
+    /// Has Lambda call a function, whose answer is discarded.
+    ///
+    /// # Errors
+    /// [`Error::Aws`].
+    pub async fn invoke_and_forget(&self, function: &str, payload: Vec<u8>) -> Result<(), Error> {
+        let call = self.clients.functions.invoke().function_name(function);
+        call.invocation_type(InvocationType::Event)
+            .payload(Blob::new(payload))
+            .send()
+            .await
+            .map_err(failed("Invoke"))?;
+        Ok(())
+    }
+
     /// Calls a function once, and waits this long for its answer. It is not called again whatever happens: a
     /// function that did not answer in time may still be at work.
     ///

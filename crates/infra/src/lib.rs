@@ -45,7 +45,7 @@ pub use functions::FunctionState;
 pub use invoke::Invoked;
 pub use load::{
     CapacityProvider, DEFAULT_IMAGE, DynamoRoute, LoadDeployed, LoadDeployment, LoadOptions, LoadPushed,
-    LoadTarget, ScenarioFile, Stopped, Subnet, Vpc,
+    LoadTarget, MasterOptions, MasterSize, MasterTask, ScenarioFile, Stopped, Subnet, Vpc,
 };
 pub use options::{LOG_RETENTION_DAYS, Parameter, StackOptions};
 pub use package::{Package, PackageInfo, PackageSource};

@@ -234,6 +234,18 @@ impl Package {
         })
     }
 
+    /// The executable in it.
+    pub(crate) fn executable(&self) -> Result<Vec<u8>, Error> {
+        let damaged = |err: &dyn std::fmt::Display| Error::Package(format!("The package is damaged: {err}."));
+        let mut zip = ZipArchive::new(Cursor::new(&self.bytes)).map_err(|err| damaged(&err))?;
+        let file = zip.by_name(BOOTSTRAP).map_err(|err| damaged(&err))?;
+        let mut executable = Vec::new();
+        file.take(UNPACKED)
+            .read_to_end(&mut executable)
+            .map_err(|err| damaged(&err))?;
+        Ok(executable)
+    }
+
     /// The size of the zip, in bytes.
     pub fn size(&self) -> u64 {
         self.bytes.len() as u64
@@ -265,7 +277,7 @@ fn unreadable(path: &Path, err: &std::io::Error) -> Error {
     Error::Package(format!("Cannot read the package '{}': {err}.", path.display()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::progress::Progress;
-use crate::stats::Series;
+use crate::report::Report;
+use crate::stats::{Event, Series};
 
 /// The most points of a chart, about.
 const POINTS: u64 = 300;
@@ -40,6 +41,8 @@ pub struct Timeline {
     recent: Series,
     last: Duration,
     refused: u64,
+    /// All calls of the last report.
+    total: Series,
 }
 
 impl Timeline {
@@ -52,6 +55,7 @@ impl Timeline {
             recent: Series::default(),
             last: Duration::ZERO,
             refused: 0,
+            total: Series::default(),
         }
     }
 
@@ -80,6 +84,22 @@ impl Timeline {
         self.recent = Series::default();
     }
 
+    /// Adds a report about the test so far, which has so many users.
+    pub fn add_report(&mut self, report: &Report, users: usize) {
+        let total = report.stats.total();
+        let recent = total.since(&self.total);
+        self.add(&Progress {
+            elapsed: report.elapsed,
+            users,
+            per_second: 0.0,
+            refused: report.stats.of(|event| event == Event::RateLimited).calls(),
+            recent,
+            total: total.clone(),
+            cores: None,
+        });
+        self.total = total;
+    }
+
     /// The points so far.
     pub fn points(&self) -> &[Point] {
         &self.points
@@ -94,7 +114,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Event, Stats};
+    use crate::stats::Stats;
 
     #[test]
     fn points_have_a_distance_that_fits_the_test() {

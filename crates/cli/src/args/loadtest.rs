@@ -1,6 +1,7 @@
 //! `loadtest`.
 
 mod infrastructure;
+mod master;
 mod run;
 mod tune;
 mod ui;
@@ -9,6 +10,7 @@ mod worker;
 use clap::{Args, Subcommand};
 
 pub(crate) use infrastructure::{LoadDelete, LoadDeploy, LoadList, LoadPush};
+pub(crate) use master::Master;
 pub(crate) use run::Run;
 pub(crate) use tune::Tune;
 pub(crate) use ui::Ui;
@@ -33,6 +35,7 @@ pub(crate) enum LoadtestCommand {
     Delete(LoadDelete),
     Deploy(Box<LoadDeploy>),
     List(LoadList),
+    Master(Box<Master>),
     Push(LoadPush),
     Run(Run),
     Schema(Schema),
@@ -44,7 +47,10 @@ pub(crate) enum LoadtestCommand {
 impl LoadtestCommand {
     /// Whether it runs users, or asks a function to. Such a command ends a test when a signal comes.
     pub(crate) const fn has_users(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Tune(_) | Self::Ui(_) | Self::Worker(_))
+        matches!(
+            self,
+            Self::Master(_) | Self::Run(_) | Self::Tune(_) | Self::Ui(_) | Self::Worker(_)
+        )
     }
 }
 

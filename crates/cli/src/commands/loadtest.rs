@@ -1,17 +1,14 @@
 //! `loadtest`: users on this machine or in a function of AWS Lambda, in a namespace of their own.
 
-mod delete;
-mod deploy;
+mod desk;
 mod distributed;
+mod fargate;
 mod html;
+mod infrastructure;
 mod interrupts;
 mod lambda;
-mod list;
 mod live;
-mod push;
 mod report;
-mod scenarios;
-mod stack;
 mod test_namespace;
 mod tune;
 mod ui;
@@ -56,16 +53,16 @@ pub(crate) fn on_all_processors(command: LoadtestCommand) -> Outcome {
 
 pub(crate) async fn run(command: LoadtestCommand) -> Outcome {
     match command {
-        LoadtestCommand::Delete(args) => delete::delete(args).await,
-        LoadtestCommand::Deploy(args) => deploy::deploy(*args).await,
-        LoadtestCommand::List(args) => list::list(args).await,
-        LoadtestCommand::Push(args) => push::push(args).await,
+        LoadtestCommand::Delete(args) => infrastructure::delete(args).await,
+        LoadtestCommand::Deploy(args) => infrastructure::deploy(*args).await,
+        LoadtestCommand::List(args) => infrastructure::list(args).await,
+        LoadtestCommand::Master(args) => fargate::master(*args).await,
+        LoadtestCommand::Push(args) => infrastructure::push(args).await,
         LoadtestCommand::Run(args) if args.load.local => run_here(args).await,
-        LoadtestCommand::Run(args) if args.workers.is_some() => Err(Failure::error(
-            "Workers that a Fargate task leads are not available yet. Add --local to run master and workers on this machine, or \
-                 leave out --workers to run the test in one function.",
-        )),
-        LoadtestCommand::Run(args) => lambda::run(args).await,
+        LoadtestCommand::Run(args) => match args.workers() {
+            Some(workers) => Box::pin(fargate::run(args, workers)).await,
+            None => lambda::run(args).await,
+        },
         LoadtestCommand::Schema(_) => print_schema(file::SCHEMA),
         LoadtestCommand::Tune(args) => tune::tune(args).await,
         LoadtestCommand::Ui(args) => ui::ui(args).await,
@@ -75,7 +72,7 @@ pub(crate) async fn run(command: LoadtestCommand) -> Outcome {
 
 async fn run_here(args: Run) -> Outcome {
     refuse_unused(&args)?;
-    if args.workers.is_some() {
+    if args.workers().is_some() {
         distributed::check_shared(&args.common.at)?;
         distributed::refuse_unused(&args)?;
     }
@@ -101,8 +98,8 @@ async fn run_here(args: Run) -> Outcome {
         every: timeline.as_ref().map_or(live.every(), |_| Timeline::EVERY),
     };
     let shown = Shown::new(&args, &plan, selection.shape);
-    if let Some(workers) = args.workers {
-        return distributed::run(&args, usize::try_from(workers).unwrap_or(1), &plan, shown).await;
+    if let Some(workers) = args.workers() {
+        return distributed::run(&args, workers, &plan, shown).await;
     }
     let interrupts = Interrupts::catch()?;
     let at = &args.common.at;

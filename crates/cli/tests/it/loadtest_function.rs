@@ -15,7 +15,7 @@ use crate::local::Local;
 use crate::world::{PROGRAM, embedded_only, finish, words};
 
 /// A package with files, whose bootstrap starts the program under test.
-fn package(files: &[(&str, &str)]) -> String {
+pub(crate) fn package(files: &[(&str, &str)]) -> String {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default()
         .compression_method(zip::CompressionMethod::Stored)
@@ -42,18 +42,25 @@ fn create(url: &str, stack: &str, files: &[(&str, &str)]) {
         "Environment": {"Variables": {"TARGET_STACK_NAME": stack, "TARGET_REGION": "us-east-1"}},
     })
     .to_string();
+    let reply = ask(url, "POST /2015-03-31/functions", function.as_bytes());
+    assert!(reply.starts_with("HTTP/1.1 201 "), "{reply}");
+}
+
+/// The answer of the local endpoint to an unsigned request.
+pub(crate) fn ask(url: &str, first: &str, body: &[u8]) -> String {
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
-        "POST /2015-03-31/functions HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{function}",
-        function.len()
+        "{first} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
     )
     .unwrap();
+    stream.write_all(body).unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
-    assert!(reply.starts_with("HTTP/1.1 201 "), "{reply}");
+    reply
 }
 
 const SCENARIO: &str = "\

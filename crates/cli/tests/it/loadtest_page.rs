@@ -231,7 +231,6 @@ fn options_without_effect_are_refused() {
         )
     };
     for (line, why) in [
-        ("", "The page of a Fargate task is not available yet. Add --local"),
         (
             "--local --destroy",
             "--destroy is for a Fargate task and has no effect with --local.",

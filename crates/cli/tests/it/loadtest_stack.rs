@@ -20,6 +20,21 @@ users:
 /// The options of a network, which nothing here looks up.
 const NETWORK: &str = "--vpc-id vpc-1 --subnet-ids subnet-a,subnet-b";
 
+/// The smallest file whose header is that of an executable of Linux.
+pub(crate) fn executable(content: &[u8]) -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    for half in [2_u16, 62] {
+        file.extend(half.to_le_bytes());
+    }
+    file.extend(1_u32.to_le_bytes());
+    file.extend([0; 28]);
+    file.extend(64_u16.to_le_bytes());
+    file.resize(64, 0);
+    file.extend(content);
+    file
+}
+
 /// A local endpoint, and a directory with a package and a scenario.
 struct Local {
     world: World,
@@ -44,19 +59,8 @@ impl Local {
         local
     }
 
-    /// Makes the smallest file whose header is that of an executable of Linux.
     fn package(&self, content: &[u8]) {
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(16, 0);
-        for half in [2_u16, 62] {
-            file.extend(half.to_le_bytes());
-        }
-        file.extend(1_u32.to_le_bytes());
-        file.extend([0; 28]);
-        file.extend(64_u16.to_le_bytes());
-        file.resize(64, 0);
-        file.extend(content);
-        fs::write(self.world.path().join("worker"), file).unwrap();
+        fs::write(self.world.path().join("worker"), executable(content)).unwrap();
     }
 
     fn run(&self, line: &str) -> Ran {

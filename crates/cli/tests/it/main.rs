@@ -13,7 +13,7 @@
 //! - `docs`: the examples of the README and the guide;
 //! - `loadtest`, `distributed`: load from this machine, from one process and from several; `loadtest_page`: its page;
 //!   `loadtest_lambda`: the command and a function; `loadtest_function`: a function on the local endpoint;
-//!   `loadtest_stack`: generators in AWS, on a local endpoint;
+//!   `loadtest_stack`: generators in AWS, on a local endpoint; `loadtest_fargate`: a master that ECS would run;
 //! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
 //! - `streams`: closed output, colours;
@@ -37,6 +37,7 @@ mod functions;
 mod help;
 mod limits;
 mod loadtest;
+mod loadtest_fargate;
 mod loadtest_function;
 mod loadtest_lambda;
 mod loadtest_page;

@@ -109,6 +109,7 @@ impl StackManager {
         };
         let package = wanted.package.load_with(wanted.files.to_vec()).await?;
         let code = self.upload(&package, wanted.code_bucket, false, progress).await?;
+        self.upload_executable(&package, &code.bucket).await?;
         let mut parameters = wanted.options.parameters(wanted.target, wanted.about);
         parameters.extend(code.parameters());
         let Some(found) = found else {

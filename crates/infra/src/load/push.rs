@@ -55,6 +55,9 @@ impl StackManager {
         let code = self
             .upload(&package, code_bucket.or(bucket), false, progress)
             .await?;
+        // Tasks of the master fetch it from the stack's bucket.
+        self.upload_executable(&package, bucket.unwrap_or(&code.bucket))
+            .await?;
         let changed = state.code_sha256 != package.lambda_sha256();
         if changed {
             self.replace_code(&found, &function, &code).await?;

@@ -70,21 +70,25 @@ impl StackManager {
         }
         let tasks = self.running(&cluster).await?;
         for task in &tasks {
-            let stop =
-                json!({"cluster": &cluster, "task": task, "reason": "the load test's stack is deleted"});
-            match self.ecs("StopTask", &stop).await {
-                Ok(_) => {}
-                // It ended by itself.
-                Err(err) if err.is_code("InvalidParameterException") => {}
-                Err(err) => return Err(err),
-            }
+            self.stop_task(&cluster, task, "the load test's stack is deleted")
+                .await?;
         }
         self.ended(&cluster, &tasks).await?;
         Ok(Stopped::Tasks(tasks.len()))
     }
 
+    /// Has a task stopped, unless it has ended.
+    pub(super) async fn stop_task(&self, cluster: &str, task: &str, reason: &str) -> Result<(), Error> {
+        let stop = json!({"cluster": cluster, "task": task, "reason": reason});
+        match self.ecs("StopTask", &stop).await {
+            // It ended by itself.
+            Err(err) if err.is_code("InvalidParameterException") => Ok(()),
+            stopped => stopped.map(drop),
+        }
+    }
+
     /// Waits until tasks have ended.
-    async fn ended(&self, cluster: &str, tasks: &[String]) -> Result<(), Error> {
+    pub(super) async fn ended(&self, cluster: &str, tasks: &[String]) -> Result<(), Error> {
         let mut looks = self.waits.looks(self.waits.function);
         for part in tasks.chunks(DESCRIBED) {
             loop {
@@ -113,7 +117,7 @@ impl StackManager {
     }
 }
 
-fn texts(list: &Json) -> Vec<String> {
+pub(super) fn texts(list: &Json) -> Vec<String> {
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(Json::as_str).map(str::to_owned).collect()
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use super::coordinate::Cluster;
@@ -108,7 +109,7 @@ pub struct Pulse<'r> {
 }
 
 /// What came of a test.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ended {
     /// What all workers have measured together.
     pub report: Report,

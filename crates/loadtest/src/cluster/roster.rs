@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::message::WorkerId;
 use crate::report::Report;
 
@@ -30,7 +32,7 @@ struct Member {
 }
 
 /// A worker whose last measurements are missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// Its name.
     pub name: String,

@@ -46,6 +46,8 @@ impl Scaling {
         let coming = growth.max(0.0) * self.startup_lead_time.as_secs_f64();
         // The conversion saturates.
         let predicted = seen.users.saturating_add(coming.ceil() as usize);
+        // A test begins when a worker is there for its first users.
+        let least = least.max(1).min(most);
         for_users(seen.users).max(for_users(predicted)).clamp(least, most)
     }
 }

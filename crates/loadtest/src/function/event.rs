@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::field::{BadEvent, given, number, text, wrong};
+use super::join::Join;
 use crate::run::Plan;
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
@@ -24,31 +26,13 @@ const MOST_USERS: u64 = 1_000_000;
 /// What the name of a namespace must be.
 const NAMESPACE: &str = "a name that begins with loadtest-, since the namespace is removed at the end";
 
-/// An event that is not one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadEvent {
-    /// A value that cannot be used.
-    #[error("'{field}' is {value}; it must be {right}")]
-    Value {
-        /// The field.
-        field: &'static str,
-        /// Its value, as JSON.
-        value: String,
-        /// What would be right.
-        right: &'static str,
-    },
-    /// A field that is not known.
-    #[error("'{0}' is not a field of a call; the fields are {known}", known = FIELDS.join(", "))]
-    Unknown(String),
-}
-
 /// What a call asks for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Call {
     /// A test of its own.
     Headless(Box<Headless>),
-    /// To be one of several workers of a master: the configuration as it came.
-    Worker(Json),
+    /// To be one of several workers of a master.
+    Worker(Join),
 }
 
 /// A test that one call runs.
@@ -115,55 +99,17 @@ impl Call {
         match config.get("mode").unwrap_or(&Json::Null) {
             Json::Null => {}
             Json::String(mode) if mode == "headless" => {}
-            Json::String(mode) if mode == "worker" => return Ok(Self::Worker(config.clone().into())),
+            Json::String(mode) if mode == "worker" => return Ok(Self::Worker(Join::read(config)?)),
             other => return Err(wrong("mode", other, "\"headless\" or \"worker\"")),
         }
         Ok(Self::Headless(Box::new(Headless::read(config)?)))
     }
 }
 
-fn wrong(field: &'static str, value: &Json, right: &'static str) -> BadEvent {
-    // What does not fit the line says little.
-    let value = value.to_string().chars().take(100).collect();
-    BadEvent::Value { field, value, right }
-}
-
-/// A field's value, unless it is missing or null.
-fn given<'a>(config: &'a Map<String, Json>, field: &str) -> Option<&'a Json> {
-    config.get(field).filter(|value| !value.is_null())
-}
-
-fn number(
-    config: &Map<String, Json>,
-    field: &'static str,
-    is_right: impl Fn(f64) -> bool,
-    right: &'static str,
-) -> Result<Option<f64>, BadEvent> {
-    given(config, field)
-        .map(|value| {
-            let number = value.as_f64().filter(|number| is_right(*number));
-            number.ok_or_else(|| wrong(field, value, right))
-        })
-        .transpose()
-}
-
-fn text(
-    config: &Map<String, Json>,
-    field: &'static str,
-    right: &'static str,
-) -> Result<Option<String>, BadEvent> {
-    given(config, field)
-        .map(|value| {
-            let text = value.as_str().filter(|text| !text.is_empty());
-            text.map(str::to_owned).ok_or_else(|| wrong(field, value, right))
-        })
-        .transpose()
-}
-
 impl Headless {
     fn read(config: &Map<String, Json>) -> Result<Self, BadEvent> {
         if let Some(unknown) = config.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-            return Err(BadEvent::Unknown(unknown.chars().take(100).collect()));
+            return Err(BadEvent::unknown(unknown, &FIELDS));
         }
         let users = match given(config, "users") {
             None => 10,

@@ -15,6 +15,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, Header
 use hyper::service::service_fn;
 use hyper::{Method, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -186,9 +187,11 @@ async fn route(shared: &Shared, request: hyper::Request<Incoming>) -> Result<(&'
         (&Method::GET, "/") => Ok(("text/html; charset=utf-8", shared.html.clone())),
         (&Method::GET, "/stats") => {
             let view = shared.view().clone();
-            let text = serde_json::to_vec(&view);
-            let text = text.map_err(|err| Refusal::new(500, err.to_string()))?;
-            Ok((JSON, text.into()))
+            json(&view)
+        }
+        (&Method::GET, "/report") => {
+            let sample = shared.view().sample();
+            json(&sample)
         }
         (&Method::POST, "/start") => {
             let body = read(body).await?;
@@ -214,11 +217,16 @@ async fn route(shared: &Shared, request: hyper::Request<Incoming>) -> Result<(&'
             }
             Ok((JSON, "{}".into()))
         }
-        (_, "/" | "/stats" | "/start" | "/stop") => {
+        (_, "/" | "/report" | "/stats" | "/start" | "/stop") => {
             Err(Refusal::new(405, "this method is not supported here"))
         }
         (_, path) => Err(Refusal::new(404, format!("there is nothing at {path}"))),
     }
+}
+
+fn json(value: &impl Serialize) -> Result<(&'static str, Bytes), Refusal> {
+    let text = serde_json::to_vec(value).map_err(|err| Refusal::new(500, err.to_string()))?;
+    Ok((JSON, text.into()))
 }
 
 fn ask(shared: &Shared, request: Request) -> Result<(), Refusal> {

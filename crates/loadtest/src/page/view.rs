@@ -1,6 +1,6 @@
 //! What the page shows.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Ended, Pulse};
 use crate::figures::{millis, rounded};
@@ -14,7 +14,7 @@ const POINTS: usize = 600;
 const ROWS: usize = 100;
 
 /// How far a test is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// No test runs.
@@ -81,6 +81,25 @@ struct Row {
     figures: Figures,
 }
 
+/// The state of a test, with everything that was measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sample {
+    /// How far it is.
+    pub state: State,
+    /// What the last test ended with, or why one did not begin.
+    pub message: String,
+    /// The workers that are connected.
+    pub workers: usize,
+    /// The users at this time.
+    pub users: usize,
+    /// Calls in a second.
+    pub rate: f64,
+    /// What was measured since the start; `None` before anything was.
+    pub result: Option<Ended>,
+    /// Whether the result is complete.
+    pub is_complete: bool,
+}
+
 /// The state of the page, as its script reads it.
 #[derive(Debug, Clone, Serialize)]
 pub struct View {
@@ -100,6 +119,10 @@ pub struct View {
     points: Vec<Point>,
     rows: Vec<Row>,
     errors: Vec<(String, u64)>,
+    #[serde(skip)]
+    result: Option<Ended>,
+    #[serde(skip)]
+    is_complete: bool,
 }
 
 impl View {
@@ -121,6 +144,21 @@ impl View {
             points: Vec::new(),
             rows: Vec::new(),
             errors: Vec::new(),
+            result: None,
+            is_complete: false,
+        }
+    }
+
+    /// What is known of the test.
+    pub fn sample(&self) -> Sample {
+        Sample {
+            state: self.state,
+            message: self.message.clone(),
+            workers: self.workers,
+            users: self.users,
+            rate: self.rate,
+            result: self.result.clone(),
+            is_complete: self.is_complete,
         }
     }
 
@@ -182,6 +220,12 @@ impl View {
             self.thin_out();
         }
         self.measured(pulse.report);
+        self.result = Some(Ended {
+            report: pulse.report.clone(),
+            workers: pulse.workers,
+            lost: Vec::new(),
+            was_abandoned: false,
+        });
     }
 
     /// Every second point, with the failures of both.
@@ -215,6 +259,7 @@ impl View {
     /// The test has ended, and what it has measured is complete.
     pub fn ended(&mut self, ended: &Ended) {
         self.measured(&ended.report);
+        (self.result, self.is_complete) = (Some(ended.clone()), true);
         self.rate = rounded(ended.report.per_second());
         let lost = match ended.lost.len() {
             0 => String::new(),
@@ -325,7 +370,10 @@ mod tests {
         assert_eq!((&shown["state"], &shown["users"]), (&"ready".into(), &0.into()));
         assert_eq!(shown["rows"][0]["event"], "ACQUIRE");
         assert_eq!(shown["errors"], serde_json::json!([["down", 1]]));
+        let sample = view.sample();
+        assert_eq!((sample.is_complete, sample.result.unwrap().lost.len()), (true, 1));
         view.begin();
         assert_eq!((view.points.len(), view.message.as_str()), (0, ""));
+        assert!(view.sample().result.is_none());
     }
 }

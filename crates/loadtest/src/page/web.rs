@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The header in which a browser says which page a request is from.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -33,20 +33,39 @@ impl Refusal {
     }
 }
 
+/// A number of users for a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WishedStage {
+    /// How many users.
+    pub users: u64,
+    /// For how many seconds.
+    pub seconds: u64,
+}
+
 /// A test that the page asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wish {
-    /// How many users.
+    /// How many users. With `stages`, it has no effect.
     pub users: u64,
     /// Users that start in a second.
     pub spawn_rate: u64,
-    /// The length in seconds; `None` for a test that runs until it is stopped.
+    /// The length in seconds; `None` for a test that runs until it is stopped. With `stages`, it has no effect.
     pub seconds: Option<u64>,
     /// The classes that take part; all, if there is none.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// Users over time.
+    #[serde(default)]
+    pub stages: Vec<WishedStage>,
+    /// The seed of random choices; `None` for another one each time.
+    #[serde(default)]
+    pub seed: Option<u64>,
 }
+
+/// The most stages of a test.
+const STAGES: usize = 10_000;
 
 impl Wish {
     /// Reads and checks a wish.
@@ -59,7 +78,19 @@ impl Wish {
             ("spawn_rate", Some(wish.spawn_rate), MOST),
             ("seconds", wish.seconds, LONGEST),
         ];
-        for (field, value, most) in numbers {
+        if wish.stages.len() > STAGES {
+            return Err(bad(format!(
+                "invalid stages: there are {}, at most {STAGES} are allowed",
+                wish.stages.len()
+            )));
+        }
+        let stages = wish.stages.iter().flat_map(|stage| {
+            [
+                ("stages.users", Some(stage.users), MOST),
+                ("stages.seconds", Some(stage.seconds), LONGEST),
+            ]
+        });
+        for (field, value, most) in numbers.into_iter().chain(stages) {
             if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
                 return Err(bad(format!("invalid {field} '{value}': expected 1 to {most}")));
             }
@@ -215,6 +246,10 @@ mod tests {
             (
                 r#"{"users": 1, "spawn_rate": 1, "seconds": 1, "x": 1}"#,
                 "invalid request: unknown field `x`",
+            ),
+            (
+                r#"{"users": 1, "spawn_rate": 1, "seconds": 1, "stages": [{"users": 1, "seconds": 0}]}"#,
+                "invalid stages.seconds '0': expected 1 to 604800",
             ),
             ("", "invalid request: "),
         ] {

@@ -11,11 +11,11 @@ use crate::args::{Common, Connection};
 
 /// Run a load test, and print a report.
 ///
-/// Users run in the function NAME-load-worker, which 'loadtest deploy' creates, in one call of it. With --local they run
-/// on this machine.
+/// Users run in the function NAME-load-worker, which 'loadtest deploy' creates: in one call of it, or with --workers in
+/// several that a task on Fargate leads. With --local they run on this machine.
 ///
-/// Ctrl-C ends a test with --local; what was measured until then is printed. A second Ctrl-C ends the command at once.
-/// A function that was called goes on without the command, and removes its namespace.
+/// Ctrl-C ends a test with --local or --workers; what was measured until then is printed, and the task is stopped. A
+/// second Ctrl-C ends the command at once. A single function goes on without the command, and removes its namespace.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -29,6 +29,9 @@ Examples:
 
   # One class of users, on a table in a directory
   zae-limiter loadtest run --local --endpoint-url embedded:./limits -f simple SimpleCascadeUser
+
+  # 1000 users in 20 functions, which a task on Fargate leads
+  zae-limiter loadtest run -n my-app -f simple --users 1000 --workers 20
 
   # 200 users in 4 processes
   zae-limiter loadtest run --local --workers 4 -n my-app -f simple --users 200
@@ -60,9 +63,15 @@ pub(crate) struct Run {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..=604_800), allow_negative_numbers = true)]
     pub(crate) duration: Option<i64>,
 
-    /// Run the users in this many processes, which a master in this one coordinates; from 1 to 1000 [default: in this process]
+    /// Run the users in this many workers, from 1 to 1000: functions that a task on Fargate leads, or with --local processes
+    /// that this one leads [default: one function, or with --local this process]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1000), allow_negative_numbers = true)]
-    pub(crate) workers: Option<i64>,
+    workers: Option<i64>,
+
+    /// The same as --workers, with --local only
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1000), allow_negative_numbers = true,
+          requires = "local", conflicts_with = "workers")]
+    processes: Option<i64>,
 
     /// Write a row for each kind of call to this file, as CSV
     #[arg(long, value_name = "FILE")]
@@ -72,15 +81,15 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
 
-    /// CPU units of the Fargate task, for tests whose master runs there
+    /// CPU units of the task with --workers: 256, 512, 1024, 2048, 4096, 8192 or 16384 [default: 1024]
     #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(i64).range(256..=16_384), allow_negative_numbers = true)]
     pub(crate) cpu: Option<i64>,
 
-    /// Memory of the Fargate task in MB, for tests whose master runs there
+    /// Memory of the task with --workers in MB [default: 2048, or the least for its CPU units]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(i64).range(512..=122_880), allow_negative_numbers = true)]
     pub(crate) memory: Option<i64>,
 
-    /// Local port of the tunnel to the Fargate task [default: 8089]
+    /// Port of this machine for the tunnel to the task with --workers [default: 8089]
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..=65_535), allow_negative_numbers = true)]
     pub(crate) port: Option<i64>,
 
@@ -93,6 +102,12 @@ impl Run {
     /// The number of users.
     pub(crate) fn users(&self) -> usize {
         usize::try_from(self.users).unwrap_or(usize::MAX)
+    }
+
+    /// The number of workers.
+    pub(crate) fn workers(&self) -> Option<usize> {
+        let workers = self.workers.or(self.processes)?;
+        Some(usize::try_from(workers).unwrap_or(usize::MAX))
     }
 
     /// The length that was given.

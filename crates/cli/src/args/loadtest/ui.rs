@@ -6,13 +6,20 @@ use crate::args::Connection;
 
 /// Show a load test in the browser, and start and stop it there.
 ///
-/// With --local, the master runs in this process and its workers in others on this machine, until Ctrl-C. The page shows
-/// users, workers, requests per second and latencies. Needs --local: Fargate tasks are not supported yet.
+/// The master is a task on Fargate, which this command starts or finds, and workers are functions that it calls. The page
+/// is reached through a tunnel of Systems Manager, until Ctrl-C. A task that this command has started is stopped then.
+/// The AWS CLI and its Session Manager plugin must be installed.
+///
+/// With --local, the master runs in this process and its workers in others on this machine. The page shows users,
+/// workers, requests per second and latencies.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
+  zae-limiter loadtest ui -n my-app -f simple --max-workers 20
+
+  # Without AWS
   zae-limiter loadtest ui --local -n my-app -f simple --workers 2
 
   # As many workers as the users need, up to 4
@@ -27,7 +34,7 @@ pub(crate) struct Ui {
     #[arg(long)]
     pub(crate) local: bool,
 
-    /// Port of the page on this machine; 0 for any free one
+    /// Port of the page on this machine; with --local, 0 for any free one
     #[arg(long, default_value_t = 8089, value_parser = clap::value_parser!(u16))]
     pub(crate) port: u16,
 
@@ -44,11 +51,11 @@ pub(crate) struct Ui {
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// Most workers, from 1 to 1000
+    /// Most workers, from 1 to 1000 [default: that of the load stack; with --local, any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1000), allow_negative_numbers = true)]
     pub(crate) max_workers: Option<i64>,
 
-    /// Fewest workers, from 0 to 1000
+    /// Fewest workers, from 0 to 1000 [default: that of the load stack; with --local, 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=1000), allow_negative_numbers = true)]
     pub(crate) min_workers: Option<i64>,
 
@@ -60,15 +67,15 @@ pub(crate) struct Ui {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..=120), allow_negative_numbers = true)]
     pub(crate) startup_lead_time: Option<i64>,
 
-    /// CPU units of the Fargate task: 256, 512, 1024, 2048 or 4096
+    /// CPU units of the Fargate task: 256, 512, 1024, 2048, 4096, 8192 or 16384 [default: 1024]
     #[arg(long, value_name = "UNITS")]
     pub(crate) cpu: Option<u32>,
 
-    /// Memory of the Fargate task in MB
+    /// Memory of the Fargate task in MB [default: 2048, or the least for its CPU units]
     #[arg(long, value_name = "MB")]
     pub(crate) memory: Option<u32>,
 
-    /// Connections of a worker to the table on Fargate
+    /// Connections of a worker to the table: has no effect here, as workers open those that their users need
     #[arg(long, value_name = "N")]
     pub(crate) pool_connections: Option<u32>,
 

@@ -21,6 +21,10 @@ use crate::say;
 /// How often a line tells how far the test is.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// What is said of a test without workers.
+pub(super) const ABANDONED: &str =
+    "The test ended early: all workers were lost, and no other one connected within a minute.";
+
 /// Refuses options that workers do not support.
 pub(super) fn refuse_unused(args: &Run) -> Result<(), Failure> {
     match args.rate {
@@ -87,9 +91,7 @@ pub(super) async fn run(args: &Run, workers: usize, plan: &Plan, mut shown: Show
         shown.report(&ran.report, timeline.points())?;
         warn(&ran.lost, ran.workers);
         if ran.was_abandoned {
-            return Err(Failure::error(
-                "The test ended early: all workers were lost, and no other one connected within a minute.",
-            ));
+            return Err(Failure::error(ABANDONED));
         }
         Ok(())
     });

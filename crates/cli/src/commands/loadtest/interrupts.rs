@@ -60,10 +60,15 @@ impl Interrupts {
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
+        self.during(work).await?
+    }
+
+    /// What comes of something that does not fail, unless a signal comes first.
+    pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::select! {
             biased;
             () = self.first() => Err(self.heard().map_or_else(Failure::aborted, Ending::into_failure)),
-            result = work => result,
+            result = work => Ok(result),
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Looks for it.
-    async fn find(at: &Connection, interrupts: &Interrupts) -> Result<Self, Failure> {
+    pub(super) async fn find(at: &Connection, interrupts: &Interrupts) -> Result<Self, Failure> {
         crate::names::stack(&at.name)?;
         connect::needs_stack(at, "Add --local to run the users on this machine.")?;
         let found = async {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use zae_limiter_infra::{MasterSize, names};
 use zae_limiter_loadtest::figures::Figures;
 use zae_limiter_loadtest::function::Ran;
 use zae_limiter_loadtest::{Event, Plan, Point, Report, Series};
@@ -35,7 +36,7 @@ pub(super) struct Shown<'a> {
     ran: Ran,
     /// The function that ran it; none if this machine did.
     worker: Option<&'a Worker>,
-    /// How many processes of this machine were workers, and how many of them were lost.
+    /// How many workers there were, and how many of them were lost.
     workers: Option<(usize, usize)>,
 }
 
@@ -68,6 +69,21 @@ impl<'a> Shown<'a> {
             self.args.load.spawn_rate,
             self.ran.duration_seconds.floor()
         ))
+    }
+
+    /// A run of workers that are calls of a function.
+    pub(super) fn of_workers(
+        args: &'a Run,
+        plan: &Plan,
+        shape: Option<String>,
+        worker: &'a Worker,
+        workers: usize,
+    ) -> Self {
+        Self {
+            worker: Some(worker),
+            workers: Some((workers, 0)),
+            ..Self::new(args, plan, shape)
+        }
     }
 
     /// A run of a function.
@@ -114,6 +130,25 @@ impl<'a> Shown<'a> {
             self.ran.seed
         ))?;
         out.flush()
+    }
+
+    /// What is about to run, with a master of this size.
+    pub(super) fn head_of_master(&self, size: MasterSize) -> Result<(), Failure> {
+        let (workers, _) = self.workers.unwrap_or_default();
+        let shape = self.ran.shape.as_deref();
+        self.line(&format!(
+            "\nDistributed Benchmark: {}\n  CPU: {} units ({:.1} vCPU)\n  Memory: {} MB\n  Workers: {workers} Lambda\n  Locustfile: {}{}\n  \
+             Users: {}, Duration: {}s, {}\n",
+            names::load::master(&self.args.common.at.name),
+            size.cpu,
+            f64::from(size.cpu) / 1024.0,
+            size.memory_mb,
+            self.args.load.locustfile,
+            shape.map_or_else(String::new, |shape| format!("\n  Shape: {shape}")),
+            self.ran.users,
+            self.ran.duration_seconds.floor(),
+            rate(self.args)
+        ))
     }
 
     /// What was measured.
@@ -206,7 +241,10 @@ impl<'a> Shown<'a> {
     /// The generator's processors, for messages.
     fn processors(&self) -> String {
         match self.worker {
-            Some(worker) => format!("the function's {:.2} vCPU", worker.vcpus()),
+            Some(worker) => match self.workers {
+                Some((workers, _)) => format!("{workers} workers with {:.2} vCPU each", worker.vcpus()),
+                None => format!("the function's {:.2} vCPU", worker.vcpus()),
+            },
             None => "this machine's processors".to_owned(),
         }
     }
@@ -214,7 +252,7 @@ impl<'a> Shown<'a> {
     /// The part of its processors that the generator has used.
     fn busy(&self, report: &Report) -> Option<f64> {
         let processors = match self.worker {
-            Some(worker) => worker.vcpus(),
+            Some(worker) => worker.vcpus() * self.workers.map_or(1, |(workers, _)| workers) as f64,
             None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64,
         };
         let all = report.elapsed.as_secs_f64() * processors;
@@ -250,6 +288,7 @@ impl<'a> Shown<'a> {
         }
         if self.busy(report).is_some_and(|busy| busy >= BUSY) {
             let instead = match self.worker {
+                Some(_) if self.workers.is_some() => "more workers",
                 Some(_) => "a function with more memory",
                 None => "more machines",
             };
@@ -308,7 +347,7 @@ impl<'a> Shown<'a> {
     }
 
     fn text(&self, report: &Report, out: &mut Out) -> Result<(), Failure> {
-        if report.interrupted && self.worker.is_none() {
+        if report.interrupted && (self.worker.is_none() || self.workers.is_some()) {
             out.line("Interrupted\nPartial results:")?;
         } else {
             out.line("\nResults:")?;

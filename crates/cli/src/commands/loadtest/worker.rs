@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout_at};
-use zae_limiter::RateLimiter;
+use zae_limiter::{RateLimiter, Stack};
 use zae_limiter_loadtest::cluster::worker::{Settings, work};
 use zae_limiter_loadtest::cluster::{Launcher, Secret};
 
@@ -46,16 +47,20 @@ pub(super) async fn run(args: Worker) -> Outcome {
         silence: SILENCE,
         leaves_after: None,
     };
-    let open = |namespace: String| {
-        let stack = stack.clone();
-        async move {
-            let opened = stack.connect(namespace.as_str()).await;
-            opened.map(RateLimiter::new).map_err(|err| err.to_string())
-        }
-    };
-    let worked = work(stream, &secret, &settings, open).await;
+    let worked = work(stream, &secret, &settings, opens(stack)).await;
     worked.map_err(|err| Failure::error(format!("This worker ends: {err}")))?;
     Ok(Exit::Success)
+}
+
+/// Opens namespaces of tests.
+pub(super) fn opens(stack: Stack) -> impl Fn(String) -> BoxFuture<'static, Result<RateLimiter, String>> {
+    move |namespace| {
+        let stack = stack.clone();
+        Box::pin(async move {
+            let opened = stack.connect(namespace.as_str()).await;
+            opened.map(RateLimiter::new).map_err(|err| err.to_string())
+        })
+    }
 }
 
 /// Starts workers as processes of this program.

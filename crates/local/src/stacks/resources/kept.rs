@@ -52,6 +52,17 @@ fn shape(kind: &str) -> Option<Shape> {
             Some("PolicyName"),
             128,
         ),
+        "AWS::Lambda::EventInvokeConfig" => (
+            &[
+                "DestinationConfig",
+                "FunctionName",
+                "MaximumEventAgeInSeconds",
+                "MaximumRetryAttempts",
+                "Qualifier",
+            ],
+            Some("FunctionName"),
+            255,
+        ),
         "AWS::CloudWatch::Alarm" => (
             &[
                 "ActionsEnabled",

@@ -24,7 +24,7 @@ use crate::wire::{ACCOUNT, Refusal};
 use properties::Properties;
 
 /// The types, beside `Custom::…`.
-pub(super) const KINDS: [&str; 20] = [
+pub(super) const KINDS: [&str; 21] = [
     "AWS::CloudFormation::CustomResource",
     "AWS::CloudWatch::Alarm",
     "AWS::DynamoDB::Table",
@@ -38,6 +38,7 @@ pub(super) const KINDS: [&str; 20] = [
     "AWS::IAM::ManagedPolicy",
     "AWS::IAM::Policy",
     "AWS::IAM::Role",
+    "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::EventSourceMapping",
     "AWS::Lambda::Function",
     "AWS::Lambda::Permission",

@@ -1,14 +1,18 @@
-//! Inside the function: one call is one test.
+//! Inside the function: one call is one test, or one worker of a master.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use serde_json::Value as Json;
-use tokio::time::Instant;
+use serde_json::{Value as Json, json};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 use zae_limiter::{Repository, Stack};
 use zae_limiter_lambda::{Call, CallError};
-use zae_limiter_loadtest::function::{self, Allotment, Generator, Headless};
+use zae_limiter_loadtest::cluster::worker::{Settings, work};
+use zae_limiter_loadtest::function::{self, Allotment, Generator, Headless, Join};
 
+use super::super::worker::{SILENCE, opens};
 use crate::say;
 
 /// The function's handler.
@@ -25,6 +29,9 @@ const ROOT: &str = "LAMBDA_TASK_ROOT";
 
 /// The folder with scenario files in the function's code.
 const FOLDER: &str = "locustfiles";
+
+/// How long connecting to a master may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves calls until the environment is shut down.
 pub(crate) fn serve() -> ExitCode {
@@ -47,7 +54,7 @@ async fn answer(call: Call) -> Result<Json, CallError> {
     let began = Instant::now();
     match function::Call::read(&call.event) {
         Ok(function::Call::Headless(test)) => headless(&test, &call, began).await,
-        Ok(function::Call::Worker(config)) => worker(&config),
+        Ok(function::Call::Worker(join)) => worker(&join, &call, began).await,
         Err(err) => Err(failed("InvalidEvent", &err)),
     }
 }
@@ -59,15 +66,34 @@ fn failed(kind: &'static str, err: &dyn std::fmt::Display) -> CallError {
     }
 }
 
-/// One of several workers of a master.
-fn worker(config: &Json) -> Result<Json, CallError> {
-    Err(failed(
-        "InvalidEvent",
-        &format!(
-            "'mode' is {}; this release of the function only runs tests of mode \"headless\"",
-            config["mode"]
-        ),
-    ))
+/// One of several workers of a master, until the master dismisses it or the call's time is nearly over.
+async fn worker(join: &Join, call: &Call, began: Instant) -> Result<Json, CallError> {
+    let plain = call.request_id.chars().filter(char::is_ascii_alphanumeric);
+    let name = format!("lambda_{}", plain.take(8).collect::<String>());
+    let stack = target().await?;
+    let place = (join.host.as_str(), join.port);
+    let lost = |err: &dyn std::fmt::Display| {
+        failed(
+            "MasterLost",
+            &format!(
+                "The master at {}:{} cannot be reached: {err}",
+                join.host, join.port
+            ),
+        )
+    };
+    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await;
+    let stream = connected
+        .map_err(|_| lost(&format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))?
+        .map_err(|err| lost(&err))?;
+    let life = Allotment::new(call.remaining).stop();
+    let settings = Settings {
+        name: name.clone(),
+        silence: SILENCE,
+        leaves_after: Some(life.saturating_sub(began.elapsed())),
+    };
+    let worked = work(stream, &join.secret, &settings, opens(stack)).await;
+    worked.map_err(|err| failed("WorkerEnded", &err))?;
+    Ok(json!({"status": "worker_completed", "worker_id": name}))
 }
 
 /// A test of this call alone.

@@ -20,7 +20,7 @@ use crate::progress::Reporter;
 /// The fewest subnets.
 const SUBNETS: usize = 2;
 
-pub(super) async fn deploy(args: LoadDeploy) -> Outcome {
+pub(in super::super) async fn deploy(args: LoadDeploy) -> Outcome {
     let mut at = args.common.at.connection();
     if let Some(name) = &args.name {
         at.name.clone_from(name);

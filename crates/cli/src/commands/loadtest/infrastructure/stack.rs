@@ -15,7 +15,7 @@ pub(super) fn check(at: &Connection) -> Result<(), Failure> {
 }
 
 /// The failure of something done to a target or to its load generators.
-pub(super) fn failure(err: &Error, at: &Connection) -> Failure {
+pub(in super::super) fn failure(err: &Error, at: &Connection) -> Failure {
     match err {
         Error::NotFound { stack } => Failure::error(format!("Stack not found: {stack}")),
         Error::MissingOutputs { outputs, .. } => {

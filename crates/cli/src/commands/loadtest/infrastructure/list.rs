@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::out::Out;
 use crate::text::table::{Column, Table};
 
-pub(super) async fn list(args: LoadList) -> Outcome {
+pub(in super::super) async fn list(args: LoadList) -> Outcome {
     let at = &args.common.at.connection();
     needs_stack(at, "Run the load test with --local.")?;
     let manager = manager(at).await?;

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::progress::Reporter;
 
-pub(super) async fn delete(args: LoadDelete) -> Outcome {
+pub(in super::super) async fn delete(args: LoadDelete) -> Outcome {
     let at = &args.common.at.connection();
     check(at)?;
     let stack = load::stack(&at.name);

@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::out::Out;
 use crate::progress::Reporter;
 
-pub(super) async fn push(args: LoadPush) -> Outcome {
+pub(in super::super) async fn push(args: LoadPush) -> Outcome {
     let at = &args.common.at.connection();
     check(at)?;
     let found = scenarios::find(&args.scenarios.directory)?;
