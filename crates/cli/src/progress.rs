@@ -56,6 +56,14 @@ impl Reporter {
         }
     }
 
+    /// Prints something else while the spinner is hidden.
+    pub(crate) fn pause(&self, print: impl FnOnce()) {
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(print),
+            None => print(),
+        }
+    }
+
     fn line(&self, text: &str) {
         if self.silent {
             return;

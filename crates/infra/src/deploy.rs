@@ -13,6 +13,7 @@ use crate::package::{Package, PackageSource};
 use crate::summary::StackSummary;
 use crate::tags::{self, Tags};
 use crate::template::{FUNCTION_ARCHITECTURE, FUNCTION_CODE_KEY, TEMPLATE};
+use crate::upgrade::Upgrade;
 use crate::{Progress, StackManager, names};
 
 /// The status of a successful update.
@@ -25,6 +26,10 @@ pub struct Deployment<'a> {
     pub stack: &'a str,
     /// How it is created if it does not exist.
     pub options: &'a StackOptions,
+    /// Parameters to change if it exists, and how. All others keep their values.
+    pub settings: &'a BTreeMap<String, String>,
+    /// Whether a change of settings may remove or replace resources other than the table.
+    pub allow_removal: bool,
     /// The package of its functions; read only if it has functions.
     pub package: &'a PackageSource,
     /// The bucket that the functions' code is put in; `None` is one of the account's own.
@@ -79,12 +84,13 @@ impl Functions {
 }
 
 impl StackManager {
-    /// Creates the stack. One that exists keeps its template and parameters: it gets the tags that it lacks, and the
+    /// Creates the stack. One that exists keeps its template: it gets the settings and the tags that it lacks, and the
     /// package's code if it runs this project's functions.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] and [`Error::Package`] before anything is called; [`Error::State`] for a stack that
-    /// cannot be used; [`Error::Operation`] if the operation failed or was rolled back, with what failed first.
+    /// cannot be used; [`Error::Refused`] if settings would remove or replace resources, and nothing was changed;
+    /// [`Error::Operation`] if the operation failed or was rolled back, with what failed first.
     pub async fn deploy(
         &self,
         wanted: &Deployment<'_>,
@@ -218,6 +224,9 @@ impl StackManager {
             delayed = true;
         }
         let found = found.usable()?;
+        if !wanted.settings.is_empty() {
+            return self.change(wanted, delayed, progress).await;
+        }
         let (functions, code) = self.code_for(wanted, &found, progress).await?;
         let current = &found.tags;
         let lacks = |(key, value): (&String, &String)| current.get(key) != Some(value);
@@ -245,6 +254,44 @@ impl StackManager {
             stack,
             created: false,
             waited: delayed,
+            functions,
+            tagged,
+        })
+    }
+
+    /// Changes settings of an existing stack, and its tags and code with them.
+    async fn change(
+        &self,
+        wanted: &Deployment<'_>,
+        waited: bool,
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Result<Deployed, Error> {
+        let upgrade = Upgrade {
+            stack: wanted.stack,
+            package: wanted.package,
+            code_bucket: wanted.code_bucket,
+            lambda_only: false,
+            keeps_template: true,
+            allow_removal: wanted.allow_removal,
+            parameters: wanted.settings,
+            tags: &wanted.options.tags,
+            force: false,
+            wait: wanted.wait,
+        };
+        let plan = self.plan(&upgrade, progress).await?;
+        progress(Progress::Planned {
+            changes: &plan.changes,
+        });
+        let (tagged, python) = (plan.new_tags, plan.python.clone());
+        let upgraded = self.apply(plan, progress).await?;
+        let functions = match upgraded.functions {
+            Functions::None if !python.is_empty() => Functions::Python(python),
+            functions => functions,
+        };
+        Ok(Deployed {
+            stack: upgraded.stack,
+            created: false,
+            waited,
             functions,
             tagged,
         })

@@ -71,6 +71,15 @@ pub enum Error {
         advice: &'static str,
     },
 
+    /// The stack cannot be deleted as a whole. Nothing was deleted.
+    #[error("stack '{stack}' was not deleted, as these would be left:\n  {}", obstacles.join("\n  "))]
+    Protected {
+        /// The stack.
+        stack: String,
+        /// Each resource, and why it cannot be deleted.
+        obstacles: Vec<String>,
+    },
+
     /// An operation was begun and did not succeed.
     #[error("{}", operation(stack, reason, failed))]
     Operation {
@@ -82,17 +91,20 @@ pub enum Error {
         failed: Vec<StackEvent>,
     },
 
-    /// A new template would remove or replace resources. Nothing was changed.
+    /// A new template or setting would remove or replace resources. Nothing was changed.
     #[error(
         "Stack '{stack}' operation failed: Template update refused, nothing was applied: it would replace or \
-         remove resources, which can lose data. {}",
-        resources.join("; ")
+         remove resources, which can lose data. {}{}",
+        resources.join("; "),
+        if *can_be_allowed { ". To allow it, add --allow-removal" } else { "" }
     )]
     Refused {
         /// The stack.
         stack: String,
         /// Each resource, and what would become of it.
         resources: Vec<String>,
+        /// Whether the table is not among them.
+        can_be_allowed: bool,
     },
 
     /// A bucket that is to hold the functions' code cannot be used.

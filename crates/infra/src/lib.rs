@@ -8,12 +8,13 @@
 //! - `package`, `elf`, `code`: the executable that functions run, whether it can, and how it gets to S3;
 //! - `deploy`, `upgrade`, `delete`, `discovery`: the operations, each a method of [`StackManager`];
 //! - `stack`, `events`, `functions`: what is found, and waiting for it;
-//! - `invoke`: calling a function;
+//! - `invoke`: calling a function; `call`: operations of services without an SDK here;
 //! - `load`: the stack that generates load on another one.
 //!
 //! Every wait has an end ([`Waits`]), and nothing counts as done before the service says so.
 
 mod aws;
+mod call;
 mod code;
 mod delete;
 mod deploy;
@@ -59,7 +60,7 @@ use aws_types::SdkConfig;
 #[derive(Debug, Clone)]
 pub struct StackManager {
     clients: aws::Clients,
-    caller: load::call::Caller,
+    caller: call::Caller,
     region: Option<String>,
     waits: Waits,
 }
@@ -69,7 +70,7 @@ impl StackManager {
     pub fn new(config: &SdkConfig, waits: Waits) -> Self {
         Self {
             clients: aws::Clients::new(config),
-            caller: load::call::Caller::new(config),
+            caller: call::Caller::new(config),
             region: config.region().map(ToString::to_string),
             waits,
         }
@@ -122,6 +123,11 @@ pub enum Progress<'a> {
     Deleting,
     /// CloudFormation compares the new template with the stack.
     Comparing,
+    /// These changes are about to be made.
+    Planned {
+        /// The resources that change.
+        changes: &'a [Change],
+    },
     /// Another operation is under way, and is waited for.
     WaitingForOther {
         /// The stack's status.

@@ -1,5 +1,7 @@
 //! What can be chosen when a stack is created, and the template's parameters that follow from it.
 
+use std::collections::BTreeMap;
+
 use zae_limiter_core::InvalidInput;
 use zae_limiter_core::schema::SCHEMA_VERSION;
 
@@ -278,6 +280,86 @@ impl StackOptions {
     }
 }
 
+impl StackOptions {
+    /// These options, with the values that a stack has for the parameters that were not given.
+    ///
+    /// ```
+    /// # use zae_limiter_infra as zae_limiter;
+    /// use zae_limiter::StackOptions;
+    ///
+    /// let stored = [("LambdaTimeout", "120"), ("LambdaMemorySize", "512")];
+    /// let stored = stored.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    /// let wanted = StackOptions { lambda_timeout: 30, ..StackOptions::default() };
+    /// let options = wanted.completed(&["LambdaTimeout"], &stored);
+    /// assert_eq!((options.lambda_timeout, options.lambda_memory), (30, 512));
+    /// ```
+    #[must_use]
+    pub fn completed(self, given: &[&str], all_stored: &BTreeMap<String, String>) -> Self {
+        let mut all = self;
+        let stored = |name: &str| all_stored.get(name).filter(|_| !given.contains(&name));
+        let numbers = [
+            ("SnapshotRetentionDays", &mut all.usage_retention_days),
+            ("LambdaMemorySize", &mut all.lambda_memory),
+            ("LambdaTimeout", &mut all.lambda_timeout),
+            ("LogRetentionDays", &mut all.log_retention_days),
+            (
+                "AuditArchiveGlacierTransitionDays",
+                &mut all.audit_archive_glacier_days,
+            ),
+        ];
+        for (name, value) in numbers {
+            if let Some(number) = stored(name).and_then(|text| text.parse().ok()) {
+                *value = number;
+            }
+        }
+        let switches = [
+            ("EnableAggregator", &mut all.enable_aggregator),
+            ("EnableProvisioner", &mut all.enable_provisioner),
+            ("EnableAlarms", &mut all.enable_alarms),
+            ("EnableAuditArchival", &mut all.enable_audit_archival),
+            ("EnableTracing", &mut all.enable_tracing),
+            ("EnableIAMRoles", &mut all.create_iam_roles),
+            ("EnableIAM", &mut all.create_iam),
+            ("EnableDeletionProtection", &mut all.enable_deletion_protection),
+        ];
+        for (name, value) in switches {
+            if let Some(text) = stored(name) {
+                *value = text == "true";
+            }
+        }
+        let texts = [
+            ("AlarmSNSTopicArn", &mut all.alarm_sns_topic),
+            ("PermissionBoundary", &mut all.permission_boundary),
+            ("AggregatorRoleArn", &mut all.aggregator_role_arn),
+            ("RoleNameFormat", &mut all.role_name_format),
+        ];
+        for (name, value) in texts {
+            // The template has an empty text for none, and a format that changes nothing.
+            if let Some(text) = stored(name).filter(|text| !text.is_empty() && *text != "{}") {
+                *value = Some(text.clone());
+            }
+        }
+        if let Some(windows) = stored("SnapshotWindows") {
+            all.snapshot_windows.clone_from(windows);
+        }
+        if let Some(days) = stored("PITRRecoveryPeriodDays").and_then(|text| text.parse().ok()) {
+            all.pitr_recovery_days = Some(days).filter(|days| *days > 0);
+        }
+        // The template has the threshold in milliseconds.
+        if let Some(percent) = stored("LambdaDurationThreshold")
+            .zip(all_stored.get("LambdaTimeout"))
+            .and_then(|(millis, seconds)| {
+                let (millis, seconds) = (millis.parse::<u32>().ok()?, seconds.parse::<u32>().ok()?);
+                millis.checked_div(seconds.checked_mul(10)?)
+            })
+            .filter(|percent| (1..=100).contains(percent))
+        {
+            all.lambda_duration_threshold_pct = percent;
+        }
+        all
+    }
+}
+
 fn is_role_arn(text: &str) -> bool {
     let mut parts = text.splitn(6, ':');
     let mut next = || parts.next().unwrap_or_default();
@@ -294,8 +376,6 @@ fn is_role_arn(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn changed(change: impl FnOnce(&mut StackOptions)) -> StackOptions {

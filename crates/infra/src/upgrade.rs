@@ -29,10 +29,18 @@ pub struct Upgrade<'a> {
     pub code_bucket: Option<&'a str>,
     /// Whether the template stays as it is.
     pub lambda_only: bool,
+    /// Whether the stack keeps its template, and only parameters, tags and code change.
+    pub keeps_template: bool,
+    /// Whether resources other than the table may be removed or replaced.
+    pub allow_removal: bool,
     /// Parameters to change. All others keep their values.
     pub parameters: &'a BTreeMap<String, String>,
+    /// Tags of the user's to add.
+    pub tags: &'a Tags,
     /// Whether to put the code into the functions even if they have it.
     pub force: bool,
+    /// Whether to wait until it is done.
+    pub wait: bool,
 }
 
 impl Upgrade<'_> {
@@ -84,6 +92,7 @@ pub struct Plan {
     code: Option<(Package, CodeLocation)>,
     tags: Tags,
     force: bool,
+    wait: bool,
 }
 
 impl Plan {
@@ -146,14 +155,16 @@ impl StackManager {
         let python = self.python_functions(wanted.stack).await?;
         names::check(wanted.stack, then.wants_aggregator(), then.wants_provisioner())?;
         let mut code = None;
-        if !then.wanted_functions().is_empty() {
+        // A template of the Python tool does not take it.
+        let takes_code = !wanted.keeps_template || found.takes_code();
+        if !then.wanted_functions().is_empty() && takes_code {
             let package = wanted.package.load_aside().await?;
             let location = self
                 .upload(&package, wanted.code_bucket, wanted.force, progress)
                 .await?;
             code = Some((package, location));
         }
-        let tags = tags::merged(wanted.stack, &found.tags, &Tags::new())?;
+        let tags = tags::merged(wanted.stack, &found.tags, wanted.tags)?;
         let current = |key: &String| found.tags.get(key);
         let mut plan = Plan {
             new_code: code.as_ref().is_some_and(|(_, code)| is_new(&found, code)),
@@ -162,6 +173,7 @@ impl StackManager {
             change_set: None,
             stack: found,
             force: wanted.force,
+            wait: wanted.wait,
             python,
             code,
             tags,
@@ -196,6 +208,16 @@ impl StackManager {
             progress(Progress::Updating);
             let execute = self.clients.stacks.execute_change_set().change_set_name(id);
             execute.send().await.map_err(failed("ExecuteChangeSet"))?;
+            if !plan.wait {
+                return Ok(Upgraded {
+                    stack: StackSummary {
+                        status: "UPDATE_IN_PROGRESS".to_owned(),
+                        ..found.clone()
+                    },
+                    functions: Functions::Unknown,
+                    mended: Vec::new(),
+                });
+            }
             let ended = self.finished(&found.id, since.as_deref(), progress).await?;
             stack = ended.expect(&found.name, &UPDATED)?;
         } else if plan.new_tags || plan.new_code {
@@ -205,7 +227,9 @@ impl StackManager {
                 .into_iter()
                 .flatten()
                 .collect();
-            stack = self.update(found, parameters, &plan.tags, true, progress).await?;
+            stack = self
+                .update(found, parameters, &plan.tags, plan.wait, progress)
+                .await?;
         }
         let (mut functions, mut mended) = (Functions::None, Vec::new());
         if let Some((package, code)) = &plan.code {
@@ -235,19 +259,23 @@ impl StackManager {
         if let Some((_, code)) = plan.code.as_ref().filter(|_| plan.new_code) {
             values.extend(code.parameters());
         }
-        let parameters = parameters_of(TEMPLATE)
-            .into_iter()
-            .filter_map(|name| match values.get(name) {
-                Some(value) => Some(value_of(name, value)),
-                // Of the others the template's defaults hold.
-                None => found.parameters.contains_key(name).then(|| as_before(name)),
-            });
+        let declared: Vec<&str> = if wanted.keeps_template {
+            found.parameters.keys().map(String::as_str).collect()
+        } else {
+            parameters_of(TEMPLATE)
+        };
+        let parameters = declared.into_iter().filter_map(|name| match values.get(name) {
+            Some(value) => Some(value_of(name, value)),
+            // Of the others the template's defaults hold.
+            None => found.parameters.contains_key(name).then(|| as_before(name)),
+        });
         let name = format!("zae-limiter-upgrade-{}", unique());
         let create = self.clients.stacks.create_change_set().stack_name(&found.name);
         let created = create
             .change_set_name(&name)
             .change_set_type(sdk::ChangeSetType::Update)
-            .template_body(TEMPLATE)
+            .set_template_body((!wanted.keeps_template).then(|| TEMPLATE.to_owned()))
+            .set_use_previous_template(wanted.keeps_template.then_some(true))
             .set_parameters(Some(parameters.collect()))
             .set_tags(Some(sdk_tags(&plan.tags)))
             .capabilities(sdk::Capability::CapabilityNamedIam)
@@ -270,12 +298,13 @@ impl StackManager {
         let Some(changes) = changes else {
             return self.delete_change_set(&id).await;
         };
-        let refused: Vec<String> = changes.iter().filter_map(loss).collect();
+        let refused = refused(&changes, wanted.allow_removal);
         if !refused.is_empty() {
             self.delete_change_set(&id).await?;
             return Err(Error::Refused {
                 stack: found.name.clone(),
-                resources: refused,
+                can_be_allowed: !refused.iter().any(|change| is_table(change)),
+                resources: refused.into_iter().filter_map(loss).collect(),
             });
         }
         plan.change_set = Some(id);
@@ -381,6 +410,16 @@ fn change_of(change: &sdk::Change) -> Option<Change> {
     })
 }
 
+/// The changes that lose something, and that are not allowed.
+fn refused(changes: &[Change], allow_removal: bool) -> Vec<&Change> {
+    let is_refused = |change: &&Change| loss(change).is_some() && (is_table(change) || !allow_removal);
+    changes.iter().filter(is_refused).collect()
+}
+
+fn is_table(change: &Change) -> bool {
+    change.resource_type == "AWS::DynamoDB::Table"
+}
+
 /// The loss by a change, if any.
 fn loss(change: &Change) -> Option<String> {
     let what = if change.action == "Remove" {
@@ -473,6 +512,12 @@ mod tests {
             lost("Modify", "Conditional"),
             "T (AWS::DynamoDB::Table): might be replaced"
         );
+        // The table is not lost, whatever was allowed.
+        let mut alarm = change("Remove", "");
+        alarm.resource_type = "AWS::CloudWatch::Alarm".into();
+        let both = [alarm, change("Modify", "True"), change("Modify", "False")];
+        assert_eq!(refused(&both, false), [&both[0], &both[1]]);
+        assert_eq!(refused(&both, true), [&both[1]]);
     }
 
     #[test]
@@ -484,8 +529,12 @@ mod tests {
                 package: &PackageSource::ThisProgram,
                 code_bucket: None,
                 lambda_only,
+                keeps_template: false,
+                allow_removal: false,
                 parameters: &parameters,
+                tags: &Tags::new(),
                 force: false,
+                wait: true,
             };
             let err = check_parameters(&wanted).unwrap_err();
             assert!(err.reason().contains(reason), "{err}");

@@ -614,7 +614,7 @@
 //!
 //! The functions of a deployed stack count what each entity takes of each resource, net of refunds, in windows of an hour, a
 //! day or a month (`SnapshotWindows` of the stack). [`Admin::usage_snapshots`](crate::Admin::usage_snapshots) reads the windows,
-//! [`Admin::usage_summary`](crate::Admin::usage_summary) adds them up. **An embedded table has no functions, so it counts no
+//! [`Admin::usage_summary`](crate::Admin::usage_summary) adds up those of one kind. **An embedded table has no functions, so it counts no
 //! usage**: the queries work, and find nothing. The same holds for a stack that was deployed without functions.
 //!
 //! ```
@@ -627,7 +627,7 @@
 //! repo.admin().set_system_defaults([Limit::per_minute("tpm", 10_000)], None).await?;
 //! RateLimiter::new(repo.clone()).acquire("key-1", "gpt-4").consume("tpm", 500).await?.commit().await?;
 //!
-//! // The last 30 days of a key, for its bill. Always name the kind of window: an hour counts in its day, too.
+//! // The last 30 days of a key, for its bill. Name the kind of window, as an hour counts in its day, too.
 //! let since = SystemTime::now() - Duration::from_hours(30 * 24);
 //! let query = UsageQuery::entity("key-1").window(Window::Daily).from(since);
 //! let summary = repo.admin().usage_summary(query.clone()).await?;
@@ -703,7 +703,7 @@
 //! | [`RateLimitExceeded`](crate::RateLimitExceeded) | `limits` (a list of statuses), `contended`. The body of a 429 response is [`to_json`](crate::RateLimitExceeded::to_json) |
 //! | [`Availability`](crate::Availability) | `checked_at`, `limits` |
 //! | [`UsageSnapshot`](crate::UsageSnapshot) | `entity_id`, `resource`, `window`, `window_start`, `total_events`, `counters` |
-//! | [`UsageSummary`](crate::UsageSummary) | `snapshots`, `limits` (by name: `total`, `snapshots`), `first_window_start`, `last_window_start` |
+//! | [`UsageSummary`](crate::UsageSummary) | `window`, `other_windows`, `snapshots`, `limits` (by name: `total`, `snapshots`), `first_window_start`, `last_window_start` |
 //! | [`AuditEvent`](crate::AuditEvent) | `event_id`, `entity_id` (the subject), `action`, `principal`, `resource`, `details`, `timestamp` |
 //! | [`Entity`](crate::Entity) | `entity_id`, `name`, `parent_id`, `cascade`, `metadata`, `created_at` |
 //! | [`ResourceCapacity`](crate::ResourceCapacity) | `resource`, `limit_name`, `entities` (a list of `entity_id`, `capacity`, `available`) |

@@ -161,6 +161,10 @@ pub(crate) struct Upgrade {
     #[arg(long = "parameter", value_name = "NAME=VALUE")]
     pub(crate) parameters: Vec<Assignment>,
 
+    /// Let the new template or parameters remove or replace resources other than the table, such as alarms
+    #[arg(long)]
+    pub(crate) allow_removal: bool,
+
     /// Consent.
     #[command(flatten)]
     pub(crate) consent: Consent,

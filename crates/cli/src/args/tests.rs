@@ -108,7 +108,7 @@ fn commands_take_these_options() {
         (
             "deploy",
             with(
-                "--wait --no-wait --tag/-t+ --usage-retention-days --audit-retention-days --pitr-recovery-days \
+                "--wait --no-wait --allow-removal --tag/-t+ --usage-retention-days --audit-retention-days --pitr-recovery-days \
                  --enable-deletion-protection --no-deletion-protection --enable-aggregator --no-aggregator \
                  --enable-provisioner --no-provisioner --snapshot-windows --log-retention-days --lambda-timeout \
                  --lambda-memory --enable-audit-archival --no-audit-archival --audit-archive-glacier-days \
@@ -244,7 +244,7 @@ fn commands_take_these_options() {
         (
             "upgrade",
             with(
-                "--lambda-only --force --parameter+ --yes/-y --lambda-package --code-bucket",
+                "--lambda-only --force --allow-removal --parameter+ --yes/-y --lambda-package --code-bucket",
                 &connection,
             ),
         ),

@@ -1,5 +1,6 @@
 //! `usage`.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -7,6 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use zae_limiter::{UsageQuery, UsageSnapshot, UsageSummary, Window as Kind};
 
 use super::{Outcome, failed};
+use crate::args::OutputFormat;
 use crate::args::usage::{List, Selection, Summary, UsageCommand, Window};
 use crate::connect::{Access, namespace};
 use crate::exit::Exit;
@@ -14,7 +16,7 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::text::number::{average, grouped};
 use crate::text::plot::{Point, Title, plot};
-use crate::text::table::{Column, Table};
+use crate::text::table::{Column, Table, printable};
 use crate::text::time;
 use crate::{json, names};
 
@@ -61,11 +63,31 @@ fn query(selection: &Selection) -> Result<UsageQuery, Failure> {
     if let Some(window) = selection.window {
         query = query.window(kind(window));
     }
-    if let Some(start) = &selection.start {
-        query = query.from(instant(&time::parse_start(start).map_err(Failure::error)?));
+    let start = selection
+        .start
+        .as_deref()
+        .map(time::parse_start)
+        .transpose()
+        .map_err(Failure::error)?;
+    let end = selection
+        .end
+        .as_deref()
+        .map(time::parse_end)
+        .transpose()
+        .map_err(Failure::error)?;
+    let (start, end) = (start.as_deref().map(instant), end.as_deref().map(instant));
+    if start.zip(end).is_some_and(|(start, end)| start > end) {
+        return Err(Failure::error(format!(
+            "--start {} is after --end {}",
+            selection.start.as_deref().unwrap_or_default(),
+            selection.end.as_deref().unwrap_or_default()
+        )));
     }
-    if let Some(end) = &selection.end {
-        query = query.until(instant(&time::parse_end(end).map_err(Failure::error)?));
+    if let Some(start) = start {
+        query = query.from(start);
+    }
+    if let Some(end) = end {
+        query = query.until(end);
     }
     Ok(query)
 }
@@ -85,6 +107,11 @@ fn instant(stored: &str) -> SystemTime {
 
 async fn list(args: List) -> Outcome {
     const WHAT: &str = "list usage snapshots";
+    if args.plot && args.common.format.output == OutputFormat::Json {
+        return Err(Failure::error(
+            "--plot draws text and cannot be combined with --output json.",
+        ));
+    }
     let query = query(&args.selection)?;
     let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let failed = failed(&args.common.at.connection, WHAT);
@@ -111,7 +138,7 @@ async fn list(args: List) -> Outcome {
         out.line("No usage snapshots found")?;
     } else {
         if args.plot {
-            out.line(chart(&snapshots))?;
+            out.line(charts(&snapshots))?;
         } else {
             out.line("\nUsage Snapshots\n")?;
             out.line(table(&snapshots))?;
@@ -148,14 +175,34 @@ fn table(snapshots: &[UsageSnapshot]) -> Table {
     table
 }
 
-fn chart(snapshots: &[UsageSnapshot]) -> String {
-    let mut sorted: Vec<_> = snapshots.iter().collect();
-    sorted.sort_by_key(|snapshot| snapshot.window_start);
-    let starts: Vec<_> = sorted
+/// A chart for each entity, resource and kind of window.
+fn charts(snapshots: &[UsageSnapshot]) -> String {
+    let mut series = BTreeMap::<_, Vec<&UsageSnapshot>>::new();
+    for snapshot in snapshots {
+        let of = (&snapshot.resource, &snapshot.entity, &snapshot.window);
+        series.entry(of).or_default().push(snapshot);
+    }
+    let drawn: Vec<String> = series
+        .into_iter()
+        .map(|((resource, entity, window_type), snapshots)| {
+            let title = Title {
+                resource,
+                window_type,
+                entity,
+            };
+            chart(&title, snapshots)
+        })
+        .collect();
+    drawn.join("\n")
+}
+
+fn chart(title: &Title<'_>, mut snapshots: Vec<&UsageSnapshot>) -> String {
+    snapshots.sort_by_key(|snapshot| snapshot.window_start);
+    let starts: Vec<_> = snapshots
         .iter()
         .map(|snapshot| time::stored(snapshot.window_start))
         .collect();
-    let points: Vec<_> = sorted
+    let points: Vec<_> = snapshots
         .iter()
         .zip(&starts)
         .map(|(snapshot, window_start)| Point {
@@ -163,15 +210,7 @@ fn chart(snapshots: &[UsageSnapshot]) -> String {
             counters: &snapshot.counters,
         })
         .collect();
-    let Some(oldest) = snapshots.iter().min_by_key(|snapshot| snapshot.window_start) else {
-        return String::new();
-    };
-    let title = Title {
-        resource: &oldest.resource,
-        window_type: &oldest.window,
-        entity: &oldest.entity,
-    };
-    plot(&title, &points)
+    plot(title, &points)
 }
 
 async fn summary(args: Summary) -> Outcome {
@@ -212,7 +251,8 @@ fn summary_json(selection: &Selection, summary: &UsageSummary) -> Json {
     json!({
         "entity_id": selection.entity_id,
         "resource": selection.resource,
-        "window": selection.window.map(|window| kind(window).as_str()),
+        "window": summary.window.as_deref().or(selection.window.map(|window| kind(window).as_str())),
+        "other_windows": summary.other_windows,
         "snapshots": summary.snapshots,
         "first_window_start": summary.first.map(time::stored),
         "last_window_start": summary.last.map(time::stored),
@@ -228,8 +268,11 @@ fn print_summary(out: &mut Out, selection: &Selection, summary: &UsageSummary) -
     if let Some(resource) = &selection.resource {
         out.line(format_args!("Resource:   {resource}"))?;
     }
-    if let Some(window) = selection.window {
-        out.line(format_args!("Window:     {}", kind(window)))?;
+    // With one kind of window there is nothing to tell apart.
+    if let Some(window) = &summary.window
+        && (selection.window.is_some() || !summary.other_windows.is_empty())
+    {
+        out.line(format_args!("Window:     {}", printable(window)))?;
     }
     out.line(format_args!("Snapshots:  {}", grouped(summary.snapshots.into())))?;
     if let (Some(first), Some(last)) = (summary.first, summary.last) {
@@ -247,5 +290,12 @@ fn print_summary(out: &mut Out, selection: &Selection, summary: &UsageSummary) -
             average(limit.total, limit.snapshots),
         ]);
     }
-    out.line(format_args!("\n{table}\n"))
+    out.line(format_args!("\n{table}\n"))?;
+    if !summary.other_windows.is_empty() {
+        out.line(format_args!(
+            "Note: {} snapshots count the same usage, and were left out. --window chooses the kind.",
+            printable(&summary.other_windows.join(" and "))
+        ))?;
+    }
+    Ok(())
 }

@@ -546,7 +546,7 @@ fn a_task_is_stopped_however_its_test_ends() {
     assert!(ran.stdout.ends_with("\n  Fargate task stopped.\n"), "{ran:?}");
     fargate.assert_nothing_left();
 
-    // Nobody reads.
+    // The output is closed.
     let (running, mut lines) = Running::start(&fargate, &long);
     assert!(lines.any(|line| line.contains("Task started")));
     drop(lines);

@@ -7,7 +7,8 @@
 //! - `values`: names and limits that are wrong;
 //! - `connect`: tables that are not there, cannot be opened or do not answer;
 //! - `clock`: a machine whose clock is wrong;
-//! - `stack`: stacks in AWS, as far as no server is needed; the rest is in `interop/test_stack.py`;
+//! - `stack`: stacks in AWS, as far as no server is needed; the rest is in `interop/test_stack.py`; `stack_again`: stacks that
+//!   exist, on the local endpoint;
 //! - `acquire`: taking tokens, with and without a command to run;
 //! - `signals`: what the program and its command do about signals;
 //! - `docs`: the examples of the README and the guide;
@@ -48,6 +49,7 @@ mod page;
 mod resource;
 mod signals;
 mod stack;
+mod stack_again;
 mod streams;
 mod system;
 mod table;

@@ -263,10 +263,16 @@ impl UsageFilter {
     }
 }
 
-/// Usage added up.
+/// Usage added up over windows of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct UsageSummary {
+    /// The kind of window, such as `hourly`; `None` without snapshots.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub window: Option<String>,
+    /// Other kinds of windows that match, and count the same usage again.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub other_windows: Vec<String>,
     /// How many snapshots went in.
     pub snapshots: u64,
     /// By limit.
@@ -296,7 +302,23 @@ pub struct UsageTotal {
 }
 
 impl UsageSummary {
-    /// Adds a snapshot.
+    /// Of summaries of different kinds of windows, the one of the shortest windows, which names the others.
+    pub fn shortest(summaries: impl IntoIterator<Item = Self>) -> Self {
+        let mut all: Vec<Self> = summaries.into_iter().collect();
+        let rank = |summary: &Self| match summary.window.as_deref() {
+            Some("hourly") => 0,
+            Some("daily") => 1,
+            Some("monthly") => 2,
+            _ => 3,
+        };
+        all.sort_by_key(rank);
+        let mut all = all.into_iter();
+        let mut first = all.next().unwrap_or_default();
+        first.other_windows = all.filter_map(|other| other.window).collect();
+        first
+    }
+
+    /// Adds a snapshot, which must be of the same kind of window as those before.
     ///
     /// ```
     /// # use zae_limiter_core as zae_limiter;
@@ -318,6 +340,7 @@ impl UsageSummary {
     /// assert_eq!(summary.last, Some(SystemTime::UNIX_EPOCH));
     /// ```
     pub fn add(&mut self, snapshot: &UsageSnapshot) {
+        self.window.get_or_insert_with(|| snapshot.window.clone());
         self.snapshots += 1;
         for (name, tokens) in &snapshot.counters {
             let limit = self.limits.entry(name.clone()).or_default();

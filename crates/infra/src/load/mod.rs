@@ -3,9 +3,8 @@
 //! - `options`: what can be chosen, and the parameters of the template that follow;
 //! - `deploy`, `push`, `delete`: the operations, each a method of [`StackManager`](crate::StackManager);
 //! - `master`: the task that leads many workers;
-//! - `network`, `tasks`: look-ups in EC2, and tasks in ECS, through `call`.
+//! - `network`, `tasks`: look-ups in EC2, and tasks in ECS.
 
-pub(crate) mod call;
 mod delete;
 mod deploy;
 mod master;

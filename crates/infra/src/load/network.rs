@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::call::Service;
+use crate::call::Service;
 use crate::{Error, StackManager};
 
 /// The most pages of a listing that are read.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::call::Service;
+use crate::call::Service;
 use crate::error::Error;
 use crate::{StackManager, names};
 

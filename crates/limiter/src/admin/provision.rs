@@ -1,5 +1,6 @@
 //! Deploying the stack when a repository is opened and there is none, and deleting it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -97,6 +98,8 @@ impl Stack {
         let deployment = Deployment {
             stack: &stack,
             options: &options,
+            settings: &BTreeMap::new(),
+            allow_removal: false,
             package: &package,
             code_bucket: how.code_bucket.as_deref(),
             wait: true,

@@ -1,5 +1,6 @@
 //! Usage: what was consumed, by entity or resource, in windows of time.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use zae_limiter_core::usage::{UsageFilter, UsageOf, UsageSnapshot, UsageSummary, Window};
@@ -120,16 +121,20 @@ impl Admin {
         }))
     }
 
-    /// Usage added up over all windows that match. Empty for a table without functions, as of
-    /// [`usage_snapshots`](Self::usage_snapshots).
+    /// Usage added up over all windows that match. An hour counts in its day, too: if the query does not say which kind of
+    /// window is meant, the shortest one that has snapshots is added up, and [`UsageSummary::window`] names it. Empty for a
+    /// table without functions, as of [`usage_snapshots`](Self::usage_snapshots).
     pub async fn usage_summary(&self, query: UsageQuery) -> Result<UsageSummary, Error> {
         let mut pages = self.usage_snapshots(query)?;
-        let mut summary = UsageSummary::default();
+        let mut by_window = BTreeMap::<String, UsageSummary>::new();
         while let Some(page) = pages.next_page().await? {
             for snapshot in &page {
-                summary.add(snapshot);
+                by_window
+                    .entry(snapshot.window.clone())
+                    .or_default()
+                    .add(snapshot);
             }
         }
-        Ok(summary)
+        Ok(UsageSummary::shortest(by_window.into_values()))
     }
 }

@@ -175,12 +175,11 @@ fn usage() {
     assert!(from_value::<UsageSnapshot>(bad).is_err());
 
     let mut summary = UsageSummary::default();
-    let nothing =
-        json!({ "snapshots": 0, "limits": {}, "first_window_start": null, "last_window_start": null });
+    let nothing = json!({ "window": null, "other_windows": [], "snapshots": 0, "limits": {}, "first_window_start": null, "last_window_start": null });
     check(&summary, &nothing);
     summary.add(&snapshot);
     let form = json!({
-        "snapshots": 1,
+        "window": "hourly", "other_windows": [], "snapshots": 1,
         "limits": { "rpm": { "total": 5, "snapshots": 1 }, "tpm": { "total": -7, "snapshots": 1 } },
         "first_window_start": "2026-01-15T01:00:00Z", "last_window_start": "2026-01-15T01:00:00Z",
     });

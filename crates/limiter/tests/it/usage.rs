@@ -251,9 +251,16 @@ async fn a_summary_adds_up_what_matches_and_counts_what_knows_the_limit() {
         .usage_summary(UsageQuery::of_resource("gpt-4").from(hour(0)))
         .await
         .unwrap();
-    assert_eq!(summary.snapshots, 14);
-    assert_eq!(summary.limits["rpm"], total(300, 14));
+    // Days contain the same hours again.
+    assert_eq!(summary.window.as_deref(), Some("hourly"));
+    assert_eq!(summary.other_windows, ["daily"]);
+    assert_eq!(summary.snapshots, 12);
+    assert_eq!(summary.limits["rpm"], total(100, 12));
+    let daily = UsageQuery::of_resource("gpt-4").window(Window::Daily);
+    let summary = a.repo.admin().usage_summary(daily).await.unwrap();
+    assert_eq!(summary.limits["rpm"], total(200, 2));
     assert_eq!(summary.limits["tpm"], total(-10, 2));
+    assert!(summary.other_windows.is_empty());
 
     for nothing in [both().from(hour(12)).until(hour(9)), UsageQuery::entity("nobody")] {
         let summary = a.repo.admin().usage_summary(nothing).await.unwrap();

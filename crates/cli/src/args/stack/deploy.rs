@@ -13,8 +13,10 @@ use crate::failure::Failure;
 ///
 /// With --endpoint-url embedded:PATH, only creates a table in that directory.
 ///
-/// An existing stack keeps its template and settings. Missing tags are added, and the functions get this version's
-/// code. Settings that differ from the options are listed; 'upgrade' changes them.
+/// An existing stack is updated: it gets the settings and tags that are given as options, and its functions this
+/// version's code. Settings without an option keep their values, and the template stays ('upgrade' brings this version's).
+/// What changes is listed first. A change that would remove or replace resources is refused, unless --allow-removal is
+/// given; the table is not removed or replaced in any case.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
@@ -43,6 +45,10 @@ pub(crate) struct Deploy {
     /// Start the deployment, and do not wait
     #[arg(long, overrides_with = "wait")]
     no_wait: bool,
+
+    /// Let changed settings of an existing stack remove or replace resources other than the table, such as alarms
+    #[arg(long)]
+    pub(crate) allow_removal: bool,
 
     /// Add a tag to the stack; can be repeated
     #[arg(short, long = "tag", value_name = "KEY=VALUE")]
@@ -273,6 +279,7 @@ impl Deploy {
         chosen.alarms(&self.alarms);
         chosen.permissions(permissions, create_iam, create_iam_roles);
         for (option, given) in [
+            ("--allow-removal", self.allow_removal),
             ("--code-bucket", self.code.code_bucket.is_some()),
             ("--no-wait", self.no_wait),
         ] {
@@ -295,6 +302,17 @@ impl Deploy {
 }
 
 impl Chosen {
+    /// The options, where those that were not given are a stack's own.
+    pub(crate) fn completed(&self, stored: &BTreeMap<String, String>) -> StackOptions {
+        // The threshold follows from the timeout, too: its part of it stays.
+        let names = self.given.iter().flat_map(|(option, names)| match *option {
+            "--lambda-timeout" => &names[..1],
+            _ => names,
+        });
+        let given: Vec<&str> = names.copied().collect();
+        self.options.clone().completed(&given, stored)
+    }
+
     /// Takes an option over, if it was given.
     fn take<T: Clone>(
         &mut self,
@@ -469,13 +487,27 @@ impl Chosen {
             given.role_name_format.as_ref(),
             |o| &mut o.role_name_format,
             "--role-name-format",
-            &["RoleNameFormat"],
+            &[
+                "RoleNameFormat",
+                "AggregatorRoleName",
+                "AppRoleName",
+                "AdminRoleName",
+                "ReadOnlyRoleName",
+                "ProvisionerRoleName",
+            ],
         );
         self.take_some(
             given.policy_name_format.as_ref(),
             |o| &mut o.policy_name_format,
             "--policy-name-format",
-            &["AcquireOnlyPolicyName"],
+            &[
+                "AcquireOnlyPolicyName",
+                "FullAccessPolicyName",
+                "ReadOnlyPolicyName",
+                "NamespaceAcquirePolicyName",
+                "NamespaceFullAccessPolicyName",
+                "NamespaceReadOnlyPolicyName",
+            ],
         );
         let options = &mut self.options;
         if options.create_iam {

@@ -1,13 +1,15 @@
 //! `deploy`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value as Json, json};
 use zae_limiter::{DEFAULT_NAMESPACE, Repository};
 use zae_limiter_core::schema::SCHEMA_VERSION;
-use zae_limiter_infra::{Deployed, Deployment, Functions, Progress};
+use zae_limiter_infra::{Change, Deployed, Deployment, Functions, Progress, StackOptions, StackSummary};
 
 use super::{embedded, record, summary};
-use crate::args::Connection;
 use crate::args::stack::{Chosen, Deploy};
+use crate::args::{Connection, Format};
 use crate::commands::{Outcome, failed};
 use crate::connect::{embedded as directory, manager};
 use crate::exit::Exit;
@@ -32,24 +34,40 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         embedded::check(&args, &senseless)?;
         return embedded::deploy(at, &path, &args.common.format, chosen.audit_retention).await;
     }
-    let options = &chosen.options;
-    options.check(&at.name).map_err(|err| of_stack(&err.into(), at))?;
+    let check = |options: &StackOptions| options.check(&at.name).map_err(|err| of_stack(&err.into(), at));
+    check(&chosen.options)?;
     let failed = |failure| marked(failure, "Deployment failed");
     let manager = manager(at).await.map_err(failed)?;
+    let found = manager.existing(&at.name).await;
+    let found = found.map_err(|err| failed(of_stack(&err, at)))?;
+    let options = &match &found {
+        Some(found) => chosen.completed(&found.parameters),
+        None => chosen.options.clone(),
+    };
+    check(options)?;
+    let settings = Settings::of(&chosen, options, found.as_ref());
+    let retention = match &found {
+        Some(_) => chosen.audit_retention,
+        None => Some(options.audit_retention_days),
+    };
     let mut out = Out::of_change(&args.common.format);
     if !out.is_json() {
         for note in &chosen.notes {
             out.line(note)?;
         }
-        for line in summary::lines(at, options) {
+        for line in summary::lines(at, options, retention) {
             out.line(line)?;
         }
         out.line("")?;
         out.flush()?;
     }
+    // There is one output at a time, and the plan is printed in between.
+    drop(out);
     let wanted = Deployment {
         stack: &at.name,
         options,
+        settings: &settings.changed,
+        allow_removal: args.allow_removal,
         package: &args.code.package.source(),
         code_bucket: args.code.code_bucket.as_deref(),
         wait: args.waits(),
@@ -64,18 +82,21 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
             {
                 uploaded = Some((format!("s3://{bucket}/{key}"), *bytes));
             }
+            if let Progress::Planned { changes } = &progress {
+                reporter.pause(|| settings.announce(&args.common.format, changes));
+            }
             reporter.show(&progress);
         })
         .await
         .map_err(|err| failed(of_stack(&err, at)))?;
-    let ignored = ignored(&chosen, &deployed);
+    let mut out = Out::of_change(&args.common.format);
     if !out.is_json() {
-        print_stack(&mut out, at, &deployed, &ignored)?;
+        print_stack(&mut out, at, &deployed, &settings)?;
         out.flush()?;
     }
     if !args.waits() {
         drop(reporter);
-        return begun(&mut out, at, &deployed, &ignored, document);
+        return begun(&mut out, at, &deployed, &settings, document);
     }
     let ready = if deployed.created && options.has_aggregator() {
         reporter.wait("Waiting for the aggregator to read the stream".into());
@@ -97,7 +118,7 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         .await
         .map_err(failed)?;
     if out.is_json() {
-        out.json(&document(json_of(at, &deployed, &ignored, ready, true)))?;
+        out.json(&document(json_of(at, &deployed, &settings, ready, true)))?;
     } else {
         out.line(format_args!(
             "✓ Version record initialized (schema {SCHEMA_VERSION})"
@@ -111,51 +132,75 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     Ok(Exit::Success)
 }
 
-/// An option that a stack that exists was not changed by.
-struct Ignored {
-    option: &'static str,
-    parameter: &'static str,
-    wanted: String,
-    current: String,
+/// What the options say that an existing stack has otherwise.
+#[derive(Default)]
+struct Settings {
+    /// Parameters to change, and how.
+    changed: BTreeMap<String, String>,
+    /// Their values so far.
+    before: BTreeMap<String, String>,
+    /// Options whose parameters the stack's template does not have, and the values of those.
+    unknown: Vec<(&'static str, BTreeMap<&'static str, String>)>,
 }
 
-/// The options that were given and would change something, had the stack not existed.
-fn ignored(chosen: &Chosen, deployed: &Deployed) -> Vec<Ignored> {
-    // Of a stack that is only being created the parameters are not known, and are what was asked for.
-    if deployed.created {
-        return Vec::new();
-    }
-    let wanted = chosen
-        .options
-        .parameters(&deployed.stack.name)
-        .unwrap_or_default();
-    let given = chosen
-        .given
-        .iter()
-        .flat_map(|(option, parameters)| parameters.iter().map(move |parameter| (*option, *parameter)));
-    let mut ignored: Vec<Ignored> = Vec::new();
-    for (option, parameter) in given {
-        let Some((_, wanted)) = wanted.iter().find(|(name, _)| *name == parameter) else {
-            continue;
+impl Settings {
+    fn of(chosen: &Chosen, options: &StackOptions, found: Option<&StackSummary>) -> Self {
+        let mut settings = Self::default();
+        // Of a stack that is only being created the parameters are what was asked for.
+        let Some(found) = found.filter(|found| !found.parameters.is_empty()) else {
+            return settings;
         };
-        let current = deployed.stack.parameters.get(parameter);
-        if current != Some(wanted) && ignored.iter().all(|other| other.parameter != parameter) {
-            ignored.push(Ignored {
-                option,
-                parameter,
-                wanted: wanted.clone(),
-                current: current.cloned().unwrap_or_default(),
-            });
+        let wanted: BTreeMap<&str, String> = options
+            .parameters(&found.name)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        for (option, parameters) in &chosen.given {
+            let mut unknown = BTreeMap::new();
+            for parameter in *parameters {
+                let Some(value) = wanted.get(parameter) else {
+                    continue;
+                };
+                match found.parameters.get(*parameter) {
+                    None => {
+                        unknown.insert(*parameter, value.clone());
+                    }
+                    Some(current) if current != value => {
+                        settings.before.insert((*parameter).to_owned(), current.clone());
+                        settings.changed.insert((*parameter).to_owned(), value.clone());
+                    }
+                    Some(_) => {}
+                }
+            }
+            if !unknown.is_empty() {
+                settings.unknown.push((option, unknown));
+            }
         }
+        settings
     }
-    ignored
+
+    /// Prints what is about to change.
+    fn announce(&self, format: &Format, changes: &[Change]) {
+        let mut lines = vec!["Changes of the stack:".to_owned()];
+        for (name, value) in &self.changed {
+            let before = self.before.get(name).map_or("", String::as_str);
+            lines.push(format!("  {name}: {} -> {}", or_none(before), or_none(value)));
+        }
+        lines.extend(changes.iter().map(|change| format!("  {change}")));
+        // The command goes on if they cannot be printed.
+        let _ = Out::of_change(format).tell(&lines.join("\n"));
+    }
+}
+
+fn or_none(value: &str) -> &str {
+    if value.is_empty() { "(none)" } else { value }
 }
 
 fn print_stack(
     out: &mut Out,
     at: &Connection,
     deployed: &Deployed,
-    ignored: &[Ignored],
+    settings: &Settings,
 ) -> Result<(), Failure> {
     if deployed.waited {
         out.line("✓ Stack already exists and ready")?;
@@ -166,38 +211,39 @@ fn print_stack(
     if deployed.created {
         return Ok(());
     }
-    out.line("  The stack already existed. Its template and settings were not changed.")?;
+    out.line(if settings.changed.is_empty() {
+        "  The stack already existed. Its template and settings were not changed."
+    } else if deployed.stack.is_in_progress() {
+        "  The stack already existed. Its settings are being changed, and its template is not."
+    } else {
+        "  The stack already existed. Its settings were changed, and its template was not."
+    })?;
     if deployed.tagged {
         out.line("  Tags added")?;
     }
-    if ignored.is_empty() {
+    if settings.unknown.is_empty() {
         return Ok(());
     }
-    out.line("Note: not applied, because the stack exists:")?;
-    for one in ignored {
-        out.line(format_args!(
-            "  {}: the stack has {}={}",
-            one.option,
-            one.parameter,
-            printable(&one.current)
-        ))?;
+    out.line("Note: not applied, because the stack's template does not have these settings:")?;
+    for (option, _) in &settings.unknown {
+        out.line(format_args!("  {option}"))?;
     }
     out.line(format_args!(
-        "  To change it: {}",
-        printable(&change_command(at, ignored))
+        "  To bring this version's template and change them: {}",
+        printable(&change_command(at, settings))
     ))
 }
 
-fn change_command(at: &Connection, ignored: &[Ignored]) -> String {
+fn change_command(at: &Connection, settings: &Settings) -> String {
     let mut command = format!("zae-limiter upgrade{}", options_of(at));
-    for one in ignored {
-        let quote = if one.wanted.contains(['{', ' ', '*', '$']) {
+    for (parameter, wanted) in settings.unknown.iter().flat_map(|(_, all)| all) {
+        let quote = if wanted.contains(['{', ' ', '*', '$']) {
             "'"
         } else {
             ""
         };
         command.push_str(" --parameter ");
-        for part in [quote, one.parameter, "=", &one.wanted, quote] {
+        for part in [quote, parameter, "=", wanted, quote] {
             command.push_str(part);
         }
     }
@@ -258,11 +304,11 @@ fn begun(
     out: &mut Out,
     at: &Connection,
     deployed: &Deployed,
-    ignored: &[Ignored],
+    settings: &Settings,
     document: impl FnOnce(Json) -> Json,
 ) -> Outcome {
     if out.is_json() {
-        out.json(&document(json_of(at, deployed, ignored, None, false)))?;
+        out.json(&document(json_of(at, deployed, settings, None, false)))?;
     } else {
         if deployed.stack.is_in_progress() {
             let what = if deployed.stack.status.starts_with("CREATE") {
@@ -306,7 +352,7 @@ async fn finish(at: &Connection, deployed: &Deployed, retention: Option<u32>) ->
 fn json_of(
     at: &Connection,
     deployed: &Deployed,
-    ignored: &[Ignored],
+    settings: &Settings,
     ready: Option<bool>,
     initialized: bool,
 ) -> serde_json::Value {
@@ -323,9 +369,9 @@ fn json_of(
         Functions::Foreign => json!({ "state": "foreign" }),
         Functions::Unknown => json!({ "state": "unknown" }),
     };
-    let not_applied: serde_json::Map<_, _> = ignored
-        .iter()
-        .map(|one| (one.parameter.to_owned(), json!(one.wanted)))
+    let unknown = settings.unknown.iter().flat_map(|(_, all)| all);
+    let not_applied: serde_json::Map<_, _> = unknown
+        .map(|(parameter, wanted)| ((*parameter).to_owned(), json!(wanted)))
         .collect();
     json!({
         "name": at.name,
@@ -334,6 +380,7 @@ fn json_of(
         "created": deployed.created,
         "functions": functions,
         "event_source_mapping_ready": ready,
+        "settings_changed": settings.changed,
         "not_applied": not_applied,
         "initialized": initialized,
         "outputs": deployed.stack.outputs,

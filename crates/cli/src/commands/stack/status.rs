@@ -18,7 +18,7 @@ use crate::args::stack::Status;
 use crate::commands::Outcome;
 use crate::connect::{Opening, client, embedded, exists, manager, stack, unlocked};
 use crate::exit::Exit;
-use crate::failure::{Failure, marked, of_stack, table_failure};
+use crate::failure::{Failure, marked, of_stack, options, table_failure};
 use crate::out::Out;
 use crate::text::number::{self, grouped};
 use crate::text::table::printable;
@@ -49,7 +49,25 @@ struct TableState {
 struct Found {
     table: Result<TableState, Missing>,
     stack: Result<Option<StackSummary>, Failure>,
-    record: Option<VersionRecord>,
+    record: Record,
+}
+
+/// What the table says of the releases that use it.
+enum Record {
+    There(Box<VersionRecord>),
+    /// The table has none: `deploy` did not come to its end.
+    Absent,
+    /// It could not be read.
+    Unknown,
+}
+
+impl Record {
+    fn get(&self) -> Option<&VersionRecord> {
+        match self {
+            Self::There(record) => Some(record),
+            Self::Absent | Self::Unknown => None,
+        }
+    }
 }
 
 /// Why there is no table.
@@ -67,7 +85,7 @@ pub(crate) async fn status(args: Status) -> Outcome {
         .await
         .map_err(|failure| marked(failure, "Failed to get status"))?;
     let mut out = Out::new(&args.common.format);
-    let verdict = verdict(&found);
+    let verdict = verdict(at, &found);
     if out.is_json() {
         out.json(&json_of(at, &found))?;
     } else {
@@ -107,10 +125,14 @@ async fn find(at: &Connection) -> Result<Found, Failure> {
     };
     let record = match &table {
         Ok(_) => match stack(at, "").await {
-            Ok(handle) => handle.version().await.ok().flatten(),
-            Err(_) => None,
+            Ok(handle) => match handle.version().await {
+                Ok(Some(record)) => Record::There(Box::new(record)),
+                Ok(None) => Record::Absent,
+                Err(_) => Record::Unknown,
+            },
+            Err(_) => Record::Unknown,
         },
-        Err(_) => None,
+        Err(_) => Record::Unknown,
     };
     Ok(Found {
         table,
@@ -159,7 +181,7 @@ enum Verdict {
     Bad(String, Exit),
 }
 
-fn verdict(found: &Found) -> Verdict {
+fn verdict(at: &Connection, found: &Found) -> Verdict {
     let stack = found.stack.as_ref().ok().and_then(Option::as_ref);
     match &found.table {
         Err(Missing::Failed(Failure::Message { text, exit })) => {
@@ -183,6 +205,14 @@ fn verdict(found: &Found) -> Verdict {
                 .unwrap_or_default();
             Verdict::Bad(format!("Stack is in failed state{why}"), Exit::Failure)
         }
+        // Clients would refuse it, or write with no release to compare with.
+        _ if found.table.is_ok() && matches!(found.record, Record::Absent) => Verdict::Bad(
+            format!(
+                "Infrastructure is not initialized: the table has no version record. Run 'zae-limiter deploy{}'.",
+                options(at)
+            ),
+            Exit::Failure,
+        ),
         Some(stack) if stack.is_healthy() => Verdict::Ready,
         // A table without a stack serves as well.
         None if found.table.as_ref().is_ok_and(|table| table.status == "ACTIVE") => Verdict::Ready,
@@ -236,13 +266,17 @@ fn print(out: &mut Out, at: &Connection, found: &Found) -> Result<(), Failure> {
             ("Stack", stack),
             (
                 "Table",
-                table.map_or_else(|| "Not found".to_owned(), |table| table.status.clone()),
+                match &found.table {
+                    Ok(table) => table.status.clone(),
+                    Err(Missing::Absent) => "Not found".to_owned(),
+                    Err(Missing::Failed(_)) => "Unknown".to_owned(),
+                },
             ),
             ("Aggregator", function(found, AGGREGATOR).to_owned()),
             ("Provisioner", function(found, PROVISIONER).to_owned()),
         ],
     )?;
-    let record = found.record.as_ref();
+    let record = found.record.get();
     section(
         "Versions",
         &[
@@ -301,7 +335,7 @@ fn roles(found: &Found) -> Vec<(&'static str, String)> {
 fn json_of(at: &Connection, found: &Found) -> serde_json::Value {
     let table = found.table.as_ref().ok();
     let stack = found.stack.as_ref().ok().and_then(Option::as_ref);
-    let record = found.record.as_ref();
+    let record = found.record.get();
     json!({
         "name": at.name,
         "available": table.is_some(),
@@ -339,14 +373,19 @@ mod tests {
                 status: status.into(),
                 ..StackSummary::default()
             })),
-            record: None,
+            record: Record::Unknown,
         }
     }
 
     #[test]
     fn how_the_page_ends() {
+        let at = Connection {
+            name: "app".into(),
+            region: None,
+            endpoint_url: None,
+        };
         let check = |table, stack, expected: &str| {
-            let text = match verdict(&found(table, stack)) {
+            let text = match verdict(&at, &found(table, stack)) {
                 Verdict::Ready => "ready".to_owned(),
                 Verdict::Busy => "busy".to_owned(),
                 Verdict::Odd => "odd".to_owned(),
@@ -376,5 +415,12 @@ mod tests {
             "Infrastructure is not available (1)",
         );
         check(None, None, "Infrastructure is not available (4)");
+        for status in [Some("CREATE_COMPLETE"), None] {
+            let mut found = found(active, status);
+            found.record = Record::Absent;
+            assert!(
+                matches!(verdict(&at, &found), Verdict::Bad(text, Exit::Failure) if text.contains("no version record. Run 'zae-limiter deploy -n app'."))
+            );
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What `deploy` says before it begins: the settings that a new stack gets.
+//! What `deploy` says before it begins: the settings that the stack gets, or keeps.
 
 use zae_limiter_infra::StackOptions;
 
@@ -10,8 +10,9 @@ const fn word(on: bool) -> &'static str {
     if on { "enabled" } else { "disabled" }
 }
 
-/// The settings, a line each.
-pub(super) fn lines(at: &Connection, options: &StackOptions) -> Vec<String> {
+/// The settings, a line each. The days for which audit events are kept are not among those of the stack; `None` leaves
+/// them as they are.
+pub(super) fn lines(at: &Connection, options: &StackOptions, audit_retention: Option<u32>) -> Vec<String> {
     let region = at.region.as_deref().unwrap_or("default");
     let mut lines = vec![
         format!("Deploying stack: {}", at.name),
@@ -19,10 +20,12 @@ pub(super) fn lines(at: &Connection, options: &StackOptions) -> Vec<String> {
         format!("  Region: {region}"),
         format!("  Snapshot windows: {}", options.snapshot_windows),
         format!("  Usage retention days: {}", options.usage_retention_days),
-        format!("  Audit retention days: {}", options.audit_retention_days),
-        format!("  Aggregator: {}", word(options.enable_aggregator)),
-        format!("  Provisioner: {}", word(options.enable_provisioner)),
     ];
+    if let Some(days) = audit_retention {
+        lines.push(format!("  Audit retention days: {days}"));
+    }
+    lines.push(format!("  Aggregator: {}", word(options.enable_aggregator)));
+    lines.push(format!("  Provisioner: {}", word(options.enable_provisioner)));
     let mut say = |line: String| lines.push(printable(&line).into_owned());
     if let Some(days) = options.pitr_recovery_days {
         say(format!("  Point-in-time recovery: {days} days"));
@@ -122,7 +125,7 @@ Deploying stack: d10
   Glacier transition: 90 days
   Tags: 1 user-defined
     env=prod\\u{1b}";
-        assert_eq!(lines(&at(), &options).join("\n"), expected);
+        assert_eq!(lines(&at(), &options, Some(90)).join("\n"), expected);
     }
 
     #[test]
@@ -135,7 +138,7 @@ Deploying stack: d10
             alarm_sns_topic: Some("arn:t".into()),
             ..StackOptions::default()
         };
-        let text = lines(&at(), &options).join("\n");
+        let text = lines(&at(), &options, Some(90)).join("\n");
         for absent in [
             "Lambda",
             "X-Ray",

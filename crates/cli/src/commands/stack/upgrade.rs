@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use zae_limiter::{Compatibility, Error, VersionRecord};
 use zae_limiter_core::version::{FUNCTIONS_LEVEL, Version};
+use zae_limiter_infra::tags::Tags;
 use zae_limiter_infra::{Error as Infra, FunctionState, Functions, Plan, StackManager, Upgraded};
 
 use super::record;
@@ -34,8 +35,12 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
         package: &args.code.package.source(),
         code_bucket: args.code.code_bucket.as_deref(),
         lambda_only: args.lambda_only,
+        keeps_template: false,
+        allow_removal: args.allow_removal,
         parameters: &parameters,
+        tags: &Tags::new(),
         force: args.force,
+        wait: true,
     };
     wanted.check().map_err(|err| of_stack(&err.into(), at))?;
     let manager = manager(at).await.map_err(failed)?;

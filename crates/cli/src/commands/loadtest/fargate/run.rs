@@ -275,7 +275,7 @@ impl Distributed<'_> {
                 biased;
                 () = self.interrupts.first(), if !is_stopped => {
                     is_stopped = true;
-                    // If it cannot be told, it is stopped with its task.
+                    // If this fails, the test ends with its task.
                     let _ = client.stop().await;
                 }
                 () = sleep(pause) => {}

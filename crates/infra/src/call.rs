@@ -1,4 +1,4 @@
-//! Signed calls of EC2 and ECS, of which too little is used for their SDKs.
+//! Signed calls of services of which too little is used for their SDKs.
 
 use std::time::SystemTime;
 
@@ -28,6 +28,8 @@ pub(crate) enum Service {
     Ec2,
     /// JSON.
     Ecs,
+    /// JSON.
+    DynamoDb,
 }
 
 impl Service {
@@ -36,6 +38,7 @@ impl Service {
         match self {
             Self::Ec2 => "ec2",
             Self::Ecs => "ecs",
+            Self::DynamoDb => "dynamodb",
         }
     }
 
@@ -50,6 +53,10 @@ impl Service {
                     format!("AmazonEC2ContainerServiceV20141113.{operation}"),
                 ),
             ],
+            Self::DynamoDb => vec![
+                ("content-type", "application/x-amz-json-1.0".into()),
+                ("x-amz-target", format!("DynamoDB_20120810.{operation}")),
+            ],
         }
     }
 
@@ -61,7 +68,7 @@ impl Service {
                 let first = read.errors.error.into_iter().next().or(read.error);
                 first.map(|error| (error.code, error.message)).unwrap_or_default()
             }
-            Self::Ecs => {
+            Self::Ecs | Self::DynamoDb => {
                 let read: Json = serde_json::from_str(body).unwrap_or_default();
                 let text = |name: &str| read.get(name).and_then(Json::as_str);
                 let code = text("__type").unwrap_or_default();
@@ -129,6 +136,7 @@ impl Caller {
                 .service_id(match service {
                     Service::Ec2 => "EC2",
                     Service::Ecs => "ECS",
+                    Service::DynamoDb => "DynamoDB",
                 })
                 .env("AWS_ENDPOINT_URL")
                 .profile("endpoint_url")
