@@ -43,8 +43,20 @@ impl World {
 
     /// A call of CloudFormation; returns the answer.
     async fn resource(&self, kind: &str, physical: Option<&str>, properties: &Json) -> Json {
+        self.resource_of(("s", "TenantLimits"), kind, physical, properties)
+            .await
+    }
+
+    /// A call of CloudFormation for a resource of a stack.
+    async fn resource_of(
+        &self,
+        (stack, logical): (&str, &str),
+        kind: &str,
+        physical: Option<&str>,
+        properties: &Json,
+    ) -> Json {
         let event = json!({
-            "RequestType": kind, "StackId": "s", "RequestId": "r", "LogicalResourceId": "TenantLimits",
+            "RequestType": kind, "StackId": stack, "RequestId": "r", "LogicalResourceId": logical,
             "PhysicalResourceId": physical, "ResourceProperties": properties,
         });
         let answer = self.call(&event).await.unwrap();
@@ -281,4 +293,84 @@ async fn a_call_without_time_is_answered_before_it_ends() {
             .contains("not finished after 0 seconds"),
         "{answer}"
     );
+}
+
+/// A resource of a stack, with its physical id.
+struct Resource<'a> {
+    world: &'a World,
+    of: (&'static str, &'static str),
+    physical: String,
+}
+
+impl<'a> Resource<'a> {
+    async fn create(world: &'a World, of: (&'static str, &'static str), capacity: &str) -> Self {
+        let answer = world.resource_of(of, "Create", None, &properties(capacity)).await;
+        assert_eq!(answer["Status"], "SUCCESS", "{answer}");
+        let physical = answer["PhysicalResourceId"].as_str().unwrap().to_owned();
+        Self { world, of, physical }
+    }
+
+    async fn delete(&self) {
+        let answer = self
+            .world
+            .resource_of(self.of, "Delete", Some(&self.physical), &properties("5"))
+            .await;
+        assert_eq!(answer["Status"], "SUCCESS", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn limits_go_with_the_last_resource_that_declares_them() {
+    // Renamed: CloudFormation creates the new one, and deletes the old one afterwards.
+    let w = World::new().await;
+    let old = Resource::create(&w, ("s", "Old"), "5").await;
+    let new = Resource::create(&w, ("s", "New"), "6").await;
+    old.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, Some(6));
+    // Deleted once more, as calls are delivered more than once.
+    old.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, Some(6));
+    new.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, None);
+    assert!(w.repo.admin().limits_owners().await.unwrap().is_empty());
+    new.delete().await;
+
+    // Renaming is rolled back: the old one stays.
+    let w = World::new().await;
+    let old = Resource::create(&w, ("s", "Old"), "5").await;
+    let new = Resource::create(&w, ("s", "New"), "5").await;
+    new.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, Some(5));
+    old.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, None);
+
+    // Two stacks.
+    let w = World::new().await;
+    let first = Resource::create(&w, ("a", "Limits"), "5").await;
+    let second = Resource::create(&w, ("b", "Limits"), "7").await;
+    first.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, Some(7));
+    second.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, None);
+
+    // An unfinished creation is rolled back beside another resource that declares the same.
+    let w = World::new().await;
+    let old = Resource::create(&w, ("s", "Old"), "5").await;
+    let mut new = Resource::create(&w, ("s", "New"), "5").await;
+    new.physical.push_str("/unfinished");
+    new.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, Some(5));
+    old.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, None);
+
+    // What an earlier release created has no owner on record.
+    let w = World::new().await;
+    let old = Resource::create(&w, ("s", "Old"), "5").await;
+    w.repo.admin().set_limits_owner("s Old", false).await.unwrap();
+    let new = Resource::create(&w, ("s", "New"), "5").await;
+    old.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, Some(5));
+    w.repo.admin().set_limits_owner("s New", false).await.unwrap();
+    new.delete().await;
+    assert_eq!(w.capacity("gpt-4").await, None);
 }

@@ -3,11 +3,12 @@
 //! A manifest says which levels exist and what their limits are. [`Manifest::from_json`] reads it from a function's
 //! event, `from_yaml` (feature `yaml`) from a file, [`Manifest::from_properties`] from CloudFormation; all three
 //! share one set of rules and report every problem they find, with its place. [`plan`] compares a manifest with what
-//! is stored, [`managed`] is the record of what manifests manage, [`pending`] the records of live buckets that have
+//! is stored, [`managed`] is the record of what manifests manage, [`owners`] which custom resources declare it, [`pending`] the records of live buckets that have
 //! not been updated yet. Nothing here writes.
 
 mod hash;
 pub mod managed;
+pub mod owners;
 pub mod pending;
 pub mod plan;
 mod problem;
@@ -31,6 +32,7 @@ use crate::limit::Limit;
 use crate::name::{EntityId, NamespaceName, ResourceName, ResourceScope};
 
 pub use managed::Managed;
+pub use owners::Owners;
 pub use plan::{Action, Change, LevelState, Plan};
 pub use problem::{Position, Problem, Problems};
 pub use properties::flag;

@@ -102,13 +102,16 @@ impl Provisioner {
         if kind == "Create" {
             *physical = format!("{id}{UNFINISHED}");
         }
+        if let Some(owner) = owner(event) {
+            repo.admin().set_limits_owner(&owner, true).await?;
+        }
         let applied = begun.finish().await?;
         *physical = format!("{id}{PHYSICAL}");
         Ok(applied.to_json())
     }
 
-    /// Deletes all that is managed, or what an unfinished creation may have made of it. Where there is nothing to delete
-    /// from, it is done already.
+    /// Deletes all that is managed, or what an unfinished creation may have made of it, unless other resources declare it:
+    /// this one was renamed, or another stack declares the same. Where there is nothing to delete from, it is done already.
     async fn delete(&self, event: &Json, remaining: Option<Duration>) -> Result<Json, Refusal> {
         let nothing = || Ok(json!({ "status": "applied", "deleted": 0, "errors": [] }));
         let physical = event["PhysicalResourceId"].as_str().unwrap_or_default();
@@ -130,6 +133,17 @@ impl Provisioner {
             ) => return nothing(),
             Err(err) => return Err(err.into()),
         };
+        let owner = owner(event).unwrap_or_default();
+        let owners = repo.admin().limits_owners().await?;
+        if let Some(other) = owners.iter().find(|other| **other != owner) {
+            self.log.info(
+                LOGGER,
+                "Limits kept, as another resource declares them",
+                &[("resource", json!(owner)), ("other", json!(other))],
+            );
+            repo.admin().set_limits_owner(&owner, false).await?;
+            return nothing();
+        }
         let options = ApplyOptions {
             full: false,
             remaining,
@@ -141,6 +155,14 @@ impl Provisioner {
             let name = NamespaceName::new(repo.namespace_name()).map_err(Error::from)?;
             repo.admin().apply_limits(&Manifest::empty(name), options).await?
         };
+        // Last, so that a deletion that was interrupted is repeated.
+        repo.admin().set_limits_owner(&owner, false).await?;
         Ok(applied.to_json())
     }
+}
+
+/// The resource: its stack, and its name in the template.
+fn owner(event: &Json) -> Option<String> {
+    let text = |name: &str| event[name].as_str().filter(|text| !text.is_empty());
+    Some(format!("{} {}", text("StackId")?, text("LogicalResourceId")?))
 }

@@ -51,6 +51,16 @@ impl Admin {
         self.wait(self.inner.withdraw_limits(manifest, options))
     }
 
+    /// See [`crate::Admin::limits_owners`].
+    pub fn limits_owners(&self) -> Result<Vec<String>, Error> {
+        self.wait(self.inner.limits_owners())
+    }
+
+    /// See [`crate::Admin::set_limits_owner`].
+    pub fn set_limits_owner(&self, owner: &str, declares: bool) -> Result<(), Error> {
+        self.wait(self.inner.set_limits_owner(owner, declares))
+    }
+
     /// See [`crate::Admin::hand_made_limits`].
     pub fn hand_made_limits(&self, manifest: &Manifest) -> Result<Vec<Target>, Error> {
         self.wait(self.inner.hand_made_limits(manifest))

@@ -3,7 +3,7 @@
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::InvalidInput;
 use zae_limiter_core::manifest::managed::{Applied, MOST_BYTES, size_of};
-use zae_limiter_core::manifest::{Managed, Manifest, Target};
+use zae_limiter_core::manifest::{Managed, Manifest, Owners, Target};
 use zae_limiter_core::schema::{key_of, provisioner_key};
 use zae_limiter_core::table::{Condition, Delete, Item, Put};
 
@@ -103,6 +103,49 @@ impl Admin {
             managed.add(declared);
             managed.remove_empty(declared);
             let put = managed.put(&inner.namespace, record.item.as_ref(), Some(&applied));
+            match self.put_record(put).await? {
+                Ok(_) => return Ok(()),
+                Err(theirs) => record = theirs,
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// The custom resources of CloudFormation that declare what is managed, as stack and logical id.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub async fn limits_owners(&self) -> Result<Vec<String>, Error> {
+        let record = self.managed().await?;
+        Ok(record
+            .item
+            .as_ref()
+            .map(Owners::decode)
+            .unwrap_or_default()
+            .into_names())
+    }
+
+    /// Notes that a custom resource declares what is managed, or no longer does. Levels are not changed.
+    ///
+    /// # Errors
+    /// If the record cannot be read or written.
+    pub async fn set_limits_owner(&self, owner: &str, declares: bool) -> Result<(), Error> {
+        let mut record = self.managed().await?;
+        for _ in 0..MAX_RACES {
+            let before = record.item.as_ref().map(Owners::decode).unwrap_or_default();
+            let mut owners = before.clone();
+            if declares {
+                owners.add(owner);
+            } else {
+                owners.remove(owner);
+            }
+            if owners == before {
+                return Ok(());
+            }
+            let mut put = record
+                .managed
+                .put(&self.inner.namespace, record.item.as_ref(), None);
+            owners.store(&mut put.item);
             match self.put_record(put).await? {
                 Ok(_) => return Ok(()),
                 Err(theirs) => record = theirs,
