@@ -17,6 +17,9 @@ import pytest
 from test_stack import ACCOUNT, BUCKET, OUR_PROGRAM, REGION, Shell, an_aws, package  # noqa: F401
 
 SCENARIO = """\
+system:
+  limits:
+    rpm: {capacity: 1000}
 users:
   - name: One
     entity:

@@ -17,7 +17,6 @@ CHANGES = [
     ((), {}, False),
     (("more",), 1, False),
     (("system",), None, True),
-    (("resources",), None, True),
     (("shapes",), None, True),
     (("users",), None, False),
     (("users",), [], False),
@@ -68,7 +67,7 @@ CHANGES = [
     (("users", 0, "tasks", 0, "resources"), [], False),
     (("users", 0, "tasks", 0, "acquire"), {}, False),
     (("users", 0, "tasks", 0, "acquire", "rpm"), -1, False),
-    (("users", 0, "tasks", 0, "acquire", "rpm"), 2**64 - 1, True),
+    (("users", 0, "tasks", 0, "acquire", "rpm"), 600, True),
     (("users", 0, "tasks", 0, "acquire", "rpm"), {"min": 1}, False),
     (("users", 0, "tasks", 0, "acquire", "rpm"), "1", False),
     (("users", 0, "tasks", 0, "actual"), None, True),
@@ -78,6 +77,18 @@ CHANGES = [
     (("users", 0, "tasks", 1, "acquire"), {"rpm": 1}, False),
     (("users", 0, "tasks", 1, "actual"), {"rpm": 1}, False),
     (("users", 0, "tasks", 1, "wait"), 1, False),
+]
+
+# Changes that only the command refuses, as values contradict each other.
+CONTRADICTIONS = [
+    (("resources",), None),
+    (("users", 0, "pause"), {"min": 2, "max": 1}),
+    (("users", 0, "tasks", 0, "resources"), ["embedding"]),
+    (("users", 0, "tasks", 0, "acquire", "rpm"), 601),
+    (("users", 0, "tasks", 0, "acquire", "rpm"), 2**64 - 1),
+    (("users", 0, "tasks", 0, "acquire", "rph"), 1),
+    (("users", 0, "tasks", 0, "acquire", "tpm"), {"min": 2, "max": 1}),
+    (("users", 0, "tasks", 0, "actual"), {"rph": 1}),
 ]
 
 
@@ -115,3 +126,7 @@ def test_the_schema_accepts_what_the_command_accepts(tmp_path):
         scenario = changed(example, path, value)
         assert validator.is_valid(scenario) == right, (path, value)
         assert is_read(tmp_path, scenario) == right, (path, value)
+    for path, value in CONTRADICTIONS:
+        scenario = changed(example, path, value)
+        assert validator.is_valid(scenario), (path, value)
+        assert not is_read(tmp_path, scenario), (path, value)

@@ -116,6 +116,15 @@ pub(crate) async fn manager(at: &Connection) -> Result<StackManager, Failure> {
     Ok(zae_limiter::stack_manager(&config))
 }
 
+/// The endpoint that an option or a variable names.
+pub(crate) fn endpoint(at: &Connection) -> Option<String> {
+    let variables = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
+    let of_variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    at.endpoint_url
+        .clone()
+        .or_else(|| variables.into_iter().find_map(of_variable))
+}
+
 /// A client of DynamoDB there.
 pub(crate) async fn client(at: &Connection) -> Result<Client, Failure> {
     let connection = connection(at)?;

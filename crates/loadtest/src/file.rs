@@ -1,5 +1,7 @@
 //! Scenarios in YAML files.
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -331,12 +333,14 @@ impl FileForm {
                 .collect::<Result<_, FileError>>()?;
             shapes.push(Shape { name, stages });
         }
-        Ok(Scenario {
+        let scenario = Scenario {
             name: name.to_owned(),
             setup,
             classes,
             shapes,
-        })
+        };
+        limits::check(&scenario)?;
+        Ok(scenario)
     }
 }
 
@@ -565,6 +569,16 @@ mod tests {
                 "actual: {tpm:",
                 "actual: {rph:",
                 "users[0].tasks[0].actual.rph: the task does not acquire it",
+            ),
+            (
+                "acquire: {rpm: 1,",
+                "acquire: {rph: 1,",
+                "users[0].tasks[0].acquire.rph: 'gpt-4' has no such limit; it has rpm, tpm",
+            ),
+            (
+                "acquire: {rpm: 1,",
+                "acquire: {rpm: 601,",
+                "users[0].tasks[0].acquire.rpm: 601 is more than the capacity of 'gpt-4', 600: no call would be admitted",
             ),
         ] {
             assert_eq!(refused(from, to), why);

@@ -205,7 +205,13 @@ fn processes_share_a_test_and_count_each_call_once() {
     ] {
         assert!(text.stdout.contains(part), "{part}: {}", text.stdout);
     }
-    assert!(!text.stderr.contains("Warning"), "{text:?}");
+    // No worker was lost; the limits are tight.
+    assert!(
+        text.stderr
+            .lines()
+            .all(|line| line.contains("% of the acquires were refused.")),
+        "{text:?}"
+    );
     shared.assert_nothing_left();
 }
 

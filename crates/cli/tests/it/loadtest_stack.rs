@@ -8,6 +8,9 @@ use zae_limiter_infra::{StackManager, Waits};
 use crate::world::{Ran, World, block_on, finish, words};
 
 const SCENARIO: &str = "\
+system:
+  limits:
+    rpm: {capacity: 1000}
 users:
   - name: One
     entity:

@@ -382,8 +382,8 @@ mod tests {
         ));
         let folder = root.join("locustfiles");
         std::fs::create_dir_all(folder.join("deep")).unwrap();
-        let content =
-            "users: [{name: A, entity: {one: {name: e}}, tasks: [{resources: [r], available: true}]}]";
+        let content = "system: {limits: {rpm: {capacity: 9}}}\n\
+            users: [{name: A, entity: {one: {name: e}}, tasks: [{resources: [r], available: true}]}]";
         for file in [
             "locustfiles/mine.yaml",
             "locustfiles/deep/mine.yml",

@@ -54,12 +54,12 @@ pub(crate) struct Run {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
     pub(crate) users: i64,
 
-    /// Calls that are due in a second, also if answers are late (an open loop): all users start at once and take the calls in
-    /// turn, without pauses, and latencies count from when a call was due
-    #[arg(long, value_name = "CALLS", value_parser = parse_rate, conflicts_with = "spawn_rate", allow_negative_numbers = true)]
+    /// Tasks that are due in a second, also if answers are late (an open loop): all users start at once and take the tasks in
+    /// turn, without pauses, and latencies count from when a task was due
+    #[arg(long, value_name = "TASKS", value_parser = parse_rate, conflicts_with = "spawn_rate", allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
 
-    /// Length of the test in seconds; with a shape, its length is the default
+    /// Length of the test in seconds [default: 60, or the length of the shape]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..=604_800), allow_negative_numbers = true)]
     pub(crate) duration: Option<i64>,
 

@@ -16,6 +16,7 @@ pub(super) use zae_limiter_loadtest::figures::{millis, rounded};
 use super::html;
 use super::lambda::Worker;
 use crate::args::loadtest::Run;
+use crate::connect;
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::text::number::grouped;
@@ -26,6 +27,9 @@ const PRICES: (f64, f64) = (0.625, 0.125);
 
 /// The part of all processors above which the generator, and not the table, may be what is measured.
 const BUSY: f64 = 0.9;
+
+/// The percentage of refusals above which figures of all calls say little.
+const REFUSED_PERCENT: f64 = 5.0;
 
 /// The tolerated relative difference of the two numbers of users.
 const APART: f64 = 0.05;
@@ -103,10 +107,12 @@ impl<'a> Shown<'a> {
             return Ok(());
         }
         let at = &self.args.common.at;
-        let place = at.endpoint_url.as_deref().or(at.region.as_deref());
         out.line(format_args!("\nLocal Run: {}", printable(&at.name)))?;
-        if let Some(place) = place {
-            out.line(format_args!("  Endpoint: {}", printable(place)))?;
+        let endpoint = connect::endpoint(at);
+        for (what, place) in [("Endpoint", endpoint.as_ref()), ("Region", at.region.as_ref())] {
+            if let Some(place) = place {
+                out.line(format_args!("  {what}: {}", printable(place)))?;
+            }
         }
         out.line(format_args!(
             "  Locustfile: {}",
@@ -161,7 +167,7 @@ impl<'a> Shown<'a> {
                 &self.args.common.at.name,
                 &self.ran,
                 report,
-                &self.warnings(report),
+                &self.all_warnings(report),
                 points,
             );
             std::fs::write(file, page).map_err(|err| cannot_write(file, &err))?;
@@ -197,8 +203,10 @@ impl<'a> Shown<'a> {
             "mean_users": rounded(report.mean_users()),
             "users_by_littles_law": rounded(report.users_by_littles_law()),
             "duration_seconds": rounded(report.elapsed.as_secs_f64()),
-            "warnings": self.warnings(report),
+            "warnings": self.all_warnings(report),
             "acquires": report.acquires(),
+            "admitted": admitted(report),
+            "admitted_per_second": rounded(per_second(admitted(report), report)),
             "refused": refused.calls(),
         });
         let per_acquire = PerAcquire::of(report);
@@ -262,6 +270,17 @@ impl<'a> Shown<'a> {
             .map(|cpu| cpu.as_secs_f64() / all)
     }
 
+    /// [`warnings`](Self::warnings), and that workers were lost, which a text names one by one.
+    fn all_warnings(&self, report: &Report) -> Vec<String> {
+        let mut warnings = self.warnings(report);
+        if let Some((_, lost)) = self.workers.filter(|(_, lost)| *lost > 0) {
+            warnings.push(format!(
+                "{lost} worker(s) were lost; what they did after their last message is missing."
+            ));
+        }
+        warnings
+    }
+
     /// What makes the figures less useful than they look.
     fn warnings(&self, report: &Report) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -273,8 +292,16 @@ impl<'a> Shown<'a> {
                 grouped(most as i128)
             ));
         }
-        if report.acquires() == 0 {
+        let (acquires, refused) = (report.acquires(), refused(report).calls());
+        if acquires == 0 {
             warnings.push("There was no acquire.".to_owned());
+        }
+        if percent(refused, acquires) > REFUSED_PERCENT {
+            warnings.push(format!(
+                "{:.0}% of the acquires were refused. Refusals count as requests, and repeated ones send nothing to the table: \
+                 requests per second and latencies of all calls say little. See the row ACQUIRE.",
+                percent(refused, acquires)
+            ));
         }
         if self
             .ran
@@ -282,7 +309,8 @@ impl<'a> Shown<'a> {
             .is_some_and(|rate| report.tasks_per_second() < rate * (1.0 - APART))
         {
             warnings.push(
-                "All users were busy, and calls that were due have not begun. Use more --users, or a lower --rate."
+                "All users were busy, and a part of the tasks that were due has not begun. With more --users or a lower --rate they \
+                 begin in time."
                     .to_owned(),
             );
         }
@@ -369,7 +397,12 @@ impl<'a> Shown<'a> {
         out.line(format_args!("\n{table}"))?;
         let per_acquire = PerAcquire::of(report);
         out.line(format_args!(
-            "\nPer acquire: {:.2} writes, {:.2} reads, {:.2} write units, {:.2} read units; ${:.2} per million on demand in us-east-1",
+            "\nAdmitted: {} acquires, {:.1} per second",
+            grouped(admitted(report).into()),
+            per_second(admitted(report), report)
+        ))?;
+        out.line(format_args!(
+            "Per admitted acquire: {:.2} writes, {:.2} reads, {:.2} write units, {:.2} read units; ${:.2} per million on demand in us-east-1",
             per_acquire.writes,
             per_acquire.reads,
             per_acquire.write_units,
@@ -422,7 +455,7 @@ fn cannot_write(file: &Path, err: &std::io::Error) -> Failure {
     Failure::error(format!("Cannot write '{}': {err}", file.display()))
 }
 
-/// What users asked of the table, for each acquire.
+/// What users asked of the table, for each admitted acquire: refusals and failures cost, too.
 pub(super) struct PerAcquire {
     pub(super) writes: f64,
     pub(super) reads: f64,
@@ -432,7 +465,7 @@ pub(super) struct PerAcquire {
 
 impl PerAcquire {
     pub(super) fn of(report: &Report) -> Self {
-        let acquires = report.acquires().max(1) as f64;
+        let acquires = admitted(report).max(1) as f64;
         let cost = &report.cost;
         Self {
             writes: (cost.requests() - cost.reads()) as f64 / acquires,
@@ -450,6 +483,21 @@ impl PerAcquire {
 
 fn refused(report: &Report) -> Series {
     report.stats.of(|event| event == Event::RateLimited)
+}
+
+/// The acquires that were admitted.
+fn admitted(report: &Report) -> u64 {
+    let acquired = report.stats.of(|event| event == Event::Acquire);
+    acquired.calls().saturating_sub(acquired.failures())
+}
+
+fn per_second(count: u64, report: &Report) -> f64 {
+    let seconds = report.elapsed.as_secs_f64();
+    if seconds > 0.0 {
+        count as f64 / seconds
+    } else {
+        0.0
+    }
 }
 
 fn percent(part: u64, of: u64) -> f64 {

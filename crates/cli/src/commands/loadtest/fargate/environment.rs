@@ -63,6 +63,9 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "\
+system:
+  limits:
+    rpm: {capacity: 1000}
 users:
   - name: One
     entity:

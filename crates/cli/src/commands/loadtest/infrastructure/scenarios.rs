@@ -123,6 +123,9 @@ mod tests {
     use super::*;
 
     const SCENARIO: &str = "\
+system:
+  limits:
+    rpm: {capacity: 1000}
 users:
   - name: One
     entity:
