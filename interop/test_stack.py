@@ -239,13 +239,18 @@ def test_deployed_again(shell):
     assert (again["created"], again["functions"]["changed"], again["not_applied"]) == (False, False, {})
     assert shell.parameters()["LambdaMemorySize"] == "512"
 
-    # Settings stay, and it says so; a tag is added.
-    out, _ = shell.run("deploy", "--lambda-memory", "1024", "--no-alarms", "-t", "env=prod")
-    assert "  --lambda-memory: the stack has LambdaMemorySize=512" in out.splitlines()
-    assert "  --no-alarms: the stack has EnableAlarms=true" in out.splitlines()
-    assert "--parameter LambdaMemorySize=1024 --parameter EnableAlarms=false" in out
-    assert shell.parameters()["LambdaMemorySize"] == "512"
+    # Settings that are given change, after they were listed, and a tag is added.
+    out, _ = shell.run("deploy", "--lambda-memory", "1024", "-t", "env=prod")
+    assert "Changes of the stack:\n  LambdaMemorySize: 512 -> 1024\n" in out
+    assert shell.parameters()["LambdaMemorySize"] == "1024"
     assert shell.tags()["env"] == "prod"
+    # Resources are removed only if that is allowed.
+    _, err = shell.run("deploy", "--no-alarms", code=1)
+    assert "would be removed" in err and err.endswith(". To allow it, add --allow-removal\n"), err
+    assert shell.parameters()["EnableAlarms"] == "true"
+    out, _ = shell.run("deploy", "--no-alarms", "--allow-removal")
+    assert "  EnableAlarms: true -> false" in out.splitlines()
+    assert shell.parameters()["EnableAlarms"] == "false"
 
     # Other code is brought.
     key = shell.parameters()["FunctionCodeKey"]
@@ -253,7 +258,7 @@ def test_deployed_again(shell):
     again = shell.json("deploy")
     assert (again["functions"]["changed"], again["status"]) == (True, "UPDATE_COMPLETE")
     assert shell.parameters()["FunctionCodeKey"] != key
-    assert shell.parameters()["LambdaMemorySize"] == "512"
+    assert shell.parameters()["LambdaMemorySize"] == "1024"
     assert shell.parameters()["FunctionCodeKey"] == f"functions/{again['functions']['sha256']}.zip"
 
 
@@ -434,15 +439,15 @@ def test_upgraded(shell):
     assert "      Lambda code deployed (" in out
 
 
-def test_a_stack_of_theirs_is_left_alone_by_deploy(shell):
+def test_deploy_keeps_template_and_functions_of_a_stack_of_theirs(shell):
     shell.deployed_by_theirs()
     out, _ = shell.run("deploy", "--lambda-memory", "1024")
     assert f"Note: {shell.name}-aggregator and {shell.name}-limits-provisioner run Python and were not changed." in out
-    assert "  --lambda-memory: the stack has LambdaMemorySize=777" in out.splitlines()
+    assert "  LambdaMemorySize: 777 -> 1024" in out.splitlines()
     assert shell.function()["Runtime"].startswith("python")
     record = shell.version()
     assert (record["lambda_version"], record["client_min_version"]) == ("0.17.0", "0.12.0")
-    assert shell.parameters()["LambdaMemorySize"] == "777"
+    assert shell.parameters()["LambdaMemorySize"] == "1024"
 
 
 def test_a_stack_of_theirs_is_upgraded_after_asking(shell):

@@ -76,7 +76,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 
     /// Print the version of this program
-    #[arg(long, action = ArgAction::Version)]
+    #[arg(short = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
 }
 
@@ -143,6 +143,12 @@ impl Cli {
         T: Into<OsString> + Clone,
     {
         let mut parser = ignore_variables(Self::command(), ignored);
+        let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        // As other programs have it: `help deploy` is `deploy --help`.
+        if args.get(1).is_some_and(|word| word == "help") {
+            args.remove(1);
+            args.push("--help".into());
+        }
         let mut matches = parser.try_get_matches_from_mut(args)?;
         let cli = Self::from_arg_matches_mut(&mut matches).map_err(|err| err.format(&mut parser))?;
         let (name, amounts) = match &cli.command {

@@ -48,16 +48,29 @@ pub(crate) fn embedded(at: &Connection) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
+/// Refuses what was not meant as a directory.
+pub(crate) fn check_directory(path: &Path) -> Result<(), Failure> {
+    let why = if path.as_os_str().is_empty() {
+        "must be followed by a directory"
+    } else if path.starts_with("~") {
+        "must be followed by a directory, and '~' is one only at the start of a word of the shell; write it in full"
+    } else if path.as_os_str().as_encoded_bytes().starts_with(b"//") {
+        "is followed by the path itself, and not by '//' as in a URL"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::error(format!(
+        "Invalid endpoint '{EMBEDDED}{}': {EMBEDDED} {why}, as in {EMBEDDED}./limits",
+        path.display()
+    )))
+}
+
 /// The builder of whatever the options lead to.
 pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
     names::stack(&at.name)?;
     let mut builder = Repository::builder().stack(&at.name);
     if let Some(path) = embedded(at) {
-        if path.as_os_str().is_empty() {
-            return Err(Failure::error(format!(
-                "Invalid endpoint: {EMBEDDED} must be followed by a directory, as in {EMBEDDED}./limits"
-            )));
-        }
+        check_directory(&path)?;
         // Requests to a directory are not signed, so the principal is the system's user.
         let user = ["USER", "LOGNAME"]
             .iter()

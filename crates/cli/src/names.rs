@@ -8,10 +8,20 @@ use zae_limiter_core::{NamespaceName, StackName};
 use crate::args::DEFAULT_RESOURCE;
 use crate::failure::Failure;
 
+/// The fewest characters of a name that DynamoDB takes.
+const SHORTEST_TABLE: usize = 3;
+
 /// Checks a stack's name.
 pub(crate) fn stack(name: &str) -> Result<(), Failure> {
     let Err(err) = StackName::new(name) else {
-        return Ok(());
+        // The name is also the table's.
+        return if name.len() < SHORTEST_TABLE {
+            Err(Failure::error(format!(
+                "Invalid name '{name}': must have at least {SHORTEST_TABLE} characters, as the table has this name"
+            )))
+        } else {
+            Ok(())
+        };
     };
     let text = if name.is_empty() {
         "Name cannot be empty"

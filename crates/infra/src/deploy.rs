@@ -13,7 +13,7 @@ use crate::package::{Package, PackageSource};
 use crate::summary::StackSummary;
 use crate::tags::{self, Tags};
 use crate::template::{FUNCTION_ARCHITECTURE, FUNCTION_CODE_KEY, TEMPLATE};
-use crate::upgrade::Upgrade;
+use crate::upgrade::{Upgrade, UpgradeScope};
 use crate::{Progress, StackManager, names};
 
 /// The status of a successful update.
@@ -263,15 +263,14 @@ impl StackManager {
     async fn change(
         &self,
         wanted: &Deployment<'_>,
-        waited: bool,
+        delayed: bool,
         progress: &mut (dyn FnMut(Progress<'_>) + Send),
     ) -> Result<Deployed, Error> {
         let upgrade = Upgrade {
             stack: wanted.stack,
             package: wanted.package,
             code_bucket: wanted.code_bucket,
-            lambda_only: false,
-            keeps_template: true,
+            scope: UpgradeScope::Settings,
             allow_removal: wanted.allow_removal,
             parameters: wanted.settings,
             tags: &wanted.options.tags,
@@ -291,7 +290,7 @@ impl StackManager {
         Ok(Deployed {
             stack: upgraded.stack,
             created: false,
-            waited,
+            waited: delayed,
             functions,
             tagged,
         })

@@ -51,7 +51,7 @@ pub use load::{
 pub use options::{LOG_RETENTION_DAYS, Parameter, StackOptions};
 pub use package::{Package, PackageInfo, PackageSource};
 pub use summary::StackSummary;
-pub use upgrade::{Change, Plan, Upgrade, Upgraded};
+pub use upgrade::{Change, Plan, Upgrade, UpgradeScope, Upgraded};
 pub use zae_limiter_core::InvalidInput;
 
 use aws_types::SdkConfig;

@@ -77,7 +77,7 @@ pub(crate) fn check(stack: &str, with_aggregator: bool, with_provisioner: bool) 
     let wrong = |reason| Err(InvalidInput::new("name", stack, reason));
     if stack.len() < TABLE_NAME {
         return wrong(format!(
-            "must have at least {TABLE_NAME} characters, because DynamoDB asks that of the table's name"
+            "must have at least {TABLE_NAME} characters, as the table has this name"
         ));
     }
     let functions = [

@@ -18,6 +18,17 @@ use crate::{Progress, StackManager, names};
 /// The parameters that follow from the package.
 const CODE: [&str; 3] = [FUNCTION_CODE_BUCKET, FUNCTION_CODE_KEY, FUNCTION_ARCHITECTURE];
 
+/// What an upgrade changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpgradeScope {
+    /// All: the stack gets this release's template.
+    Template,
+    /// Parameters, tags and the functions' code; the stack keeps its template.
+    Settings,
+    /// The functions' code.
+    Code,
+}
+
 /// The options of an upgrade.
 #[derive(Debug, Clone)]
 pub struct Upgrade<'a> {
@@ -27,10 +38,8 @@ pub struct Upgrade<'a> {
     pub package: &'a PackageSource,
     /// The bucket that the functions' code is put in; `None` is one of the account's own.
     pub code_bucket: Option<&'a str>,
-    /// Whether the template stays as it is.
-    pub lambda_only: bool,
-    /// Whether the stack keeps its template, and only parameters, tags and code change.
-    pub keeps_template: bool,
+    /// What changes.
+    pub scope: UpgradeScope,
     /// Whether resources other than the table may be removed or replaced.
     pub allow_removal: bool,
     /// Parameters to change. All others keep their values.
@@ -76,6 +85,7 @@ impl fmt::Display for Change {
 /// An upgrade that was prepared. Nothing has changed yet: it must be [applied](StackManager::apply) or
 /// [discarded](StackManager::discard).
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[must_use = "a prepared upgrade is applied or discarded"]
 pub struct Plan {
     /// The stack as it is.
@@ -145,7 +155,7 @@ impl StackManager {
         let found = found.usable()?;
         let mut then = found.clone();
         then.parameters.extend(wanted.parameters.clone());
-        if wanted.lambda_only && !found.takes_code() {
+        if wanted.scope == UpgradeScope::Code && !found.takes_code() {
             return Err(Error::State {
                 stack: found.name,
                 status: "deployed by another template".into(),
@@ -156,7 +166,7 @@ impl StackManager {
         names::check(wanted.stack, then.wants_aggregator(), then.wants_provisioner())?;
         let mut code = None;
         // A template of the Python tool does not take it.
-        let takes_code = !wanted.keeps_template || found.takes_code();
+        let takes_code = wanted.scope != UpgradeScope::Settings || found.takes_code();
         if !then.wanted_functions().is_empty() && takes_code {
             let package = wanted.package.load_aside().await?;
             let location = self
@@ -178,7 +188,7 @@ impl StackManager {
             code,
             tags,
         };
-        if !wanted.lambda_only {
+        if wanted.scope != UpgradeScope::Code {
             self.make_change_set(&mut plan, wanted, progress).await?;
         }
         Ok(plan)
@@ -259,7 +269,7 @@ impl StackManager {
         if let Some((_, code)) = plan.code.as_ref().filter(|_| plan.new_code) {
             values.extend(code.parameters());
         }
-        let declared: Vec<&str> = if wanted.keeps_template {
+        let declared: Vec<&str> = if wanted.scope == UpgradeScope::Settings {
             found.parameters.keys().map(String::as_str).collect()
         } else {
             parameters_of(TEMPLATE)
@@ -274,8 +284,8 @@ impl StackManager {
         let created = create
             .change_set_name(&name)
             .change_set_type(sdk::ChangeSetType::Update)
-            .set_template_body((!wanted.keeps_template).then(|| TEMPLATE.to_owned()))
-            .set_use_previous_template(wanted.keeps_template.then_some(true))
+            .set_template_body((wanted.scope != UpgradeScope::Settings).then(|| TEMPLATE.to_owned()))
+            .set_use_previous_template((wanted.scope == UpgradeScope::Settings).then_some(true))
             .set_parameters(Some(parameters.collect()))
             .set_tags(Some(sdk_tags(&plan.tags)))
             .capabilities(sdk::Capability::CapabilityNamedIam)
@@ -364,7 +374,7 @@ fn check_parameters(wanted: &Upgrade<'_>) -> Result<(), InvalidInput> {
     let declared = parameters_of(TEMPLATE);
     for (name, value) in wanted.parameters {
         let wrong = |reason: String| Err(InvalidInput::new("parameter", format!("{name}={value}"), reason));
-        if wanted.lambda_only {
+        if wanted.scope == UpgradeScope::Code {
             return wrong(
                 "cannot be changed with --lambda-only, which leaves everything but the code alone".into(),
             );
@@ -528,8 +538,11 @@ mod tests {
                 stack: "app",
                 package: &PackageSource::ThisProgram,
                 code_bucket: None,
-                lambda_only,
-                keeps_template: false,
+                scope: if lambda_only {
+                    UpgradeScope::Code
+                } else {
+                    UpgradeScope::Template
+                },
                 allow_removal: false,
                 parameters: &parameters,
                 tags: &Tags::new(),

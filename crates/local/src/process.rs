@@ -32,6 +32,12 @@ fn started(stat: &str) -> Option<u64> {
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// From now on, files that this process makes are readable by its user only.
+pub fn keep_private() {
+    #[cfg(unix)]
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// Lets this process open as many files as it may: connections are files, too, and the usual limit is low.
 ///
 /// # Errors

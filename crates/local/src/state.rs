@@ -183,12 +183,36 @@ impl State {
         self.directory.join("endpoint.lock")
     }
 
+    /// Makes the directory, for its user only: it has the functions' environment and all data.
+    ///
+    /// # Errors
+    /// The system's; if the directory belongs to another user.
+    pub fn make(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+            let found = fs::metadata(&self.directory)?;
+            if found.uid() != nix::unistd::geteuid().as_raw() {
+                let why = format!(
+                    "it belongs to the user with the id {}; name another one with {STATE_DIR}",
+                    found.uid()
+                );
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
+            if found.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(&self.directory, fs::Permissions::from_mode(0o700))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the place of the one endpoint; `None` if another has it.
     ///
     /// # Errors
     /// The system's, if the directory cannot be used.
     pub fn hold(&self) -> io::Result<Option<Held>> {
-        fs::create_dir_all(&self.directory)?;
+        self.make()?;
         let lock = File::options()
             .create(true)
             .truncate(false)

@@ -469,6 +469,24 @@ fn a_command_to_run_follows_two_dashes() {
 }
 
 #[test]
+fn help_and_version_in_the_spelling_of_other_programs() {
+    for (line, kind, text) in [
+        ("help", ErrorKind::DisplayHelp, "Usage: zae-limiter <COMMAND>"),
+        (
+            "help entity create",
+            ErrorKind::DisplayHelp,
+            "Usage: zae-limiter entity create [OPTIONS]",
+        ),
+        ("-V", ErrorKind::DisplayVersion, "zae-limiter, version"),
+    ] {
+        let words = std::iter::once("zae-limiter").chain(line.split(' '));
+        let shown = Cli::read(words).unwrap_err();
+        assert_eq!((shown.kind(), shown.exit_code()), (kind, 0), "{line}");
+        assert!(shown.to_string().contains(text), "{shown}");
+    }
+}
+
+#[test]
 fn lines_that_are_wrong() {
     use ErrorKind::{
         InvalidSubcommand, InvalidValue, MissingRequiredArgument, TooManyValues, UnknownArgument,
@@ -476,7 +494,7 @@ fn lines_that_are_wrong() {
     };
     for (line, kind, told) in [
         ("bogus", InvalidSubcommand, "'bogus'"),
-        ("help", InvalidSubcommand, "'help'"),
+        ("help me", InvalidSubcommand, "'me'"),
         ("entity bogus", InvalidSubcommand, "'bogus'"),
         ("entity help", InvalidSubcommand, "'help'"),
         ("version --nope", UnknownArgument, "'--nope'"),
@@ -484,7 +502,6 @@ fn lines_that_are_wrong() {
         ("version -N x", UnknownArgument, "'-N'"),
         ("namespace list --namespace x", UnknownArgument, "'--namespace'"),
         ("entity --version", UnknownArgument, "'--version'"),
-        ("-V", UnknownArgument, "'-V'"),
         ("entity list --with-custom-limits r -l 1", UnknownArgument, "'-l'"),
         ("entity show a b", UnknownArgument, "'b'"),
         ("acquire e run -r r -c a:1", UnknownArgument, "'run'"),
@@ -635,7 +652,8 @@ fn amounts() {
     for (text, limit, tokens) in [
         ("rpm:1", "rpm", 1),
         ("tpm:0", "tpm", 0),
-        ("tpm:1_000,000", "tpm", 1_000_000),
+        ("tpm:1_000_000", "tpm", 1_000_000),
+        ("tpm:12,000,000", "tpm", 12_000_000),
         ("a:b:7", "a:b", 7),
         ("max:9223372036854775807", "max", i64::MAX.unsigned_abs()),
     ] {
@@ -654,6 +672,9 @@ fn amounts() {
         ("rpm:1__0", "whole number"),
         ("rpm:_1", "whole number"),
         ("rpm:1,", "whole number"),
+        ("rpm:1,5", "'1,5' is not a whole number"),
+        ("rpm:1000,000", "whole number"),
+        ("rpm:,100", "whole number"),
         ("rpm: 1", "whole number"),
         ("rpm:9223372036854775808", "more tokens than"),
     ] {

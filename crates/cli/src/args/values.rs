@@ -18,7 +18,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// Reads `LIMIT:AMOUNT`. `_` and `,` may stand between digits.
+/// Reads `LIMIT:AMOUNT`. `_` may stand between digits, and `,` between groups of three.
 pub(crate) fn parse_amount(text: &str) -> Result<Amount, String> {
     const EXPECTED: &str = "expected LIMIT:AMOUNT, such as rpm:1";
     let Some((limit, amount)) = text.rsplit_once(':') else {
@@ -28,7 +28,13 @@ pub(crate) fn parse_amount(text: &str) -> Result<Amount, String> {
         return Err(format!("the limit's name is missing; {EXPECTED}"));
     }
     let is_number = |group: &str| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit());
-    if !amount.split(['_', ',']).all(is_number) {
+    let mut groups = amount.split(',');
+    // `1,5` is a fraction in some languages.
+    let is_grouped = groups
+        .next()
+        .is_some_and(|first| !amount.contains(',') || first.len() <= 3)
+        && groups.all(|group| group.len() == 3);
+    if !amount.split(['_', ',']).all(is_number) || !is_grouped {
         return Err(format!(
             "'{amount}' is not a whole number of tokens, 0 or more; {EXPECTED}"
         ));

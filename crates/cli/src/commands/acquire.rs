@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
-use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Repository};
+use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Repository, Wait};
 
 use super::system::policy;
 use super::{Outcome, failed};
@@ -209,13 +209,14 @@ fn refusal(refused: &RateLimitExceeded) -> String {
             0 | 1 => String::new(),
             shards => format!(" in one of {shards} shards"),
         };
-        format!(
-            "  {} of '{}': {} asked, {} available{each}",
-            status.limit_name,
-            status.entity,
-            grouped(status.requested.into()),
-            grouped(status.available.into())
-        )
+        let (name, entity) = (&status.limit_name, &status.entity);
+        let requested = grouped(status.requested.into());
+        if status.wait == Wait::Never {
+            let capacity = grouped(status.capacity.into());
+            return format!("  {name} of '{entity}': {requested} asked, the capacity is {capacity}");
+        }
+        let available = grouped(status.available.into());
+        format!("  {name} of '{entity}': {requested} asked, {available} available{each}")
     };
     let lines = std::iter::once(format!("{who} {when}")).chain(refused.violations().map(line));
     lines.collect::<Vec<_>>().join("\n")

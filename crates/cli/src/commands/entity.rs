@@ -179,6 +179,10 @@ async fn delete_limits(args: DeleteLimits) -> Outcome {
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "entity_id": entity, "resource": resource, "deleted": existed }))?;
+    } else if !existed {
+        out.line(format_args!(
+            "Entity '{entity}' has no limits on resource '{resource}'; nothing was deleted"
+        ))?;
     } else {
         out.line(format_args!(
             "Deleted limits for entity '{entity}' on resource '{resource}'"

@@ -37,8 +37,12 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "resource": resource, "deleted": existed }))?;
-    } else {
+    } else if existed {
         out.line(format_args!("Deleted defaults for resource '{resource}'"))?;
+    } else {
+        out.line(format_args!(
+            "Resource '{resource}' has no defaults; nothing was deleted"
+        ))?;
     }
     out.flush()?;
     Ok(Exit::Success)

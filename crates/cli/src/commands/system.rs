@@ -39,8 +39,10 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "deleted": existed }))?;
-    } else {
+    } else if existed {
         out.line("Deleted all system-wide defaults")?;
+    } else {
+        out.line("There are no system-wide defaults; nothing was deleted")?;
     }
     out.flush()?;
     Ok(Exit::Success)

@@ -40,7 +40,7 @@ pub(crate) fn parse(text: &str) -> Result<Limit, String> {
     let value = |digits: &str| {
         integer(digits).ok_or_else(|| {
             let digits = quoted(digits);
-            format!("Invalid limit values in '{shown}': invalid literal for int() with base 10: {digits}")
+            format!("Invalid limit values in '{shown}': {digits} is not a whole number")
         })
     };
     let rate = value(rate)?;
@@ -258,8 +258,7 @@ mod tests {
             ("9x:abc/week", "'abc'"),
             ("rpm:10/week:abc", "'abc'"),
         ] {
-            let expected =
-                format!("Invalid limit values in '{text}': invalid literal for int() with base 10: {piece}");
+            let expected = format!("Invalid limit values in '{text}': {piece} is not a whole number");
             check_error(text, &expected);
         }
     }
@@ -355,7 +354,7 @@ mod tests {
     fn errors_show_control_characters_escaped() {
         check_error(
             "rpm:5\u{1b}",
-            "Invalid limit values in 'rpm:5\\u{1b}': invalid literal for int() with base 10: '5\\x1b'",
+            "Invalid limit values in 'rpm:5\\u{1b}': '5\\x1b' is not a whole number",
         );
     }
 

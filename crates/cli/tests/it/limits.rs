@@ -316,7 +316,7 @@ entities:
     write(&world, "odd.yaml", odd);
     world.plainly("limits cfn-template -n my-app -f limits.yaml");
     world.plainly("limits cfn-template -n my-app -f limits.yaml --full");
-    world.plainly("limits cfn-template -n on -f odd.yaml");
+    world.plainly("limits cfn-template -n off -f odd.yaml");
     assert_transcript!(world);
     for (file, text) in [("limits.yaml", MANIFEST), ("odd.yaml", odd)] {
         let args = ["limits", "cfn-template", "--name", "my-app", "--file", file];

@@ -66,6 +66,35 @@ fn a_second_start_says_what_the_first_keeps() {
 }
 
 #[test]
+fn what_it_stores_is_for_its_user_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let local = Local::new();
+    // As an earlier release made it.
+    fs::create_dir(&local.state).unwrap();
+    fs::set_permissions(&local.state, fs::Permissions::from_mode(0o755)).unwrap();
+    let data = local.world.path().join("data");
+    local
+        .run(&format!(
+            "up --port 0 --data-dir {} --name my-app --output json",
+            data.display()
+        ))
+        .json();
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&local.state), mode(&data)), (0o700, 0o700));
+    let mut files: Vec<_> = fs::read_dir(&data)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert!(!files.is_empty());
+    files.retain(|file| mode(file) & 0o077 != 0);
+    assert!(files.is_empty(), "{files:?}");
+    let table = local.world.path().join("embedded");
+    let place = format!("deploy --endpoint-url embedded:{}", table.display());
+    let deployed = finish(&mut local.world.command(&words(&place)), None);
+    assert_eq!((deployed.code, mode(&table)), (Some(0), 0o700), "{deployed:?}");
+}
+
+#[test]
 fn variables_follow_the_one_that_runs() {
     let local = Local::new();
     let usual = "export AWS_ENDPOINT_URL=http://localhost:4566\n";

@@ -106,7 +106,7 @@ impl Place {
         let last = heard.lock().unwrap_or_else(PoisonError::into_inner).take();
         Err(match last {
             Some(err) => self.gave_up(timeout, false, Last::Cause(err)),
-            None => self.unavailable(format!("no answer within {} ms", timeout.as_millis())),
+            None => self.unavailable(format!("no answer within {timeout:?}")),
         })
     }
 

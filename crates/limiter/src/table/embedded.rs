@@ -154,6 +154,15 @@ pub struct Reply {
     pub body: String,
 }
 
+/// Makes a directory, if there is none: for its user only, as limits and usage of customers are in it.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 impl EmbeddedEngine {
     /// An empty engine in memory, whose content is lost when it is dropped.
     pub fn memory() -> Result<Self, OpenError> {
@@ -179,7 +188,7 @@ impl EmbeddedEngine {
             let path = path.to_path_buf();
             move |source| OpenError::Io { path, source }
         };
-        fs::create_dir_all(&path).map_err(io(&path))?;
+        make_directory(&path).map_err(io(&path))?;
         let lock = path.join(LOCK_FILE);
         let lock_file = File::options()
             .create(true)

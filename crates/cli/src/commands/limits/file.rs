@@ -1,8 +1,8 @@
 //! Manifests in files.
 
 use std::borrow::Cow;
-use std::fs;
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use zae_limiter_core::manifest::{Manifest, Position, Problem};
@@ -13,6 +13,9 @@ use crate::failure::Failure;
 
 /// How many problems are printed; more would hide the first.
 const MOST: usize = 100;
+
+/// The largest file that is read, in bytes. The record of managed levels fits 400 KB, and is shorter than its manifest.
+const LARGEST: u64 = 64 << 20;
 
 /// Reads a manifest. The failure lists all problems, each with its place.
 pub(super) fn read(path: &Path) -> Result<Manifest, Failure> {
@@ -54,10 +57,20 @@ pub(super) fn shown(path: &Path) -> Cow<'_, str> {
 }
 
 fn content(path: &Path) -> io::Result<Vec<u8>> {
-    if path != Path::new(STANDARD_INPUT) {
-        return fs::read(path);
+    if path == Path::new(STANDARD_INPUT) {
+        bounded(io::stdin().lock())
+    } else {
+        bounded(File::open(path)?)
     }
+}
+
+/// All of it, unless it does not end.
+fn bounded(from: impl Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    io::stdin().lock().read_to_end(&mut text)?;
+    from.take(LARGEST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        let why = format!("it has more than {} MB", LARGEST >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
     Ok(text)
 }

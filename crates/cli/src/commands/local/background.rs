@@ -300,7 +300,7 @@ async fn awaited(state: &State) -> Result<Option<Running>, Failure> {
 }
 
 fn open_log(state: &State) -> io::Result<File> {
-    fs::create_dir_all(state.directory())?;
+    state.make()?;
     let path = state.log();
     if fs::metadata(&path).is_ok_and(|found| found.len() > LONG) {
         fs::rename(&path, path.with_extension("log.1"))?;

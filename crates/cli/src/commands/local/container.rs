@@ -112,7 +112,8 @@ fn print(out: &mut Out, port: u16, what: &str) -> Result<(), Failure> {
 /// Leaves word of the daemon for the other commands.
 fn remember(host: Option<&str>) -> Result<(), Failure> {
     let state = state()?;
-    let written = fs::create_dir_all(state.directory())
+    let written = state
+        .make()
         .and_then(|()| fs::write(state.directory().join(CONTAINER), json!(host).to_string()));
     written.map_err(|err| super::unusable(&state, &err))
 }

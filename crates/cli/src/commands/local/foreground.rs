@@ -24,6 +24,7 @@ const THREADS: usize = 4;
 /// Runs the endpoint until it gets a signal.
 pub(crate) fn serve(args: &Up) -> Outcome {
     log(args.verbose);
+    process::keep_private();
     if let Err(err) = process::allow_files() {
         tracing::warn!(error = %err, "the number of open files cannot be raised");
     }

@@ -11,7 +11,7 @@ use super::{embedded, record, summary};
 use crate::args::stack::{Chosen, Deploy};
 use crate::args::{Connection, Format};
 use crate::commands::{Outcome, failed};
-use crate::connect::{embedded as directory, manager};
+use crate::connect::{check_directory, embedded as directory, manager};
 use crate::exit::Exit;
 use crate::failure::{Failure, marked, of_stack, options as options_of};
 use crate::out::Out;
@@ -29,6 +29,7 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     let chosen = args.chosen()?;
     crate::names::stack(&at.name)?;
     if let Some(path) = directory(at) {
+        check_directory(&path)?;
         let given = chosen.given.iter().map(|(option, _)| *option);
         let senseless: Vec<&str> = given.chain(chosen.others.iter().copied()).collect();
         embedded::check(&args, &senseless)?;
@@ -46,23 +47,7 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     };
     check(options)?;
     let settings = Settings::of(&chosen, options, found.as_ref());
-    let retention = match &found {
-        Some(_) => chosen.audit_retention,
-        None => Some(options.audit_retention_days),
-    };
-    let mut out = Out::of_change(&args.common.format);
-    if !out.is_json() {
-        for note in &chosen.notes {
-            out.line(note)?;
-        }
-        for line in summary::lines(at, options, retention) {
-            out.line(line)?;
-        }
-        out.line("")?;
-        out.flush()?;
-    }
-    // There is one output at a time, and the plan is printed in between.
-    drop(out);
+    announce(&args, &chosen, options, found.is_some())?;
     let wanted = Deployment {
         stack: &at.name,
         options,
@@ -74,19 +59,19 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     };
     let reporter = Reporter::new(&args.common.format);
     let mut uploaded = None;
-    let deployed = manager
-        .deploy(&wanted, &mut |progress| {
-            if let Progress::Uploaded {
-                bucket, key, bytes, ..
-            } = &progress
-            {
-                uploaded = Some((format!("s3://{bucket}/{key}"), *bytes));
-            }
-            if let Progress::Planned { changes } = &progress {
-                reporter.pause(|| settings.announce(&args.common.format, changes));
-            }
-            reporter.show(&progress);
-        })
+    let mut show = |progress: Progress<'_>| {
+        if let Progress::Uploaded {
+            bucket, key, bytes, ..
+        } = &progress
+        {
+            uploaded = Some((format!("s3://{bucket}/{key}"), *bytes));
+        }
+        if let Progress::Planned { changes } = &progress {
+            reporter.pause(|| settings.announce(&args.common.format, changes));
+        }
+        reporter.show(&progress);
+    };
+    let deployed = Box::pin(manager.deploy(&wanted, &mut show))
         .await
         .map_err(|err| failed(of_stack(&err, at)))?;
     let mut out = Out::of_change(&args.common.format);
@@ -130,6 +115,27 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     }
     out.flush()?;
     Ok(Exit::Success)
+}
+
+/// Prints the settings that the stack will have.
+fn announce(args: &Deploy, chosen: &Chosen, options: &StackOptions, exists: bool) -> Result<(), Failure> {
+    let mut out = Out::of_change(&args.common.format);
+    if out.is_json() {
+        return Ok(());
+    }
+    for note in &chosen.notes {
+        out.line(note)?;
+    }
+    let retention = if exists {
+        chosen.audit_retention
+    } else {
+        Some(options.audit_retention_days)
+    };
+    for line in summary::lines(&args.common.at, options, retention) {
+        out.line(line)?;
+    }
+    out.line("")?;
+    out.flush()
 }
 
 /// What the options say that an existing stack has otherwise.

@@ -33,7 +33,9 @@ pub(crate) fn template(args: &CfnTemplate) -> Outcome {
         return Ok(Exit::Success);
     };
     let shown = path.display();
-    fs::write(path, TEMPLATE).map_err(|err| {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let made = folder.map_or(Ok(()), fs::create_dir_all);
+    made.and_then(|()| fs::write(path, TEMPLATE)).map_err(|err| {
         Failure::bare(
             format!("✗ Failed to export template: cannot write '{shown}': {err}"),
             Exit::Failure,

@@ -16,7 +16,7 @@ use zae_limiter_infra::StackSummary;
 use crate::args::Connection;
 use crate::args::stack::Status;
 use crate::commands::Outcome;
-use crate::connect::{Opening, client, embedded, exists, manager, stack, unlocked};
+use crate::connect::{Opening, check_directory, client, embedded, exists, manager, stack, unlocked};
 use crate::exit::Exit;
 use crate::failure::{Failure, marked, of_stack, options, table_failure};
 use crate::out::Out;
@@ -105,6 +105,7 @@ pub(crate) async fn status(args: Status) -> Outcome {
 
 async fn find(at: &Connection) -> Result<Found, Failure> {
     let table = if let Some(path) = embedded(at) {
+        check_directory(&path)?;
         if path.as_os_str().is_empty() || !exists(&path) {
             return Err(crate::failure::no_stack(at));
         }

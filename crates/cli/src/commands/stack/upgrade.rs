@@ -6,7 +6,9 @@ use serde_json::json;
 use zae_limiter::{Compatibility, Error, VersionRecord};
 use zae_limiter_core::version::{FUNCTIONS_LEVEL, Version};
 use zae_limiter_infra::tags::Tags;
-use zae_limiter_infra::{Error as Infra, FunctionState, Functions, Plan, StackManager, Upgraded};
+use zae_limiter_infra::{
+    Error as Infra, FunctionState, Functions, Plan, StackManager, UpgradeScope, Upgraded,
+};
 
 use super::record;
 use crate::args::stack::Upgrade;
@@ -34,8 +36,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
         stack: &at.name,
         package: &args.code.package.source(),
         code_bucket: args.code.code_bucket.as_deref(),
-        lambda_only: args.lambda_only,
-        keeps_template: false,
+        scope: scope(&args),
         allow_removal: args.allow_removal,
         parameters: &parameters,
         tags: &Tags::new(),
@@ -125,6 +126,14 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
     }
     out.flush()?;
     Ok(Exit::Success)
+}
+
+const fn scope(args: &Upgrade) -> UpgradeScope {
+    if args.lambda_only {
+        UpgradeScope::Code
+    } else {
+        UpgradeScope::Template
+    }
 }
 
 /// The parameters to change; of those of one name the last is meant.
