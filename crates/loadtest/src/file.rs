@@ -30,6 +30,9 @@ const LONGEST: f64 = 604_800.0;
 /// The most stages of a shape, classes, and tasks of a class.
 const MOST_PARTS: usize = 1000;
 
+/// The largest amount: that of a limit's capacity.
+const MOST_AMOUNT: u64 = 1_000_000_000_000_000;
+
 /// The period of a limit that names none, in seconds.
 const MINUTE: u64 = 60;
 
@@ -234,10 +237,39 @@ pub fn read(name: &str, text: &str) -> Result<Scenario, FileError> {
 /// The reader's message without its place, and without names of types.
 fn reason(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or(message);
-    match message {
-        "invalid u64" | "invalid u32" | "invalid usize" => "expected a whole number, 0 or more".to_owned(),
-        "invalid floating point" => "expected a number".to_owned(),
-        other => other.to_owned(),
+    let plain = [
+        ("invalid u64", "expected a whole number, 0 or more"),
+        ("invalid u32", "expected a whole number, 0 or more"),
+        ("invalid usize", "expected a whole number, 0 or more"),
+        ("invalid floating point", "expected a number"),
+        ("non-finite float", "expected a number, and not infinity or NaN"),
+        ("expected mapping start", "expected a mapping of fields to values"),
+        ("expected sequence start", "expected a list"),
+        ("expected string scalar", "expected a text"),
+        (
+            "cannot deserialize null into string",
+            "expected a text, and not null",
+        ),
+        (
+            "externally tagged enum expected",
+            "expected one field that names the kind",
+        ),
+        (
+            "multiple YAML documents",
+            "the file has a second document; a scenario is one",
+        ),
+        ("recursive references", "a value contains itself by an alias"),
+        ("invalid type: unit value", "a value is missing"),
+    ];
+    if let Some((_, text)) = plain.into_iter().find(|(start, _)| message.starts_with(start)) {
+        return text.to_owned();
+    }
+    match message.strip_prefix("duplicate mapping key: ") {
+        Some(key) => {
+            let key = key.split(", set ").next().unwrap_or(key);
+            format!("'{key}' is given twice")
+        }
+        None => message.to_owned(),
     }
 }
 
@@ -461,6 +493,10 @@ fn amounts(path: &str, forms: BTreeMap<String, AmountForm>) -> Result<Amounts, F
             AmountForm::Range { min, max } if min <= max => min..=max,
             AmountForm::Range { .. } => return field(path, "min must not be above max"),
         };
+        if *range.end() > MOST_AMOUNT {
+            let why = format!("{} is too much; at most {MOST_AMOUNT} is possible", range.end());
+            return field(path, why);
+        }
         Ok((name, range))
     };
     forms.into_iter().map(amount).collect()

@@ -340,7 +340,10 @@ impl User {
                 let (due, before) = (pace.take(), Instant::now());
                 tokio::select! {
                     biased;
-                    _ = &mut stopped => return,
+                    _ = &mut stopped => {
+                        time.thought += before.elapsed();
+                        return;
+                    }
                     () = tokio::time::sleep_until(due) => {}
                 }
                 let began = Instant::now();
@@ -454,9 +457,18 @@ impl User {
 
     fn measured(&self, event: Event, name: &str, latency: Duration, error: Option<&Error>) {
         let stats = &self.world.stats;
-        let error = error.map(|error| error.to_string().chars().take(REASON).collect());
+        let error = error.map(|error| reason(error).chars().take(REASON).collect());
         if let Some(part) = stats.get(self.number as usize % stats.len().max(1)) {
             held(part).add(event, name, latency, error);
         }
+    }
+}
+
+/// The text of an error, without the times in it, which would make each one another.
+fn reason(error: &Error) -> String {
+    let text = error.to_string();
+    match error {
+        Error::Unavailable(_) => text.split(" since ").next().unwrap_or_default().to_owned(),
+        _ => text,
     }
 }

@@ -210,3 +210,16 @@ async fn latencies_of_an_open_loop_count_from_when_the_task_was_due() {
     let apart = (report.users_by_littles_law() / report.mean_users() - 1.0).abs();
     assert!(apart < 0.05, "{apart}");
 }
+
+/// Most users wait for their next task when the test ends.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_task_at_the_end_counts_as_a_pause() {
+    let mut plan = plan("max_rps", &["MaxRpsUser"], 20, Duration::from_secs(10));
+    plan.rate = Some(5.0);
+    let limiter = RateLimiter::new(TestTable::new().open().await.unwrap());
+    let report = run(&limiter, &plan, std::future::pending(), |_| {})
+        .await
+        .unwrap();
+    let apart = (report.users_by_littles_law() / report.mean_users() - 1.0).abs();
+    assert!(apart < 0.05, "{apart}");
+}

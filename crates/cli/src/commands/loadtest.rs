@@ -73,7 +73,8 @@ pub(crate) async fn run(command: LoadtestCommand) -> Outcome {
 async fn run_here(args: Run) -> Outcome {
     refuse_unused(&args)?;
     if args.workers().is_some() {
-        distributed::check_shared(&args.common.at)?;
+        let option = args.workers_option();
+        distributed::check_shared(&args.common.at, option, &format!("leave out {option}"))?;
         distributed::refuse_unused(&args)?;
     }
     let selection = chosen(&args.load)?;
@@ -161,6 +162,14 @@ fn refuse_shape_at_rate(args: &Run, selection: &Selection) -> Result<(), Failure
 
 /// Makes the files of the result before the test, as the result has no other place.
 fn check_files(args: &Run) -> Result<(), Failure> {
+    if let (Some(csv), Some(html)) = (&args.csv, &args.html)
+        && csv == html
+    {
+        return Err(Failure::error(format!(
+            "--csv and --html have the same file, '{}'. Name two.",
+            csv.display()
+        )));
+    }
     let mut files = [&args.csv, &args.html].into_iter().flatten();
     files.try_for_each(|file| report::check_file(file))
 }

@@ -274,6 +274,10 @@ fn what_cannot_be_run_is_refused_before_anything_is_written() {
         ("-f bad.yaml", "bad.yaml: line 1, column 1: missing field `users`"),
         ("-f simple --csv /no/such/file", "Cannot write '/no/such/file'"),
         (
+            "-f simple --csv same --html same",
+            "--csv and --html have the same file, 'same'. Name two.",
+        ),
+        (
             "-f simple --port 8089",
             "--port 8089 has no effect here: it is for tests whose master runs on Fargate. Leave it out.",
         ),
@@ -289,6 +293,32 @@ fn what_cannot_be_run_is_refused_before_anything_is_written() {
         "--users 3",
     ] {
         assert_eq!(run(&world, line).code, Some(2), "{line}");
+    }
+    assert_nothing_left(&world);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_was_measured_is_printed_even_if_a_file_cannot_be_written() {
+    let world = World::new();
+    let pipe = world.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (file, why) in [
+        ("/dev/full", "No space left on device"),
+        // It is not waited for a reader.
+        (pipe.to_str().unwrap(), "nothing reads this pipe"),
+    ] {
+        let ran = run(
+            &world,
+            &format!("-f simple SimpleUser --users 2 --duration 1 --csv {file}"),
+        );
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stdout.contains("\nResults:\n  Requests: "), "{ran:?}");
+        assert!(
+            ran.stderr
+                .contains(&format!("Error: Cannot write '{file}': {why}")),
+            "{ran:?}"
+        );
     }
     assert_nothing_left(&world);
 }

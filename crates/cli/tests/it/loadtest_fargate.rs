@@ -37,7 +37,7 @@ users:
     pause: {min: 0.01, max: 0.02}
     tasks: [{resources: [gpt-5], acquire: {rpm: 1}}]
 shapes:
-  Steps: [{users: 2, seconds: 2}, {users: 4, seconds: 2}]
+  Steps: [{users: 0, seconds: 0.5}, {users: 2, seconds: 2}, {users: 4, seconds: 1.5}]
 ";
 
 /// What ECS knows.
@@ -49,8 +49,10 @@ struct Ecs {
     asked: Json,
     /// Operations, in the order of the calls.
     calls: Vec<String>,
-    /// Why there is no room for a task.
+    /// Whether there is no room for a task.
     full: bool,
+    /// Whether tasks are started without an answer.
+    is_cut_off: bool,
 }
 
 /// The stand-in for ECS.
@@ -378,11 +380,15 @@ fn serve(stream: &TcpStream, state: &Mutex<Ecs>, starts: &dyn Fn(&Json) -> Child
         .into_iter()
         .find(|name| name.to_ascii_lowercase() == operation)?;
     let request = serde_json::from_slice(&body).ok()?;
-    let answer = state
-        .lock()
-        .unwrap()
-        .answer(operation, &request, starts)
-        .to_string();
+    let mut state = state.lock().unwrap();
+    if state.is_cut_off && operation == "RunTask" && state.master.is_some() && !state.is_stopped() {
+        return None;
+    }
+    let answer = state.answer(operation, &request, starts).to_string();
+    if state.is_cut_off && operation == "RunTask" {
+        return None;
+    }
+    drop(state);
     let head = format!(
         "HTTP/1.1 200 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         answer.len()
@@ -554,6 +560,20 @@ fn a_task_is_stopped_however_its_test_ends() {
     assert_eq!((ran.code, &*ran.stderr), (Some(0), ""), "{ran:?}");
     fargate.assert_nothing_left();
 
+    // No answer to the request that starts a task.
+    fargate.state.lock().unwrap().is_cut_off = true;
+    let ran = fargate.run(&long);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    let doubt = "A Fargate task may have been started: see 'aws ecs list-tasks --cluster my-app-load --region us-east-1'.\n";
+    assert!(ran.stderr.ends_with(doubt), "{ran:?}");
+    let mut state = fargate.state.lock().unwrap();
+    state.is_cut_off = false;
+    if let Some(mut master) = state.master.take() {
+        master.kill().unwrap();
+        master.wait().unwrap();
+    }
+    drop(state);
+
     // The master is killed, as by a task that ran out of memory.
     let (running, mut lines) = Running::start(&fargate, &long);
     assert!(
@@ -570,8 +590,9 @@ fn a_task_is_stopped_however_its_test_ends() {
     assert!(ran.stdout.contains("connection lost, retrying...\n"), "{ran:?}");
     assert!(ran.stdout.contains("Interrupted\nPartial results:\n"), "{ran:?}");
     assert!(
-        ran.stderr
-            .contains("Error: The master does not answer any longer: "),
+        ran.stderr.contains(
+            "Error: The report ends with the last figures. The master does not answer any longer: "
+        ),
         "{ran:?}"
     );
 }

@@ -22,8 +22,11 @@ use scalar::resolve;
 /// How deep a document may be nested. A manifest needs seven levels.
 const DEEPEST: usize = 64;
 
-/// How many values aliases may stand for in all.
+/// How many values aliases and anchors may copy in all.
 const MOST_ALIASED: usize = 1_000_000;
+
+/// How many bytes of a text count as a value.
+const BYTES: usize = 64;
 
 /// Reads a document; `None` if it is not one, or is so broken that its rest cannot be read.
 pub(super) fn read(bytes: &[u8]) -> (Option<Node>, Vec<Problem>) {
@@ -82,7 +85,7 @@ struct Builder {
     problems: Vec<Problem>,
 }
 
-/// The value of an anchor, and the number of values in it.
+/// The value of an anchor, and its [`size`].
 struct Anchored {
     node: Node,
     size: usize,
@@ -131,7 +134,9 @@ impl Builder {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let node = self.scalar(&text, style, tag.as_deref(), at);
-                self.remember(anchor, &node, 1);
+                if anchor > 0 && !self.remember(anchor, &node, at) {
+                    return false;
+                }
                 self.take(node, style == ScalarStyle::Plain && tag.is_none(), &text)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -188,8 +193,8 @@ impl Builder {
             at: Some(frame.at),
             value,
         };
-        if frame.anchor > 0 {
-            self.remember(frame.anchor, &node, size(&node));
+        if frame.anchor > 0 && !self.remember(frame.anchor, &node, frame.at) {
+            return false;
         }
         self.take(node, false, "")
     }
@@ -199,21 +204,32 @@ impl Builder {
             self.tell(at, "contains itself by an alias");
             return false;
         };
-        self.aliased += size;
-        if self.aliased > MOST_ALIASED {
-            let reason = format!("grows beyond {MOST_ALIASED} values by aliases");
-            self.tell(at, &reason);
-            return false;
+        // Counted before it is copied.
+        if self.aliased + size > MOST_ALIASED {
+            return self.refuse_growth(at);
         }
+        self.aliased += size;
         let node = node.clone();
         self.take(node, false, "")
     }
 
-    fn remember(&mut self, anchor: usize, node: &Node, size: usize) {
-        if anchor > 0 {
-            let node = node.clone();
-            self.anchors.insert(anchor, Anchored { node, size });
+    /// Keeps a copy of an anchor's value. Returns whether to continue.
+    fn remember(&mut self, anchor: usize, node: &Node, at: Position) -> bool {
+        let size = size(node);
+        // Anchors inside of anchors are copied at each level.
+        if self.aliased + size > MOST_ALIASED {
+            return self.refuse_growth(at);
         }
+        self.aliased += size;
+        let node = node.clone();
+        self.anchors.insert(anchor, Anchored { node, size });
+        true
+    }
+
+    fn refuse_growth(&mut self, at: Position) -> bool {
+        let reason = format!("grows beyond {MOST_ALIASED} values of {BYTES} bytes by aliases");
+        self.tell(at, &reason);
+        false
     }
 
     /// Puts a complete value where it belongs. `plain` is one that was written without quotes, as `text`.
@@ -315,11 +331,15 @@ impl Builder {
     }
 }
 
-/// How many values a tree consists of.
+/// How many values a tree consists of. Long texts and names count as several.
 fn size(node: &Node) -> usize {
     1 + match &node.value {
         Tree::List(items) => items.iter().map(size).sum(),
-        Tree::Map(entries) => entries.iter().map(|entry| size(&entry.node)).sum(),
+        Tree::Map(entries) => entries
+            .iter()
+            .map(|entry| entry.name.len() / BYTES + size(&entry.node))
+            .sum(),
+        Tree::Text(text) | Tree::Odd(text) => text.len() / BYTES,
         _ => 0,
     }
 }

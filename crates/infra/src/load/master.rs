@@ -78,10 +78,15 @@ impl MasterSize {
         let memory_mb = memory_mb.unwrap_or(MASTER_MEMORY_MB.clamp(least, most));
         // The smallest task has half a step, too.
         if !(least..=most).contains(&memory_mb) || (memory_mb != least && !memory_mb.is_multiple_of(step)) {
+            let right = if least.is_multiple_of(step) {
+                format!("from {least} to {most} in steps of {step}")
+            } else {
+                format!("{least}, or from {step} to {most} in steps of {step}")
+            };
             return Err(InvalidInput::new(
                 "memory",
                 memory_mb.to_string(),
-                format!("must be from {least} to {most} in steps of {step} with {cpu} CPU units"),
+                format!("must be {right} with {cpu} CPU units"),
             ));
         }
         Ok(Self { cpu, memory_mb })
@@ -241,9 +246,9 @@ impl StackManager {
         let length = overrides.to_string().len();
         if length > OVERRIDES {
             let reason = format!(
-                "are too long for a task: all of them may have {OVERRIDES} characters. Use a shorter scenario"
+                "is too long for the variables of a task, which may have {OVERRIDES} characters in all. Use a shorter file"
             );
-            return Err(InvalidInput::new("variables", format!("of {length} characters"), reason).into());
+            return Err(InvalidInput::new("scenario", format!("of {length} characters"), reason).into());
         }
         let request = json!({"cluster": &cluster, "services": [&service]});
         let found = self
@@ -385,7 +390,9 @@ mod tests {
             (
                 Some(256),
                 Some(4096),
-                Err("invalid memory '4096': must be from 512 to 2048 in steps of 1024 with 256 CPU units"),
+                Err(
+                    "invalid memory '4096': must be 512, or from 1024 to 2048 in steps of 1024 with 256 CPU units",
+                ),
             ),
             (
                 Some(8192),

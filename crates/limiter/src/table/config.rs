@@ -121,6 +121,9 @@ impl Connection {
             check_endpoint(&url).map_err(|err| err.in_field(origin_of_endpoint()))?;
         }
         self.check_profile(&config).await?;
+        if let Some(region) = config.region() {
+            check_region(region.as_ref())?;
+        }
         Ok(self.completed(config).await)
     }
 
@@ -140,10 +143,18 @@ impl Connection {
         }
         // Without the metadata service, which ends the SDK's own chain: whether to ask it depends on the
         // endpoint, and that is known only once the files are read.
-        let region = RegionProviderChain::first_try(self.region.clone().map(Region::new))
-            .or_else(EnvironmentVariableRegionProvider::new())
-            .or_else(region.build());
-        loader.region(region).load().await
+        let chain = RegionProviderChain::first_try(self.region.clone().map(Region::new));
+        // An empty variable is not set.
+        let is_set = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+            .into_iter()
+            .find_map(std::env::var_os)
+            .is_some_and(|value| !value.is_empty());
+        let chain = if is_set {
+            chain.or_else(EnvironmentVariableRegionProvider::new())
+        } else {
+            chain
+        };
+        loader.region(chain.or_else(region.build())).load().await
     }
 
     /// Adds what is missing.
@@ -291,6 +302,19 @@ fn origin_of_endpoint() -> &'static str {
         .unwrap_or("endpoint_url of the profile")
 }
 
+/// Refuses a text that cannot be part of the name of a host.
+fn check_region(region: &str) -> Result<(), InvalidInput> {
+    if !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Ok(());
+    }
+    let field = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find(|name| std::env::var(name).is_ok_and(|value| value == region))
+        .unwrap_or("region");
+    let reason = "must consist of letters, digits and hyphens, such as us-east-1";
+    Err(InvalidInput::new(field, region, reason))
+}
+
 /// Refuses a text that is not the URL of a server, such as `localhost:8000`, `ftp://host`, `http://` or
 /// `http://host:99999`.
 ///
@@ -416,6 +440,17 @@ mod tests {
         check_local("http://127.0.0.1@example.com", false);
         check_local("http://10.0.0.1:8000", false);
         check_local("localhost:8000", false);
+    }
+
+    #[test]
+    fn a_region_that_is_no_name_is_refused() {
+        for good in ["us-east-1", "local", "eu-west-1"] {
+            check_region(good).unwrap();
+        }
+        for bad in ["", "us east", "us-east-1 ", "EU_WEST", "a.b"] {
+            let err = check_region(bad).unwrap_err();
+            assert_eq!((err.field(), err.value()), ("region", bad));
+        }
     }
 
     #[test]

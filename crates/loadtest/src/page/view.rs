@@ -98,6 +98,8 @@ pub struct Sample {
     pub result: Option<Ended>,
     /// Whether the result is complete.
     pub is_complete: bool,
+    /// The namespace of the test, while it exists.
+    pub namespace: Option<String>,
 }
 
 /// The state of the page, as its script reads it.
@@ -123,6 +125,8 @@ pub struct View {
     result: Option<Ended>,
     #[serde(skip)]
     is_complete: bool,
+    #[serde(skip)]
+    namespace: Option<String>,
 }
 
 impl View {
@@ -146,7 +150,13 @@ impl View {
             errors: Vec::new(),
             result: None,
             is_complete: false,
+            namespace: None,
         }
+    }
+
+    /// The namespace of the test; none once it is removed.
+    pub fn namespace(&mut self, name: Option<String>) {
+        self.namespace = name;
     }
 
     /// What is known of the test.
@@ -159,6 +169,7 @@ impl View {
             rate: self.rate,
             result: self.result.clone(),
             is_complete: self.is_complete,
+            namespace: self.namespace.clone(),
         }
     }
 

@@ -39,13 +39,16 @@ impl Refusal {
 pub struct WishedStage {
     /// How many users.
     pub users: u64,
-    /// For how many seconds.
-    pub seconds: u64,
+    /// For how many milliseconds.
+    pub millis: u64,
 }
 
 /// A test that the page asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an object with users, spawn_rate and seconds"
+)]
 pub struct Wish {
     /// How many users. With `stages`, it has no effect.
     pub users: u64,
@@ -65,7 +68,7 @@ pub struct Wish {
 }
 
 /// The most stages of a test.
-const STAGES: usize = 10_000;
+const STAGES: usize = 1000;
 
 impl Wish {
     /// Reads and checks a wish.
@@ -84,13 +87,17 @@ impl Wish {
                 wish.stages.len()
             )));
         }
-        let stages = wish.stages.iter().flat_map(|stage| {
-            [
-                ("stages.users", Some(stage.users), MOST),
-                ("stages.seconds", Some(stage.seconds), LONGEST),
-            ]
-        });
-        for (field, value, most) in numbers.into_iter().chain(stages) {
+        if let Some(stage) = wish.stages.iter().find(|stage| stage.users > MOST) {
+            return Err(bad(format!(
+                "invalid stages.users '{}': expected 0 to {MOST}",
+                stage.users
+            )));
+        }
+        let lengths = wish
+            .stages
+            .iter()
+            .map(|stage| ("stages.millis", Some(stage.millis), LONGEST * 1000));
+        for (field, value, most) in numbers.into_iter().chain(lengths) {
             if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
                 return Err(bad(format!("invalid {field} '{value}': expected 1 to {most}")));
             }
@@ -248,8 +255,8 @@ mod tests {
                 "invalid request: unknown field `x`",
             ),
             (
-                r#"{"users": 1, "spawn_rate": 1, "seconds": 1, "stages": [{"users": 1, "seconds": 0}]}"#,
-                "invalid stages.seconds '0': expected 1 to 604800",
+                r#"{"users": 1, "spawn_rate": 1, "seconds": 1, "stages": [{"users": 0, "millis": 0}]}"#,
+                "invalid stages.millis '0': expected 1 to 604800000",
             ),
             ("", "invalid request: "),
         ] {

@@ -110,6 +110,15 @@ impl Run {
         Some(usize::try_from(workers).unwrap_or(usize::MAX))
     }
 
+    /// The option that gave it.
+    pub(crate) const fn workers_option(&self) -> &'static str {
+        if self.workers.is_some() {
+            "--workers"
+        } else {
+            "--processes"
+        }
+    }
+
     /// The length that was given.
     pub(crate) fn duration(&self) -> Option<Duration> {
         self.duration.map(i64::unsigned_abs).map(Duration::from_secs)

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 const MOST: usize = 100;
 
 /// The largest file that is read, in bytes. The record of managed levels fits 400 KB, and is shorter than its manifest.
-const LARGEST: u64 = 64 << 20;
+const LARGEST: u64 = 16 << 20;
 
 /// Reads a manifest. The failure lists all problems, each with its place.
 pub(super) fn read(path: &Path) -> Result<Manifest, Failure> {

@@ -113,6 +113,7 @@ impl<L: Launcher> Desk<'_, L> {
                 return true;
             }
         };
+        self.page.view().namespace(Some(namespace.name().to_owned()));
         match self.measure(wish, &namespace).await {
             Ok(Some(ended)) => {
                 self.page.view().ended(&ended);
@@ -123,7 +124,10 @@ impl<L: Launcher> Desk<'_, L> {
         }
         self.page.view().stopping();
         match namespace.clear(&self.interrupts).await {
-            Ok(()) => true,
+            Ok(()) => {
+                self.page.view().namespace(None);
+                true
+            }
             Err(failure) => {
                 self.note(&failure);
                 false
@@ -196,7 +200,7 @@ fn stages(wish: &Wish) -> Vec<Stage> {
     }
     let stages = wish.stages.iter().map(|stage| Stage {
         users: users(stage.users),
-        length: Duration::from_secs(stage.seconds),
+        length: Duration::from_millis(stage.millis),
     });
     stages.collect()
 }

@@ -36,12 +36,13 @@ pub(super) fn refuse_unused(args: &Run) -> Result<(), Failure> {
 }
 
 /// Refuses a table that only one process can use.
-pub(super) fn check_shared(at: &Connection) -> Result<(), Failure> {
+/// `what` cannot be done with it, and `instead` says what else can be.
+pub(super) fn check_shared(at: &Connection, what: &str, instead: &str) -> Result<(), Failure> {
     match connect::embedded(at) {
         None => Ok(()),
         Some(path) => Err(Failure::error(format!(
-            "--workers does not work with 'embedded:{}', which only one process can use at a time. Use a table that all \
-             processes reach, such as that of 'zae-limiter local up', or leave out --workers.",
+            "{what} does not work with 'embedded:{}', which only one process can use at a time. Use a table that all \
+             processes reach, such as that of 'zae-limiter local up', or {instead}.",
             path.display()
         ))),
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -159,26 +160,26 @@ impl<'a> Shown<'a> {
 
     /// What was measured.
     pub(super) fn report(&self, report: &Report, points: &[Point]) -> Result<(), Failure> {
-        if let Some(file) = &self.args.csv {
-            std::fs::write(file, csv(report)).map_err(|err| cannot_write(file, &err))?;
-        }
-        if let Some(file) = &self.args.html {
-            let page = html::page(
-                &self.args.common.at.name,
-                &self.ran,
-                report,
-                &self.all_warnings(report),
-                points,
-            );
-            std::fs::write(file, page).map_err(|err| cannot_write(file, &err))?;
-        }
+        // The measured values are printed, whether the files can be written or not.
+        let written = self.write_files(report, points);
         let mut out = Out::new(&self.args.common.format);
         if out.is_json() {
             out.json(&self.json(report))?;
         } else {
             self.text(report, &mut out)?;
         }
-        out.flush()
+        out.flush()?;
+        written
+    }
+
+    fn write_files(&self, report: &Report, points: &[Point]) -> Result<(), Failure> {
+        let of_csv = self.args.csv.as_ref().map(|file| write(file, &csv(report)));
+        let of_html = self.args.html.as_ref().map(|file| {
+            let at = &self.args.common.at;
+            let page = html::page(&at.name, &self.ran, report, &self.all_warnings(report), points);
+            write(file, &page)
+        });
+        of_csv.unwrap_or(Ok(())).and(of_html.unwrap_or(Ok(())))
     }
 
     fn json(&self, report: &Report) -> Value {
@@ -449,6 +450,40 @@ pub(super) fn check_file(file: &Path) -> Result<(), Failure> {
     }
     let opened = File::options().append(true).create(true).open(file);
     opened.map(drop).map_err(|err| cannot_write(file, &err))
+}
+
+/// Writes a file. A pipe that is not read is an error, and is not waited for.
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let written = open(file).and_then(|mut to| to.write_all(text.as_bytes()));
+    written.map_err(|err| cannot_write(file, &err))
+}
+
+#[cfg(unix)]
+fn open(file: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    if !file.metadata().is_ok_and(|found| found.file_type().is_fifo()) {
+        return File::create(file);
+    }
+    let opened = File::options()
+        .write(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(file);
+    let pipe = opened.map_err(|err| match err.raw_os_error() {
+        Some(code) if code == nix::errno::Errno::ENXIO as i32 => {
+            std::io::Error::other("nothing reads this pipe")
+        }
+        _ => err,
+    })?;
+    // What was opened has a reader, which may be slow.
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(pipe)
+}
+
+#[cfg(not(unix))]
+fn open(file: &Path) -> std::io::Result<File> {
+    File::create(file)
 }
 
 fn cannot_write(file: &Path, err: &std::io::Error) -> Failure {

@@ -42,7 +42,19 @@ impl<'a> TestNamespace<'a> {
             if_found(&name, at)
         )));
         // To its end, so that it is known whether there is something to remove.
-        let namespace = Namespace::open(stack, &name).await.map_err(failed(at, WHAT))?;
+        let namespace = Namespace::open(stack, &name).await.map_err(|err| {
+            let in_doubt = err.in_doubt();
+            match failed(at, WHAT)(err) {
+                Failure::Message { text, exit } if in_doubt => {
+                    let doubt = if_found(&name, at);
+                    Failure::bare(
+                        format!("{text}\nThe namespace '{name}' may have been registered. {doubt}"),
+                        exit,
+                    )
+                }
+                failure => failure,
+            }
+        })?;
         connect::warn_of_clock();
         let namespace = Self { at, namespace };
         interrupts.leaves(Some(format!("Error: {}", namespace.left_over("interrupted"))));

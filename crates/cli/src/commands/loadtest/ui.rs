@@ -75,7 +75,11 @@ fn checked(args: &Ui) -> Result<Scaling, Failure> {
             "{option} is for a Fargate task and has no effect with --local. Leave it out."
         )));
     }
-    distributed::check_shared(&args.at)?;
+    distributed::check_shared(
+        &args.at,
+        "The page",
+        "put the load on it with 'loadtest run --local'",
+    )?;
     let number = |given: Option<i64>| given.map(|given| usize::try_from(given).unwrap_or(usize::MAX));
     let scales = [
         args.max_workers,

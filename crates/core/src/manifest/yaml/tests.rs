@@ -135,6 +135,25 @@ fn anchors_and_merge_keys_are_followed() {
     }
     let err = Manifest::from_yaml(bomb.as_bytes()).unwrap_err();
     assert!(err.to_string().contains("grows beyond 1000000"), "{err}");
+    // A long text, copied often, and anchors inside of anchors.
+    let long = "y".repeat(100_000);
+    for bomb in [
+        format!("x: &a \"{long}\"\nz: [{}]\n", vec!["*a"; 50_000].join(",")),
+        format!("x: &a {{{long}: 1}}\nz: [{}]\n", vec!["*a"; 50_000].join(",")),
+        format!(
+            "x: {}\"{}\"{}\n",
+            (0..50).fold(String::new(), |nested, n| nested + &format!("&a{n} [")),
+            "y".repeat(2_000_000),
+            "]".repeat(50)
+        ),
+    ] {
+        let err = Manifest::from_yaml(format!("namespace: d\n{bomb}").as_bytes()).unwrap_err();
+        assert!(
+            err.to_string()
+                .contains("grows beyond 1000000 values of 64 bytes"),
+            "{err}"
+        );
+    }
     let err = Manifest::from_yaml(b"namespace: !Ref name\n").unwrap_err();
     assert!(err.to_string().contains("has the tag !Ref"), "{err}");
 }

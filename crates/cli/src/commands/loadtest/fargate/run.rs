@@ -12,6 +12,7 @@ use super::super::infrastructure::failure;
 use super::super::interrupts::Interrupts;
 use super::super::lambda::Worker;
 use super::super::report::Shown;
+use super::super::test_namespace::if_found;
 use super::super::{DURATION, check_files, distributed, ended, found};
 use super::tunnel::{self, Tunnel};
 use super::{environment, task};
@@ -19,7 +20,7 @@ use crate::args::Connection;
 use crate::args::loadtest::Run;
 use crate::commands::Outcome;
 use crate::connect;
-use crate::failure::{Failure, invalid};
+use crate::failure::{Failure, invalid, options};
 use crate::say;
 
 /// The port of the tunnel on this machine.
@@ -137,7 +138,7 @@ async fn check_workers(
 fn wish(args: &Run, plan: &Plan, stages: &[Stage]) -> Wish {
     let wished = |stage: &Stage| WishedStage {
         users: stage.users as u64,
-        seconds: stage.length.as_secs(),
+        millis: u64::try_from(stage.length.as_millis()).unwrap_or(u64::MAX),
     };
     Wish {
         users: args.users.unsigned_abs(),
@@ -182,7 +183,7 @@ impl Distributed<'_> {
         distributed::warn(&ended.lost, ended.workers);
         match lost {
             Some(why) => Err(Failure::error(format!(
-                "{why}. The report ends with its last figures."
+                "The report ends with the last figures. {why}"
             ))),
             None if ended.was_abandoned => Err(Failure::error(distributed::ABANDONED)),
             None => Ok(()),
@@ -261,7 +262,7 @@ impl Distributed<'_> {
         let limit = self.plan.schedule.length() + MARGIN;
         let began = Instant::now();
         let (mut last, mut silent, mut is_stopped) = (None::<Sample>, 0, false);
-        let mut told = began;
+        let (mut told, mut most_users) = (began, 0);
         let why_lost = loop {
             // Its end is noticed sooner than figures are of interest.
             let pause = if last.as_ref().is_some_and(|last| last.is_complete) {
@@ -292,6 +293,7 @@ impl Distributed<'_> {
                         self.tell(&sample, shown, began);
                     }
                     let is_ready = sample.state == State::Ready;
+                    most_users = most_users.max(sample.users);
                     last = Some(sample);
                     if is_ready {
                         break None;
@@ -312,8 +314,22 @@ impl Distributed<'_> {
                 break Some("The test did not end in time".to_owned());
             }
         };
-        let Some(last) = last else {
-            return Err(Failure::error("No stats collected."));
+        // A master that was lost could not remove it.
+        let left = || {
+            let namespace = last.as_ref().and_then(|last| last.namespace.as_ref());
+            namespace.map_or_else(
+                || format!("If it had begun, 'zae-limiter namespace list{}' shows a namespace that begins with loadtest-.", options(self.at)),
+                |name| if_found(name, self.at),
+            )
+        };
+        let why_lost = why_lost.map(|why| format!("{why}. {}", left()));
+        let nothing = || {
+            why_lost
+                .clone()
+                .unwrap_or_else(|| "No stats collected.".to_owned())
+        };
+        let Some(last) = &last else {
+            return Err(Failure::error(nothing()));
         };
         if last.state == State::Ready && !last.is_complete {
             return Err(Failure::error(format!(
@@ -321,10 +337,11 @@ impl Distributed<'_> {
                 last.message
             )));
         }
-        let Some(mut result) = last.result else {
-            return Err(Failure::error("No stats collected."));
+        let Some(mut result) = last.result.clone() else {
+            return Err(Failure::error(nothing()));
         };
         result.report.interrupted |= !last.is_complete;
+        result.report.users = result.report.users.max(most_users);
         // What remains of the test stands after how it ended.
         if let Some((_, rest)) = last.message.split_once("Error: ") {
             say(&format!("Warning: {rest}"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use zae_limiter_infra::{Error as Infra, MasterOptions, MasterTask, StackManager, names};
+use zae_limiter_infra::{AwsFailure, Error as Infra, MasterOptions, MasterTask, StackManager, names};
 
 use super::super::infrastructure::failure;
 use super::super::interrupts::Interrupts;
@@ -34,6 +34,15 @@ pub(super) async fn start(
             Failure::with(format!("Failed to start Fargate task: {reason}"), Exit::Failure)
         }
         Infra::NotFound { .. } => no_stack(at),
+        // The answer is missing, and the task may be there.
+        Infra::Aws {
+            kind: AwsFailure::Unreachable | AwsFailure::Timeout | AwsFailure::Other,
+            ref message,
+            ..
+        } if message.contains("RunTask") => match failure(&err, at) {
+            Failure::Message { text, exit } => Failure::bare(format!("{text}\n{}", may_run(at)), exit),
+            closed @ Failure::NobodyReads => closed,
+        },
         err => failure(&err, at),
     })
 }
