@@ -4,6 +4,7 @@ use std::io;
 
 use zae_limiter::{Error, InvalidInput};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
+use zae_limiter_infra::without_layers;
 
 use crate::args::Connection;
 use crate::exit::Exit;
@@ -245,24 +246,38 @@ fn unavailable(err: &TableError, at: &Connection) -> String {
         FailureKind::BadRequest if err.message.contains("Missing Region") => {
             "You must specify a region. Use --region, AWS_REGION, or a profile that has one.".to_owned()
         }
-        FailureKind::Unreachable if broke(err) => match at.endpoint_url.as_deref() {
-            Some(url) => format!(
-                "The connection to the endpoint URL \"{url}\" ended before the answer came ({})",
-                err.message
-            ),
-            None => format!(
-                "The connection to the service ended before the answer came ({})",
-                err.message
-            ),
-        },
-        FailureKind::Unreachable => match at.endpoint_url.as_deref() {
-            Some(url) => format!(
-                "Could not connect to the endpoint URL: \"{url}\" ({})",
-                err.message
-            ),
-            None => format!("Could not connect to the service ({})", err.message),
-        },
+        FailureKind::Unreachable => {
+            let cause = without_layers(&err.message);
+            match &at.endpoint_url {
+                _ if broke(err) => {
+                    format!(
+                        "The connection to {} ended before the answer came ({cause})",
+                        place(at)
+                    )
+                }
+                Some(url) => format!("Could not connect to the endpoint URL: \"{url}\" ({cause})"),
+                None => format!("Could not connect to {} ({cause})", place(at)),
+            }
+        }
         _ => err.to_string(),
+    }
+}
+
+/// Where requests go.
+fn place(at: &Connection) -> String {
+    if let Some(url) = &at.endpoint_url {
+        return format!("the endpoint URL \"{url}\"");
+    }
+    let variables = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+    let of_variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let region = at
+        .region
+        .clone()
+        .or_else(|| variables.into_iter().find_map(of_variable));
+    match (crate::connect::endpoint(at), region) {
+        (Some(url), _) => format!("the endpoint \"{url}\" of AWS_ENDPOINT_URL"),
+        (None, Some(region)) => format!("DynamoDB in the region '{region}'"),
+        (None, None) => "DynamoDB".to_owned(),
     }
 }
 

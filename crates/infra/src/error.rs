@@ -253,11 +253,45 @@ where
         SdkError::DispatchFailure(_) => (AwsFailure::Unreachable, "could not connect"),
         _ => (AwsFailure::Other, "the call failed"),
     };
+    let cause = shown(err);
+    // There was a connection then.
+    let broke = cause.contains("(SendRequest)");
+    let what = if broke {
+        "the connection ended before the answer came"
+    } else {
+        what
+    };
     Error::Aws {
         kind,
         code: String::new(),
-        message: format!("Calling {operation}: {what}: {}", shown(err)),
+        message: format!("Calling {operation}: {what}: {}", without_layers(&cause)),
     }
+}
+
+/// The last causes of a failed request, without the layers of the HTTP client before them.
+///
+/// ```
+/// use zae_limiter_infra::without_layers;
+///
+/// let causes = "dispatch failure: io error: client error (Connect): tcp connect error: Connection refused";
+/// assert_eq!(without_layers(causes), "Connection refused");
+/// ```
+pub fn without_layers(causes: &str) -> &str {
+    const LAYERS: [&str; 8] = [
+        "dispatch failure: ",
+        "io error: ",
+        "other: ",
+        "client error (Connect): ",
+        "client error (SendRequest): ",
+        "tcp connect error: ",
+        "dns error: ",
+        "connection error: ",
+    ];
+    let mut rest = causes;
+    while let Some(inner) = LAYERS.iter().find_map(|layer| rest.strip_prefix(layer)) {
+        rest = inner;
+    }
+    rest
 }
 
 /// An error's causes on one line, each once.

@@ -40,7 +40,7 @@ pub use delete::Deleted;
 pub use deploy::{Deployed, Deployment, Functions};
 pub use discovery::FoundStack;
 pub use elf::Architecture;
-pub use error::{AwsFailure, Error};
+pub use error::{AwsFailure, Error, without_layers};
 pub use events::StackEvent;
 pub use functions::FunctionState;
 pub use invoke::Invoked;

@@ -90,13 +90,14 @@ const SWITCHES: [(&str, [&str; 2]); 6] = [
 ];
 
 /// Resources that always exist, with their types.
-const ALWAYS: [(&str, &str); 13] = [
+const ALWAYS: [(&str, &str); 14] = [
     ("WorkerSecurityGroup", "AWS::EC2::SecurityGroup"),
     ("MasterSecurityGroup", "AWS::EC2::SecurityGroup"),
     ("MasterPageIngress", "AWS::EC2::SecurityGroupIngress"),
     ("WorkerLogGroup", "AWS::Logs::LogGroup"),
     ("MasterLogGroup", "AWS::Logs::LogGroup"),
     ("WorkerRole", "AWS::IAM::Role"),
+    ("WorkerCalls", "AWS::Lambda::EventInvokeConfig"),
     ("WorkerFunction", "AWS::Lambda::Function"),
     ("ExecutionRole", "AWS::IAM::Role"),
     ("TaskRole", "AWS::IAM::Role"),

@@ -106,7 +106,8 @@ impl Place {
         let last = heard.lock().unwrap_or_else(PoisonError::into_inner).take();
         Err(match last {
             Some(err) => self.gave_up(timeout, false, Last::Cause(err)),
-            None => self.unavailable(format!("no answer within {timeout:?}")),
+            // What is left of a short deadline can be less than a millisecond.
+            None => self.unavailable(format!("no answer within {} ms", timeout.as_millis().max(1))),
         })
     }
 
