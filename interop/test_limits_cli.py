@@ -40,7 +40,7 @@ ENTITIES += ["0b1", "12:30:45", "1.5", "1.", "y", "null", "1-2"]
 
 
 def ours(manifest, *options):
-    arguments = ["limits", "cfn-template", "--name", "on", "--file", "-", *options]
+    arguments = ["limits", "cfn-template", "--name", "off", "--file", "-", *options]
     done = subprocess.run([OUR_PROGRAM, *arguments], input=manifest, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -49,13 +49,13 @@ def ours(manifest, *options):
 def test_the_template_is_theirs_to_the_letter(tmp_path):
     path = tmp_path / "limits.yaml"
     path.write_text(MANIFEST)
-    theirs = CliRunner().invoke(their_cli, ["limits", "cfn-template", "--name", "on", "--file", str(path)])
+    theirs = CliRunner().invoke(their_cli, ["limits", "cfn-template", "--name", "off", "--file", str(path)])
     assert theirs.exit_code == 0
     # The original keeps the order of the file, where ours sorts.
     assert yaml.safe_load(ours(MANIFEST)) == yaml.safe_load(theirs.output)
     ordered = MANIFEST.replace("      gpt-4:\n        limits: {}\n", "")
     path.write_text(ordered)
-    theirs = CliRunner().invoke(their_cli, ["limits", "cfn-template", "--name", "on", "--file", str(path)])
+    theirs = CliRunner().invoke(their_cli, ["limits", "cfn-template", "--name", "off", "--file", str(path)])
     assert ours(ordered) == theirs.output
 
 
@@ -71,8 +71,8 @@ def test_names_survive_a_reader_of_yaml_1_1(namespace):
     properties = template["Resources"]["TenantLimits"]["Properties"]
     level = {"Limits": {"y": {"Capacity": 1}}}
     assert properties == {
-        "ServiceToken": {"Fn::ImportValue": "on-ProvisionerArn"},
-        "TableName": "on",
+        "ServiceToken": {"Fn::ImportValue": "off-ProvisionerArn"},
+        "TableName": "off",
         "Namespace": namespace,
         "FullApply": True,
         "Resources": {name: level for name in RESOURCES},
