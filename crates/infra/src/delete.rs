@@ -70,13 +70,9 @@ impl StackManager {
     /// The resources that CloudFormation could not delete, and why. It would delete all others before it finds that out.
     /// What the caller may not look at is left to CloudFormation.
     async fn obstacles(&self, found: &StackSummary) -> Vec<String> {
-        let call = self.clients.stacks.describe_stack_resources();
-        let Ok(answer) = call.stack_name(&found.id).send().await else {
-            return Vec::new();
-        };
         let mut obstacles = Vec::new();
-        for resource in answer.stack_resources() {
-            let Some(name) = resource.physical_resource_id().filter(|_| exists(resource)) else {
+        for resource in self.resources(found).await.unwrap_or_default() {
+            let Some(name) = resource.physical_resource_id().filter(|_| exists(&resource)) else {
                 continue;
             };
             let why = match resource.resource_type() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use aws_sdk_cloudformation::types::StackResource;
 use zae_limiter_core::InvalidInput;
 
 use crate::error::{Error, failed};
@@ -97,6 +98,14 @@ impl StackManager {
             }
             Err(err) => Err(err),
         }
+    }
+
+    /// The resources of a stack.
+    pub(crate) async fn resources(&self, found: &StackSummary) -> Result<Vec<StackResource>, Error> {
+        let call = self.clients.stacks.describe_stack_resources();
+        let answer = call.stack_name(&found.id).send().await;
+        let answer = answer.map_err(failed("DescribeStackResources"))?;
+        Ok(answer.stack_resources.unwrap_or_default())
     }
 
     /// The stack of this name, if there is one that was not deleted.

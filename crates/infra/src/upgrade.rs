@@ -522,7 +522,7 @@ mod tests {
             lost("Modify", "Conditional"),
             "T (AWS::DynamoDB::Table): might be replaced"
         );
-        // The table is not lost, whatever was allowed.
+        // A change that replaces the table is refused even if removals are allowed.
         let mut alarm = change("Remove", "");
         alarm.resource_type = "AWS::CloudWatch::Alarm".into();
         let both = [alarm, change("Modify", "True"), change("Modify", "False")];

@@ -64,40 +64,42 @@ impl Timeline {
 
     /// Adds the progress.
     pub fn add(&mut self, progress: &Progress) {
-        self.recent.merge(&progress.recent);
-        let since = progress.elapsed.saturating_sub(self.last);
-        if since < self.distance {
-            return;
-        }
-        let rate = |count: u64| count as f64 / since.as_secs_f64();
-        self.points.push(Point {
-            at: progress.elapsed.as_secs_f64(),
-            users: progress.users,
-            calls: rate(self.recent.calls()),
-            refused: rate(progress.refused.saturating_sub(self.refused)),
-            failures: rate(self.recent.failures()),
-            p50: self.recent.quantile(0.5),
-            p95: self.recent.quantile(0.95),
-            p99: self.recent.quantile(0.99),
-        });
-        (self.last, self.refused) = (progress.elapsed, progress.refused);
-        self.recent = Series::default();
+        self.add_part(
+            progress.elapsed,
+            progress.users,
+            progress.refused,
+            &progress.recent,
+        );
     }
 
     /// Adds a report about the test so far, which has so many users.
     pub fn add_report(&mut self, report: &Report, users: usize) {
         let total = report.stats.total();
-        let recent = total.since(&self.total);
-        self.add(&Progress {
-            elapsed: report.elapsed,
-            users,
-            per_second: 0.0,
-            refused: report.stats.of(|event| event == Event::RateLimited).calls(),
-            recent,
-            total: total.clone(),
-            cores: None,
-        });
+        let refused = report.stats.of(|event| event == Event::RateLimited).calls();
+        self.add_part(report.elapsed, users, refused, &total.since(&self.total));
         self.total = total;
+    }
+
+    /// Adds the calls since the last time. Refusals are counted since the start.
+    fn add_part(&mut self, elapsed: Duration, users: usize, refused: u64, recent: &Series) {
+        self.recent.merge(recent);
+        let since = elapsed.saturating_sub(self.last);
+        if since < self.distance {
+            return;
+        }
+        let rate = |count: u64| count as f64 / since.as_secs_f64();
+        self.points.push(Point {
+            at: elapsed.as_secs_f64(),
+            users,
+            calls: rate(self.recent.calls()),
+            refused: rate(refused.saturating_sub(self.refused)),
+            failures: rate(self.recent.failures()),
+            p50: self.recent.quantile(0.5),
+            p95: self.recent.quantile(0.95),
+            p99: self.recent.quantile(0.99),
+        });
+        (self.last, self.refused) = (elapsed, refused);
+        self.recent = Series::default();
     }
 
     /// The points so far.

@@ -229,6 +229,9 @@ fn check_classes(path: &Path, scenario: &Scenario) -> Result<(), Failure> {
 
 /// The scenario with the classes and the shape that were chosen.
 fn chosen(args: &Load) -> Result<Selection, Failure> {
-    let found = found(&args.locustfile)?;
+    selected(found(&args.locustfile)?, args)
+}
+
+fn selected(found: Found, args: &Load) -> Result<Selection, Failure> {
     Selection::new(found.scenario, &args.user_classes).map_err(|err| refused(&err))
 }

@@ -3,8 +3,8 @@
 //! A manifest says which levels exist and what their limits are. [`Manifest::from_json`] reads it from a function's
 //! event, `from_yaml` (feature `yaml`) from a file, [`Manifest::from_properties`] from CloudFormation; all three
 //! share one set of rules and report every problem they find, with its place. [`plan`] compares a manifest with what
-//! is stored, [`managed`] is the record of what manifests manage, [`owners`] which custom resources declare it, [`pending`] the records of live buckets that have
-//! not been updated yet. Nothing here writes.
+//! is stored, [`managed`] is the record of what manifests manage, [`owners`] which custom resources declare it, [`pending`]
+//! the records of live buckets that have not been updated yet. Nothing here writes.
 
 mod hash;
 pub mod managed;

@@ -4,7 +4,7 @@ use super::options::{LoadOptions, check_names};
 use super::push::ScenarioFile;
 use crate::code::CodeLocation;
 use crate::deploy::{UPDATED, sdk_tags, values};
-use crate::error::{Error, failed};
+use crate::error::Error;
 use crate::options::Parameter;
 use crate::package::PackageSource;
 use crate::summary::StackSummary;
@@ -81,11 +81,10 @@ impl StackManager {
         let Some(found) = self.existing(&stack).await? else {
             return Ok(None);
         };
-        let call = self.clients.stacks.describe_stack_resources();
-        let answer = call.stack_name(&found.id).send().await;
-        let answer = answer.map_err(failed("DescribeStackResources"))?;
-        let mut resources = answer.stack_resources().iter();
-        let endpoint = resources.find(|resource| resource.logical_resource_id() == Some(ENDPOINT));
+        let resources = self.resources(&found).await?;
+        let endpoint = resources
+            .iter()
+            .find(|resource| resource.logical_resource_id() == Some(ENDPOINT));
         Ok(endpoint
             .and_then(|endpoint| endpoint.physical_resource_id())
             .map(str::to_owned))

@@ -40,7 +40,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 
 /// The function that generates load on a stack.
 pub(super) struct Worker {
-    manager: StackManager,
+    pub(super) manager: StackManager,
     /// Its name.
     pub(super) name: String,
     /// Its memory in MB.

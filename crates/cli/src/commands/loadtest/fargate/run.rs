@@ -6,20 +6,19 @@ use tokio::time::{Instant, sleep};
 use zae_limiter_infra::{MasterOptions, MasterSize, MasterTask, StackManager, names};
 use zae_limiter_loadtest::cluster::Ended;
 use zae_limiter_loadtest::page::{Client, ClientError, Sample, State, Wish, WishedStage};
-use zae_limiter_loadtest::{Plan, Stage, Timeline};
+use zae_limiter_loadtest::{Plan, Schedule, Stage, Timeline};
 
 use super::super::infrastructure::failure;
 use super::super::interrupts::Interrupts;
 use super::super::lambda::Worker;
 use super::super::report::Shown;
 use super::super::test_namespace::if_found;
-use super::super::{DURATION, check_files, distributed, ended, found};
+use super::super::{DURATION, check_files, distributed, ended, found, selected};
 use super::tunnel::{self, Tunnel};
 use super::{environment, task};
 use crate::args::Connection;
 use crate::args::loadtest::Run;
 use crate::commands::Outcome;
-use crate::connect;
 use crate::failure::{Failure, invalid, options};
 use crate::say;
 
@@ -56,7 +55,7 @@ pub(in super::super) async fn run(args: Run, workers: usize) -> Outcome {
     distributed::refuse_unused(&args)?;
     let found = found(&args.load.locustfile)?;
     let variables = environment::of_scenario(&args.load.locustfile, &found);
-    let selection = super::super::chosen(&args.load)?;
+    let selection = selected(found, &args.load)?;
     let stages = selection.stages(args.users(), args.duration(), DURATION);
     let size = size(args.cpu, args.memory)?;
     let port = args
@@ -66,7 +65,7 @@ pub(in super::super) async fn run(args: Run, workers: usize) -> Outcome {
     check_files(&args)?;
     let plan = Plan {
         scenario: selection.scenario,
-        schedule: zae_limiter_loadtest::Schedule::new(stages.clone(), args.load.spawn_rate as f64),
+        schedule: Schedule::new(stages.clone(), args.load.spawn_rate as f64),
         rate: None,
         warm_up: Duration::ZERO,
         seed: args.load.seed(),
@@ -76,7 +75,7 @@ pub(in super::super) async fn run(args: Run, workers: usize) -> Outcome {
     tunnel::check(port)?;
     let interrupts = Interrupts::catch()?;
     let function = Worker::find(at, &interrupts).await?;
-    let manager = connect::manager(at).await?;
+    let manager = function.manager.clone();
     check_workers(&manager, at, workers, &interrupts).await?;
     let region = manager.region().map_err(|err| failure(&err, at))?.to_owned();
     let mut shown = Shown::of_workers(&args, &plan, selection.shape, &function, workers);

@@ -58,8 +58,7 @@ pub(in super::super) async fn ui(args: Ui) -> Outcome {
     let interrupts = Interrupts::catch()?;
     let manager = interrupts.unless(Box::pin(connect::manager(at))).await?;
     let region = manager.region().map_err(|err| failure(&err, at))?.to_owned();
-    let look = async { manager.masters(&at.name).await };
-    let running = interrupts.during(look).await?;
+    let running = interrupts.during(manager.masters(&at.name)).await?;
     let running = running.map_err(|err| match err {
         zae_limiter_infra::Error::NotFound { .. } => task::no_stack(at),
         err => failure(&err, at),
