@@ -33,9 +33,9 @@ pub(crate) type Outcome = Result<Exit, Failure>;
 fn written_limits(written: &WrittenLimits) -> Result<Vec<Limit>, Failure> {
     let mut limits: Vec<Limit> = Vec::new();
     for text in &written.limits {
-        let limit = limit::parse(text).map_err(Failure::error)?;
+        let limit = limit::parse(text).map_err(Failure::usage)?;
         if limits.iter().any(|other| other.name() == limit.name()) {
-            return Err(Failure::error(format!(
+            return Err(Failure::usage(format!(
                 "Invalid limit '{text}': '{}' is given twice. Give each limit once.",
                 limit.name()
             )));

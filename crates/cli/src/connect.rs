@@ -59,7 +59,7 @@ pub(crate) fn check_directory(path: &Path) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    Err(Failure::error(format!(
+    Err(Failure::usage(format!(
         "Invalid endpoint '{EMBEDDED}{}': {EMBEDDED} {why}, as in {EMBEDDED}./limits",
         path.display()
     )))
@@ -94,7 +94,7 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
 fn check_place(at: &Connection) -> Result<(), Failure> {
     if let Some(url) = &at.endpoint_url {
         check_endpoint(url).map_err(|err| {
-            Failure::error(format!(
+            Failure::usage(format!(
                 "Invalid --endpoint-url '{}': {}. Give a URL such as http://localhost:4566, or {EMBEDDED}PATH.",
                 err.value(),
                 err.reason()
@@ -104,7 +104,7 @@ fn check_place(at: &Connection) -> Result<(), Failure> {
     let is_bad =
         |region: &str| region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     match &at.region {
-        Some(region) if is_bad(region) => Err(Failure::error(format!(
+        Some(region) if is_bad(region) => Err(Failure::usage(format!(
             "Invalid region: '{region}'. Regions look like us-east-1."
         ))),
         _ => Ok(()),
@@ -125,7 +125,7 @@ pub(crate) fn connection(at: &Connection) -> Result<zae_limiter::table::Connecti
 /// The manager of stacks there.
 pub(crate) async fn manager(at: &Connection) -> Result<StackManager, Failure> {
     let config = connection(at)?.checked_config().await;
-    let config = config.map_err(|err| Failure::error(invalid(&err)))?;
+    let config = config.map_err(|err| Failure::usage(invalid(&err)))?;
     Ok(zae_limiter::stack_manager(&config))
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn endpoint(at: &Connection) -> Option<String> {
 pub(crate) async fn client(at: &Connection) -> Result<Client, Failure> {
     let connection = connection(at)?;
     let config = connection.checked_config().await;
-    let config = config.map_err(|err| Failure::error(invalid(&err)))?;
+    let config = config.map_err(|err| Failure::usage(invalid(&err)))?;
     Ok(connection.client_of(&config))
 }
 

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Done; also when there was nothing to do, or the user said no to it.
     Success,
-    /// Failed: bad names and limits, things that are not there, a table that does not fit.
+    /// Failed: things that are not there, a bad file, a table that does not fit.
     Failure,
+    /// A wrong command line: options that do not go together, values that cannot be used.
+    Usage,
     /// The table, or what leads to it, failed or refused: throttling, timeouts, credentials, permissions.
     Aws,
     /// There are changes, if the exit code is to show that.
@@ -29,8 +31,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Failure => 1,
-            // Else 2 is a wrong command line, which the parser ends with.
-            Self::Changes => 2,
+            Self::Usage | Self::Changes => 2,
             Self::Aws => 3,
             Self::NoStack => 4,
             Self::TryLater => 75,

@@ -30,6 +30,12 @@ impl Failure {
         Self::with(text, Exit::Failure)
     }
 
+    /// `Error: {text}`, ending with the code for a wrong command line: an argument, an option or a variable in place of one
+    /// has a value that cannot be used.
+    pub(crate) fn usage(text: impl AsRef<str>) -> Self {
+        Self::with(text, Exit::Usage)
+    }
+
     /// `Error: {text}`.
     pub(crate) fn with(text: impl AsRef<str>, exit: Exit) -> Self {
         Self::bare(format!("Error: {}", text.as_ref()), exit)
@@ -78,7 +84,7 @@ impl Doing<'_> {
     pub(crate) fn failed(self, err: &Error) -> Failure {
         let text = match err {
             // These tell of the command line or of what is stored, whatever was being done.
-            Error::InvalidInput(err) => return Failure::error(invalid(err)),
+            Error::InvalidInput(err) => return Failure::usage(invalid(err)),
             Error::InfrastructureNotFound { .. } => return no_stack(self.at),
             Error::NamespaceNotFound(name) => {
                 return Failure::error(format!(
@@ -137,6 +143,7 @@ pub(crate) fn of_stack(err: &zae_limiter_infra::Error, at: &Connection) -> Failu
     };
     let exit = match err {
         Infra::Aws { .. } | Infra::Operation { .. } => Exit::Aws,
+        Infra::InvalidInput(_) => Exit::Usage,
         _ => Exit::Failure,
     };
     Failure::with(text, exit)

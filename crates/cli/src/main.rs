@@ -41,10 +41,11 @@ fn main() -> ExitCode {
         Err(err) => {
             // If this fails, there is no other place for the message.
             let _ = err.print();
-            let code = u8::try_from(err.exit_code()).unwrap_or(1);
-            // Where it is given, 2 says that there is something to do.
-            let is_detailed = std::env::args_os().any(|arg| arg == "--detailed-exitcode");
-            return ExitCode::from(if is_detailed { code.min(1) } else { code });
+            return if err.use_stderr() {
+                refused()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     match run(cli.command) {
@@ -60,9 +61,19 @@ fn main() -> ExitCode {
         Err(Failure::NobodyReads) => Exit::Success.into(),
         Err(Failure::Message { text, exit }) => {
             say(&text);
-            exit.into()
+            if exit == Exit::Usage {
+                refused()
+            } else {
+                exit.into()
+            }
         }
     }
+}
+
+/// The exit code for a wrong command line: 2, but 1 where 2 says that there is something to do.
+fn refused() -> ExitCode {
+    let is_detailed = std::env::args_os().any(|arg| arg == "--detailed-exitcode");
+    if is_detailed { Exit::Failure } else { Exit::Usage }.into()
 }
 
 /// Inside a function of AWS Lambda this program is the function.

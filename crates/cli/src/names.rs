@@ -16,7 +16,7 @@ pub(crate) fn stack(name: &str) -> Result<(), Failure> {
     let Err(err) = StackName::new(name) else {
         // The name is also the table's.
         return if name.len() < SHORTEST_TABLE {
-            Err(Failure::error(format!(
+            Err(Failure::usage(format!(
                 "Invalid name '{name}': must have at least {SHORTEST_TABLE} characters, as the table has this name"
             )))
         } else {
@@ -36,7 +36,7 @@ pub(crate) fn stack(name: &str) -> Result<(), Failure> {
     } else {
         "Must start with a letter and contain only alphanumeric characters and hyphens."
     };
-    Err(Failure::error(text))
+    Err(Failure::usage(text))
 }
 
 /// Checks an entity's id that was given as `field`.
@@ -75,9 +75,9 @@ pub(crate) fn scope(name: &str) -> Result<(), Failure> {
 pub(crate) fn namespace(name: &str) -> Result<(), Failure> {
     NamespaceName::new(name).map(drop).map_err(|err| {
         if name == "_" {
-            Failure::error("Invalid namespace: reserved for system use")
+            Failure::usage("Invalid namespace: reserved for system use")
         } else if name.is_empty() {
-            Failure::error("Invalid namespace: cannot be empty")
+            Failure::usage("Invalid namespace: cannot be empty")
         } else {
             reason("namespace", &err)
         }
@@ -85,7 +85,7 @@ pub(crate) fn namespace(name: &str) -> Result<(), Failure> {
 }
 
 fn reason(field: &str, err: &InvalidInput) -> Failure {
-    Failure::error(format!("Invalid {field} '{}': {}", err.value(), err.reason()))
+    Failure::usage(format!("Invalid {field} '{}': {}", err.value(), err.reason()))
 }
 
 fn invalid(field: &str, name: &str, longest: usize, characters: &str) -> Failure {
@@ -98,7 +98,7 @@ fn invalid(field: &str, name: &str, longest: usize, characters: &str) -> Failure
     } else {
         characters.to_owned()
     };
-    Failure::error(format!("Invalid {field}: {reason}"))
+    Failure::usage(format!("Invalid {field}: {reason}"))
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ pub(crate) use unix::Signals;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
+/// The number of the signal that Ctrl-C sends.
+const SIGINT: u8 = 2;
+
 /// Which signals are caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Catch {
@@ -42,11 +45,10 @@ impl Ending {
         self == Self::INTERRUPT
     }
 
-    /// How the program ends: as the Python tool does for Ctrl-C, and for other signals with the exit code by which
-    /// shells tell them.
+    /// How the program ends: with the Python tool's word for Ctrl-C, and with the exit code by which shells tell the signal.
     pub(crate) fn into_failure(self) -> Failure {
         match self.signal {
-            None => Failure::aborted(),
+            None => Failure::bare("Aborted!", Exit::Signal(SIGINT)),
             Some((number, name)) => Failure::bare(format!("Aborted by {name}"), Exit::Signal(number)),
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use zae_limiter::table::EmbeddedEngine;
 use zae_limiter::table::embedded::OpenError;
 
+use crate::lambda::Python;
 use crate::server;
 use crate::stacks;
 use crate::state::reached;
@@ -47,6 +48,8 @@ pub struct Options {
     pub address: SocketAddr,
     /// Where the data is.
     pub data: Data,
+    /// The interpreter of functions in Python.
+    pub python: Python,
 }
 
 /// Where an endpoint keeps its data.
@@ -138,7 +141,8 @@ impl Endpoint {
             "http://{}",
             SocketAddr::new(reached(address.ip()), address.port())
         );
-        let world = World::new(Tables::new(engine), store, files, url).map_err(StartError::Services)?;
+        let world = World::new(Tables::new(engine), store, files, url, options.python)
+            .map_err(StartError::Services)?;
         let world = Arc::new(world);
         stacks::resume(&world.stacks).map_err(|err| StartError::Services(err.into()))?;
         Ok(Self {

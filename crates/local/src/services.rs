@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::lambda::{self, Lambda, Pace, Setup};
+use crate::lambda::{self, Lambda, Pace, Python, Setup};
 use crate::logs::{LogLine, Logs};
 use crate::queues::Queues;
 use crate::s3::S3;
@@ -31,11 +31,18 @@ pub struct Services {
 }
 
 impl Services {
-    /// Opens the services, of tables, records, a directory for files and the endpoint's own address.
+    /// Opens the services, of tables, records, a directory for files, the endpoint's own address and an interpreter for
+    /// functions in Python.
     ///
     /// # Errors
     /// If the directory or the records cannot be used.
-    pub fn open(tables: Tables, store: &Store, files: PathBuf, url: String) -> Result<Self, Refusal> {
+    pub fn open(
+        tables: Tables,
+        store: &Store,
+        files: PathBuf,
+        url: String,
+        python: Python,
+    ) -> Result<Self, Refusal> {
         let s3 = S3::open(store.clone(), &files.join("objects"))?;
         let queues = Queues::new(store.clone(), &url);
         let logs = Logs::new(store.clone());
@@ -50,6 +57,7 @@ impl Services {
             files,
             url: url.clone(),
             services: Arc::new(around),
+            python,
             pace: Pace::default(),
         })?;
         Ok(Self {

@@ -54,6 +54,9 @@ pub struct Running {
     /// When the system started its process, as returned by [`process::born`].
     #[serde(default)]
     pub born: Option<u64>,
+    /// The interpreter of functions in Python.
+    #[serde(default)]
+    pub python: Option<PathBuf>,
 }
 
 impl Running {
@@ -341,6 +344,7 @@ mod tests {
             logs: true,
             verbose: Some(false),
             born: None,
+            python: None,
         }
     }
 
@@ -473,6 +477,7 @@ mod tests {
         let own = Running {
             pid: std::process::id(),
             born: process::born(std::process::id()).unwrap(),
+            python: None,
             ..running()
         };
         assert_eq!(own.is_its_process(), Some(true));

@@ -15,6 +15,16 @@ use crate::wire::{ACCOUNT, Refusal, Reply, Request};
 /// The prefix of the engine's ARNs; those of a region are translated.
 const ENGINE_ARN: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
 
+/// How the engine's ids of shards begin.
+const ENGINE_SHARD: &str = "\"shardId-";
+
+/// How they begin for clients: those of AWS refuse ids of fewer than 28 characters, as the engine has for tables with short
+/// names.
+const SHARD: &str = "\"shardId-00000000000-";
+
+/// The operations with ids of shards.
+const SHARDS: [&str; 2] = ["DescribeStream", "GetShardIterator"];
+
 /// The operations that change items, and so may add to a stream.
 const WRITES: [&str; 5] = [
     "UpdateItem",
@@ -143,7 +153,9 @@ impl Tables {
         let is_write = WRITES.contains(&operation);
         let translated = !is_write && !ITEMS.contains(&operation);
         let arn = format!("arn:aws:dynamodb:{region}:{ACCOUNT}:");
+        let has_shards = SHARDS.contains(&operation);
         let body = match std::str::from_utf8(&body) {
+            Ok(text) if has_shards => text.replace(&arn, ENGINE_ARN).replace(SHARD, ENGINE_SHARD).into(),
             Ok(text) if translated && text.contains(&arn) => text.replace(&arn, ENGINE_ARN).into(),
             _ => body,
         };
@@ -159,11 +171,13 @@ impl Tables {
         if is_write && reply.status == 200 {
             self.knock();
         }
-        let body = if translated {
-            reply.body.replace(ENGINE_ARN, &arn)
-        } else {
-            reply.body
-        };
+        let mut body = reply.body;
+        if translated {
+            body = body.replace(ENGINE_ARN, &arn);
+        }
+        if has_shards {
+            body = body.replace(ENGINE_SHARD, SHARD);
+        }
         Ok((reply.status, body))
     }
 }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
+use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use crate::identity;
-use crate::lambda::Lambda;
+use crate::lambda::{Lambda, Python};
 use crate::s3;
 use crate::services::Services;
 use crate::stacks::{self, CALLBACK, Stacks};
@@ -19,6 +19,9 @@ use crate::wire::{Form, Refusal, Reply, Request};
 
 /// The paths of the health check; the second is LocalStack's, which scripts use.
 pub const HEALTH: [&str; 2] = ["/_zae-limiter/health", "/_localstack/health"];
+
+/// The path at which `DELETE` deletes the items whose time has come, and says how many there were. LocalStack has it, too.
+const EXPIRED: &str = "/_aws/dynamodb/expired";
 
 /// The services, as health names them.
 pub const SERVICES: [&str; 9] = [
@@ -45,12 +48,19 @@ pub struct World {
 }
 
 impl World {
-    /// Everything, of tables, records, a directory for files and the endpoint's own address.
+    /// Everything, of tables, records, a directory for files, the endpoint's own address and an interpreter for functions in
+    /// Python.
     ///
     /// # Errors
     /// If the directory or the records cannot be used.
-    pub fn new(tables: Tables, store: Store, files: PathBuf, url: String) -> Result<Self, Refusal> {
-        let services = Services::open(tables, &store, files, url)?;
+    pub fn new(
+        tables: Tables,
+        store: Store,
+        files: PathBuf,
+        url: String,
+        python: Python,
+    ) -> Result<Self, Refusal> {
+        let services = Services::open(tables, &store, files, url, python)?;
         let stacks = Arc::new(Stacks::new(store, services.clone()));
         let tagging = Tagging::default();
         tagging.add(Arc::new(services.s3.clone()));
@@ -75,6 +85,9 @@ impl World {
     pub async fn serve(&self, request: Request) -> Reply {
         if HEALTH.contains(&request.path.as_str()) {
             return Self::health();
+        }
+        if request.path == EXPIRED && request.method == Method::DELETE {
+            return self.delete_expired().await;
         }
         if let Some(token) = request.path.strip_prefix(CALLBACK) {
             return self.stacks.answered(token, &request);
@@ -108,6 +121,13 @@ impl World {
         }
         let operation = action.unwrap_or_else(|| format!("{} {}", request.method, request.path));
         Refusal::unsupported(if scope.is_empty() { "AWS" } else { &scope }, &operation).query_xml("")
+    }
+
+    async fn delete_expired(&self) -> Reply {
+        match self.services.tables.sweep().await {
+            Ok(count) => Reply::rest_json(StatusCode::OK, &json!({ "ExpiredItems": count })),
+            Err(refusal) => refusal.amz_json(),
+        }
     }
 
     /// Whether a request is for something that continues until a function ends.

@@ -19,6 +19,7 @@ use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 use zae_limiter::table::EmbeddedEngine;
+use zae_limiter_local::lambda::Python;
 use zae_limiter_local::server;
 use zae_limiter_local::store::Store;
 use zae_limiter_local::tables::Tables;
@@ -31,7 +32,7 @@ use support::fixture::{Fixture, QUEUE, REGION, script, until, zipped};
 /// The tests, by name.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 15] = [
     ("an_invocation_has_its_answer_and_its_log", || run(answers)),
     ("a_process_is_used_again_until_something_changes", || run(warm)),
     ("errors_are_told_as_lambda_does", || run(errors)),
@@ -39,6 +40,7 @@ const TESTS: [Test; 14] = [
     ("queued_events_are_tried_three_times", || run(queued)),
     ("the_api_speaks_lambdas_language", || run(api)),
     ("functions_of_languages_are_kept_and_not_run", || run(foreign)),
+    ("functions_in_python_are_run_by_the_interpreter", || run(python)),
     ("tags_and_policies_are_kept", || run(labels)),
     ("records_reach_the_function_in_order", || run(records)),
     ("failing_records_are_tried_again_and_given_up", || run(failures)),
@@ -364,30 +366,47 @@ async fn foreign() {
     let fixture = Fixture::new();
     let functions = "/2015-03-31/functions";
     let request = json!({
-        "FunctionName": "python", "Runtime": "python3.12", "Handler": "h", "Role": "r",
+        "FunctionName": "node", "Runtime": "nodejs22.x", "Handler": "h", "Role": "r",
         "Code": {"S3Bucket": "code", "S3Key": "package"},
     });
     let (reply, said) = call(&fixture, Method::POST, functions, &request, &[]).await;
     assert_eq!(reply.status, 201, "{said}");
-    let called = format!("{functions}/python/invocations");
+    let called = format!("{functions}/node/invocations");
     let (reply, said) = call(&fixture, Method::POST, &called, &json!({}), &[]).await;
     assert_eq!(reply.headers["x-amz-function-error"], "Unhandled");
     assert!(
-        said["errorMessage"]
-            .as_str()
-            .unwrap()
-            .contains("native functions only"),
+        said["errorMessage"].as_str().unwrap().contains(
+            "native functions (provided.al2023, provided.al2, provided) and functions in Python only"
+        ),
         "{said}"
     );
     let (reply, _) = call(
         &fixture,
         Method::DELETE,
-        &format!("{functions}/python"),
+        &format!("{functions}/node"),
         &json!({}),
         &[],
     )
     .await;
     assert_eq!(reply.status, 204);
+}
+
+/// The interpreter gets the runtime as a program, and what Lambda tells a function as variables. Real interpreters run in the
+/// suite that needs Python.
+async fn python() {
+    let fixture = Fixture::new();
+    let settings = json!({"Runtime": "python3.12", "Architectures": ["arm64"]});
+    fixture.function("snake", "echo", settings).await;
+    let invoked = fixture.invoke("snake", json!({"do": "environment"})).await;
+    let environment: Json = serde_json::from_slice(&invoked.payload).unwrap();
+    assert!(!invoked.error, "{environment}");
+    assert_eq!(environment["_HANDLER"], "echo");
+    assert_eq!(environment["AWS_EXECUTION_ENV"], "AWS_Lambda_python3.12");
+    assert_eq!(environment["AWS_LAMBDA_FUNCTION_NAME"], "snake");
+    let invoked = fixture.invoke("snake", json!({"do": "arguments"})).await;
+    let arguments: Vec<String> = serde_json::from_slice(&invoked.payload).unwrap();
+    assert_eq!(arguments[..3], ["-u", "-B", "-c"]);
+    assert!(arguments[3].contains("invocation/next"), "{}", arguments[3]);
 }
 
 async fn api() {
@@ -747,7 +766,14 @@ async fn custom() {
     let listener = server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let tables = Tables::new(EmbeddedEngine::memory().unwrap());
-    let world = World::new(tables, Store::memory().unwrap(), directory.path().into(), url).unwrap();
+    let world = World::new(
+        tables,
+        Store::memory().unwrap(),
+        directory.path().into(),
+        url,
+        Python::none(),
+    )
+    .unwrap();
     let world = Arc::new(world);
     let served = tokio::spawn(server::serve(
         Arc::clone(&world),

@@ -10,6 +10,9 @@ use super::Format;
 /// The port that local endpoints are at, unless it is said otherwise.
 pub(crate) const PORT: u16 = 4566;
 
+/// Names the interpreter of functions in Python.
+const PYTHON_VARIABLE: &str = "PYTHON";
+
 /// Names another port for `up` and `env`.
 const PORT_VARIABLE: &str = "ZAE_LIMITER_LOCAL_PORT";
 
@@ -85,6 +88,10 @@ pub(crate) struct Up {
     /// Log every request
     #[arg(long, conflicts_with = "docker")]
     pub(crate) verbose: bool,
+
+    /// Python interpreter that runs functions in Python; it must have boto3, as AWS's runtimes do [default: python3]
+    #[arg(long, value_name = "PATH", env = PYTHON_VARIABLE, hide_env_values = true)]
+    pub(crate) python: Option<PathBuf>,
 
     /// Print a line of JSON on standard output once it is ready, or why it is not.
     #[arg(long, hide = true, requires = "foreground")]

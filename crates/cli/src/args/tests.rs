@@ -218,7 +218,7 @@ fn commands_take_these_options() {
         ("local status", "--docker-host --output=text".to_owned()),
         (
             "local up",
-            "--name/-n --port --host --foreground --announce --data-dir --ephemeral --verbose --image \
+            "--name/-n --port --host --foreground --announce --data-dir --ephemeral --verbose --python --image \
              --docker-host --output=text"
                 .to_owned(),
         ),
@@ -634,6 +634,7 @@ fn variables_stand_in_for_name_and_namespace() {
                 // A file that declares limits names its namespace.
                 Some("namespace") if !declared => Some("ZAEL_NAMESPACE".as_ref()),
                 Some("lambda-package") => Some("ZAE_LIMITER_LAMBDA_PACKAGE".as_ref()),
+                Some("python") => Some("PYTHON".as_ref()),
                 Some("port") if path.starts_with("local ") => Some("ZAE_LIMITER_LOCAL_PORT".as_ref()),
                 _ => None,
             };

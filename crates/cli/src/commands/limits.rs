@@ -143,7 +143,7 @@ async fn ask(file: &ManifestFile, at: &Where, format: &Format, call: Call) -> Re
     let manifest = file::read(&file.file)?;
     let declared = manifest.namespace.as_str();
     if let Some(given) = at.namespace.as_deref().filter(|given| *given != declared) {
-        return Err(Failure::error(format!(
+        return Err(Failure::usage(format!(
             "--namespace is '{given}', but {} is for the namespace '{declared}'. Leave --namespace out, or change the \
              file.",
             file::shown(&file.file)

@@ -46,7 +46,7 @@ pub(crate) async fn run(command: UsageCommand) -> Outcome {
 fn query(selection: &Selection) -> Result<UsageQuery, Failure> {
     let mut query = match (&selection.entity_id, &selection.resource) {
         (None, None) => {
-            return Err(Failure::error(
+            return Err(Failure::usage(
                 "Either --entity-id or --resource must be provided",
             ));
         }
@@ -68,16 +68,16 @@ fn query(selection: &Selection) -> Result<UsageQuery, Failure> {
         .as_deref()
         .map(time::parse_start)
         .transpose()
-        .map_err(Failure::error)?;
+        .map_err(Failure::usage)?;
     let end = selection
         .end
         .as_deref()
         .map(time::parse_end)
         .transpose()
-        .map_err(Failure::error)?;
+        .map_err(Failure::usage)?;
     let (start, end) = (start.as_deref().map(instant), end.as_deref().map(instant));
     if start.zip(end).is_some_and(|(start, end)| start > end) {
-        return Err(Failure::error(format!(
+        return Err(Failure::usage(format!(
             "--start {} is after --end {}",
             selection.start.as_deref().unwrap_or_default(),
             selection.end.as_deref().unwrap_or_default()
@@ -108,7 +108,7 @@ fn instant(stored: &str) -> SystemTime {
 async fn list(args: List) -> Outcome {
     const WHAT: &str = "list usage snapshots";
     if args.plot && args.common.format.output == OutputFormat::Json {
-        return Err(Failure::error(
+        return Err(Failure::usage(
             "--plot draws text and cannot be combined with --output json.",
         ));
     }

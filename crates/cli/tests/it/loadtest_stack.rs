@@ -304,12 +304,12 @@ fn what_cannot_be_deployed_is_refused_in_one_line() {
     );
     refused(
         "deploy --name bare --vpc-id mine --subnet-ids subnet-a,subnet-b -C load",
-        1,
+        2,
         "Error: Invalid vpc_id 'mine': must look like vpc-0123456789abcdef0\n",
     );
     refused(
         &format!("deploy --name bare --max-workers 5 --min-workers 6 {network}"),
-        1,
+        2,
         "Error: Invalid min_workers '6': must be at most the greatest number of workers, 5\n",
     );
     refused(

@@ -194,7 +194,7 @@ fn a_name_that_no_stack_can_have_starts_nothing() {
     let local = Local::new();
     for name in ["j", "jj", "my_app"] {
         let ran = local.run(&format!("up --port 0 --ephemeral --name {name} --output json"));
-        assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{ran:?}");
+        assert_eq!((ran.code, &*ran.stdout), (Some(2), ""), "{ran:?}");
         assert_eq!(local.run("status").stdout, "Local endpoint: not running\n");
     }
 }

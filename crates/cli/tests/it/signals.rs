@@ -80,7 +80,7 @@ fn is_linux() -> bool {
 #[track_caller]
 fn assert_aborted(ran: &Ran, signal: Signal) {
     let expected = match signal {
-        Signal::SIGINT => (Some(1), "Aborted!\n".to_owned()),
+        Signal::SIGINT => (Some(130), "Aborted!\n".to_owned()),
         other => (Some(128 + other as i32), format!("Aborted by {other}\n")),
     };
     assert_eq!((ran.code, ran.stderr.clone()), expected, "{signal}");

@@ -110,7 +110,7 @@ fn errors_that_nobody_reads() {
     for (line, code) in [
         ("entity show nobody", 4),
         ("entity show", 2),
-        ("entity show a#b", 1),
+        ("entity show a#b", 2),
     ] {
         let args: Vec<&str> = line.split(' ').collect();
         let status = world

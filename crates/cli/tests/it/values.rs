@@ -10,7 +10,7 @@ fn refusals(world: &World, lines: impl IntoIterator<Item = (String, Vec<String>)
     for (shown, args) in lines {
         let ran = crate::world::finish(&mut world.connected(&args), None);
         assert_eq!(ran.stdout, "", "{shown}");
-        assert_eq!(ran.code, Some(1), "{shown}: {ran:?}");
+        assert_eq!(ran.code, Some(2), "{shown}: {ran:?}");
         let _ = writeln!(
             said,
             "{shown}\n    {}",
@@ -62,7 +62,7 @@ fn names_of_stacks() {
     let mut said = String::new();
     for (command, args) in lines {
         let ran = crate::world::finish(&mut world.command(&args), None);
-        assert_eq!(ran.code, Some(1), "{args:?}");
+        assert_eq!(ran.code, Some(2), "{args:?}");
         let _ = writeln!(
             said,
             "{command} {:?}\n    {}",

@@ -19,9 +19,9 @@ use crate::table::{Item, Key, Value};
 /// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// It is declared and was not managed.
+    /// It is declared, and not managed or not stored.
     Create,
-    /// It is declared, managed, and holds something else.
+    /// It is declared, managed, and stored with something else.
     Update,
     /// It is managed and no longer declared.
     Delete,
@@ -218,17 +218,17 @@ pub fn plan(
             plan.adopted += usize::from(!managed.contains(&target));
             continue;
         }
-        let action = if managed.contains(&target) {
-            Action::Update
-        } else {
-            Action::Create
-        };
-        plan.changes.push(Change {
-            action,
+        let mut change = Change {
+            action: Action::Create,
             target,
             old: item.map(LevelState::of),
             new: Some(new),
-        });
+        };
+        // A level can be listed as managed and not be stored: an apply lists what it will create before it creates it.
+        if managed.contains(&change.target) && !change.creates() {
+            change.action = Action::Update;
+        }
+        plan.changes.push(change);
     }
     for target in managed.targets() {
         if !declares.contains(&target) {

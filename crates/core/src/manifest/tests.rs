@@ -241,11 +241,14 @@ fn a_plan_lists_only_what_differs_in_order() {
         let line = |change: &Change| format!("{} {}", change.action.symbol(), change.target);
         plan.changes.iter().map(line).collect::<Vec<_>>()
     };
+    let of_resource = |name: &str| Target::Resource(crate::name::ResourceName::new(name).unwrap());
+    stored.insert(of_resource("b").key(&ns), item.clone());
     let found = plan::plan(&ns, &manifest, &managed, &stored, false);
     assert_eq!(found.unchanged, 1);
+    // What is listed as managed and not stored is what an interrupted apply did not come to.
     assert_eq!(
         lines(&found),
-        ["+ a", "~ b", "- c", "~ u/Z", "~ u/_default_", "~ u/b", "- gone/b"]
+        ["+ a", "~ b", "- c", "+ u/Z", "+ u/_default_", "+ u/b", "- gone/b"]
     );
     assert_eq!(
         found.changes[1].to_json(),

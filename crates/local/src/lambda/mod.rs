@@ -1,7 +1,7 @@
-//! Lambda: native functions as processes of this machine, and event source mappings on the tables' streams.
+//! Lambda: functions as processes of this machine, and event source mappings on the tables' streams.
 //!
 //! A function's package is unpacked, and its `bootstrap` run with a Runtime API of its own, so what is deployed is
-//! what runs. `functions` are functions as they are kept, `running` their processes, `mappings` what feeds them from
+//! what runs. A function in Python is run by the machine's interpreter, which `python` finds. `functions` are functions as they are kept, `running` their processes, `mappings` what feeds them from
 //! streams, and `api` is what callers see.
 
 mod api;
@@ -9,6 +9,7 @@ mod fields;
 mod functions;
 mod mappings;
 mod names;
+mod python;
 mod running;
 mod services;
 
@@ -28,11 +29,12 @@ use self::mappings::poller::Poller;
 use self::mappings::record::{self as mapping, Mapping};
 use self::mappings::trim;
 use self::names::FunctionId;
-use self::running::{Finished, LARGEST, Launch, NotRun, Notes, Pool};
+use self::running::{Finished, LARGEST, Launch, NotRun, Notes, Pool, Program};
 use crate::store::Store;
 use crate::tables::Tables;
 use crate::wire::{Refusal, uuid};
 
+pub use self::python::{NoSuchPython, Python};
 pub use self::services::Services;
 
 /// The largest event of an invocation that is waited for.
@@ -57,6 +59,8 @@ pub struct Setup {
     pub url: String,
     /// The other services.
     pub services: Arc<dyn Services>,
+    /// The interpreter of functions in Python.
+    pub python: Python,
     /// How long things take.
     pub pace: Pace,
 }
@@ -116,6 +120,7 @@ struct Inner {
     store: Store,
     url: String,
     services: Arc<dyn Services>,
+    python: Python,
     pace: Pace,
     packages: Packages,
     pool: Arc<Pool>,
@@ -164,6 +169,7 @@ impl Lambda {
                 store: setup.store,
                 url: setup.url,
                 services: setup.services,
+                python: setup.python,
                 pace: setup.pace,
                 packages,
                 queued: AtomicUsize::new(0),
@@ -242,21 +248,24 @@ impl Lambda {
     /// Runs a function. What was begun continues to its end if the caller goes.
     async fn run(&self, id: &FunctionId, request_id: String, payload: Bytes) -> Result<Finished, Refusal> {
         let (function, package) = self.hold(id)?;
-        if let Some(why) = function.foreign() {
-            tracing::warn!(
-                function = function.name,
-                runtime = function.runtime,
-                "called, but cannot run here"
-            );
-            let error = serde_json::json!({"errorType": "Runtime.Unsupported", "errorMessage": why});
-            return Ok(Finished {
-                request_id,
-                failed: true,
-                payload: error.to_string().into(),
-                tail: String::new(),
-            });
-        }
-        let launch = self.launch(function, package);
+        let program = match function.program(&self.inner.python) {
+            Ok(program) => program,
+            Err(why) => {
+                tracing::warn!(
+                    function = function.name,
+                    runtime = function.runtime,
+                    "called, but cannot run here"
+                );
+                let error = serde_json::json!({"errorType": "Runtime.Unsupported", "errorMessage": why});
+                return Ok(Finished {
+                    request_id,
+                    failed: true,
+                    payload: error.to_string().into(),
+                    tail: String::new(),
+                });
+            }
+        };
+        let launch = self.launch(function, program, package);
         let pool = Arc::clone(&self.inner.pool);
         let run = tokio::spawn(async move { pool.run(launch, request_id, payload).await }).await;
         if self.inner.packages.has_leftovers() {
@@ -285,10 +294,12 @@ impl Lambda {
         }
     }
 
-    fn launch(&self, function: Function, package: Held) -> Launch {
+    fn launch(&self, function: Function, program: Program, package: Held) -> Launch {
         Launch {
             id: function.id(),
+            program,
             package,
+            runtime: function.runtime,
             handler: function.handler,
             architecture: function.architecture,
             memory_mb: function.memory_mb,

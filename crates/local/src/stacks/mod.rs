@@ -71,7 +71,8 @@ impl Stacks {
         let tables = crate::tables::Tables::new(engine.expect("memory needs nothing"));
         let store = Store::memory().expect("memory needs nothing");
         let (files, url) = (files.path().to_owned(), "http://127.0.0.1:1".to_owned());
-        let services = Services::open(tables, &store, files, url).expect("the directory is new");
+        let services = Services::open(tables, &store, files, url, crate::lambda::Python::none())
+            .expect("the directory is new");
         Arc::new(Self::new(store, services))
     }
 

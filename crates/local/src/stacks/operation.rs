@@ -200,6 +200,7 @@ impl Operation {
             stack_id: &self.stack.id,
             region: &self.stack.region,
             logical,
+            tags: &self.stack.wanted.tags,
         }
     }
 }

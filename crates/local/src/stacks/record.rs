@@ -88,6 +88,9 @@ pub(super) struct Resource {
     pub(super) after: Vec<String>,
     /// Whether it outlives the stack.
     pub(super) retain: bool,
+    /// Whether it outlives the failure of the operation that made it.
+    #[serde(default)]
+    pub(super) retain_new: bool,
     /// Whether it outlives being replaced.
     pub(super) retain_replaced: bool,
     /// When its status last changed.

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use zae_limiter_local::endpoint::{Data, Endpoint, Options};
+use zae_limiter_local::lambda::Python;
 
 /// An endpoint that runs.
 pub(crate) struct Running {
@@ -44,7 +45,13 @@ impl Running {
 
     async fn start(data: Data, directory: Option<TempDir>) -> Self {
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let endpoint = Endpoint::start(Options { address, data }).await.unwrap();
+        let endpoint = Endpoint::start(Options {
+            address,
+            data,
+            python: Python::none(),
+        })
+        .await
+        .unwrap();
         let port = endpoint.port();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
@@ -97,11 +104,22 @@ impl Running {
 
     /// Calls CloudFormation.
     pub(crate) async fn cloudformation(&self, action: &str, parameters: &[(&str, &str)]) -> Answer {
+        self.cloudformation_as("a test", action, parameters).await
+    }
+
+    /// Calls CloudFormation as a client of this name.
+    pub(crate) async fn cloudformation_as(
+        &self,
+        agent: &str,
+        action: &str,
+        parameters: &[(&str, &str)],
+    ) -> Answer {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("Action", action)
             .append_pair("Version", "2010-05-15");
         form.extend_pairs(parameters);
         let request = signed("cloudformation")
+            .header("user-agent", agent)
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Full::new(Bytes::from(form.finish())))
             .unwrap();
@@ -110,8 +128,14 @@ impl Running {
 
     /// Calls DynamoDB.
     pub(crate) async fn dynamodb(&self, operation: &str, body: &Json) -> Json {
-        let request = signed("dynamodb")
-            .header("x-amz-target", format!("DynamoDB_20120810.{operation}"))
+        self.json("dynamodb", &format!("DynamoDB_20120810.{operation}"), body)
+            .await
+    }
+
+    /// Calls a service that takes JSON.
+    pub(crate) async fn json(&self, service: &str, target: &str, body: &Json) -> Json {
+        let request = signed(service)
+            .header("x-amz-target", target)
             .body(Full::new(Bytes::from(body.to_string())))
             .unwrap();
         serde_json::from_str(&self.send(request).await.body).unwrap()

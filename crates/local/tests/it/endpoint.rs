@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use zae_limiter_local::endpoint::{Data, Endpoint, Options, StartError};
+use zae_limiter_local::lambda::Python;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -28,6 +29,7 @@ async fn what_others_have_of_localhost_is_not_shared_with_them() {
     let port = other.local_addr().unwrap().port();
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
+        python: Python::none(),
         address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
         data: Data::Ephemeral(directory.path().join("scratch")),
     };
@@ -195,4 +197,48 @@ async fn an_invocation_is_finished_before_the_end() {
     std::fs::write(&go, "").unwrap();
     assert_eq!(invoked.await.unwrap().body, "200");
     stopped.await.unwrap();
+}
+
+/// Clients of AWS refuse ids of shards that are shorter than AWS's.
+#[tokio::test]
+async fn a_short_tables_stream_has_a_shard_that_clients_accept() {
+    let endpoint = Running::ephemeral().await;
+    let table = json!({
+        "TableName": "abc", "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
+        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_IMAGE"},
+    });
+    let made = endpoint.dynamodb("CreateTable", &table).await;
+    let stream = &made["TableDescription"]["LatestStreamArn"];
+    let ask = async |operation: &str, request| {
+        let target = format!("DynamoDBStreams_20120810.{operation}");
+        endpoint.json("dynamodb", &target, &request).await
+    };
+    let described = ask("DescribeStream", json!({"StreamArn": stream})).await;
+    let shard = described["StreamDescription"]["Shards"][0]["ShardId"]
+        .as_str()
+        .unwrap();
+    assert!((28..=65).contains(&shard.len()), "{shard}");
+    let request = json!({"StreamArn": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"});
+    let iterator = ask("GetShardIterator", request).await;
+    let records = ask("GetRecords", json!({"ShardIterator": iterator["ShardIterator"]})).await;
+    assert_eq!(records["Records"], json!([]), "{iterator}");
+    endpoint.stop().await;
+}
+
+#[tokio::test]
+async fn expired_items_can_be_deleted_at_once() {
+    let endpoint = Running::ephemeral().await;
+    let request = crate::client::signed("dynamodb")
+        .method("DELETE")
+        .uri("/_aws/dynamodb/expired")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let answer = endpoint.send(request).await;
+    assert_eq!(
+        (answer.status, &*answer.body),
+        (StatusCode::OK, r#"{"ExpiredItems":0}"#)
+    );
+    endpoint.stop().await;
 }

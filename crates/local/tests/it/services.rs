@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use zae_limiter::table::EmbeddedEngine;
+use zae_limiter_local::lambda::Python;
 use zae_limiter_local::server;
 use zae_limiter_local::store::Store;
 use zae_limiter_local::tables::Tables;
@@ -31,7 +32,14 @@ impl Endpoint {
         let address = listener.local_addr().unwrap();
         let tables = Tables::new(EmbeddedEngine::memory().unwrap());
         let store = Store::open(&directory.join("records.sqlite")).unwrap();
-        let world = World::new(tables, store, directory.to_owned(), format!("http://{address}")).unwrap();
+        let world = World::new(
+            tables,
+            store,
+            directory.to_owned(),
+            format!("http://{address}"),
+            Python::none(),
+        )
+        .unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(server::serve(Arc::new(world), listener, async {
             let _ = stopped.await;

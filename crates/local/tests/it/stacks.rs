@@ -201,6 +201,83 @@ async fn a_creation_that_fails_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_be_retained_outlives_a_creation_that_fails() {
+    let template = "
+Resources:
+  Kept:
+    Type: AWS::SQS::Queue
+    DeletionPolicy: Retain
+    Properties: {QueueName: kept, Tags: [{Key: own, Value: mine}, {Key: both, Value: mine}]}
+  Gone:
+    Type: AWS::SQS::Queue
+    DeletionPolicy: RetainExceptOnCreate
+    Properties: {QueueName: gone}
+  Broken:
+    Type: AWS::CloudWatch::Alarm
+    DependsOn: [Kept, Gone]
+    Properties: {ComparisonOperator: GreaterThanThreshold, EvaluationPeriod: 1}
+";
+    let endpoint = Running::ephemeral().await;
+    let answer = endpoint
+        .cloudformation(
+            "CreateStack",
+            &[
+                ("StackName", "app"),
+                ("TemplateBody", template),
+                ("Tags.member.1.Key", "both"),
+                ("Tags.member.1.Value", "the stack's"),
+                ("Tags.member.2.Key", "team"),
+                ("Tags.member.2.Value", "gateway"),
+            ],
+        )
+        .await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(settled(&endpoint, "app").await, "ROLLBACK_COMPLETE");
+    let told = events(&endpoint, "app").await;
+    assert!(told.contains(&"Kept DELETE_SKIPPED".to_owned()), "{told:?}");
+    assert!(told.contains(&"Gone DELETE_COMPLETE".to_owned()), "{told:?}");
+    // A resource has its stack's tags, and its own before those.
+    let found = endpoint
+        .json(
+            "tagging",
+            "ResourceGroupsTaggingAPI_20170126.GetResources",
+            &json!({}),
+        )
+        .await;
+    let queues: Vec<_> = found["ResourceTagMappingList"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|found| found["ResourceARN"].as_str().unwrap().contains(":sqs:"))
+        .collect();
+    assert_eq!(queues.len(), 1, "{found}");
+    for (key, value) in [("own", "mine"), ("both", "mine"), ("team", "gateway")] {
+        let tag = json!({"Key": key, "Value": value});
+        assert!(queues[0]["Tags"].as_array().unwrap().contains(&tag), "{found}");
+    }
+    endpoint.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_look_twice_a_minute_are_answered_when_it_is_over() {
+    let endpoint = Running::ephemeral().await;
+    let template = "Resources: {Queue: {Type: 'AWS::SQS::Queue'}}";
+    for (action, over) in [
+        ("CreateStack", "CREATE_COMPLETE"),
+        ("DeleteStack", "DELETE_COMPLETE"),
+    ] {
+        let parameters = [("StackName", "app"), ("TemplateBody", template)];
+        let answer = endpoint
+            .cloudformation_as("aws-cli/1.46 Botocore/1.43", action, &parameters)
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let statuses = endpoint.cloudformation("ListStacks", &[]).await;
+        assert_eq!(statuses.element("StackStatus"), over);
+    }
+    endpoint.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_fails_is_undone() {
     let endpoint = Running::ephemeral().await;
     created(&endpoint, &[("Name", "limits")]).await;

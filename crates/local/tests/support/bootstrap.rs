@@ -57,6 +57,7 @@ fn perform(event: &Json, given: &Answer) -> Result<Json, Json> {
             .collect::<std::collections::BTreeMap<_, _>>()
             .into_iter()
             .collect()),
+        "arguments" => Ok(std::env::args().skip(1).collect()),
         "pid" => Ok(json!(std::process::id())),
         "print" => {
             for line in 0..event["lines"].as_u64().unwrap() {

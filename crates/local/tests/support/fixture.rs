@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use zae_limiter::table::EmbeddedEngine;
-use zae_limiter_local::lambda::{Invoked, Lambda, Pace, Services, Setup};
+use zae_limiter_local::lambda::{Invoked, Lambda, Pace, Python, Services, Setup};
 use zae_limiter_local::logs::LogLine;
 use zae_limiter_local::store::Store;
 use zae_limiter_local::tables::Tables;
@@ -252,6 +252,8 @@ fn open(
         files: directory.path().join("files"),
         url: "http://127.0.0.1:1".to_owned(),
         services: Arc::clone(services) as Arc<dyn Services>,
+        // As for a bootstrap, this executable knows what it is by its variables.
+        python: Python::find(Some(&std::env::current_exe().unwrap())).unwrap(),
         pace,
     })
     .unwrap()

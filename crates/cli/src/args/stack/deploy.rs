@@ -261,7 +261,7 @@ impl Deploy {
         let create_iam = pair(permissions.iam, permissions.no_iam);
         let create_iam_roles = pair(permissions.create_iam_roles, permissions.no_create_iam_roles);
         if create_iam == Some(false) && create_iam_roles == Some(true) {
-            return Err(Failure::error("--create-iam-roles cannot be used with --no-iam"));
+            return Err(Failure::usage("--create-iam-roles cannot be used with --no-iam"));
         }
         let mut chosen = Chosen {
             options: StackOptions::default(),
@@ -293,7 +293,7 @@ impl Deploy {
     fn tags(&self) -> Result<BTreeMap<String, String>, Failure> {
         let read = |text: &String| match text.split_once('=') {
             Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-            None => Err(Failure::error(format!(
+            None => Err(Failure::usage(format!(
                 "Invalid tag format '{text}'. Use KEY=VALUE."
             ))),
         };

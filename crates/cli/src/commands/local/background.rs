@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 use zae_limiter_local::health;
+use zae_limiter_local::lambda::Python;
 use zae_limiter_local::state::{Running, State};
 
 use super::{data, instructions, kept, state, unusable};
@@ -58,6 +59,9 @@ pub(super) async fn up(args: &Up) -> Outcome {
     // Before anything is started.
     if let Some(name) = &args.name {
         check_name(name)?;
+    }
+    if let Err(err) = Python::find(args.python.as_deref()) {
+        return Err(Failure::usage(format!("{err}.")));
     }
     let mut out = Out::of_change(&args.format);
     let (running, new) = match joined(&state).await? {
@@ -171,7 +175,7 @@ async fn stopped_again(running: Running, state: &State, failure: Failure) -> Fai
 fn check_name(name: &str) -> Result<(), Failure> {
     crate::names::stack(name)?;
     let checked = zae_limiter_infra::StackOptions::default().check(name);
-    checked.map_err(|err| Failure::error(crate::failure::invalid(&err)))
+    checked.map_err(|err| Failure::usage(crate::failure::invalid(&err)))
 }
 
 /// Does what the command `deploy` does. What it prints as JSON is what `document` makes of it.
@@ -228,8 +232,10 @@ async fn start(args: &Up, state: &State, out: &mut Out) -> Result<(Running, bool
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log);
-    if let Some(path) = &args.data_dir {
-        command.arg("--data-dir").arg(path);
+    for (option, path) in [("--data-dir", &args.data_dir), ("--python", &args.python)] {
+        if let Some(path) = path {
+            command.arg(option).arg(path);
+        }
     }
     for (flag, is_set) in [("--ephemeral", args.ephemeral), ("--verbose", args.verbose)] {
         if is_set {

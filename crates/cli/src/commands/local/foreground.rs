@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use zae_limiter::clock::{Clock as _, SystemClock};
 use zae_limiter_core::EpochMillis;
 use zae_limiter_local::endpoint::{Data, Endpoint, Options, StartError};
+use zae_limiter_local::lambda::Python;
 use zae_limiter_local::process;
 use zae_limiter_local::state::Running;
 
@@ -54,7 +55,10 @@ async fn run(args: &Up) -> Outcome {
         return already(args, running.as_ref());
     };
     let directory = data(args, &state);
+    let python = Python::find(args.python.as_deref());
+    let python = python.map_err(|err| Failure::usage(format!("{err}.")))?;
     let options = Options {
+        python: python.clone(),
         address: SocketAddr::new(args.host(), args.port()),
         data: match &directory {
             Some(path) => Data::Directory(path.clone()),
@@ -74,6 +78,7 @@ async fn run(args: &Up) -> Outcome {
         logs: args.announce,
         verbose: Some(args.verbose),
         born: process::born(std::process::id()).ok().flatten(),
+        python: python.path().map(Path::to_owned),
     };
     held.announce(&running).map_err(|err| unusable(&state, &err))?;
     tracing::info!(url = running.url(), data = ?running.data, pid = running.pid, "the endpoint is ready");

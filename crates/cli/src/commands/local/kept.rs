@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use zae_limiter_local::lambda::Python;
 use zae_limiter_local::state::Running;
 
 use crate::args::local::Up;
@@ -44,6 +45,17 @@ fn differences(args: &Up, running: &Running) -> Vec<String> {
     if args.verbose && running.verbose == Some(false) {
         kept.push("its log without requests (no --verbose)".to_owned());
     }
+    if let Some(wanted) = &args.python
+        && let Ok(wanted) = Python::find(Some(wanted))
+        && wanted.path() != running.python.as_deref()
+    {
+        let shown = |path: Option<&Path>| path.map_or("none".to_owned(), |path| path.display().to_string());
+        kept.push(format!(
+            "its Python interpreter {} (not {})",
+            shown(running.python.as_deref()),
+            shown(wanted.path())
+        ));
+    }
     kept
 }
 
@@ -76,6 +88,7 @@ mod tests {
             logs: true,
             verbose: Some(false),
             born: None,
+            python: None,
         };
         note(&args, &running)
     }
@@ -92,6 +105,10 @@ mod tests {
         assert!(told("--data-dir /other", Some("/data")).contains("in /data (not in /other)"));
         assert!(told("--data-dir /other", None).contains("in memory (not in /other)"));
         assert!(told("--verbose", None).contains("--verbose"));
+        let python = std::env::current_exe().unwrap();
+        let asked = format!("--python {}", python.display());
+        let said = format!("its Python interpreter none (not {})", python.display());
+        assert!(told(&asked, None).contains(&said));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn check(args: &Deploy, options: &[&str]) -> Result<(), Failure> {
     }
     match senseless.as_slice() {
         [] => Ok(()),
-        options => Err(Failure::error(format!(
+        options => Err(Failure::usage(format!(
             "{} cannot be used with a table in a directory, which has no stack: leave {} out, or deploy to AWS",
             options.join(", "),
             if options.len() == 1 { "it" } else { "them" }

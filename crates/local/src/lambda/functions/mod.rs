@@ -88,10 +88,10 @@ impl Lambda {
     /// Checks that a function could run here if it were called.
     ///
     /// # Errors
-    /// If there is no such function, or its code needs the runtime of some language.
+    /// If there is no such function, or its code needs a runtime that is not here.
     pub fn check_runs(&self, region: &str, name: &str) -> Result<(), Refusal> {
         let function = self.load(&FunctionId::read(region, name)?)?;
-        function.foreign().map_or(Ok(()), |why| Err(refusal(why)))
+        function.program(&self.inner.python).map(drop).map_err(refusal)
     }
 
     /// The configurations of a region's functions, in the order of their names.

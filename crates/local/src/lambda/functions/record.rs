@@ -11,7 +11,9 @@ use serde_json::{Value as Json, json};
 use crate::clock::now_ms;
 use crate::lambda::fields::Fields;
 use crate::lambda::names::{FunctionId, LATEST, check_new};
+use crate::lambda::python::Python;
 use crate::lambda::refusal;
+use crate::lambda::running::Program;
 use crate::wire::{Refusal, uuid};
 
 /// The kind of the documents.
@@ -20,8 +22,11 @@ pub(crate) const KIND: &str = "lambda.function";
 /// The runtimes whose `bootstrap` is an executable of its own.
 const RUNTIMES: [&str; 3] = ["provided.al2023", "provided.al2", "provided"];
 
-/// The runtimes of languages, which are not here.
-const FOREIGN: [&str; 5] = ["python", "nodejs", "java", "dotnet", "ruby"];
+/// The family of runtimes that an interpreter of this machine stands in for.
+const PYTHON: &str = "python";
+
+/// The runtimes of languages, which are not here but for Python's.
+const FOREIGN: [&str; 5] = [PYTHON, "nodejs", "java", "dotnet", "ruby"];
 
 /// Names of variables that Lambda sets itself.
 const RESERVED: [&str; 16] = [
@@ -128,18 +133,27 @@ impl Function {
         Ok(function)
     }
 
-    /// Why nothing here can run it, if its code needs the runtime of some language.
-    pub(crate) fn foreign(&self) -> Option<String> {
-        let is_native = RUNTIMES.contains(&self.runtime.as_str());
-        (!is_native).then(|| {
-            format!(
-                "the function {} needs the runtime {}, and the local endpoint runs native functions only ({}). Deploy \
-                 with --no-aggregator, or with the Rust command zae-limiter, whose functions are native.",
-                self.name,
-                self.runtime,
+    /// What runs it here, or why nothing does.
+    pub(crate) fn program(&self, python: &Python) -> Result<Program, String> {
+        if RUNTIMES.contains(&self.runtime.as_str()) {
+            return Ok(Program::Bootstrap);
+        }
+        let (name, runtime) = (&self.name, &self.runtime);
+        if !runtime.starts_with(PYTHON) {
+            return Err(format!(
+                "the function {name} needs the runtime {runtime}, and the local endpoint runs native functions ({}) and \
+                 functions in Python only.",
                 RUNTIMES.join(", ")
-            )
-        })
+            ));
+        }
+        match python.path() {
+            Some(interpreter) => Ok(Program::Python(interpreter.to_owned())),
+            None => Err(format!(
+                "the function {name} needs the runtime {runtime}, and this machine has no Python interpreter. Install one, \
+                 or name one with 'zae-limiter local up --python PATH'. Without one, deploy with --no-aggregator and \
+                 --no-provisioner, or with the Rust command zae-limiter, whose functions are native."
+            )),
+        }
     }
 
     /// The fields of a request to change the configuration.

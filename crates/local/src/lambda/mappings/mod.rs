@@ -29,9 +29,7 @@ impl Lambda {
     pub async fn create_mapping(&self, region: &str, request: &Json) -> Result<Json, Refusal> {
         let mapping = Mapping::create(region, request)?;
         mapping.filters()?;
-        if let Some(why) = self.load(&mapping.function_id())?.foreign() {
-            return Err(refusal(why));
-        }
+        self.check_function(&mapping)?;
         let (_, last) = describe(&self.inner.tables, &mapping).await?;
         let place = Place {
             read: last.filter(|_| mapping.latest),
@@ -106,7 +104,7 @@ impl Lambda {
             let _changes = self.changes();
             let mut mapping = self.load_mapping(region, uuid)?;
             mapping.update(request)?;
-            self.load(&mapping.function_id())?;
+            self.check_function(&mapping)?;
             self.inner.store.put(KIND, uuid, &mapping)?;
             mapping
         };
@@ -152,6 +150,12 @@ impl Lambda {
             // Kept, so that one enabled again waits for it.
             pollers.insert(uuid, before);
         }
+    }
+
+    /// Checks that a mapping's function is there and can run.
+    fn check_function(&self, mapping: &Mapping) -> Result<(), Refusal> {
+        let function = self.load(&mapping.function_id())?;
+        function.program(&self.inner.python).map(drop).map_err(refusal)
     }
 
     fn load_mapping(&self, region: &str, uuid: &str) -> Result<Mapping, Refusal> {

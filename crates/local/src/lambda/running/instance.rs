@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::finished::{Finished, Trouble, error, timed_out};
 use super::machine::{self, NotStarted, Notes, Unfit};
 use super::output::{self, Drained, Output};
-use super::process::{Group, Launch, describe, spawn, stream_name};
+use super::process::{Group, Launch, Program, describe, spawn, stream_name};
 use super::runtime_api::{Answer, LARGEST, RuntimeApi, Work};
 use crate::clock::{iso, now_ms};
 use crate::lambda::becomes;
@@ -57,8 +57,10 @@ impl Instance {
         services: Arc<dyn Services>,
         notes: &Notes,
     ) -> Result<Self, NotStarted> {
-        let bootstrap = launch.package.directory().join("bootstrap");
-        machine::check(&bootstrap, &launch.architecture)?;
+        if launch.program == Program::Bootstrap {
+            let bootstrap = launch.package.directory().join("bootstrap");
+            machine::check(&bootstrap, &launch.architecture)?;
+        }
         // A function has no part in this.
         let unbound =
             |err: std::io::Error| NotStarted::Lacking(format!("its runtime API cannot be opened: {err}"));
@@ -74,7 +76,7 @@ impl Instance {
         let began = Instant::now();
         let mut child = spawn(&launch, &address.to_string(), &stream)
             .await
-            .map_err(|err| NotStarted::because(&err, "fork/exec /var/task/bootstrap"))?;
+            .map_err(|err| NotStarted::because(&err, &launch.program.tried()))?;
         let pid = child.id().unwrap_or_default();
         notes.add(pid);
 

@@ -191,6 +191,7 @@ mod tests {
     use crate::lambda::functions::package::Packages;
     use crate::lambda::functions::record::Code;
     use crate::lambda::names::FunctionId;
+    use crate::lambda::running::Program;
     use crate::logs::LogLine;
     use crate::wire::Refusal;
 
@@ -222,6 +223,8 @@ mod tests {
         let launch = Arc::new(Launch {
             id: FunctionId::read("eu-west-1", "f").unwrap(),
             package: packages.hold(&code),
+            program: Program::Bootstrap,
+            runtime: String::new(),
             handler: String::new(),
             architecture: String::new(),
             memory_mb: 128,

@@ -1,5 +1,6 @@
 //! The process of a function: how it is started, named in the log, and ended.
 
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -9,13 +10,35 @@ use super::machine;
 use crate::clock::{iso, now_ms};
 use crate::lambda::functions::package::Held;
 use crate::lambda::names::{FunctionId, LATEST};
+use crate::lambda::python::RUNTIME;
 use crate::wire::uuid;
+
+/// What runs a function's code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// The package's `bootstrap`.
+    Bootstrap,
+    /// An interpreter, with [`RUNTIME`].
+    Python(PathBuf),
+}
+
+impl Program {
+    /// How the system's errors name it.
+    pub(super) fn tried(&self) -> String {
+        match self {
+            Self::Bootstrap => "fork/exec /var/task/bootstrap".to_owned(),
+            Self::Python(interpreter) => format!("fork/exec {}", interpreter.display()),
+        }
+    }
+}
 
 /// The settings of a process.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     pub(crate) id: FunctionId,
+    pub(crate) program: Program,
     pub(crate) package: Held,
+    pub(crate) runtime: String,
     pub(crate) handler: String,
     pub(crate) architecture: String,
     pub(crate) memory_mb: u32,
@@ -40,7 +63,15 @@ impl Drop for Group {
 pub(super) async fn spawn(launch: &Launch, address: &str, stream: &str) -> std::io::Result<Child> {
     let inherited = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let directory = launch.package.directory();
-    let mut command = Command::new(directory.join("bootstrap"));
+    let mut command = match &launch.program {
+        Program::Bootstrap => Command::new(directory.join("bootstrap")),
+        Program::Python(interpreter) => {
+            let mut command = Command::new(interpreter);
+            // Lines appear in the log when they are written, and the package stays as it was unpacked.
+            command.args(["-u", "-B", "-c", RUNTIME]);
+            command
+        }
+    };
     command
         .current_dir(directory)
         .env_clear()
@@ -53,6 +84,7 @@ pub(super) async fn spawn(launch: &Launch, address: &str, stream: &str) -> std::
         .env("_HANDLER", &launch.handler)
         .env("AWS_LAMBDA_RUNTIME_API", address)
         .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+        .env("AWS_EXECUTION_ENV", format!("AWS_Lambda_{}", launch.runtime))
         .env("AWS_LAMBDA_FUNCTION_NAME", &launch.id.name)
         .env("AWS_LAMBDA_FUNCTION_VERSION", LATEST)
         .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", launch.memory_mb.to_string())

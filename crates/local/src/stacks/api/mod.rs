@@ -5,6 +5,7 @@ mod change_sets;
 mod described;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::record::OnFailure;
 use super::start::{self, Creation};
@@ -20,6 +21,15 @@ use described::{
 /// The namespace of its XML.
 const NAMESPACE: &str = "http://cloudformation.amazonaws.com/doc/2010-05-15/";
 
+/// The calls that begin an operation on a stack.
+const BEGINNINGS: [&str; 4] = ["CreateStack", "UpdateStack", "DeleteStack", "ExecuteChangeSet"];
+
+/// How long the answer to such a call waits for the end of the operation.
+const HELD: Duration = Duration::from_secs(1);
+
+/// How often to look whether it has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Serves a request.
 pub(super) async fn serve(stacks: &Arc<Stacks>, request: &Request) -> Reply {
     let form = Form::read(request);
@@ -29,6 +39,11 @@ pub(super) async fn serve(stacks: &Arc<Stacks>, request: &Request) -> Reply {
     let at_work = stacks.at_work();
     // Reading templates and records takes some milliseconds, and the operations themselves have tasks of their own.
     let named = action.clone();
+    let begun = form
+        .get("StackName")
+        .filter(|_| BEGINNINGS.contains(&named.as_str()) && polls_slowly(request));
+    let begun = begun.map(str::to_owned);
+    let looking = Arc::clone(&stacks);
     let runtime = tokio::runtime::Handle::current();
     let answered = tokio::task::spawn_blocking(move || {
         let _inside = runtime.enter();
@@ -37,10 +52,37 @@ pub(super) async fn serve(stacks: &Arc<Stacks>, request: &Request) -> Reply {
         answered
     });
     match answered.await {
-        Ok(Ok(xml)) => Reply::query_xml(&action, NAMESPACE, &xml),
+        Ok(Ok(xml)) => {
+            if let Some(name) = begun {
+                soon_over(&looking, &name).await;
+            }
+            Reply::query_xml(&action, NAMESPACE, &xml)
+        }
         Ok(Err(refusal)) => refusal.query_xml(NAMESPACE),
         Err(err) => Refusal::internal(&err).query_xml(NAMESPACE),
     }
+}
+
+/// Whether a request comes from botocore. Its waiters look at a stack at once, and then every 30 seconds.
+fn polls_slowly(request: &Request) -> bool {
+    let agent = request
+        .header("user-agent")
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    ["botocore", "boto3", "aws-cli"]
+        .iter()
+        .any(|name| agent.contains(name))
+}
+
+/// Waits a moment for the end of an operation on a stack.
+async fn soon_over(stacks: &Arc<Stacks>, name: &str) {
+    let over = async {
+        while matches!(stacks.find(name), Ok(Some(stack)) if stack.is_busy()) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    // If it takes longer, the client finds out by asking.
+    let _ = tokio::time::timeout(HELD, over).await;
 }
 
 fn answer(stacks: &Arc<Stacks>, action: &str, form: &Form, region: String) -> Result<Xml, Refusal> {

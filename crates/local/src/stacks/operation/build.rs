@@ -21,6 +21,7 @@ impl Operation {
                 properties,
                 after: bound.dependencies(id).into_iter().collect(),
                 retain: declared.deletion_policy() != Policy::Delete,
+                retain_new: declared.deletion_policy() == Policy::Retain,
                 retain_replaced: declared.update_replace_policy() != Policy::Delete,
                 ..Resource::default()
             };
@@ -169,6 +170,7 @@ impl Operation {
             if let Some(resource) = self.stack.resources.get_mut(id) {
                 resource.after = wanted.after;
                 resource.retain = wanted.retain;
+                resource.retain_new = wanted.retain_new;
                 resource.retain_replaced = wanted.retain_replaced;
             }
             return Ok(());

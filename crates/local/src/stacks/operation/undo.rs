@@ -62,6 +62,8 @@ impl Operation {
             match before.resources.get(&id) {
                 // It was made by the update, or in the place of another: it goes once the rest is restored.
                 None => {
+                    let mut now = now;
+                    now.retain_replaced = now.retain_new;
                     leftovers.push((id.clone(), now));
                     self.stack.resources.remove(&id);
                 }
@@ -181,8 +183,8 @@ impl Operation {
         Ok(())
     }
 
-    /// Deletes all resources, last made first; continues where one cannot be. `all`: also those that outlive the stack,
-    /// since a stack that never was has nothing to leave. Returns the ids of those that are still there.
+    /// Deletes all resources, last made first; continues where one cannot be. `all`: also those that outlive the stack and
+    /// not the failure of its creation. Returns the ids of those that are still there.
     async fn delete_resources(
         &mut self,
         retained: &BTreeSet<String>,
@@ -193,7 +195,12 @@ impl Operation {
             let Some(resource) = self.stack.resources.get(&id).cloned() else {
                 continue;
             };
-            if retained.contains(&id) || (resource.retain && !all) {
+            let outlives = if all {
+                resource.retain_new && resource.status == "CREATE_COMPLETE"
+            } else {
+                resource.retain
+            };
+            if retained.contains(&id) || outlives {
                 self.stack.resources.remove(&id);
                 self.stacks.save(&self.stack)?;
                 self.tell(&id, &resource, "DELETE_SKIPPED", None)?;

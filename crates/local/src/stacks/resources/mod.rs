@@ -59,6 +59,8 @@ pub(super) struct Place<'a> {
     pub(super) region: &'a str,
     /// The resource's logical id.
     pub(super) logical: &'a str,
+    /// The stack's tags.
+    pub(super) tags: &'a [(String, String)],
 }
 
 impl Place<'_> {
@@ -91,6 +93,7 @@ impl Place<'_> {
                 self.logical.to_owned(),
             ),
         ]);
+        tags.extend(self.tags.iter().cloned());
         tags.extend(properties.tags()?);
         Ok(tags)
     }
@@ -347,6 +350,7 @@ mod tests {
             stack_id: "id",
             region: "eu-west-1",
             logical: "It",
+            tags: &[],
         }
     }
 
