@@ -7,8 +7,8 @@
 //!    from a shard while one that descends from it has never existed: splitting loses nothing.
 //! 3. A spender never leaves a balance below zero, spends nothing on a disabled item, and spends nothing past a
 //!    forced pass.
-//! 4. A credit's mark is written once. No bucket expires in debt, unless a process crashed or reported that the outcome of
-//!    a charge is in doubt.
+//! 4. A credit's mark is written once. No bucket expires in debt, unless a process crashed or does not know the outcome of
+//!    a charge.
 //! 5. `rf` and `shard_count` never fall, `rf` is never ahead of every clock, parameters are changed only
 //!    by clients that may do so, and there is never a balance without parameters.
 //! 6. No two shards earn the same part of the rate, and a new shard earns nothing that a sibling has earned.
@@ -108,9 +108,14 @@ impl Check {
         self.may_forget = true;
     }
 
-    /// The client reports that it does not know whether this charge or refund was applied.
+    /// The client does not know whether this charge or refund was applied.
     pub fn doubts(&mut self, job: usize) {
         self.doubtful.insert(job);
+    }
+
+    /// The client knows it again, and has done what follows from it.
+    pub fn knows(&mut self, job: usize) {
+        self.doubtful.remove(&job);
     }
 
     /// This acquire may change the parameters of a bucket.

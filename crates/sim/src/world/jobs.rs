@@ -289,6 +289,9 @@ impl World<'_> {
             && err.applied == Applied::Unknown
         {
             slot.doubt(&op);
+            if slot.is_credit {
+                self.check.doubts(job);
+            }
         }
         match &mut slot.machine {
             Machine::Acquire(acquire) => {

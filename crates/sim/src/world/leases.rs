@@ -157,11 +157,9 @@ impl World<'_> {
             add(&mut known, credit.id(), limit, -given.0);
         }
         match credit.end() {
-            Some(CreditEnd::InDoubt(_)) => {
-                self.stats.in_doubt += 1;
-                self.check.doubts(job);
-            }
+            Some(CreditEnd::InDoubt(_)) => self.stats.in_doubt += 1,
             Some(end) => {
+                self.check.knows(job);
                 self.stats.recovered_credits += u64::from(lost_one && matches!(end, CreditEnd::Applied));
                 self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
                 (slot.low, slot.high) = (known.clone(), known);

@@ -100,5 +100,7 @@ fn seeds_that_miss_a_guard_hold() {
         12_000_253_174,
         // The answer to a charge is lost and its repetition is refused for good: the client doubts it, and its debt expires.
         14_000_233_558,
+        // The answers to a charge are lost until its debt has expired.
+        15_000_710_926,
     ]);
 }
