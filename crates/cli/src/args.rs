@@ -207,8 +207,24 @@ pub(crate) struct Connection {
     ///
     /// An http or https URL is a server that implements DynamoDB's protocol.
     /// `embedded:PATH` is a table in the local directory PATH, without server or account.
-    #[arg(long, value_name = "URL", verbatim_doc_comment)]
+    #[arg(long, value_name = "URL", env = ENDPOINT_VARIABLE, hide_env_values = true, verbatim_doc_comment)]
     pub(crate) endpoint_url: Option<String>,
+}
+
+/// Names the endpoint for all commands.
+pub(crate) const ENDPOINT_VARIABLE: &str = "ZAEL_ENDPOINT";
+
+/// Names the variable that a value comes from, unless the command line has the value.
+pub(crate) fn variable(variable: &str, value: &str) -> String {
+    let is_its = std::env::var(variable).is_ok_and(|found| found == value);
+    if !is_its
+        || std::env::args_os()
+            .skip(1)
+            .any(|arg| arg.to_string_lossy().contains(value))
+    {
+        return String::new();
+    }
+    format!(" in {variable}")
 }
 
 /// The stack, for commands without a default.
@@ -243,7 +259,7 @@ pub(crate) struct Place {
     pub(crate) region: Option<String>,
 
     /// URL of an endpoint for all AWS services, instead of AWS
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = ENDPOINT_VARIABLE, hide_env_values = true)]
     pub(crate) endpoint_url: Option<String>,
 }
 
@@ -305,6 +321,18 @@ pub(crate) enum OutputFormat {
     Text,
     /// One JSON document
     Json,
+}
+
+/// Which events of an operation on a stack are printed.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Events {
+    /// Do not print what happens to the resources
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Print every event, in place of one line for each resource
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
 }
 
 /// Consent given in advance.

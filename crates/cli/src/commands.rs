@@ -33,7 +33,14 @@ pub(crate) type Outcome = Result<Exit, Failure>;
 fn written_limits(written: &WrittenLimits) -> Result<Vec<Limit>, Failure> {
     let mut limits: Vec<Limit> = Vec::new();
     for text in &written.limits {
-        let limit = limit::parse(text).map_err(Failure::usage)?;
+        let limit = limit::parse(text).map_err(|why| {
+            // The Python tool's texts; some of them do not show what they are about.
+            if why.contains(text) {
+                return Failure::usage(why);
+            }
+            let why = why.strip_prefix("Invalid ").unwrap_or(&why);
+            Failure::usage(format!("Invalid limit '{text}': {why}"))
+        })?;
         if limits.iter().any(|other| other.name() == limit.name()) {
             return Err(Failure::usage(format!(
                 "Invalid limit '{text}': '{}' is given twice. Give each limit once.",

@@ -13,7 +13,7 @@ use zae_limiter::table::embedded::{DATA_FILE, OpenError};
 use zae_limiter::{EntityId, Error, Repository, RepositoryBuilder, Stack};
 use zae_limiter_infra::StackManager;
 
-use crate::args::{Connection, Namespaced};
+use crate::args::{Connection, ENDPOINT_VARIABLE, Namespaced, variable};
 use crate::failure::{Doing, Failure, invalid, no_stack};
 use crate::names;
 
@@ -95,8 +95,9 @@ fn check_place(at: &Connection) -> Result<(), Failure> {
     if let Some(url) = &at.endpoint_url {
         check_endpoint(url).map_err(|err| {
             Failure::usage(format!(
-                "Invalid --endpoint-url '{}': {}. Give a URL such as http://localhost:4566, or {EMBEDDED}PATH.",
+                "Invalid --endpoint-url '{}'{}: {}. Give a URL such as http://localhost:4566, or {EMBEDDED}PATH.",
                 err.value(),
+                variable(ENDPOINT_VARIABLE, url),
                 err.reason()
             ))
         })?;
@@ -148,13 +149,14 @@ pub(crate) async fn client(at: &Connection) -> Result<Client, Failure> {
 
 /// Ends a command that needs a stack, where there is only a table in a directory.
 pub(crate) fn needs_stack(at: &Connection, instead: &str) -> Result<(), Failure> {
-    match embedded(at) {
-        Some(path) => Err(Failure::error(format!(
-            "The table in the directory '{}' has no stack. {instead}",
-            path.display()
-        ))),
-        None => Ok(()),
-    }
+    let Some(path) = embedded(at) else {
+        return Ok(());
+    };
+    check_directory(&path)?;
+    Err(Failure::error(format!(
+        "The table in the directory '{}' has no stack. {instead}",
+        path.display()
+    )))
 }
 
 /// The table as a whole. Whether it exists shows at its first use.
@@ -192,11 +194,11 @@ async fn open_stack(
     options: impl Fn(RepositoryBuilder) -> RepositoryBuilder,
 ) -> Result<Stack, Opening> {
     names::stack(&at.name)?;
-    if let Some(path) = embedded(at)
-        && !path.as_os_str().is_empty()
-        && !exists(&path)
-    {
-        return Err(no_stack(at).into());
+    if let Some(path) = embedded(at) {
+        check_directory(&path)?;
+        if !exists(&path) {
+            return Err(no_stack(at).into());
+        }
     }
     let stack = unlocked_until(until, || async {
         let handle = options(builder(at)?).stack_handle();

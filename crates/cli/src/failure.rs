@@ -6,7 +6,7 @@ use zae_limiter::{Error, InvalidInput};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 use zae_limiter_infra::without_layers;
 
-use crate::args::Connection;
+use crate::args::{Connection, variable};
 use crate::exit::Exit;
 use crate::text::table::printable;
 
@@ -88,7 +88,8 @@ impl Doing<'_> {
             Error::InfrastructureNotFound { .. } => return no_stack(self.at),
             Error::NamespaceNotFound(name) => {
                 return Failure::error(format!(
-                    "Namespace '{name}' not found. Register it with 'zae-limiter namespace register {name}{}'.",
+                    "Namespace '{name}'{} not found. Register it with 'zae-limiter namespace register {name}{}'.",
+                    variable("ZAEL_NAMESPACE", name),
                     options(self.at)
                 ));
             }
@@ -100,6 +101,10 @@ impl Doing<'_> {
             Error::NamespaceState { namespace, state, .. } => {
                 return Failure::error(wrong_state(namespace, state));
             }
+            Error::NotConfigured { entity, resource } => format!(
+                "no limits are configured for entity '{entity}' and resource '{resource}' at any level. Set some with \
+                 'zae-limiter entity set-limits', 'resource set-defaults' or 'system set-defaults'."
+            ),
             Error::PermissionDenied { source, .. } => permission(source) + doubt(err.in_doubt()),
             Error::Unavailable(_) => outage(err, self.at),
             other => with_causes(other),
@@ -243,7 +248,7 @@ fn permission(err: &TableError) -> String {
             .to_owned();
     }
     if err.message.contains("credential") {
-        return format!("Unable to load credentials: {}", err.message);
+        return format!("Unable to load credentials: {}", without_layers(&err.message));
     }
     err.message.clone()
 }

@@ -39,13 +39,20 @@ fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(err) => {
-            // If this fails, there is no other place for the message.
-            let _ = err.print();
+            if err.use_stderr() && asks_for_json() {
+                let text = err.to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                say_as_json(text.split("\n\n").next().unwrap_or_default(), refused());
+            } else {
+                // If this fails, there is no other place for the message.
+                let _ = err.print();
+            }
             return if err.use_stderr() {
                 refused()
             } else {
-                ExitCode::SUCCESS
-            };
+                Exit::Success
+            }
+            .into();
         }
     };
     match run(cli.command) {
@@ -60,20 +67,41 @@ fn main() -> ExitCode {
         },
         Err(Failure::NobodyReads) => Exit::Success.into(),
         Err(Failure::Message { text, exit }) => {
-            say(&text);
-            if exit == Exit::Usage {
-                refused()
+            let exit = if exit == Exit::Usage { refused() } else { exit };
+            if asks_for_json() {
+                let message = text.strip_prefix("Error: ").or(text.strip_prefix("✗ "));
+                say_as_json(message.unwrap_or(&text), exit);
             } else {
-                exit.into()
+                say(&text);
             }
+            exit.into()
         }
     }
 }
 
 /// The exit code for a wrong command line: 2, but 1 where 2 says that there is something to do.
-fn refused() -> ExitCode {
+fn refused() -> Exit {
     let is_detailed = std::env::args_os().any(|arg| arg == "--detailed-exitcode");
-    if is_detailed { Exit::Failure } else { Exit::Usage }.into()
+    if is_detailed { Exit::Failure } else { Exit::Usage }
+}
+
+/// Whether the command line asks for JSON. One that could not be read may do so, too.
+fn asks_for_json() -> bool {
+    let mut args = std::env::args_os().take_while(|arg| arg != "--");
+    while let Some(arg) = args.next() {
+        if arg == "--output=json" || (arg == "--output" && args.next().is_some_and(|format| format == "json"))
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Reports a failure on standard error as a line of JSON.
+fn say_as_json(message: &str, exit: Exit) {
+    let error = serde_json::json!({ "error": { "message": message, "exit_code": exit.code() } });
+    // If this fails, there is no other place for it.
+    drop(writeln!(std::io::stderr(), "{error}"));
 }
 
 /// Inside a function of AWS Lambda this program is the function.

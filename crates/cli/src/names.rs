@@ -5,11 +5,14 @@
 use zae_limiter::{EntityId, InvalidInput, ResourceName};
 use zae_limiter_core::{NamespaceName, StackName};
 
-use crate::args::DEFAULT_RESOURCE;
+use crate::args::{DEFAULT_RESOURCE, variable};
 use crate::failure::Failure;
 
 /// The fewest characters of a name that DynamoDB takes.
 const SHORTEST_TABLE: usize = 3;
+
+/// How many characters of a value are shown.
+const SHOWN: usize = 64;
 
 /// Checks a stack's name.
 pub(crate) fn stack(name: &str) -> Result<(), Failure> {
@@ -36,7 +39,10 @@ pub(crate) fn stack(name: &str) -> Result<(), Failure> {
     } else {
         "Must start with a letter and contain only alphanumeric characters and hyphens."
     };
-    Err(Failure::usage(text))
+    Err(Failure::usage(format!(
+        "Invalid name '{name}'{}: {text}",
+        variable("ZAEL_STACK", name)
+    )))
 }
 
 /// Checks an entity's id that was given as `field`.
@@ -75,13 +81,25 @@ pub(crate) fn scope(name: &str) -> Result<(), Failure> {
 pub(crate) fn namespace(name: &str) -> Result<(), Failure> {
     NamespaceName::new(name).map(drop).map_err(|err| {
         if name == "_" {
-            Failure::usage("Invalid namespace: reserved for system use")
+            Failure::usage("Invalid namespace '_': reserved for system use")
         } else if name.is_empty() {
-            Failure::usage("Invalid namespace: cannot be empty")
+            Failure::usage(format!(
+                "Invalid namespace ''{}: cannot be empty",
+                variable("ZAEL_NAMESPACE", name)
+            ))
         } else {
-            reason("namespace", &err)
+            let source = variable("ZAEL_NAMESPACE", name);
+            Failure::usage(format!("Invalid namespace '{name}'{source}: {}", err.reason()))
         }
     })
+}
+
+/// The beginning of a value that is too long to be shown.
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.to_owned(),
+    }
 }
 
 fn reason(field: &str, err: &InvalidInput) -> Failure {
@@ -98,7 +116,7 @@ fn invalid(field: &str, name: &str, longest: usize, characters: &str) -> Failure
     } else {
         characters.to_owned()
     };
-    Failure::usage(format!("Invalid {field}: {reason}"))
+    Failure::usage(format!("Invalid {field} '{}': {reason}", shortened(name)))
 }
 
 #[cfg(test)]
@@ -143,15 +161,18 @@ mod tests {
         check(entity("entity_id", "a@b:c.d_e-1"), None);
         check(
             entity("parent_id", ""),
-            Some("Invalid parent_id: cannot be empty"),
+            Some("Invalid parent_id '': cannot be empty"),
         );
         check(
             entity("entity_id", "a#b"),
-            Some("Invalid entity_id: cannot contain '#' (reserved delimiter)"),
+            Some("Invalid entity_id 'a#b': cannot contain '#' (reserved delimiter)"),
         );
         check(
             entity("entity_id", &"x".repeat(257)),
-            Some("Invalid entity_id: exceeds maximum length of 256"),
+            Some(&format!(
+                "Invalid entity_id '{}...': exceeds maximum length of 256",
+                "x".repeat(64)
+            )),
         );
         check(resource("a/b:8b"), None);
         check(scope(DEFAULT_RESOURCE), None);

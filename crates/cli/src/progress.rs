@@ -6,34 +6,44 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use zae_limiter_infra::{Progress, StackEvent};
 
-use crate::args::{Format, OutputFormat};
+use crate::args::{Events, Format, OutputFormat};
 use crate::text::number;
 use crate::text::table::printable;
+
+/// The type of the events about a stack as a whole.
+const STACK: &str = "AWS::CloudFormation::Stack";
 
 /// Shows events as lines, and on a terminal what is being waited for, and for how long.
 pub(crate) struct Reporter {
     silent: bool,
+    /// Whether every event is printed.
+    verbose: bool,
     spinner: Option<ProgressBar>,
 }
 
 impl Reporter {
     /// Shows nothing beside JSON.
-    pub(crate) fn new(format: &Format) -> Self {
-        let silent = format.output == OutputFormat::Json;
-        let spinner = (!silent && io::stderr().is_terminal()).then(|| {
+    pub(crate) fn new(format: &Format, events: &Events) -> Self {
+        let is_json = format.output == OutputFormat::Json;
+        let spinner = (!is_json && !events.quiet && io::stderr().is_terminal()).then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
             let spinner = ProgressBar::new_spinner();
             spinner.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             spinner.enable_steady_tick(Duration::from_millis(120));
             spinner
         });
-        Self { silent, spinner }
+        Self {
+            silent: is_json || events.quiet,
+            verbose: events.verbose,
+            spinner,
+        }
     }
 
     /// Shows what is being done.
     pub(crate) fn show(&self, progress: &Progress<'_>) {
         match progress {
-            Progress::Event(event) => self.line(&line_of(event)),
+            Progress::Event(event) if self.verbose || is_result(event) => self.line(&line_of(event)),
+            Progress::Event(event) => self.wait(format!("{} {}", event.logical_id, event.status)),
             Progress::Uploading { bucket, bytes } => {
                 self.wait(format!("Uploading {} to {bucket}", number::size(*bytes)));
             }
@@ -85,6 +95,11 @@ impl Drop for Reporter {
     }
 }
 
+/// Whether an event is what became of a resource, or is about the stack as a whole.
+fn is_result(event: &StackEvent) -> bool {
+    event.resource_type == STACK || !event.status.ends_with("_IN_PROGRESS")
+}
+
 fn line_of(event: &StackEvent) -> String {
     let time = event.timestamp.get(11..19).unwrap_or("--:--:--");
     let reason = match &event.reason {
@@ -112,6 +127,12 @@ mod tests {
             line_of(&event),
             "03:14:15  RateLimitsTable  CREATE_FAILED  already exists"
         );
+        assert!(is_result(&event));
+        event.status = "CREATE_IN_PROGRESS".into();
+        assert!(!is_result(&event));
+        event.resource_type = STACK.into();
+        assert!(is_result(&event));
+        event.status = "CREATE_FAILED".into();
         (event.timestamp, event.reason) = (String::new(), None);
         assert_eq!(line_of(&event), "--:--:--  RateLimitsTable  CREATE_FAILED");
     }

@@ -19,7 +19,7 @@ use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value as Json;
 
 use crate::aws::{ATTEMPT, CONNECT};
-use crate::error::{AwsFailure, Error, refused, shown, unanswered};
+use crate::error::{AwsFailure, Error, refused, shown, unanswered, without_layers};
 
 /// A service, and how it is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +177,10 @@ impl Caller {
             ) {
                 return credentials(none.to_owned());
             }
-            credentials(format!("Unable to load credentials: {}", shown(&err)))
+            credentials(format!(
+                "Unable to load credentials: {}",
+                without_layers(&shown(&err))
+            ))
         })
     }
 

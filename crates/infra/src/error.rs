@@ -207,7 +207,9 @@ where
             let Some(code) = answer.err().code() else {
                 // An answer that makes no sense counts as one, too.
                 let status = answer.raw().status().as_u16();
-                let message = format!("Calling {operation}: HTTP status {status}: {}", shown(&err));
+                let message = format!(
+                    "Calling {operation}: HTTP status {status} without an error of AWS; a proxy may have answered"
+                );
                 return aws(AwsFailure::Other, "", message);
             };
             let text = answer.err().message().unwrap_or("the service gave no reason");
@@ -219,7 +221,7 @@ where
             return aws(AwsFailure::Credentials, "", message.to_owned());
         }
         if chain.contains("CredentialsError") || chain.contains("loading credentials") {
-            let message = format!("Unable to load credentials: {}", shown(&err));
+            let message = format!("Unable to load credentials: {}", without_layers(&shown(&err)));
             return aws(AwsFailure::Credentials, "", message);
         }
         if chain.contains("Missing Region") || chain.contains("A region must be set") {
@@ -277,7 +279,8 @@ where
 /// assert_eq!(without_layers(causes), "Connection refused");
 /// ```
 pub fn without_layers(causes: &str) -> &str {
-    const LAYERS: [&str; 8] = [
+    const LAYERS: [&str; 9] = [
+        "an error occurred while loading credentials: ",
         "dispatch failure: ",
         "io error: ",
         "other: ",

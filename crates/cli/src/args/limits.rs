@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
-use super::{Common, Connection};
+use super::{Common, Connection, ENDPOINT_VARIABLE};
 
 /// The file name that stands for standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
@@ -232,7 +232,7 @@ pub(crate) struct Where {
     ///
     /// An http or https URL is a server that implements DynamoDB's protocol.
     /// `embedded:PATH` is a table in the local directory PATH, without server or account.
-    #[arg(long, value_name = "URL", verbatim_doc_comment)]
+    #[arg(long, value_name = "URL", env = ENDPOINT_VARIABLE, hide_env_values = true, verbatim_doc_comment)]
     endpoint_url: Option<String>,
 
     /// Require that the file is for this namespace [default: the one that the file names]

@@ -11,7 +11,7 @@ use zae_limiter_infra::PackageSource;
 pub(crate) use deploy::{Chosen, Deploy};
 
 use super::values::Assignment;
-use super::{Common, Connection, Consent, Named, Place};
+use super::{Common, Connection, Consent, Events, Named, Place};
 
 /// The package of the functions.
 #[derive(Debug, Clone, Args)]
@@ -81,6 +81,10 @@ pub(crate) struct Delete {
     /// Consent.
     #[command(flatten)]
     pub(crate) consent: Consent,
+
+    /// What is printed meanwhile.
+    #[command(flatten)]
+    pub(crate) events: Events,
 
     /// Where, and how results are printed.
     #[command(flatten)]
@@ -172,6 +176,10 @@ pub(crate) struct Upgrade {
     /// Code.
     #[command(flatten)]
     pub(crate) code: Code,
+
+    /// What is printed meanwhile.
+    #[command(flatten)]
+    pub(crate) events: Events,
 
     /// Where, and how results are printed.
     #[command(flatten)]

@@ -104,7 +104,7 @@ fn commands_take_these_options() {
         ("cfn-template", "--output/-o".to_owned()),
         ("check", connection.clone()),
         ("completions", String::new()),
-        ("delete", with("--wait --no-wait --yes/-y", NAMED)),
+        ("delete", with("--wait --no-wait --quiet/-q --verbose/-v --yes/-y", NAMED)),
         (
             "deploy",
             with(
@@ -115,7 +115,7 @@ fn commands_take_these_options() {
                  --enable-tracing --no-tracing --lambda-package --code-bucket --enable-alarms --no-alarms \
                  --alarm-sns-topic --lambda-duration-threshold-pct --iam --no-iam --create-iam-roles \
                  --no-create-iam-roles --aggregator-role-arn --permission-boundary --role-name-format \
-                 --policy-name-format",
+                 --policy-name-format --quiet/-q --verbose/-v",
                 &connection,
             ),
         ),
@@ -244,7 +244,8 @@ fn commands_take_these_options() {
         (
             "upgrade",
             with(
-                "--lambda-only --force --allow-removal --parameter+ --yes/-y --lambda-package --code-bucket",
+                "--lambda-only --force --allow-removal --parameter+ --quiet/-q --verbose/-v --yes/-y --lambda-package \
+                 --code-bucket",
                 &connection,
             ),
         ),
@@ -635,6 +636,7 @@ fn variables_stand_in_for_name_and_namespace() {
                 Some("namespace") if !declared => Some("ZAEL_NAMESPACE".as_ref()),
                 Some("lambda-package") => Some("ZAE_LIMITER_LAMBDA_PACKAGE".as_ref()),
                 Some("python") => Some("PYTHON".as_ref()),
+                Some("endpoint-url") => Some("ZAEL_ENDPOINT".as_ref()),
                 Some("port") if path.starts_with("local ") => Some("ZAE_LIMITER_LOCAL_PORT".as_ref()),
                 _ => None,
             };

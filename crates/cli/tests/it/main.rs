@@ -28,6 +28,7 @@
 
 mod acquire;
 mod audit;
+mod bad_values;
 mod big;
 mod clock;
 mod connect;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use zae_limiter_infra::{LOG_RETENTION_DAYS, StackOptions};
 
-use super::super::{Common, Connection};
+use super::super::{Common, Connection, Events};
 use super::Code;
 use crate::failure::Failure;
 
@@ -73,6 +73,10 @@ pub(crate) struct Deploy {
     /// Permissions.
     #[command(flatten)]
     permissions: PermissionOptions,
+
+    /// What is printed meanwhile.
+    #[command(flatten)]
+    pub(crate) events: Events,
 
     /// Where, and how results are printed.
     #[command(flatten)]

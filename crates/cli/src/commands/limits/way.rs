@@ -8,7 +8,7 @@ use zae_limiter_core::manifest::{Manifest, Target};
 use zae_limiter_infra::{AwsFailure, Error as Infra, StackManager, names};
 
 use super::answer::{self, Answer, Change};
-use crate::args::{Connection, Format, Namespaced};
+use crate::args::{Connection, Events, Format, Namespaced};
 use crate::commands::{above, failed};
 use crate::connect::{Access, embedded, manager, namespace};
 use crate::exit::Exit;
@@ -93,7 +93,7 @@ impl Way {
                 "manifest": manifest.to_json(),
                 "full": call.full,
             });
-            let reporter = Reporter::new(format);
+            let reporter = Reporter::new(format, &Events::default());
             reporter.wait(format!("Waiting for {}", function.name));
             return function.ask(&event, at, call).await;
         }

@@ -30,7 +30,7 @@ pub(crate) async fn delete(args: Delete) -> Outcome {
         out.line(format_args!("Deleting stack: {}", at.name))?;
         out.flush()?;
     }
-    let reporter = Reporter::new(&args.common.format);
+    let reporter = Reporter::new(&args.common.format, &args.events);
     let deleted = manager
         .delete(&at.name, args.waits(), &mut |progress| reporter.show(&progress))
         .await

@@ -57,7 +57,7 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         code_bucket: args.code.code_bucket.as_deref(),
         wait: args.waits(),
     };
-    let reporter = Reporter::new(&args.common.format);
+    let reporter = Reporter::new(&args.common.format, &args.events);
     let mut uploaded = None;
     let mut show = |progress: Progress<'_>| {
         if let Progress::Uploaded {

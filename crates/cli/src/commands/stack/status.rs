@@ -106,7 +106,7 @@ pub(crate) async fn status(args: Status) -> Outcome {
 async fn find(at: &Connection) -> Result<Found, Failure> {
     let table = if let Some(path) = embedded(at) {
         check_directory(&path)?;
-        if path.as_os_str().is_empty() || !exists(&path) {
+        if !exists(&path) {
             return Err(crate::failure::no_stack(at));
         }
         let opened = unlocked(|| async {

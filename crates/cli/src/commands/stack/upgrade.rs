@@ -67,7 +67,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
         out.line(format_args!("Target:  Lambda {FUNCTIONS_LEVEL}\n"))?;
         out.flush()?;
     }
-    let reporter = Reporter::new(&args.common.format);
+    let reporter = Reporter::new(&args.common.format, &args.events);
     let plan = plan(&manager, &wanted, at, &reporter).await.map_err(failed)?;
     let Some(plan) = plan else {
         drop(reporter);
@@ -99,7 +99,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
         return agreement.and(Err(Failure::aborted()));
     }
     let mut out = Out::of_change(&args.common.format);
-    let reporter = Reporter::new(&args.common.format);
+    let reporter = Reporter::new(&args.common.format, &args.events);
     let empty = plan.is_empty();
     let summary = Summary::of(&plan, args.lambda_only);
     let upgraded = manager

@@ -5,6 +5,7 @@ use zae_limiter_infra::names::load;
 use zae_limiter_infra::{Deleted, Stopped};
 
 use super::stack::{check, failure, tell};
+use crate::args::Events;
 use crate::args::loadtest::LoadDelete;
 use crate::ask::agreed;
 use crate::commands::Outcome;
@@ -35,7 +36,7 @@ pub(in super::super) async fn delete(args: LoadDelete) -> Outcome {
         }
         tell(format, "  Waiting for stack deletion...");
     }
-    let reporter = Reporter::new(&args.common.format);
+    let reporter = Reporter::new(&args.common.format, &Events::default());
     let deleted = manager
         .delete_load(&at.name, &mut |progress| reporter.show(&progress))
         .await

@@ -8,7 +8,7 @@ use super::push::source_line;
 use super::scenarios;
 use super::stack::{check, failure, show, tell};
 use crate::args::loadtest::LoadDeploy;
-use crate::args::{Connection, Format};
+use crate::args::{Connection, Events, Format};
 use crate::ask::{choose, choose_several};
 use crate::commands::Outcome;
 use crate::connect::manager;
@@ -67,7 +67,7 @@ pub(in super::super) async fn deploy(args: LoadDeploy) -> Outcome {
         files: &found.files,
         code_bucket: args.code.code_bucket.as_deref(),
     };
-    let reporter = Reporter::new(&args.common.format);
+    let reporter = Reporter::new(&args.common.format, &Events::default());
     let (mut creates, mut place) = (false, String::new());
     let deployed = manager
         .deploy_load(&wanted, &mut |progress| {

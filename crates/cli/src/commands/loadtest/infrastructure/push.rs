@@ -5,6 +5,7 @@ use zae_limiter_infra::names::load;
 
 use super::scenarios;
 use super::stack::{check, failure, tell};
+use crate::args::Events;
 use crate::args::loadtest::LoadPush;
 use crate::args::stack::PackageFile;
 use crate::commands::Outcome;
@@ -26,7 +27,7 @@ pub(in super::super) async fn push(args: LoadPush) -> Outcome {
     for note in &found.notes {
         crate::say(note);
     }
-    let reporter = Reporter::new(&args.common.format);
+    let reporter = Reporter::new(&args.common.format, &Events::default());
     let pushed = manager
         .push_load(
             &at.name,
