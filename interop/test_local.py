@@ -149,16 +149,6 @@ def test_their_command_deploys_and_works(local):
     local.command("delete", "--name", "their-app", "--yes")
 
 
-def test_a_python_aggregator_is_refused_with_a_reason(local):
-    place = ["--name", "their-agg", "--endpoint-url", local.url, "--region", "us-east-1"]
-    refused = local.command("deploy", *place, program=THEIR_PROGRAM, check=False)
-    assert refused.returncode != 0
-    events = client(local, "cloudformation").describe_stack_events(StackName="their-agg")["StackEvents"]
-    reasons = " ".join(event.get("ResourceStatusReason", "") for event in events)
-    assert "python3" in reasons and "--no-aggregator" in reasons, reasons
-    local.command("delete", "--name", "their-agg", "--yes")
-
-
 # The `aws` command, unmodified.
 
 

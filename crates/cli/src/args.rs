@@ -64,11 +64,12 @@ Examples:
 
 Exit codes:
   0   success, or nothing to do
-  1   a bad value, an unknown name, an incompatible table
-  2   a wrong command line
+  1   an unknown name, a bad file, an incompatible table
+  2   a wrong command line, or a value in it that cannot be used
   3   AWS or the endpoint failed or refused: credentials, permissions, throttling
   4   the stack does not exist
-  75  a limit refused 'acquire': try again later"
+  75  a limit refused 'acquire': try again later
+  128 plus its number: a signal, such as 130 for Ctrl-C"
 )]
 pub(crate) struct Cli {
     /// The command.

@@ -25,6 +25,7 @@ use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::out::Out;
 use crate::text::limit;
+use crate::text::table::printable;
 
 /// How a command ends.
 pub(crate) type Outcome = Result<Exit, Failure>;
@@ -39,7 +40,7 @@ fn written_limits(written: &WrittenLimits) -> Result<Vec<Limit>, Failure> {
                 return Failure::usage(why);
             }
             let why = why.strip_prefix("Invalid ").unwrap_or(&why);
-            Failure::usage(format!("Invalid limit '{text}': {why}"))
+            Failure::usage(format!("Invalid limit '{}': {why}", printable(text)))
         })?;
         if limits.iter().any(|other| other.name() == limit.name()) {
             return Err(Failure::usage(format!(

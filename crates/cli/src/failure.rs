@@ -1,5 +1,6 @@
 //! What went wrong, in this program's words, and the exit code that goes with it.
 
+use std::borrow::Cow;
 use std::io;
 
 use zae_limiter::{Error, InvalidInput};
@@ -88,8 +89,9 @@ impl Doing<'_> {
             Error::InfrastructureNotFound { .. } => return no_stack(self.at),
             Error::NamespaceNotFound(name) => {
                 return Failure::error(format!(
-                    "Namespace '{name}'{} not found. Register it with 'zae-limiter namespace register {name}{}'.",
+                    "Namespace '{name}'{} not found. Register it with 'zae-limiter namespace register {}{}'.",
                     variable("ZAEL_NAMESPACE", name),
+                    quoted(name),
                     options(self.at)
                 ));
             }
@@ -165,7 +167,12 @@ fn exit_of(err: &Error) -> Exit {
 
 /// Input that was refused.
 pub(crate) fn invalid(err: &InvalidInput) -> String {
-    format!("Invalid {} '{}': {}", err.field(), err.value(), err.reason())
+    format!(
+        "Invalid {} '{}': {}",
+        err.field(),
+        printable(err.value()),
+        err.reason()
+    )
 }
 
 /// There is no table: says how to get one.
@@ -194,12 +201,21 @@ pub(crate) fn options(at: &Connection) -> String {
     name + &place_options(at)
 }
 
+/// A word as it is written in a shell.
+pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:@,+=%".contains(&b);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', "'\\''")).into()
+}
+
 /// The options that lead to the same place, as they follow a command.
 pub(crate) fn place_options(at: &Connection) -> String {
     let option = |name, value: &Option<String>| {
         value
             .as_ref()
-            .map(|value| format!(" {name} {value}"))
+            .map(|value| format!(" {name} {}", quoted(value)))
             .unwrap_or_default()
     };
     option("--region", &at.region) + &option("--endpoint-url", &at.endpoint_url)
@@ -320,4 +336,25 @@ fn with_causes(err: &(dyn std::error::Error + 'static)) -> String {
         cause = err.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suggested_command_can_be_pasted() {
+        for (word, shown) in [
+            ("limits", "limits"),
+            ("embedded:./limits", "embedded:./limits"),
+            ("http://localhost:4566", "http://localhost:4566"),
+            ("a b", "'a b'"),
+            ("$HOME", "'$HOME'"),
+            ("*", "'*'"),
+            ("", "''"),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(quoted(word), shown);
+        }
+    }
 }

@@ -44,15 +44,18 @@ fn main() -> ExitCode {
                 let text = text.strip_prefix("error: ").unwrap_or(&text);
                 say_as_json(text.split("\n\n").next().unwrap_or_default(), refused());
             } else {
-                // If this fails, there is no other place for the message.
-                let _ = err.print();
+                let printed = err.print();
+                let is_lost = printed.is_err_and(|err| err.kind() != std::io::ErrorKind::BrokenPipe);
+                if is_lost && !err.use_stderr() {
+                    return Exit::Failure.into();
+                }
             }
-            return if err.use_stderr() {
+            let exit = if err.use_stderr() {
                 refused()
             } else {
                 Exit::Success
-            }
-            .into();
+            };
+            return exit.into();
         }
     };
     match run(cli.command) {

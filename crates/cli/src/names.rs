@@ -7,6 +7,7 @@ use zae_limiter_core::{NamespaceName, StackName};
 
 use crate::args::{DEFAULT_RESOURCE, variable};
 use crate::failure::Failure;
+use crate::text::table::printable;
 
 /// The fewest characters of a name that DynamoDB takes.
 const SHORTEST_TABLE: usize = 3;
@@ -40,7 +41,8 @@ pub(crate) fn stack(name: &str) -> Result<(), Failure> {
         "Must start with a letter and contain only alphanumeric characters and hyphens."
     };
     Err(Failure::usage(format!(
-        "Invalid name '{name}'{}: {text}",
+        "Invalid name '{}'{}: {text}",
+        printable(name),
         variable("ZAEL_STACK", name)
     )))
 }
@@ -89,6 +91,7 @@ pub(crate) fn namespace(name: &str) -> Result<(), Failure> {
             ))
         } else {
             let source = variable("ZAEL_NAMESPACE", name);
+            let name = printable(name);
             Failure::usage(format!("Invalid namespace '{name}'{source}: {}", err.reason()))
         }
     })
@@ -97,8 +100,8 @@ pub(crate) fn namespace(name: &str) -> Result<(), Failure> {
 /// The beginning of a value that is too long to be shown.
 fn shortened(value: &str) -> String {
     match value.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &value[..end]),
-        None => value.to_owned(),
+        Some((end, _)) => format!("{}...", printable(&value[..end])),
+        None => printable(value).into(),
     }
 }
 
@@ -139,20 +142,27 @@ mod tests {
     #[test]
     fn stack_names() {
         check(stack("my-app"), None);
-        check(stack(""), Some("Name cannot be empty"));
+        check(stack(""), Some("Invalid name '': Name cannot be empty"));
         check(
             stack("a_b.c d"),
-            Some("Contains underscore. Use hyphens instead (e.g., 'rate-limits' not 'rate_limits')"),
+            Some(
+                "Invalid name 'a_b.c d': Contains underscore. Use hyphens instead (e.g., 'rate-limits' not 'rate_limits')",
+            ),
         );
         check(
             stack(&"a".repeat(56)),
-            Some("Too long. Name exceeds 55 character limit (IAM role constraints)."),
+            Some(&format!(
+                "Invalid name '{}': Too long. Name exceeds 55 character limit (IAM role constraints).",
+                "a".repeat(56)
+            )),
         );
         for bad in ["9a", "-a", "ä", "a/b", "a\n"] {
-            check(
-                stack(bad),
-                Some("Must start with a letter and contain only alphanumeric characters and hyphens."),
-            );
+            let why = "Must start with a letter and contain only alphanumeric characters and hyphens.";
+            let Err(Failure::Message { text, .. }) = stack(bad) else {
+                panic!("{bad}");
+            };
+            let shown = crate::text::table::printable(bad);
+            assert_eq!(text, format!("Error: Invalid name '{shown}': {why}"));
         }
     }
 

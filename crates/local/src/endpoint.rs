@@ -130,6 +130,11 @@ impl Endpoint {
                 )
             }
             Data::Directory(directory) => {
+                // Functions start in another directory than this process.
+                let directory = &std::path::absolute(directory).map_err(|source| StartError::Directory {
+                    path: directory.clone(),
+                    source,
+                })?;
                 // The engine's lock guards the records, too.
                 let engine = EmbeddedEngine::open(directory)?;
                 let path = directory.join(RECORDS);

@@ -127,6 +127,11 @@ async fn delete(args: Delete) -> Outcome {
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "entity_id": args.entity_id, "records_deleted": records }))?;
+    } else if records == 0 {
+        out.line(format_args!(
+            "There is no entity '{}'. Nothing was deleted.",
+            args.entity_id
+        ))?;
     } else {
         out.line(format_args!(
             "Deleted entity '{}' ({} {})",

@@ -51,9 +51,14 @@ async fn delete(args: Delete) -> Outcome {
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "name": name, "deleted": existed }))?;
-    } else {
+    } else if existed {
         out.line(format_args!(
             "Namespace '{}' deleted (data orphaned, recoverable).",
+            printable(name)
+        ))?;
+    } else {
+        out.line(format_args!(
+            "There is no namespace '{}'. Nothing was deleted.",
             printable(name)
         ))?;
     }

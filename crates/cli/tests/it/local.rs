@@ -92,6 +92,38 @@ fn what_it_stores_is_for_its_user_only() {
     let place = format!("deploy --endpoint-url embedded:{}", table.display());
     let deployed = finish(&mut local.world.command(&words(&place)), None);
     assert_eq!((deployed.code, mode(&table)), (Some(0), 0o700), "{deployed:?}");
+    // A directory that was there keeps its mode; the files in it are private all the same.
+    let shared = local.world.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    let place = format!("deploy --endpoint-url embedded:{}", shared.display());
+    let deployed = finish(&mut local.world.command(&words(&place)), None);
+    assert_eq!((deployed.code, mode(&shared)), (Some(0), 0o755), "{deployed:?}");
+    for entry in fs::read_dir(&shared).unwrap() {
+        let file = entry.unwrap().path();
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+/// Functions start in another directory than the endpoint.
+#[test]
+fn functions_run_from_a_relative_directory() {
+    let local = Local::new();
+    local
+        .run("up --port 0 --data-dir data --name my-app --output json")
+        .json();
+    let manifest = "namespace: default\nsystem: {limits: {rpm: {capacity: 5}}}\n";
+    fs::write(local.world.path().join("limits.yaml"), manifest).unwrap();
+    let url = local.run("status --output json").json()["url"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let line = format!(
+        "limits apply -n my-app -f limits.yaml --region us-east-1 --endpoint-url {url} --output json"
+    );
+    let applied = finish(&mut local.world.command(&words(&line)), None);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    assert_eq!(applied.json()["created"], 1, "{applied:?}");
 }
 
 #[test]
@@ -213,9 +245,9 @@ fn an_endpoint_whose_stack_cannot_be_deployed_is_stopped_if_it_was_started_for_i
     for options in ["--output json", ""] {
         let ran = up(options);
         assert_ne!(ran.code, Some(0), "{ran:?}");
+        let said = ran.failure();
         assert!(
-            ran.stderr
-                .ends_with("The endpoint that was started for it was stopped.\n"),
+            said.ends_with("The endpoint that was started for it was stopped."),
             "{ran:?}"
         );
         assert_eq!(local.run("status").stdout, "Local endpoint: not running\n");

@@ -53,6 +53,21 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    /// What the last line of standard error tells of the failure, as JSON or as text.
+    #[track_caller]
+    pub(crate) fn failure(&self) -> String {
+        let last = self
+            .stderr
+            .trim_end()
+            .lines()
+            .last()
+            .expect("it says what failed");
+        match serde_json::from_str::<serde_json::Value>(last) {
+            Ok(told) => told["error"]["message"].as_str().expect("a message").to_owned(),
+            Err(_) => last.to_owned(),
+        }
+    }
+
     pub(crate) fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
         Self {

@@ -154,6 +154,15 @@ pub struct Reply {
     pub body: String,
 }
 
+/// How files are opened: a new one is accessible to its user only, as SQLite's files beside it then are, too.
+fn private_file() -> fs::OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// Makes a directory, if there is none: for its user only, as limits and usage of customers are in it.
 fn make_directory(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
@@ -190,7 +199,7 @@ impl EmbeddedEngine {
         };
         make_directory(&path).map_err(io(&path))?;
         let lock = path.join(LOCK_FILE);
-        let lock_file = File::options()
+        let lock_file = private_file()
             .create(true)
             .truncate(false)
             .write(true)
@@ -207,7 +216,7 @@ impl EmbeddedEngine {
         }
         let data = path.join(DATA_FILE);
         // Says what is wrong with the file in the words of the operating system, which SQLite hides.
-        File::options()
+        private_file()
             .create(true)
             .append(true)
             .read(true)

@@ -9,7 +9,7 @@ use zae_limiter_infra::{AwsFailure, Error as Infra, StackManager, names};
 
 use super::answer::{self, Answer, Change};
 use crate::args::{Connection, Events, Format, Namespaced};
-use crate::commands::{above, failed};
+use crate::commands::{Unfinished, above, failed};
 use crate::connect::{Access, embedded, manager, namespace};
 use crate::exit::Exit;
 use crate::failure::{Failure, of_stack, options};
@@ -95,8 +95,20 @@ impl Way {
             });
             let reporter = Reporter::new(format, &Events::default());
             reporter.wait(format!("Waiting for {}", function.name));
-            return function.ask(&event, at, call).await;
+            let unfinished = Unfinished((call.access == Access::Write).then(|| {
+                format!(
+                    "The function '{}' goes on with the apply, for up to 15 minutes, and does not see what other applies store \
+                     meanwhile. Wait until 'zae-limiter limits diff' shows no further changes before the next apply.",
+                    function.name
+                )
+            }));
+            let answer = function.ask(&event, at, call).await;
+            unfinished.done();
+            return answer;
         }
+        let unfinished = Unfinished((call.access == Access::Write).then(|| {
+            "The apply is not finished: some levels are stored and others are not. Run the same command again to finish it.".to_owned()
+        }));
         let options = ApplyOptions {
             full: call.full,
             ..ApplyOptions::default()
@@ -115,6 +127,7 @@ impl Way {
                 .await
                 .map(|applied| applied.to_json()),
         };
+        unfinished.done();
         let answer = answer.map_err(failed(at, call.what))?;
         Answer::of(&answer).map_err(Failure::error)
     }

@@ -1,23 +1,29 @@
 //! `deploy`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use zae_limiter::{DEFAULT_NAMESPACE, Repository};
 use zae_limiter_core::schema::SCHEMA_VERSION;
-use zae_limiter_infra::{Change, Deployed, Deployment, Functions, Progress, StackOptions, StackSummary};
+use zae_limiter_infra::{
+    Change, Deployed, Deployment, Functions, Progress, StackManager, StackOptions, StackSummary,
+};
 
 use super::{embedded, record, summary};
 use crate::args::stack::{Chosen, Deploy};
 use crate::args::{Connection, Format};
-use crate::commands::{Outcome, failed};
+use crate::commands::{Outcome, Unfinished, failed};
 use crate::connect::{check_directory, embedded as directory, manager};
 use crate::exit::Exit;
-use crate::failure::{Failure, marked, of_stack, options as options_of};
+use crate::failure::{Failure, marked, of_stack, options as options_of, place_options};
 use crate::out::Out;
 use crate::progress::Reporter;
 use crate::text::number;
 use crate::text::table::printable;
+
+/// How often to look whether another operation on the stack is over.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) async fn deploy(args: Deploy) -> Outcome {
     deploy_within(args, |document| document).await
@@ -39,7 +45,7 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     check(&chosen.options)?;
     let failed = |failure| marked(failure, "Deployment failed");
     let manager = manager(at).await.map_err(failed)?;
-    let found = manager.existing(&at.name).await;
+    let found = settled(&manager, &args).await;
     let found = found.map_err(|err| failed(of_stack(&err, at)))?;
     let options = &match &found {
         Some(found) => chosen.completed(&found.parameters),
@@ -58,6 +64,12 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         wait: args.waits(),
     };
     let reporter = Reporter::new(&args.common.format, &args.events);
+    let unfinished = Unfinished(Some(format!(
+        "The deployment of '{0}' may go on in CloudFormation. 'zae-limiter status -n {0}{1}' shows its state; deploy again when it \
+         is over.",
+        at.name,
+        place_options(at)
+    )));
     let mut uploaded = None;
     let mut show = |progress: Progress<'_>| {
         if let Progress::Uploaded {
@@ -71,9 +83,10 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         }
         reporter.show(&progress);
     };
-    let deployed = Box::pin(manager.deploy(&wanted, &mut show))
-        .await
-        .map_err(|err| failed(of_stack(&err, at)))?;
+    let deployed = Box::pin(manager.deploy(&wanted, &mut show)).await;
+    unfinished.done();
+    let deployed = deployed.map_err(|err| failed(of_stack(&err, at)))?;
+    let is_of_another = found.is_none() && !deployed.created;
     let mut out = Out::of_change(&args.common.format);
     if !out.is_json() {
         print_stack(&mut out, at, &deployed, &settings)?;
@@ -114,7 +127,36 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         }
     }
     out.flush()?;
+    if is_of_another && !chosen.given.is_empty() {
+        return Err(Failure::error(format!(
+            "Another command created the stack '{}' at the same time, with settings of its own. Deploy again for those of this command.",
+            at.name
+        )));
+    }
     Ok(Exit::Success)
+}
+
+/// The stack as it is once no other operation on it is under way, unless the command does not wait.
+async fn settled(
+    manager: &StackManager,
+    args: &Deploy,
+) -> Result<Option<StackSummary>, zae_limiter_infra::Error> {
+    let name = &args.common.at.name;
+    let mut found = manager.existing(name).await?;
+    let reporter = Reporter::new(&args.common.format, &args.events);
+    let mut told = String::new();
+    while let Some(busy) = found
+        .as_ref()
+        .filter(|found| args.waits() && found.is_in_progress() && found.status != "DELETE_IN_PROGRESS")
+    {
+        if told != busy.status {
+            reporter.show(&Progress::WaitingForOther { status: &busy.status });
+            told.clone_from(&busy.status);
+        }
+        tokio::time::sleep(LOOK).await;
+        found = manager.existing(name).await?;
+    }
+    Ok(found)
 }
 
 /// Prints the settings that the stack will have.

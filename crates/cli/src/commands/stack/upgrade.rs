@@ -14,10 +14,10 @@ use super::record;
 use crate::args::stack::Upgrade;
 use crate::args::{Assignment, Connection};
 use crate::ask::agreed;
-use crate::commands::Outcome;
+use crate::commands::{Outcome, Unfinished};
 use crate::connect::{manager, needs_stack, stack};
 use crate::exit::Exit;
-use crate::failure::{Doing, Failure, marked, of_stack, options as options_of};
+use crate::failure::{Doing, Failure, marked, of_stack, options as options_of, place_options};
 use crate::out::Out;
 use crate::progress::Reporter;
 use crate::text::number;
@@ -102,10 +102,17 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
     let reporter = Reporter::new(&args.common.format, &args.events);
     let empty = plan.is_empty();
     let summary = Summary::of(&plan, args.lambda_only);
+    let unfinished = Unfinished(Some(format!(
+        "The upgrade of '{0}' may go on in CloudFormation. 'zae-limiter status -n {0}{1}' shows its state; upgrade again when it is \
+         over.",
+        at.name,
+        place_options(at)
+    )));
     let upgraded = manager
         .apply(plan, &mut |progress| reporter.show(&progress))
-        .await
-        .map_err(|err| failed(of_stack(&err, at)))?;
+        .await;
+    unfinished.done();
+    let upgraded = upgraded.map_err(|err| failed(of_stack(&err, at)))?;
     let states = manager.functions(&at.name).await.unwrap_or_default();
     drop(reporter);
     let current = empty && recorded && upgraded.mended.is_empty();
