@@ -13,13 +13,23 @@ pub(crate) mod upgrade;
 use zae_limiter::Stack;
 use zae_limiter_infra::Functions;
 
-use super::failed;
+use super::{Unfinished, failed};
 use crate::args::Connection;
 use crate::connect::stack;
-use crate::failure::Failure;
+use crate::failure::{Failure, place_options};
 
 /// The name that changes the version record.
 const UPDATED_BY: &str = concat!("cli:", env!("CARGO_PKG_VERSION"));
+
+/// Says, if a signal ends the command meanwhile, that CloudFormation goes on.
+fn goes_on(at: &Connection, what: &str, again: &str) -> Unfinished {
+    Unfinished(Some(format!(
+        "The {what} of '{0}' may go on in CloudFormation. 'zae-limiter status -n {0}{1}' shows its state; {again} again when it is \
+         over.",
+        at.name,
+        place_options(at)
+    )))
+}
 
 /// Notes a deployment in the table's version record, and gives the table.
 async fn record(at: &Connection, functions: &Functions) -> Result<Stack, Failure> {

@@ -92,7 +92,7 @@ fn what_it_stores_is_for_its_user_only() {
     let place = format!("deploy --endpoint-url embedded:{}", table.display());
     let deployed = finish(&mut local.world.command(&words(&place)), None);
     assert_eq!((deployed.code, mode(&table)), (Some(0), 0o700), "{deployed:?}");
-    // A directory that was there keeps its mode; the files in it are private all the same.
+    // A directory that was there keeps its mode; the files in it are private nevertheless.
     let shared = local.world.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();

@@ -5,10 +5,10 @@ use zae_limiter_infra::Deleted;
 
 use crate::args::stack::Delete;
 use crate::ask::agreed;
-use crate::commands::{Outcome, Unfinished};
+use crate::commands::Outcome;
 use crate::connect::{manager, needs_stack};
 use crate::exit::Exit;
-use crate::failure::{Failure, marked, of_stack, place_options};
+use crate::failure::{Failure, marked, of_stack};
 use crate::out::Out;
 use crate::progress::Reporter;
 
@@ -31,11 +31,7 @@ pub(crate) async fn delete(args: Delete) -> Outcome {
         out.flush()?;
     }
     let reporter = Reporter::new(&args.common.format, &args.events);
-    let unfinished = Unfinished(Some(format!(
-        "The deletion of '{0}' may go on in CloudFormation. Continue it with 'zae-limiter delete -n {0}{1}'.",
-        at.name,
-        place_options(at)
-    )));
+    let unfinished = super::goes_on(at, "deletion", "delete");
     let deleted = manager
         .delete(&at.name, args.waits(), &mut |progress| reporter.show(&progress))
         .await;

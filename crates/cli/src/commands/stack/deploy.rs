@@ -13,10 +13,10 @@ use zae_limiter_infra::{
 use super::{embedded, record, summary};
 use crate::args::stack::{Chosen, Deploy};
 use crate::args::{Connection, Format};
-use crate::commands::{Outcome, Unfinished, failed};
+use crate::commands::{Outcome, failed};
 use crate::connect::{check_directory, embedded as directory, manager};
 use crate::exit::Exit;
-use crate::failure::{Failure, marked, of_stack, options as options_of, place_options};
+use crate::failure::{Failure, marked, of_stack, options as options_of};
 use crate::out::Out;
 use crate::progress::Reporter;
 use crate::text::number;
@@ -64,12 +64,7 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         wait: args.waits(),
     };
     let reporter = Reporter::new(&args.common.format, &args.events);
-    let unfinished = Unfinished(Some(format!(
-        "The deployment of '{0}' may go on in CloudFormation. 'zae-limiter status -n {0}{1}' shows its state; deploy again when it \
-         is over.",
-        at.name,
-        place_options(at)
-    )));
+    let unfinished = super::goes_on(at, "deployment", "deploy");
     let mut uploaded = None;
     let mut show = |progress: Progress<'_>| {
         if let Progress::Uploaded {

@@ -14,10 +14,10 @@ use super::record;
 use crate::args::stack::Upgrade;
 use crate::args::{Assignment, Connection};
 use crate::ask::agreed;
-use crate::commands::{Outcome, Unfinished};
+use crate::commands::Outcome;
 use crate::connect::{manager, needs_stack, stack};
 use crate::exit::Exit;
-use crate::failure::{Doing, Failure, marked, of_stack, options as options_of, place_options};
+use crate::failure::{Doing, Failure, marked, of_stack, options as options_of};
 use crate::out::Out;
 use crate::progress::Reporter;
 use crate::text::number;
@@ -51,14 +51,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
         out.flush()?;
     }
     let Some(version) = version(at).await.map_err(failed)? else {
-        if out.is_json() {
-            out.json(&json!({ "name": at.name, "state": "not_initialized" }))?;
-        } else {
-            out.line("Infrastructure not initialized.")?;
-            out.line(format_args!("Run 'zae-limiter deploy{}' first.", options_of(at)))?;
-        }
-        out.flush()?;
-        return Ok(Exit::Failure);
+        return not_initialized(&mut out, at);
     };
     refuse(&version)?;
     if !out.is_json() {
@@ -102,12 +95,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
     let reporter = Reporter::new(&args.common.format, &args.events);
     let empty = plan.is_empty();
     let summary = Summary::of(&plan, args.lambda_only);
-    let unfinished = Unfinished(Some(format!(
-        "The upgrade of '{0}' may go on in CloudFormation. 'zae-limiter status -n {0}{1}' shows its state; upgrade again when it is \
-         over.",
-        at.name,
-        place_options(at)
-    )));
+    let unfinished = super::goes_on(at, "upgrade", "upgrade");
     let upgraded = manager
         .apply(plan, &mut |progress| reporter.show(&progress))
         .await;
@@ -133,6 +121,18 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
     }
     out.flush()?;
     Ok(Exit::Success)
+}
+
+/// The table has no version record.
+fn not_initialized(out: &mut Out, at: &Connection) -> Outcome {
+    if out.is_json() {
+        out.json(&json!({ "name": at.name, "state": "not_initialized" }))?;
+    } else {
+        out.line("Infrastructure not initialized.")?;
+        out.line(format_args!("Run 'zae-limiter deploy{}' first.", options_of(at)))?;
+    }
+    out.flush()?;
+    Ok(Exit::Failure)
 }
 
 const fn scope(args: &Upgrade) -> UpgradeScope {
