@@ -1,15 +1,15 @@
 //! Lambda: functions as processes of this machine, and event source mappings on the tables' streams.
 //!
 //! A function's package is unpacked, and its `bootstrap` run with a Runtime API of its own, so what is deployed is
-//! what runs. A function in Python is run by the machine's interpreter, which `python` finds. `functions` are functions as they are kept, `running` their processes, `mappings` what feeds them from
-//! streams, and `api` is what callers see.
+//! what runs. A function in Python is run by the machine's interpreter; `program` finds it. `functions` are functions as they
+//! are kept, `running` their processes, `mappings` what feeds them from streams, and `api` is what callers see.
 
 mod api;
 mod fields;
 mod functions;
 mod mappings;
 mod names;
-mod python;
+mod program;
 mod running;
 mod services;
 
@@ -29,12 +29,13 @@ use self::mappings::poller::Poller;
 use self::mappings::record::{self as mapping, Mapping};
 use self::mappings::trim;
 use self::names::FunctionId;
-use self::running::{Finished, LARGEST, Launch, NotRun, Notes, Pool, Program};
+use self::program::Program;
+use self::running::{Finished, LARGEST, Launch, NotRun, Notes, Pool};
 use crate::store::Store;
 use crate::tables::Tables;
 use crate::wire::{Refusal, uuid};
 
-pub use self::python::{NoSuchPython, Python};
+pub use self::program::{NoSuchPython, Python};
 pub use self::services::Services;
 
 /// The largest event of an invocation that is waited for.

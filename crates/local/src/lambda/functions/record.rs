@@ -11,9 +11,8 @@ use serde_json::{Value as Json, json};
 use crate::clock::now_ms;
 use crate::lambda::fields::Fields;
 use crate::lambda::names::{FunctionId, LATEST, check_new};
-use crate::lambda::python::Python;
+use crate::lambda::program::{Program, Python};
 use crate::lambda::refusal;
-use crate::lambda::running::Program;
 use crate::wire::{Refusal, uuid};
 
 /// The kind of the documents.

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use super::finished::{Finished, Trouble, error, timed_out};
 use super::machine::{self, NotStarted, Notes, Unfit};
 use super::output::{self, Drained, Output};
-use super::process::{Group, Launch, Program, describe, spawn, stream_name};
+use super::process::{Group, Launch, describe, spawn, stream_name};
 use super::runtime_api::{Answer, LARGEST, RuntimeApi, Work};
 use crate::clock::{iso, now_ms};
 use crate::lambda::becomes;
 use crate::lambda::names::LATEST;
+use crate::lambda::program::Program;
 use crate::lambda::services::Services;
 use crate::wire::uuid;
 

@@ -12,5 +12,5 @@ mod runtime_api;
 pub(super) use finished::Finished;
 pub(super) use machine::Notes;
 pub(super) use pool::{NotRun, Pool};
-pub(super) use process::{Launch, Program};
+pub(super) use process::Launch;
 pub(super) use runtime_api::LARGEST;

@@ -191,7 +191,7 @@ mod tests {
     use crate::lambda::functions::package::Packages;
     use crate::lambda::functions::record::Code;
     use crate::lambda::names::FunctionId;
-    use crate::lambda::running::Program;
+    use crate::lambda::program::Program;
     use crate::logs::LogLine;
     use crate::wire::Refusal;
 

@@ -1,6 +1,5 @@
 //! The process of a function: how it is started, named in the log, and ended.
 
-use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -10,27 +9,8 @@ use super::machine;
 use crate::clock::{iso, now_ms};
 use crate::lambda::functions::package::Held;
 use crate::lambda::names::{FunctionId, LATEST};
-use crate::lambda::python::RUNTIME;
+use crate::lambda::program::{Program, RUNTIME};
 use crate::wire::uuid;
-
-/// What runs a function's code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Program {
-    /// The package's `bootstrap`.
-    Bootstrap,
-    /// An interpreter, with [`RUNTIME`].
-    Python(PathBuf),
-}
-
-impl Program {
-    /// How the system's errors name it.
-    pub(super) fn tried(&self) -> String {
-        match self {
-            Self::Bootstrap => "fork/exec /var/task/bootstrap".to_owned(),
-            Self::Python(interpreter) => format!("fork/exec {}", interpreter.display()),
-        }
-    }
-}
 
 /// The settings of a process.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! The interpreter of functions in Python: which one it is, and the runtime that it runs.
+//! What runs the code of a function: the package itself, or an interpreter of this machine with a runtime for it.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,25 @@ pub(super) const RUNTIME: &str = include_str!("runtime.py");
 
 /// The names that an interpreter is searched for by, if none was asked for.
 const NAMES: [&str; 2] = ["python3", "python"];
+
+/// What runs a function's code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Program {
+    /// The package's `bootstrap`.
+    Bootstrap,
+    /// An interpreter, with [`RUNTIME`].
+    Python(PathBuf),
+}
+
+impl Program {
+    /// How the system's errors name it.
+    pub(super) fn tried(&self) -> String {
+        match self {
+            Self::Bootstrap => "fork/exec /var/task/bootstrap".to_owned(),
+            Self::Python(interpreter) => format!("fork/exec {}", interpreter.display()),
+        }
+    }
+}
 
 /// The interpreter of this machine, if it has one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
