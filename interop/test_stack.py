@@ -419,7 +419,7 @@ def test_upgraded(shell):
     state = shell.json("upgrade", "--parameter", "LambdaMemorySize=1024")
     assert state["state"] == "upgraded"
     assert shell.parameters()["LambdaMemorySize"] == "1024"
-    _, err = shell.run("upgrade", "--parameter", "Nope=1", code=1)
+    _, err = shell.run("upgrade", "--parameter", "Nope=1", code=2)
     assert err.startswith("Error: Invalid parameter 'Nope=1': unknown parameter; the template has")
 
     # Code that was put into a function outside the stack is found and replaced.

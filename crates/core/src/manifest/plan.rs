@@ -225,7 +225,7 @@ pub fn plan(
             new: Some(new),
         };
         // A level can be listed as managed and not be stored: an apply lists what it will create before it creates it.
-        if managed.contains(&change.target) && !change.creates() {
+        if managed.contains(&change.target) && change.old.is_some() {
             change.action = Action::Update;
         }
         plan.changes.push(change);
