@@ -17,6 +17,7 @@ mod read;
 mod suggest;
 mod target;
 mod tree;
+pub mod turn;
 #[cfg(feature = "yaml")]
 mod yaml;
 

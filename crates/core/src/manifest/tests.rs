@@ -565,3 +565,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn of_two_turns_the_later_one_holds() {
+    use super::turn::{begin, end, is_of, turn_key};
+    let ns = namespace();
+    let now = crate::units::EpochMillis(5);
+    let first = begin(&ns, "a", now, None);
+    assert_eq!(crate::schema::key_of(&first.item), Some(turn_key(&ns)));
+    assert!(first.condition.holds(None) && !first.condition.holds(Some(&first.item)));
+    // One that has read another mark meanwhile does not replace it.
+    let second = begin(&ns, "b", now, Some(&first.item));
+    let third = begin(&ns, "c", now, Some(&first.item));
+    assert!(second.condition.holds(Some(&first.item)));
+    assert!(!third.condition.holds(Some(&second.item)));
+    assert!(is_of(Some(&second.item), "b") && !is_of(Some(&second.item), "a") && !is_of(None, "a"));
+    assert!(!end(&ns, "a").condition.holds(Some(&second.item)));
+    assert!(end(&ns, "b").condition.holds(Some(&second.item)));
+}

@@ -97,8 +97,8 @@ impl Way {
             reporter.wait(format!("Waiting for {}", function.name));
             let unfinished = Unfinished((call.access == Access::Write).then(|| {
                 format!(
-                    "The function '{}' goes on with the apply, for up to 15 minutes, and does not see what other applies store \
-                     meanwhile. Wait until 'zae-limiter limits diff' shows no further changes before the next apply.",
+                    "The function '{}' goes on with the apply. Another apply stops it; 'zae-limiter limits diff' shows what is \
+                     stored.",
                     function.name
                 )
             }));

@@ -14,6 +14,7 @@
 
 mod owed;
 mod state;
+mod turn;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,7 @@ use crate::table::TableExt as _;
 
 use owed::Owed;
 use state::Record;
+use turn::Turn;
 
 /// How a manifest is planned and applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -182,12 +184,14 @@ pub struct BegunApply<'a> {
     admin: Admin,
     manifest: &'a Manifest,
     options: ApplyOptions,
+    turn: Turn,
     seen: Seen,
 }
 
 /// The state of one apply.
 struct Run<'a> {
     admin: &'a Admin,
+    turn: Turn,
     share: Share,
     /// Days that events are kept.
     retention: i64,
@@ -237,8 +241,8 @@ impl Admin {
     /// Live buckets are updated as by single calls.
     ///
     /// A level that cannot be changed does not keep the others from it: see [`LimitsApplied::errors`]. May be
-    /// interrupted at any time and called again. Applies may run at the same time; of two that declare the same level,
-    /// the later write wins.
+    /// interrupted at any time and called again. Of two applies at the same time the one that began last is finished; the
+    /// other stops at its next write, and reports what it did not change.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] before anything is written: the manifest is for another namespace, or declares more
@@ -263,6 +267,20 @@ impl Admin {
         options: ApplyOptions,
     ) -> Result<BegunApply<'a>, Error> {
         self.check_namespace(manifest)?;
+        let turn = self.take_turn().await?;
+        let begun = self.begun_in(turn.clone(), manifest, options).await;
+        if begun.is_err() {
+            self.end_turn(&turn).await;
+        }
+        begun
+    }
+
+    async fn begun_in<'a>(
+        &self,
+        turn: Turn,
+        manifest: &'a Manifest,
+        options: ApplyOptions,
+    ) -> Result<BegunApply<'a>, Error> {
         let mut seen = self.look(manifest, options, None).await?;
         let created = seen.plan.changes.iter().filter(|change| change.creates());
         let created = Managed::of_targets(created.map(|change| &change.target));
@@ -271,6 +289,7 @@ impl Admin {
             admin: self.clone(),
             manifest,
             options,
+            turn,
             seen,
         })
     }
@@ -287,14 +306,21 @@ impl Admin {
     ) -> Result<LimitsApplied, Error> {
         self.check_namespace(manifest)?;
         let none = Manifest::empty(manifest.namespace.clone());
-        let seen = self.look(&none, options, Some(&Managed::of(manifest))).await?;
-        let begun = BegunApply {
-            admin: self.clone(),
-            manifest: &none,
-            options,
-            seen,
+        let turn = self.take_turn().await?;
+        let done = async {
+            let seen = self.look(&none, options, Some(&Managed::of(manifest))).await?;
+            let begun = BegunApply {
+                admin: self.clone(),
+                manifest: &none,
+                options,
+                turn: turn.clone(),
+                seen,
+            };
+            begun.write().await
         };
-        begun.finish().await
+        let done = done.await;
+        self.end_turn(&turn).await;
+        done
     }
 
     /// The levels that hold something, are not managed and would not be by this manifest: those made by hand, as far
@@ -387,10 +413,44 @@ impl BegunApply<'_> {
     /// # Errors
     /// If the record of managed levels cannot be read or written. What fails else is in [`LimitsApplied::errors`].
     pub async fn finish(self) -> Result<LimitsApplied, Error> {
+        let (admin, turn) = (self.admin.clone(), self.turn.clone());
+        let finished = self.write_to_the_end().await;
+        admin.end_turn(&turn).await;
+        finished
+    }
+
+    /// Makes the changes; and once more, if another apply was at work when this one began: it may have been in the middle
+    /// of a write.
+    async fn write_to_the_end(self) -> Result<LimitsApplied, Error> {
+        let (admin, manifest, turn) = (self.admin.clone(), self.manifest, self.turn.clone());
+        let options = ApplyOptions {
+            full: false,
+            ..self.options
+        };
+        let mut applied = self.write().await?;
+        if turn.is_contested && applied.errors.is_empty() {
+            let rest = admin.begun_in(turn, manifest, options).await?.write().await?;
+            applied.created += rest.created;
+            applied.updated += rest.updated;
+            applied.deleted += rest.deleted;
+            applied.pending = rest.pending;
+            applied.of_others = rest.of_others;
+            applied.errors = rest.errors;
+            for change in rest.changes {
+                if applied.changes.iter().all(|other| other.target != change.target) {
+                    applied.changes.push(change);
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn write(self) -> Result<LimitsApplied, Error> {
         let Self {
             admin,
             manifest,
             options,
+            turn,
             seen,
         } = self;
         let now = admin.inner.clock.now();
@@ -401,6 +461,7 @@ impl BegunApply<'_> {
             .unwrap_or(LONGEST_RUN_MS);
         let run = Run {
             admin: &admin,
+            turn,
             share: Share {
                 token: format!("{:032x}", fastrand::u128(..)),
                 lease: Some(now.0.saturating_add(run_ms).saturating_add(LEASE_MARGIN_MS)),

@@ -29,6 +29,8 @@ pub(super) struct Outcome<'a> {
     pub(super) errors: Vec<String>,
     /// Why the rest was not tried.
     stopped: Option<String>,
+    /// Whether another apply has begun: the rest is its.
+    is_superseded: bool,
 }
 
 /// One level, ready to be changed.
@@ -54,6 +56,22 @@ impl Step<'_> {
     }
 }
 
+impl Outcome<'_> {
+    /// Another apply has begun, so that these changes are not made.
+    fn superseded(&mut self, changes: usize) {
+        self.is_superseded = true;
+        self.errors.push(format!(
+            "{changes} change(s) were not made: another apply of this namespace has begun, and its manifest holds. Apply again \
+             for this one to hold."
+        ));
+    }
+}
+
+/// Why a change was not tried after a failure.
+fn not_tried(reason: &str) -> String {
+    format!("not tried, since the table failed before: {reason}")
+}
+
 impl Run<'_> {
     /// Makes all changes. `stored` and `pending` are what was read of levels and of work that others owe.
     pub(super) async fn write<'c>(
@@ -69,6 +87,20 @@ impl Run<'_> {
             .collect();
         let mut rest = changes;
         while let Some(first) = rest.first() {
+            match self.admin.has_turn(&self.turn).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    outcome.superseded(rest.len());
+                    break;
+                }
+                Err(err) => {
+                    let reason = not_tried(&err.to_string());
+                    outcome
+                        .errors
+                        .extend(rest.iter().map(|change| failed(change, &reason)));
+                    break;
+                }
+            }
             // A registry cannot gain and lose in one write.
             let alike = rest
                 .iter()
@@ -82,8 +114,11 @@ impl Run<'_> {
             let (told, errors) = self.tell_all(owed_now).await;
             outcome.told.extend(told);
             outcome.errors.extend(errors);
+            if outcome.is_superseded {
+                break;
+            }
             if let Some(reason) = &outcome.stopped {
-                let reason = format!("not tried, since the table failed before: {reason}");
+                let reason = not_tried(reason);
                 outcome
                     .errors
                     .extend(rest.iter().map(|change| failed(change, &reason)));
@@ -129,6 +164,11 @@ impl Run<'_> {
                     outcome.stopped = Some(err.to_string());
                 }
             }
+        }
+        // Perhaps it was another apply that has changed it.
+        if !alone.is_empty() && matches!(self.admin.has_turn(&self.turn).await, Ok(false)) {
+            outcome.superseded(alone.len());
+            alone.clear();
         }
         for step in alone {
             match self.commit_alone(step.change).await {
