@@ -30,6 +30,9 @@ TESTS = ["tests/integration", "tests/e2e"]
 # Fewer would mean that tests were not found or that something skips them.
 FEWEST = 251
 
+# How many failed tests are run once more, at most.
+MOST_AGAIN = 3
+
 # Failures that are the original's own, by the test's name: why.
 KNOWN = {}
 
@@ -72,26 +75,29 @@ def main():
         local = Local(state, "--ephemeral", "--python", sys.executable)
         local.up()
         try:
-            code, said = run(folder, local, arguments)
+            code, passed, failed = run(folder, local, arguments, arguments.tests or TESTS)
+            again = sorted(failed - KNOWN.keys())
+            if code == 1 and 0 < len(again) <= MOST_AGAIN:
+                # Some of them wait for real seconds to pass, which a loaded machine can spoil.
+                print(f"once more: {again}")
+                code, more, failed = run(folder, local, arguments, again)
+                passed += more
         finally:
             local.down()
-    failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE))
     for test in sorted(failed & KNOWN.keys()):
         print(f"known: {test}: {KNOWN[test]}")
-    passed = re.findall(r"(\d+) passed", said)
-    passed = int(passed[-1]) if passed else 0
     if code not in (0, 1) or failed - KNOWN.keys() or (not arguments.tests and passed < FEWEST):
         print(f"{passed} passed, at least {FEWEST} were expected; failures that are not known: {sorted(failed - KNOWN.keys())}")
         return 1
     return 0
 
 
-def run(folder, local, arguments):
-    """Runs the tests; the exit code of pytest and what it printed."""
+def run(folder, local, arguments, tests):
+    """Runs tests; the exit code of pytest, how many passed, and the names of those that failed."""
     here = Path(__file__).absolute().parent
     command = [
         *(sys.executable, "-m", "pytest", "-p", "short_waiters", "-p", "no:cacheprovider", "-W", "ignore"),
-        *("-q", "--durations=5", "-n", arguments.processes, "-m", "not aws", *(arguments.tests or TESTS)),
+        *("-q", "--durations=5", "-n", arguments.processes, "-m", "not aws", *tests),
     ]
     # Its tests call the command by its name.
     path = f"{Path(sys.executable).parent}{os.pathsep}{local.environment['PATH']}"
@@ -103,7 +109,10 @@ def run(folder, local, arguments):
         for line in process.stdout:
             print(line, end="", flush=True)
             said.append(line)
-    return process.returncode, "".join(said)
+    said = "".join(said)
+    passed = re.findall(r"(\d+) passed", said)
+    failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE))
+    return process.returncode, int(passed[-1]) if passed else 0, failed
 
 
 if __name__ == "__main__":
