@@ -82,18 +82,16 @@ pub(crate) fn scope(name: &str) -> Result<(), Failure> {
 /// Checks a namespace's name.
 pub(crate) fn namespace(name: &str) -> Result<(), Failure> {
     NamespaceName::new(name).map(drop).map_err(|err| {
-        if name == "_" {
-            Failure::usage("Invalid namespace '_': reserved for system use")
-        } else if name.is_empty() {
-            Failure::usage(format!(
-                "Invalid namespace ''{}: cannot be empty",
-                variable("ZAEL_NAMESPACE", name)
-            ))
-        } else {
-            let source = variable("ZAEL_NAMESPACE", name);
-            let name = printable(name);
-            Failure::usage(format!("Invalid namespace '{name}'{source}: {}", err.reason()))
-        }
+        let reason = match name {
+            "_" => "reserved for system use",
+            "" => "cannot be empty",
+            _ => err.reason(),
+        };
+        let source = variable("ZAEL_NAMESPACE", name);
+        Failure::usage(format!(
+            "Invalid namespace '{}'{source}: {reason}",
+            printable(name)
+        ))
     })
 }
 

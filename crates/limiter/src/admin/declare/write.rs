@@ -65,11 +65,13 @@ impl Outcome<'_> {
              for this one to hold."
         ));
     }
-}
 
-/// Why a change was not tried after a failure.
-fn not_tried(reason: &str) -> String {
-    format!("not tried, since the table failed before: {reason}")
+    /// The table has failed, so that these changes are not tried.
+    fn not_tried(&mut self, changes: &[Change], reason: &str) {
+        let reason = format!("not tried, since the table failed before: {reason}");
+        self.errors
+            .extend(changes.iter().map(|change| failed(change, &reason)));
+    }
 }
 
 impl Run<'_> {
@@ -94,10 +96,7 @@ impl Run<'_> {
                     break;
                 }
                 Err(err) => {
-                    let reason = not_tried(&err.to_string());
-                    outcome
-                        .errors
-                        .extend(rest.iter().map(|change| failed(change, &reason)));
+                    outcome.not_tried(rest, &err.to_string());
                     break;
                 }
             }
@@ -117,11 +116,8 @@ impl Run<'_> {
             if outcome.is_superseded {
                 break;
             }
-            if let Some(reason) = &outcome.stopped {
-                let reason = not_tried(reason);
-                outcome
-                    .errors
-                    .extend(rest.iter().map(|change| failed(change, &reason)));
+            if let Some(reason) = outcome.stopped.take() {
+                outcome.not_tried(rest, &reason);
                 break;
             }
         }
