@@ -171,6 +171,8 @@ pub(crate) struct Take {
     /// A shard, at a shard count, whose descendants were all seen to exist: what it holds beyond its share may be cut. With its
     /// birth mark, since the bucket may be deleted and created again meanwhile.
     shared_out: Option<(u32, u32, Option<SmolStr>)>,
+    /// The highest shard count that a shard showed before the shards were read last.
+    count_before: u32,
     backoff: Backoff,
     last: Option<Ask>,
     state: State,
@@ -217,6 +219,7 @@ impl Take {
             scope: Scope::One,
             alone: false,
             shared_out: None,
+            count_before: 1,
             backoff: Backoff::until_deadline(),
             last: None,
             state: State::Debit,

@@ -264,22 +264,23 @@ impl Credit {
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Option<Send> {
-        match answer {
-            Ok(Answer::Items(items)) => {
-                self.looks += 1;
-                self.was_displaced = false;
-                self.parts = match self.others(&items) {
-                    Some(others) => divide(&mut self.home, &self.latest, others, now).into(),
-                    None => VecDeque::new(),
-                };
-            }
-            Ok(_) => {}
-            Err(err) => {
-                if let Again::After(delay_ms) = self.reading.next(&err, random) {
-                    return Some(self.look(delay_ms));
-                }
-            }
+        if let Err(err) = &answer
+            && err.is_outage()
+            && let Again::After(delay_ms) = self.reading.resend(random)
+        {
+            // A read may be repeated whatever has become of it.
+            return Some(self.look(delay_ms));
         }
+        self.looks += 1;
+        // Without the shards, all of it goes to the one that was debited.
+        self.was_displaced = false;
+        self.parts = match &answer {
+            Ok(Answer::Items(items)) => match self.others(items) {
+                Some(others) => divide(&mut self.home, &self.latest, others, now).into(),
+                None => VecDeque::new(),
+            },
+            _ => VecDeque::new(),
+        };
         self.next_part(now, random)
     }
 

@@ -135,6 +135,49 @@ fn each_part_happens_once_whatever_becomes_of_its_answer() {
     }
 }
 
+/// A part does not fit any more, and from then on the shards cannot be read.
+#[test]
+fn a_refund_ends_although_the_shards_can_never_be_read_again() {
+    fn fails(kind: FailureKind) -> Result<Answer, TableError> {
+        Err(TableError::new(kind, Applied::No, "fails"))
+    }
+    let answers: [(fn() -> Result<Answer, TableError>, usize); 4] = [
+        (|| fails(FailureKind::AccessDenied), 1),
+        (|| fails(FailureKind::Timeout), 31),
+        (|| fails(FailureKind::Throttled), 31),
+        (|| Ok(Answer::Applied(None)), 1),
+    ];
+    for (answer, reads) in answers {
+        let (mut desk, grant) = lease(1500, 4);
+        let before = sums(&desk).0;
+        let others = [1, 2, 3].map(|shard| desk.id("u").key(shard));
+        let mut has_read = false;
+        desk.meddle = Some(Box::new(move |_, op, table| {
+            if !matches!(op, Op::BatchGet { .. }) {
+                return None;
+            }
+            if has_read {
+                return Some(answer());
+            }
+            has_read = true;
+            let shards = table.call(op);
+            for key in &others {
+                let mut full = table.get(key)?.clone();
+                full.insert("b_rpm_tk".into(), Value::int(400_000));
+                table.insert(full).ok()?;
+            }
+            Some(shards)
+        }));
+        let end = desk.credit(&grant, &[("rpm", 1500)]);
+        assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+        let read = desk.ops.iter().filter(|op| matches!(op, Op::BatchGet { .. }));
+        assert_eq!(read.count(), 1 + reads);
+        // The shard that was debited has all of it, the next refill cuts what is above its share.
+        assert!(sums(&desk).0 > before + 1_500_000);
+        assert_eq!(desk.item("u", 0).get("vu"), Some(&Value::int(0)));
+    }
+}
+
 /// The first sending arrives after the refund was divided, when its shard has room for it again.
 #[test]
 fn what_was_sent_before_the_division_cannot_happen_after_it() {

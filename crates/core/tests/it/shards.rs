@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zae_limiter_core::acquire::{Decision, Grant};
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::credit::CreditEnd;
-use zae_limiter_core::table::{Applied, FailureKind, Op, Part, TableError, Value};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, Part, TableError, Value};
 use zae_limiter_core::{Limit, LimitName, Millitokens};
 
 use crate::drive::{Desk, Dice, per_minute};
@@ -253,6 +253,51 @@ fn a_surplus_goes_to_the_shards_that_are_missing_before_a_refill_cuts_it() {
         desk.admitted("u", &[("rpm", 1)]);
     }
     assert!(desk.int("u", 0, "b_rpm_tk") <= 200_000);
+}
+
+/// The bucket of 1600 is split from 4 shards into 8 while all 4 are read: the first one is read before, the others are
+/// read afterwards.
+fn split_during_the_read(desk: &mut Desk) {
+    let keys: Vec<_> = (0..4).map(|shard| desk.id("u").key(shard)).collect();
+    let mut is_split = false;
+    desk.meddle = Some(Box::new(move |_, op, table| {
+        if is_split || !matches!(op, Op::BatchGet { keys, .. } if keys.len() == 4) {
+            return None;
+        }
+        is_split = true;
+        let first = table.get(&keys[0])?.clone();
+        for key in &keys {
+            let mut item = table.get(key)?.clone();
+            item.insert("shard_count".into(), Value::int(8));
+            table.insert(item).ok()?;
+        }
+        let mut items = vec![first];
+        items.extend(keys[1..].iter().filter_map(|key| table.get(key).cloned()));
+        Some(Ok(Answer::Items(items)))
+    }));
+}
+
+#[test]
+fn a_surplus_is_not_cut_by_a_count_that_was_raised_while_the_shards_were_read() {
+    // One that fits a shard, and one that only all of them cover.
+    for need in [1, 900] {
+        for seed in 0..10 {
+            let mut desk = split(1600, 4);
+            desk.dice = Dice(seed);
+            for shard in 0..4 {
+                // Refilled an hour ago; above its share, so that a refill looks at the shards first.
+                let earlier = Value::int(desk.now - 3_600_000);
+                desk.poke("u", shard, &[("b_rpm_tk", Value::int(401_000)), ("rf", earlier)]);
+            }
+            split_during_the_read(&mut desk);
+            desk.remember_only_the_count("u", 4);
+            desk.acquire("u", &[("rpm", need)]);
+            desk.meddle = None;
+            desk.forget();
+            let taken = drain(&mut desk);
+            assert!(taken + need > 1550, "seed {seed}, {need}: {taken} are left");
+        }
+    }
 }
 
 /// A bucket of 1600 a day in shards 0 and 1, both full, of which the second one was created when there were so many

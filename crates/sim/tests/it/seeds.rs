@@ -102,5 +102,9 @@ fn seeds_that_miss_a_guard_hold() {
         14_000_233_558,
         // The answers to a charge are lost until its debt has expired.
         15_000_710_926,
+        // A surplus is cut by a count that was raised while the shards were read.
+        15_000_429_175,
+        // A refund that no longer fits its shards asks for them without end while they cannot be read.
+        15_000_830_395,
     ]);
 }

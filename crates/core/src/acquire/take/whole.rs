@@ -58,6 +58,7 @@ impl Take {
     /// Has the shard's descendants created with its surplus, before it is refilled.
     pub(super) fn share_out(&mut self, image: &Bucket, env: &mut Env<'_>) {
         self.shard_count = image.shard_count;
+        self.count_before = self.count_before.max(image.shard_count);
         self.scope = Scope::Descendants;
         self.read_shards(0, env);
     }
@@ -129,6 +130,12 @@ impl Take {
         }
         if count != self.shard_count {
             return self.count_differs(count, env);
+        }
+        let most = shards.values().map(|image| image.shard_count).max().unwrap_or(count);
+        if most > count.max(self.count_before) && most <= MAX_SHARDS {
+            // The first shard was read before the bucket was split: not all shards that it has now were looked at.
+            self.count_before = most;
+            return self.count_differs(most, env);
         }
         let scope = self.scope;
         if shards.values().any(|image| image.unsupported.is_some()) {
