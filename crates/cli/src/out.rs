@@ -11,6 +11,24 @@ use crate::failure::Failure;
 use crate::text::number::grouped;
 use crate::text::table::printable;
 
+/// Whether standard output has no reader any more, for commands that print only now and then.
+#[cfg(unix)]
+pub(crate) fn is_closed() -> bool {
+    use std::os::fd::AsFd as _;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let stdout = io::stdout();
+    let mut found = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let is_told = poll(&mut found, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+    is_told && found[0].revents().is_some_and(|told| told.contains(PollFlags::POLLERR))
+}
+
+/// Whether standard output has no reader any more. Not known here before something is written.
+#[cfg(not(unix))]
+pub(crate) fn is_closed() -> bool {
+    false
+}
+
 /// Standard output, in the form that was asked for.
 pub(crate) struct Out {
     form: OutputFormat,

@@ -117,6 +117,14 @@ impl Held {
         fs::write(&beside, text)?;
         fs::rename(beside, path)
     }
+
+    /// Leaves word that the endpoint is about to end, so that no process joins it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn end(&self) -> io::Result<()> {
+        fs::write(self.state.ending(), b"")
+    }
 }
 
 impl Drop for Held {
@@ -170,6 +178,11 @@ impl State {
     /// There while more than the process that started the endpoint uses it.
     fn shared(&self) -> PathBuf {
         self.directory.join("endpoint.shared")
+    }
+
+    /// There once the endpoint has been asked to end.
+    fn ending(&self) -> PathBuf {
+        self.directory.join("endpoint.ending")
     }
 
     /// Held exclusively by a process that is about to stop the endpoint unless it is shared.
@@ -258,7 +271,7 @@ impl State {
     }
 
     fn forget(&self) -> io::Result<()> {
-        for path in [self.shared(), self.record()] {
+        for path in [self.shared(), self.record(), self.ending()] {
             match fs::remove_file(path) {
                 Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
                 _ => {}
@@ -311,6 +324,14 @@ impl State {
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(err)) => Err(err),
         }
+    }
+
+    /// Whether an endpoint has this place that has been asked to end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_ending(&self) -> io::Result<bool> {
+        Ok(self.is_held()? && self.ending().try_exists()?)
     }
 
     /// The endpoint that runs; `None` if none does, or one is only just starting.

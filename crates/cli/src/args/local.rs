@@ -11,7 +11,8 @@ use super::Format;
 pub(crate) const PORT: u16 = 4566;
 
 /// Names the interpreter of functions in Python.
-const PYTHON_VARIABLE: &str = "PYTHON";
+/// Names the interpreter where no option does.
+pub(crate) const PYTHON_VARIABLE: &str = "PYTHON";
 
 /// Names another port for `up` and `env`.
 const PORT_VARIABLE: &str = "ZAE_LIMITER_LOCAL_PORT";

@@ -207,6 +207,56 @@ fn following_the_log_ends_in_silence() {
 }
 
 #[test]
+fn following_the_log_ends_when_it_is_not_read_any_more() {
+    let local = Local::new();
+    local.up("");
+    let mut following = local.command("logs --follow").spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().is_ok());
+    drop(lines);
+    // The endpoint writes nothing.
+    assert_eq!(following.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_start_waits_for_an_endpoint_that_is_being_stopped() {
+    let local = Local::new();
+    let first = local.up("")["pid"].clone();
+    let mark = local.state.join("endpoint.ending");
+    fs::write(&mark, "").unwrap();
+    assert!(local.run("status").stdout.contains("Health:     stopping"));
+    let mut second = local.command("up --port 0 --ephemeral").spawn().unwrap();
+    let mut lines = BufReader::new(second.stdout.take().unwrap()).lines();
+    let mut line = || lines.next().unwrap().unwrap();
+    assert_eq!(
+        line(),
+        "The local endpoint is being stopped; waiting until it has ended..."
+    );
+    assert_eq!(local.run("down").code, Some(0));
+    assert!(line().starts_with("Starting the local endpoint"));
+    assert!(line().starts_with("Local endpoint is ready"));
+    assert_eq!(second.wait().unwrap().code(), Some(0));
+    assert!(!mark.exists());
+    let running = local.run("status --output json").json();
+    assert_ne!(running["pid"], first);
+}
+
+#[test]
+fn localstack_is_not_given_an_interpreter() {
+    let local = Local::new();
+    let mut command = local.command("up --image localstack/localstack:4 --python python3");
+    let ran = finish(&mut command, None);
+    assert_eq!(ran.code, Some(2));
+    assert_eq!(
+        ran.stderr,
+        "Error: the argument '--python python3' cannot be used with LocalStack, which has its own interpreter\n"
+    );
+    let mut command = local.command("up --image localstack/localstack:4 --docker-host tcp://127.0.0.1:1");
+    let ran = finish(command.env("PYTHON", "python3"), None);
+    assert!(ran.stderr.contains("127.0.0.1:1"), "{}", ran.stderr);
+}
+
+#[test]
 fn an_unreadable_note_of_a_container_is_named() {
     let local = Local::new();
     fs::create_dir_all(&local.state).unwrap();

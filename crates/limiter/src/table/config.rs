@@ -24,6 +24,8 @@ use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::service_config::ServiceConfigKey;
 use zae_limiter_core::InvalidInput;
 
+use super::empty::RefuseEmpty;
+
 /// The region for a local endpoint when none is configured; any value works.
 pub const LOCAL_REGION: &str = "us-east-1";
 
@@ -257,23 +259,11 @@ pub fn prepared(client: &Client, timeouts: Timeouts) -> Client {
     Client::from_conf(builder.build())
 }
 
-/// The client itself if it does not retry, else one like it that does not.
-pub(super) fn without_retries(client: Client) -> Client {
+/// One like this client that does not retry and refuses empty answers.
+pub(super) fn of_table(client: &Client) -> Client {
     // Overriding it for each request would do as well, but costs a layer of configuration each time.
-    if client
-        .config()
-        .retry_config()
-        .is_some_and(|retries| retries.max_attempts() == 1)
-    {
-        return client;
-    }
-    Client::from_conf(
-        client
-            .config()
-            .to_builder()
-            .retry_config(RetryConfig::disabled())
-            .build(),
-    )
+    let config = client.config().to_builder().retry_config(RetryConfig::disabled());
+    Client::from_conf(config.interceptor(RefuseEmpty).build())
 }
 
 /// The endpoint that the DynamoDB client will use, if it is not the region's own. The order is the SDK's.

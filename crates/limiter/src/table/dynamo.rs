@@ -82,12 +82,12 @@ pub struct DynamoTable {
 impl DynamoTable {
     /// The table of this name.
     ///
-    /// A client that retries is replaced by one of the same configuration that does not: a write that is
+    /// Requests go through a client of the same configuration that does not retry: a write that is
     /// sent again after its answer was lost could be applied twice. Its timeouts are left as they are; see
     /// [`config::prepared`].
     pub fn new(client: Client, name: impl Into<Arc<str>>) -> Self {
         Self {
-            client: config::without_retries(client),
+            client: config::of_table(&client),
             name: name.into(),
             meter: None,
             offset: None,

@@ -22,6 +22,7 @@ pub mod definition;
 pub mod dynamo;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+mod empty;
 pub mod failure;
 pub mod meter;
 mod render;

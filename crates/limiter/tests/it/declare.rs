@@ -855,6 +855,31 @@ async fn of_two_applies_the_one_that_began_last_holds() {
 }
 
 #[tokio::test]
+async fn an_apply_writes_nothing_into_a_namespace_that_was_deleted_meanwhile() {
+    for is_purged in [false, true] {
+        let a = prepared().await;
+        let stack = a.repo.stack_handle();
+        let id = a.repo.namespace_id();
+        let admin = a.repo.admin();
+        let wanted = second();
+        let begun = admin.begin_limits(&wanted, ApplyOptions::default()).await.unwrap();
+        assert!(stack.delete_namespace("default").await.unwrap());
+        if is_purged {
+            stack.purge_namespace(id.as_str(), &|_| ()).await.unwrap();
+        }
+        let mark = turn_key(id);
+        let mark = (mark.pk.to_string(), mark.sk.to_string());
+        let mut before = a.dump(None).await;
+        let told = begun.finish().await.unwrap();
+        assert_eq!((told.created, told.updated, told.deleted), (0, 0, 0));
+        assert_eq!(told.errors.len(), 1, "{:?}", told.errors);
+        assert!(told.errors[0].ends_with("change(s) were not made: the namespace was deleted meanwhile."));
+        before.remove(&mark);
+        assert_eq!(a.dump(None).await, before);
+    }
+}
+
+#[tokio::test]
 async fn two_applies_at_once_lose_no_managed_level() {
     for round in 0..20_i64 {
         let a = prepared().await;

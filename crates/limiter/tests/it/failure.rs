@@ -191,6 +191,12 @@ async fn a_success_without_the_parts_that_dynamodb_sends_is_none() {
             unread,
             "{body}"
         );
+        // DynamoDB's answer where there is no item is an empty object.
+        let item = table.get(k, false).await;
+        match item.map_err(facts) {
+            Err(found) => assert_eq!((found, body), (unread, "")),
+            Ok(item) => assert!(item.is_none() && !body.is_empty(), "{body}"),
+        }
         server.abort();
     }
 }

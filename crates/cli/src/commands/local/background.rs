@@ -12,6 +12,7 @@ use zae_limiter_local::health;
 use zae_limiter_local::lambda::Python;
 use zae_limiter_local::state::{Running, State};
 
+use super::stop::GRACE;
 use super::{data, instructions, kept, state, unusable};
 use crate::args::local::Up;
 use crate::args::{Cli, Command as Parsed, Format, PROGRAM};
@@ -64,6 +65,7 @@ pub(super) async fn up(args: &Up) -> Outcome {
         return Err(Failure::usage(format!("{err}.")));
     }
     let mut out = Out::of_change(&args.format);
+    ended(&state, &mut out).await?;
     let (running, new) = match joined(&state).await? {
         Some(running) => (running, false),
         None => started(args, &state, &mut out).await?,
@@ -122,6 +124,28 @@ pub(super) async fn up(args: &Up) -> Outcome {
         Err(failure) if new => Err(stopped_again(running, &state, failure).await),
         Err(failure) => Err(failure),
     }
+}
+
+/// Waits while an endpoint ends that has been asked to.
+async fn ended(state: &State, out: &mut Out) -> Result<(), Failure> {
+    let is_ending = || state.is_ending().map_err(|err| unusable(state, &err));
+    if !is_ending()? {
+        return Ok(());
+    }
+    out.tell("The local endpoint is being stopped; waiting until it has ended...")?;
+    let mut waited = Duration::ZERO;
+    while is_ending()? {
+        if waited >= GRACE {
+            return Err(Failure::error(format!(
+                "The endpoint that is being stopped has not ended within {} s. Try again, or see {}.",
+                GRACE.as_secs(),
+                state.log().display()
+            )));
+        }
+        tokio::time::sleep(PAUSE).await;
+        waited += PAUSE;
+    }
+    Ok(())
 }
 
 /// The endpoint that runs, and is not stopped by the process that started it from now on.
@@ -325,7 +349,9 @@ pub(super) async fn status(running: Option<&Running>, format: &Format) -> Outcom
         .as_ref()
         .map(|health| health.services.join(","))
         .unwrap_or_default();
+    let is_ending = state()?.is_ending().unwrap_or(false);
     let word = match &health {
+        _ if is_ending => "stopping",
         Ok(health) if health.pid == running.pid => "healthy",
         Ok(_) => "unhealthy: another process answers on its port",
         Err(_) => "unhealthy: it does not answer",

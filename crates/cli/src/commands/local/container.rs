@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -9,7 +10,7 @@ use zae_limiter_local::docker::{Docker, Down, Error, LossyText, NotReady, Progre
 
 use super::{CONTAINER, instructions, state};
 use crate::args::Format;
-use crate::args::local::{Logs, Up as Args};
+use crate::args::local::{Logs, PYTHON_VARIABLE, Up as Args};
 use crate::commands::Outcome;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -17,6 +18,9 @@ use crate::out::Out;
 
 /// Names the Docker daemon where no option does.
 const DOCKER_HOST: &str = "DOCKER_HOST";
+
+/// How often to look whether the log is still read, while nothing is written.
+const LOOK: Duration = Duration::from_millis(200);
 
 async fn connect(host: Option<&str>) -> Result<Docker, Failure> {
     let named = std::env::var(DOCKER_HOST).ok();
@@ -29,6 +33,15 @@ fn failed(err: &Error) -> Failure {
 }
 
 pub(super) async fn up(args: &Args) -> Outcome {
+    // A `PYTHON` of the environment is not meant for LocalStack.
+    if let Some(python) = &args.python
+        && std::env::var_os(PYTHON_VARIABLE).as_deref() != Some(python.as_os_str())
+    {
+        return Err(Failure::usage(format!(
+            "the argument '--python {}' cannot be used with LocalStack, which has its own interpreter",
+            python.display()
+        )));
+    }
     let host = args.docker.docker_host.as_deref();
     let docker = connect(host).await?;
     let mut options = UpOptions {
@@ -193,7 +206,17 @@ pub(super) async fn logs(host: Option<&str>, args: &Logs) -> Outcome {
     let logs = docker.logs(args.tail.into(), args.follow).await;
     let mut logs = std::pin::pin!(logs.map_err(|err| failed(&err))?);
     let mut text = LossyText::default();
-    while let Some(piece) = logs.next().await {
+    loop {
+        let piece = tokio::select! {
+            piece = logs.next() => piece,
+            () = tokio::time::sleep(LOOK) => {
+                if crate::out::is_closed() {
+                    return Ok(Exit::Success);
+                }
+                continue;
+            }
+        };
+        let Some(piece) = piece else { break };
         match piece {
             Ok(bytes) => show(&text.push(&bytes))?,
             Err(Error::Removed) => {

@@ -95,6 +95,12 @@ async fn run(args: &Up) -> Outcome {
         writeln!(out, "Local endpoint is ready at {}", running.url())?;
         writeln!(out, "Press Ctrl-C to stop it.")?;
     }
+    let stop = async {
+        stop.await;
+        if let Err(err) = held.end() {
+            tracing::warn!(error = %err, "other processes cannot tell that the endpoint is about to end");
+        }
+    };
     endpoint
         .run(stop)
         .await

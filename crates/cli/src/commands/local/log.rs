@@ -49,7 +49,7 @@ pub(super) async fn logs(running: Option<&Running>, args: &Logs) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// Shows what is added to the log, until the endpoint ends.
+/// Shows what is added to the log, until the endpoint ends or the log is not read any more.
 async fn follow(state: &State, log: &mut File, path: &Path) -> Result<(), Failure> {
     loop {
         // Looked at before reading, so that the last words are not missed.
@@ -58,6 +58,9 @@ async fn follow(state: &State, log: &mut File, path: &Path) -> Result<(), Failur
         show(log, path)?;
         if !runs {
             crate::say("Local endpoint stopped.");
+            return Ok(());
+        }
+        if crate::out::is_closed() {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;

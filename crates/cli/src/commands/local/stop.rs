@@ -1,12 +1,12 @@
 //! The end of the endpoint that runs in the background.
 
-#[cfg(unix)]
 use std::time::Duration;
 
 use serde_json::json;
-use zae_limiter_local::state::{Running, State};
+use zae_limiter_local::endpoint::FINISH;
 #[cfg(unix)]
-use zae_limiter_local::{endpoint::FINISH, health};
+use zae_limiter_local::health;
+use zae_limiter_local::state::{Running, State};
 
 use super::state;
 #[cfg(unix)]
@@ -18,8 +18,7 @@ use crate::failure::Failure;
 use crate::out::Out;
 
 /// How long an endpoint may take to end by itself: it ends its functions after what is under way.
-#[cfg(unix)]
-const GRACE: Duration = FINISH.saturating_add(Duration::from_secs(15));
+pub(super) const GRACE: Duration = FINISH.saturating_add(Duration::from_secs(15));
 
 /// How often to look whether it has ended.
 #[cfg(unix)]

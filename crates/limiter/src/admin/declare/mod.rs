@@ -486,6 +486,9 @@ impl BegunApply<'_> {
                 plan::Action::Delete => &mut applied.deleted,
             } += 1;
         }
+        if outcome.is_gone {
+            return Ok(applied);
+        }
         let told: BTreeSet<&Target> = outcome.told.iter().collect();
         let left = seen.pending.into_iter().filter_map(|pending| {
             let target = pending.target().filter(|target| !told.contains(target))?;

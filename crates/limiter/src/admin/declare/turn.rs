@@ -1,6 +1,7 @@
 //! The turn of an apply: taken when it begins, looked at before levels are written, given back at the end.
 
 use zae_limiter_core::manifest::turn::{begin, end, is_of, turn_key};
+use zae_limiter_core::schema::namespace_key;
 
 use crate::admin::Admin;
 use crate::admin::levels::MAX_RACES;
@@ -47,6 +48,14 @@ impl Admin {
     pub(super) async fn has_turn(&self, turn: &Turn) -> Result<bool, Error> {
         let mark = self.read(&turn_key(&self.inner.namespace)).await?;
         Ok(is_of(mark.as_ref(), &turn.token))
+    }
+
+    /// Whether the namespace is deleted, or its name leads to another one.
+    pub(super) async fn is_gone(&self) -> Result<bool, Error> {
+        let inner = &self.inner;
+        let record = self.read(&namespace_key(&inner.namespace_name)).await?;
+        let id = record.and_then(|record| Some(record.get("namespace_id")?.as_text()?.to_owned()));
+        Ok(id.as_deref() != Some(inner.namespace.as_str()))
     }
 
     /// Ends a turn, unless another has begun. A mark that stays costs the next apply a second look.

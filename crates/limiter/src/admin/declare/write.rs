@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use zae_limiter_core::config::{Config, is_limit_attribute};
 use zae_limiter_core::manifest::pending::{Pending, owe, sync_key};
 use zae_limiter_core::manifest::{Change, Target};
-use zae_limiter_core::table::{Item, Key, Part, Put};
+use zae_limiter_core::namespace::is_named;
+use zae_limiter_core::table::{Cancelled, Item, Key, Part, Put};
 
 use super::Run;
 use super::owed::Owed;
@@ -15,8 +16,14 @@ use crate::admin::levels::{
 use crate::error::Error;
 use crate::table::Transacted;
 
-/// How many levels one transaction changes: three items each and two registries stay below DynamoDB's hundred.
+/// How many levels one transaction changes: three items each, two registries and the namespace's record stay below
+/// DynamoDB's hundred.
 const LEVELS_AT_ONCE: usize = 30;
+
+/// Why changes are not made.
+const SUPERSEDED: &str =
+    "another apply of this namespace has begun, and its manifest holds. Apply again for this one to hold.";
+const DELETED: &str = "the namespace was deleted meanwhile.";
 
 /// The outcome of the changes.
 #[derive(Default)]
@@ -29,8 +36,10 @@ pub(super) struct Outcome<'a> {
     pub(super) errors: Vec<String>,
     /// Why the rest was not tried.
     stopped: Option<String>,
-    /// Whether another apply has begun: the rest is its.
-    is_superseded: bool,
+    /// Whether the rest is not this apply's any more: another one has begun, or the namespace is deleted.
+    is_over: bool,
+    /// Whether the namespace is deleted, so that nothing more is to be written there.
+    pub(super) is_gone: bool,
 }
 
 /// One level, ready to be changed.
@@ -57,13 +66,10 @@ impl Step<'_> {
 }
 
 impl Outcome<'_> {
-    /// Another apply has begun, so that these changes are not made.
-    fn superseded(&mut self, changes: usize) {
-        self.is_superseded = true;
-        self.errors.push(format!(
-            "{changes} change(s) were not made: another apply of this namespace has begun, and its manifest holds. Apply again \
-             for this one to hold."
-        ));
+    /// These changes are not made.
+    fn over(&mut self, changes: usize, why: &str) {
+        (self.is_over, self.is_gone) = (true, why == DELETED);
+        self.errors.push(format!("{changes} change(s) were not made: {why}"));
     }
 
     /// The table has failed, so that these changes are not tried.
@@ -92,7 +98,7 @@ impl Run<'_> {
             match self.admin.has_turn(&self.turn).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    outcome.superseded(rest.len());
+                    self.lost_turn(rest.len(), &mut outcome).await;
                     break;
                 }
                 Err(err) => {
@@ -113,7 +119,7 @@ impl Run<'_> {
             let (told, errors) = self.tell_all(owed_now).await;
             outcome.told.extend(told);
             outcome.errors.extend(errors);
-            if outcome.is_superseded {
+            if outcome.is_over {
                 break;
             }
             if let Some(reason) = outcome.stopped.take() {
@@ -122,6 +128,28 @@ impl Run<'_> {
             }
         }
         outcome
+    }
+
+    /// The mark is not this apply's any more, so that these changes are not made.
+    async fn lost_turn(&self, changes: usize, outcome: &mut Outcome<'_>) {
+        // A purge deletes the mark, too.
+        if matches!(self.admin.is_gone().await, Ok(true)) {
+            outcome.over(changes, DELETED);
+        } else {
+            outcome.over(changes, SUPERSEDED);
+        }
+    }
+
+    /// Sends a transaction, if the namespace still has its name; `None` if it is deleted.
+    async fn transact(&self, mut parts: Vec<Part>) -> Result<Option<Transacted>, Error> {
+        let inner = &self.admin.inner;
+        parts.push(is_named(&inner.namespace_name, &inner.namespace));
+        let sent = self.admin.transact(parts).await?;
+        let is_gone = match &sent {
+            Transacted::Cancelled(reasons) => matches!(reasons.last(), Some(Cancelled::Refused(_))),
+            Transacted::Applied => false,
+        };
+        Ok((!is_gone).then_some(sent))
     }
 
     /// Changes some levels; returns those that are changed.
@@ -147,10 +175,11 @@ impl Run<'_> {
                 .admin
                 .counts(steps.iter().filter_map(|step| step.count.clone()));
             let parts = steps.iter().flat_map(|step| step.parts.clone()).chain(counts);
-            match self.admin.transact(parts.collect()).await {
-                Ok(Transacted::Applied) => {}
+            match self.transact(parts.collect()).await {
+                Ok(Some(Transacted::Applied)) => {}
+                Ok(None) => outcome.over(std::mem::take(&mut steps).len(), DELETED),
                 // One of them has changed since it was read: write each by itself, from its current state.
-                Ok(Transacted::Cancelled(_)) => alone = std::mem::take(&mut steps),
+                Ok(Some(Transacted::Cancelled(_))) => alone = std::mem::take(&mut steps),
                 // One that the table refuses must not keep the others from it.
                 Err(Error::Unavailable(err)) if !err.is_retryable() => alone = std::mem::take(&mut steps),
                 Err(err) => {
@@ -163,14 +192,17 @@ impl Run<'_> {
         }
         // Perhaps it was another apply that has changed it.
         if !alone.is_empty() && matches!(self.admin.has_turn(&self.turn).await, Ok(false)) {
-            outcome.superseded(alone.len());
+            self.lost_turn(alone.len(), outcome).await;
             alone.clear();
         }
         for step in alone {
             match self.commit_alone(step.change).await {
                 Ok(Some(step)) => steps.push(step),
                 Ok(None) => outcome.done.push(step.change),
-                Err(err) => outcome.errors.push(failed(step.change, &err)),
+                Err(err) => {
+                    outcome.is_gone |= matches!(err, Error::NamespaceNotFound(_));
+                    outcome.errors.push(failed(step.change, &err));
+                }
             }
         }
         for step in &steps {
@@ -207,8 +239,10 @@ impl Run<'_> {
             };
             let mut parts = step.parts.clone();
             parts.extend(self.admin.counts(step.count.clone()));
-            if self.admin.transact(parts).await? == Transacted::Applied {
-                return Ok(Some(step));
+            match self.transact(parts).await? {
+                Some(Transacted::Applied) => return Ok(Some(step)),
+                Some(Transacted::Cancelled(_)) => {}
+                None => return Err(Error::NamespaceNotFound(inner.namespace_name.to_string())),
             }
         }
         Err(inner.place.contended(&key))
