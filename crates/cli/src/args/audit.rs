@@ -12,18 +12,23 @@ use super::{Common, Namespaced};
     verbatim_doc_comment,
     after_help = "\
 Examples:
+  zae-limiter audit list
   zae-limiter audit list --entity-id user-123"
 )]
 pub(crate) enum AuditCommand {
     List(List),
 }
 
-/// List the events of a subject, newest first.
+/// List events, newest first.
+///
+/// Without --entity-id it lists the events of all entities, resources and the system, and reads the keys of all events
+/// of the namespace for that.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
+  zae-limiter audit list
   zae-limiter audit list --entity-id user-123
   zae-limiter audit list --entity-id user-123 --limit 10
 
@@ -32,12 +37,12 @@ Examples:
   zae-limiter audit list -e '$RESOURCE:gpt-4'"
 )]
 pub(crate) struct List {
-    /// Entity whose events to show, or '$SYSTEM', or '$RESOURCE:name'
+    /// Show only events of this entity, or of '$SYSTEM', or of '$RESOURCE:name'
     ///
     /// Changes of the system's defaults are logged under '$SYSTEM', those of a resource's defaults under
     /// '$RESOURCE:' and the resource's name. Quote these names in a shell.
     #[arg(short, long, verbatim_doc_comment)]
-    pub(crate) entity_id: String,
+    pub(crate) entity_id: Option<String>,
 
     /// Maximum number of events
     #[arg(

@@ -98,7 +98,7 @@ fn commands_take_these_options() {
         ),
         (
             "audit list",
-            with("--entity-id/-e* --limit/-l=100 --start-event-id", NAMESPACED),
+            with("--entity-id/-e --limit/-l=100 --start-event-id", NAMESPACED),
         ),
         ("available", with("--resource/-r* --consume/-c+", NAMESPACED)),
         ("cfn-template", "--output/-o".to_owned()),
@@ -512,7 +512,6 @@ fn lines_that_are_wrong() {
         ("namespace register", MissingRequiredArgument, "<NAMESPACES>..."),
         ("namespace purge", MissingRequiredArgument, "<NAMESPACE_ID>"),
         ("entity list", MissingRequiredArgument, "--with-custom-limits"),
-        ("audit list", MissingRequiredArgument, "--entity-id"),
         ("system set-defaults", MissingRequiredArgument, "--limit"),
         ("resource set-defaults r", MissingRequiredArgument, "--limit"),
         ("entity set-limits e", MissingRequiredArgument, "--limit"),

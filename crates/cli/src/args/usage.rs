@@ -23,12 +23,14 @@ pub(crate) enum UsageCommand {
 
 /// List usage snapshots, newest first.
 ///
-/// Requires --entity-id, --resource, or both.
+/// Without --entity-id and --resource it lists the usage of all entities, and reads the keys of all their records for
+/// that.
 #[derive(Debug, Clone, Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
+  zae-limiter usage list
   zae-limiter usage list --entity-id user-123
   zae-limiter usage list --resource gpt-4 --window hourly
   zae-limiter usage list --entity-id user-123 --plot"
@@ -79,7 +81,7 @@ pub(crate) struct Summary {
     pub(crate) common: Common<Namespaced>,
 }
 
-/// The selected snapshots. The commands refuse a selection without entity and resource.
+/// The selected snapshots.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Selection {
     /// Show only usage of this entity

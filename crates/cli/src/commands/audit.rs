@@ -21,6 +21,15 @@ const COLUMNS: [Column; 4] = [
     Column::left("Resource", 8),
 ];
 
+/// The events of all subjects.
+const OF_ALL: [Column; 5] = [
+    Column::left("Timestamp", 23),
+    Column::left("Entity", 8),
+    Column::left("Action", 13),
+    Column::left("Principal", 10),
+    Column::left("Resource", 8),
+];
+
 pub(crate) async fn run(command: AuditCommand) -> Outcome {
     match command {
         AuditCommand::List(args) => list(args).await,
@@ -30,24 +39,28 @@ pub(crate) async fn run(command: AuditCommand) -> Outcome {
 async fn list(args: List) -> Outcome {
     const WHAT: &str = "list audit events";
     // The others are '$SYSTEM' and '$RESOURCE:name'.
-    if !args.entity_id.starts_with('$') {
-        names::entity("entity_id", &args.entity_id)?;
+    let subject = args.entity_id.as_deref();
+    if let Some(entity) = subject.filter(|subject| !subject.starts_with('$')) {
+        names::entity("entity_id", entity)?;
     }
     let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let failed = failed(&args.common.at.connection, WHAT);
-    let mut pages = repo
-        .admin()
-        .audit_events(&args.entity_id, args.start_event_id.as_deref())
-        .map_err(failed)?
-        .page_size(args.limit.min(1000));
-    let limit = args.limit as usize;
-    let mut events = Vec::new();
-    while events.len() < limit
-        && let Some(mut page) = pages.next_page().await.map_err(failed)?
-    {
-        events.append(&mut page);
-    }
-    events.truncate(limit);
+    let (admin, before, limit) = (repo.admin(), args.start_event_id.as_deref(), args.limit as usize);
+    let events = match subject {
+        Some(subject) => {
+            let pages = admin.audit_events(subject, before).map_err(failed)?;
+            let mut pages = pages.page_size(args.limit.min(1000));
+            let mut events = Vec::new();
+            while events.len() < limit
+                && let Some(mut page) = pages.next_page().await.map_err(failed)?
+            {
+                events.append(&mut page);
+            }
+            events.truncate(limit);
+            events
+        }
+        None => admin.latest_audit_events(before, limit).await.map_err(failed)?,
+    };
     // As many as were asked for: there may be more, and the last one is where they begin.
     let next = events
         .last()
@@ -58,12 +71,12 @@ async fn list(args: List) -> Outcome {
         let events: Vec<_> = events.iter().map(json::event).collect();
         out.json(&json!({ "events": events, "next_start_event_id": next }))?;
     } else if events.is_empty() {
-        out.line(format_args!(
-            "No audit events found for entity: {}",
-            args.entity_id
-        ))?;
+        match subject {
+            Some(subject) => out.line(format_args!("No audit events found for entity: {subject}"))?,
+            None => out.line("No audit events found")?,
+        }
     } else {
-        print(&mut out, &args.entity_id, &events)?;
+        print(&mut out, subject, &events)?;
         if let Some(next) = next {
             out.line(format_args!("More events may exist. Use --start-event-id {next}"))?;
         }
@@ -72,18 +85,23 @@ async fn list(args: List) -> Outcome {
     Ok(Exit::Success)
 }
 
-fn print(out: &mut Out, entity: &str, events: &[AuditEvent]) -> Result<(), Failure> {
-    let mut table = Table::ruled(&COLUMNS);
+fn print(out: &mut Out, subject: Option<&str>, events: &[AuditEvent]) -> Result<(), Failure> {
+    let mut table = Table::ruled(if subject.is_some() { &COLUMNS } else { &OF_ALL });
     for event in events {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-        table.row([
-            event.timestamp.map(time::stored).unwrap_or_default(),
+        let time = event.timestamp.map(time::stored).unwrap_or_default();
+        let what = [
             event.action.clone(),
             or_dash(&event.principal),
             or_dash(&event.resource),
-        ]);
+        ];
+        let of = subject.is_none().then(|| event.subject.clone());
+        table.row([time].into_iter().chain(of).chain(what));
     }
-    out.line(format_args!("\nAudit Events for: {entity}\n"))?;
+    match subject {
+        Some(subject) => out.line(format_args!("\nAudit Events for: {subject}\n"))?,
+        None => out.line("\nAudit Events\n")?,
+    }
     out.line(table)?;
     out.line(format_args!("\nTotal: {} events", grouped(events.len() as i128)))
 }

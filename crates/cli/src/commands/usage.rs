@@ -45,11 +45,7 @@ pub(crate) async fn run(command: UsageCommand) -> Outcome {
 /// The query for the library.
 fn query(selection: &Selection) -> Result<UsageQuery, Failure> {
     let mut query = match (&selection.entity_id, &selection.resource) {
-        (None, None) => {
-            return Err(Failure::usage(
-                "Either --entity-id or --resource must be provided",
-            ));
-        }
+        (None, None) => UsageQuery::all(),
         (Some(entity), _) => {
             names::entity("entity_id", entity)?;
             UsageQuery::entity(entity)
@@ -117,17 +113,8 @@ async fn list(args: List) -> Outcome {
     let failed = failed(&args.common.at.connection, WHAT);
     let limit = args.limit as usize;
     // One more than asked for tells whether there are more.
-    let mut pages = repo
-        .admin()
-        .usage_snapshots(query)
-        .map_err(failed)?
-        .page_size(args.limit.saturating_add(1).min(1000));
-    let mut snapshots = Vec::new();
-    while snapshots.len() <= limit
-        && let Some(mut page) = pages.next_page().await.map_err(failed)?
-    {
-        snapshots.append(&mut page);
-    }
+    let snapshots = repo.admin().latest_usage(query, limit.saturating_add(1)).await;
+    let mut snapshots = snapshots.map_err(failed)?;
     let more = snapshots.len() > limit;
     snapshots.truncate(limit);
     let mut out = Out::new(&args.common.format);
@@ -215,6 +202,11 @@ fn chart(title: &Title<'_>, mut snapshots: Vec<&UsageSnapshot>) -> String {
 
 async fn summary(args: Summary) -> Outcome {
     const WHAT: &str = "get usage summary";
+    if args.selection.entity_id.is_none() && args.selection.resource.is_none() {
+        return Err(Failure::usage(
+            "Either --entity-id or --resource must be provided",
+        ));
+    }
     let query = query(&args.selection)?;
     let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let summary = repo

@@ -38,6 +38,28 @@ fn events_of_the_system_and_of_resources() {
 }
 
 #[test]
+fn events_of_all() {
+    let mut world = World::new();
+    world.run("audit list");
+    world.run("audit list --output json");
+    world.run("entity create user-1");
+    world.run("system set-defaults -l rpm:10");
+    world.run("resource set-defaults gpt-4 -l rpm:10");
+    world.run("entity set-limits user-2 -r gpt-4 -l rpm:10");
+    world.run("audit list");
+    let page = world.run("audit list --limit 3");
+    let hint = page.stdout.lines().last().unwrap();
+    let next = hint
+        .strip_prefix("More events may exist. Use --start-event-id ")
+        .unwrap();
+    world.run(&format!("audit list --start-event-id {next}"));
+    world.run("audit list --limit 1 --output json");
+    world.run("audit list --start-event-id 1");
+    world.run("audit list -N other");
+    assert_transcript!(world);
+}
+
+#[test]
 fn page_after_page() {
     let mut world = World::new();
     for rate in 1..=5 {
@@ -128,7 +150,6 @@ fn events_of_others_are_shown_as_they_are() {
 #[test]
 fn wrong_ways_to_ask() {
     let mut world = World::new();
-    world.plainly("audit list");
     world.plainly("audit list -e u --limit 0");
     world.plainly("audit list -e u --limit -1");
     world.plainly("audit list -e u --limit many");

@@ -133,7 +133,6 @@ fn wrong_command_lines() {
             "system set-defaults -l rpm:1 --on-unavailable degrade",
             "--on-unavailable",
         ),
-        ("audit list", "--entity-id"),
         ("audit list -e u --limit 0", "--limit"),
         ("usage list -e u --window weekly", "--window"),
         ("usage list -e u -l 99999999999", "--limit"),

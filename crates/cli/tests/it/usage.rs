@@ -159,6 +159,21 @@ fn so_many_at_most() {
 }
 
 #[test]
+fn of_all_entities() {
+    let mut world = World::new();
+    world.run("usage list");
+    let mut world = some_usage();
+    world.run("entity create user-9");
+    world.run("usage list");
+    world.run("usage list --limit 3");
+    world.run("usage list --window daily --output json");
+    world.run("usage list --window daily --limit 1");
+    world.run("usage list --start 2026-01-15 --end 2026-01-15T01:00:00Z");
+    world.run("usage list --plot --window monthly");
+    assert_transcript!(world);
+}
+
+#[test]
 fn nothing_found_and_wrong_ways_to_ask() {
     let mut world = some_usage();
     world.run("usage list -e nobody");
@@ -168,9 +183,8 @@ fn nothing_found_and_wrong_ways_to_ask() {
     world.run("usage list -e user-9 -r nothing");
     world.run("usage summary -e nobody");
     world.run("usage summary -e nobody -r gpt-4 --output json");
-    world.run("usage list");
     world.run("usage summary");
-    world.run("usage list --plot --window daily");
+    world.run("usage summary --window daily");
     world.run("usage list -e 'bad#e'");
     world.run("usage list -r _default_");
     world.run("usage summary -r ''");

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::limit::Limit;
 use crate::name::{NamespaceId, ResourceName};
 use crate::schema::{add_namespace_index, audit_key, audit_pk, key_item, key_of};
-use crate::table::{Condition, Index, Item, Put, Query, Value};
+use crate::table::{Condition, Index, Item, Key, Put, Query, Value};
 use crate::units::{EpochMillis, stored_time};
 
 /// Days that an event is kept unless configured otherwise.
@@ -108,6 +108,16 @@ pub fn events(namespace: &NamespaceId, subject: &str, before: Option<&str>) -> Q
         .descending();
     query.start = before.map(|event| key_item(&audit_key(namespace, subject, event)));
     query
+}
+
+/// Reads the keys of all events of a namespace, by subject.
+pub fn keys_of_all(namespace: &NamespaceId) -> Query {
+    Query::new(Index::Gsi4, namespace.as_str()).prefix(audit_pk(namespace, ""))
+}
+
+/// The id of the event with this key; later events have greater ones. `None` if it is no event's key.
+pub fn id_in(key: &Key) -> Option<&str> {
+    key.sk.strip_prefix(EVENT)
 }
 
 /// A set of limits as it stands in an event's details.

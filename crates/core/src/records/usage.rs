@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use crate::name::{EntityId, NamespaceId, ResourceName};
 use crate::schema::{entity_pk, resource_pk};
-use crate::table::{Index, Item, Query, Value};
+use crate::table::{Index, Item, Key, Query, Value};
 use crate::units::{EpochMillis, stored_time};
 
 /// The kind of a window.
@@ -187,6 +187,8 @@ pub enum UsageOf {
     Both(EntityId, ResourceName),
     /// The consumption of all entities on a resource.
     Resource(ResourceName),
+    /// All of a namespace.
+    All,
 }
 
 /// Which snapshots are wanted.
@@ -213,7 +215,8 @@ impl UsageFilter {
         }
     }
 
-    /// The query whose answer holds what is wanted, latest first; `None` if nothing can match.
+    /// The query whose answer holds what is wanted, latest first; `None` if nothing can match. Of [`UsageOf::All`] it
+    /// holds the keys of all entities' items, see [`start_in`](Self::start_in).
     ///
     /// The time range is part of the query wherever keys are in order of time: a year of history does not
     /// make yesterday expensive to read.
@@ -235,6 +238,10 @@ impl UsageFilter {
                 Query::new(Index::Primary, entity_pk(namespace, entity)),
                 &format!("#USAGE#{resource}#"),
             ),
+            UsageOf::All => {
+                let entities = format!("{namespace}/ENTITY#");
+                return Some(Query::new(Index::Gsi4, namespace.as_str()).prefix(entities));
+            }
             UsageOf::Resource(resource) => self.range(
                 Query::new(Index::Gsi2, resource_pk(namespace, resource)),
                 "USAGE#",
@@ -251,6 +258,19 @@ impl UsageFilter {
         let first = self.start.map(EpochMillis::to_text).unwrap_or_default();
         let last = self.end.map_or_else(|| ":".to_owned(), EpochMillis::to_text);
         query.between(format!("{prefix}{first}"), format!("{prefix}{last}~"))
+    }
+
+    /// The start of the window in a snapshot's key, in its stored form, if the snapshot can be wanted. Later windows have
+    /// greater ones.
+    pub fn start_in<'a>(&self, key: &'a Key) -> Option<&'a str> {
+        let (_, start) = key.sk.strip_prefix("#USAGE#")?.split_once('#')?;
+        // Keys of other clients do not tell the kind of the window.
+        let (start, kind) = start.split_once('#').map_or((start, None), |(start, kind)| (start, Some(kind)));
+        let is_wanted = |window: Window| kind.is_none_or(|kind| kind == window.as_str());
+        let at = EpochMillis::from(stored_time(start)?).secs();
+        let is_within = self.start.is_none_or(|first| first.secs() <= at)
+            && self.end.is_none_or(|last| at <= last.secs());
+        (is_within && self.window.is_none_or(is_wanted)).then_some(start)
     }
 
     /// Whether a snapshot that the query found is wanted.

@@ -1,7 +1,7 @@
 //! The audit log: every change of entities and limits, with who made it.
 
-use zae_limiter_core::audit::{AuditEvent, SYSTEM_SUBJECT, events};
-use zae_limiter_core::table::{Item, Put};
+use zae_limiter_core::audit::{AuditEvent, SYSTEM_SUBJECT, events, id_in, keys_of_all};
+use zae_limiter_core::table::{Item, Key, Put};
 use zae_limiter_core::{EntityId, InvalidInput, ResourceName};
 
 use crate::admin::Admin;
@@ -37,17 +37,48 @@ impl Admin {
     ) -> Result<Pages<AuditEvent>, Error> {
         let subject = subject.as_ref();
         check_subject(subject)?;
-        let read = |id: &str| {
-            let reason = "must be the 26 characters of an event's id";
-            ulid::Ulid::from_string(id).map_err(|_| InvalidInput::of_request("start_event_id", id, reason))
-        };
-        // As it stands in keys, which is upper case.
-        let before = before.map(read).transpose()?.map(|id| id.to_string());
+        let before = before.map(stored_id).transpose()?;
         let inner = &self.inner;
         let query = events(&inner.namespace, subject, before.as_deref());
         Ok(Pages::new(&inner.place, &inner.table, Some(query), |item| {
             Ok(Some(AuditEvent::decode(item)))
         }))
+    }
+
+    /// The latest `most` changes in the namespace, newest first: those before the event of id `before`, if given.
+    ///
+    /// Reads the keys of all events of the namespace, some 6,000 for each megabyte (128 read units), and then the events.
+    /// [`audit_events`](Self::audit_events) reads only those of one subject.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// # use zae_limiter::{Limit, NewEntity, Repository};
+    /// let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+    /// admin.create_entity(NewEntity::new("key-1")).await?;
+    ///
+    /// let events = admin.latest_audit_events(None, 100).await?;
+    /// let subjects: Vec<&str> = events.iter().map(|event| event.subject.as_str()).collect();
+    /// assert_eq!(subjects, ["key-1", "$RESOURCE:gpt-4"]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if `before` is not an event's id.
+    pub async fn latest_audit_events(
+        &self,
+        before: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<AuditEvent>, Error> {
+        let before = before.map(stored_id).transpose()?;
+        let is_before = |id: &&str| before.as_deref().is_none_or(|before| *id < before);
+        let id = |key: &Key| id_in(key).filter(is_before).map(str::to_owned);
+        let places = self
+            .latest_places(keys_of_all(&self.inner.namespace), id, None, most)
+            .await?;
+        let items = self.items_at(&places).await?;
+        Ok(items.iter().map(AuditEvent::decode).collect())
     }
 
     /// Logs a change.
@@ -105,6 +136,13 @@ impl Event {
             details,
         }
     }
+}
+
+/// An event's id as it stands in keys, which is upper case.
+fn stored_id(id: &str) -> Result<String, InvalidInput> {
+    let reason = "must be the 26 characters of an event's id";
+    let id = ulid::Ulid::from_string(id).map_err(|_| InvalidInput::of_request("start_event_id", id, reason))?;
+    Ok(id.to_string())
 }
 
 fn check_subject(subject: &str) -> Result<(), InvalidInput> {

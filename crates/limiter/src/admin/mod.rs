@@ -1,6 +1,7 @@
 //! Administration: the table as a whole, stored limits and entities, audit events and usage.
 
 mod above;
+mod across;
 mod audit;
 mod capacity;
 mod declare;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use zae_limiter_core::table::Key;
 use zae_limiter_core::usage::{UsageFilter, UsageOf, UsageSnapshot, UsageSummary, Window};
 use zae_limiter_core::{EntityId, EpochMillis, IntoName, InvalidInput, ResourceName};
 
@@ -10,7 +11,7 @@ use crate::admin::Admin;
 use crate::admin::pages::Pages;
 use crate::error::Error;
 
-/// Which usage is wanted: of an entity, of a resource, or of one entity's use of one resource.
+/// Which usage is wanted: of an entity, of a resource, of one entity's use of one resource, or all of it.
 ///
 /// The functions of a deployed stack count usage. An embedded table counts none.
 ///
@@ -30,6 +31,11 @@ pub struct UsageQuery {
 }
 
 impl UsageQuery {
+    /// The usage of all entities and resources.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
     /// The usage of an entity.
     pub fn entity(id: impl IntoName<EntityId>) -> Self {
         Self {
@@ -75,10 +81,7 @@ impl UsageQuery {
             (Some(entity), Some(resource)) => UsageOf::Both(entity, resource),
             (Some(entity), None) => UsageOf::Entity(entity),
             (None, Some(resource)) => UsageOf::Resource(resource),
-            (None, None) => {
-                let reason = "must be given, unless a resource is";
-                return Err(InvalidInput::of_request("entity_id", "", reason));
-            }
+            (None, None) => UsageOf::All,
         };
         Ok(UsageFilter {
             window: self.window,
@@ -114,11 +117,62 @@ impl Admin {
     /// ```
     pub fn usage_snapshots(&self, query: UsageQuery) -> Result<Pages<UsageSnapshot>, Error> {
         let filter = query.check()?;
+        if filter.of == UsageOf::All {
+            let reason = "must be given, unless a resource is";
+            return Err(InvalidInput::of_request("entity_id", "", reason).into());
+        }
+        Ok(self.usage_pages(filter))
+    }
+
+    fn usage_pages(&self, filter: UsageFilter) -> Pages<UsageSnapshot> {
         let inner = &self.inner;
         let read = filter.query(&inner.namespace);
-        Ok(Pages::new(&inner.place, &inner.table, read, move |item| {
+        Pages::new(&inner.place, &inner.table, read, move |item| {
             Ok(UsageSnapshot::decode(item).filter(|snapshot| filter.wants(snapshot)))
-        }))
+        })
+    }
+
+    /// The first `most` windows that match, in the order of [`usage_snapshots`](Self::usage_snapshots): the latest, except of an
+    /// entity without a resource.
+    ///
+    /// Of [`UsageQuery::all`] it reads the keys of all records of the namespace's entities, some 6,000 for each megabyte
+    /// (128 read units), and then the snapshots. With an entity or a resource it reads no more than it returns.
+    pub async fn latest_usage(&self, query: UsageQuery, most: usize) -> Result<Vec<UsageSnapshot>, Error> {
+        let filter = query.check()?;
+        if filter.of == UsageOf::All {
+            return self.latest_of_all(&filter, most).await;
+        }
+        let mut pages = self.usage_pages(filter).page_size(most.clamp(1, 1000) as u32);
+        let mut found = Vec::new();
+        while found.len() < most
+            && let Some(mut page) = pages.next_page().await?
+        {
+            found.append(&mut page);
+        }
+        found.truncate(most);
+        Ok(found)
+    }
+
+    async fn latest_of_all(&self, filter: &UsageFilter, most: usize) -> Result<Vec<UsageSnapshot>, Error> {
+        let mut found: Vec<UsageSnapshot> = Vec::new();
+        let mut before = None;
+        while found.len() < most
+            && let Some(query) = filter.query(&self.inner.namespace)
+        {
+            let start = |key: &Key| filter.start_in(key).map(str::to_owned);
+            // A key does not always tell the kind of window, so not all of them may be wanted.
+            let candidates = (most - found.len()).saturating_mul(2);
+            let places = self.latest_places(query, start, before.as_ref(), candidates).await?;
+            let items = self.items_at(&places).await?;
+            let snapshots = items.iter().filter_map(UsageSnapshot::decode);
+            found.extend(snapshots.filter(|snapshot| filter.wants(snapshot)));
+            if places.len() < candidates {
+                break;
+            }
+            before = places.into_iter().next_back();
+        }
+        found.truncate(most);
+        Ok(found)
     }
 
     /// Usage added up over all windows that match. An hour counts in its day, too: if the query does not say which kind of

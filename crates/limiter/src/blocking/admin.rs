@@ -167,6 +167,16 @@ impl Admin {
         Ok(self.pages(self.inner.audit_events(subject, before)?))
     }
 
+    /// See [`crate::Admin::latest_audit_events`].
+    pub fn latest_audit_events(&self, before: Option<&str>, most: usize) -> Result<Vec<AuditEvent>, Error> {
+        self.wait(self.inner.latest_audit_events(before, most))
+    }
+
+    /// See [`crate::Admin::latest_usage`].
+    pub fn latest_usage(&self, query: UsageQuery, most: usize) -> Result<Vec<UsageSnapshot>, Error> {
+        self.wait(self.inner.latest_usage(query, most))
+    }
+
     /// See [`crate::Admin::usage_snapshots`].
     pub fn usage_snapshots(&self, query: UsageQuery) -> Result<Pages<UsageSnapshot>, Error> {
         Ok(self.pages(self.inner.usage_snapshots(query)?))

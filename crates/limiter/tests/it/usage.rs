@@ -65,6 +65,38 @@ fn starts(snapshots: &[UsageSnapshot]) -> Vec<SystemTime> {
 }
 
 #[tokio::test]
+async fn the_latest_of_a_namespace_are_found_whatever_they_belong_to() {
+    let a = history().await;
+    let latest = async |query: UsageQuery, most| a.repo.admin().latest_usage(query, most).await.unwrap();
+    let all = latest(UsageQuery::all(), 1000).await;
+    assert_eq!(all.len(), 32);
+    assert!(all.is_sorted_by(|one, next| one.window_start >= next.window_start));
+    for most in [0, 1, 3, 8, 31, 32, 33] {
+        assert_eq!(latest(UsageQuery::all(), most).await, all[..most.min(32)]);
+    }
+    // Keys of days and months of other clients look like those of hours.
+    for window in [Window::Hourly, Window::Daily, Window::Monthly] {
+        let wanted: Vec<_> = all.iter().filter(|s| s.window == window.as_str()).cloned().collect();
+        assert!(!wanted.is_empty());
+        for most in [1, 2, wanted.len(), 100] {
+            let found = latest(UsageQuery::all().window(window), most).await;
+            assert_eq!(found, wanted[..most.min(wanted.len())], "{window} {most}");
+        }
+    }
+    let span = latest(UsageQuery::all().from(hour(9)).until(hour(10)), 100).await;
+    assert_eq!(
+        span.iter().map(|s| s.counters["rpm"]).collect::<Vec<_>>(),
+        [10, 10, 10, 10, 9, 9, 9, 9]
+    );
+    assert!(latest(UsageQuery::all().from(hour(10)).until(hour(9)), 100).await.is_empty());
+    // Those of one entity, as by pages.
+    let of_one = UsageQuery::entity("u");
+    assert_eq!(latest(of_one.clone(), 5).await, read(&a, of_one).await[..5]);
+    let pages = a.repo.admin().usage_snapshots(UsageQuery::all());
+    assert!(matches!(pages, Err(Error::InvalidInput(_))), "{pages:?}");
+}
+
+#[tokio::test]
 async fn the_use_of_one_resource_by_one_entity_comes_latest_first() {
     let a = history().await;
     let both = || UsageQuery::entity("u").resource("gpt-4");

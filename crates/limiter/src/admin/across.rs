@@ -1,0 +1,56 @@
+//! The latest of a namespace's records, whatever they belong to.
+//!
+//! No index has them in the order of time. The one of a namespace has their keys, which tell it: all of them are read, the
+//! greatest are kept, and only these are read in full.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zae_limiter_core::schema::key_of;
+use zae_limiter_core::table::{Item, Key, Query};
+
+use crate::admin::Admin;
+use crate::admin::pages::Pages;
+use crate::error::Error;
+
+/// A time as it stands in a key, and the key.
+pub(super) type Place = (String, Key);
+
+impl Admin {
+    /// The `most` latest places, latest first, of the keys that `query` finds and `time` accepts; those below `before`, if given.
+    pub(super) async fn latest_places(
+        &self,
+        query: Query,
+        time: impl Fn(&Key) -> Option<String>,
+        before: Option<&Place>,
+        most: usize,
+    ) -> Result<Vec<Place>, Error> {
+        let inner = &self.inner;
+        let mut pages = Pages::new(&inner.place, &inner.table, Some(query), |item| Ok(key_of(item)));
+        let mut latest = BTreeSet::new();
+        while let Some(page) = pages.next_page().await? {
+            for key in page {
+                let Some(time) = time(&key) else { continue };
+                let place = (time, key);
+                if before.is_some_and(|before| place >= *before) {
+                    continue;
+                }
+                latest.insert(place);
+                if latest.len() > most {
+                    latest.pop_first();
+                }
+            }
+        }
+        Ok(latest.into_iter().rev().collect())
+    }
+
+    /// The items at these places, in their order. Some may be gone.
+    pub(super) async fn items_at(&self, places: &[Place]) -> Result<Vec<Item>, Error> {
+        let keys: Vec<Key> = places.iter().map(|(_, key)| key.clone()).collect();
+        let items = self.read_all(&keys).await?;
+        let mut items: BTreeMap<Key, Item> = items
+            .into_iter()
+            .filter_map(|item| Some((key_of(&item)?, item)))
+            .collect();
+        Ok(keys.iter().filter_map(|key| items.remove(key)).collect())
+    }
+}
