@@ -55,8 +55,8 @@ impl Out {
         }
     }
 
-    /// Standard output of a command that changes something step by step, and does not stop halfway because its output
-    /// cannot be written. See [`lost`].
+    /// Standard output of a command that changes something: if output cannot be written, it does not stop halfway, and the
+    /// message says that it came to its end. See [`lost`].
     pub(crate) fn of_change(format: &Format) -> Self {
         Self {
             goes_on: true,

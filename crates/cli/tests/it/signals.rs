@@ -146,6 +146,33 @@ fn tokens_come_back_if_the_output_cannot_be_written() {
     }
 }
 
+#[test]
+fn a_change_is_made_although_the_output_cannot_be_written() {
+    if !is_linux() {
+        return;
+    }
+    let world = World::new();
+    for line in [
+        "system set-defaults -l rpm:10",
+        "resource set-defaults r -l rpm:10",
+        "entity create u",
+        "entity set-limits u -l rpm:10",
+        "namespace register other",
+        "entity delete-limits u -y",
+        "entity delete u -y",
+        "resource delete-defaults r -y",
+        "system delete-defaults -y",
+        "namespace delete other -y",
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let args: Vec<&str> = line.split(' ').collect();
+        let ran = ended(world.connected(&args).stdout(full).spawn().unwrap());
+        assert_eq!(ran.code, Some(1), "{line}: {ran:?}");
+        let told = "Error: The command has ended, but its output could not be written: No space left";
+        assert!(ran.stderr.contains(told), "{line}: {ran:?}");
+    }
+}
+
 /// The tokens are taken, and the program does not know it yet.
 #[test]
 fn a_signal_while_the_answer_is_on_its_way() {

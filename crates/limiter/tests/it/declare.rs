@@ -11,7 +11,7 @@ use zae_limiter::table::{Table, TableExt as _, TableFuture};
 use zae_limiter::{ALL_RESOURCES, ApplyOptions, Error, Limit, OnUnavailable, Repository, ResourceName};
 use zae_limiter_core::manifest::turn::turn_key;
 use zae_limiter_core::manifest::{Managed, Manifest, Target};
-use zae_limiter_core::schema::{provisioner_key, resource_config_key};
+use zae_limiter_core::schema::{key_of, provisioner_key, resource_config_key};
 use zae_limiter_core::table::{Item, Key, Op, Update, Value};
 
 use crate::admin::{Admin, rpm};
@@ -852,6 +852,29 @@ async fn of_two_applies_the_one_that_began_last_holds() {
     apply(&a.repo, &theirs).await;
     let mark = turn_key(a.repo.namespace_id());
     assert_eq!(a.repo.table().get(mark, true).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_apply_whose_record_cannot_be_written_says_what_is_changed() {
+    let a = prepared().await;
+    let record = provisioner_key(a.repo.namespace_id());
+    let denied = a.ruled(move |op| match op {
+        Op::Put(put) if key_of(&put.item).as_ref() == Some(&record) => Fault::Denied,
+        _ => Fault::None,
+    });
+    // Nothing is created, so the record is written only at the end.
+    let wanted = manifest(json!({ "resources": { "gpt-4": limits(&[("rpm", 60)]) } }));
+    let denied = denied.await;
+    let told = denied.admin().apply_limits(&wanted, ApplyOptions::default()).await.unwrap();
+    assert_eq!((told.created, told.updated), (0, 1));
+    assert_eq!(told.changes.len(), told.updated + told.deleted);
+    assert!(
+        told.errors[0].starts_with("the record of managed levels could not be written, so apply again: "),
+        "{:?}",
+        told.errors
+    );
+    apply(&a.repo, &wanted).await;
+    assert!(plan(&a.repo, &wanted).await.is_empty());
 }
 
 #[tokio::test]

@@ -33,9 +33,7 @@ pub(crate) fn template(args: &CfnTemplate) -> Outcome {
         return Ok(Exit::Success);
     };
     let shown = path.display();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let made = folder.map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| fs::write(path, TEMPLATE)).map_err(|err| {
+    write(path, TEMPLATE.as_bytes(), true).map_err(|err| {
         Failure::bare(
             format!("✗ Failed to export template: cannot write '{shown}': {err}"),
             Exit::Failure,
@@ -93,9 +91,11 @@ pub(crate) fn package(args: &LambdaExport) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// Writes a file, and the directories it lies in. One that exists is written over only if that is wanted.
+/// Writes a file, and the directories it lies in. One that exists is written over only if that is wanted. If it cannot be
+/// written to its end, nothing of it stays.
 fn write(path: &Path, bytes: &[u8], over: bool) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(directory) = folder {
         fs::create_dir_all(directory)?;
     }
     let mut file = if over {
@@ -103,5 +103,9 @@ fn write(path: &Path, bytes: &[u8], over: bool) -> io::Result<()> {
     } else {
         File::create_new(path)?
     };
-    file.write_all(bytes)
+    let written = file.write_all(bytes);
+    if written.is_err() && file.metadata().is_ok_and(|file| file.is_file()) {
+        let _ = fs::remove_file(path);
+    }
+    written
 }

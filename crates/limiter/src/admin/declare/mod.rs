@@ -247,7 +247,7 @@ impl Admin {
     /// # Errors
     /// [`Error::InvalidInput`] before anything is written: the manifest is for another namespace, or declares more
     /// levels than the record of managed levels can hold. [`Error::Unavailable`] and the like if that record cannot be
-    /// read or written.
+    /// read, or not be written before the first change.
     pub async fn apply_limits(
         &self,
         manifest: &Manifest,
@@ -411,7 +411,7 @@ impl BegunApply<'_> {
     /// The second half of [`Admin::apply_limits`]: makes the changes, and lists what is managed then.
     ///
     /// # Errors
-    /// If the record of managed levels cannot be read or written. What fails else is in [`LimitsApplied::errors`].
+    /// If the record of managed levels cannot be read. What fails else is in [`LimitsApplied::errors`].
     pub async fn finish(self) -> Result<LimitsApplied, Error> {
         let (admin, turn) = (self.admin.clone(), self.turn.clone());
         let finished = self.write_to_the_end().await;
@@ -515,12 +515,20 @@ impl BegunApply<'_> {
                 _ => {}
             }
         }
-        admin
+        let recorded = admin
             .write_final(seen.record, &declared, &deleted, manifest)
-            .await?;
-        let left = run.leave().await?;
-        applied.pending = left.len();
-        applied.of_others = of_others(&left, admin.inner.clock.now());
+            .await;
+        match recorded {
+            Ok(()) => {
+                let left = run.leave().await?;
+                applied.pending = left.len();
+                applied.of_others = of_others(&left, admin.inner.clock.now());
+            }
+            // The caller still learns which levels are changed.
+            Err(err) => applied.errors.push(format!(
+                "the record of managed levels could not be written, so apply again: {err}"
+            )),
+        }
         applied.changes = seen.plan.changes;
         Ok(applied)
     }
