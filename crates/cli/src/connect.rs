@@ -72,10 +72,7 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
     if let Some(path) = embedded(at) {
         check_directory(&path)?;
         // Requests to a directory are not signed, so the principal is the system's user.
-        let user = ["USER", "LOGNAME"]
-            .iter()
-            .find_map(|name| std::env::var(name).ok());
-        if let Some(user) = user.filter(|user| EntityId::new(user).is_ok()) {
+        if let Some(user) = user().filter(|user| EntityId::new(user).is_ok()) {
             builder = builder.principal(user);
         }
         return Ok(builder.embedded(path));
@@ -88,6 +85,21 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
         builder = builder.region(region);
     }
     Ok(builder)
+}
+
+/// The name of the user that this process runs as.
+#[cfg(unix)]
+fn user() -> Option<String> {
+    use nix::unistd::{User, geteuid};
+    // The environment is not asked: a job of cron has no `USER`, and a caller could claim to be another.
+    let found = User::from_uid(geteuid()).ok().flatten();
+    Some(found.map_or_else(|| format!("uid-{}", geteuid()), |user| user.name))
+}
+
+/// The name of the user that this process runs as.
+#[cfg(not(unix))]
+fn user() -> Option<String> {
+    std::env::var("USERNAME").ok()
 }
 
 /// Refuses an invalid address of a server, or an invalid region.

@@ -80,7 +80,6 @@ fn check(document: &str) {
         .env_clear()
         .env("PATH", std::env::join_paths(search).unwrap())
         .env("HOME", directory.path())
-        .env("USER", "tester")
         // Where the examples start a local endpoint, it must not be the user's own.
         .env("ZAE_LIMITER_STATE_DIR", directory.path().join("state"))
         .env("ZAE_LIMITER_LOCAL_PORT", free_port().to_string())

@@ -215,7 +215,6 @@ impl World {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
-            .env("USER", "tester")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -416,8 +415,10 @@ impl World {
             },
         );
         text = seconds(&text);
-        if self.independent.is_some() {
-            text = narrow(&text);
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap();
+        let user = user.map(|user| user.name).unwrap_or_default();
+        if self.independent.is_some() || text.contains(&user) {
+            text = narrow(&text, &user);
         }
         text
     }
@@ -557,11 +558,11 @@ fn seconds(text: &str) -> String {
     out
 }
 
-/// On a server the principal is the caller's ARN. Makes it the user's name, in tables too.
-fn narrow(text: &str) -> String {
+/// On a server the principal is the caller's ARN, else the name of the user. Makes it the same everywhere, in tables too.
+fn narrow(text: &str, user: &str) -> String {
     const WIDTH: usize = 12;
     let arn = |cell: &str| {
-        if cell.starts_with("arn:") {
+        if cell.starts_with("arn:") || cell == user {
             "tester".to_owned()
         } else {
             cell.to_owned()
