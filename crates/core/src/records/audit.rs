@@ -115,7 +115,7 @@ pub fn keys_of_all(namespace: &NamespaceId) -> Query {
     Query::new(Index::Gsi4, namespace.as_str()).prefix(audit_pk(namespace, ""))
 }
 
-/// The id of the event with this key; later events have greater ones. `None` if it is no event's key.
+/// The id of the event with this key; later events have greater ones. `None` for other keys.
 pub fn id_in(key: &Key) -> Option<&str> {
     key.sk.strip_prefix(EVENT)
 }
