@@ -16,7 +16,7 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use crate::upload::{self, Unread};
+use crate::upload::{self, Kept, Room, Unread};
 use crate::web;
 use crate::wire::{Refusal, Reply, Request, request_id};
 use crate::world::World;
@@ -34,6 +34,7 @@ struct Door {
     world: Arc<World>,
     /// Whether it is at a loopback address.
     is_local: bool,
+    room: Room,
 }
 
 /// Answers requests until `stop` ends; then finishes those under way, however long their clients take.
@@ -48,7 +49,11 @@ pub async fn serve(
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     let is_local = listener.local_addr()?.ip().to_canonical().is_loopback();
-    let door = Arc::new(Door { world, is_local });
+    let door = Arc::new(Door {
+        world,
+        is_local,
+        room: Room::default(),
+    });
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
@@ -114,16 +119,18 @@ async fn respond(
         return Ok(finished(refusal.rest_json()));
     }
     let awaits = request.headers.contains_key(EXPECT);
-    request.body = match upload::read(body, awaits, PATIENCE).await {
+    let Kept { bytes, room } = match upload::read(body, awaits, PATIENCE, &door.room).await {
         Ok(body) => body,
         Err(unread) => return Ok(finished(refused(&request, &unread))),
     };
+    request.body = bytes;
     // A task of its own: what was begun is finished even if the client hangs up.
     let served = tokio::spawn(async move {
         let _working = World::is_invocation(&request).then(|| Arc::clone(&door.world));
         let target = request.header("x-amz-target").unwrap_or(&request.path).to_owned();
         let method = request.method.clone();
         let reply = door.world.serve(request).await;
+        drop(room);
         tracing::debug!(%method, target, status = reply.status.as_u16(), "request");
         reply
     });
@@ -142,6 +149,7 @@ async fn respond(
 fn refused(request: &Request, unread: &Unread) -> Reply {
     let (status, code) = match unread {
         Unread::TooLarge => (413, "EntityTooLarge"),
+        Unread::Busy => (503, "SlowDown"),
         Unread::Silent => (408, "RequestTimeout"),
         Unread::Broken(_) => (400, "IncompleteBody"),
     };
