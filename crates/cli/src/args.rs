@@ -150,7 +150,9 @@ impl Cli {
             args.remove(1);
             args.push("--help".into());
         }
-        let mut matches = parser.try_get_matches_from_mut(args)?;
+        let mut matches = parser
+            .try_get_matches_from_mut(args)
+            .map_err(|err| with_variable(err, &parser))?;
         let cli = Self::from_arg_matches_mut(&mut matches).map_err(|err| err.format(&mut parser))?;
         let (name, amounts) = match &cli.command {
             Command::Acquire(acquire) => ("acquire", &acquire.consume),
@@ -214,6 +216,33 @@ pub(crate) struct Connection {
 
 /// Names the endpoint for all commands.
 pub(crate) const ENDPOINT_VARIABLE: &str = "ZAEL_ENDPOINT";
+
+/// Names the variable in an error about a value that does not come from the command line.
+fn with_variable(mut err: clap::Error, command: &clap::Command) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let text = |kind| match err.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    if let (Some(arg), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue))
+        && let Some(name) = variable_of(&arg, command)
+    {
+        let source = variable(&name, &value);
+        err.insert(ContextKind::InvalidArg, ContextValue::String(arg + &source));
+    }
+    err
+}
+
+/// The variable of the option that is shown so.
+fn variable_of(shown: &str, command: &clap::Command) -> Option<String> {
+    let own = command.get_arguments().filter(|arg| arg.to_string() == shown);
+    let own = own.filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()));
+    let mut below = command
+        .get_subcommands()
+        .filter_map(|command| variable_of(shown, command));
+    own.chain(&mut below)
+        .find(|name| std::env::var_os(name).is_some())
+}
 
 /// Names the variable that a value comes from, unless the command line has the value.
 pub(crate) fn variable(variable: &str, value: &str) -> String {

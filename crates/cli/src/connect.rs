@@ -56,6 +56,8 @@ pub(crate) fn check_directory(path: &Path) -> Result<(), Failure> {
         "must be followed by a directory, and '~' is one only at the start of a word of the shell; write it in full"
     } else if path.as_os_str().as_encoded_bytes().starts_with(b"//") {
         "is followed by the path itself, and not by '//' as in a URL"
+    } else if path.exists() && !path.is_dir() {
+        "must be followed by a directory, and this is a file"
     } else {
         return Ok(());
     };
@@ -72,7 +74,8 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
     if let Some(path) = embedded(at) {
         check_directory(&path)?;
         // Requests to a directory are not signed, so the principal is the system's user.
-        if let Some(user) = user().filter(|user| EntityId::new(user).is_ok()) {
+        let user = user();
+        if EntityId::new(&user).is_ok() {
             builder = builder.principal(user);
         }
         return Ok(builder.embedded(path));
@@ -89,17 +92,17 @@ pub(crate) fn builder(at: &Connection) -> Result<RepositoryBuilder, Failure> {
 
 /// The name of the user that this process runs as.
 #[cfg(unix)]
-fn user() -> Option<String> {
+fn user() -> String {
     use nix::unistd::{User, geteuid};
     // The environment is not asked: a job of cron has no `USER`, and a caller could claim to be another.
     let found = User::from_uid(geteuid()).ok().flatten();
-    Some(found.map_or_else(|| format!("uid-{}", geteuid()), |user| user.name))
+    found.map_or_else(|| format!("uid-{}", geteuid()), |user| user.name)
 }
 
 /// The name of the user that this process runs as.
 #[cfg(not(unix))]
-fn user() -> Option<String> {
-    std::env::var("USERNAME").ok()
+fn user() -> String {
+    std::env::var("USERNAME").unwrap_or_default()
 }
 
 /// Refuses an invalid address of a server, or an invalid region.

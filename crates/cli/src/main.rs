@@ -47,6 +47,7 @@ fn main() -> ExitCode {
                 let printed = err.print();
                 let is_lost = printed.is_err_and(|err| err.kind() != std::io::ErrorKind::BrokenPipe);
                 if is_lost && !err.use_stderr() {
+                    say("Error: The output could not be written.");
                     return Exit::Failure.into();
                 }
             }
@@ -62,10 +63,19 @@ fn main() -> ExitCode {
         Ok(exit) => match out::lost() {
             None => exit.into(),
             Some(err) => {
-                say(&format!(
-                    "Error: The command has ended, but its output could not be written: {err}"
-                ));
-                Exit::Failure.into()
+                // What the command has found goes before.
+                let exit = if exit == Exit::Success {
+                    Exit::Failure
+                } else {
+                    exit
+                };
+                let text = format!("The command has ended, but its output could not be written: {err}");
+                if asks_for_json() {
+                    say_as_json(&text, exit);
+                } else {
+                    say(&format!("Error: {text}"));
+                }
+                exit.into()
             }
         },
         Err(Failure::NobodyReads) => Exit::Success.into(),

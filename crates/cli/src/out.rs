@@ -20,7 +20,10 @@ pub(crate) fn is_closed() -> bool {
     let stdout = io::stdout();
     let mut found = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     let is_told = poll(&mut found, PollTimeout::ZERO).is_ok_and(|count| count > 0);
-    is_told && found[0].revents().is_some_and(|told| told.contains(PollFlags::POLLERR))
+    is_told
+        && found[0]
+            .revents()
+            .is_some_and(|told| told.contains(PollFlags::POLLERR))
 }
 
 /// Whether standard output has no reader any more. Not known here before something is written.
@@ -55,9 +58,9 @@ impl Out {
         }
     }
 
-    /// Standard output of a command that changes something: if output cannot be written, it does not stop halfway, and the
-    /// message says that it came to its end. See [`lost`].
-    pub(crate) fn of_change(format: &Format) -> Self {
+    /// Standard output of a command that changes something, or whose exit code is its answer: if output cannot be written, it
+    /// does not stop, and the message says that it came to its end. See [`lost`].
+    pub(crate) fn to_the_end(format: &Format) -> Self {
         Self {
             goes_on: true,
             ..Self::new(format)

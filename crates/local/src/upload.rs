@@ -19,7 +19,7 @@ const SMALL: usize = 8 * 1024 * 1024;
 const LARGE_AT_ONCE: usize = 2;
 
 /// How long a larger body waits until others have been dealt with.
-const TURN: Duration = Duration::from_secs(60);
+const TURN: Duration = Duration::from_mins(1);
 
 /// Room for larger bodies, which bounds the memory that they take together.
 #[derive(Debug, Clone)]
@@ -188,10 +188,7 @@ mod tests {
             taken += 1;
             Piece::Ok(Frame::data(piece.clone()))
         });
-        assert_eq!(
-            read(StreamBody::new(counted), false).await,
-            Err(Unread::TooLarge)
-        );
+        assert_eq!(read(StreamBody::new(counted), false).await, Err(Unread::TooLarge));
         assert_eq!(taken, pieces);
     }
 
@@ -212,10 +209,7 @@ mod tests {
             }
         }
         assert_eq!(read(Announced, true).await, Err(Unread::TooLarge));
-        assert_eq!(
-            read(Full::new(Bytes::from("a")), true).await.unwrap(),
-            "a"
-        );
+        assert_eq!(read(Full::new(Bytes::from("a")), true).await.unwrap(), "a");
     }
 
     #[tokio::test(start_paused = true)]

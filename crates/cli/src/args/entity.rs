@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{Common, Consent, DEFAULT_RESOURCE, Namespaced, WrittenLimits};
+use crate::args::values::whole;
 
 /// Manage entities (users, API keys, projects) and their limits.
 ///
@@ -205,7 +206,7 @@ pub(crate) struct List {
     #[arg(
         long,
         value_name = "COUNT",
-        value_parser = clap::value_parser!(u32).range(1..),
+        value_parser = whole::<u32>(1..=i64::from(u32::MAX)),
         allow_negative_numbers = true
     )]
     pub(crate) limit: Option<u32>,

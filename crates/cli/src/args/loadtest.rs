@@ -9,6 +9,7 @@ mod worker;
 
 use clap::{Args, Subcommand};
 
+use crate::args::values::whole;
 pub(crate) use infrastructure::{LoadDelete, LoadDeploy, LoadList, LoadPush};
 pub(crate) use master::Master;
 pub(crate) use run::Run;
@@ -81,7 +82,7 @@ pub(crate) struct Load {
     pub(crate) local: bool,
 
     /// Users that start in a second
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 10, value_parser = whole::<i64>(1..=1_000_000), allow_negative_numbers = true)]
     pub(crate) spawn_rate: i64,
 
     /// Seed of the random choices [default: another one each time]

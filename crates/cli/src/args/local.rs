@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Format;
+use crate::args::values::whole;
 
 /// The port that local endpoints are at, unless it is said otherwise.
 pub(crate) const PORT: u16 = 4566;
@@ -67,7 +68,7 @@ pub(crate) struct Up {
     pub(crate) name: Option<String>,
 
     /// Port to listen on; 0 selects a free port [default: 4566]
-    #[arg(long, env = PORT_VARIABLE, hide_env_values = true)]
+    #[arg(long, env = PORT_VARIABLE, hide_env_values = true, value_parser = whole::<u16>(0..=65_535), allow_negative_numbers = true)]
     pub(crate) port: Option<u16>,
 
     /// Address to listen on; other than loopback, any client that reaches it has full access [default: 127.0.0.1]
@@ -203,7 +204,7 @@ pub(crate) struct Logs {
     pub(crate) follow: bool,
 
     /// Number of lines to print from the end of the log
-    #[arg(long, value_name = "LINES", default_value_t = 100)]
+    #[arg(long, value_name = "LINES", default_value_t = 100, value_parser = whole::<u32>(0..=i64::from(u32::MAX)), allow_negative_numbers = true)]
     pub(crate) tail: u32,
 
     /// LocalStack in its place.
@@ -234,7 +235,7 @@ pub(crate) struct Env {
     pub(crate) format: EnvFormat,
 
     /// Port of the endpoint [default: that of the running endpoint, else 4566]
-    #[arg(long, env = PORT_VARIABLE, hide_env_values = true)]
+    #[arg(long, env = PORT_VARIABLE, hide_env_values = true, value_parser = whole::<u16>(0..=65_535), allow_negative_numbers = true)]
     pub(crate) port: Option<u16>,
 }
 

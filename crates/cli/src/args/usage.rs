@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Common, Namespaced};
+use crate::args::values::whole;
 
 /// Show the usage of entities and resources.
 ///
@@ -46,7 +47,7 @@ pub(crate) struct List {
         long,
         value_name = "COUNT",
         default_value_t = 100,
-        value_parser = clap::value_parser!(u32).range(1..),
+        value_parser = whole::<u32>(1..=i64::from(u32::MAX)),
         allow_negative_numbers = true
     )]
     pub(crate) limit: u32,

@@ -1,6 +1,7 @@
 //! Values that have a form of their own: amounts of tokens, and times.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// An amount of one limit's tokens.
@@ -45,6 +46,19 @@ pub(crate) fn parse_amount(text: &str) -> Result<Amount, String> {
             tokens,
         }),
         _ => Err(format!("'{amount}' is more tokens than any limit holds")),
+    }
+}
+
+/// Reads a whole number within bounds.
+pub(crate) fn whole<T: TryFrom<i64>>(
+    within: RangeInclusive<i64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| within.contains(number));
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| {
+            let (least, most) = (within.start(), within.end());
+            format!("expected a whole number from {least} to {most}")
+        })
     }
 }
 

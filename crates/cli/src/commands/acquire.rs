@@ -175,7 +175,7 @@ fn refused(args: &Acquire, err: Error) -> Outcome {
         Error::RateLimitExceeded(refused) => refused,
         other => return Err(failed(&args.common.at.connection, "acquire")(other)),
     };
-    let mut out = Out::new(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         match out.json(&refused.to_json()).and_then(|()| out.flush()) {
             // A refusal keeps its exit code even if the output was closed.

@@ -71,7 +71,7 @@ async fn create(args: Create) -> Outcome {
         .create_entity(new)
         .await
         .map_err(failed(&args.common.at.connection, ""))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json::entity(&entity))?;
     } else {
@@ -124,7 +124,7 @@ async fn delete(args: Delete) -> Outcome {
     };
     drop(counter);
     let records = deleted.map_err(failed(&args.common.at.connection, WHAT))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "entity_id": args.entity_id, "records_deleted": records }))?;
     } else if records == 0 {
@@ -181,7 +181,7 @@ async fn delete_limits(args: DeleteLimits) -> Outcome {
         .delete_entity_limits(entity, resource)
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "entity_id": entity, "resource": resource, "deleted": existed }))?;
     } else if !existed {
@@ -298,7 +298,7 @@ async fn set_limits(args: SetLimits) -> Outcome {
         .set_entity_limits(entity, resource, &limits)
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         let written = json::limits(&limits);
         out.json(&json!({ "entity_id": entity, "resource": resource, "limits": written }))?;

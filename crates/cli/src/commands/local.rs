@@ -115,7 +115,7 @@ fn env(args: &Env) -> Outcome {
     let variables = match (running, args.port) {
         (Some(running), None | Some(0)) => Variables::of_url(running.url()),
         (Some(running), Some(port)) if port == running.port => Variables::of_url(running.url()),
-        (_, port) => Variables::of_port(port.unwrap_or(PORT)),
+        (_, port) => Variables::of_port(port.filter(|port| *port != 0).unwrap_or(PORT)),
     };
     let text = variables.render(format);
     io::Write::write_all(&mut io::stdout().lock(), text.as_bytes())?;

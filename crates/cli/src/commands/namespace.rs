@@ -48,7 +48,7 @@ async fn delete(args: Delete) -> Outcome {
         .delete_namespace(name)
         .await
         .map_err(failed(&args.common.at, WHAT))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "name": name, "deleted": existed }))?;
     } else if existed {
@@ -154,7 +154,7 @@ async fn purge(args: Purge) -> Outcome {
         )),
         other => failed(&args.common.at, WHAT)(other),
     })?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "namespace_id": id, "records_deleted": records }))?;
     } else if records == 0 && !is_known {
@@ -180,7 +180,7 @@ async fn recover(args: Recover) -> Outcome {
         .recover_namespace(id)
         .await
         .map_err(failed(&args.common.at, WHAT))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "name": name, "namespace_id": id }))?;
     } else {
@@ -212,7 +212,7 @@ async fn register(args: Register) -> Outcome {
         .iter()
         .filter_map(|name| Some((*name, ids.get(*name)?.as_str())))
         .collect();
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         let pair = |(name, id): &(&String, &str)| json!({ "name": name, "namespace_id": id });
         out.json(&registered.iter().map(pair).collect::<Json>())?;

@@ -34,7 +34,7 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
         .delete_resource_defaults(resource)
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "resource": resource, "deleted": existed }))?;
     } else if existed {
@@ -105,7 +105,7 @@ async fn set_defaults(args: SetDefaults) -> Outcome {
         .set_resource_defaults(resource, &limits)
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "resource": resource, "limits": json::limits(&limits) }))?;
     } else {

@@ -36,7 +36,7 @@ async fn delete_defaults(args: DeleteDefaults) -> Outcome {
         .delete_system_defaults()
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "deleted": existed }))?;
     } else if existed {
@@ -87,7 +87,7 @@ async fn set_defaults(args: SetDefaults) -> Outcome {
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
     let policy = policy.map(stored_name);
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         out.json(&json!({ "limits": json::limits(&limits), "on_unavailable": policy }))?;
     } else {

@@ -76,7 +76,7 @@ fn json_of(found: &Found) -> serde_json::Value {
 
 pub(crate) async fn version(args: Version) -> Outcome {
     crate::names::stack(&args.common.at.name)?;
-    let mut out = Out::new(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if !out.is_json() {
         out.line("\nzae-limiter Infrastructure Version")?;
         out.line("====================================\n")?;
@@ -144,7 +144,7 @@ fn version_exit(found: &Found) -> Exit {
 
 pub(crate) async fn check(args: Check) -> Outcome {
     crate::names::stack(&args.common.at.name)?;
-    let mut out = Out::new(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if !out.is_json() {
         out.line("\nCompatibility Check\n====================\n")?;
         out.flush()?;

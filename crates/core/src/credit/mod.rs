@@ -219,7 +219,7 @@ impl Credit {
                     next
                 }
             }
-            Step::Look => self.looked(answer, now, random),
+            Step::Look => self.looked(&answer, now, random),
             Step::Over(_) => None,
         }
     }
@@ -260,11 +260,11 @@ impl Credit {
     /// All shards were read: divides what is to be given back.
     fn looked(
         &mut self,
-        answer: Result<Answer, TableError>,
+        answer: &Result<Answer, TableError>,
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Option<Send> {
-        if let Err(err) = &answer
+        if let Err(err) = answer
             && err.is_outage()
             && let Again::After(delay_ms) = self.reading.resend(random)
         {
@@ -274,7 +274,7 @@ impl Credit {
         self.looks += 1;
         // Without the shards, all of it goes to the one that was debited.
         self.was_displaced = false;
-        self.parts = match &answer {
+        self.parts = match answer {
             Ok(Answer::Items(items)) => match self.others(items) {
                 Some(others) => divide(&mut self.home, &self.latest, others, now).into(),
                 None => VecDeque::new(),

@@ -167,7 +167,10 @@ pub fn register(name: &NamespaceName, id: &NamespaceId, now: EpochMillis) -> Vec
 
 /// The check that a name leads to this namespace: it is not deleted.
 pub fn is_named(name: &NamespaceName, id: &NamespaceId) -> Part {
-    Part::Check(namespace_key(name), Condition::Is("namespace_id".into(), Value::text(id.as_str())))
+    Part::Check(
+        namespace_key(name),
+        Condition::Is("namespace_id".into(), Value::text(id.as_str())),
+    )
 }
 
 /// The id in a forward record, unless the namespace is deleted or being purged.

@@ -265,7 +265,9 @@ impl UsageFilter {
     pub fn start_in<'a>(&self, key: &'a Key) -> Option<&'a str> {
         let (_, start) = key.sk.strip_prefix("#USAGE#")?.split_once('#')?;
         // Keys of other clients do not tell the kind of the window.
-        let (start, kind) = start.split_once('#').map_or((start, None), |(start, kind)| (start, Some(kind)));
+        let (start, kind) = start
+            .split_once('#')
+            .map_or((start, None), |(start, kind)| (start, Some(kind)));
         let is_wanted = |window: Window| kind.is_none_or(|kind| kind == window.as_str());
         let at = EpochMillis::from(stored_time(start)?).secs();
         let is_within = self.start.is_none_or(|first| first.secs() <= at)

@@ -141,7 +141,8 @@ fn a_refund_ends_although_the_shards_can_never_be_read_again() {
     fn fails(kind: FailureKind) -> Result<Answer, TableError> {
         Err(TableError::new(kind, Applied::No, "fails"))
     }
-    let answers: [(fn() -> Result<Answer, TableError>, usize); 4] = [
+    type Answers = fn() -> Result<Answer, TableError>;
+    let answers: [(Answers, usize); 4] = [
         (|| fails(FailureKind::AccessDenied), 1),
         (|| fails(FailureKind::Timeout), 31),
         (|| fails(FailureKind::Throttled), 31),

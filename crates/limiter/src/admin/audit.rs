@@ -141,7 +141,8 @@ impl Event {
 /// An event's id as it stands in keys, which is upper case.
 fn stored_id(id: &str) -> Result<String, InvalidInput> {
     let reason = "must be the 26 characters of an event's id";
-    let id = ulid::Ulid::from_string(id).map_err(|_| InvalidInput::of_request("start_event_id", id, reason))?;
+    let id =
+        ulid::Ulid::from_string(id).map_err(|_| InvalidInput::of_request("start_event_id", id, reason))?;
     Ok(id.to_string())
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Patience {
     attempts: u32,
     first: Duration,
     longest: Duration,
+    /// No repetition begins after this time.
+    total: Duration,
 }
 
 /// For a single request of a caller that waits: at most about three seconds of pauses, beside the time that the
@@ -25,6 +27,7 @@ pub(crate) const BRIEF: Patience = Patience {
     attempts: 8,
     first: Duration::from_millis(25),
     longest: Duration::from_secs(1),
+    total: Duration::from_secs(20),
 };
 
 /// For one of many requests of a long work, which a short drought must not end.
@@ -32,6 +35,7 @@ pub(crate) const LONG: Patience = Patience {
     attempts: 14,
     first: Duration::from_millis(50),
     longest: Duration::from_secs(5),
+    total: Duration::from_mins(3),
 };
 
 impl Patience {
@@ -45,9 +49,12 @@ impl Patience {
         F: Future<Output = Result<T, E>>,
     {
         let mut attempt = 0;
+        let begin = tokio::time::Instant::now();
         loop {
             match send().await {
-                Err(err) if again(&err) && self.pause(attempt).await => attempt += 1,
+                Err(err) if again(&err) && begin.elapsed() < self.total && self.pause(attempt).await => {
+                    attempt += 1;
+                }
                 result => return result,
             }
         }

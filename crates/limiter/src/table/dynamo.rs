@@ -85,6 +85,10 @@ impl DynamoTable {
     /// Requests go through a client of the same configuration that does not retry: a write that is
     /// sent again after its answer was lost could be applied twice. Its timeouts are left as they are; see
     /// [`config::prepared`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a client of the table's own takes its place"
+    )]
     pub fn new(client: Client, name: impl Into<Arc<str>>) -> Self {
         Self {
             client: config::of_table(&client),

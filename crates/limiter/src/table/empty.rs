@@ -6,6 +6,11 @@ use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint}
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
+/// The error for such an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is empty, so it is not DynamoDB's; check the endpoint and proxies")]
+pub(super) struct EmptyAnswer;
+
 /// Makes a success without a body an error. DynamoDB's answers are JSON objects, and the SDK takes no body for an empty
 /// one: a read would find nothing where a proxy has answered.
 #[derive(Debug)]
@@ -25,7 +30,7 @@ impl Intercept for RefuseEmpty {
     ) -> Result<(), BoxError> {
         let is_empty = answer.response().body().bytes().is_some_and(<[u8]>::is_empty);
         if is_empty && answer.response().status().is_success() {
-            return Err("the answer is empty, so it is not DynamoDB's; check the endpoint and proxies".into());
+            return Err(EmptyAnswer.into());
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
+use super::empty::EmptyAnswer;
+
 /// Whether a request could have changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -230,6 +232,10 @@ fn passes(text: &str) -> bool {
 
 /// An error and its causes, on one line.
 fn chain(err: &(dyn Error + 'static)) -> String {
+    let mut all = std::iter::successors(Some(err), |&err| err.source());
+    if let Some(empty) = all.find_map(|err| err.downcast_ref::<EmptyAnswer>()) {
+        return empty.to_string();
+    }
     let mut text = err.to_string();
     for cause in std::iter::successors(err.source(), |&err| err.source()) {
         let _ = write!(text, ": {cause}");

@@ -865,7 +865,11 @@ async fn an_apply_whose_record_cannot_be_written_says_what_is_changed() {
     // Nothing is created, so the record is written only at the end.
     let wanted = manifest(json!({ "resources": { "gpt-4": limits(&[("rpm", 60)]) } }));
     let denied = denied.await;
-    let told = denied.admin().apply_limits(&wanted, ApplyOptions::default()).await.unwrap();
+    let told = denied
+        .admin()
+        .apply_limits(&wanted, ApplyOptions::default())
+        .await
+        .unwrap();
     assert_eq!((told.created, told.updated), (0, 1));
     assert_eq!(told.changes.len(), told.updated + told.deleted);
     assert!(
@@ -885,17 +889,25 @@ async fn an_apply_writes_nothing_into_a_namespace_that_was_deleted_meanwhile() {
         let id = a.repo.namespace_id();
         let admin = a.repo.admin();
         let wanted = second();
-        let begun = admin.begin_limits(&wanted, ApplyOptions::default()).await.unwrap();
+        let begun = admin
+            .begin_limits(&wanted, ApplyOptions::default())
+            .await
+            .unwrap();
         assert!(stack.delete_namespace("default").await.unwrap());
         if is_purged {
             stack.purge_namespace(id.as_str(), &|_| ()).await.unwrap();
         }
         let mark = turn_key(id);
-        let mark = (mark.pk.to_string(), mark.sk.to_string());
+        let mark = (mark.pk.clone(), mark.sk.to_string());
         let mut before = a.dump(None).await;
         let told = begun.finish().await.unwrap();
         assert_eq!((told.created, told.updated, told.deleted), (0, 0, 0));
         assert_eq!(told.errors.len(), 1, "{:?}", told.errors);
+        assert!(
+            told.errors[0].starts_with(&told.changes.len().to_string()),
+            "{:?}",
+            told.errors
+        );
         assert!(told.errors[0].ends_with("change(s) were not made: the namespace was deleted meanwhile."));
         before.remove(&mark);
         assert_eq!(a.dump(None).await, before);

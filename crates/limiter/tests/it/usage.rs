@@ -76,7 +76,11 @@ async fn the_latest_of_a_namespace_are_found_whatever_they_belong_to() {
     }
     // Keys of days and months of other clients look like those of hours.
     for window in [Window::Hourly, Window::Daily, Window::Monthly] {
-        let wanted: Vec<_> = all.iter().filter(|s| s.window == window.as_str()).cloned().collect();
+        let wanted: Vec<_> = all
+            .iter()
+            .filter(|s| s.window == window.as_str())
+            .cloned()
+            .collect();
         assert!(!wanted.is_empty());
         for most in [1, 2, wanted.len(), 100] {
             let found = latest(UsageQuery::all().window(window), most).await;
@@ -88,7 +92,11 @@ async fn the_latest_of_a_namespace_are_found_whatever_they_belong_to() {
         span.iter().map(|s| s.counters["rpm"]).collect::<Vec<_>>(),
         [10, 10, 10, 10, 9, 9, 9, 9]
     );
-    assert!(latest(UsageQuery::all().from(hour(10)).until(hour(9)), 100).await.is_empty());
+    assert!(
+        latest(UsageQuery::all().from(hour(10)).until(hour(9)), 100)
+            .await
+            .is_empty()
+    );
     // Those of one entity, as by pages.
     let of_one = UsageQuery::entity("u");
     assert_eq!(latest(of_one.clone(), 5).await, read(&a, of_one).await[..5]);

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use zae_limiter_infra::{CapacityProvider, DEFAULT_IMAGE};
 
 use crate::args::stack::Code;
+use crate::args::values::whole;
 use crate::args::{Common, Consent, Named, Place};
 
 /// Deploy load generators for a stack: a worker function, and a task definition for the master.
@@ -108,27 +109,27 @@ impl Network {
 #[expect(clippy::struct_field_names, reason = "they are the names of the options")]
 pub(crate) struct Workers {
     /// Most workers at a time, 1 to 1000; so much concurrency is reserved for them
-    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = whole::<u32>(1..=1000))]
     pub(crate) max_workers: u32,
 
     /// Users that a worker simulates, for automatic scaling, 1 to 1000
-    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = whole::<u32>(1..=1000))]
     pub(crate) users_per_worker: u32,
 
     /// Fewest workers while the master runs, 0 to 1000
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = whole::<u32>(0..=1000))]
     pub(crate) min_workers: u32,
 
     /// Seconds ahead for which the number of users is predicted when workers are started, 0 to 120
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=120))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = whole::<u32>(0..=120))]
     pub(crate) startup_lead_time: u32,
 
     /// Minutes that a worker may run, 1 to 15
-    #[arg(long, value_name = "MINUTES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=15))]
+    #[arg(long, value_name = "MINUTES", default_value_t = 5, value_parser = whole::<u32>(1..=15))]
     pub(crate) lambda_timeout: u32,
 
     /// Memory of a worker in MB, 128 to 10240; 1769 MB come with one vCPU
-    #[arg(long, value_name = "MB", default_value_t = 1769, value_parser = clap::value_parser!(u32).range(128..=10_240))]
+    #[arg(long, value_name = "MB", default_value_t = 1769, value_parser = whole::<u32>(128..=10_240))]
     pub(crate) lambda_memory: u32,
 }
 

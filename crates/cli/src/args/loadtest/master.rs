@@ -1,5 +1,6 @@
 //! `loadtest master`.
 
+use crate::args::values::whole;
 use clap::Args;
 use zae_limiter_loadtest::function::MASTER_PORT;
 
@@ -22,23 +23,23 @@ pub(crate) struct Master {
     pub(crate) function: String,
 
     /// Time that a worker may run, from 60 to 900
-    #[arg(long, env = "LAMBDA_TIMEOUT", value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(60..=900))]
+    #[arg(long, env = "LAMBDA_TIMEOUT", value_name = "SECONDS", value_parser = whole::<u16>(60..=900))]
     pub(crate) lambda_timeout: u16,
 
     /// Users that a worker carries, from 1 to 1000000
-    #[arg(long, env = "USERS_PER_WORKER", value_name = "USERS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "USERS_PER_WORKER", value_name = "USERS", value_parser = whole::<u32>(1..=1_000_000))]
     pub(crate) users_per_worker: u32,
 
     /// Fewest workers, from 0 to 1000
-    #[arg(long, env = "MIN_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    #[arg(long, env = "MIN_WORKERS", value_name = "N", value_parser = whole::<u16>(0..=1000))]
     pub(crate) min_workers: u16,
 
     /// Most workers, from 1 to 1000
-    #[arg(long, env = "MAX_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, env = "MAX_WORKERS", value_name = "N", value_parser = whole::<u16>(1..=1000))]
     pub(crate) max_workers: u16,
 
     /// Time in which a worker starts, from 0 to 120
-    #[arg(long, env = "STARTUP_LEAD_TIME", value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=120))]
+    #[arg(long, env = "STARTUP_LEAD_TIME", value_name = "SECONDS", value_parser = whole::<u16>(0..=120))]
     pub(crate) startup_lead_time: u16,
 
     /// Name of a scenario of the program, or of the one in --scenario
@@ -50,7 +51,7 @@ pub(crate) struct Master {
     pub(crate) scenario: Option<String>,
 
     /// Time without a test after which the task ends, from 1 to 86400
-    #[arg(long, env = "IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, env = "IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 900, value_parser = whole::<u32>(1..=86_400))]
     pub(crate) idle_timeout: u32,
 
     /// Address of this task that workers connect to [default: that of its network interface]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Load;
-use crate::args::values::parse_rate;
+use crate::args::values::{parse_rate, whole};
 use crate::args::{Common, Connection};
 
 /// Run a load test, and print a report.
@@ -51,7 +51,7 @@ pub(crate) struct Run {
     pub(crate) load: Load,
 
     /// Number of simulated users
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 20, value_parser = whole::<i64>(1..=1_000_000), allow_negative_numbers = true)]
     pub(crate) users: i64,
 
     /// Tasks that are due in a second, also if answers are late (an open loop): all users start at once and take the tasks in
@@ -60,16 +60,16 @@ pub(crate) struct Run {
     pub(crate) rate: Option<f64>,
 
     /// Length of the test in seconds [default: 60, or the length of the shape]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..=604_800), allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<i64>(1..=604_800), allow_negative_numbers = true)]
     pub(crate) duration: Option<i64>,
 
     /// Run the users in this many workers, from 1 to 1000: functions that a task on Fargate leads, or with --local processes
     /// that this one leads [default: one function, or with --local this process]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1000), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<i64>(1..=1000), allow_negative_numbers = true)]
     workers: Option<i64>,
 
     /// The same as --workers, with --local only
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1000), allow_negative_numbers = true,
+    #[arg(long, value_name = "N", value_parser = whole::<i64>(1..=1000), allow_negative_numbers = true,
           requires = "local", conflicts_with = "workers")]
     processes: Option<i64>,
 
@@ -82,15 +82,15 @@ pub(crate) struct Run {
     pub(crate) html: Option<PathBuf>,
 
     /// CPU units of the task with --workers: 256, 512, 1024, 2048, 4096, 8192 or 16384 [default: 1024]
-    #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(i64).range(256..=16_384), allow_negative_numbers = true)]
+    #[arg(long, value_name = "UNITS", value_parser = whole::<i64>(256..=16_384), allow_negative_numbers = true)]
     pub(crate) cpu: Option<i64>,
 
     /// Memory of the task with --workers in MB [default: 2048, or the least for its CPU units]
-    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(i64).range(512..=122_880), allow_negative_numbers = true)]
+    #[arg(long, value_name = "MB", value_parser = whole::<i64>(512..=122_880), allow_negative_numbers = true)]
     pub(crate) memory: Option<i64>,
 
     /// Port of this machine for the tunnel to the task with --workers [default: 8089]
-    #[arg(long, value_parser = clap::value_parser!(i64).range(1..=65_535), allow_negative_numbers = true)]
+    #[arg(long, value_parser = whole::<i64>(1..=65_535), allow_negative_numbers = true)]
     pub(crate) port: Option<i64>,
 
     /// Where, and how results are printed.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Load;
-use crate::args::values::parse_ratio;
+use crate::args::values::{parse_ratio, whole};
 use crate::args::{Common, Connection};
 
 /// Find how many users one function or process carries.
@@ -27,7 +27,7 @@ pub(crate) struct Tune {
     pub(crate) load: Load,
 
     /// Upper bound of the search
-    #[arg(long, value_name = "USERS", default_value_t = 40, value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
+    #[arg(long, value_name = "USERS", default_value_t = 40, value_parser = whole::<i64>(1..=1_000_000), allow_negative_numbers = true)]
     pub(crate) max_users: i64,
 
     /// Efficiency to reach, above 0 and up to 1
@@ -35,11 +35,11 @@ pub(crate) struct Tune {
     pub(crate) threshold: f64,
 
     /// Length of each step in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(i64).range(1..=86_400), allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = whole::<i64>(1..=86_400), allow_negative_numbers = true)]
     pub(crate) step_duration: i64,
 
     /// Length of the measurement with one user in seconds; it is lengthened if fewer than 100 requests come back
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(i64).range(1..=86_400), allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = whole::<i64>(1..=86_400), allow_negative_numbers = true)]
     pub(crate) baseline_duration: i64,
 
     /// Where, and how results are printed.

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::args::Connection;
+use crate::args::values::whole;
 
 /// Show a load test in the browser, and start and stop it there.
 ///
@@ -35,11 +36,11 @@ pub(crate) struct Ui {
     pub(crate) local: bool,
 
     /// Port of the page on this machine; with --local, 0 for any free one
-    #[arg(long, default_value_t = 8089, value_parser = clap::value_parser!(u16))]
+    #[arg(long, default_value_t = 8089, value_parser = whole::<u16>(0..=65_535))]
     pub(crate) port: u16,
 
     /// Number of worker processes with --local, from 1 to 1000 [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1000), allow_negative_numbers = true,
+    #[arg(long, value_name = "N", value_parser = whole::<i64>(1..=1000), allow_negative_numbers = true,
           conflicts_with_all = ["max_workers", "min_workers", "users_per_worker", "startup_lead_time"])]
     pub(crate) workers: Option<i64>,
 
@@ -52,19 +53,19 @@ pub(crate) struct Ui {
     pub(crate) force: bool,
 
     /// Most workers, from 1 to 1000 [default: that of the load stack; with --local, any number]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1000), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<i64>(1..=1000), allow_negative_numbers = true)]
     pub(crate) max_workers: Option<i64>,
 
     /// Fewest workers, from 0 to 1000 [default: that of the load stack; with --local, 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=1000), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<i64>(0..=1000), allow_negative_numbers = true)]
     pub(crate) min_workers: Option<i64>,
 
     /// Users that a worker carries, from 1 to 1000000
-    #[arg(long, value_name = "USERS", value_parser = clap::value_parser!(i64).range(1..=1_000_000), allow_negative_numbers = true)]
+    #[arg(long, value_name = "USERS", value_parser = whole::<i64>(1..=1_000_000), allow_negative_numbers = true)]
     pub(crate) users_per_worker: Option<i64>,
 
     /// Time in which a worker starts: users of this time ahead are provided for; from 0 to 120
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..=120), allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<i64>(0..=120), allow_negative_numbers = true)]
     pub(crate) startup_lead_time: Option<i64>,
 
     /// CPU units of the Fargate task: 256, 512, 1024, 2048, 4096, 8192 or 16384 [default: 1024]

@@ -7,6 +7,7 @@ use zae_limiter_infra::{LOG_RETENTION_DAYS, StackOptions};
 
 use super::super::{Common, Connection, Events};
 use super::Code;
+use crate::args::values::whole;
 use crate::failure::Failure;
 
 /// Deploy the stack: table, functions, alarms and permissions.
@@ -136,11 +137,11 @@ struct FunctionOptions {
     log_retention_days: Option<u32>,
 
     /// Timeout of the aggregator in seconds, 1 to 900 [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=900))]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u32>(1..=900))]
     lambda_timeout: Option<u32>,
 
     /// Memory of the aggregator in MB, 128 to 3008 [default: 256]
-    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(128..=3008))]
+    #[arg(long, value_name = "MB", value_parser = whole::<u32>(128..=3008))]
     lambda_memory: Option<u32>,
 
     /// Archive expired audit events in S3 (the default)
@@ -152,7 +153,7 @@ struct FunctionOptions {
     no_audit_archival: bool,
 
     /// Days until archives move to Glacier Instant Retrieval, 1 to 3650 [default: 90]
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    #[arg(long, value_name = "DAYS", value_parser = whole::<u32>(1..=3650))]
     audit_archive_glacier_days: Option<u32>,
 
     /// Trace the aggregator with AWS X-Ray
@@ -180,7 +181,7 @@ struct AlarmOptions {
     alarm_sns_topic: Option<String>,
 
     /// Alarm if the aggregator runs for this percentage of its timeout, 1 to 100 [default: 80]
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "PERCENT", value_parser = whole::<u32>(1..=100))]
     lambda_duration_threshold_pct: Option<u32>,
 }
 
@@ -301,7 +302,16 @@ impl Deploy {
                 "Invalid tag format '{text}'. Use KEY=VALUE."
             ))),
         };
-        self.tags.iter().map(read).collect()
+        let mut tags = BTreeMap::new();
+        for tag in self.tags.iter().map(read) {
+            let (key, value) = tag?;
+            if tags.insert(key.clone(), value).is_some() {
+                return Err(Failure::usage(format!(
+                    "The tag '{key}' is given twice. Give each tag once."
+                )));
+            }
+        }
+        Ok(tags)
     }
 }
 

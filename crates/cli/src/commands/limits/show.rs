@@ -26,7 +26,7 @@ pub(super) fn planned(
     common: Common,
 ) -> Result<(), Failure> {
     let quiet = shown.quiet.quiet;
-    let mut out = Out::new(format);
+    let mut out = Out::to_the_end(format);
     if out.is_json() {
         let mut json = with_changes(common, answer, quiet);
         json.insert("resumed".into(), json!(answer.resumed));
@@ -60,7 +60,7 @@ pub(super) fn planned(
 
 /// Prints an apply, and how it ends.
 pub(super) fn applied(answer: &Answer, quiet: bool, format: &Format, common: &Common) -> Outcome {
-    let mut out = Out::of_change(format);
+    let mut out = Out::to_the_end(format);
     let has_failed = !answer.errors.is_empty();
     if out.is_json() {
         let mut json = with_changes(common.clone(), answer, quiet);
@@ -129,7 +129,7 @@ pub(super) fn differing(
     common: Common,
 ) -> Result<(), Failure> {
     let quiet = shown.quiet.quiet;
-    let mut out = Out::new(format);
+    let mut out = Out::to_the_end(format);
     if out.is_json() {
         let mut json = with_changes(common, answer, quiet);
         if !quiet {

@@ -64,7 +64,7 @@ pub(super) async fn up(args: &Up) -> Outcome {
     if let Err(err) = Python::find(args.python.as_deref()) {
         return Err(Failure::usage(format!("{err}.")));
     }
-    let mut out = Out::of_change(&args.format);
+    let mut out = Out::to_the_end(&args.format);
     ended(&state, &mut out).await?;
     let (running, new) = match joined(&state).await? {
         Some(running) => (running, false),
@@ -335,7 +335,10 @@ fn open_log(state: &State) -> io::Result<File> {
     if fs::metadata(&path).is_ok_and(|found| found.len() > LONG) {
         fs::rename(&path, path.with_extension("log.1"))?;
     }
-    File::options().create(true).append(true).open(path)
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.create(true).append(true).open(path)
 }
 
 pub(super) async fn status(running: Option<&Running>, format: &Format) -> Outcome {

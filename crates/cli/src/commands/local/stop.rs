@@ -25,7 +25,7 @@ pub(super) const GRACE: Duration = FINISH.saturating_add(Duration::from_secs(15)
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) async fn down(running: Option<Running>, format: &Format) -> Outcome {
-    let mut out = Out::of_change(format);
+    let mut out = Out::to_the_end(format);
     let Some(running) = running else {
         out.answer("Local endpoint is not running.", &json!({ "stopped": false }))?;
         return Ok(Exit::Success);

@@ -25,7 +25,7 @@ pub(crate) async fn delete(args: Delete) -> Outcome {
     }
     let failed = |failure| marked(failure, "Deletion failed");
     let manager = manager(at).await.map_err(failed)?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if !out.is_json() {
         out.line(format_args!("Deleting stack: {}", at.name))?;
         out.flush()?;

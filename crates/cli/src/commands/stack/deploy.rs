@@ -45,8 +45,9 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     check(&chosen.options)?;
     let failed = |failure| marked(failure, "Deployment failed");
     let manager = manager(at).await.map_err(failed)?;
-    let found = settled(&manager, &args).await;
-    let found = found.map_err(|err| failed(of_stack(&err, at)))?;
+    let found = settled(&manager, &args)
+        .await
+        .map_err(|err| failed(of_stack(&err, at)))?;
     let options = &match &found {
         Some(found) => chosen.completed(&found.parameters),
         None => chosen.options.clone(),
@@ -80,16 +81,19 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
     };
     let deployed = Box::pin(manager.deploy(&wanted, &mut show)).await;
     unfinished.done();
-    let deployed = deployed.map_err(|err| failed(of_stack(&err, at)))?;
-    let is_of_another = found.is_none() && !deployed.created;
-    let mut out = Out::of_change(&args.common.format);
+    let deployed = deployed.map_err(|err| failed(of_failed(&err, at, found.is_none())))?;
+    let is_of_another = found.is_none() && !deployed.created && !chosen.given.is_empty();
+    let overtaken = is_of_another.then(|| overtaken(&at.name));
+    let mut out = Out::to_the_end(&args.common.format);
     if !out.is_json() {
         print_stack(&mut out, at, &deployed, &settings)?;
         out.flush()?;
     }
     if !args.waits() {
         drop(reporter);
-        return begun(&mut out, at, &deployed, &settings, document);
+        // One document on standard output, or one on standard error.
+        let begun = || begun(&mut out, at, &deployed, &settings, document);
+        return overtaken.map_or_else(begun, Err);
     }
     let ready = if deployed.created && options.has_aggregator() {
         reporter.wait("Waiting for the aggregator to read the stream".into());
@@ -111,6 +115,9 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         .await
         .map_err(failed)?;
     if out.is_json() {
+        if let Some(failure) = overtaken {
+            return Err(failure);
+        }
         out.json(&document(json_of(at, &deployed, &settings, ready, true)))?;
     } else {
         out.line(format_args!(
@@ -122,13 +129,34 @@ pub(crate) async fn deploy_within(args: Deploy, document: impl FnOnce(Json) -> J
         }
     }
     out.flush()?;
-    if is_of_another && !chosen.given.is_empty() {
-        return Err(Failure::error(format!(
-            "Another command created the stack '{}' at the same time, with settings of its own. Deploy again for those of this command.",
-            at.name
-        )));
+    overtaken.map_or(Ok(Exit::Success), Err)
+}
+
+/// The failure of a deployment. What is left of a creation must be deleted before the next.
+fn of_failed(err: &zae_limiter_infra::Error, at: &Connection, is_creation: bool) -> Failure {
+    match of_stack(err, at) {
+        Failure::Message { text, exit }
+            if is_creation && matches!(err, zae_limiter_infra::Error::Operation { .. }) =>
+        {
+            let advice = format!(
+                "Delete what is left of it with 'zae-limiter delete{}', then deploy again.",
+                options_of(at)
+            );
+            Failure::Message {
+                text: format!("{text}\n{advice}"),
+                exit,
+            }
+        }
+        other => other,
     }
-    Ok(Exit::Success)
+}
+
+/// Says that the settings of this command are not those of the stack.
+fn overtaken(stack: &str) -> Failure {
+    Failure::error(format!(
+        "Another command created the stack '{stack}' at the same time, with settings of its own. Deploy again for those of \
+         this command."
+    ))
 }
 
 /// The stack as it is once no other operation on it is under way, unless the command does not wait.
@@ -156,7 +184,7 @@ async fn settled(
 
 /// Prints the settings that the stack will have.
 fn announce(args: &Deploy, chosen: &Chosen, options: &StackOptions, exists: bool) -> Result<(), Failure> {
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
         return Ok(());
     }
@@ -231,7 +259,7 @@ impl Settings {
         }
         lines.extend(changes.iter().map(|change| format!("  {change}")));
         // The command goes on if they cannot be printed.
-        let _ = Out::of_change(format).tell(&lines.join("\n"));
+        let _ = Out::to_the_end(format).tell(&lines.join("\n"));
     }
 }
 

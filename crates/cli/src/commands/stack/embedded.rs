@@ -37,7 +37,7 @@ pub(super) fn check(args: &Deploy, options: &[&str]) -> Result<(), Failure> {
 pub(super) async fn deploy(at: &Connection, path: &Path, format: &Format, retention: Option<u32>) -> Outcome {
     let failed = |failure| marked(failure, "Deployment failed");
     drop(builder(at).map_err(failed)?);
-    let mut out = Out::of_change(format);
+    let mut out = Out::to_the_end(format);
     if !out.is_json() {
         out.line(format_args!("Deploying stack: {}", at.name))?;
         out.line(format_args!("  Table name: {}", at.name))?;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
-use aws_sdk_dynamodb::types::TableDescription;
 use serde_json::json;
 use tokio::time::Instant;
 use zae_limiter::VersionRecord;
 use zae_limiter::table::EmbeddedEngine;
 use zae_limiter::table::failure::Access;
+use zae_limiter_core::table::{Applied, FailureKind, TableError};
 use zae_limiter_core::version::FEATURE_LEVEL;
 use zae_limiter_infra::StackSummary;
 
@@ -84,7 +84,7 @@ pub(crate) async fn status(args: Status) -> Outcome {
     let found = find(at)
         .await
         .map_err(|failure| marked(failure, "Failed to get status"))?;
-    let mut out = Out::new(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     let verdict = verdict(at, &found);
     if out.is_json() {
         out.json(&json_of(at, &found))?;
@@ -149,13 +149,18 @@ async fn describe(client: &Client, at: &Connection) -> Result<TableState, Missin
     let latency = begin.elapsed();
     match answer {
         Ok(answer) => {
-            let table = answer.table;
-            let table = table.as_ref();
-            let status = table.and_then(|table| table.table_status());
+            let Some(table) = answer.table else {
+                let reason = "the answer does not describe a table, so it is not DynamoDB's; check the endpoint and proxies";
+                let err = TableError::new(FailureKind::Internal, Applied::No, reason);
+                return Err(Missing::Failed(table_failure(&err, at)));
+            };
             Ok(TableState {
-                status: status.map_or("N/A", |status| status.as_str()).to_owned(),
-                items: table.and_then(TableDescription::item_count),
-                bytes: table.and_then(TableDescription::table_size_bytes),
+                status: table
+                    .table_status()
+                    .map_or("N/A", |status| status.as_str())
+                    .to_owned(),
+                items: table.item_count(),
+                bytes: table.table_size_bytes(),
                 latency,
             })
         }

@@ -45,7 +45,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
     };
     wanted.check().map_err(|err| of_stack(&err.into(), at))?;
     let manager = manager(at).await.map_err(failed)?;
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     if !out.is_json() {
         out.line("\nChecking infrastructure version...\n")?;
         out.flush()?;
@@ -91,7 +91,7 @@ pub(crate) async fn upgrade(args: Upgrade) -> Outcome {
             .map_err(|err| failed(of_stack(&err, at)))?;
         return agreement.and(Err(Failure::aborted()));
     }
-    let mut out = Out::of_change(&args.common.format);
+    let mut out = Out::to_the_end(&args.common.format);
     let reporter = Reporter::new(&args.common.format, &args.events);
     let empty = plan.is_empty();
     let summary = Summary::of(&plan, args.lambda_only);

@@ -131,7 +131,11 @@ impl Take {
         if count != self.shard_count {
             return self.count_differs(count, env);
         }
-        let most = shards.values().map(|image| image.shard_count).max().unwrap_or(count);
+        let most = shards
+            .values()
+            .map(|image| image.shard_count)
+            .max()
+            .unwrap_or(count);
         if most > count.max(self.count_before) && most <= MAX_SHARDS {
             // The first shard was read before the bucket was split: not all shards that it has now were looked at.
             self.count_before = most;

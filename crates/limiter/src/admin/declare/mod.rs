@@ -487,6 +487,7 @@ impl BegunApply<'_> {
             } += 1;
         }
         if outcome.is_gone {
+            applied.changes = seen.plan.changes;
             return Ok(applied);
         }
         let told: BTreeSet<&Target> = outcome.told.iter().collect();
@@ -519,11 +520,15 @@ impl BegunApply<'_> {
             .write_final(seen.record, &declared, &deleted, manifest)
             .await;
         match recorded {
-            Ok(()) => {
-                let left = run.leave().await?;
-                applied.pending = left.len();
-                applied.of_others = of_others(&left, admin.inner.clock.now());
-            }
+            Ok(()) => match run.leave().await {
+                Ok(left) => {
+                    applied.pending = left.len();
+                    applied.of_others = of_others(&left, admin.inner.clock.now());
+                }
+                Err(err) => applied.errors.push(format!(
+                    "whether live buckets are still to be updated could not be read, so apply again: {err}"
+                )),
+            },
             // The caller still learns which levels are changed.
             Err(err) => applied.errors.push(format!(
                 "the record of managed levels could not be written, so apply again: {err}"

@@ -36,8 +36,8 @@ pub(super) struct Outcome<'a> {
     pub(super) errors: Vec<String>,
     /// Why the rest was not tried.
     stopped: Option<String>,
-    /// Whether the rest is not this apply's any more: another one has begun, or the namespace is deleted.
-    is_over: bool,
+    /// Why the rest is not this apply's any more, and how many changes of the latest batch belong to it.
+    over: Option<(&'static str, usize)>,
     /// Whether the namespace is deleted, so that nothing more is to be written there.
     pub(super) is_gone: bool,
 }
@@ -66,17 +66,19 @@ impl Step<'_> {
 }
 
 impl Outcome<'_> {
-    /// These changes are not made.
-    fn over(&mut self, changes: usize, why: &str) {
-        (self.is_over, self.is_gone) = (true, why == DELETED);
-        self.errors.push(format!("{changes} change(s) were not made: {why}"));
+    /// These changes of a batch are not made, and none after it.
+    fn over(&mut self, changes: usize, why: &'static str) {
+        (self.over, self.is_gone) = (Some((why, changes)), why == DELETED);
     }
 
     /// The table has failed, so that these changes are not tried.
     fn not_tried(&mut self, changes: &[Change], reason: &str) {
-        let reason = format!("not tried, since the table failed before: {reason}");
-        self.errors
-            .extend(changes.iter().map(|change| failed(change, &reason)));
+        if !changes.is_empty() {
+            let count = changes.len();
+            self.errors.push(format!(
+                "{count} further change(s) were not tried, since the table failed before: {reason}"
+            ));
+        }
     }
 }
 
@@ -98,7 +100,7 @@ impl Run<'_> {
             match self.admin.has_turn(&self.turn).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.lost_turn(rest.len(), &mut outcome).await;
+                    self.lost_turn(0, &mut outcome).await;
                     break;
                 }
                 Err(err) => {
@@ -119,13 +121,19 @@ impl Run<'_> {
             let (told, errors) = self.tell_all(owed_now).await;
             outcome.told.extend(told);
             outcome.errors.extend(errors);
-            if outcome.is_over {
+            if outcome.over.is_some() {
                 break;
             }
             if let Some(reason) = outcome.stopped.take() {
                 outcome.not_tried(rest, &reason);
                 break;
             }
+        }
+        if let Some((why, changes)) = outcome.over {
+            let count = changes + rest.len();
+            outcome
+                .errors
+                .push(format!("{count} change(s) were not made: {why}"));
         }
         outcome
     }

@@ -42,7 +42,7 @@ pub(in super::super) async fn delete(args: LoadDelete) -> Outcome {
         .await
         .map_err(|err| failure(&err, at))?;
     drop(reporter);
-    let mut out = Out::of_change(format);
+    let mut out = Out::to_the_end(format);
     if out.is_json() {
         let state = match deleted {
             Deleted::Absent => "absent",

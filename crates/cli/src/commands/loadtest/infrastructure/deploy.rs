@@ -81,7 +81,7 @@ pub(in super::super) async fn deploy(args: LoadDeploy) -> Outcome {
         .await
         .map_err(|err| failure(&err, &at))?;
     drop(reporter);
-    let mut out = Out::of_change(format);
+    let mut out = Out::to_the_end(format);
     if out.is_json() {
         out.json(&json!({
             "name": at.name,

@@ -40,7 +40,7 @@ pub(in super::super) async fn push(args: LoadPush) -> Outcome {
         .map_err(|err| failure(&err, at))?;
     drop(reporter);
     let place = format!("s3://{}/{}", pushed.code.bucket, pushed.code.key);
-    let mut out = Out::of_change(format);
+    let mut out = Out::to_the_end(format);
     if out.is_json() {
         out.json(&json!({
             "name": at.name,

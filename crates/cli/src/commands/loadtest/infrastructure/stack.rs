@@ -29,7 +29,7 @@ pub(in super::super) fn failure(err: &Error, at: &Connection) -> Failure {
 /// Prints lines of text, unless results are JSON. The command goes on if they cannot be written.
 pub(super) fn tell(format: &Format, text: &str) {
     // Such output does not fail.
-    let _ = Out::of_change(format).tell(text);
+    let _ = Out::to_the_end(format).tell(text);
 }
 
 /// Shows the progress of a deployment, as lines of text among others.
