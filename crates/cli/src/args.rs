@@ -235,7 +235,13 @@ fn with_variable(mut err: clap::Error, command: &clap::Command) -> clap::Error {
 
 /// The variable of the option that is shown so.
 fn variable_of(shown: &str, command: &clap::Command) -> Option<String> {
-    let own = command.get_arguments().filter(|arg| arg.to_string() == shown);
+    let option = shown
+        .split(' ')
+        .next()
+        .and_then(|option| option.strip_prefix("--"))?;
+    let own = command
+        .get_arguments()
+        .filter(|arg| arg.get_long() == Some(option));
     let own = own.filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()));
     let mut below = command
         .get_subcommands()

@@ -743,7 +743,7 @@ fn a_master_without_a_test_ends() {
     for (name, value, why) in [
         ("LOCUSTFILE", "nothing", "nothing"),
         ("SCENARIO", "!", "Invalid SCENARIO: "),
-        ("MAX_WORKERS", "0", "invalid value '0' for '--max-workers <N>'"),
+        ("MAX_WORKERS", "0", "'--max-workers <N> in MAX_WORKERS'"),
         ("TARGET_STACK_NAME", "-", "Must start with a letter"),
     ] {
         let status = starts(&json!([variable("LOCUSTFILE", "simple"), variable(name, value)]))

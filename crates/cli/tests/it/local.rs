@@ -242,6 +242,15 @@ fn a_start_waits_for_an_endpoint_that_is_being_stopped() {
 }
 
 #[test]
+fn a_bad_variable_is_named() {
+    let local = Local::new();
+    let ran = finish(local.command("up").env("ZAE_LIMITER_LOCAL_PORT", "abc"), None);
+    assert_eq!(ran.code, Some(2));
+    let told = "error: invalid value 'abc' for '--port <PORT> in ZAE_LIMITER_LOCAL_PORT': expected a whole number from 0 to 65535";
+    assert!(ran.stderr.starts_with(told), "{}", ran.stderr);
+}
+
+#[test]
 fn localstack_is_not_given_an_interpreter() {
     let local = Local::new();
     let mut command = local.command("up --image localstack/localstack:4 --python python3");

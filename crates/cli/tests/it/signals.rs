@@ -1,6 +1,7 @@
 //! What the program and its command do about signals. Limits fill up within a day, so that no token comes back by itself.
 
 use std::fs;
+use std::io;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -170,6 +171,40 @@ fn a_change_is_made_although_the_output_cannot_be_written() {
         assert_eq!(ran.code, Some(1), "{line}: {ran:?}");
         let told = "Error: The command has ended, but its output could not be written: No space left";
         assert!(ran.stderr.contains(told), "{line}: {ran:?}");
+    }
+}
+
+/// The exit code is the answer.
+#[test]
+fn an_exit_code_stays_as_it_is_although_the_output_is_closed() {
+    let world = World::new();
+    fs::write(
+        world.path().join("limits.yaml"),
+        "namespace: default\nsystem: {limits: {rpm: {capacity: 5}}}\n",
+    )
+    .unwrap();
+    for (line, code) in [
+        ("limits plan -f limits.yaml --detailed-exitcode", 2),
+        ("limits diff -f limits.yaml --detailed-exitcode --output json", 2),
+        ("check", 0),
+        ("check -n none", 4),
+        ("version -n none --output json", 4),
+        ("status -n none", 4),
+    ] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let args: Vec<&str> = line.split(' ').collect();
+        let mut command = world.connected(&args[..]);
+        if args.contains(&"none") {
+            let args: Vec<_> = args
+                .iter()
+                .copied()
+                .chain(["--endpoint-url", "embedded:./none"])
+                .collect();
+            command = world.command(&args);
+        }
+        let ran = ended(command.stdout(writer).spawn().unwrap());
+        assert_eq!(ran.code, Some(code), "{line}: {ran:?}");
     }
 }
 
