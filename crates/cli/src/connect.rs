@@ -16,6 +16,7 @@ use zae_limiter_infra::StackManager;
 use crate::args::{Connection, ENDPOINT_VARIABLE, Namespaced, variable};
 use crate::failure::{Doing, Failure, invalid, no_stack};
 use crate::names;
+use crate::text::table::printable;
 
 /// The access of a command to a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +112,7 @@ fn check_place(at: &Connection) -> Result<(), Failure> {
         check_endpoint(url).map_err(|err| {
             Failure::usage(format!(
                 "Invalid --endpoint-url '{}'{}: {}. Give a URL such as http://localhost:4566, or {EMBEDDED}PATH.",
-                err.value(),
+                printable(err.value()),
                 variable(ENDPOINT_VARIABLE, url),
                 err.reason()
             ))
@@ -121,7 +122,8 @@ fn check_place(at: &Connection) -> Result<(), Failure> {
         |region: &str| region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     match &at.region {
         Some(region) if is_bad(region) => Err(Failure::usage(format!(
-            "Invalid region: '{region}'. Regions look like us-east-1."
+            "Invalid region: '{}'. Regions look like us-east-1.",
+            printable(region)
         ))),
         _ => Ok(()),
     }

@@ -88,11 +88,15 @@ impl Doing<'_> {
             Error::InvalidInput(err) => return Failure::usage(invalid(err)),
             Error::InfrastructureNotFound { .. } => return no_stack(self.at),
             Error::NamespaceNotFound(name) => {
+                let (options, name_quoted) = (options(self.at), quoted(name));
+                let rest = if name.starts_with('-') {
+                    format!("{options} -- {name_quoted}")
+                } else {
+                    format!(" {name_quoted}{options}")
+                };
                 return Failure::error(format!(
-                    "Namespace '{name}'{} not found. Register it with 'zae-limiter namespace register {}{}'.",
+                    "Namespace '{name}'{} not found. Register it with 'zae-limiter namespace register{rest}'.",
                     variable("ZAEL_NAMESPACE", name),
-                    quoted(name),
-                    options(self.at)
                 ));
             }
             Error::VersionMismatch(reason) => return Failure::error(reason),
@@ -144,7 +148,10 @@ pub(crate) fn of_stack(err: &zae_limiter_infra::Error, at: &Connection) -> Failu
             },
             Some(url),
         ) => {
-            format!("Could not connect to the endpoint URL: \"{url}\" ({message})")
+            format!(
+                "Could not connect to the endpoint URL: \"{url}\" ({message}){}",
+                proxy()
+            )
         }
         _ => err.to_string(),
     };
@@ -283,11 +290,34 @@ fn unavailable(err: &TableError, at: &Connection) -> String {
                         place(at)
                     )
                 }
-                Some(url) => format!("Could not connect to the endpoint URL: \"{url}\" ({cause})"),
-                None => format!("Could not connect to {} ({cause})", place(at)),
+                Some(url) => format!(
+                    "Could not connect to the endpoint URL: \"{url}\" ({cause}){}",
+                    proxy()
+                ),
+                None => format!("Could not connect to {} ({cause}){}", place(at), proxy()),
             }
         }
         _ => err.to_string(),
+    }
+}
+
+/// Names the variable of a proxy, through which requests to other machines go.
+fn proxy() -> String {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let mut variables = [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ]
+    .into_iter();
+    match variables.find(is_set) {
+        Some(name) => {
+            format!(". {name} names a proxy, which is used for other machines unless NO_PROXY lists them")
+        }
+        None => String::new(),
     }
 }
 

@@ -32,6 +32,25 @@ fn started(stat: &str) -> Option<u64> {
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// Closes the files that the starter of this process had open beyond the standard three: a lock would stay held and a
+/// reader would wait as long as this process lives. Only for a process that has opened nothing itself yet.
+#[cfg(unix)]
+pub fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/dev/fd") else {
+        return;
+    };
+    let open = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    // Collected first: the listing has a descriptor of its own, which is closed by then.
+    let open: Vec<i32> = open.filter(|fd| *fd > 2).collect();
+    for fd in open {
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+/// Elsewhere, files are inherited only on request.
+#[cfg(not(unix))]
+pub fn close_inherited() {}
+
 /// From now on, files that this process makes are readable by its user only.
 pub fn keep_private() {
     #[cfg(unix)]

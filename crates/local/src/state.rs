@@ -204,21 +204,43 @@ impl State {
     /// The system's; if the directory belongs to another user.
     pub fn make(&self) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
+        self.check_owner()?;
         #[cfg(unix)]
         {
-            use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+            use std::os::unix::fs::PermissionsExt as _;
             let found = fs::metadata(&self.directory)?;
-            if found.uid() != nix::unistd::geteuid().as_raw() {
-                let why = format!(
-                    "it belongs to the user with the id {}; name another one with {STATE_DIR}",
-                    found.uid()
-                );
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-            }
             if found.permissions().mode() & 0o077 != 0 {
                 fs::set_permissions(&self.directory, fs::Permissions::from_mode(0o700))?;
             }
         }
+        Ok(())
+    }
+
+    /// Refuses a directory of another user, who could write the records in it.
+    #[cfg(unix)]
+    fn check_owner(&self) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        match fs::metadata(&self.directory) {
+            Ok(found) if found.uid() != nix::unistd::geteuid().as_raw() => {
+                let why = format!(
+                    "it belongs to the user with the id {}; name another one with {STATE_DIR}",
+                    found.uid()
+                );
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+            }
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a directory of another user, where the system can tell.
+    #[cfg(not(unix))]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "elsewhere it can fail"
+    )]
+    fn check_owner(&self) -> io::Result<()> {
         Ok(())
     }
 
@@ -310,8 +332,9 @@ impl State {
     /// Whether an endpoint has this place.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's; if the directory belongs to another user.
     pub fn is_held(&self) -> io::Result<bool> {
+        self.check_owner()?;
         let lock = match File::options().write(true).open(self.lock()) {
             Ok(lock) => lock,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -478,6 +501,21 @@ mod tests {
                 ..running()
             };
             assert_eq!(running.url(), url, "{host}");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_directory_of_another_user_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = nix::unistd::Uid::from_raw(65_534);
+        if nix::unistd::chown(directory.path(), Some(other), None).is_err() {
+            eprintln!("skipped: only root can give a directory away");
+            return;
+        }
+        let state = State::at(directory.path());
+        for err in [state.hold().unwrap_err(), state.running().unwrap_err()] {
+            assert!(err.to_string().contains("the user with the id 65534"), "{err}");
         }
     }
 

@@ -242,6 +242,49 @@ fn a_start_waits_for_an_endpoint_that_is_being_stopped() {
 }
 
 #[test]
+fn it_keeps_nothing_open_that_its_starter_had_open() {
+    let local = Local::new();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // Unlike the pipe's own ends, a copy is inherited.
+    let copy = nix::unistd::dup(&writer).unwrap();
+    drop(writer);
+    local.up("");
+    drop(copy);
+    // It ends at once: nothing has the other end any more.
+    let mut read = String::new();
+    reader.read_to_string(&mut read).unwrap();
+    assert_eq!(local.run("status --output json").json()["running"], true);
+}
+
+#[test]
+fn proxies_are_not_used_for_this_machine() {
+    let local = Local::new();
+    let url = local.up("")["url"].as_str().unwrap().to_owned();
+    let variables = [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+    ];
+    let through = |line: &str| {
+        let mut command = local.world.command(&words(line));
+        // Nothing listens at port 9.
+        command.envs(variables.map(|name| (name, "http://user:secret@127.0.0.1:9")));
+        command.envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]);
+        finish(&mut command, None)
+    };
+    let ran = through(&format!("list --region us-east-1 --endpoint-url {url}"));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let ran = through(&format!("resource list --region us-east-1 --endpoint-url {url}"));
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    let ran = through("resource list --region us-east-1 --endpoint-url http://192.0.2.1:4566");
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.stderr.contains(". HTTPS_PROXY names a proxy"), "{ran:?}");
+    assert!(!ran.stderr.contains("secret"), "{ran:?}");
+}
+
+#[test]
 fn a_bad_variable_is_named() {
     let local = Local::new();
     let ran = finish(local.command("up").env("ZAE_LIMITER_LOCAL_PORT", "abc"), None);

@@ -25,6 +25,7 @@ use aws_types::service_config::ServiceConfigKey;
 use zae_limiter_core::InvalidInput;
 
 use super::empty::RefuseEmpty;
+use super::past_proxies;
 
 /// The region for a local endpoint when none is configured; any value works.
 pub const LOCAL_REGION: &str = "us-east-1";
@@ -139,6 +140,9 @@ impl Connection {
         }
         if let Some(url) = &self.endpoint_url {
             loader = loader.endpoint_url(url);
+        }
+        if let Some(client) = past_proxies::client() {
+            loader = loader.http_client(client);
         }
         if let Some(credentials) = &self.credentials {
             loader = loader.credentials_provider(credentials.clone());
@@ -392,20 +396,26 @@ fn without_user(url: &str) -> String {
 
 /// Whether a URL is `http://` with a loopback host, such as `localhost`, `127.0.0.1` or `[::1]`.
 pub fn is_local(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return false;
+    let is_http = url
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"));
+    let host = host(url);
+    is_http
+        && (host.eq_ignore_ascii_case("localhost")
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+}
+
+/// The host of a URL, without the brackets of an IPv6 address; empty if it is not a URL.
+pub(super) fn host(url: &str) -> &str {
+    let Some((_, rest)) = url.split_once("://") else {
+        return "";
     };
-    if !scheme.eq_ignore_ascii_case("http") {
-        return false;
-    }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = match host.strip_prefix('[') {
+    match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
-    };
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod embedded;
 mod empty;
 pub mod failure;
 pub mod meter;
+mod past_proxies;
 mod render;
 
 pub use config::{Connection, Timeouts};

@@ -24,6 +24,9 @@ const THREADS: usize = 4;
 
 /// Runs the endpoint until it gets a signal.
 pub(crate) fn serve(args: &Up) -> Outcome {
+    if args.announce {
+        process::close_inherited();
+    }
     log(args.verbose);
     process::keep_private();
     if let Err(err) = process::allow_files() {
