@@ -24,7 +24,7 @@ use crate::out::Out;
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long to wait for an endpoint that another process is starting.
+/// How long to wait for an endpoint that another process is starting, or for an answer of one that runs.
 const SOON: Duration = Duration::from_secs(10);
 
 /// How many times an endpoint is started, if others stop it at once.
@@ -148,13 +148,33 @@ async fn ended(state: &State, out: &mut Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The endpoint that runs, and is not stopped by the process that started it from now on.
+/// The endpoint that runs and answers, and is not stopped by the process that started it from now on.
 async fn joined(state: &State) -> Result<Option<Running>, Failure> {
-    let place = state.clone();
-    let joined = tokio::task::spawn_blocking(move || place.join()).await;
-    joined
-        .unwrap_or_else(|err| Err(io::Error::other(err)))
-        .map_err(|err| unusable(state, &err))
+    let mut waited = Duration::ZERO;
+    loop {
+        let place = state.clone();
+        let joined = tokio::task::spawn_blocking(move || place.join()).await;
+        let joined = joined.unwrap_or_else(|err| Err(io::Error::other(err)));
+        let Some(running) = joined.map_err(|err| unusable(state, &err))? else {
+            return Ok(None);
+        };
+        // A process that was killed has its place for a moment more.
+        if health::ask(running.address())
+            .await
+            .is_ok_and(|health| health.pid == running.pid)
+        {
+            return Ok(Some(running));
+        }
+        if waited >= SOON {
+            return Err(Failure::error(format!(
+                "The local endpoint (process {}) does not answer at {}. Stop it with 'zae-limiter local down', then try again.",
+                running.pid,
+                running.url()
+            )));
+        }
+        tokio::time::sleep(PAUSE).await;
+        waited += PAUSE;
+    }
 }
 
 /// Starts an endpoint, or finds one that another process starts at the same time.
