@@ -199,11 +199,12 @@ impl Queues {
         Ok(received)
     }
 
-    /// Deletes a message by any receipt of it; one that is gone stays gone.
+    /// Deletes a message by its latest receipt. With an earlier one the call succeeds and the message stays, as in AWS: it
+    /// has been received again since.
     pub(super) fn delete_message(&self, queue: &Queue, receipt: &str) -> Result<(), Refusal> {
         self.execute(
-            "DELETE FROM messages WHERE queue = ?1 AND id = ?2",
-            params![queue.key(), id_of(receipt)?],
+            "DELETE FROM messages WHERE queue = ?1 AND id = ?2 AND receipt = ?3",
+            params![queue.key(), id_of(receipt)?, receipt],
         )?;
         Ok(())
     }

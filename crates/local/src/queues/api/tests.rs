@@ -58,6 +58,9 @@ async fn messages_are_received_hidden_and_deleted() {
     );
     let again = run(&queues, "ReceiveMessage", receive).await.unwrap();
     assert_eq!(again["Messages"][0]["Attributes"]["ApproximateReceiveCount"], "2");
+    let stale = json!({"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]});
+    run(&queues, "DeleteMessage", stale).await.unwrap();
+    assert_eq!(queues.count("eu-west-1", "q").unwrap(), 1);
     let delete = json!({"QueueUrl": url, "ReceiptHandle": again["Messages"][0]["ReceiptHandle"]});
     run(&queues, "DeleteMessage", delete.clone()).await.unwrap();
     run(&queues, "DeleteMessage", delete).await.unwrap();
