@@ -76,6 +76,13 @@ impl Queues {
                 "The request must contain the parameter MessageBody.",
             ));
         }
+        if !body.chars().all(is_valid) {
+            return Err(Refusal::new(
+                "InvalidMessageContents",
+                "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | \
+                 #x10000 to #x10FFFF.",
+            ));
+        }
         if body.len() > most {
             return Err(invalid(&format!(
                 "One or more parameters are invalid. Reason: Message must be shorter than {most} bytes, and has {}.",
@@ -266,6 +273,11 @@ impl Received {
     pub(super) fn md5(&self) -> String {
         md5_hex(self.body.as_bytes())
     }
+}
+
+/// Whether a message may hold a character: one of XML 1.0.
+fn is_valid(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 /// The message that a receipt is of.

@@ -68,6 +68,30 @@ async fn messages_are_received_hidden_and_deleted() {
 }
 
 #[tokio::test]
+async fn bodies_hold_only_characters_that_sqs_allows() {
+    let (queues, url) = queue(json!({})).await;
+    for (body, is_valid) in [
+        ("a\tb\r\n\u{e9}\u{1f600}\u{fffd}", true),
+        ("\u{0}", false),
+        ("a\u{1b}[31m", false),
+        ("\u{ffff}", false),
+    ] {
+        let sent = run(
+            &queues,
+            "SendMessage",
+            json!({"QueueUrl": url, "MessageBody": body}),
+        )
+        .await;
+        let code = sent.map_err(|refused| refused.code.to_string());
+        assert_eq!(code.is_ok(), is_valid, "{body:?}: {code:?}");
+        assert!(
+            is_valid || code == Err("InvalidMessageContents".to_owned()),
+            "{code:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn whoever_waits_gets_what_comes() {
     let (queues, url) = queue(json!({})).await;
     let arn = queues.find("eu-west-1", "q").unwrap().unwrap().arn();
