@@ -13,28 +13,28 @@ use crate::admin::pages::Pages;
 use crate::error::Error;
 
 /// A time as it stands in a key, and the key.
-pub(super) type Place = (String, Key);
+pub(super) type Dated = (String, Key);
 
 impl Admin {
-    /// The `most` latest places, latest first, of the keys that `query` finds and `time` accepts; those below `before`, if given.
-    pub(super) async fn latest_places(
+    /// The `most` latest keys, latest first, of the keys that `query` finds and `time` accepts; those below `before`, if given.
+    pub(super) async fn latest_keys(
         &self,
         query: Query,
         time: impl Fn(&Key) -> Option<String>,
-        before: Option<&Place>,
+        before: Option<&Dated>,
         most: usize,
-    ) -> Result<Vec<Place>, Error> {
+    ) -> Result<Vec<Dated>, Error> {
         let inner = &self.inner;
         let mut pages = Pages::new(&inner.place, &inner.table, Some(query), |item| Ok(key_of(item)));
         let mut latest = BTreeSet::new();
         while let Some(page) = pages.next_page().await? {
             for key in page {
                 let Some(time) = time(&key) else { continue };
-                let place = (time, key);
-                if before.is_some_and(|before| place >= *before) {
+                let dated = (time, key);
+                if before.is_some_and(|before| dated >= *before) {
                     continue;
                 }
-                latest.insert(place);
+                latest.insert(dated);
                 if latest.len() > most {
                     latest.pop_first();
                 }
@@ -43,9 +43,9 @@ impl Admin {
         Ok(latest.into_iter().rev().collect())
     }
 
-    /// The items at these places, in their order. Some may be gone.
-    pub(super) async fn items_at(&self, places: &[Place]) -> Result<Vec<Item>, Error> {
-        let keys: Vec<Key> = places.iter().map(|(_, key)| key.clone()).collect();
+    /// The items at these keys, in their order. Some may be gone.
+    pub(super) async fn items_at(&self, keys: &[Dated]) -> Result<Vec<Item>, Error> {
+        let keys: Vec<Key> = keys.iter().map(|(_, key)| key.clone()).collect();
         let items = self.read_all(&keys).await?;
         let mut items: BTreeMap<Key, Item> = items
             .into_iter()

@@ -74,10 +74,10 @@ impl Admin {
         let before = before.map(stored_id).transpose()?;
         let is_before = |id: &&str| before.as_deref().is_none_or(|before| *id < before);
         let id = |key: &Key| id_in(key).filter(is_before).map(str::to_owned);
-        let places = self
-            .latest_places(keys_of_all(&self.inner.namespace), id, None, most)
+        let keys = self
+            .latest_keys(keys_of_all(&self.inner.namespace), id, None, most)
             .await?;
-        let items = self.items_at(&places).await?;
+        let items = self.items_at(&keys).await?;
         Ok(items.iter().map(AuditEvent::decode).collect())
     }
 

@@ -162,16 +162,16 @@ impl Admin {
             let start = |key: &Key| filter.start_in(key).map(str::to_owned);
             // A key does not always tell the kind of window, so not all of them may be wanted.
             let candidates = (most - found.len()).saturating_mul(2);
-            let places = self
-                .latest_places(query, start, before.as_ref(), candidates)
+            let keys = self
+                .latest_keys(query, start, before.as_ref(), candidates)
                 .await?;
-            let items = self.items_at(&places).await?;
+            let items = self.items_at(&keys).await?;
             let snapshots = items.iter().filter_map(UsageSnapshot::decode);
             found.extend(snapshots.filter(|snapshot| filter.wants(snapshot)));
-            if places.len() < candidates {
+            if keys.len() < candidates {
                 break;
             }
-            before = places.into_iter().next_back();
+            before = keys.into_iter().next_back();
         }
         found.truncate(most);
         Ok(found)
