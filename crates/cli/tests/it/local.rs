@@ -294,6 +294,21 @@ fn a_bad_variable_is_named() {
 }
 
 #[test]
+fn a_start_beside_an_endpoint_that_does_not_answer_says_so() {
+    use nix::sys::signal::{Signal, kill};
+
+    let local = Local::new();
+    let pid = local.up("")["pid"].as_i64().unwrap();
+    let process = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    kill(process, Signal::SIGSTOP).unwrap();
+    let ran = local.run("up");
+    kill(process, Signal::SIGCONT).unwrap();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let told = format!("Error: The local endpoint (process {pid}) does not answer at http://localhost:");
+    assert!(ran.stderr.starts_with(&told), "{ran:?}");
+}
+
+#[test]
 fn localstack_is_not_given_an_interpreter() {
     let local = Local::new();
     let mut command = local.command("up --image localstack/localstack:4 --python python3");

@@ -150,7 +150,7 @@ async fn ended(state: &State, out: &mut Out) -> Result<(), Failure> {
 
 /// The endpoint that runs and answers, and is not stopped by the process that started it from now on.
 async fn joined(state: &State) -> Result<Option<Running>, Failure> {
-    let mut waited = Duration::ZERO;
+    let begin = tokio::time::Instant::now();
     loop {
         let place = state.clone();
         let joined = tokio::task::spawn_blocking(move || place.join()).await;
@@ -165,7 +165,7 @@ async fn joined(state: &State) -> Result<Option<Running>, Failure> {
         {
             return Ok(Some(running));
         }
-        if waited >= SOON {
+        if begin.elapsed() >= SOON {
             return Err(Failure::error(format!(
                 "The local endpoint (process {}) does not answer at {}. Stop it with 'zae-limiter local down', then try again.",
                 running.pid,
@@ -173,7 +173,6 @@ async fn joined(state: &State) -> Result<Option<Running>, Failure> {
             )));
         }
         tokio::time::sleep(PAUSE).await;
-        waited += PAUSE;
     }
 }
 
