@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 
+use zae_limiter::table::config::proxy_variable;
 use zae_limiter::{Error, InvalidInput};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 use zae_limiter_infra::without_layers;
@@ -303,17 +304,7 @@ fn unavailable(err: &TableError, at: &Connection) -> String {
 
 /// Names the variable of a proxy, through which requests to other machines go.
 fn proxy() -> String {
-    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let mut variables = [
-        "HTTPS_PROXY",
-        "https_proxy",
-        "HTTP_PROXY",
-        "http_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ]
-    .into_iter();
-    match variables.find(is_set) {
+    match proxy_variable() {
         Some(name) => {
             format!(". {name} names a proxy, which is used for other machines unless NO_PROXY lists them")
         }

@@ -51,6 +51,15 @@ pub fn close_inherited() {
 #[cfg(not(unix))]
 pub fn close_inherited() {}
 
+/// How a file is opened that only its user may use if it is new.
+pub fn private_file() -> std::fs::OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
+    let mut options = std::fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// From now on, files that this process makes are readable by its user only.
 pub fn keep_private() {
     #[cfg(unix)]

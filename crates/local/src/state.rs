@@ -188,9 +188,7 @@ impl State {
     /// Held exclusively by a process that is about to stop the endpoint unless it is shared.
     fn share_lock(&self) -> io::Result<File> {
         let path = self.directory.join("endpoint.shared.lock");
-        let mut options = File::options();
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut options = process::private_file();
         options.create(true).truncate(false).write(true).open(path)
     }
 

@@ -22,7 +22,7 @@ const LARGE_AT_ONCE: usize = 2;
 const TURN: Duration = Duration::from_mins(1);
 
 /// Room for larger bodies, which bounds the memory that they take together.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Room(Arc<Semaphore>);
 
 impl Default for Room {

@@ -177,11 +177,9 @@ fn refused(args: &Acquire, err: Error) -> Outcome {
     };
     let mut out = Out::to_the_end(&args.common.format);
     if out.is_json() {
-        match out.json(&refused.to_json()).and_then(|()| out.flush()) {
-            // A refusal keeps its exit code even if the output was closed.
-            Ok(()) | Err(Failure::NobodyReads) => {}
-            Err(other) => return Err(other),
-        }
+        // A refusal keeps its exit code even if this cannot be written.
+        out.json(&refused.to_json())?;
+        out.flush()?;
     }
     let exit = if refused.is_never() {
         Exit::Failure

@@ -21,14 +21,8 @@ const COLUMNS: [Column; 4] = [
     Column::left("Resource", 8),
 ];
 
-/// The events of all subjects.
-const OF_ALL: [Column; 5] = [
-    Column::left("Timestamp", 23),
-    Column::left("Entity", 8),
-    Column::left("Action", 13),
-    Column::left("Principal", 10),
-    Column::left("Resource", 8),
-];
+/// Comes after the timestamp where the events of all subjects are shown.
+const ENTITY: Column = Column::left("Entity", 8);
 
 pub(crate) async fn run(command: AuditCommand) -> Outcome {
     match command {
@@ -49,18 +43,11 @@ async fn list(args: List) -> Outcome {
     let events = match subject {
         Some(subject) => {
             let pages = admin.audit_events(subject, before).map_err(failed)?;
-            let mut pages = pages.page_size(args.limit.min(1000));
-            let mut events = Vec::new();
-            while events.len() < limit
-                && let Some(mut page) = pages.next_page().await.map_err(failed)?
-            {
-                events.append(&mut page);
-            }
-            events.truncate(limit);
-            events
+            pages.first(limit).await
         }
-        None => admin.latest_audit_events(before, limit).await.map_err(failed)?,
+        None => admin.latest_audit_events(before, limit).await,
     };
+    let events = events.map_err(failed)?;
     // As many as were asked for: there may be more, and the last one is where they begin.
     let next = events
         .last()
@@ -86,17 +73,23 @@ async fn list(args: List) -> Outcome {
 }
 
 fn print(out: &mut Out, subject: Option<&str>, events: &[AuditEvent]) -> Result<(), Failure> {
-    let mut table = Table::ruled(if subject.is_some() { &COLUMNS } else { &OF_ALL });
+    let mut columns = COLUMNS.to_vec();
+    if subject.is_none() {
+        columns.insert(1, ENTITY);
+    }
+    let mut table = Table::ruled(&columns);
     for event in events {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-        let time = event.timestamp.map(time::stored).unwrap_or_default();
-        let what = [
+        let mut row = vec![
+            event.timestamp.map(time::stored).unwrap_or_default(),
             event.action.clone(),
             or_dash(&event.principal),
             or_dash(&event.resource),
         ];
-        let of = subject.is_none().then(|| event.subject.clone());
-        table.row([time].into_iter().chain(of).chain(what));
+        if subject.is_none() {
+            row.insert(1, event.subject.clone());
+        }
+        table.row(row);
     }
     match subject {
         Some(subject) => out.line(format_args!("\nAudit Events for: {subject}\n"))?,

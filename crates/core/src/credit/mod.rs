@@ -268,7 +268,7 @@ impl Credit {
             && err.is_outage()
             && let Again::After(delay_ms) = self.reading.resend(random)
         {
-            // A read may be repeated whatever has become of it.
+            // A read changes nothing, so it can be sent again.
             return Some(self.look(delay_ms));
         }
         self.looks += 1;

@@ -264,12 +264,16 @@ impl UsageFilter {
     /// greater ones.
     pub fn start_in<'a>(&self, key: &'a Key) -> Option<&'a str> {
         let (_, start) = key.sk.strip_prefix("#USAGE#")?.split_once('#')?;
-        // Keys of other clients do not tell the kind of the window.
+        // Only keys of days and months that this project has written name the kind of the window.
         let (start, kind) = start
             .split_once('#')
             .map_or((start, None), |(start, kind)| (start, Some(kind)));
-        let is_wanted = |window: Window| kind.is_none_or(|kind| kind == window.as_str());
-        let at = EpochMillis::from(stored_time(start)?).secs();
+        let begin = EpochMillis::from(stored_time(start)?);
+        let is_wanted = |window: Window| match kind {
+            Some(kind) => kind == window.as_str(),
+            None => window.start_millis(begin) == Some(begin),
+        };
+        let at = begin.secs();
         let is_within = self.start.is_none_or(|first| first.secs() <= at)
             && self.end.is_none_or(|last| at <= last.secs());
         (is_within && self.window.is_none_or(is_wanted)).then_some(start)

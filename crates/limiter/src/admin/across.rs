@@ -1,7 +1,7 @@
-//! The latest of a namespace's records, whatever they belong to.
+//! The latest audit events and usage snapshots of a namespace, of all its entities and resources.
 //!
-//! No index has them in the order of time. The one of a namespace has their keys, which tell it: all of them are read, the
-//! greatest are kept, and only these are read in full.
+//! No index has them in the order of time. The index of the namespace has their keys, which contain the time: the client
+//! reads all keys, keeps the greatest, and reads only the items of these.
 
 use std::collections::{BTreeMap, BTreeSet};
 

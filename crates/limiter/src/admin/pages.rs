@@ -131,6 +131,22 @@ impl<T> Pages<T> {
         self.query.as_ref()?.start.clone().map(Cursor)
     }
 
+    /// Reads at most this many records, and little more from the table.
+    ///
+    /// # Errors
+    /// As those of [`next_page`](Self::next_page).
+    pub async fn first(self, most: usize) -> Result<Vec<T>, Error> {
+        let mut pages = self.page_size(most.clamp(1, 1000) as u32);
+        let mut found = Vec::new();
+        while found.len() < most
+            && let Some(mut page) = pages.next_page().await?
+        {
+            found.append(&mut page);
+        }
+        found.truncate(most);
+        Ok(found)
+    }
+
     /// Reads all that is left.
     pub async fn all(mut self) -> Result<Vec<T>, Error> {
         let mut all = Vec::new();

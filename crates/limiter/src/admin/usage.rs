@@ -142,15 +142,7 @@ impl Admin {
         if filter.of == UsageOf::All {
             return self.latest_of_all(&filter, most).await;
         }
-        let mut pages = self.usage_pages(filter).page_size(most.clamp(1, 1000) as u32);
-        let mut found = Vec::new();
-        while found.len() < most
-            && let Some(mut page) = pages.next_page().await?
-        {
-            found.append(&mut page);
-        }
-        found.truncate(most);
-        Ok(found)
+        self.usage_pages(filter).first(most).await
     }
 
     async fn latest_of_all(&self, filter: &UsageFilter, most: usize) -> Result<Vec<UsageSnapshot>, Error> {

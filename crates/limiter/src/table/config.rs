@@ -399,10 +399,28 @@ pub fn is_local(url: &str) -> bool {
     let is_http = url
         .split_once("://")
         .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"));
-    let host = host(url);
-    is_http
-        && (host.eq_ignore_ascii_case("localhost")
-            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+    is_http && is_this_machine(host(url))
+}
+
+/// Whether a host is `localhost` or a loopback address.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The environment variable that names a proxy, if one does: the first of `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY`, in
+/// upper or lower case, that is not empty.
+pub fn proxy_variable() -> Option<&'static str> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let variables = [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ];
+    variables.into_iter().find(is_set)
 }
 
 /// The host of a URL, without the brackets of an IPv6 address; empty if it is not a URL.

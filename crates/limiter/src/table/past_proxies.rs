@@ -13,22 +13,11 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
-use super::config::host;
-
-/// The variables that name proxies.
-const VARIABLES: [&str; 6] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
+use super::config::{host, is_this_machine, proxy_variable};
 
 /// The HTTP client, if the environment names a proxy. Without one, the SDK's own does the same.
 pub(super) fn client() -> Option<SharedHttpClient> {
-    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    VARIABLES.iter().any(is_set).then(|| {
+    proxy_variable().map(|_| {
         SharedHttpClient::new(PastProxies {
             direct: built(ProxyConfig::disabled),
             proxied: built(ProxyConfig::from_env),
@@ -87,13 +76,11 @@ impl HttpConnector for Connector {
 /// Whether the host of a URL is this machine, or has an address that is valid only on its link.
 fn is_near(url: &str) -> bool {
     let host = host(url);
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| match address {
-            IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
-            IpAddr::V6(v6) => {
-                v6.is_loopback() || v6.is_unicast_link_local() || v6.segments()[..2] == [0xfd00, 0xec2]
-            }
-        })
+    let is_on_link = |address| match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.segments()[..2] == [0xfd00, 0xec2],
+    };
+    is_this_machine(host) || host.parse().is_ok_and(is_on_link)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 use zae_limiter_local::health;
 use zae_limiter_local::lambda::Python;
+use zae_limiter_local::process;
 use zae_limiter_local::state::{Running, State};
 
 use super::stop::GRACE;
@@ -354,10 +355,7 @@ fn open_log(state: &State) -> io::Result<File> {
     if fs::metadata(&path).is_ok_and(|found| found.len() > LONG) {
         fs::rename(&path, path.with_extension("log.1"))?;
     }
-    let mut options = File::options();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.create(true).append(true).open(path)
+    process::private_file().create(true).append(true).open(path)
 }
 
 pub(super) async fn status(running: Option<&Running>, format: &Format) -> Outcome {
