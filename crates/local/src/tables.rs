@@ -172,6 +172,9 @@ impl Tables {
             self.knock();
         }
         let mut body = reply.body;
+        if operation == "GetRecords" && reply.status == 200 {
+            body = without_unchanged(body)?;
+        }
         if translated {
             body = body.replace(ENGINE_ARN, &arn);
         }
@@ -180,6 +183,28 @@ impl Tables {
         }
         Ok((reply.status, body))
     }
+}
+
+/// An answer to `GetRecords` without records of writes that changed nothing, which DynamoDB does not have.
+fn without_unchanged(body: String) -> Result<String, Refusal> {
+    if !body.contains("\"MODIFY\"") {
+        return Ok(body);
+    }
+    let mut answer = read(200, &body)?;
+    let Some(records) = answer["Records"].as_array_mut() else {
+        return Ok(body);
+    };
+    let all = records.len();
+    records.retain(|record| {
+        let change = &record["dynamodb"];
+        let (old, new) = (&change["OldImage"], &change["NewImage"]);
+        record["eventName"] != "MODIFY" || old.is_null() || old != new
+    });
+    Ok(if records.len() == all {
+        body
+    } else {
+        answer.to_string()
+    })
 }
 
 /// An answer of the engine.

@@ -1,11 +1,11 @@
 //! `limits`.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
+use super::values::readable;
 use super::{Common, Connection, ENDPOINT_VARIABLE};
 
 /// The file name that stands for standard input.
@@ -185,7 +185,7 @@ pub(crate) struct ManifestFile {
         short,
         long,
         value_name = "FILE",
-        value_parser = PathBufValueParser::new().try_map(readable)
+        value_parser = PathBufValueParser::new().try_map(readable_or_standard_input)
     )]
     pub(crate) file: PathBuf,
 }
@@ -255,17 +255,9 @@ impl Where {
     }
 }
 
-/// Refuses a file that cannot be read. Pipes and devices are opened only once, when they are read.
-fn readable(path: PathBuf) -> Result<PathBuf, String> {
+fn readable_or_standard_input(path: PathBuf) -> Result<PathBuf, String> {
     if path == Path::new(STANDARD_INPUT) {
         return Ok(path);
     }
-    let metadata = fs::metadata(&path).map_err(|err| err.to_string())?;
-    if metadata.is_dir() {
-        return Err("it is a directory".to_owned());
-    }
-    if metadata.is_file() {
-        File::open(&path).map_err(|err| err.to_string())?;
-    }
-    Ok(path)
+    readable(path)
 }

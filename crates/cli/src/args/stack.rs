@@ -6,11 +6,12 @@ mod deploy;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use zae_limiter_infra::PackageSource;
 
 pub(crate) use deploy::{Chosen, Deploy};
 
-use super::values::Assignment;
+use super::values::{Assignment, readable};
 use super::{Common, Connection, Consent, Events, Named, Place};
 
 /// The package of the functions.
@@ -23,7 +24,8 @@ pub(crate) struct PackageFile {
         long,
         value_name = "FILE",
         env = "ZAE_LIMITER_LAMBDA_PACKAGE",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = PathBufValueParser::new().try_map(readable)
     )]
     pub(crate) lambda_package: Option<PathBuf>,
 }

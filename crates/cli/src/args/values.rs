@@ -1,7 +1,9 @@
-//! Values that have a form of their own: amounts of tokens, and times.
+//! Values that have a form of their own: amounts of tokens, times, and files to read.
 
 use std::fmt;
+use std::fs::{self, File};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// An amount of one limit's tokens.
@@ -135,4 +137,16 @@ impl std::str::FromStr for Assignment {
             _ => Err("expected NAME=VALUE, such as LambdaMemorySize=512".to_owned()),
         }
     }
+}
+
+/// Refuses a file that cannot be read. Pipes and devices are opened only once, when they are read.
+pub(super) fn readable(path: PathBuf) -> Result<PathBuf, String> {
+    let metadata = fs::metadata(&path).map_err(|err| err.to_string())?;
+    if metadata.is_dir() {
+        return Err("it is a directory".to_owned());
+    }
+    if metadata.is_file() {
+        File::open(&path).map_err(|err| err.to_string())?;
+    }
+    Ok(path)
 }

@@ -50,6 +50,7 @@ fn a_directory_has_no_stack() {
     embedded_only!();
     let mut world = World::without_table();
     world.run("deploy --lambda-memory 512 --no-alarms -t a=b");
+    fs::write(world.path().join("bootstrap"), "").unwrap();
     world.run("deploy --lambda-package bootstrap");
     world.run("status");
     world.run("deploy --audit-retention-days 7");

@@ -238,7 +238,7 @@ impl EmbeddedEngine {
         let database = opened.map_err(|err| match probe(&path) {
             Ok(()) => OpenError::Corrupt {
                 path: data.clone(),
-                source: err.into(),
+                source: cause(err),
             },
             // A disk that is full, most likely, which SQLite's message does not distinguish from damage.
             Err(source) => io(&path)(source),
@@ -347,6 +347,14 @@ fn tuned(name: &str) -> Result<Database, DynoxideError> {
     let storage = dynoxide::storage::Storage::new(name)?;
     storage.conn().execute_batch(TUNING)?;
     Database::new(name)
+}
+
+/// The engine's error. If the file is not a database, its advice names features that this crate does not have.
+fn cause(err: DynoxideError) -> Box<dyn std::error::Error + Send + Sync> {
+    if err.to_string().contains("encryption") {
+        return "it is not an SQLite database, or its beginning is damaged".into();
+    }
+    err.into()
 }
 
 /// Why a request has no response.

@@ -88,9 +88,17 @@ fn failure<E: Error + Send + Sync + 'static>(
     TableError {
         kind,
         applied,
-        message,
+        message: one_line(message),
         source: Some(Arc::new(err)),
     }
+}
+
+/// A message of a server or proxy can have several lines; ours are one.
+fn one_line(message: String) -> String {
+    if message.contains(['\n', '\r']) {
+        return message.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    message
 }
 
 /// The meaning of an error code. If the code is not one of DynamoDB's, as behind a proxy, the status decides what to
@@ -339,5 +347,11 @@ mod tests {
         ] {
             assert_eq!(undelivered(&err, false), (kind, Applied::No), "{err}");
         }
+    }
+
+    #[test]
+    fn messages_are_one_line() {
+        assert_eq!(one_line("a\r\n  b\n".to_owned()), "a b");
+        assert_eq!(one_line("a  b".to_owned()), "a  b");
     }
 }

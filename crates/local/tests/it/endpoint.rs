@@ -228,6 +228,40 @@ async fn a_short_tables_stream_has_a_shard_that_clients_accept() {
 }
 
 #[tokio::test]
+async fn a_write_that_changes_nothing_is_not_in_the_stream() {
+    let endpoint = Running::ephemeral().await;
+    let table = json!({
+        "TableName": "abc", "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
+        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    });
+    let made = endpoint.dynamodb("CreateTable", &table).await;
+    let stream = &made["TableDescription"]["LatestStreamArn"];
+    for count in ["1", "1", "2", "2"] {
+        let map = json!({"M": {"a": {"N": count}, "b": {"S": "x"}, "c": {"L": []}}});
+        let item = json!({"PK": {"S": "k"}, "map": map, "more": {"S": "y"}});
+        endpoint
+            .dynamodb("PutItem", &json!({"TableName": "abc", "Item": item}))
+            .await;
+    }
+    let ask = async |operation: &str, request| {
+        let target = format!("DynamoDBStreams_20120810.{operation}");
+        endpoint.json("dynamodb", &target, &request).await
+    };
+    let described = ask("DescribeStream", json!({"StreamArn": stream})).await;
+    let shard = &described["StreamDescription"]["Shards"][0]["ShardId"];
+    let request = json!({"StreamArn": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"});
+    let iterator = ask("GetShardIterator", request).await;
+    let answer = ask("GetRecords", json!({"ShardIterator": iterator["ShardIterator"]})).await;
+    let records = answer["Records"].as_array().unwrap();
+    let events: Vec<_> = records.iter().map(|record| &record["eventName"]).collect();
+    assert_eq!(events, ["INSERT", "MODIFY"], "{answer}");
+    assert!(answer["NextShardIterator"].is_string());
+    endpoint.stop().await;
+}
+
+#[tokio::test]
 async fn expired_items_can_be_deleted_at_once() {
     let endpoint = Running::ephemeral().await;
     let request = crate::client::signed("dynamodb")
