@@ -1,4 +1,4 @@
-//! A DynamoDB that always gives the same answer, to see what the client side alone costs.
+//! A DynamoDB that always gives the same answer, but for the key, to see what the client side alone costs.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -8,16 +8,28 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
-/// Answers every update with one item, and passes everything else on.
+/// How the partition key begins in a request.
+const PK: &[u8] = br#""PK":{"S":""#;
+
+/// Answers every update with the item of its key.
 #[derive(Debug, Clone)]
 pub(crate) struct Canned {
-    /// The body of an update's answer.
-    pub(crate) body: std::sync::Arc<str>,
+    /// The body of an update's answer, before and after the partition key.
+    pub(crate) body: std::sync::Arc<(String, String)>,
+}
+
+/// The partition key of a request, which needs no escapes here.
+fn partition_key(body: &[u8]) -> &str {
+    let begin = body.windows(PK.len()).position(|part| part == PK);
+    let rest = begin.map_or(&[][..], |begin| &body[begin + PK.len()..]);
+    let end = rest.iter().position(|byte| *byte == b'"').unwrap_or_default();
+    std::str::from_utf8(&rest[..end]).unwrap_or_default()
 }
 
 impl HttpConnector for Canned {
-    fn call(&self, _request: HttpRequest) -> HttpConnectorFuture {
-        let body = SdkBody::from(self.body.to_string());
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let pk = partition_key(request.body().bytes().unwrap_or_default());
+        let body = SdkBody::from([&*self.body.0, pk, &*self.body.1].concat());
         let status = StatusCode::try_from(200);
         HttpConnectorFuture::new(async move {
             let status = status.map_err(|err| {

@@ -1,22 +1,27 @@
-//! What an acquire costs beside a bare conditional `UpdateItem` through the same SDK client.
+//! What an acquire costs beside a bare conditional `UpdateItem` through the AWS SDK.
 //!
 //! Rounds of both alternate in one run, so that a machine whose speed drifts does not decide the ratio. A table
-//! for people goes to stdout; with `--json`, a line per case for machines.
+//! for people goes to stdout; with `--json`, a line per case for machines. With `--endpoint-url`, requests go over HTTP, and are
+//! signed, to an endpoint in another process.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 mod bare;
+mod by_hand;
 mod canned;
 mod measure;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
 use clap::Parser;
 use zae_limiter::clock::{Clock as _, ManualClock, SystemClock};
-use zae_limiter::table::{EmbeddedEngine, RequestCost, TableExt as _};
-use zae_limiter::{Error, Limit, NewEntity, RateLimiter, Repository, RepositoryBuilder};
+use zae_limiter::table::{Connection, DynamoClient, EmbeddedEngine, RequestCost, TableExt as _, Timeouts};
+use zae_limiter::{Error, Limit, NewEntity, RateLimiter, Repository, RepositoryBuilder, SdkConfig};
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Op, Value};
@@ -43,6 +48,13 @@ struct Options {
     /// Print JSON lines instead of a table.
     #[arg(long)]
     json: bool,
+    /// An endpoint for the cases over HTTP, such as that of `zae-limiter local up --ephemeral`. The table
+    /// `zae-limiter-bench` is created there.
+    #[arg(long)]
+    endpoint_url: Option<String>,
+    /// With `--endpoint-url`: also the same request, written by hand to a socket, as the lower bound.
+    #[arg(long, requires = "endpoint_url")]
+    floor: bool,
 }
 
 /// One measured case.
@@ -58,19 +70,53 @@ struct Case {
 /// Buckets that the load is spread over, so that none runs out of write units.
 const KEYS: usize = 64;
 
+/// The table of the cases over HTTP.
+const TABLE: &str = "zae-limiter-bench";
+
 struct World {
     limiter: RateLimiter,
     client: Client,
     clock: ManualClock,
+    table: &'static str,
 }
 
 impl World {
     async fn new(options: impl FnOnce(RepositoryBuilder) -> RepositoryBuilder) -> Outcome<Self> {
-        let client = EmbeddedEngine::memory()?.client();
+        let engine = EmbeddedEngine::memory()?;
+        let client = engine.client();
         zae_limiter::table::definition::create_table(&client, zae_limiter::DEFAULT_STACK).await?;
         let clock = ManualClock::at(SystemClock.now());
-        let builder = Repository::builder().client(client.clone()).clock(clock.clone());
+        let builder = Repository::builder().dynamo_client(client).clock(clock.clone());
         let repo = options(builder).open().await?;
+        Self::in_repository(repo, engine.sdk_client(), clock, zae_limiter::DEFAULT_STACK).await
+    }
+
+    /// A namespace of its own in a table behind HTTP.
+    async fn over_http(url: &str) -> Outcome<Self> {
+        let connection = Connection {
+            endpoint_url: Some(url.to_owned()),
+            ..Connection::default()
+        };
+        let config = connection.checked_config().await?;
+        zae_limiter::table::definition::create_table(&connection.client_of(&config), TABLE).await?;
+        let client = aws_sdk_dynamodb::config::Builder::from(&config).retry_config(RetryConfig::disabled());
+        let clock = ManualClock::at(SystemClock.now());
+        let repo = Repository::builder()
+            .stack(TABLE)
+            .namespace(format!("bench-{:08x}", fastrand::u32(..)))
+            .sdk_config(config.clone())
+            .clock(clock.clone())
+            .open()
+            .await?;
+        Self::in_repository(repo, Client::from_conf(client.build()), clock, TABLE).await
+    }
+
+    async fn in_repository(
+        repo: Repository,
+        client: Client,
+        clock: ManualClock,
+        table: &'static str,
+    ) -> Outcome<Self> {
         let limits = [
             Limit::per_day("rpm", 1_000_000_000),
             Limit::per_day("tpm", 1_000_000_000_000),
@@ -80,6 +126,7 @@ impl World {
             limiter: RateLimiter::new(repo),
             client,
             clock,
+            table,
         };
         for key in 0..KEYS {
             world.take(key, 10).await?.commit().await?;
@@ -137,6 +184,17 @@ async fn main() -> Outcome<()> {
         (options.ops, options.rounds) = (200, 3);
     }
     let mut cases = Vec::new();
+    if let Some(url) = &options.endpoint_url {
+        for concurrency in [1, 8, 32] {
+            cases.extend(over_http(&options, url, concurrency).await?);
+        }
+        if options.json {
+            print_json(&cases);
+        } else {
+            print_table(&cases);
+        }
+        return Ok(());
+    }
     let wanted = |names: &[&str]| names.iter().any(|name| name.contains(&options.only));
     for concurrency in [1, 8] {
         if wanted(&["bare update", "acquire"]) {
@@ -185,6 +243,36 @@ async fn against_bare(options: &Options, concurrency: usize) -> Outcome<[Case; 2
         &acquire,
         usage,
     ))
+}
+
+/// The same over HTTP, signed.
+async fn over_http(options: &Options, url: &str, concurrency: usize) -> Outcome<Vec<Case>> {
+    let world = Arc::new(World::over_http(url).await?);
+    let (mut hand, mut bare, mut acquire) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..=options.rounds {
+        if options.floor {
+            world.refresh().await?;
+            hand.push(by_hand::round(&world, url, options.ops, concurrency).await?);
+        }
+        world.refresh().await?;
+        bare.push(bare_round(&world, options.ops, concurrency).await?);
+        world.refresh().await?;
+        acquire.push(acquire_round(&world, options.ops, concurrency).await);
+    }
+    let ops = (options.ops * options.rounds) as u64;
+    let usage = RequestCost {
+        updates: ops,
+        write_units: 2.0 * ops as f64,
+        ..RequestCost::default()
+    };
+    let mut cases = Vec::new();
+    if options.floor {
+        let [_, by_hand] = compared(["", "update by hand, HTTP"], concurrency, &bare, &hand, usage);
+        cases.push(by_hand);
+    }
+    let names = ["bare update, HTTP", "acquire, HTTP"];
+    cases.extend(compared(names, concurrency, &bare, &acquire, usage));
+    Ok(cases)
 }
 
 /// The first round warms up and is dropped.
@@ -238,8 +326,13 @@ async fn bare_round(world: &World, ops: usize, concurrency: usize) -> Outcome<Ro
         .collect::<Outcome<_>>()?;
     let (client, now) = (world.client.clone(), EpochMillis::from(world.clock.now()).0);
     Ok(round(ops, concurrency, |i| {
-        let table = zae_limiter::DEFAULT_STACK.to_owned();
-        bare::debit(client.clone(), table, keys[i % KEYS].clone(), 10, now)
+        bare::debit(
+            client.clone(),
+            world.table.to_owned(),
+            keys[i % KEYS].clone(),
+            10,
+            now,
+        )
     })
     .await)
 }
@@ -274,25 +367,33 @@ async fn measured_usage(cascade: bool, ops: usize) -> Outcome<RequestCost> {
 async fn client_side(options: &Options) -> Outcome<[Case; 2]> {
     let mut world = World::new(|builder| builder).await?;
     let key = world.id(0)?.key(0);
-    let Some(item) = world.repo().table().get(key, true).await? else {
+    let Some(item) = world.repo().table().get(key.clone(), true).await? else {
         return Err("no bucket".into());
     };
-    let body: Arc<str> = answer(&item).into();
+    let body = answer(&item);
+    let begin = format!(r#""PK":{{"S":"{}"}}"#, key.pk);
+    let Some((before, after)) = body.split_once(&begin) else {
+        return Err("no key".into());
+    };
+    let body = Arc::new((format!(r#"{before}"PK":{{"S":""#), format!(r#""}}{after}"#)));
     // The repository's own table is replaced by one with the canned connector; its configuration cache is warm.
-    let config = world
-        .client
-        .config()
-        .to_builder()
+    let config = SdkConfig::builder()
+        .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
+        .region(aws_sdk_dynamodb::config::Region::from_static("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+            "id", "secret", None, None, "bench",
+        )))
         .http_client(canned::Canned { body })
         .build();
-    let canned = Client::from_conf(config);
-    let switch = Arc::new(Switch::new(world.repo().table(), canned.clone()));
+    let sdk = aws_sdk_dynamodb::config::Builder::from(&config).retry_config(RetryConfig::disabled());
+    world.client = Client::from_conf(sdk.build());
+    let canned = DynamoClient::new(&config, Timeouts::default());
+    let switch = Arc::new(Switch::new(world.repo().table(), canned));
     let builder = Repository::builder()
         .custom_table(switch.clone())
         .clock(world.clock.clone());
     let limiter = RateLimiter::new(builder.open().await?);
     world.limiter = limiter;
-    world.client = canned;
     for key in 0..KEYS {
         world.take(key, 10).await?.commit().await?;
     }
@@ -327,7 +428,7 @@ struct Switch {
 }
 
 impl Switch {
-    fn new(real: Arc<dyn zae_limiter::table::Table>, canned: Client) -> Self {
+    fn new(real: Arc<dyn zae_limiter::table::Table>, canned: DynamoClient) -> Self {
         let canned = zae_limiter::table::DynamoTable::new(canned, zae_limiter::DEFAULT_STACK);
         Self {
             real,
@@ -421,6 +522,7 @@ async fn refill_due(options: &Options) -> Outcome<Case> {
             limiter: world.limiter.clone(),
             client: world.client.clone(),
             clock: world.clock.clone(),
+            table: world.table,
         });
         rounds.push(acquire_round(&shared, KEYS, 1).await);
         usage = world.repo().request_cost().since(&before);

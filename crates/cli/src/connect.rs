@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
 use tokio::time::Instant;
 use zae_limiter::clock::ClockOffset;
-use zae_limiter::table::Timeouts;
 use zae_limiter::table::config::check_endpoint;
 use zae_limiter::table::embedded::{DATA_FILE, OpenError};
+use zae_limiter::table::{DynamoClient, Timeouts};
 use zae_limiter::{EntityId, Error, Repository, RepositoryBuilder, Stack};
 use zae_limiter_infra::StackManager;
 
@@ -157,7 +156,7 @@ pub(crate) fn endpoint(at: &Connection) -> Option<String> {
 }
 
 /// A client of DynamoDB there.
-pub(crate) async fn client(at: &Connection) -> Result<Client, Failure> {
+pub(crate) async fn client(at: &Connection) -> Result<DynamoClient, Failure> {
     let connection = connection(at)?;
     let config = connection.checked_config().await;
     let config = config.map_err(|err| Failure::usage(invalid(&err)))?;

@@ -279,7 +279,7 @@ fn permission(err: &TableError) -> String {
 
 fn unavailable(err: &TableError, at: &Connection) -> String {
     match err.kind {
-        FailureKind::BadRequest if err.message.contains("Missing Region") => {
+        FailureKind::BadRequest if err.message.contains("the region is missing") => {
             "You must specify a region. Use --region, AWS_REGION, or a profile that has one.".to_owned()
         }
         FailureKind::Unreachable => {

@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock, TableClock, TableOffset, Time};
 use crate::error::{Error, Place};
 use crate::inner::{Options, Parts};
 use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Repository};
-use crate::table::{Connection, DynamoTable, Meter, Table, Timeouts};
+use crate::table::{Connection, DynamoClient, DynamoTable, Meter, Table, Timeouts};
 
 /// Describes a [`Repository`].
 ///
@@ -45,7 +45,9 @@ pub struct RepositoryBuilder {
 enum Backend {
     #[default]
     Aws,
-    Client(Box<aws_sdk_dynamodb::Client>),
+    Client(DynamoClient),
+    #[cfg(feature = "sdk")]
+    Sdk(Box<aws_sdk_dynamodb::Client>),
     Table(Arc<dyn Table>),
     #[cfg(feature = "embedded")]
     Embedded(Option<PathBuf>),
@@ -121,13 +123,24 @@ impl RepositoryBuilder {
         self
     }
 
-    /// A ready client; its region, endpoint and credentials are kept, its retries are switched off, since a
+    /// A ready client of the AWS SDK; its region, endpoint and credentials are kept, its retries are switched off, since a
     /// debit or refund must not be repeated blindly.
+    ///
+    /// Requests cost several times the CPU of this crate's own client. Use it for what only the SDK's client has, such as
+    /// interceptors; for everything else, pass the configuration to [`sdk_config`](Self::sdk_config).
     ///
     /// A client does not tell its credentials. For the principal of the audit log, and to delete the stack, pass the
     /// configuration that the client was made from to [`sdk_config`](Self::sdk_config) as well.
+    #[cfg(feature = "sdk")]
     pub fn client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
-        self.backend = Backend::Client(Box::new(client));
+        self.backend = Backend::Sdk(Box::new(client));
+        self
+    }
+
+    /// A client that exists: several repositories share its connections and credentials. The principal of the audit log and
+    /// the deletion of the stack need [`sdk_config`](Self::sdk_config) as well.
+    pub fn dynamo_client(mut self, client: DynamoClient) -> Self {
+        self.backend = Backend::Client(client);
         self
     }
 
@@ -328,10 +341,6 @@ impl RepositoryBuilder {
         Ok(Stack { parts })
     }
 
-    #[cfg_attr(
-        not(feature = "embedded"),
-        expect(unused_variables, reason = "only an embedded table is created")
-    )]
     async fn parts(self, create: bool) -> Result<(Parts, NamespaceName), Error> {
         let stack = given(self.stack, &["ZAEL_STACK", "ZAE_LIMITER_STACK"], DEFAULT_STACK);
         let name = given(self.namespace, &["ZAEL_NAMESPACE"], DEFAULT_NAMESPACE);
@@ -348,63 +357,19 @@ impl RepositoryBuilder {
         }
         check_max_in_flight(self.options.max_in_flight)?;
         let meter = Arc::new(Meter::new());
-        let dynamo = |client, offset: Option<&Arc<TableOffset>>| {
-            let mut table = DynamoTable::new(client, stack.as_str());
-            if self.measure {
-                table = table.with_meter(Arc::clone(&meter));
-            }
-            if let Some(offset) = offset {
-                table = table.with_offset(Arc::clone(offset));
-            }
-            Arc::new(table) as Arc<dyn Table>
+        let choice = Choice {
+            connection: self.connection,
+            sdk_config: self.sdk_config,
+            stack: &stack,
+            meter: self.measure.then_some(&meter),
+            create,
         };
-        let place = |client: &aws_sdk_dynamodb::Client| {
-            let region = client.config().region().map(ToString::to_string);
-            self.connection
-                .endpoint_url
-                .clone()
-                .or_else(|| region.map(|region| format!("region {region}")))
-                .unwrap_or_else(|| "the configured region".to_owned())
-        };
-        let offset = matches!(self.backend, Backend::Client(_) | Backend::Aws)
-            .then(|| Arc::new(TableOffset::of_this_machine()));
-        let mut caller = None;
-        let (table, place) = match self.backend {
-            Backend::Table(table) => (table, "a custom table".to_owned()),
-            Backend::Client(client) => {
-                let client = crate::table::config::prepared(&client, self.connection.timeouts);
-                caller = self.sdk_config;
-                (dynamo(client.clone(), offset.as_ref()), place(&client))
-            }
-            Backend::Aws => {
-                // Boxed, as below: the SDK's futures are tens of kilobytes large.
-                let config = match self.sdk_config {
-                    Some(config) => checked(config)?,
-                    None => Box::pin(self.connection.checked_config()).await?,
-                };
-                let client = self.connection.client_of(&config);
-                caller = Some(config);
-                (dynamo(client.clone(), offset.as_ref()), place(&client))
-            }
-            #[cfg(feature = "embedded")]
-            Backend::Embedded(path) => {
-                let engine = match &path {
-                    Some(path) => crate::table::EmbeddedEngine::open(path),
-                    None => crate::table::EmbeddedEngine::memory(),
-                };
-                let client = engine.map_err(|err| Error::Embedded(Arc::new(err)))?.client();
-                let place = path.map_or("memory".to_owned(), |path| path.display().to_string());
-                if create {
-                    let at = Place {
-                        stack: stack.to_string(),
-                        place: place.clone(),
-                    };
-                    let created = crate::table::definition::create_table(&client, stack.as_str());
-                    Box::pin(created).await.map_err(|err| at.table_error(err))?;
-                }
-                (dynamo(client, None), place)
-            }
-        };
+        let Reached {
+            table,
+            place,
+            caller,
+            offset,
+        } = choice.reach(self.backend).await?;
         let config = caller.clone();
         let principal = match (&self.options.principal, caller) {
             (Some(name), _) => Principal::named(name.clone()),
@@ -431,6 +396,116 @@ impl RepositoryBuilder {
             config,
         };
         Ok((parts, name))
+    }
+}
+
+/// What was chosen about the table.
+struct Choice<'a> {
+    connection: Connection,
+    sdk_config: Option<SdkConfig>,
+    stack: &'a StackName,
+    meter: Option<&'a Arc<Meter>>,
+    /// Whether an embedded table is created if there is none.
+    #[cfg_attr(
+        not(feature = "embedded"),
+        expect(dead_code, reason = "only an embedded table is created")
+    )]
+    create: bool,
+}
+
+/// A table, and what is known about it.
+struct Reached {
+    table: Arc<dyn Table>,
+    /// Where it is, for messages.
+    place: String,
+    /// The configuration that other services are called with.
+    caller: Option<SdkConfig>,
+    offset: Option<Arc<TableOffset>>,
+}
+
+impl Choice<'_> {
+    async fn reach(self, backend: Backend) -> Result<Reached, Error> {
+        match backend {
+            Backend::Table(table) => Ok(Reached {
+                table,
+                place: "a custom table".to_owned(),
+                caller: None,
+                offset: None,
+            }),
+            Backend::Client(client) => {
+                let place = self.place(client.region());
+                Ok(self.dynamo(client, place, self.sdk_config.clone()))
+            }
+            #[cfg(feature = "sdk")]
+            Backend::Sdk(client) => Ok(self.sdk(&client)),
+            Backend::Aws => {
+                // Boxed, as below: the SDK's futures are tens of kilobytes large.
+                let config = match self.sdk_config.clone() {
+                    Some(config) => checked(config)?,
+                    None => Box::pin(self.connection.checked_config()).await?,
+                };
+                let client = self.connection.client_of(&config);
+                let place = self.place(client.region());
+                Ok(self.dynamo(client, place, Some(config)))
+            }
+            #[cfg(feature = "embedded")]
+            Backend::Embedded(path) => {
+                let engine = match &path {
+                    Some(path) => crate::table::EmbeddedEngine::open(path),
+                    None => crate::table::EmbeddedEngine::memory(),
+                };
+                let client = engine.map_err(|err| Error::Embedded(Arc::new(err)))?.client();
+                let place = path.map_or("memory".to_owned(), |path| path.display().to_string());
+                if self.create {
+                    let at = Place {
+                        stack: self.stack.to_string(),
+                        place: place.clone(),
+                    };
+                    let created = crate::table::definition::create_table(&client, self.stack.as_str());
+                    Box::pin(created).await.map_err(|err| at.table_error(err))?;
+                }
+                Ok(self.dynamo(client, place, None))
+            }
+        }
+    }
+
+    fn dynamo(&self, client: DynamoClient, place: String, caller: Option<SdkConfig>) -> Reached {
+        let offset = client.offset().cloned();
+        let table = DynamoTable::new(client, self.stack.as_str());
+        let table = match self.meter {
+            Some(meter) => table.with_meter(Arc::clone(meter)),
+            None => table,
+        };
+        Reached {
+            table: Arc::new(table),
+            place,
+            caller,
+            offset,
+        }
+    }
+
+    #[cfg(feature = "sdk")]
+    fn sdk(&self, client: &aws_sdk_dynamodb::Client) -> Reached {
+        let client = crate::table::sdk::config::prepared(client, self.connection.timeouts);
+        let place = self.place(client.config().region().map(AsRef::as_ref));
+        let offset = Arc::new(TableOffset::of_this_machine());
+        let table = crate::table::SdkTable::new(client, self.stack.as_str()).with_offset(Arc::clone(&offset));
+        let table = match self.meter {
+            Some(meter) => table.with_meter(Arc::clone(meter)),
+            None => table,
+        };
+        Reached {
+            table: Arc::new(table),
+            place,
+            caller: self.sdk_config.clone(),
+            offset: Some(offset),
+        }
+    }
+
+    fn place(&self, region: Option<&str>) -> String {
+        let region = || region.map(|region| format!("region {region}"));
+        let place = self.connection.endpoint_url.clone().or_else(region);
+        place.unwrap_or_else(|| "the configured region".to_owned())
     }
 }
 

@@ -66,7 +66,8 @@ pub mod testing;
 
 // Types of the AWS SDK in signatures of this crate.
 pub use aws_credential_types::provider::ProvideCredentials;
-pub use aws_sdk_dynamodb::Client as DynamoClient;
+#[cfg(feature = "sdk")]
+pub use aws_sdk_dynamodb::Client as SdkClient;
 pub use aws_types::SdkConfig;
 
 pub use acquire::{Acquire, Availability, CacheStats, Check, Lease, RateLimiter};

@@ -16,7 +16,7 @@ fn serve(ahead: SignedDuration) -> u16 {
     let client = engine.client();
     block_on(async move {
         create_table(&client, "limits").await.unwrap();
-        let repo = Repository::builder().stack("limits").client(client).open();
+        let repo = Repository::builder().stack("limits").dynamo_client(client).open();
         let limits = [Limit::per_minute("rpm", 100)];
         repo.await
             .unwrap()

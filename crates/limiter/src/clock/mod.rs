@@ -13,8 +13,11 @@ mod offset;
 mod table;
 
 pub use offset::ClockOffset;
+#[cfg(feature = "sdk")]
 pub(crate) use offset::Reading;
-pub(crate) use table::{Signature, TableClock, TableOffset};
+#[cfg(feature = "sdk")]
+pub(crate) use table::Signature;
+pub(crate) use table::{TableClock, TableOffset};
 
 /// A source of the time of day.
 ///

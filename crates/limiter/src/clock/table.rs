@@ -12,8 +12,8 @@ use super::offset::{ClockOffset, Estimate, Reading, Shown, Wrong, middle};
 /// How often a wrong clock is reported.
 const REPORTED_EVERY: i64 = 60_000_000;
 
-/// AWS refuses requests that are signed more than five minutes off. The SDK signs by the offset of the last answer it
-/// has seen, and takes a refusal for one of this kind from four minutes on; so does this.
+/// AWS refuses requests that are signed more than five minutes off. The clients sign by the offset of the last answer that
+/// they have seen, and the SDK takes a refusal for one of this kind from four minutes on; so does this.
 const SIGNED_TOO_FAR_OFF: i64 = 4 * 60_000_000;
 
 /// Dates that are accepted: from 2020 to 9999. A server that sends 1970 has no clock.
@@ -61,7 +61,7 @@ pub(crate) struct TableOffset {
     measuring: Mutex<Measuring>,
     /// The values that the clock uses. They change seldom and are read often.
     shown: RwLock<Option<Shown>>,
-    /// The offset by the latest answer, accepted or not: the one that the SDK signs with.
+    /// The offset by the latest answer, accepted or not: the one that requests are signed with.
     latest: AtomicI64,
 }
 
@@ -136,6 +136,12 @@ impl TableOffset {
     fn now(&self) -> i64 {
         let now = self.read();
         self.shown().map_or(now.wall, |shown| shown.correct(now))
+    }
+
+    /// The time to sign a request with, in seconds since 1970: the machine's clock, corrected by the latest answer.
+    pub(crate) fn signing_seconds(&self) -> i64 {
+        let now = self.read().wall.saturating_add(self.told().unwrap_or(0));
+        now.div_euclid(1_000_000)
     }
 
     /// The offset that requests are signed with if it may be so wrong that they are refused: before the first answers,

@@ -1,8 +1,7 @@
-//! SDK clients: how to reach DynamoDB, and how long to wait for it.
+//! How to reach DynamoDB, and how long to wait for it.
 //!
-//! Two things differ from what the SDK does by itself. It never retries, because a debit or a refund that
-//! was applied although its answer got lost must not be sent again; the limiter decides that request by
-//! request. And it does not wait forever, because the SDK has no timeouts of its own.
+//! The configuration is that of every AWS tool. Retries are not: a debit or a refund that was applied although its answer
+//! got lost must not be sent again, so the limiter decides that request by request.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,15 +15,12 @@ use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvi
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{Region, StalledStreamProtectionConfig};
-use aws_smithy_types::retry::RetryConfig;
 use aws_types::os_shim_internal::{Env, Fs};
+use aws_types::region::Region;
 use aws_types::service_config::ServiceConfigKey;
 use zae_limiter_core::InvalidInput;
 
-use super::empty::RefuseEmpty;
+use super::client::DynamoClient;
 use super::past_proxies;
 
 /// The region for a local endpoint when none is configured; any value works.
@@ -54,16 +50,6 @@ impl Default for Timeouts {
     }
 }
 
-impl Timeouts {
-    /// The SDK starts a timer for each timeout it is given, so two that say the same are given as one.
-    fn to_config(self) -> TimeoutConfig {
-        TimeoutConfig::builder()
-            .connect_timeout(self.connect)
-            .operation_timeout(self.operation.min(self.attempt))
-            .build()
-    }
-}
-
 /// How to reach DynamoDB. What is left out comes from the environment and the shared AWS files, as with
 /// every AWS tool.
 #[derive(Debug, Clone, Default)]
@@ -86,17 +72,13 @@ impl Connection {
     ///
     /// Against a local endpoint (`http://` and a loopback address) missing credentials and a missing region
     /// are replaced by dummies, and no metadata service is asked for them, which would take seconds.
-    pub async fn client(&self) -> Client {
+    pub async fn client(&self) -> DynamoClient {
         self.client_of(&self.sdk_config().await)
     }
 
     /// [`client`](Self::client), from a configuration that was read before.
-    pub fn client_of(&self, config: &SdkConfig) -> Client {
-        let config = aws_sdk_dynamodb::config::Builder::from(config)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(self.timeouts.to_config())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        Client::from_conf(config.build())
+    pub fn client_of(&self, config: &SdkConfig) -> DynamoClient {
+        DynamoClient::new(config, self.timeouts)
     }
 
     /// As [`client`](Self::client), but the configuration all AWS clients share, for other services. Retries
@@ -239,35 +221,6 @@ impl Connection {
                 Credentials::new(LOCAL_SECRET, LOCAL_SECRET, None, None, "zae-limiter-local"),
             )
     }
-}
-
-/// A client like the given one that does not retry, and has timeouts where it had none.
-///
-/// The caller's own HTTP client, credentials and other settings are kept.
-pub fn prepared(client: &Client, timeouts: Timeouts) -> Client {
-    let config = client.config();
-    let own = config.timeout_config();
-    let bounded =
-        own.is_some_and(|own| own.operation_timeout().is_some() || own.operation_attempt_timeout().is_some());
-    let mut builder = config.to_builder().retry_config(RetryConfig::disabled());
-    if !bounded {
-        let mut all = timeouts.to_config();
-        if let Some(own) = own {
-            all = TimeoutConfig::to_builder(own)
-                .operation_timeout(timeouts.operation.min(timeouts.attempt))
-                .connect_timeout(own.connect_timeout().unwrap_or(timeouts.connect))
-                .build();
-        }
-        builder = builder.timeout_config(all);
-    }
-    Client::from_conf(builder.build())
-}
-
-/// One like this client that does not retry and refuses empty answers.
-pub(super) fn of_table(client: &Client) -> Client {
-    // Overriding it for each request would do as well, but costs a layer of configuration each time.
-    let config = client.config().to_builder().retry_config(RetryConfig::disabled());
-    Client::from_conf(config.interceptor(RefuseEmpty).build())
 }
 
 /// The endpoint that the DynamoDB client will use, if it is not the region's own. The order is the SDK's.
@@ -438,8 +391,6 @@ pub(super) fn host(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_dynamodb::Config;
-
     use super::*;
 
     #[track_caller]
@@ -539,32 +490,5 @@ mod tests {
         let err = connection.checked_config().await.unwrap_err();
         assert_eq!((err.field(), err.value()), ("profile", "nosuch-profile"));
         assert!(err.reason().starts_with("there is no such profile"), "{err}");
-    }
-
-    #[test]
-    fn a_client_given_by_the_caller_keeps_its_timeouts_and_loses_its_retries() {
-        let config = Config::builder().behavior_version(BehaviorVersion::latest());
-        let given = Client::from_conf(config.region(Region::from_static("eu-west-1")).build());
-        let ours = prepared(&given, Timeouts::default());
-        assert_eq!(
-            ours.config().retry_config().map(RetryConfig::max_attempts),
-            Some(1)
-        );
-        let timeouts = ours
-            .config()
-            .timeout_config()
-            .and_then(TimeoutConfig::operation_timeout);
-        assert_eq!(timeouts, Some(Duration::from_secs(2)));
-
-        let own = TimeoutConfig::builder()
-            .operation_attempt_timeout(Duration::from_secs(9))
-            .build();
-        let given = Client::from_conf(given.config().to_builder().timeout_config(own).build());
-        let ours = prepared(&given, Timeouts::default());
-        let timeouts = ours.config().timeout_config().cloned();
-        assert_eq!(
-            timeouts.and_then(|own| own.operation_attempt_timeout()),
-            Some(Duration::from_secs(9))
-        );
     }
 }

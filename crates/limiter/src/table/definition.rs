@@ -2,17 +2,12 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, LocalSecondaryIndex,
-    Projection, ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType, TableStatus,
-    TimeToLiveSpecification, TimeToLiveStatus,
-};
+use serde_json::{Value as Json, json};
 pub use zae_limiter_core::definition::{INDEXES, IndexDefinition, KEY, STREAM_VIEW, TTL_ATTRIBUTE};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
-use super::failure::{Access, from_sdk};
+use super::DynamoClient;
+use super::failure::Access;
 
 /// How often at most [`create_table`] looks whether the table is there.
 const POLLS: u32 = 120;
@@ -27,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`FailureKind::Timeout`] if the table does not become active within two minutes.
-pub async fn create_table(client: &Client, name: &str) -> Result<(), TableError> {
+pub async fn create_table(client: &DynamoClient, name: &str) -> Result<(), TableError> {
     if status(client, name).await?.is_none() {
         request_table(client, name).await?;
     }
@@ -35,93 +30,86 @@ pub async fn create_table(client: &Client, name: &str) -> Result<(), TableError>
     enable_ttl(client, name).await
 }
 
-async fn request_table(client: &Client, name: &str) -> Result<(), TableError> {
+async fn request_table(client: &DynamoClient, name: &str) -> Result<(), TableError> {
+    match client
+        .request("CreateTable", Access::Write, &definition(name))
+        .await
+    {
+        Ok(_) => Ok(()),
+        // Another client was faster.
+        Err(err) if is_in_use(&err) => Ok(()),
+        Err(err) => Err(err),
+    }
+}
+
+fn is_in_use(err: &TableError) -> bool {
+    err.message.starts_with("ResourceInUseException")
+}
+
+/// The request that creates the table.
+fn definition(name: &str) -> Json {
     let mut attributes: Vec<&str> = KEY.to_vec();
     for index in &INDEXES {
         attributes.extend([index.hash, index.range]);
     }
     attributes.sort_unstable();
     attributes.dedup();
-
-    let mut request = client
-        .create_table()
-        .table_name(name)
-        .billing_mode(BillingMode::PayPerRequest)
-        .set_key_schema(Some(key_schema(KEY[0], KEY[1])?));
-    for attribute in attributes {
-        let definition = AttributeDefinition::builder().attribute_name(attribute);
-        let definition = definition
-            .attribute_type(ScalarAttributeType::S)
-            .build()
-            .map_err(invalid)?;
-        request = request.attribute_definitions(definition);
-    }
-    for index in &INDEXES {
-        let schema = Some(key_schema(index.hash, index.range)?);
-        let projection = if index.keys_only {
-            ProjectionType::KeysOnly
-        } else {
-            ProjectionType::All
-        };
-        let projection = Projection::builder().projection_type(projection).build();
-        if index.local {
-            let index = LocalSecondaryIndex::builder()
-                .index_name(index.name)
-                .set_key_schema(schema);
-            request = request.local_secondary_indexes(index.projection(projection).build().map_err(invalid)?);
-        } else {
-            let index = GlobalSecondaryIndex::builder()
-                .index_name(index.name)
-                .set_key_schema(schema);
-            request =
-                request.global_secondary_indexes(index.projection(projection).build().map_err(invalid)?);
+    let attributes = attributes
+        .iter()
+        .map(|name| json!({"AttributeName": name, "AttributeType": "S"}));
+    let indexes = |local: bool| -> Vec<Json> {
+        let indexes = INDEXES.iter().filter(|index| index.local == local);
+        let described = indexes.map(|index| {
+            let projection = if index.keys_only { "KEYS_ONLY" } else { "ALL" };
+            json!({
+                "IndexName": index.name,
+                "KeySchema": key_schema(index.hash, index.range),
+                "Projection": {"ProjectionType": projection},
+            })
+        });
+        described.collect()
+    };
+    let mut request = json!({
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "KeySchema": key_schema(KEY[0], KEY[1]),
+        "AttributeDefinitions": attributes.collect::<Vec<_>>(),
+        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": STREAM_VIEW},
+    });
+    // An empty list is refused.
+    for (field, local) in [("LocalSecondaryIndexes", true), ("GlobalSecondaryIndexes", false)] {
+        let indexes = indexes(local);
+        if !indexes.is_empty() {
+            request[field] = indexes.into();
         }
     }
-    let stream = StreamSpecification::builder()
-        .stream_enabled(true)
-        .stream_view_type(StreamViewType::from(STREAM_VIEW))
-        .build()
-        .map_err(invalid)?;
-    match request.stream_specification(stream).send().await {
-        Ok(_) => Ok(()),
-        // Another client was faster.
-        Err(err) if err.code() == Some("ResourceInUseException") => Ok(()),
-        Err(err) => Err(from_sdk(err, Access::Write)),
-    }
+    request
 }
 
-fn key_schema(hash: &str, range: &str) -> Result<Vec<KeySchemaElement>, TableError> {
-    let element = |name: &str, kind| {
-        KeySchemaElement::builder()
-            .attribute_name(name)
-            .key_type(kind)
-            .build()
-            .map_err(invalid)
-    };
-    Ok(vec![
-        element(hash, KeyType::Hash)?,
-        element(range, KeyType::Range)?,
+fn key_schema(hash: &str, range: &str) -> Json {
+    json!([
+        {"AttributeName": hash, "KeyType": "HASH"},
+        {"AttributeName": range, "KeyType": "RANGE"},
     ])
 }
 
 /// The table's status, or `None` if there is no table.
-async fn status(client: &Client, name: &str) -> Result<Option<TableStatus>, TableError> {
-    match client.describe_table().table_name(name).send().await {
-        Ok(output) => Ok(output.table.and_then(|table| table.table_status)),
-        Err(err) => match from_sdk(err, Access::Read) {
-            err if err.kind == FailureKind::TableMissing => Ok(None),
-            err => Err(err),
-        },
+async fn status(client: &DynamoClient, name: &str) -> Result<Option<String>, TableError> {
+    let request = json!({"TableName": name});
+    match client.request("DescribeTable", Access::Read, &request).await {
+        Ok(answer) => Ok(answer["Table"]["TableStatus"].as_str().map(str::to_owned)),
+        Err(err) if err.kind == FailureKind::TableMissing => Ok(None),
+        Err(err) => Err(err),
     }
 }
 
-async fn wait_until_active(client: &Client, name: &str) -> Result<(), TableError> {
+async fn wait_until_active(client: &DynamoClient, name: &str) -> Result<(), TableError> {
     let mut pause = Duration::from_millis(50);
     for _ in 0..POLLS {
         // A table may take a moment to show up at all.
         if matches!(
-            status(client, name).await?,
-            Some(TableStatus::Active | TableStatus::Updating)
+            status(client, name).await?.as_deref(),
+            Some("ACTIVE" | "UPDATING")
         ) {
             return Ok(());
         }
@@ -136,39 +124,26 @@ async fn wait_until_active(client: &Client, name: &str) -> Result<(), TableError
 }
 
 /// Asking for what is on already is an error, so looks first; another process may still be faster.
-async fn enable_ttl(client: &Client, name: &str) -> Result<(), TableError> {
+async fn enable_ttl(client: &DynamoClient, name: &str) -> Result<(), TableError> {
     if ttl_enabled(client, name).await? {
         return Ok(());
     }
-    let on = TimeToLiveSpecification::builder()
-        .attribute_name(TTL_ATTRIBUTE)
-        .enabled(true);
-    let on = on.build().map_err(invalid)?;
-    match client
-        .update_time_to_live()
-        .table_name(name)
-        .time_to_live_specification(on)
-        .send()
-        .await
-    {
+    let on = json!({
+        "TableName": name,
+        "TimeToLiveSpecification": {"AttributeName": TTL_ATTRIBUTE, "Enabled": true},
+    });
+    match client.request("UpdateTimeToLive", Access::Write, &on).await {
         Ok(_) => Ok(()),
         Err(_) if ttl_enabled(client, name).await? => Ok(()),
-        Err(err) => Err(from_sdk(err, Access::Write)),
+        Err(err) => Err(err),
     }
 }
 
-async fn ttl_enabled(client: &Client, name: &str) -> Result<bool, TableError> {
-    let output = client.describe_time_to_live().table_name(name).send().await;
-    let output = output.map_err(|err| from_sdk(err, Access::Read))?;
-    let ttl = output
-        .time_to_live_description
-        .and_then(|ttl| ttl.time_to_live_status);
-    Ok(matches!(
-        ttl,
-        Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
-    ))
-}
-
-fn invalid(err: impl std::fmt::Display) -> TableError {
-    TableError::new(FailureKind::BadRequest, Applied::No, err.to_string())
+async fn ttl_enabled(client: &DynamoClient, name: &str) -> Result<bool, TableError> {
+    let request = json!({"TableName": name});
+    let answer = client
+        .request("DescribeTimeToLive", Access::Read, &request)
+        .await?;
+    let status = answer["TimeToLiveDescription"]["TimeToLiveStatus"].as_str();
+    Ok(matches!(status, Some("ENABLED" | "ENABLING")))
 }

@@ -1,9 +1,9 @@
 //! A table in DynamoDB.
 //!
-//! Turns operations into requests of the SDK and its answers back. What it decides itself is little: every
+//! Turns operations into requests and answers back. What it decides itself is little: every
 //! write asks for the image that the caller needs (the new one of an update, the stored one of a refused
 //! condition), and batches are resent where DynamoDB left parts of them undone. It never sends a
-//! conditional write twice, but for one that was refused unread because this machine's clock is wrong.
+//! conditional write twice, but for one that was refused unread ([`DynamoClient`]).
 //!
 //! A status of 200 does not prove that DynamoDB answered: proxies and captive portals answer so, too. An answer
 //! without the parts that DynamoDB always sends is therefore an error, and a write behind it has an unknown
@@ -21,44 +21,34 @@
 //! Answers of the last two rows cannot be distinguished. An acquire reads by `BatchGetItem` only, and nothing is
 //! refunded because of a transaction's answer.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, ConditionCheck, ConsumedCapacity, DeleteRequest, KeysAndAttributes,
-    ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
-    WriteRequest,
-};
-use aws_smithy_types::error::operation::BuildError;
 use zae_limiter_core::table::{
-    Answer, Applied, Cancelled, Condition, Delete, FailureKind, Index, Key, Op, Part, Put, Query, TableError,
-    Update,
+    Answer, Applied, Cancelled, Condition, Delete, FailureKind, Index, Item, Key, Op, Part, Put, Query,
+    TableError, Update, Value,
 };
 
-use super::convert::{PK, SK, from_attributes, to_attributes, to_key};
-use super::date::ReadDate;
-use super::failure::{Access, from_sdk, from_service, service_error};
+use super::client::answer::{
+    Attributes, BatchGot, BatchWritten, Capacity, Found, Got, Reason, Transacted, Written, read,
+};
+use super::client::request::Body;
+use super::client::{DynamoClient, Failed};
+use super::failure::Access;
 use super::meter::{Call, Meter, Units, item_size};
-use super::render::Renderer;
-use super::{Table, TableFuture, config};
-use crate::clock::{Signature, TableOffset};
+use super::render::{Aliases, PK, Renderer, SK};
+use super::{Table, TableFuture};
 
 /// How long at most to wait before unread keys of a batch are asked for again; jitter takes up to half of it. After the
 /// last of them the read counts as throttled, and its caller decides whether to send it again.
-const READ_PAUSES: [Duration; 3] = [
+pub(super) const READ_PAUSES: [Duration; 3] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
     Duration::from_millis(200),
 ];
 
 /// How long at most to wait before undone deletes of a batch are sent again; jitter takes up to half of it.
-const DELETE_PAUSES: [Duration; 5] = [
+pub(super) const DELETE_PAUSES: [Duration; 5] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -66,35 +56,23 @@ const DELETE_PAUSES: [Duration; 5] = [
     Duration::from_millis(800),
 ];
 
-type Attributes = HashMap<String, AttributeValue>;
-
 /// A table in DynamoDB, or in anything that speaks its protocol.
 ///
-/// Cheap to clone. Requests are not retried; see [`config`] for how clients are made and why.
+/// Cheap to clone. Requests are not retried, but for what [`DynamoClient`] says.
 #[derive(Debug, Clone)]
 pub struct DynamoTable {
-    client: Client,
+    client: DynamoClient,
     name: Arc<str>,
     meter: Option<Arc<Meter>>,
-    offset: Option<Arc<TableOffset>>,
 }
 
 impl DynamoTable {
     /// The table of this name.
-    ///
-    /// Requests go through a client of the same configuration that does not retry: a write that is
-    /// sent again after its answer was lost could be applied twice. Its timeouts are left as they are; see
-    /// [`config::prepared`].
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a client of the table's own takes its place"
-    )]
-    pub fn new(client: Client, name: impl Into<Arc<str>>) -> Self {
+    pub fn new(client: DynamoClient, name: impl Into<Arc<str>>) -> Self {
         Self {
-            client: config::of_table(&client),
+            client,
             name: name.into(),
             meter: None,
-            offset: None,
         }
     }
 
@@ -104,42 +82,21 @@ impl DynamoTable {
         self
     }
 
-    /// The same table, which passes the dates of answers to `offset`.
-    pub(crate) fn with_offset(mut self, offset: Arc<TableOffset>) -> Self {
-        let config = self.client.config().to_builder();
-        let config = config.interceptor(ReadDate(Arc::clone(&offset)));
-        self.client = Client::from_conf(config.build());
-        self.offset = Some(offset);
-        self
-    }
-
     /// The table's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The client that requests go through.
-    pub fn client(&self) -> &Client {
+    pub fn client(&self) -> &DynamoClient {
         &self.client
     }
 }
 
 impl Table for DynamoTable {
     fn call(&self, op: Op) -> TableFuture {
-        let Some(offset) = &self.offset else {
-            return self.once(op);
-        };
-        match offset.doubtful_signature() {
-            None => self.once(op),
-            Some(signed) => Box::pin(self.clone().until_signed_right(op, Arc::clone(offset), signed)),
-        }
-    }
-}
-
-impl DynamoTable {
-    fn once(&self, op: Op) -> TableFuture {
         let table = self.clone();
-        // One box per kind: the future of a transaction is several times that of an update.
+        // One box per kind: the future of a batch is larger than that of an update.
         match op {
             Op::Update(update) => Box::pin(table.update(update)),
             Op::Get { key, consistent } => Box::pin(table.get(key, consistent)),
@@ -151,71 +108,45 @@ impl DynamoTable {
             Op::Transact(parts) => Box::pin(table.transact(parts)),
         }
     }
+}
 
-    /// Sends a request while it is not known how far off this machine's clock is.
-    ///
-    /// AWS refuses what is signed with a time that is five minutes off, before it looks at the request itself. From the
-    /// refusal the SDK knows the right time and signs the next request with it. So a request that was refused like this
-    /// is sent once more.
-    async fn until_signed_right(
-        self,
-        op: Op,
-        offset: Arc<TableOffset>,
-        signed: Signature,
-    ) -> Result<Answer, TableError> {
-        let refused = |err: &TableError| err.kind == FailureKind::AccessDenied && err.applied == Applied::No;
-        match self.once(op.clone()).await {
-            Err(err) if refused(&err) && offset.was_too_far_off(signed) => {}
-            answer => return answer,
-        }
-        self.once(op).await.map_err(|mut err| {
-            if let (true, Some(clock)) = (refused(&err), offset.too_far_off()) {
-                err.message = format!("{}; {clock}", err.message);
-            }
-            err
-        })
-    }
-
+impl DynamoTable {
     async fn get(self, key: Key, consistent: bool) -> Result<Answer, TableError> {
-        let request = self
-            .client
-            .get_item()
-            .table_name(&*self.name)
-            .set_key(Some(to_key(key)));
-        let request = request
-            .consistent_read(consistent)
-            .set_return_consumed_capacity(self.metered(Call::Get));
-        let output = request.send().await.map_err(|err| from_sdk(err, Access::Read))?;
-        self.used(Units::Read, output.consumed_capacity.as_ref());
-        Ok(Answer::Item(output.item.map(from_attributes)))
+        let mut body = self.body();
+        body.key("Key", &key).truth("ConsistentRead", consistent);
+        let got: Got = self.read(Call::Get, "GetItem", body).await?;
+        self.used(Units::Read, got.consumed_capacity.as_ref());
+        Ok(Answer::Item(got.item.map(|item| item.0)))
     }
 
     async fn batch_get(self, keys: Vec<Key>, consistent: bool) -> Result<Answer, TableError> {
         let mut items = Vec::with_capacity(keys.len());
-        let mut wanted: Vec<Attributes> = keys.into_iter().map(to_key).collect();
+        let mut wanted = keys;
         let mut pauses = READ_PAUSES.iter();
         while !wanted.is_empty() {
-            let keys = KeysAndAttributes::builder()
-                .set_keys(Some(wanted))
-                .consistent_read(consistent);
-            let request = self
-                .client
-                .batch_get_item()
-                .request_items(&*self.name, keys.build().map_err(malformed)?);
-            let request = request.set_return_consumed_capacity(self.metered(Call::BatchGet));
-            let output = request.send().await.map_err(|err| from_sdk(err, Access::Read))?;
-            self.used(Units::Read, output.consumed_capacity.iter().flatten());
-            let Some(responses) = output.responses else {
+            let mut body = Body::new();
+            body.object("RequestItems", |body| {
+                let of_table = body.object(&self.name, |body| {
+                    body.keys("Keys", &wanted).truth("ConsistentRead", consistent);
+                    Ok(())
+                });
+                of_table.map(|_| ())
+            })?;
+            let got: BatchGot = self.read(Call::BatchGet, "BatchGetItem", body).await?;
+            self.used(Units::Read, got.consumed_capacity.iter().flatten());
+            let Some(responses) = got.responses else {
                 return Err(incomplete("BatchGetItem", "Responses", Applied::No));
             };
-            let found = responses.into_values().flatten();
-            items.extend(found.map(from_attributes));
-            let rest = output.unprocessed_keys.into_iter().flat_map(HashMap::into_values);
-            wanted = rest.flat_map(|rest| rest.keys).collect();
+            items.extend(responses.into_values().flatten().map(|item| item.0));
+            let rest = got.unprocessed_keys.unwrap_or_default().into_values();
+            let rest: Vec<_> = rest.flat_map(|rest| rest.keys.unwrap_or_default()).collect();
+            let count = rest.len();
+            wanted = rest.into_iter().filter_map(Attributes::into_key).collect();
             // A key without an answer is not a key without an item: either all are answered, or none.
-            if !wanted.is_empty() {
-                let Some(pause) = pauses.next() else {
-                    return Err(undone("read", wanted.len(), Applied::No));
+            if count > 0 {
+                let pause = pauses.next().filter(|_| wanted.len() == count);
+                let Some(pause) = pause else {
+                    return Err(undone("read", count, Applied::No));
                 };
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             }
@@ -233,145 +164,98 @@ impl DynamoTable {
             Index::Gsi4 => (Some("GSI4"), "GSI4PK", "GSI4SK"),
         };
         let condition = render.key_range((hash, query.hash), (range, query.sort));
-        let aliases = render.finish();
-        let start = query.start.map(to_attributes).transpose()?;
-        let request = self
-            .client
-            .query()
-            .table_name(&*self.name)
-            .set_index_name(index.map(str::to_owned));
-        let request = request
-            .key_condition_expression(condition)
-            .set_expression_attribute_names(aliases.names)
-            .set_expression_attribute_values(aliases.values)
-            .scan_index_forward(!query.descending)
-            .set_limit(query.limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)))
-            .set_exclusive_start_key(start)
-            .consistent_read(query.consistent)
-            .set_return_consumed_capacity(self.metered(Call::Query));
-        let output = request.send().await.map_err(|err| from_sdk(err, Access::Read))?;
-        self.used(Units::Read, output.consumed_capacity.as_ref());
-        let Some(items) = output.items else {
+        let mut body = self.body();
+        body.text_if("IndexName", index)
+            .text("KeyConditionExpression", &condition)
+            .truth("ScanIndexForward", !query.descending)
+            .truth("ConsistentRead", query.consistent);
+        if let Some(limit) = query.limit {
+            // DynamoDB reads it as a signed number.
+            body.number("Limit", limit.min(i32::MAX as u32));
+        }
+        if let Some(start) = &query.start {
+            body.item("ExclusiveStartKey", start)?;
+        }
+        body.aliases(&render.finish())?;
+        let found: Found = self.read(Call::Query, "Query", body).await?;
+        self.used(Units::Read, found.consumed_capacity.as_ref());
+        let Some(items) = found.items else {
             return Err(incomplete("Query", "Items", Applied::No));
         };
         Ok(Answer::Page {
-            items: items.into_iter().map(from_attributes).collect(),
-            next: output.last_evaluated_key.map(from_attributes),
+            items: items.into_iter().map(|item| item.0).collect(),
+            next: found.last_evaluated_key.map(|key| key.0),
         })
     }
 
     async fn put(self, put: Put) -> Result<Answer, TableError> {
-        let mut render = Renderer::default();
-        let condition = render.condition(put.condition)?;
-        let aliases = render.finish();
-        let item = to_attributes(put.item)?;
-        let offered = if self.meter.is_some() { item_size(&item) } else { 0 };
-        let request = self
-            .client
-            .put_item()
-            .table_name(&*self.name)
-            .set_item(Some(item));
-        let request = request
-            .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
-            .set_condition_expression(condition)
-            .set_expression_attribute_names(aliases.names)
-            .set_expression_attribute_values(aliases.values)
-            .set_return_consumed_capacity(self.metered(Call::Put));
-        match request.send().await {
-            Ok(output) => Ok(self.applied(output.consumed_capacity.as_ref(), None)),
-            Err(err) => match service_error(err, Access::Write)? {
-                (PutItemError::ConditionalCheckFailedException(refusal), _) => {
-                    Ok(self.refused(refusal.item, offered))
-                }
-                (other, status) => Err(from_service(other, status, Access::Write)),
-            },
+        let mut body = self.body();
+        write_put(&mut body, &put.item, put.condition)?;
+        let offered = if self.meter.is_some() {
+            item_size(&put.item)
+        } else {
+            0
+        };
+        match self.write(Call::Put, "PutItem", body).await {
+            Ok(written) => Ok(self.applied(&written, None)),
+            Err(failed) => self.refused(failed, offered),
         }
     }
 
     async fn update(self, mut update: Update) -> Result<Answer, TableError> {
-        let mut render = Renderer::default();
-        let change = render.change(&mut update)?;
-        let condition = render.condition(update.condition)?;
-        let aliases = render.finish();
-        let key = update.key.clone();
-        let request = self
-            .client
-            .update_item()
-            .table_name(&*self.name)
-            .set_key(Some(to_key(update.key)));
-        let request = request
-            .set_update_expression(change)
-            .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
-            .set_condition_expression(condition)
-            .set_expression_attribute_names(aliases.names)
-            .set_expression_attribute_values(aliases.values)
-            .return_values(ReturnValue::AllNew)
-            .set_return_consumed_capacity(self.metered(Call::Update));
-        match request.send().await {
-            Ok(output) => match output.attributes {
-                Some(image) if has_key(&image, &key) => {
-                    Ok(self.applied(output.consumed_capacity.as_ref(), Some(image)))
-                }
+        let mut body = self.body();
+        write_update(&mut body, &mut update)?;
+        body.word("ReturnValues", "ALL_NEW");
+        match self.write(Call::Update, "UpdateItem", body).await {
+            Ok(mut written) => match written.attributes.take() {
+                Some(image) if has_key(&image.0, &update.key) => Ok(self.applied(&written, Some(image.0))),
                 _ => Err(incomplete("UpdateItem", "the item's new image", Applied::Unknown)),
             },
-            Err(err) => match service_error(err, Access::Write)? {
-                (UpdateItemError::ConditionalCheckFailedException(refusal), _) => {
-                    Ok(self.refused(refusal.item, 0))
-                }
-                (other, status) => Err(from_service(other, status, Access::Write)),
-            },
+            Err(failed) => self.refused(failed, 0),
         }
     }
 
     async fn delete(self, delete: Delete) -> Result<Answer, TableError> {
-        let mut render = Renderer::default();
-        let condition = render.condition(delete.condition)?;
-        let aliases = render.finish();
-        let request = self
-            .client
-            .delete_item()
-            .table_name(&*self.name)
-            .set_key(Some(to_key(delete.key)));
-        let request = request
-            .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
-            .set_condition_expression(condition)
-            .set_expression_attribute_names(aliases.names)
-            .set_expression_attribute_values(aliases.values)
-            .set_return_consumed_capacity(self.metered(Call::Delete));
-        match request.send().await {
-            Ok(output) => Ok(self.applied(output.consumed_capacity.as_ref(), None)),
-            Err(err) => match service_error(err, Access::Write)? {
-                (DeleteItemError::ConditionalCheckFailedException(refusal), _) => {
-                    Ok(self.refused(refusal.item, 0))
-                }
-                (other, status) => Err(from_service(other, status, Access::Write)),
-            },
+        let mut body = self.body();
+        write_delete(&mut body, &delete.key, delete.condition)?;
+        match self.write(Call::Delete, "DeleteItem", body).await {
+            Ok(written) => Ok(self.applied(&written, None)),
+            Err(failed) => self.refused(failed, 0),
         }
     }
 
     /// Deleting what is gone already changes nothing, so what was left undone is sent again.
     async fn batch_delete(self, keys: Vec<Key>) -> Result<Answer, TableError> {
-        let mut wanted = Vec::with_capacity(keys.len());
-        for key in keys {
-            let delete = DeleteRequest::builder()
-                .set_key(Some(to_key(key)))
-                .build()
-                .map_err(malformed)?;
-            wanted.push(WriteRequest::builder().delete_request(delete).build());
-        }
+        let mut wanted = keys;
         let mut pauses = DELETE_PAUSES.iter();
         while !wanted.is_empty() {
-            let request = self.client.batch_write_item().request_items(&*self.name, wanted);
-            let request = request.set_return_consumed_capacity(self.metered(Call::BatchDelete));
-            let output = request.send().await.map_err(|err| from_sdk(err, Access::Write))?;
-            self.used(Units::Write, output.consumed_capacity.iter().flatten());
-            let Some(unprocessed) = output.unprocessed_items else {
+            let mut body = Body::new();
+            body.object("RequestItems", |body| {
+                let of_table = body.objects(&self.name, &wanted, |body, key| {
+                    let delete = body.object("DeleteRequest", |body| {
+                        body.key("Key", key);
+                        Ok::<_, TableError>(())
+                    });
+                    delete.map(|_| ())
+                });
+                of_table.map(|_| ())
+            })?;
+            let written = self.send(Call::BatchDelete, "BatchWriteItem", body).await;
+            let written: BatchWritten = written.map_err(|failed| failed.into_error(Access::Write))?;
+            self.used(Units::Write, written.consumed_capacity.iter().flatten());
+            let Some(unprocessed) = written.unprocessed_items else {
                 return Err(incomplete("BatchWriteItem", "UnprocessedItems", Applied::Unknown));
             };
-            wanted = unprocessed.into_values().flatten().collect();
-            if !wanted.is_empty() {
-                let Some(pause) = pauses.next() else {
-                    return Err(undone("deleted", wanted.len(), Applied::Unknown));
+            let rest: Vec<_> = unprocessed.into_values().flatten().collect();
+            let count = rest.len();
+            let rest = rest
+                .into_iter()
+                .filter_map(|write| write.delete_request?.key.into_key());
+            wanted = rest.collect();
+            if count > 0 {
+                let pause = pauses.next().filter(|_| wanted.len() == count);
+                let Some(pause) = pause else {
+                    return Err(undone("deleted", count, Applied::Unknown));
                 };
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             }
@@ -380,163 +264,193 @@ impl DynamoTable {
     }
 
     async fn transact(self, parts: Vec<Part>) -> Result<Answer, TableError> {
-        let mut items = Vec::with_capacity(parts.len());
-        for part in parts {
-            items.push(self.part(part)?);
-        }
-        let request = self.client.transact_write_items().set_transact_items(Some(items));
-        let request = request.set_return_consumed_capacity(self.metered(Call::Transact));
-        match request.send().await {
-            Ok(output) => {
-                self.used(Units::Write, output.consumed_capacity.iter().flatten());
+        let mut body = Body::new();
+        body.objects("TransactItems", parts, |body, part| self.part(body, part))?;
+        // A transaction that arrives twice is executed once.
+        body.text("ClientRequestToken", &format!("{:032x}", fastrand::u128(..)));
+        match self
+            .send::<Transacted>(Call::Transact, "TransactWriteItems", body)
+            .await
+        {
+            Ok(done) => {
+                self.used(Units::Write, done.consumed_capacity.iter().flatten());
                 Ok(Answer::Applied(None))
             }
-            Err(err) => match service_error(err, Access::Write)? {
-                (TransactWriteItemsError::TransactionCanceledException(cancelled), _) => {
-                    Ok(self.cancelled(cancelled.cancellation_reasons.unwrap_or_default()))
+            Err(Failed::Service(err)) if err.code == "TransactionCanceledException" => {
+                Ok(self.cancelled(err.reasons.unwrap_or_default()))
+            }
+            Err(failed) => Err(failed.into_error(Access::Write)),
+        }
+    }
+
+    fn part(&self, body: &mut Body, part: Part) -> Result<(), TableError> {
+        let (kind, part) = match part {
+            Part::Put(put) => ("Put", Part::Put(put)),
+            Part::Update(update) => ("Update", Part::Update(update)),
+            Part::Delete(delete) => ("Delete", Part::Delete(delete)),
+            Part::Check(key, condition) => ("ConditionCheck", Part::Check(key, condition)),
+        };
+        let written = body.object(kind, |body| {
+            body.text("TableName", &self.name);
+            match part {
+                Part::Put(put) => write_put(body, &put.item, put.condition),
+                Part::Update(mut update) => {
+                    // Alone it is fine, but DynamoDB refuses it in a transaction.
+                    if !write_update(body, &mut update)? {
+                        let message = "an update in a transaction must change something".to_owned();
+                        return Err(TableError::new(FailureKind::BadRequest, Applied::No, message));
+                    }
+                    Ok(())
                 }
-                (other, status) => Err(from_service(other, status, Access::Write)),
-            },
-        }
+                Part::Delete(delete) => write_delete(body, &delete.key, delete.condition),
+                Part::Check(key, condition) => {
+                    if !write_delete_or_check(body, &key, condition)? {
+                        let message =
+                            format!("a check in a transaction on {} must have a condition", self.name);
+                        return Err(TableError::new(FailureKind::BadRequest, Applied::No, message));
+                    }
+                    Ok(())
+                }
+            }
+        });
+        written.map(|_| ())
     }
 
-    fn part(&self, part: Part) -> Result<TransactWriteItem, TableError> {
-        let item = TransactWriteItem::builder();
-        let mut render = Renderer::default();
-        let name = &*self.name;
-        Ok(match part {
-            Part::Put(put) => {
-                let condition = render.condition(put.condition)?;
-                let aliases = render.finish();
-                let put = aws_sdk_dynamodb::types::Put::builder()
-                    .table_name(name)
-                    .set_item(Some(to_attributes(put.item)?))
-                    .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(aliases.names)
-                    .set_expression_attribute_values(aliases.values);
-                item.put(put.build().map_err(malformed)?)
-            }
-            Part::Update(mut update) => {
-                // An update that changes nothing is fine on its own, but not in a transaction: `build` says so.
-                let change = render.change(&mut update)?;
-                let condition = render.condition(update.condition)?;
-                let aliases = render.finish();
-                let update = aws_sdk_dynamodb::types::Update::builder()
-                    .table_name(name)
-                    .set_key(Some(to_key(update.key)))
-                    .set_update_expression(change)
-                    .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(aliases.names)
-                    .set_expression_attribute_values(aliases.values);
-                item.update(update.build().map_err(malformed)?)
-            }
-            Part::Delete(delete) => {
-                let condition = render.condition(delete.condition)?;
-                let aliases = render.finish();
-                let delete = aws_sdk_dynamodb::types::Delete::builder()
-                    .table_name(name)
-                    .set_key(Some(to_key(delete.key)))
-                    .set_return_values_on_condition_check_failure(condition.is_some().then_some(ALL_OLD))
-                    .set_condition_expression(condition)
-                    .set_expression_attribute_names(aliases.names)
-                    .set_expression_attribute_values(aliases.values);
-                item.delete(delete.build().map_err(malformed)?)
-            }
-            Part::Check(key, condition) => {
-                let condition = self.check(&mut render, condition)?;
-                let aliases = render.finish();
-                let check = ConditionCheck::builder()
-                    .table_name(name)
-                    .set_key(Some(to_key(key)))
-                    .condition_expression(condition)
-                    .return_values_on_condition_check_failure(ALL_OLD)
-                    .set_expression_attribute_names(aliases.names)
-                    .set_expression_attribute_values(aliases.values);
-                item.condition_check(check.build().map_err(malformed)?)
-            }
-        }
-        .build())
+    /// The beginning of a request to this table.
+    fn body(&self) -> Body {
+        let mut body = Body::new();
+        body.text("TableName", &self.name);
+        body
     }
 
-    /// A check must have a condition.
-    fn check(&self, render: &mut Renderer, condition: Condition) -> Result<String, TableError> {
-        render.condition(condition)?.ok_or_else(|| {
-            let message = format!("a check in a transaction on {} must have a condition", self.name);
-            TableError::new(FailureKind::BadRequest, Applied::No, message)
-        })
+    /// Sends a request that only reads.
+    async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        call: Call,
+        operation: &'static str,
+        body: Body,
+    ) -> Result<T, TableError> {
+        let answer = self.send(call, operation, body).await;
+        answer.map_err(|failed| failed.into_error(Access::Read))
     }
 
-    /// Counts a request about to be sent; requests its cost if it is measured.
-    fn metered(&self, call: Call) -> Option<ReturnConsumedCapacity> {
-        let meter = self.meter.as_ref()?;
-        meter.sent(call);
-        Some(ReturnConsumedCapacity::Total)
+    async fn write(&self, call: Call, operation: &'static str, body: Body) -> Result<Written, Failed> {
+        self.send(call, operation, body).await
     }
 
-    fn used<'a>(&self, units: Units, capacity: impl IntoIterator<Item = &'a ConsumedCapacity>) {
+    /// Sends a request, and asks for its cost if it is measured.
+    async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        call: Call,
+        operation: &'static str,
+        mut body: Body,
+    ) -> Result<T, Failed> {
         if let Some(meter) = &self.meter {
-            meter.used(units, capacity);
+            meter.sent(call);
+            body.word("ReturnConsumedCapacity", "TOTAL");
         }
+        let answer = self.client.send(operation, body.finish()).await?;
+        read(operation, &answer).map_err(Failed::Lost)
     }
 
-    fn applied(&self, capacity: Option<&ConsumedCapacity>, image: Option<Attributes>) -> Answer {
-        self.used(Units::Write, capacity);
-        Answer::Applied(image.map(from_attributes))
-    }
-
-    /// An absent item is reported as an image without attributes by some engines; every real one has its key.
-    fn refused(&self, image: Option<Attributes>, offered: usize) -> Answer {
+    fn used<'a>(&self, units: Units, capacity: impl IntoIterator<Item = &'a Capacity>) {
         if let Some(meter) = &self.meter {
-            meter.refused(image.as_ref(), offered);
+            meter.used(units, Capacity::sum(capacity));
         }
-        Answer::Refused(stored(image))
     }
 
-    fn cancelled(&self, reasons: Vec<CancellationReason>) -> Answer {
-        if let Some(meter) = &self.meter {
-            meter.cancelled(&reasons);
+    fn applied(&self, written: &Written, image: Option<Item>) -> Answer {
+        self.used(Units::Write, written.consumed_capacity.as_ref());
+        Answer::Applied(image)
+    }
+
+    /// The answer to a write that was not made because its condition did not hold; every other failure is an error.
+    fn refused(&self, failed: Failed, offered: usize) -> Result<Answer, TableError> {
+        match failed {
+            Failed::Service(err) if err.code == "ConditionalCheckFailedException" => {
+                let image = err.item.map(|item| item.0);
+                if let Some(meter) = &self.meter {
+                    meter.refused(image.as_ref(), offered);
+                }
+                Ok(Answer::Refused(stored(image)))
+            }
+            failed => Err(failed.into_error(Access::Write)),
         }
-        let reason = |reason: CancellationReason| match reason.code.as_deref() {
+    }
+
+    fn cancelled(&self, reasons: Vec<Reason>) -> Answer {
+        let reason = |reason: Reason| match reason.code.as_deref() {
             None | Some("None") => Cancelled::Fine,
-            Some("ConditionalCheckFailed") => Cancelled::Refused(stored(reason.item)),
+            Some("ConditionalCheckFailed") => Cancelled::Refused(stored(reason.item.map(|item| item.0))),
             Some("TransactionConflict") => Cancelled::Conflict,
             Some(code) => Cancelled::Other(code.to_owned()),
         };
-        Answer::Cancelled(reasons.into_iter().map(reason).collect())
+        let parts: Vec<Cancelled> = reasons.into_iter().map(reason).collect();
+        if let Some(meter) = &self.meter {
+            meter.cancelled(&parts);
+        }
+        Answer::Cancelled(parts)
     }
 }
 
-const ALL_OLD: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
+fn write_put(body: &mut Body, item: &Item, condition: Condition) -> Result<(), TableError> {
+    let mut render = Renderer::default();
+    let condition = render.condition(condition)?;
+    body.item("Item", item)?;
+    write_condition(body, condition.as_deref(), &render.finish())
+}
+
+/// Whether the update changes anything.
+fn write_update(body: &mut Body, update: &mut Update) -> Result<bool, TableError> {
+    let mut render = Renderer::default();
+    let change = render.change(update);
+    let condition = render.condition(std::mem::replace(&mut update.condition, Condition::ALWAYS))?;
+    body.key("Key", &update.key)
+        .text_if("UpdateExpression", change.as_deref());
+    write_condition(body, condition.as_deref(), &render.finish())?;
+    Ok(change.is_some())
+}
+
+fn write_delete(body: &mut Body, key: &Key, condition: Condition) -> Result<(), TableError> {
+    write_delete_or_check(body, key, condition).map(|_| ())
+}
+
+/// Whether there is a condition.
+fn write_delete_or_check(body: &mut Body, key: &Key, condition: Condition) -> Result<bool, TableError> {
+    let mut render = Renderer::default();
+    let condition = render.condition(condition)?;
+    body.key("Key", key);
+    write_condition(body, condition.as_deref(), &render.finish())?;
+    Ok(condition.is_some())
+}
+
+fn write_condition(body: &mut Body, condition: Option<&str>, aliases: &Aliases) -> Result<(), TableError> {
+    if let Some(condition) = condition {
+        body.text("ConditionExpression", condition)
+            .word("ReturnValuesOnConditionCheckFailure", "ALL_OLD");
+    }
+    body.aliases(aliases)?;
+    Ok(())
+}
 
 /// Whether an image is that of the item with this key.
-fn has_key(image: &Attributes, key: &Key) -> bool {
-    let is =
-        |name: &str, text: &str| matches!(image.get(name), Some(AttributeValue::S(found)) if found == text);
+pub(super) fn has_key(image: &Item, key: &Key) -> bool {
+    let is = |name: &str, text: &str| matches!(image.get(name), Some(Value::S(found)) if found == text);
     is(PK, &key.pk) && is(SK, &key.sk)
 }
 
+/// An absent item is reported as an image without attributes by some engines; every real one has its key.
+pub(super) fn stored(image: Option<Item>) -> Option<Item> {
+    image.filter(|image| !image.is_empty())
+}
+
 /// An answer of 200 without what DynamoDB always sends: something else answered, or the answer was cut.
-fn incomplete(request: &str, part: &str, applied: Applied) -> TableError {
+pub(super) fn incomplete(request: &str, part: &str, applied: Applied) -> TableError {
     let message = format!("the answer to {request} lacks {part}; it may come from a proxy");
     TableError::new(FailureKind::Internal, applied, message)
 }
 
-fn stored(image: Option<Attributes>) -> Option<zae_limiter_core::table::Item> {
-    image.filter(|image| !image.is_empty()).map(from_attributes)
-}
-
-fn malformed(err: BuildError) -> TableError {
-    TableError {
-        kind: FailureKind::BadRequest,
-        applied: Applied::No,
-        message: err.to_string(),
-        source: Some(Arc::new(err)),
-    }
-}
-
-fn undone(what: &str, count: usize, applied: Applied) -> TableError {
+pub(super) fn undone(what: &str, count: usize, applied: Applied) -> TableError {
     let message = format!("{count} items of a batch were not {what}, after several attempts");
     TableError::new(FailureKind::Throttled, applied, message)
 }

@@ -1,8 +1,8 @@
 //! A DynamoDB engine inside the process, in memory or in a directory.
 //!
-//! The engine is `dynoxide`, on SQLite. A client made here is an ordinary SDK client whose HTTP layer hands
-//! each request to the engine rather than to a socket, so the embedded table and the one on AWS run the
-//! same code, from expressions to error codes. There is no signing, and there are no timeouts.
+//! The engine is `dynoxide`, on SQLite. A client made here hands each request to the engine rather than to a socket, so the
+//! embedded table and the one on AWS run the same code, from expressions to error codes. There is no signing, and there are
+//! no timeouts.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -10,28 +10,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use aws_config::BehaviorVersion;
-use aws_sdk_dynamodb::config::auth::{Params as AuthParams, ResolveAuthScheme};
-use aws_sdk_dynamodb::config::endpoint::{
-    Endpoint, EndpointFuture, Params as EndpointParams, ResolveEndpoint,
-};
-use aws_sdk_dynamodb::config::{
-    ConfigBag, IdentityCache, Region, RuntimeComponents, StalledStreamProtectionConfig,
-};
-use aws_sdk_dynamodb::{Client, Config};
-use aws_smithy_runtime_api::client::auth::{AuthSchemeId, AuthSchemeOption, AuthSchemeOptionsFuture};
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::http::StatusCode;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::retry::RetryConfig;
-use aws_smithy_types::timeout::TimeoutConfig;
 use dynoxide::{Database, DynoxideError};
 
-use super::config::LOCAL_REGION;
+use super::DynamoClient;
+use super::{Applied, FailureKind, TableError};
 
 mod streams;
 
@@ -59,12 +41,6 @@ const TUNING: &str = "
 
 /// How many stream records the engine keeps, over all its tables.
 pub const STREAM_KEEPS: u32 = 50_000;
-
-/// The SDK's id of "no signature"; see `aws_smithy_runtime::client::auth::no_auth`.
-const NO_AUTH: AuthSchemeId = AuthSchemeId::new("noAuth");
-
-/// Where requests seem to go. They never do.
-const ENDPOINT: &str = "http://embedded.invalid";
 
 /// An engine could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -258,35 +234,33 @@ impl EmbeddedEngine {
         }
     }
 
-    /// A client of this engine. It may be used as any other, streams aside, which have a client type of their
-    /// own: give that one [`http_client`](Self::http_client).
-    pub fn client(&self) -> Client {
-        let config = Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::from_static(LOCAL_REGION))
-            .http_client(self.http_client())
-            // Signing, endpoint rules and cached credentials are most of what the SDK does for a request.
-            .allow_no_auth()
-            .auth_scheme_resolver(Unsigned::default())
-            .endpoint_resolver(Nowhere::default())
-            .identity_cache(IdentityCache::no_cache())
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        Client::from_conf(config.build())
-    }
-
-    /// The HTTP client that hands requests to this engine, for clients of `DynamoDB` and its streams.
-    pub fn http_client(&self) -> impl HttpClient + Clone + 'static {
-        EngineHttp {
-            connector: SharedHttpConnector::new(EngineConnector { engine: self.clone() }),
-        }
+    /// A client of this engine.
+    pub fn client(&self) -> DynamoClient {
+        DynamoClient::embedded(self.clone())
     }
 
     /// Deletes items whose expiry has passed, which the engine does not do by itself. Returns their number.
     pub fn sweep_expired(&self) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
         let _pass = self.gate.pass();
         Ok(self.database.sweep_ttl()?)
+    }
+
+    /// Answers one request, without blocking the caller's thread for a write to the disk.
+    ///
+    /// The request is executed to its end even if its caller has gone.
+    pub(super) async fn ask(&self, operation: &str, body: Vec<u8>) -> Result<Reply, TableError> {
+        match &self.storage {
+            // Some microseconds of work: passing it to another thread would cost more.
+            Storage::Memory(_) => Ok(self.answer(operation, &body)),
+            Storage::Directory(_) => {
+                let (engine, operation) = (self.clone(), operation.to_owned());
+                let answered = tokio::task::spawn_blocking(move || engine.answer(&operation, &body)).await;
+                answered.map_err(|err| {
+                    let message = format!("the embedded engine was stopped: {err}");
+                    TableError::new(FailureKind::Internal, Applied::Unknown, message)
+                })
+            }
+        }
     }
 
     /// Answers one request: its `x-amz-target` header and its body.
@@ -444,92 +418,5 @@ fn malformed(err: &serde_json::Error) -> DynoxideError {
             DynoxideError::ValidationException(said.to_owned())
         }
         None => DynoxideError::SerializationException(text),
-    }
-}
-
-/// The HTTP layer of a client of the engine.
-#[derive(Debug, Clone)]
-struct EngineHttp {
-    connector: SharedHttpConnector,
-}
-
-impl HttpClient for EngineHttp {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        self.connector.clone()
-    }
-}
-
-#[derive(Debug)]
-struct EngineConnector {
-    engine: EmbeddedEngine,
-}
-
-impl HttpConnector for EngineConnector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let engine = self.engine.clone();
-        match &self.engine.storage {
-            // Some microseconds of work: passing it to another thread would cost more.
-            Storage::Memory(_) => HttpConnectorFuture::new(async move { reply(&engine, &request) }),
-            // A write waits for the disk. The task runs to its end even if its caller is gone.
-            Storage::Directory(_) => HttpConnectorFuture::new(async move {
-                tokio::task::spawn_blocking(move || reply(&engine, &request))
-                    .await
-                    .map_err(|err| ConnectorError::other(err.into(), None))?
-            }),
-        }
-    }
-}
-
-fn reply(engine: &EmbeddedEngine, request: &HttpRequest) -> Result<HttpResponse, ConnectorError> {
-    let target = request.headers().get("x-amz-target").unwrap_or_default();
-    let Reply { status, body } = engine.answer(target, request.body().bytes().unwrap_or_default());
-    match StatusCode::try_from(status) {
-        Ok(status) => Ok(HttpResponse::new(status, SdkBody::from(body))),
-        Err(err) => Err(ConnectorError::other(err.into(), None)),
-    }
-}
-
-/// Picks "no signature" for every request.
-#[derive(Debug)]
-struct Unsigned {
-    options: Vec<AuthSchemeOption>,
-}
-
-impl Default for Unsigned {
-    fn default() -> Self {
-        Self {
-            options: vec![AuthSchemeOption::from(NO_AUTH)],
-        }
-    }
-}
-
-impl ResolveAuthScheme for Unsigned {
-    fn resolve_auth_scheme<'a>(
-        &'a self,
-        _: &'a AuthParams,
-        _: &'a ConfigBag,
-        _: &'a RuntimeComponents,
-    ) -> AuthSchemeOptionsFuture<'a> {
-        AuthSchemeOptionsFuture::ready(Ok(self.options.clone()))
-    }
-}
-
-/// Sends every request to the same place.
-#[derive(Debug)]
-struct Nowhere {
-    endpoint: Endpoint,
-}
-
-impl Default for Nowhere {
-    fn default() -> Self {
-        Self {
-            endpoint: Endpoint::builder().url(ENDPOINT).build(),
-        }
-    }
-}
-
-impl ResolveEndpoint for Nowhere {
-    fn resolve_endpoint<'a>(&'a self, _: &'a EndpointParams) -> EndpointFuture<'a> {
-        EndpointFuture::ready(Ok(self.endpoint.clone()))
     }
 }

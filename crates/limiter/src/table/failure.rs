@@ -1,4 +1,4 @@
-//! What a failed request means: errors of the SDK as [`TableError`].
+//! What a failed request means, as [`TableError`].
 //!
 //! The question that matters is whether a write may have happened ([`Applied`]). The answer is
 //! `No` only where the service says so, by one of its error codes, or where it is certain that nothing was sent; in all
@@ -11,12 +11,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
-use super::empty::EmptyAnswer;
+use super::client::answer::ServiceError;
+
+/// The error for a success without a body. DynamoDB's answers are JSON objects: a proxy has answered.
+pub(super) const EMPTY: &str = "the answer is empty, so it is not DynamoDB's; check the endpoint and proxies";
 
 /// Whether a request could have changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,53 +28,65 @@ pub enum Access {
     Write,
 }
 
-/// Says what an error of the SDK means for the request that met it.
-///
-/// A refused condition and a cancelled transaction are answers, not failures: sort them out first, with
-/// [`service_error`].
-pub fn from_sdk<E>(err: SdkError<E, HttpResponse>, access: Access) -> TableError
-where
-    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-{
-    match service_error(err, access) {
-        Ok((err, status)) => from_service(err, status, access),
-        Err(failure) => failure,
+/// The meaning of an error that the service answered with.
+pub(super) fn of_service(err: ServiceError, access: Access) -> TableError {
+    let (kind, applied) = meaning(&err.code, err.status);
+    let code = Some(&*err.code).filter(|code| !code.is_empty());
+    let message = service_message(code, err.message.as_deref(), err.status);
+    failure(kind, applied, message, err, access)
+}
+
+/// The meaning of missing credentials: nothing was sent.
+pub(super) fn of_credentials(err: &Arc<CredentialsError>) -> TableError {
+    TableError {
+        kind: without_credentials(err),
+        applied: Applied::No,
+        message: one_line(chain(&**err)),
+        source: Some(Arc::clone(err) as Arc<dyn Error + Send + Sync>),
     }
 }
 
-/// The service's own error and its HTTP status, if the service answered at all.
-///
-/// # Errors
-/// The meaning of a missing answer.
-pub fn service_error<E>(err: SdkError<E, HttpResponse>, access: Access) -> Result<(E, u16), TableError>
-where
-    E: Error + Send + Sync + 'static,
-{
-    let (kind, applied) = match err {
-        SdkError::ServiceError(answer) => {
-            let status = answer.raw().status().as_u16();
-            return Ok((answer.into_err(), status));
-        }
-        // The request could not even be written down.
-        SdkError::ConstructionFailure(_) => (FailureKind::BadRequest, Applied::No),
-        SdkError::TimeoutError(_) => (FailureKind::Timeout, Applied::Unknown),
-        SdkError::DispatchFailure(ref failure) => undelivered(&err, failure.is_timeout()),
-        // There was an answer, but it broke off or made no sense.
-        _ => (FailureKind::Internal, Applied::Unknown),
-    };
-    Err(failure(kind, applied, chain(&err), err, access))
+/// The meaning of a connection that could not be made.
+pub(super) fn unconnected(err: &(dyn Error + 'static)) -> TableError {
+    TableError::new(FailureKind::Unreachable, Applied::No, one_line(chain(err)))
 }
 
-/// Says what an error of the service means, by its code, or else by its HTTP status.
-pub fn from_service<E>(err: E, status: u16, access: Access) -> TableError
-where
-    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-{
-    let (kind, applied) = refused(err.code().unwrap_or_default(), status);
-    failure(kind, applied, service_message(&err, status), err, access)
+/// The meaning of a connection that ended before the answer came.
+pub(super) fn lost(err: hyper::Error) -> TableError {
+    let message = chain(&err);
+    failure(
+        FailureKind::Unreachable,
+        Applied::Unknown,
+        message,
+        err,
+        Access::Write,
+    )
 }
 
-fn failure<E: Error + Send + Sync + 'static>(
+/// The meaning of a request that got no answer.
+pub(super) fn of_connector(err: ConnectorError) -> TableError {
+    let (kind, applied) = undelivered(&err, err.is_timeout());
+    let message = chain(&err);
+    failure(kind, applied, message, err, Access::Write)
+}
+
+/// The same failure, of a request of this kind.
+pub(super) fn for_access(err: TableError, access: Access) -> TableError {
+    match access {
+        Access::Read => TableError {
+            applied: Applied::No,
+            ..err
+        },
+        Access::Write => err,
+    }
+}
+
+/// Whether an error says that a request was not executed because of its signature or permissions.
+pub(super) fn is_refused(code: &str, status: u16) -> bool {
+    meaning(code, status) == (FailureKind::AccessDenied, Applied::No)
+}
+
+pub(super) fn failure<E: Error + Send + Sync + 'static>(
     kind: FailureKind,
     applied: Applied,
     message: String,
@@ -103,7 +116,7 @@ fn one_line(message: String) -> String {
 
 /// The meaning of an error code. If the code is not one of DynamoDB's, as behind a proxy, the status decides what to
 /// do, but does not show whether a write happened.
-fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
+pub(super) fn meaning(code: &str, status: u16) -> (FailureKind, Applied) {
     use FailureKind as Kind;
     match code {
         // DynamoDB throttles with a status of 400. API gateways use some of its codes with this one.
@@ -162,7 +175,7 @@ fn refused(code: &str, status: u16) -> (FailureKind, Applied) {
 /// A pooled connection that the other side has closed while it was idle needs no case of its own. If the request
 /// was not written, the HTTP client takes another connection by itself. If it was written, the answer that is
 /// missing may have been lost, so the outcome is unknown.
-fn undelivered(err: &(dyn Error + 'static), timeout: bool) -> (FailureKind, Applied) {
+pub(super) fn undelivered(err: &(dyn Error + 'static), timeout: bool) -> (FailureKind, Applied) {
     for cause in std::iter::successors(Some(err), |&err| err.source()) {
         if let Some(credentials) = cause.downcast_ref::<CredentialsError>() {
             return (without_credentials(credentials), Applied::No);
@@ -192,8 +205,8 @@ fn undelivered(err: &(dyn Error + 'static), timeout: bool) -> (FailureKind, Appl
     (kind, Applied::Unknown)
 }
 
-fn service_message<E: ProvideErrorMetadata + Error + 'static>(service: &E, status: u16) -> String {
-    match (service.code(), service.message()) {
+pub(super) fn service_message(code: Option<&str>, message: Option<&str>, status: u16) -> String {
+    match (code, message) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
         (None, Some(message)) => format!("HTTP status {status}: {message}"),
@@ -239,11 +252,7 @@ fn passes(text: &str) -> bool {
 }
 
 /// An error and its causes, on one line.
-fn chain(err: &(dyn Error + 'static)) -> String {
-    let mut all = std::iter::successors(Some(err), |&err| err.source());
-    if let Some(empty) = all.find_map(|err| err.downcast_ref::<EmptyAnswer>()) {
-        return empty.to_string();
-    }
+pub(super) fn chain(err: &(dyn Error + 'static)) -> String {
     let mut text = err.to_string();
     for cause in std::iter::successors(err.source(), |&err| err.source()) {
         let _ = write!(text, ": {cause}");
@@ -297,7 +306,7 @@ mod tests {
             ("", 502, (Kind::Internal, Applied::Unknown)),
             ("", 504, (Kind::Internal, Applied::Unknown)),
         ] {
-            assert_eq!(refused(code, status), expected, "{code} {status}");
+            assert_eq!(meaning(code, status), expected, "{code} {status}");
         }
     }
 

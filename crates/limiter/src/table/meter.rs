@@ -4,10 +4,9 @@
 //! ([`DynamoTable::with_meter`](super::DynamoTable::with_meter)). Reads and applied writes are counted by
 //! what DynamoDB reports; a refused write reports nothing though it is billed, so it is worked out here.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason, ConsumedCapacity};
+use zae_limiter_core::table::{Cancelled, Item, Value};
 
 /// Units are kept in tenths, for reads come in halves.
 const TENTHS: f64 = 10.0;
@@ -101,23 +100,15 @@ impl Meter {
         self.calls[call as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn used<'a>(&self, units: Units, capacity: impl IntoIterator<Item = &'a ConsumedCapacity>) {
-        let total: f64 = capacity
-            .into_iter()
-            .filter_map(ConsumedCapacity::capacity_units)
-            .sum();
-        self.add(units, total);
-    }
-
     /// Counts a write whose condition did not hold.
     ///
     /// It is billed by the larger of the stored item and the one that was to be written, at least one unit
     /// (DynamoDB developer guide, "DynamoDB read and write operations", capacity unit consumption for write
     /// operations: conditional writes). How large an update would have made the item is not known; the
     /// stored item stands for it.
-    pub(super) fn refused(&self, stored: Option<&HashMap<String, AttributeValue>>, offered: usize) {
+    pub(super) fn refused(&self, stored: Option<&Item>, offered: usize) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        self.add(
+        self.used(
             Units::Write,
             write_units(stored.map_or(0, item_size).max(offered)),
         );
@@ -127,15 +118,17 @@ impl Meter {
     ///
     /// Every part costs twice what it would cost alone, applied or not. The size of a stored item is known
     /// only for parts that were refused; the others count as one kilobyte, so the result is a lower bound.
-    pub(super) fn cancelled(&self, reasons: &[CancellationReason]) {
+    pub(super) fn cancelled(&self, parts: &[Cancelled]) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        let units = reasons
-            .iter()
-            .map(|reason| write_units(reason.item().map_or(0, item_size)));
-        self.add(Units::Write, 2.0 * units.sum::<f64>());
+        let units = parts.iter().map(|part| match part {
+            Cancelled::Refused(Some(stored)) => write_units(item_size(stored)),
+            _ => write_units(0),
+        });
+        self.used(Units::Write, 2.0 * units.sum::<f64>());
     }
 
-    fn add(&self, units: Units, amount: f64) {
+    /// Counts units that a request has used.
+    pub(super) fn used(&self, units: Units, amount: f64) {
         let total = match units {
             Units::Read => &self.read_tenths,
             Units::Write => &self.write_tenths,
@@ -196,25 +189,22 @@ fn write_units(bytes: usize) -> f64 {
 }
 
 /// An item's size as DynamoDB bills it, in bytes (developer guide, "DynamoDB item sizes and formats").
-pub(super) fn item_size(item: &HashMap<String, AttributeValue>) -> usize {
+pub(super) fn item_size(item: &Item) -> usize {
     item.iter()
         .map(|(name, value)| name.len() + value_size(value))
         .sum()
 }
 
-/// Maps and lists take three bytes, and one for each entry.
-fn value_size(value: &AttributeValue) -> usize {
+/// Maps and lists take three bytes, and one for each entry. Values of other types are not counted: this crate writes none.
+fn value_size(value: &Value) -> usize {
     match value {
-        AttributeValue::S(text) => text.len(),
-        AttributeValue::N(digits) => number_size(digits),
-        AttributeValue::B(bytes) => bytes.as_ref().len(),
-        AttributeValue::Bool(_) | AttributeValue::Null(_) => 1,
-        AttributeValue::M(map) => 3 + map.len() + item_size(map),
-        AttributeValue::L(list) => 3 + list.len() + list.iter().map(value_size).sum::<usize>(),
-        AttributeValue::Ss(set) => set.iter().map(String::len).sum(),
-        AttributeValue::Ns(set) => set.iter().map(|digits| number_size(digits)).sum(),
-        AttributeValue::Bs(set) => set.iter().map(|bytes| bytes.as_ref().len()).sum(),
-        _ => 0,
+        Value::S(text) => text.len(),
+        Value::N(digits) => number_size(digits),
+        Value::Bool(_) | Value::Null => 1,
+        Value::M(map) => 3 + map.len() + item_size(map),
+        Value::L(list) => 3 + list.len() + list.iter().map(value_size).sum::<usize>(),
+        Value::Ss(set) => set.iter().map(String::len).sum(),
+        Value::Other => 0,
     }
 }
 
@@ -239,6 +229,8 @@ fn number_size(digits: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[track_caller]
@@ -259,16 +251,13 @@ mod tests {
 
     #[test]
     fn items_are_sized_by_names_and_values() {
-        let item = HashMap::from([
-            ("PK".to_owned(), AttributeValue::S("ab".into())),
+        let item = BTreeMap::from([
+            ("PK".to_owned(), Value::S("ab".into())),
             (
                 "m".to_owned(),
-                AttributeValue::M(HashMap::from([("k".to_owned(), AttributeValue::Bool(true))])),
+                Value::M(BTreeMap::from([("k".to_owned(), Value::Bool(true))])),
             ),
-            (
-                "l".to_owned(),
-                AttributeValue::L(vec![AttributeValue::Null(true)]),
-            ),
+            ("l".to_owned(), Value::L(vec![Value::Null])),
         ]);
         assert_eq!(item_size(&item), 4 + (1 + 3 + 1 + 2) + (1 + 3 + 1 + 1));
     }
@@ -277,7 +266,7 @@ mod tests {
     fn a_refused_write_costs_a_unit_per_started_kilobyte() {
         let meter = Meter::new();
         meter.refused(None, 0);
-        let item = HashMap::from([("PK".to_owned(), AttributeValue::S("x".repeat(1023)))]);
+        let item = BTreeMap::from([("PK".to_owned(), Value::S("x".repeat(1023)))]);
         meter.refused(Some(&item), 0);
         meter.refused(Some(&item), 2049);
         let usage = meter.snapshot();

@@ -2,11 +2,11 @@
 //!
 //! [`Table`] takes an [`Op`] and answers it. [`DynamoTable`] speaks to DynamoDB, or to the embedded engine
 //! through the very same code; the simulator and tests bring their own. Nothing outside this module sees an
-//! expression string or a type of the SDK.
+//! expression string or a body of a request.
 //!
 //! Start with [`Table`], continue with [`dynamo`] for what a request looks like and [`failure`] for what a
-//! failed one means. [`config`] builds clients, [`definition`] creates the table, [`meter`] counts what
-//! requests cost.
+//! failed one means. [`client`] sends requests, [`config`] finds out where to, [`definition`] creates the table, [`meter`]
+//! counts what requests cost.
 
 use std::fmt;
 use std::future::Future;
@@ -15,24 +15,28 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+pub mod client;
 pub mod config;
-mod convert;
 mod date;
 pub mod definition;
 pub mod dynamo;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-mod empty;
 pub mod failure;
 pub mod meter;
 mod past_proxies;
 mod render;
+#[cfg(feature = "sdk")]
+pub mod sdk;
 
+pub use client::DynamoClient;
 pub use config::{Connection, Timeouts};
 pub use dynamo::DynamoTable;
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedEngine;
 pub use meter::{Meter, RequestCost};
+#[cfg(feature = "sdk")]
+pub use sdk::SdkTable;
 /// The requests to a table, and its answers.
 pub use zae_limiter_core::table::{
     Answer, Applied, Attr, Cancelled, Condition, Delete, FailureKind, Index, Item, Key, Op, Part, Put, Query,

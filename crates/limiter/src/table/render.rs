@@ -4,37 +4,39 @@
 //! expression is a positional alias: `#0`, `:0`. A name that recurs keeps its alias. All parts of a request
 //! share one [`Renderer`], since they share one table of aliases on the wire.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_dynamodb::types::AttributeValue;
-use zae_limiter_core::table::{Applied, Attr, Condition, FailureKind, SortKeys, TableError, Update};
+use zae_limiter_core::table::{Applied, Attr, Condition, FailureKind, SortKeys, TableError, Update, Value};
 
-use super::convert::to_attribute;
+/// Name of the partition key.
+pub(super) const PK: &str = "PK";
+/// Name of the sort key.
+pub(super) const SK: &str = "SK";
 
-/// The values of an expression's aliases, in the SDK's form: `None` when there are none.
+/// What an expression's aliases stand for, by their numbers.
 pub(super) struct Aliases {
-    /// Attribute names by alias.
-    pub(super) names: Option<HashMap<String, String>>,
-    /// Values by alias.
-    pub(super) values: Option<HashMap<String, AttributeValue>>,
+    /// Attribute names: that of `#0` first.
+    pub(super) names: Vec<Attr>,
+    /// Values: that of `:0` first.
+    pub(super) values: Vec<Value>,
 }
 
 /// Writes the expressions of one request and hands out their aliases.
 #[derive(Debug, Default)]
 pub(super) struct Renderer {
     names: Vec<Attr>,
-    values: Vec<AttributeValue>,
+    values: Vec<Value>,
 }
 
 impl Renderer {
     /// The change that an update makes, or `None` if it changes nothing but creates an absent item.
     ///
     /// Takes the parts out of the update, not its key and condition.
-    pub(super) fn change(&mut self, update: &mut Update) -> Result<Option<String>, TableError> {
+    pub(super) fn change(&mut self, update: &mut Update) -> Option<String> {
         let parts = update.set.len() + update.add.len() + update.add_to_set.len();
         let parts = parts + update.remove.len() + update.delete_from_set.len();
         if parts == 0 {
-            return Ok(None);
+            return None;
         }
         // "SET " and the like once each, and about "#10 = :10, " a part.
         let mut text = String::with_capacity(24 + parts * 11);
@@ -46,7 +48,7 @@ impl Renderer {
             section.part(&mut text);
             self.name(&mut text, attr);
             text.push_str(" = ");
-            self.value(&mut text, to_attribute(value)?);
+            self.value(&mut text, value);
         }
         section = Section {
             name: "ADD ",
@@ -56,7 +58,7 @@ impl Renderer {
             section.part(&mut text);
             self.name(&mut text, attr);
             text.push(' ');
-            self.value(&mut text, AttributeValue::N(delta.to_string()));
+            self.value(&mut text, Value::int(delta));
         }
         for (attr, texts) in grouped(&mut update.add_to_set) {
             section.part(&mut text);
@@ -82,7 +84,7 @@ impl Renderer {
             section.part(&mut text);
             self.name(&mut text, attr);
         }
-        Ok(Some(text))
+        Some(text)
     }
 
     /// A condition, or `None` if it always holds.
@@ -99,7 +101,7 @@ impl Renderer {
             )),
             Verdict::Depends => {
                 let mut text = String::with_capacity(leaves(&condition) * 24);
-                self.depends(&mut text, condition, false)?;
+                self.depends(&mut text, condition, false);
                 Ok(Some(text))
             }
         }
@@ -114,7 +116,7 @@ impl Renderer {
         let mut text = String::with_capacity(32);
         self.name(&mut text, Attr::new_static(hash.0));
         text.push_str(" = ");
-        self.value(&mut text, AttributeValue::S(hash.1));
+        self.value(&mut text, Value::S(hash.1));
         match range.1 {
             SortKeys::All => {}
             // Nothing begins with less than one character; a key is never empty.
@@ -123,74 +125,56 @@ impl Renderer {
                 text.push_str(" AND begins_with(");
                 self.name(&mut text, Attr::new_static(range.0));
                 text.push_str(", ");
-                self.value(&mut text, AttributeValue::S(prefix));
+                self.value(&mut text, Value::S(prefix));
                 text.push(')');
             }
             SortKeys::Between(first, last) => {
                 text.push_str(" AND ");
                 self.name(&mut text, Attr::new_static(range.0));
                 text.push_str(" BETWEEN ");
-                self.value(&mut text, AttributeValue::S(first));
+                self.value(&mut text, Value::S(first));
                 text.push_str(" AND ");
-                self.value(&mut text, AttributeValue::S(last));
+                self.value(&mut text, Value::S(last));
             }
         }
         text
     }
 
-    /// The values of the aliases so far.
+    /// What the aliases so far stand for.
     pub(super) fn finish(self) -> Aliases {
-        let names = (!self.names.is_empty()).then(|| {
-            self.names
-                .into_iter()
-                .enumerate()
-                .map(|(i, name)| (alias('#', i), name.into()))
-                .collect()
-        });
-        let values = (!self.values.is_empty()).then(|| {
-            self.values
-                .into_iter()
-                .enumerate()
-                .map(|(i, value)| (alias(':', i), value))
-                .collect()
-        });
-        Aliases { names, values }
+        Aliases {
+            names: self.names,
+            values: self.values,
+        }
     }
 
     /// Writes a condition whose verdict is [`Verdict::Depends`]. `inner` asks for brackets around parts.
-    fn depends(&mut self, text: &mut String, condition: Condition, inner: bool) -> Result<(), TableError> {
+    fn depends(&mut self, text: &mut String, condition: Condition, inner: bool) {
         match condition {
-            Condition::All(parts) => self.joined(text, parts, " AND ", inner)?,
-            Condition::Any(parts) => self.joined(text, parts, " OR ", inner)?,
+            Condition::All(parts) => self.joined(text, parts, " AND ", inner),
+            Condition::Any(parts) => self.joined(text, parts, " OR ", inner),
             Condition::Exists(attr) => self.call(text, "attribute_exists(", attr),
             Condition::Absent(attr) => self.call(text, "attribute_not_exists(", attr),
-            Condition::Is(attr, value) => self.compared(text, attr, " = ", to_attribute(value)?),
+            Condition::Is(attr, value) => self.compared(text, attr, " = ", value),
             // `<>` alone leaves it to the engine what holds of an absent attribute, so both halves are said.
             Condition::IsNot(attr, value) => {
                 text.push('(');
                 self.call(text, "attribute_not_exists(", attr.clone());
                 text.push_str(" OR ");
-                self.compared(text, attr, " <> ", to_attribute(value)?);
+                self.compared(text, attr, " <> ", value);
                 text.push(')');
             }
             Condition::AtLeast(attr, bound) => {
-                self.compared(text, attr, " >= ", AttributeValue::N(bound.to_string()));
+                self.compared(text, attr, " >= ", Value::int(bound));
             }
             Condition::AtMost(attr, bound) => {
-                self.compared(text, attr, " <= ", AttributeValue::N(bound.to_string()));
+                self.compared(text, attr, " <= ", Value::int(bound));
             }
         }
-        Ok(())
     }
 
     /// Parts that are always or never true have no say here: `verdict` has settled that the rest decides.
-    fn joined(
-        &mut self,
-        text: &mut String,
-        parts: Vec<Condition>,
-        by: &str,
-        inner: bool,
-    ) -> Result<(), TableError> {
+    fn joined(&mut self, text: &mut String, parts: Vec<Condition>, by: &str, inner: bool) {
         if inner {
             text.push('(');
         }
@@ -200,12 +184,11 @@ impl Renderer {
                 text.push_str(by);
             }
             first = false;
-            self.depends(text, part, true)?;
+            self.depends(text, part, true);
         }
         if inner {
             text.push(')');
         }
-        Ok(())
     }
 
     fn call(&mut self, text: &mut String, function: &str, attr: Attr) {
@@ -214,7 +197,7 @@ impl Renderer {
         text.push(')');
     }
 
-    fn compared(&mut self, text: &mut String, attr: Attr, by: &str, value: AttributeValue) {
+    fn compared(&mut self, text: &mut String, attr: Attr, by: &str, value: Value) {
         self.name(text, attr);
         text.push_str(by);
         self.value(text, value);
@@ -233,7 +216,7 @@ impl Renderer {
         push_alias(text, '#', at);
     }
 
-    fn value(&mut self, text: &mut String, value: AttributeValue) {
+    fn value(&mut self, text: &mut String, value: Value) {
         push_alias(text, ':', self.values.len());
         self.values.push(value);
     }
@@ -294,24 +277,16 @@ fn leaves(condition: &Condition) -> usize {
 }
 
 /// The texts by attribute: an expression may name an attribute once only.
-fn grouped(texts: &mut Vec<(Attr, String)>) -> impl Iterator<Item = (Attr, AttributeValue)> + use<> {
+fn grouped(texts: &mut Vec<(Attr, String)>) -> impl Iterator<Item = (Attr, Value)> + use<> {
     let mut by_attr = BTreeMap::<Attr, BTreeSet<String>>::new();
     for (attr, text) in texts.drain(..) {
         by_attr.entry(attr).or_default().insert(text);
     }
-    by_attr
-        .into_iter()
-        .map(|(attr, texts)| (attr, AttributeValue::Ss(texts.into_iter().collect())))
-}
-
-fn alias(sigil: char, index: usize) -> String {
-    let mut text = String::with_capacity(4);
-    push_alias(&mut text, sigil, index);
-    text
+    by_attr.into_iter().map(|(attr, texts)| (attr, Value::Ss(texts)))
 }
 
 /// Formatting machinery costs more than the digits; nearly every index has one or two.
-fn push_alias(text: &mut String, sigil: char, index: usize) {
+pub(super) fn push_alias(text: &mut String, sigil: char, index: usize) {
     text.push(sigil);
     let mut digits = [0_u8; 20];
     let mut at = digits.len();

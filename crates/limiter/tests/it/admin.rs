@@ -42,9 +42,11 @@ impl Admin {
     pub(crate) async fn new() -> Self {
         let engine = EmbeddedEngine::memory().unwrap();
         table_of(&engine).await;
-        let client = engine.client();
+        let client = engine.sdk_client();
         let clock = ManualClock::at(EpochMillis(START).into());
-        let builder = Repository::builder().stack("limits").client(client.clone());
+        let builder = Repository::builder()
+            .stack("limits")
+            .dynamo_client(engine.client());
         let repo = builder.clock(clock.clone()).open().await.unwrap();
         let world = World {
             limiter: RateLimiter::new(repo.clone()),

@@ -42,8 +42,8 @@ async fn creating_a_table_twice_or_at_once_is_fine() {
         (one.name(), two.name(), table.name()),
         ("limits", "limits", "limits")
     );
-    let described = table
-        .client()
+    let client = engine.sdk_client();
+    let described = client
         .describe_table()
         .table_name("limits")
         .send()
@@ -55,8 +55,7 @@ async fn creating_a_table_twice_or_at_once_is_fine() {
     assert_eq!(described.local_secondary_indexes().len(), 5);
     assert_eq!(described.global_secondary_indexes().len(), 4);
     assert!(described.latest_stream_arn().is_some());
-    let ttl = table
-        .client()
+    let ttl = client
         .describe_time_to_live()
         .table_name("limits")
         .send()

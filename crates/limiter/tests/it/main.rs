@@ -27,6 +27,7 @@ mod blocking_admin;
 mod blocking_ends;
 mod capacity;
 mod clock;
+mod conformance;
 mod cost;
 mod declare;
 mod degrade;

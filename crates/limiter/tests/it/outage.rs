@@ -176,7 +176,11 @@ async fn denied_access_is_refused_under_every_policy() {
 #[tokio::test]
 async fn a_missing_table_says_which_and_how_to_make_it() {
     let engine = zae_limiter::table::EmbeddedEngine::memory().unwrap();
-    let builder = || Repository::builder().stack("my-app").client(engine.client());
+    let builder = || {
+        Repository::builder()
+            .stack("my-app")
+            .dynamo_client(engine.client())
+    };
     for result in [builder().open().await, builder().connect().await] {
         let err = result.unwrap_err();
         assert!(

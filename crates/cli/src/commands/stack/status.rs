@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use serde_json::json;
 use tokio::time::Instant;
 use zae_limiter::VersionRecord;
-use zae_limiter::table::EmbeddedEngine;
 use zae_limiter::table::failure::Access;
+use zae_limiter::table::{DynamoClient, EmbeddedEngine};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 use zae_limiter_core::version::FEATURE_LEVEL;
 use zae_limiter_infra::StackSummary;
@@ -143,38 +141,28 @@ async fn find(at: &Connection) -> Result<Found, Failure> {
 }
 
 /// Asks DynamoDB about the table.
-async fn describe(client: &Client, at: &Connection) -> Result<TableState, Missing> {
+async fn describe(client: &DynamoClient, at: &Connection) -> Result<TableState, Missing> {
     let begin = Instant::now();
-    let answer = client.describe_table().table_name(&at.name).send().await;
+    let request = json!({"TableName": at.name});
+    let answer = client.request("DescribeTable", Access::Read, &request).await;
     let latency = begin.elapsed();
     match answer {
         Ok(answer) => {
-            let Some(table) = answer.table else {
+            let table = &answer["Table"];
+            if !table.is_object() {
                 let reason = "the answer does not describe a table, so it is not DynamoDB's; check the endpoint and proxies";
                 let err = TableError::new(FailureKind::Internal, Applied::No, reason);
                 return Err(Missing::Failed(table_failure(&err, at)));
-            };
+            }
             Ok(TableState {
-                status: table
-                    .table_status()
-                    .map_or("N/A", |status| status.as_str())
-                    .to_owned(),
-                items: table.item_count(),
-                bytes: table.table_size_bytes(),
+                status: table["TableStatus"].as_str().unwrap_or("N/A").to_owned(),
+                items: table["ItemCount"].as_i64(),
+                bytes: table["TableSizeBytes"].as_i64(),
                 latency,
             })
         }
-        Err(err)
-            if err
-                .as_service_error()
-                .is_some_and(DescribeTableError::is_resource_not_found_exception) =>
-        {
-            Err(Missing::Absent)
-        }
-        Err(err) => {
-            let err = zae_limiter::table::failure::from_sdk(err, Access::Read);
-            Err(Missing::Failed(table_failure(&err, at)))
-        }
+        Err(err) if err.kind == FailureKind::TableMissing => Err(Missing::Absent),
+        Err(err) => Err(Missing::Failed(table_failure(&err, at))),
     }
 }
 

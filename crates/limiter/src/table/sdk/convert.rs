@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use aws_sdk_dynamodb::types::AttributeValue;
 use zae_limiter_core::table::{Applied, FailureKind, Item, Key, TableError, Value};
 
-/// Name of the partition key.
-pub(super) const PK: &str = "PK";
-/// Name of the sort key.
-pub(super) const SK: &str = "SK";
+use crate::table::render::{Aliases, PK, SK, push_alias};
 
 /// A value in the SDK's form.
 ///
@@ -38,6 +35,32 @@ pub(super) fn to_attributes(item: Item) -> Result<HashMap<String, AttributeValue
     item.into_iter()
         .map(|(name, value)| Ok((name, to_attribute(value)?)))
         .collect()
+}
+
+/// Names and values of an expression's aliases in the SDK's form: `None` when there are none.
+pub(super) struct SdkAliases {
+    pub(super) names: Option<HashMap<String, String>>,
+    pub(super) values: Option<HashMap<String, AttributeValue>>,
+}
+
+impl SdkAliases {
+    /// The aliases in the SDK's form.
+    pub(super) fn of(aliases: Aliases) -> Result<Self, TableError> {
+        let alias = |sigil, i| {
+            let mut text = String::with_capacity(4);
+            push_alias(&mut text, sigil, i);
+            text
+        };
+        let names = aliases.names.into_iter().enumerate();
+        let names: HashMap<_, _> = names.map(|(i, name)| (alias('#', i), name.into())).collect();
+        let values = aliases.values.into_iter().enumerate();
+        let values = values.map(|(i, value)| Ok((alias(':', i), to_attribute(value)?)));
+        let values = values.collect::<Result<HashMap<_, _>, TableError>>()?;
+        Ok(Self {
+            names: (!names.is_empty()).then_some(names),
+            values: (!values.is_empty()).then_some(values),
+        })
+    }
 }
 
 /// A primary key in the SDK's form.

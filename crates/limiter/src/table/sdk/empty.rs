@@ -6,9 +6,11 @@ use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint}
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
+use crate::table::failure::EMPTY;
+
 /// The error for such an answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer is empty, so it is not DynamoDB's; check the endpoint and proxies")]
+#[error("{EMPTY}")]
 pub(super) struct EmptyAnswer;
 
 /// Makes a success without a body an error. DynamoDB's answers are JSON objects, and the SDK takes no body for an empty
