@@ -146,7 +146,7 @@ impl Endpoint {
             "http://{}",
             SocketAddr::new(reached(address.ip()), address.port())
         );
-        let world = World::new(Tables::new(engine), store, files, url, options.python)
+        let world = World::new(Tables::new(engine)?, store, files, url, options.python)
             .map_err(StartError::Services)?;
         let world = Arc::new(world);
         stacks::resume(&world.stacks).map_err(|err| StartError::Services(err.into()))?;

@@ -7,8 +7,10 @@ use hyper::StatusCode;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use zae_limiter::table::EmbeddedEngine;
-use zae_limiter::table::embedded::StreamKeeper;
+use zae_limiter::table::embedded::Reply as EngineReply;
+use zae_limiter::table::embedded::{Earlier, OpenError, StreamKeeper, TokenKeeper, Tokened};
 
+use crate::clock::now_ms;
 use crate::tagging::{Tagged, TaggedResource};
 use crate::wire::{ACCOUNT, Refusal, Reply, Request};
 
@@ -48,6 +50,8 @@ const ITEMS: [&str; 6] = [
 #[derive(Debug, Clone)]
 pub struct Tables {
     engine: EmbeddedEngine,
+    /// The tokens of transactions, for data on disk.
+    tokens: Option<Arc<TokenKeeper>>,
     /// Dropped after the engine: its end is the signal that the data is free.
     writes: Arc<watch::Sender<u64>>,
 }
@@ -62,11 +66,15 @@ pub struct Streams {
 
 impl Tables {
     /// The tables of an engine.
-    pub fn new(engine: EmbeddedEngine) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If the engine's database cannot be opened a second time.
+    pub fn new(engine: EmbeddedEngine) -> Result<Self, OpenError> {
+        Ok(Self {
+            tokens: engine.keep_tokens(now_ms() / 1000)?.map(Arc::new),
             engine,
             writes: Arc::new(watch::Sender::new(0)),
-        }
+        })
     }
 
     /// Notifies of writes: its value changes after each, and it ends when the last owner of the tables drops them.
@@ -144,6 +152,43 @@ impl Tables {
         read(reply.status, &reply.body)
     }
 
+    /// Runs an operation; a transaction that an earlier engine has executed is not executed again.
+    fn once(&self, operation: &str, body: &[u8]) -> EngineReply {
+        let transaction = match &self.tokens {
+            Some(tokens) if operation == "TransactWriteItems" => {
+                Tokened::read(body).map(|read| (tokens, read))
+            }
+            _ => None,
+        };
+        let Some((tokens, transaction)) = transaction else {
+            return self.engine().answer(operation, body);
+        };
+        let now = now_ms() / 1000;
+        match tokens.earlier(&transaction, now) {
+            Earlier::Done => EngineReply {
+                status: 200,
+                body: "{}".to_owned(),
+            },
+            Earlier::Other => EngineReply {
+                status: 400,
+                body: json!({
+                    "__type": "com.amazonaws.dynamodb.v20120810#IdempotentParameterMismatchException",
+                    "Message": "the token was used for another transaction",
+                })
+                .to_string(),
+            },
+            Earlier::Unknown => {
+                let reply = self.engine().answer(operation, body);
+                if reply.status == 200
+                    && let Err(err) = tokens.remember(&transaction, now)
+                {
+                    tracing::warn!(error = %err, "the token of a transaction is lost when the endpoint ends");
+                }
+                reply
+            }
+        }
+    }
+
     async fn answer(
         &self,
         operation: &str,
@@ -164,7 +209,7 @@ impl Tables {
             self.engine.answer(operation, &body)
         } else {
             let (tables, operation) = (self.clone(), operation.to_owned());
-            tokio::task::spawn_blocking(move || tables.engine().answer(&operation, &body))
+            tokio::task::spawn_blocking(move || tables.once(&operation, &body))
                 .await
                 .map_err(|err| Refusal::internal(&err))?
         };

@@ -765,7 +765,7 @@ async fn custom() {
     let directory = tempfile::tempdir().unwrap();
     let listener = server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let tables = Tables::new(EmbeddedEngine::memory().unwrap());
+    let tables = Tables::new(EmbeddedEngine::memory().unwrap()).unwrap();
     let world = World::new(
         tables,
         Store::memory().unwrap(),

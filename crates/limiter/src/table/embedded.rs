@@ -16,8 +16,10 @@ use super::DynamoClient;
 use super::{Applied, FailureKind, TableError};
 
 mod streams;
+mod tokens;
 
 pub use streams::{StreamKeeper, StreamReader, TrimError, Trimmed};
+pub use tokens::{Earlier, TokenKeeper, Tokened};
 
 /// The file in an engine's directory that holds its data.
 pub const DATA_FILE: &str = "zae-limiter.sqlite";

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::future::ProvideCredentials as Providing;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -199,6 +202,137 @@ async fn a_success_without_the_parts_that_dynamodb_sends_is_none() {
         }
         server.abort();
     }
+}
+
+#[tokio::test]
+async fn a_damaged_answer_is_a_lost_one() {
+    let body = r#"{"Attributes":{"PK":{"S":"p"},"SK":{"S":"s"},"n":{"N":"1"}}}"#;
+    for (checksum, is_right) in [("3463713013", false), ("CRC", true), ("none", true)] {
+        let checksum = checksum.replace("CRC", &crc(body.as_bytes()).to_string());
+        let (port, server) = server(ok(
+            body,
+            &format!("x-amz-crc32: {checksum}\r\nConnection: close\r\n"),
+        ))
+        .await;
+        let table = table_at(port).await;
+        match table.update(add(&key("p", "s"), "n", 1)).await {
+            Ok(_) => assert!(is_right, "{checksum}"),
+            Err(err) => {
+                assert!(!is_right, "{checksum}: {err}");
+                assert_eq!((err.kind, err.applied), (FailureKind::Internal, Applied::Unknown));
+                assert!(err.message.contains("checksum"), "{err}");
+            }
+        }
+        server.abort();
+    }
+}
+
+/// CRC-32 as in zlib, bit by bit.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+/// Credentials with the number of the load as their id; each load takes this long.
+#[derive(Debug, Default)]
+struct Slow {
+    takes: Duration,
+    loads: AtomicUsize,
+}
+
+impl ProvideCredentials for Slow {
+    fn provide_credentials<'a>(&'a self) -> Providing<'a>
+    where
+        Self: 'a,
+    {
+        Providing::new(async {
+            tokio::time::sleep(self.takes).await;
+            let load = self.loads.fetch_add(1, Ordering::SeqCst);
+            Ok(Credentials::new(
+                format!("id{load}"),
+                "secret",
+                None,
+                None,
+                "test",
+            ))
+        })
+    }
+}
+
+async fn table_with(port: u16, takes: Duration) -> DynamoTable {
+    let loads = AtomicUsize::new(0);
+    let client = Connection {
+        endpoint_url: Some(format!("http://127.0.0.1:{port}")),
+        credentials: Some(SharedCredentialsProvider::new(Slow { takes, loads })),
+        timeouts: Timeouts {
+            operation: Duration::from_millis(300),
+            ..Timeouts::default()
+        },
+        ..Connection::default()
+    };
+    DynamoTable::new(client.client().await, "limits")
+}
+
+#[tokio::test]
+async fn credentials_that_come_late_are_used_by_later_requests() {
+    let (port, server) = server(ok("{}", "Connection: close\r\n")).await;
+    let table = table_with(port, Duration::from_millis(500)).await;
+    let err = table.update(add(&key("p", "s"), "n", 1)).await.unwrap_err();
+    assert_eq!(
+        (err.kind, err.applied),
+        (FailureKind::Unreachable, Applied::No),
+        "{err}"
+    );
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(table.get(key("p", "s"), false).await.unwrap(), None);
+    server.abort();
+}
+
+#[tokio::test]
+async fn expired_credentials_are_loaded_again_once() {
+    use tokio::io::AsyncWriteExt as _;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ids = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&ids);
+    let server = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 16384];
+            let length = stream.read(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..length]).into_owned();
+            let id = head
+                .split("Credential=")
+                .nth(1)
+                .and_then(|rest| rest.split('/').next());
+            let id = id.unwrap_or_default().to_owned();
+            let body = r#"{"__type":"com.amazon.coral.service#ExpiredTokenException","message":"expired"}"#;
+            // The first two are refused.
+            let answer = if id == "id2" {
+                ok("{}", "Connection: close\r\n")
+            } else {
+                format!(
+                    "HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                )
+            };
+            seen.lock().unwrap().push(id);
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let table = table_with(port, Duration::ZERO).await;
+    let err = table.update(add(&key("p", "s"), "n", 1)).await.unwrap_err();
+    assert_eq!(
+        (err.kind, err.applied),
+        (FailureKind::AccessDenied, Applied::No),
+        "{err}"
+    );
+    assert_eq!(*ids.lock().unwrap(), ["id0", "id1"]);
+    assert_eq!(table.get(key("p", "s"), false).await.unwrap(), None);
+    assert_eq!(*ids.lock().unwrap(), ["id0", "id1", "id1", "id2"]);
+    server.abort();
 }
 
 #[tokio::test]

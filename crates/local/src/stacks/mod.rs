@@ -69,6 +69,7 @@ impl Stacks {
     fn of_test(files: &tempfile::TempDir) -> Arc<Self> {
         let engine = zae_limiter::table::EmbeddedEngine::memory();
         let tables = crate::tables::Tables::new(engine.expect("memory needs nothing"));
+        let tables = tables.expect("memory needs nothing");
         let store = Store::memory().expect("memory needs nothing");
         let (files, url) = (files.path().to_owned(), "http://127.0.0.1:1".to_owned());
         let services = Services::open(tables, &store, files, url, crate::lambda::Python::none())

@@ -262,6 +262,47 @@ async fn a_write_that_changes_nothing_is_not_in_the_stream() {
 }
 
 #[tokio::test]
+async fn a_transaction_is_not_executed_again_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = json!({
+        "TableName": "abc", "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
+    });
+    let key = json!({"PK": {"S": "k"}});
+    let add = |token: &str, amount: &str| {
+        json!({"ClientRequestToken": token, "TransactItems": [{"Update": {
+            "TableName": "abc", "Key": key, "UpdateExpression": "ADD n :o",
+            "ExpressionAttributeValues": {":o": {"N": amount}},
+        }}]})
+    };
+    let endpoint = Running::on(directory.path()).await;
+    endpoint.dynamodb("CreateTable", &table).await;
+    for _ in 0..2 {
+        endpoint.dynamodb("TransactWriteItems", &add("t1", "1")).await;
+    }
+    endpoint.stop().await;
+    let endpoint = Running::on(directory.path()).await;
+    endpoint.dynamodb("TransactWriteItems", &add("t1", "1")).await;
+    endpoint.dynamodb("TransactWriteItems", &add("t2", "1")).await;
+    let read = json!({"TableName": "abc", "Key": key});
+    let answer = endpoint.dynamodb("GetItem", &read).await;
+    assert_eq!(answer["Item"]["n"]["N"], "2", "{answer}");
+    let other = crate::client::signed("dynamodb")
+        .header("x-amz-target", "DynamoDB_20120810.TransactWriteItems")
+        .method("POST")
+        .uri("/")
+        .body(Full::new(Bytes::from(add("t1", "5").to_string())))
+        .unwrap();
+    let refused = endpoint.send(other).await;
+    assert!(
+        refused.body.contains("IdempotentParameterMismatchException"),
+        "{refused:?}"
+    );
+    endpoint.stop().await;
+}
+
+#[tokio::test]
 async fn expired_items_can_be_deleted_at_once() {
     let endpoint = Running::ephemeral().await;
     let request = crate::client::signed("dynamodb")

@@ -30,7 +30,7 @@ impl Endpoint {
     async fn start(directory: &Path) -> Self {
         let listener = server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tables = Tables::new(EmbeddedEngine::memory().unwrap());
+        let tables = Tables::new(EmbeddedEngine::memory().unwrap()).unwrap();
         let store = Store::open(&directory.join("records.sqlite")).unwrap();
         let world = World::new(
             tables,

@@ -73,7 +73,7 @@ impl Fixture {
             ..Pace::default()
         };
         change(&mut pace);
-        let tables = Tables::new(EmbeddedEngine::open(directory.path().join("tables")).unwrap());
+        let tables = Tables::new(EmbeddedEngine::open(directory.path().join("tables")).unwrap()).unwrap();
         let store = Store::open(&directory.path().join("records.sqlite")).unwrap();
         let services = Arc::new(Remembered::default());
         let lambda = open(&directory, &tables, &store, &services, pace);

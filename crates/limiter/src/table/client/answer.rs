@@ -435,9 +435,8 @@ mod tests {
         let _ = ServiceError::read(400, None, None, bytes);
     }
 
-    /// `HOSTILE_RUNS` sets the number of inputs.
     #[test]
-    fn mutated_answers_are_read_or_refused() {
+    fn hostile_answers_are_read_or_refused() {
         let samples: [&[u8]; 6] = [
             br##"{"Attributes":{"PK":{"S":"ns/BUCKET#k#r#0"},"SK":{"S":"#STATE"},"b_rpm_tk":{"N":"-1000"},"l":{"L":[{"BOOL":true}]}}}"##,
             br#"{"Responses":{"t":[{"PK":{"S":"p"},"m":{"M":{"a":{"NULL":true}}}}]},"UnprocessedKeys":{"t":{"Keys":[{"PK":{"S":"p"}}]}}}"#,
@@ -446,11 +445,11 @@ mod tests {
             br#"{"__type":"TransactionCanceledException","CancellationReasons":[{"Code":"None"},{"Code":"x","Item":{}}]}"#,
             br#"{"UnprocessedItems":{"t":[{"DeleteRequest":{"Key":{"PK":{"S":"p"}}}}]},"ConsumedCapacity":[{"CapacityUnits":1.5e3}]}"#,
         ];
-        let runs = std::env::var("HOSTILE_RUNS")
-            .ok()
-            .and_then(|runs| runs.parse().ok());
-        let mut random = fastrand::Rng::with_seed(1);
-        for _ in 0..runs.unwrap_or(20_000_u64) {
+        let runs = std::env::var("ZAE_LIMITER_HOSTILE_RUNS").map_or(20_000, |runs| runs.parse().unwrap());
+        let seed = fastrand::u64(..);
+        println!("{runs} answers, seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..runs {
             let mut bytes = samples[random.usize(..samples.len())].to_vec();
             for _ in 0..random.usize(1..6) {
                 let at = random.usize(..bytes.len());

@@ -28,8 +28,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, timeout};
 use tower::Service as _;
 
-/// How long a connection is kept without a request. Servers and the network between drop idle ones after some minutes;
-/// DynamoDB after one.
+/// How long a connection is kept without a request. Servers and networks drop idle ones, most after a minute or more.
 const KEPT: Duration = Duration::from_secs(50);
 
 /// How many connections are kept without a request.
