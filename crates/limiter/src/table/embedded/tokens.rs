@@ -21,7 +21,7 @@ const TABLE: &str = "
 pub struct TokenKeeper {
     engine: EmbeddedEngine,
     connection: Mutex<Connection>,
-    /// Those of earlier engines: digest and time. The engine knows its own.
+    /// Those of earlier engines: digest and time. The engine has its own.
     earlier: HashMap<String, (Vec<u8>, i64)>,
 }
 
