@@ -282,6 +282,9 @@ fn unavailable(err: &TableError, at: &Connection) -> String {
         FailureKind::BadRequest if err.message.contains("the region is missing") => {
             "You must specify a region. Use --region, AWS_REGION, or a profile that has one.".to_owned()
         }
+        FailureKind::Unreachable if err.message.starts_with("credentials") => {
+            format!("Unable to load credentials: {}", err.message)
+        }
         FailureKind::Unreachable => {
             let cause = without_layers(&err.message);
             match &at.endpoint_url {
@@ -333,7 +336,9 @@ fn place(at: &Connection) -> String {
 /// Whether a connection that was there ended before an answer came. For a read, only the message of the HTTP client
 /// shows this.
 fn broke(err: &TableError) -> bool {
-    err.applied == Applied::Unknown || err.message.contains("(SendRequest)")
+    err.applied == Applied::Unknown
+        || err.message.contains("(SendRequest)")
+        || err.message.starts_with("the connection ended")
 }
 
 /// The end of a message about an outcome in doubt.

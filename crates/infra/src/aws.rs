@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep};
 
 /// For a connection.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
-/// For one attempt at a call.
+/// For one attempt at a call that is answered at once.
+const ANSWER: Duration = Duration::from_secs(10);
+/// For one attempt at a call that may move code.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(30);
 /// For one attempt to move a package, which may have 100 MB.
 const MOVE: Duration = Duration::from_mins(10);
@@ -110,17 +112,17 @@ impl Clients {
                 .operation_attempt_timeout(attempt)
                 .build()
         };
-        let bounded = config.to_builder().timeout_config(timeouts(ATTEMPT)).build();
+        let bounded = |attempt| config.to_builder().timeout_config(timeouts(attempt)).build();
         let buckets = aws_sdk_s3::config::Builder::from(config)
             .timeout_config(timeouts(MOVE))
             // Servers other than AWS seldom have a name for each bucket.
             .force_path_style(config.endpoint_url().is_some());
         Self {
-            stacks: aws_sdk_cloudformation::Client::new(&bounded),
-            functions: aws_sdk_lambda::Client::new(&bounded),
+            stacks: aws_sdk_cloudformation::Client::new(&bounded(ANSWER)),
+            functions: aws_sdk_lambda::Client::new(&bounded(ATTEMPT)),
             buckets: aws_sdk_s3::Client::from_conf(buckets.build()),
-            identity: aws_sdk_sts::Client::new(&bounded),
-            tagging: aws_sdk_resourcegroupstagging::Client::new(&bounded),
+            identity: aws_sdk_sts::Client::new(&bounded(ANSWER)),
+            tagging: aws_sdk_resourcegroupstagging::Client::new(&bounded(ANSWER)),
         }
     }
 }

@@ -279,7 +279,9 @@ where
 /// assert_eq!(without_layers(causes), "Connection refused");
 /// ```
 pub fn without_layers(causes: &str) -> &str {
-    const LAYERS: [&str; 9] = [
+    const LAYERS: [&str; 11] = [
+        "the connection ended before the answer came: ",
+        "timeout: ",
         "an error occurred while loading credentials: ",
         "dispatch failure: ",
         "io error: ",

@@ -41,26 +41,73 @@ pub(super) fn of_credentials(err: &Arc<CredentialsError>) -> TableError {
     TableError {
         kind: without_credentials(err),
         applied: Applied::No,
-        message: one_line(chain(&**err)),
+        message: one_line(without_output(chain(&**err))),
         source: Some(Arc::clone(err) as Arc<dyn Error + Send + Sync>),
+    }
+}
+
+/// The message without what a program wrote that was to print credentials: it may be a secret.
+fn without_output(message: String) -> String {
+    match message.find(" Stderr:") {
+        Some(at) => message[..at].to_owned(),
+        None => message,
     }
 }
 
 /// The meaning of a connection that could not be made.
 pub(super) fn unconnected(err: &(dyn Error + 'static)) -> TableError {
-    TableError::new(FailureKind::Unreachable, Applied::No, one_line(chain(err)))
+    match refused_certificate(err) {
+        Some(reason) => TableError::new(FailureKind::BadRequest, Applied::No, reason),
+        None => TableError::new(FailureKind::Unreachable, Applied::No, one_line(chain(err))),
+    }
 }
 
-/// The meaning of a connection that ended before the answer came.
+/// The meaning of a connection that ended before the answer came, or carried something else.
 pub(super) fn lost(err: hyper::Error) -> TableError {
-    let message = chain(&err);
-    failure(
-        FailureKind::Unreachable,
-        Applied::Unknown,
-        message,
-        err,
-        Access::Write,
-    )
+    let (kind, message) = if err.is_parse() {
+        (
+            FailureKind::Internal,
+            format!("the answer is not HTTP: {}", chain(&err)),
+        )
+    } else {
+        let message = format!("the connection ended before the answer came: {}", chain(&err));
+        (FailureKind::Unreachable, message)
+    };
+    failure(kind, Applied::Unknown, message, err, Access::Write)
+}
+
+/// Why a server's certificate is not accepted, if that is the cause. It does not pass: as an outage, it would admit requests
+/// without limit indefinitely if the policy is to allow.
+fn refused_certificate(err: &(dyn Error + 'static)) -> Option<String> {
+    use rustls::CertificateError as Refused;
+    let cause = std::iter::successors(Some(err), |&err| err.source()).find_map(|err| {
+        // An I/O error does not name its cause as its source.
+        let inner = err
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref());
+        inner.or_else(|| err.downcast_ref::<rustls::Error>())
+    })?;
+    let rustls::Error::InvalidCertificate(refused) = cause else {
+        return None;
+    };
+    let reason = match refused {
+        Refused::UnknownIssuer => {
+            "it was issued by an authority that this machine does not trust; SSL_CERT_FILE can name others"
+        }
+        Refused::NotValidForName | Refused::NotValidForNameContext { .. } => "it is for another name",
+        Refused::Expired | Refused::ExpiredContext { .. } => {
+            "it has expired, or this machine's clock is wrong"
+        }
+        Refused::NotValidYet | Refused::NotValidYetContext { .. } => {
+            "it is not valid yet, or this machine's clock is wrong"
+        }
+        Refused::Revoked => "it was revoked",
+        _ => {
+            "it cannot be verified; a certificate that signs itself must not be marked as that of an authority"
+        }
+    };
+    Some(format!("the server's certificate is not accepted: {reason}"))
 }
 
 /// The meaning of a request that got no answer.
@@ -160,7 +207,8 @@ pub(super) fn meaning(code: &str, status: u16) -> (FailureKind, Applied) {
         // Something on the way did not get the answer in time. It may have passed the request on.
         _ if status == 408 => (Kind::Timeout, Applied::Unknown),
         _ if status == 401 || status == 403 => (Kind::AccessDenied, Applied::Unknown),
-        _ if (400..500).contains(&status) => (Kind::BadRequest, Applied::Unknown),
+        // A redirection is not followed: the endpoint is wrong, or something on the way wants to be asked first.
+        _ if (300..500).contains(&status) => (Kind::BadRequest, Applied::Unknown),
         _ => (Kind::Internal, Applied::Unknown),
     }
 }
@@ -183,7 +231,19 @@ pub(super) fn undelivered(err: &(dyn Error + 'static), timeout: bool) -> (Failur
         if let Some(http) = cause.downcast_ref::<hyper_util::client::legacy::Error>()
             && http.is_connect()
         {
-            return (FailureKind::Unreachable, Applied::No);
+            let is_permanent = refused_certificate(err).is_some();
+            let kind = if is_permanent {
+                FailureKind::BadRequest
+            } else {
+                FailureKind::Unreachable
+            };
+            return (kind, Applied::No);
+        }
+        if cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse)
+        {
+            return (FailureKind::Internal, Applied::Unknown);
         }
         // These have no public type. All of them come before anything is sent.
         let text = cause.to_string();
@@ -262,6 +322,8 @@ pub(super) fn chain(err: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
@@ -362,5 +424,35 @@ mod tests {
     fn messages_are_one_line() {
         assert_eq!(one_line("a\r\n  b\n".to_owned()), "a b");
         assert_eq!(one_line("a  b".to_owned()), "a  b");
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_accepted_is_no_outage() {
+        let of = |cause: rustls::Error| unconnected(&io::Error::new(io::ErrorKind::InvalidData, cause));
+        for (cause, reason) in [
+            (rustls::CertificateError::UnknownIssuer, "does not trust"),
+            (
+                rustls::CertificateError::NotValidForName,
+                "it is for another name",
+            ),
+            (rustls::CertificateError::Expired, "it has expired"),
+            (rustls::CertificateError::BadSignature, "cannot be verified"),
+        ] {
+            let err = of(rustls::Error::InvalidCertificate(cause));
+            assert_eq!((err.kind, err.applied), (FailureKind::BadRequest, Applied::No));
+            assert!(err.message.contains(reason), "{err}");
+        }
+        let err = of(rustls::Error::HandshakeNotComplete);
+        assert_eq!((err.kind, err.applied), (FailureKind::Unreachable, Applied::No));
+    }
+
+    #[test]
+    fn the_output_of_a_program_for_credentials_is_not_shown() {
+        let text = "Error retrieving credentials: external process exited with code exit status: 1. Stderr: + K=secret";
+        let shown = without_output(text.to_owned());
+        assert!(
+            shown.ends_with("exit status: 1.") && !shown.contains("secret"),
+            "{shown}"
+        );
     }
 }

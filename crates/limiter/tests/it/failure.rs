@@ -105,6 +105,7 @@ async fn a_status_without_a_code_is_read_by_its_class() {
         ("503 Slow Down", FailureKind::Internal, Applied::Unknown),
         ("429 Too Many", FailureKind::Throttled, Applied::Unknown),
         ("413 Too Large", FailureKind::BadRequest, Applied::Unknown),
+        ("301 Moved", FailureKind::BadRequest, Applied::Unknown),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -240,7 +241,7 @@ fn crc(bytes: &[u8]) -> u32 {
 #[derive(Debug, Default)]
 struct Slow {
     takes: Duration,
-    loads: AtomicUsize,
+    loads: Arc<AtomicUsize>,
 }
 
 impl ProvideCredentials for Slow {
@@ -262,8 +263,8 @@ impl ProvideCredentials for Slow {
     }
 }
 
-async fn table_with(port: u16, takes: Duration) -> DynamoTable {
-    let loads = AtomicUsize::new(0);
+async fn table_with(port: u16, takes: Duration, loads: &Arc<AtomicUsize>) -> DynamoTable {
+    let loads = Arc::clone(loads);
     let client = Connection {
         endpoint_url: Some(format!("http://127.0.0.1:{port}")),
         credentials: Some(SharedCredentialsProvider::new(Slow { takes, loads })),
@@ -279,7 +280,7 @@ async fn table_with(port: u16, takes: Duration) -> DynamoTable {
 #[tokio::test]
 async fn credentials_that_come_late_are_used_by_later_requests() {
     let (port, server) = server(ok("{}", "Connection: close\r\n")).await;
-    let table = table_with(port, Duration::from_millis(500)).await;
+    let table = table_with(port, Duration::from_millis(500), &Arc::default()).await;
     let err = table.update(add(&key("p", "s"), "n", 1)).await.unwrap_err();
     assert_eq!(
         (err.kind, err.applied),
@@ -292,46 +293,24 @@ async fn credentials_that_come_late_are_used_by_later_requests() {
 }
 
 #[tokio::test]
-async fn expired_credentials_are_loaded_again_once() {
-    use tokio::io::AsyncWriteExt as _;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let ids = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let seen = Arc::clone(&ids);
-    let server = tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = vec![0; 16384];
-            let length = stream.read(&mut head).await.unwrap_or(0);
-            let head = String::from_utf8_lossy(&head[..length]).into_owned();
-            let id = head
-                .split("Credential=")
-                .nth(1)
-                .and_then(|rest| rest.split('/').next());
-            let id = id.unwrap_or_default().to_owned();
-            let body = r#"{"__type":"com.amazon.coral.service#ExpiredTokenException","message":"expired"}"#;
-            // The first two are refused.
-            let answer = if id == "id2" {
-                ok("{}", "Connection: close\r\n")
-            } else {
-                format!(
-                    "HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                    body.len()
-                )
-            };
-            seen.lock().unwrap().push(id);
-            let _ = stream.write_all(answer.as_bytes()).await;
-        }
-    });
-    let table = table_with(port, Duration::ZERO).await;
-    let err = table.update(add(&key("p", "s"), "n", 1)).await.unwrap_err();
-    assert_eq!(
-        (err.kind, err.applied),
-        (FailureKind::AccessDenied, Applied::No),
-        "{err}"
+async fn new_credentials_that_are_called_expired_are_not_loaded_for_each_request() {
+    let body = r#"{"__type":"com.amazon.coral.service#ExpiredTokenException","message":"expired"}"#;
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
     );
-    assert_eq!(*ids.lock().unwrap(), ["id0", "id1"]);
-    assert_eq!(table.get(key("p", "s"), false).await.unwrap(), None);
-    assert_eq!(*ids.lock().unwrap(), ["id0", "id1", "id1", "id2"]);
+    let (port, server) = server(answer).await;
+    let loads = Arc::new(AtomicUsize::new(0));
+    let table = table_with(port, Duration::ZERO, &loads).await;
+    for _ in 0..5 {
+        let err = table.update(add(&key("p", "s"), "n", 1)).await.unwrap_err();
+        assert_eq!(
+            (err.kind, err.applied),
+            (FailureKind::AccessDenied, Applied::No),
+            "{err}"
+        );
+    }
+    assert_eq!(loads.load(Ordering::SeqCst), 1);
     server.abort();
 }
 

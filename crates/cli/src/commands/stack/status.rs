@@ -102,7 +102,7 @@ pub(crate) async fn status(args: Status) -> Outcome {
 }
 
 async fn find(at: &Connection) -> Result<Found, Failure> {
-    let table = if let Some(path) = embedded(at) {
+    let (table, stack_found) = if let Some(path) = embedded(at) {
         check_directory(&path)?;
         if !exists(&path) {
             return Err(crate::failure::no_stack(at));
@@ -112,15 +112,12 @@ async fn find(at: &Connection) -> Result<Found, Failure> {
             engine.map_err(|err| Opening::Failed(zae_limiter::Error::Embedded(std::sync::Arc::new(err))))
         });
         let engine = opened.await.map_err(|err| err.into_failure(at, ""))?;
-        describe(&engine.client(), at).await
+        (describe(&engine.client(), at).await, Ok(None))
     } else {
-        describe(&client(at).await?, at).await
-    };
-    let stack_found = if embedded(at).is_some() {
-        Ok(None)
-    } else {
-        let found = manager(at).await?.existing(&at.name).await;
-        found.map_err(|err| of_stack(&err, at))
+        // At the same time: a server that does not answer lets both wait.
+        let (client, manager) = (client(at).await?, manager(at).await?);
+        let (table, found) = tokio::join!(describe(&client, at), manager.existing(&at.name));
+        (table, found.map_err(|err| of_stack(&err, at)))
     };
     let record = match &table {
         Ok(_) => match stack(at, "").await {

@@ -21,7 +21,8 @@ const EARLY: i64 = 10;
 /// How long credentials that do not expire are used, in seconds: as long as the SDK does.
 const LONGEST: i64 = 15 * 60;
 
-/// How long to wait before credentials that are still valid are loaded again after a failure, in seconds.
+/// How long to wait before credentials are loaded again after a failure, or because the service called them expired, in
+/// seconds.
 const PAUSE: i64 = 10;
 
 /// Why a request cannot be signed.
@@ -54,7 +55,9 @@ struct State {
 #[derive(Clone)]
 struct Current {
     signer: Arc<Signer>,
-    /// When to load them again, in seconds since 1970.
+    /// When they were loaded, in seconds since 1970.
+    loaded: i64,
+    /// When to load them again.
     refresh: i64,
     /// When they end.
     expiry: Option<i64>,
@@ -105,15 +108,19 @@ impl Identity {
         loading.result.await
     }
 
-    /// Forgets credentials that the service has called expired.
-    pub(super) fn forget(&self, signer: &Arc<Signer>) {
+    /// Forgets credentials that the service has called expired. Whether others may be had: those that were loaded a moment
+    /// ago are kept, or each request would load them again.
+    pub(super) fn forget(&self, signer: &Arc<Signer>, now: i64) -> bool {
         let mut state = lock(&self.state);
-        if state
-            .current
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(&current.signer, signer))
-        {
-            state.current = None;
+        match &state.current {
+            Some(current) if Arc::ptr_eq(&current.signer, signer) => {
+                let is_new = now < current.loaded.saturating_add(PAUSE);
+                if !is_new {
+                    state.current = None;
+                }
+                !is_new
+            }
+            _ => true,
         }
     }
 
@@ -184,6 +191,7 @@ impl Source {
             .map_err(Unsigned::Endpoint)?;
         Ok(Current {
             signer: Arc::new(Signer::new(credentials, endpoint)),
+            loaded: now,
             refresh,
             expiry,
         })
@@ -331,11 +339,15 @@ mod tests {
     async fn expired_credentials_are_forgotten_once() {
         let identity = identity();
         let first = identity.signer(0).await.unwrap();
-        identity.forget(&first);
-        let second = identity.signer(0).await.unwrap();
+        // They are new: loading them again would not help.
+        assert!(!identity.forget(&first, 9));
+        assert!(Arc::ptr_eq(&first, &identity.signer(9).await.unwrap()));
+        assert!(identity.forget(&first, 10));
+        let second = identity.signer(10).await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
         // Another caller that met the same refusal must not drop the new ones.
-        identity.forget(&first);
-        assert!(Arc::ptr_eq(&second, &identity.signer(0).await.unwrap()));
+        assert!(identity.forget(&first, 10));
+        assert!(Arc::ptr_eq(&second, &identity.signer(10).await.unwrap()));
     }
 
     #[test]

@@ -209,9 +209,12 @@ impl Remote {
         if !failure::is_refused(&err.code, err.status) {
             return first;
         }
-        if err.are_credentials_expired() {
-            self.identity.forget(&signer);
-        } else if !doubtful.is_some_and(|signed| self.offset.was_too_far_off(signed)) {
+        let is_worth_another = if err.are_credentials_expired() {
+            self.identity.forget(&signer, self.offset.signing_seconds())
+        } else {
+            doubtful.is_some_and(|signed| self.offset.was_too_far_off(signed))
+        };
+        if !is_worth_another {
             return first;
         }
         // It was not executed.
@@ -331,12 +334,11 @@ fn read(answer: &Answer) -> Result<Bytes, Failed> {
     }
     if !(200..300).contains(&answer.status) {
         let (id, code) = (header("x-amzn-requestid"), header("x-amzn-errortype"));
-        return Err(Failed::Service(Box::new(ServiceError::read(
-            answer.status,
-            id,
-            code,
-            &body,
-        ))));
+        let mut err = ServiceError::read(answer.status, id, code, &body);
+        if let Some(location) = header("location") {
+            err.add(&format!("redirected to {location}"));
+        }
+        return Err(Failed::Service(Box::new(err)));
     }
     if body.is_empty() {
         return Err(damaged(failure::EMPTY.to_owned()));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
@@ -30,6 +30,9 @@ use tower::Service as _;
 
 /// How long a connection is kept without a request. Servers and networks drop idle ones, most after a minute or more.
 const KEPT: Duration = Duration::from_secs(50);
+
+/// The largest answer that is read. DynamoDB's have 16 MB of items at most, which escapes in JSON can make larger.
+const LARGEST: usize = 64 * 1024 * 1024;
 
 /// How many connections are kept without a request.
 const MOST: usize = 1024;
@@ -47,7 +50,7 @@ pub(super) enum Failure {
     /// The request may have been executed.
     Lost(hyper::Error),
     /// The head of an answer came, and not all of its body.
-    CutOff(hyper::Error),
+    CutOff(Box<dyn Error + Send + Sync>),
 }
 
 /// The connections of a client.
@@ -119,7 +122,8 @@ impl Pool {
         answer: Response<Incoming>,
     ) -> Result<Response<Bytes>, Failure> {
         let (head, body) = answer.into_parts();
-        let body = connection.drive(body.collect()).await.map_err(Failure::CutOff)?;
+        let body = Limited::new(body, LARGEST).collect();
+        let body = connection.drive(body).await.map_err(Failure::CutOff)?;
         if connection.is_reusable().await {
             self.put(connection);
         }
@@ -258,7 +262,7 @@ fn tls() -> Result<HttpsConnector<HttpConnector>, Box<dyn Error + Send + Sync>> 
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_native_roots()
-        .map_err(|err| format!("the certificates of the system cannot be read: {err}"))?
+        .map_err(|_| "this machine has no certificates of authorities; see SSL_CERT_FILE and SSL_CERT_DIR")?
         .with_no_client_auth();
     let builder = HttpsConnectorBuilder::new().with_tls_config(config);
     let made = builder.https_only().enable_http1().wrap_connector(tcp());
@@ -431,6 +435,24 @@ mod tests {
             );
         }
         assert!(pool.idle().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}/", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            let part = vec![b' '; 1 << 20];
+            while stream.write_all(&part).await.is_ok() {}
+        });
+        let pool = Pool::new(Duration::from_secs(1));
+        let end = exchange(&pool, &uri).await;
+        assert!(matches!(end, Err(Failure::CutOff(_))), "{end:?}");
     }
 
     #[tokio::test]

@@ -107,7 +107,7 @@ async fn own(pool: &Pool, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<
         Err(pool::Failure::CutOff(err)) => Ok(Answer {
             status: 0,
             headers: HeaderMap::new(),
-            body: Err(failure::chain(&err)),
+            body: Err(failure::chain(&*err)),
         }),
     }
 }
