@@ -116,7 +116,8 @@ async fn find(at: &Connection) -> Result<Found, Failure> {
     } else {
         // At the same time: a server that does not answer lets both wait.
         let (client, manager) = (client(at).await?, manager(at).await?);
-        let (table, found) = tokio::join!(describe(&client, at), manager.existing(&at.name));
+        let found = Box::pin(manager.existing(&at.name));
+        let (table, found) = tokio::join!(Box::pin(describe(&client, at)), found);
         (table, found.map_err(|err| of_stack(&err, at)))
     };
     let record = match &table {
