@@ -129,6 +129,8 @@ impl Identity {
         let runtime = Handle::current().id();
         if let Some(loading) = &state.loading
             && loading.runtime == runtime
+            // One that ended is still here if the provider panicked.
+            && loading.result.peek().is_none()
         {
             return loading.clone();
         }
@@ -333,6 +335,31 @@ mod tests {
         assert_eq!(id(&identity, 99).await, "id0");
         assert_eq!(id(&identity, 108).await, "id0");
         assert_eq!(id(&identity, 109).await, "id1");
+    }
+
+    /// Panics at the first load.
+    #[derive(Debug, Default)]
+    struct Broken(AtomicUsize);
+
+    impl ProvideCredentials for Broken {
+        fn provide_credentials<'a>(&'a self) -> Providing<'a>
+        where
+            Self: 'a,
+        {
+            assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "the first load");
+            Providing::ready(Ok(Credentials::new("id", "secret", None, None, "test")))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_panics_is_asked_again() {
+        let place = Place {
+            region: Some("eu-west-1".to_owned()),
+            ..Place::default()
+        };
+        let identity = Identity::new(Some(SharedCredentialsProvider::new(Broken::default())), place);
+        assert!(identity.signer(0).await.is_err());
+        assert_eq!(id(&identity, 0).await, "id");
     }
 
     #[tokio::test(start_paused = true)]
