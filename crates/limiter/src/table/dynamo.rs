@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zae_limiter_core::table::{
-    Answer, Applied, Cancelled, Condition, Delete, FailureKind, Index, Item, Key, Op, Part, Put, Query,
-    TableError, Update, Value,
+    Answer, Applied, Cancelled, Condition, Delete, FailureKind, Item, Key, Op, Part, Put, Query, TableError,
+    Update, Value,
 };
 
 use super::client::answer::{
@@ -36,7 +36,7 @@ use super::client::request::Body;
 use super::client::{DynamoClient, Failed};
 use super::failure::Access;
 use super::meter::{Call, Meter, Units, item_size};
-use super::render::{Aliases, PK, Renderer, SK};
+use super::render::{Aliases, PK, Renderer, SK, index_names};
 use super::{Table, TableFuture};
 
 /// How long at most to wait before unread keys of a batch are asked for again; jitter takes up to half of it. After the
@@ -55,6 +55,11 @@ pub(super) const DELETE_PAUSES: [Duration; 5] = [
     Duration::from_millis(400),
     Duration::from_millis(800),
 ];
+
+/// A pause with jitter: half of it to all of it.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
 
 /// A table in DynamoDB, or in anything that speaks its protocol.
 ///
@@ -148,7 +153,7 @@ impl DynamoTable {
                 let Some(pause) = pause else {
                     return Err(undone("read", count, Applied::No));
                 };
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                tokio::time::sleep(jittered(*pause)).await;
             }
         }
         Ok(Answer::Items(items))
@@ -156,13 +161,7 @@ impl DynamoTable {
 
     async fn query(self, query: Query) -> Result<Answer, TableError> {
         let mut render = Renderer::default();
-        let (index, hash, range) = match query.index {
-            Index::Primary => (None, PK, SK),
-            Index::Gsi1 => (Some("GSI1"), "GSI1PK", "GSI1SK"),
-            Index::Gsi2 => (Some("GSI2"), "GSI2PK", "GSI2SK"),
-            Index::Gsi3 => (Some("GSI3"), "GSI3PK", "GSI3SK"),
-            Index::Gsi4 => (Some("GSI4"), "GSI4PK", "GSI4SK"),
-        };
+        let (index, hash, range) = index_names(query.index);
         let condition = render.key_range((hash, query.hash), (range, query.sort));
         let mut body = self.body();
         body.text_if("IndexName", index)
@@ -257,7 +256,7 @@ impl DynamoTable {
                 let Some(pause) = pause else {
                     return Err(undone("deleted", count, Applied::Unknown));
                 };
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                tokio::time::sleep(jittered(*pause)).await;
             }
         }
         Ok(Answer::Applied(None))
@@ -284,11 +283,11 @@ impl DynamoTable {
     }
 
     fn part(&self, body: &mut Body, part: Part) -> Result<(), TableError> {
-        let (kind, part) = match part {
-            Part::Put(put) => ("Put", Part::Put(put)),
-            Part::Update(update) => ("Update", Part::Update(update)),
-            Part::Delete(delete) => ("Delete", Part::Delete(delete)),
-            Part::Check(key, condition) => ("ConditionCheck", Part::Check(key, condition)),
+        let kind = match &part {
+            Part::Put(_) => "Put",
+            Part::Update(_) => "Update",
+            Part::Delete(_) => "Delete",
+            Part::Check(..) => "ConditionCheck",
         };
         let written = body.object(kind, |body| {
             body.text("TableName", &self.name);
@@ -379,12 +378,7 @@ impl DynamoTable {
     }
 
     fn cancelled(&self, reasons: Vec<Reason>) -> Answer {
-        let reason = |reason: Reason| match reason.code.as_deref() {
-            None | Some("None") => Cancelled::Fine,
-            Some("ConditionalCheckFailed") => Cancelled::Refused(stored(reason.item.map(|item| item.0))),
-            Some("TransactionConflict") => Cancelled::Conflict,
-            Some(code) => Cancelled::Other(code.to_owned()),
-        };
+        let reason = |reason: Reason| undone_part(reason.code.as_deref(), || reason.item.map(|item| item.0));
         let parts: Vec<Cancelled> = reasons.into_iter().map(reason).collect();
         if let Some(meter) = &self.meter {
             meter.cancelled(&parts);
@@ -442,6 +436,16 @@ pub(super) fn has_key(image: &Item, key: &Key) -> bool {
 /// An absent item is reported as an image without attributes by some engines; every real one has its key.
 pub(super) fn stored(image: Option<Item>) -> Option<Item> {
     image.filter(|image| !image.is_empty())
+}
+
+/// Why a part of a transaction was not done, by its code; `image` is the stored item.
+pub(super) fn undone_part(code: Option<&str>, image: impl FnOnce() -> Option<Item>) -> Cancelled {
+    match code {
+        None | Some("None") => Cancelled::Fine,
+        Some("ConditionalCheckFailed") => Cancelled::Refused(stored(image())),
+        Some("TransactionConflict") => Cancelled::Conflict,
+        Some(code) => Cancelled::Other(code.to_owned()),
+    }
 }
 
 /// An answer of 200 without what DynamoDB always sends: something else answered, or the answer was cut.

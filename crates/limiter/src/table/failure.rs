@@ -76,6 +76,16 @@ pub(super) fn lost(err: hyper::Error) -> TableError {
     failure(kind, Applied::Unknown, message, err, Access::Write)
 }
 
+/// The meaning of an answer of which the rest did not come.
+pub(super) fn cut_off(err: &(dyn Error + 'static)) -> TableError {
+    damaged(format!("the answer was cut off: {}", chain(err)))
+}
+
+/// The meaning of an answer that does not tell what happened.
+pub(super) fn damaged(message: String) -> TableError {
+    TableError::new(FailureKind::Internal, Applied::Unknown, one_line(message))
+}
+
 /// Why a server's certificate is not accepted, if that is the cause. It does not pass: as an outage, it would admit requests
 /// without limit indefinitely if the policy is to allow.
 fn refused_certificate(err: &(dyn Error + 'static)) -> Option<String> {

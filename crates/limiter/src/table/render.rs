@@ -6,12 +6,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use zae_limiter_core::table::{Applied, Attr, Condition, FailureKind, SortKeys, TableError, Update, Value};
+use zae_limiter_core::table::{
+    Applied, Attr, Condition, FailureKind, Index, SortKeys, TableError, Update, Value,
+};
 
 /// Name of the partition key.
 pub(super) const PK: &str = "PK";
 /// Name of the sort key.
 pub(super) const SK: &str = "SK";
+
+/// The name of an index, and those of its keys.
+pub(super) fn index_names(index: Index) -> (Option<&'static str>, &'static str, &'static str) {
+    match index {
+        Index::Primary => (None, PK, SK),
+        Index::Gsi1 => (Some("GSI1"), "GSI1PK", "GSI1SK"),
+        Index::Gsi2 => (Some("GSI2"), "GSI2PK", "GSI2SK"),
+        Index::Gsi3 => (Some("GSI3"), "GSI3PK", "GSI3SK"),
+        Index::Gsi4 => (Some("GSI4"), "GSI4PK", "GSI4SK"),
+    }
+}
 
 /// What an expression's aliases stand for, by their numbers.
 pub(super) struct Aliases {

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use zae_limiter_local::endpoint::{Data, Endpoint, Options, StartError};
@@ -199,18 +199,20 @@ async fn an_invocation_is_finished_before_the_end() {
     stopped.await.unwrap();
 }
 
-/// Clients of AWS refuse ids of shards that are shorter than AWS's.
-#[tokio::test]
-async fn a_short_tables_stream_has_a_shard_that_clients_accept() {
-    let endpoint = Running::ephemeral().await;
+/// Creates a table with a short name and a stream, and returns the stream.
+async fn stream_of_a_short_table(endpoint: &Running, view: &str) -> Json {
     let table = json!({
         "TableName": "abc", "BillingMode": "PAY_PER_REQUEST",
         "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
         "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
-        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_IMAGE"},
+        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": view},
     });
     let made = endpoint.dynamodb("CreateTable", &table).await;
-    let stream = &made["TableDescription"]["LatestStreamArn"];
+    made["TableDescription"]["LatestStreamArn"].clone()
+}
+
+/// The shard of a stream, and all its records.
+async fn read_stream(endpoint: &Running, stream: &Json) -> (String, Json) {
     let ask = async |operation: &str, request| {
         let target = format!("DynamoDBStreams_20120810.{operation}");
         endpoint.json("dynamodb", &target, &request).await
@@ -219,25 +221,27 @@ async fn a_short_tables_stream_has_a_shard_that_clients_accept() {
     let shard = described["StreamDescription"]["Shards"][0]["ShardId"]
         .as_str()
         .unwrap();
-    assert!((28..=65).contains(&shard.len()), "{shard}");
     let request = json!({"StreamArn": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"});
     let iterator = ask("GetShardIterator", request).await;
-    let records = ask("GetRecords", json!({"ShardIterator": iterator["ShardIterator"]})).await;
-    assert_eq!(records["Records"], json!([]), "{iterator}");
+    let answer = ask("GetRecords", json!({"ShardIterator": iterator["ShardIterator"]})).await;
+    (shard.to_owned(), answer)
+}
+
+/// Clients of AWS refuse ids of shards that are shorter than AWS's.
+#[tokio::test]
+async fn a_short_tables_stream_has_a_shard_that_clients_accept() {
+    let endpoint = Running::ephemeral().await;
+    let stream = stream_of_a_short_table(&endpoint, "NEW_IMAGE").await;
+    let (shard, answer) = read_stream(&endpoint, &stream).await;
+    assert!((28..=65).contains(&shard.len()), "{shard}");
+    assert_eq!(answer["Records"], json!([]), "{answer}");
     endpoint.stop().await;
 }
 
 #[tokio::test]
 async fn a_write_that_changes_nothing_is_not_in_the_stream() {
     let endpoint = Running::ephemeral().await;
-    let table = json!({
-        "TableName": "abc", "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
-        "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
-        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"},
-    });
-    let made = endpoint.dynamodb("CreateTable", &table).await;
-    let stream = &made["TableDescription"]["LatestStreamArn"];
+    let stream = stream_of_a_short_table(&endpoint, "NEW_AND_OLD_IMAGES").await;
     for count in ["1", "1", "2", "2"] {
         let map = json!({"M": {"a": {"N": count}, "b": {"S": "x"}, "c": {"L": []}}});
         let item = json!({"PK": {"S": "k"}, "map": map, "more": {"S": "y"}});
@@ -245,15 +249,7 @@ async fn a_write_that_changes_nothing_is_not_in_the_stream() {
             .dynamodb("PutItem", &json!({"TableName": "abc", "Item": item}))
             .await;
     }
-    let ask = async |operation: &str, request| {
-        let target = format!("DynamoDBStreams_20120810.{operation}");
-        endpoint.json("dynamodb", &target, &request).await
-    };
-    let described = ask("DescribeStream", json!({"StreamArn": stream})).await;
-    let shard = &described["StreamDescription"]["Shards"][0]["ShardId"];
-    let request = json!({"StreamArn": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"});
-    let iterator = ask("GetShardIterator", request).await;
-    let answer = ask("GetRecords", json!({"ShardIterator": iterator["ShardIterator"]})).await;
+    let (_, answer) = read_stream(&endpoint, &stream).await;
     let records = answer["Records"].as_array().unwrap();
     let events: Vec<_> = records.iter().map(|record| &record["eventName"]).collect();
     assert_eq!(events, ["INSERT", "MODIFY"], "{answer}");

@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::SdkConfig;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE as CONTENT_TYPE_NAME, HOST, USER_AGENT};
@@ -185,10 +184,9 @@ impl fmt::Debug for Remote {
 impl Remote {
     fn new(config: &SdkConfig, timeouts: Timeouts) -> Self {
         let app = config.app_name().map(|name| format!(" app/{name}"));
-        let provider: Option<SharedCredentialsProvider> = config.credentials_provider();
         Self {
             transport: Transport::new(config, timeouts.connect),
-            identity: Identity::new(provider, Place::of(config)),
+            identity: Identity::new(config.credentials_provider(), Place::of(config)),
             region: config.region().map(ToString::to_string),
             user_agent: HeaderValue::from_str(&format!("{PRODUCT}{}", app.unwrap_or_default()))
                 .unwrap_or(HeaderValue::from_static(PRODUCT)),
@@ -318,30 +316,26 @@ fn after(time: Duration) -> Instant {
 
 /// Reads an answer.
 fn read(answer: &Answer) -> Result<Bytes, Failed> {
-    let damaged =
-        |message: String| Failed::Lost(TableError::new(FailureKind::Internal, Applied::Unknown, message));
+    let lost = |message: &str| Err(Failed::Lost(failure::damaged(message.to_owned())));
     let header = |name: &str| answer.header(name).map(str::to_owned);
-    let body = match &answer.body {
-        Ok(body) => body.clone(),
-        Err(reason) => return Err(damaged(format!("the answer was cut off: {reason}"))),
-    };
-    if let Some(told) = header("x-amz-crc32").and_then(|text| text.parse::<u32>().ok())
-        && crc32fast::hash(&body) != told
+    let body = &answer.body;
+    if let Some(told) = answer
+        .header("x-amz-crc32")
+        .and_then(|text| text.parse::<u32>().ok())
+        && crc32fast::hash(body) != told
     {
-        return Err(damaged(
-            "the answer was damaged on its way: its checksum does not match".to_owned(),
-        ));
+        return lost("the answer was damaged on its way: its checksum does not match");
     }
     if !(200..300).contains(&answer.status) {
         let (id, code) = (header("x-amzn-requestid"), header("x-amzn-errortype"));
-        let mut err = ServiceError::read(answer.status, id, code, &body);
-        if let Some(location) = header("location") {
+        let mut err = ServiceError::read(answer.status, id, code, body);
+        if let Some(location) = answer.header("location") {
             err.add(&format!("redirected to {location}"));
         }
         return Err(Failed::Service(Box::new(err)));
     }
     if body.is_empty() {
-        return Err(damaged(failure::EMPTY.to_owned()));
+        return lost(failure::EMPTY);
     }
-    Ok(body)
+    Ok(body.clone())
 }

@@ -18,7 +18,7 @@ use aws_smithy_runtime_api::client::runtime_components::{
     BuildError, RuntimeComponents, RuntimeComponentsBuilder,
 };
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::{AggregatedBytes, ByteStream};
+use aws_smithy_types::byte_stream::ByteStream;
 use aws_types::SdkConfig;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -44,8 +44,7 @@ pub(super) enum Transport {
 pub(super) struct Answer {
     pub(super) status: u16,
     headers: HeaderMap,
-    /// The body, or why it is not complete.
-    pub(super) body: Result<Bytes, String>,
+    pub(super) body: Bytes,
 }
 
 impl Answer {
@@ -69,7 +68,7 @@ impl Transport {
     /// Sends a request by `POST`.
     ///
     /// # Errors
-    /// If there is no answer. A failure after the head of an answer is in the answer.
+    /// If there is no whole answer.
     pub(super) async fn send(
         &self,
         uri: &Uri,
@@ -99,16 +98,12 @@ async fn own(pool: &Pool, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<
             Ok(Answer {
                 status: head.status.as_u16(),
                 headers: head.headers,
-                body: Ok(body),
+                body,
             })
         }
         Err(pool::Failure::Unconnected(err)) => Err(failure::unconnected(&*err)),
         Err(pool::Failure::Lost(err)) => Err(failure::lost(err)),
-        Err(pool::Failure::CutOff(err)) => Ok(Answer {
-            status: 0,
-            headers: HeaderMap::new(),
-            body: Err(failure::chain(&*err)),
-        }),
+        Err(pool::Failure::CutOff(err)) => Err(failure::cut_off(&*err)),
     }
 }
 
@@ -133,9 +128,7 @@ async fn foreign(
     Ok(Answer {
         status: head.status.as_u16(),
         headers: head.headers,
-        body: body
-            .map(AggregatedBytes::into_bytes)
-            .map_err(|err| failure::chain(&err)),
+        body: body.map_err(|err| failure::cut_off(&err))?.into_bytes(),
     })
 }
 

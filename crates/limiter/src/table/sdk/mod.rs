@@ -18,17 +18,17 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_types::error::operation::BuildError;
 use zae_limiter_core::table::{
-    Answer, Applied, Cancelled, Condition, Delete, FailureKind, Index, Item, Key, Op, Part, Put, Query,
-    TableError, Update,
+    Answer, Applied, Cancelled, Condition, Delete, FailureKind, Item, Key, Op, Part, Put, Query, TableError,
+    Update,
 };
 
 use self::convert::{SdkAliases, from_attributes, to_attributes, to_key};
 use self::date::ReadDate;
 pub use self::failure::{from_sdk, from_service, service_error};
-use super::dynamo::{DELETE_PAUSES, READ_PAUSES, has_key, incomplete, stored, undone};
+use super::dynamo::{DELETE_PAUSES, READ_PAUSES, has_key, incomplete, jittered, stored, undone, undone_part};
 use super::failure::Access;
 use super::meter::{Call, Meter, Units, item_size};
-use super::render::{PK, Renderer, SK};
+use super::render::{Renderer, index_names};
 use super::{Table, TableFuture};
 use crate::clock::{Signature, TableOffset};
 
@@ -190,7 +190,7 @@ impl SdkTable {
                 let Some(pause) = pauses.next() else {
                     return Err(undone("read", wanted.len(), Applied::No));
                 };
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                tokio::time::sleep(jittered(*pause)).await;
             }
         }
         Ok(Answer::Items(items))
@@ -198,13 +198,7 @@ impl SdkTable {
 
     async fn query(self, query: Query) -> Result<Answer, TableError> {
         let mut render = Renderer::default();
-        let (index, hash, range) = match query.index {
-            Index::Primary => (None, PK, SK),
-            Index::Gsi1 => (Some("GSI1"), "GSI1PK", "GSI1SK"),
-            Index::Gsi2 => (Some("GSI2"), "GSI2PK", "GSI2SK"),
-            Index::Gsi3 => (Some("GSI3"), "GSI3PK", "GSI3SK"),
-            Index::Gsi4 => (Some("GSI4"), "GSI4PK", "GSI4SK"),
-        };
+        let (index, hash, range) = index_names(query.index);
         let condition = render.key_range((hash, query.hash), (range, query.sort));
         let aliases = SdkAliases::of(render.finish())?;
         let start = query.start.map(to_attributes).transpose()?;
@@ -354,7 +348,7 @@ impl SdkTable {
                 let Some(pause) = pauses.next() else {
                     return Err(undone("deleted", wanted.len(), Applied::Unknown));
                 };
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                tokio::time::sleep(jittered(*pause)).await;
             }
         }
         Ok(Answer::Applied(None))
@@ -477,11 +471,8 @@ impl SdkTable {
     }
 
     fn cancelled(&self, reasons: Vec<CancellationReason>) -> Answer {
-        let reason = |reason: CancellationReason| match reason.code.as_deref() {
-            None | Some("None") => Cancelled::Fine,
-            Some("ConditionalCheckFailed") => Cancelled::Refused(stored(reason.item.map(from_attributes))),
-            Some("TransactionConflict") => Cancelled::Conflict,
-            Some(code) => Cancelled::Other(code.to_owned()),
+        let reason = |reason: CancellationReason| {
+            undone_part(reason.code.as_deref(), || reason.item.map(from_attributes))
         };
         let parts: Vec<Cancelled> = reasons.into_iter().map(reason).collect();
         if let Some(meter) = &self.meter {
