@@ -1,5 +1,7 @@
 //! DynamoDB and its streams: the embedded engine, and the notification of stream consumers.
 
+mod refused;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -197,6 +199,9 @@ impl Tables {
     ) -> Result<(u16, String), Refusal> {
         let is_write = WRITES.contains(&operation);
         let translated = !is_write && !ITEMS.contains(&operation);
+        if !translated {
+            refused::check(operation, &body)?;
+        }
         let arn = format!("arn:aws:dynamodb:{region}:{ACCOUNT}:");
         let has_shards = SHARDS.contains(&operation);
         let body = match std::str::from_utf8(&body) {

@@ -9,7 +9,7 @@ use super::resources::{self, Replacing};
 use super::templates::{bound, importers, pseudo, values_of};
 use super::{Stacks, event};
 use crate::clock::now_ms;
-use crate::template::{Bound, Given, NO_UPDATES, Template, TemplateError, changes};
+use crate::template::{Bound, Given, NO_UPDATES, Resource, Template, TemplateError, changes};
 use crate::wire::{ACCOUNT, Refusal, uuid};
 
 /// The longest name of a stack.
@@ -108,6 +108,18 @@ pub(super) fn prepared(stack: &Stack, asked: Asked) -> Result<(Wanted, Bound), R
                 "Template format error: Unrecognized resource types: [{}]; the local endpoint has {}",
                 unknown.join(", "),
                 resources::KINDS.join(", ")
+            ),
+        ));
+    }
+    let mut read = template.attributes_read().into_iter();
+    let kind = |id: &str| template.resources().get(id).map(Resource::resource_type);
+    let lacking =
+        read.find(|(id, attribute)| kind(id).is_some_and(|kind| !resources::has_attribute(kind, attribute)));
+    if let Some((id, attribute)) = lacking {
+        return Err(Refusal::new(
+            "ValidationError",
+            format!(
+                "Template error: resource {id} does not support attribute type {attribute} in Fn::GetAtt"
             ),
         ));
     }

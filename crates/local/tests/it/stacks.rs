@@ -423,6 +423,15 @@ async fn what_it_has_not_it_refuses_by_name() {
             .element("Message")
             .contains("Unrecognized resource types: [AWS::EC2::VPC]")
     );
+    let attribute = "Resources: {Q: {Type: AWS::SQS::Queue}}\nOutputs: {X: {Value: !Sub '${Q.Nope}'}}";
+    let refused = call(&endpoint, "CreateStack", "app", Some(attribute), &[]).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.element("Message")),
+        (
+            400,
+            "Template error: resource Q does not support attribute type Nope in Fn::GetAtt"
+        )
+    );
     let refused = endpoint
         .cloudformation("DetectStackDrift", &[("StackName", "app")])
         .await;

@@ -85,6 +85,7 @@ impl Way {
         call: Call,
     ) -> Result<Answer, Failure> {
         let at = &self.at.connection;
+        let reporter = Reporter::new(format, &Events::default());
         if let Some(function) = &self.function {
             let event = json!({
                 "action": call.action(),
@@ -93,7 +94,6 @@ impl Way {
                 "manifest": manifest.to_json(),
                 "full": call.full,
             });
-            let reporter = Reporter::new(format, &Events::default());
             reporter.wait(format!("Waiting for {}", function.name));
             let unfinished = Unfinished((call.access == Access::Write).then(|| {
                 format!(
@@ -109,6 +109,11 @@ impl Way {
         let unfinished = Unfinished((call.access == Access::Write).then(|| {
             "The apply is not finished: some levels are stored and others are not. Run the same command again to finish it.".to_owned()
         }));
+        let count = manifest.levels();
+        reporter.wait(match call.access {
+            Access::Read => format!("Comparing {count} levels"),
+            Access::Write => format!("Applying {count} levels"),
+        });
         let options = ApplyOptions {
             full: call.full,
             ..ApplyOptions::default()

@@ -159,6 +159,27 @@ pub(super) fn is_known(kind: &str) -> bool {
     KINDS.contains(&kind) || kind.starts_with("Custom::")
 }
 
+/// Whether `Fn::GetAtt` can read an attribute of a type that is known. Custom resources have what their functions say.
+pub(super) fn has_attribute(kind: &str, attribute: &str) -> bool {
+    let attributes: &[&str] = match kind {
+        "AWS::CloudWatch::Alarm" | "AWS::ECS::Cluster" | "AWS::Lambda::Function" | "AWS::Logs::LogGroup" => {
+            &["Arn"]
+        }
+        "AWS::DynamoDB::Table" => &["Arn", "StreamArn"],
+        "AWS::EC2::SecurityGroup" => &["GroupId", "VpcId"],
+        "AWS::EC2::SecurityGroupIngress" | "AWS::EC2::VPCEndpoint" => &["Id"],
+        "AWS::ECS::Service" => &["Name", "ServiceArn"],
+        "AWS::ECS::TaskDefinition" => &["TaskDefinitionArn"],
+        "AWS::IAM::ManagedPolicy" => &["PolicyArn"],
+        "AWS::IAM::Role" => &["Arn", "RoleId"],
+        "AWS::Lambda::EventSourceMapping" => &["EventSourceMappingArn", "Id"],
+        "AWS::S3::Bucket" => &["Arn", "DomainName", "RegionalDomainName"],
+        "AWS::SQS::Queue" => &["Arn", "QueueName", "QueueUrl"],
+        _ => return is_custom(kind),
+    };
+    attributes.contains(&attribute)
+}
+
 /// The physical id that a resource will have; of types whose id is only known once they are there, a placeholder.
 ///
 /// # Errors
@@ -200,7 +221,7 @@ pub(super) async fn create(
     physical: &str,
     properties: &Json,
 ) -> Result<Made, NotMade> {
-    match kind {
+    let made = match kind {
         "AWS::DynamoDB::Table" => table::create(place, physical, properties).await,
         "AWS::Lambda::Function" => function::create(place, physical, properties).await,
         "AWS::Lambda::EventSourceMapping" => function::create_mapping(place, properties).await,
@@ -209,7 +230,11 @@ pub(super) async fn create(
         "AWS::SQS::Queue" => queue::create(place, physical, properties),
         _ if is_custom(kind) => custom::create(kind, place, properties).await,
         _ => kept::create(kind, place, physical, properties),
+    };
+    if let Ok(made) = &made {
+        debug_assert!(made.attributes.keys().all(|name| has_attribute(kind, name)));
     }
+    made
 }
 
 /// Changes a resource in its place.

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use super::parameter::Parameter;
 use super::resource::{Output, Resource};
+use crate::template::node::Place;
+use crate::template::walk::{Reference, references};
 
 /// A template that makes sense in itself.
 #[derive(Debug, Clone)]
@@ -54,6 +56,26 @@ impl Template {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect()
+    }
+
+    /// The resources of which attributes are read by name, with the attributes.
+    pub fn attributes_read(&self) -> BTreeSet<(&str, &str)> {
+        let resources = self
+            .resources
+            .values()
+            .flat_map(|resource| [resource.raw_properties(), resource.metadata()])
+            .flatten();
+        let outputs = self.outputs.values().map(Output::raw_value);
+        let mut read = BTreeSet::new();
+        for value in resources.chain(outputs) {
+            // The shapes of calls were checked when the template was read.
+            let _ = references(value, Place::Body, &mut |reference| {
+                if let Reference::Attribute(resource, Some(attribute)) = reference {
+                    read.insert((resource, attribute));
+                }
+            });
+        }
+        read
     }
 
     /// The declared outputs, whether their conditions hold or not.
