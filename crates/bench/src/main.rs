@@ -92,7 +92,10 @@ impl World {
     }
 
     /// A namespace of its own in a table behind HTTP.
-    async fn over_http(url: &str) -> Outcome<Self> {
+    async fn over_http(
+        url: &str,
+        options: impl FnOnce(RepositoryBuilder) -> RepositoryBuilder,
+    ) -> Outcome<Self> {
         let connection = Connection {
             endpoint_url: Some(url.to_owned()),
             ..Connection::default()
@@ -101,13 +104,12 @@ impl World {
         zae_limiter::table::definition::create_table(&connection.client_of(&config), TABLE).await?;
         let client = aws_sdk_dynamodb::config::Builder::from(&config).retry_config(RetryConfig::disabled());
         let clock = ManualClock::at(SystemClock.now());
-        let repo = Repository::builder()
+        let builder = Repository::builder()
             .stack(TABLE)
             .namespace(format!("bench-{:08x}", fastrand::u32(..)))
             .sdk_config(config.clone())
-            .clock(clock.clone())
-            .open()
-            .await?;
+            .clock(clock.clone());
+        let repo = options(builder).open().await?;
         Self::in_repository(repo, Client::from_conf(client.build()), clock, TABLE).await
     }
 
@@ -188,6 +190,7 @@ async fn main() -> Outcome<()> {
         for concurrency in [1, 8, 32] {
             cases.extend(over_http(&options, url, concurrency).await?);
         }
+        cases.extend(one_bucket(&options, url).await?);
         if options.json {
             print_json(&cases);
         } else {
@@ -247,7 +250,7 @@ async fn against_bare(options: &Options, concurrency: usize) -> Outcome<[Case; 2
 
 /// The same over HTTP, signed.
 async fn over_http(options: &Options, url: &str, concurrency: usize) -> Outcome<Vec<Case>> {
-    let world = Arc::new(World::over_http(url).await?);
+    let world = Arc::new(World::over_http(url, |builder| builder).await?);
     let (mut hand, mut bare, mut acquire) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..=options.rounds {
         if options.floor {
@@ -272,6 +275,51 @@ async fn over_http(options: &Options, url: &str, concurrency: usize) -> Outcome<
     }
     let names = ["bare update, HTTP", "acquire, HTTP"];
     cases.extend(compared(names, concurrency, &bare, &acquire, usage));
+    Ok(cases)
+}
+
+/// Many callers of one bucket over HTTP, without and with group commit.
+async fn one_bucket(options: &Options, url: &str) -> Outcome<[Case; 2]> {
+    const CALLERS: usize = 256;
+    let mut worlds = Vec::new();
+    for joins in [false, true] {
+        let world = World::over_http(url, |builder| builder.measure().group_commit(joins)).await?;
+        worlds.push((Arc::new(world), Vec::new(), RequestCost::default()));
+    }
+    for _ in 0..=options.rounds {
+        for (world, rounds, usage) in &mut worlds {
+            world.refresh().await?;
+            let before = world.repo().request_cost();
+            let shared = Arc::clone(world);
+            let done = round(options.ops, CALLERS, move |_| {
+                let world = Arc::clone(&shared);
+                async move {
+                    match world.take(0, 10).await {
+                        Ok(lease) => lease.commit().await.is_ok(),
+                        Err(_) => false,
+                    }
+                }
+            });
+            rounds.push(done.await);
+            *usage = world.repo().request_cost().since(&before);
+        }
+    }
+    let [(_, without, alone), (_, with, joined)] = <[_; 2]>::try_from(worlds).map_err(|_| "two worlds")?;
+    let mut cases = compared(
+        [
+            "one bucket, HTTP, no group commit",
+            "one bucket, HTTP, group commit",
+        ],
+        CALLERS,
+        &without,
+        &with,
+        joined,
+    );
+    cases[0].usage = alone;
+    for case in &mut cases {
+        // Of the last round.
+        scale(&mut case.usage, options.rounds as f64);
+    }
     Ok(cases)
 }
 

@@ -222,6 +222,19 @@ impl RepositoryBuilder {
         self
     }
 
+    /// Whether acquires of one bucket at the same time share writes (group commit). Default: they do.
+    ///
+    /// While a debit of a bucket is on its way, further ones of this process wait for it, and then go out together, in one
+    /// conditional write for all that fit. An acquire that is alone never waits. A busy bucket needs far fewer writes, and
+    /// carries far more acquires a second; each of them takes up to one round trip longer. Nothing is admitted that
+    /// would not be admitted without it. A write that fails, or of which the outcome is unknown, fails for all that it carries.
+    ///
+    /// Acquires with limits of their own do not share writes.
+    pub fn group_commit(mut self, joins: bool) -> Self {
+        self.options.group_commit = joins;
+        self
+    }
+
     /// The principal of changes in the audit log: an identifier, or an ARN. Default: the caller identity of the
     /// credentials, which AWS's identity service returns once, at the first change; for an embedded table and a
     /// [`client`](Self::client) of the caller, none.

@@ -18,6 +18,7 @@ use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, Resour
 use crate::acquire::background::Background;
 use crate::acquire::breaker::Breaker;
 use crate::acquire::config_cache::ConfigCache;
+use crate::acquire::groups::Groups;
 use crate::acquire::image_cache::ImageCache;
 use crate::acquire::occasional::CallLog;
 use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) offset: Option<Arc<TableOffset>>,
     pub(crate) config: ConfigCache,
     pub(crate) images: ImageCache,
+    /// Debits that wait for a write of their shard.
+    pub(crate) groups: Groups,
     pub(crate) background: Background,
     pub(crate) refunds: Refunds,
     /// Calls that wait for tokens.
@@ -150,6 +153,8 @@ pub(crate) struct Options {
     pub(crate) on_unavailable: Option<OnUnavailable>,
     pub(crate) acquire_timeout: Duration,
     pub(crate) max_in_flight: usize,
+    /// Whether debits of one shard are joined in one write.
+    pub(crate) group_commit: bool,
     pub(crate) principal: Option<String>,
 }
 
@@ -163,6 +168,7 @@ impl Default for Options {
             on_unavailable: None,
             acquire_timeout: Duration::from_secs(5),
             max_in_flight: MAX_IN_FLIGHT,
+            group_commit: true,
             principal: None,
         }
     }
@@ -214,6 +220,7 @@ impl Parts {
             namespace,
             clock,
             offset,
+            groups: Groups::default(),
             background: Background::new(),
             refunds: Refunds::default(),
             queues: Arc::default(),

@@ -52,7 +52,23 @@ fn play(plan: &Plan, keeps_log: bool) -> Outcome {
     outcome
 }
 
-/// Plays the plan of a seed.
-pub fn run_seed(seed: u64) -> Outcome {
-    run(&Plan::of(seed))
+/// The plans of a seed: the same with and without group commit.
+pub fn plans(seed: u64) -> [Plan; 2] {
+    [false, true].map(|groups| Plan {
+        groups,
+        ..Plan::of(seed)
+    })
+}
+
+/// Plays the plans of a seed, to the first violation, and counts what happened in both.
+pub fn run_seed(seed: u64) -> (Stats, Option<Violation>) {
+    let mut stats = Stats::default();
+    for plan in plans(seed) {
+        let outcome = run(&plan);
+        stats.add(&outcome.stats);
+        if outcome.violation.is_some() {
+            return (stats, outcome.violation);
+        }
+    }
+    (stats, None)
 }

@@ -1,4 +1,5 @@
-//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--verbose]`.
+//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--verbose]`. Each seed is played twice,
+//! without and with group commit.
 //!
 //! Exits with 1 at the first violation, after printing the seed, the last events, the shortest plan that
 //! still fails and how to replay it; with 2 when it does not understand its arguments.
@@ -13,12 +14,12 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use zae_limiter_sim::{Plan, Stats, Violation, run, run_and_tell, shrink};
+use zae_limiter_sim::{Plan, Stats, Violation, plans, run, run_and_tell, shrink};
 
 const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--verbose]
 
   --seed N   the first seed (default 0)
-  --runs N   how many seeds to run (default 1 with --seed, else 10000)
+  --runs N   how many seeds to run, each without and with group commit (default 1 with --seed, else 10000)
   --verbose  print the plan, the events and the counters of every run";
 
 /// How many of the last events a report shows.
@@ -54,8 +55,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let (mut total, started) = (Stats::default(), Instant::now());
-    for seed in args.seed..args.seed.saturating_add(args.runs) {
-        let plan = Plan::of(seed);
+    for plan in (args.seed..args.seed.saturating_add(args.runs)).flat_map(plans) {
         if args.verbose {
             println!("{}", plan.describe());
         }
@@ -86,7 +86,8 @@ fn main() -> ExitCode {
 }
 
 fn report(plan: &Plan, violation: &Violation) {
-    println!("VIOLATION in seed {}", plan.seed);
+    let how = if plan.groups { "with" } else { "without" };
+    println!("VIOLATION in seed {} {how} group commit", plan.seed);
     print_violation(violation);
     println!("shrinking ...\n");
     let (shortest, _) = shrink::shrink(plan);

@@ -27,6 +27,8 @@ pub struct Demand {
     pub secs: u64,
     /// From which second the table stands still, and for how many.
     pub stall_secs: Option<(u64, u64)>,
+    /// Whether processes join debits of one shard in one write.
+    pub groups: bool,
     /// The seed.
     pub seed: u64,
 }
@@ -121,6 +123,7 @@ impl Demand {
             stale_reads: 0,
             own_limits: 0,
             ttl_multiplier: 7,
+            groups: self.groups,
             actions,
         }
     }

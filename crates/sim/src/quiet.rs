@@ -11,6 +11,7 @@ use zae_limiter_core::acquire::{
 use zae_limiter_core::credit::Credit;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::table::Op;
 use zae_limiter_core::{EpochMillis, Millitokens};
 
 use crate::plan::Plan;
@@ -133,6 +134,7 @@ impl Quiet<'_> {
         while let Some(call) = calls.pop() {
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(self.table.call(&op)),
+                Ask::Debit(debit) => Reply::Table(self.table.call(&Op::Update(debit.update(now)))),
                 Ask::Wait => Reply::Waited,
                 Ask::GiveBack(grant) => {
                     self.give_back(grant, now);

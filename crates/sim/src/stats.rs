@@ -63,6 +63,18 @@ stats! {
     compensations,
     /// Plain debits that applied.
     debits,
+    /// Debits joined with others of their shard: writes.
+    batches,
+    /// The debits in them.
+    batched,
+    /// The most debits in one of them.
+    max_batch,
+    /// Debits that were left out of a write because of the last image.
+    left_out,
+    /// Of those, debits that waited for the next one, because the answer showed no image.
+    batches_put_back,
+    /// Debits that were taken back before they were sent.
+    withdrawn,
     /// Refilling writes that applied.
     refills,
     /// Refilling writes that cut a surplus.

@@ -20,10 +20,12 @@
 //! the parent is known. When one refuses, the driver gives the tokens of the other back ([`Ask::GiveBack`]) before
 //! the refusal is returned.
 //!
-//! Where this is going: group commit puts a queue per bucket shard between a driver and the table, and token
-//! leases put a purse before it. Neither changes this machine: both answer its plain debits.
+//! A debit under stored limits is not built by the machine ([`Ask::Debit`]): the driver may send it together with others
+//! of its shard ([`Group`]).
 
+mod debit;
 mod freshness;
+mod group;
 mod images;
 mod protocol;
 mod spread;
@@ -38,7 +40,9 @@ use crate::random::Random;
 use crate::schema::BucketId;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::RateLimitExceeded;
+pub use debit::Debit;
 pub use freshness::{next_round_trip, refilled_by};
+pub use group::{Answered, Batch, Group};
 use images::{remembered, short_shards, statuses_before};
 pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};

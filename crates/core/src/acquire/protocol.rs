@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::debit::Debit;
 use crate::bucket::Bucket;
 use crate::config::{Level, Resolved};
 use crate::error::{InvalidInput, RecordError};
@@ -105,10 +106,13 @@ pub(crate) fn out_of_order() -> TableError {
 }
 
 /// Something the machine needs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Ask {
     /// A table operation.
     Table(Op),
+    /// A debit, alone ([`Debit::update`]) or with others in a [`Group`](super::Group). Answered by [`Reply::Table`] or
+    /// [`Reply::Debited`].
+    Debit(Box<Debit>),
     /// The configuration of an entity for the request's resource.
     Config {
         /// The entity.
@@ -124,7 +128,7 @@ pub enum Ask {
 }
 
 /// One request of the machine: wait `delay_ms`, then do `ask`, then answer with `id`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Call {
     /// Names the call in [`Acquire::answer`](super::Acquire::answer).
     pub id: usize,
@@ -139,12 +143,25 @@ pub struct Call {
 pub enum Reply {
     /// Of a table operation.
     Table(Result<Answer, TableError>),
+    /// Of a debit that was part of a [`Batch`](super::Batch), or waited for one, with the shard as the batch left it.
+    Debited(Outcome, Arc<Bucket>),
     /// Of a configuration request.
     Config(Result<Found, AcquireError>),
     /// The time has passed.
     Waited,
     /// The credit has ended, with any outcome, or the caller has stopped waiting for it.
     GivenBack,
+}
+
+/// What became of a debit in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The tokens were taken.
+    Taken,
+    /// The write that carried it was refused.
+    Refused,
+    /// No write carried it.
+    LeftOut,
 }
 
 /// Tokens taken from one shard.
@@ -229,14 +246,12 @@ impl Env<'_> {
         self.asks.push((delay_ms, ask));
     }
 
-    pub(crate) fn observe(&mut self, id: &BucketId, shard: u32, image: Bucket) -> Arc<Bucket> {
-        let image = Arc::new(image);
+    pub(crate) fn observe(&mut self, id: &BucketId, shard: u32, image: &Arc<Bucket>) {
         self.observations.push(Observation {
             id: id.clone(),
             shard,
-            image: Arc::clone(&image),
+            image: Arc::clone(image),
         });
-        image
     }
 }
 

@@ -75,7 +75,7 @@ impl Spread {
                 Err(err) => self.end = Some(SpreadEnd::Failed(err)),
             },
             (None, Reply::Config(Err(err))) => self.end = Some(SpreadEnd::Failed(err)),
-            (None, Reply::Table(_) | Reply::Waited | Reply::GivenBack) => {
+            (None, Reply::Table(_) | Reply::Debited(..) | Reply::Waited | Reply::GivenBack) => {
                 self.end = Some(SpreadEnd::Failed(super::out_of_order().into()));
             }
         }

@@ -21,8 +21,9 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::debit::{Debit, Refill};
 use super::freshness::MAX_ROUND_TRIP_MS;
-use super::protocol::{Ask, DisabledAt, Env, Grant, Hint, Reply, Settings, TakeError, check_config};
+use super::protocol::{Ask, DisabledAt, Env, Grant, Hint, Outcome, Reply, Settings, TakeError, check_config};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::{Bucket, FENCE};
 use crate::config::{Level, Resolved};
@@ -299,7 +300,11 @@ impl Take {
         if self.sent > MAX_SENT && !matches!(state, State::Undo(_)) {
             return self.finish(TakeEnd::Contended);
         }
-        self.last = Some(ask.clone());
+        self.last = match &ask {
+            // It is decided anew.
+            Ask::Debit(_) => None,
+            _ => Some(ask.clone()),
+        };
         self.state = state;
         self.sent_at = env.now.plus(i64::try_from(delay_ms).unwrap_or(i64::MAX));
         env.send(delay_ms, ask);
@@ -322,7 +327,22 @@ impl Take {
     fn debit(&mut self, image: Option<&Arc<Bucket>>, env: &mut Env<'_>) {
         self.seen = image.cloned();
         let basis = self.basis(image.map(|image| &**image), &self.amounts);
-        self.debit_on(Some(&basis), env);
+        if self.exact().is_some() {
+            return self.debit_on(Some(&basis), env);
+        }
+        self.send_debit(basis, None, State::Debit, env);
+    }
+
+    /// Sends a debit that the driver may join with others.
+    fn send_debit(&mut self, basis: Basis, refill: Option<Refill>, state: State, env: &mut Env<'_>) {
+        let debit = Debit {
+            id: self.id.clone(),
+            shard: self.shard,
+            amounts: self.amounts.clone(),
+            basis,
+            refill,
+        };
+        self.send(Ask::Debit(Box::new(debit)), state, env);
     }
 
     fn debit_on(&mut self, basis: Option<&Basis>, env: &mut Env<'_>) {
@@ -369,13 +389,21 @@ impl Take {
                 _ => self.fail(super::out_of_order()),
             },
             Reply::Table(Ok(answer)) => {
-                let round_trip_ms = env.now.since(self.sent_at).min(MAX_ROUND_TRIP_MS);
-                self.round_trip_ms = self.round_trip_ms.max(round_trip_ms);
+                self.answered_at(env.now);
                 self.table_answer(answer, env);
+            }
+            Reply::Debited(outcome, image) => {
+                self.answered_at(env.now);
+                self.debited(outcome, &image, env);
             }
             Reply::Table(Err(err)) => self.table_error(err, env),
             Reply::GivenBack => self.fail(super::out_of_order()),
         }
+    }
+
+    fn answered_at(&mut self, now: EpochMillis) {
+        let round_trip_ms = now.since(self.sent_at).min(MAX_ROUND_TRIP_MS);
+        self.round_trip_ms = self.round_trip_ms.max(round_trip_ms);
     }
 
     /// Fresh flags and owner, but the limits that came with the call.
@@ -471,17 +499,36 @@ impl Take {
         }
     }
 
+    /// Takes the outcome of a debit that the driver may have joined with others.
+    fn debited(&mut self, outcome: Outcome, image: &Arc<Bucket>, env: &mut Env<'_>) {
+        match (std::mem::replace(&mut self.state, State::Debit), outcome) {
+            (State::Debit | State::Refill, Outcome::Taken) => self.took(Arc::clone(image), env),
+            (State::Refill, Outcome::Refused) => {
+                self.lost_refills += 1;
+                self.has_just_lost = true;
+                self.look_at(image, env);
+            }
+            (State::Debit, Outcome::Refused) | (State::Debit | State::Refill, Outcome::LeftOut) => {
+                self.look_at(image, env);
+            }
+            _ => self.fail(super::out_of_order()),
+        }
+    }
+
+    /// The tokens were taken, and left the shard like this.
+    fn took(&mut self, image: Arc<Bucket>, env: &mut Env<'_>) {
+        env.observe(&self.id, self.shard, &image);
+        self.finish(TakeEnd::Taken(vec![Grant {
+            id: self.id.clone(),
+            shard: self.shard,
+            amounts: self.amounts.clone(),
+            image,
+        }]));
+    }
+
     fn taken(&mut self, item: &Item, env: &mut Env<'_>) {
         match Bucket::decode(item) {
-            Ok(image) => {
-                let image = env.observe(&self.id, self.shard, image);
-                self.finish(TakeEnd::Taken(vec![Grant {
-                    id: self.id.clone(),
-                    shard: self.shard,
-                    amounts: self.amounts.clone(),
-                    image,
-                }]));
-            }
+            Ok(image) => self.took(Arc::new(image), env),
             Err(err) => {
                 let key = self.id.key(self.shard);
                 if !self.shows_debit(item, &key) {
@@ -524,10 +571,14 @@ impl Take {
 
     /// Decides what to do about an image that refused a debit.
     fn look(&mut self, item: &Item, env: &mut Env<'_>) {
-        let image = match Bucket::decode(item) {
-            Ok(image) => env.observe(&self.id, self.shard, image),
-            Err(err) => return self.fail(err),
-        };
+        match Bucket::decode(item) {
+            Ok(image) => self.look_at(&Arc::new(image), env),
+            Err(err) => self.fail(err),
+        }
+    }
+
+    fn look_at(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
+        env.observe(&self.id, self.shard, image);
         self.shard_count = self.shard_count.max(image.shard_count);
         if image.disabled {
             return self.finish(TakeEnd::Disabled(DisabledAt::Bucket));
@@ -537,9 +588,9 @@ impl Take {
             return self.finish(TakeEnd::Contended);
         }
         if let Some(attribute) = &image.unsupported {
-            return self.look_at_foreign(&image, attribute, env);
+            return self.look_at_foreign(image, attribute, env);
         }
-        self.plan(&image, env);
+        self.plan(image, env);
     }
 
     /// Decides what to do about an image that can be evaluated.
@@ -593,15 +644,37 @@ impl Take {
     fn refill_debit(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
         self.seen = Some(Arc::clone(image));
         let amounts = self.amounts.clone();
-        self.refill(image, &amounts, State::Refill, env);
+        if self.exact().is_some() || !self.seeds(image).is_empty() {
+            return self.refill(image, &amounts, State::Refill, env);
+        }
+        if !self.may_refill(image, &amounts, env) {
+            return;
+        }
+        let basis = self.basis(Some(image), &amounts);
+        let refill = Refill {
+            image: Arc::clone(image),
+            config: Arc::clone(&self.config),
+            settings: self.settings,
+        };
+        self.send_debit(basis, Some(refill), State::Refill, env);
+    }
+
+    /// Whether a shard may be refilled from its image at once. If not, what comes first is sent, or the leg has failed.
+    fn may_refill(&mut self, image: &Bucket, amounts: &Amounts, env: &mut Env<'_>) -> bool {
+        if self.must_share_out(image) {
+            self.share_out(image, env);
+            return false;
+        }
+        if let Err(err) = self.check_refillable(image, amounts) {
+            self.fail(err);
+            return false;
+        }
+        true
     }
 
     fn refill(&mut self, image: &Bucket, amounts: &Amounts, state: State, env: &mut Env<'_>) {
-        if self.must_share_out(image) {
-            return self.share_out(image, env);
-        }
-        if let Err(err) = self.check_refillable(image, amounts) {
-            return self.fail(err);
+        if !self.may_refill(image, amounts, env) {
+            return;
         }
         let update = self.refilling(image, amounts, env.now);
         self.send(Ask::Table(Op::Update(update)), state, env);

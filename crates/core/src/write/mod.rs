@@ -54,6 +54,7 @@ fn spend(update: &mut Update, limit: &str, cost: Millitokens) {
 }
 
 /// The assumptions of a plain debit about the item.
+#[derive(Debug, Clone)]
 pub(crate) struct Basis {
     /// The parameters of each limit that is debited, in the order of the amounts: what is stored must be the same.
     pub(crate) params: Vec<Option<Params>>,

@@ -285,6 +285,7 @@ fn without_knowing_its_parent_an_acquire_fails_and_gives_back() {
             Ask::Wait => Reply::Waited,
             Ask::GiveBack(grant) => desk.give_back(&grant),
             Ask::Table(op) => Reply::Table(desk.call(&op)),
+            Ask::Debit(debit) => Reply::Table(desk.debit(&debit)),
             Ask::Config { fresh: true, .. } => {
                 fresh_reads += 1;
                 let error = TableError::new(FailureKind::Timeout, Applied::No, "no answer");

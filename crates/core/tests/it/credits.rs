@@ -301,6 +301,7 @@ fn tokens_taken_after_the_caller_gave_up_come_back() {
             let call = calls.remove(0);
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(desk.call(&op)),
+                Ask::Debit(debit) => Reply::Table(desk.debit(&debit)),
                 Ask::Config { entity, fresh } => Reply::Config(desk.config(&entity, fresh)),
                 Ask::Wait => Reply::Waited,
                 Ask::GiveBack(grant) => desk.give_back(&grant),

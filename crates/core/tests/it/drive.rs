@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Decision, Found, Grant, Hint, Reply, Request, Settings,
+    Acquire, AcquireError, Ask, Call, Debit, Decision, Found, Grant, Hint, Reply, Request, Settings,
 };
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::config::{Resolved, limit_attributes};
@@ -244,10 +244,16 @@ impl Desk {
     fn reply(&mut self, ask: Ask) -> Reply {
         match ask {
             Ask::Table(op) => Reply::Table(self.call(&op)),
+            Ask::Debit(debit) => Reply::Table(self.debit(&debit)),
             Ask::Config { entity, fresh } => Reply::Config(self.config(&entity, fresh)),
             Ask::Wait => Reply::Waited,
             Ask::GiveBack(grant) => self.give_back(&grant),
         }
+    }
+
+    pub(crate) fn debit(&mut self, debit: &Debit) -> Result<Answer, TableError> {
+        let update = debit.update(EpochMillis(self.now));
+        self.call(&Op::Update(update))
     }
 
     pub(crate) fn call(&mut self, op: &Op) -> Result<Answer, TableError> {

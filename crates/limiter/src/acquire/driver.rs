@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Decision, Found, Grant, Hint, Reply, Request, next_round_trip,
+    Acquire, AcquireError, Ask, Call, Debit, Decision, Found, Grant, Hint, Reply, Request, next_round_trip,
     refilled_by,
 };
 use zae_limiter_core::config::OnUnavailable;
@@ -26,6 +26,7 @@ use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
 use zae_limiter_core::{Bucket, EntityId, EpochMillis, ResourceName};
 
 use crate::acquire::breaker::is_refusal;
+use crate::acquire::groups::{Ticket, Turn};
 use crate::acquire::permits::Permit;
 use crate::acquire::refund_queues::{Correction, log_credit};
 use crate::acquire::refunds::enqueue;
@@ -49,7 +50,7 @@ const CREDIT_ANSWER: Duration = Duration::from_secs(10);
 const COMPENSATION: &str = "compensation";
 
 /// A reply, and when its request left, if it was an operation on the table.
-type Heard = (Reply, Option<EpochMillis>);
+pub(crate) type Heard = (Reply, Option<EpochMillis>);
 type InFlight = Pin<Box<dyn Future<Output = Heard> + std::marker::Send + 'static>>;
 type Waiting =
     Pin<Box<dyn Future<Output = Result<Option<Permit>, TableError>> + std::marker::Send + 'static>>;
@@ -88,6 +89,8 @@ struct Flight {
     permit: Option<Permit>,
     /// Whether it has been sent.
     sent: bool,
+    /// Of a debit that others send: whether it is sent stands there.
+    ticket: Option<Ticket>,
 }
 
 impl Flight {
@@ -105,7 +108,11 @@ impl Flight {
 
     /// Whether a write may be at the table.
     fn is_open(&self) -> bool {
-        self.sent && self.kind == Kind::Write
+        let sent = match &self.ticket {
+            Some(ticket) => ticket.is_sent(),
+            None => self.sent,
+        };
+        sent && self.kind == Kind::Write
     }
 
     /// The reply to a request that was dropped: it changed nothing.
@@ -371,26 +378,52 @@ impl Drive {
                     };
                     self.push(call.id, Kind::Refund, None, Box::pin(reply));
                 }
+                Ask::Debit(debit) => self.debit(call.id, *debit),
                 Ask::Table(op) => {
                     let kind = Kind::of(&op);
-                    let permit = (call.delay_ms == 0)
-                        .then(|| self.inner.permits.try_take())
-                        .flatten();
-                    let wait = permit
-                        .is_none()
-                        .then(|| self.wait_for_permit(call.id, call.delay_ms));
                     let request: InFlight = Box::pin(Arc::clone(&self.inner).ask_table(op));
-                    self.flights.0.push(Flight {
-                        id: call.id,
-                        kind,
-                        wait,
-                        request,
-                        permit,
-                        sent: false,
-                    });
+                    self.push_request(call.id, call.delay_ms, kind, request);
                 }
             }
         }
+    }
+
+    /// Sends a debit: at once, or with others of its shard.
+    fn debit(&mut self, id: usize, debit: Debit) {
+        let joins = self.inner.options.group_commit && self.patience != Patience::Probe;
+        let alone = match joins.then(|| self.inner.turn(&debit)) {
+            Some(Turn::Waits(ticket, heard)) => {
+                self.push(id, Kind::Write, None, Box::pin(heard));
+                if let Some(flight) = self.flights.0.last_mut() {
+                    flight.ticket = Some(ticket);
+                }
+                return;
+            }
+            Some(Turn::Alone(alone)) => Some(alone),
+            None => None,
+        };
+        let inner = Arc::clone(&self.inner);
+        let request: InFlight = Box::pin(async move {
+            let _alone = alone;
+            let op = Op::Update(debit.update(inner.clock.now()));
+            inner.ask_table(op).await
+        });
+        self.push_request(id, 0, Kind::Write, request);
+    }
+
+    /// Adds a request that needs a permit.
+    fn push_request(&mut self, id: usize, delay_ms: u64, kind: Kind, request: InFlight) {
+        let permit = (delay_ms == 0).then(|| self.inner.permits.try_take()).flatten();
+        let wait = permit.is_none().then(|| self.wait_for_permit(id, delay_ms));
+        self.flights.0.push(Flight {
+            id,
+            kind,
+            wait,
+            request,
+            permit,
+            sent: false,
+            ticket: None,
+        });
     }
 
     fn gives_back(&self, id: usize) -> bool {
@@ -436,6 +469,7 @@ impl Drive {
             request,
             permit: None,
             sent: false,
+            ticket: None,
         });
     }
 }
@@ -483,6 +517,9 @@ impl Drop for Drive {
         acquire.abandon();
         // Only what may have taken tokens, or takes them back, is worth finishing. Refunds end without it.
         let flights = std::mem::take(&mut self.flights);
+        for ticket in flights.0.iter().filter_map(|flight| flight.ticket.as_ref()) {
+            ticket.withdraw();
+        }
         let (kept, dropped): (Vec<_>, Vec<_>) = flights
             .0
             .into_iter()
@@ -538,7 +575,7 @@ impl Inner {
     }
 
     /// Sends a request of an acquire, and learns from its answer how long the table takes.
-    async fn ask_table(self: Arc<Self>, op: Op) -> Heard {
+    pub(crate) async fn ask_table(self: Arc<Self>, op: Op) -> Heard {
         let sent = self.clock.now();
         if let Some((id, shard)) = refilled_by(&op) {
             let wait_ms = 2 * self.round_trip_ms.load(Ordering::Relaxed) + 10;

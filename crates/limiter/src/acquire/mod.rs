@@ -7,6 +7,7 @@ pub(crate) mod breaker;
 pub(crate) mod config_cache;
 mod degrade;
 pub(crate) mod driver;
+pub(crate) mod groups;
 pub(crate) mod image_cache;
 pub(crate) mod lease;
 mod limiter;

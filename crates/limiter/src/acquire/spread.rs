@@ -86,6 +86,10 @@ impl Stack {
             }
             let reply = match ask {
                 Ask::Table(op) => Reply::Table(table.call(op).await),
+                Ask::Debit(debit) => {
+                    let update = debit.update(clock.now());
+                    Reply::Table(table.call(Op::Update(update)).await)
+                }
                 Ask::Wait => Reply::Waited,
                 // A spread takes nothing.
                 Ask::GiveBack(_) => Reply::GivenBack,

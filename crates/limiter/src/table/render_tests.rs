@@ -198,6 +198,7 @@ fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
     let calls = acquire.answer(0, answer, now, random);
     match calls.into_iter().next().map(|call| call.ask) {
         Some(Ask::Table(Op::Update(update))) => Some(update),
+        Some(Ask::Debit(debit)) => Some(debit.update(now)),
         None => {
             assert!(matches!(acquire.decision(), Some(Decision::Failed(_))));
             None

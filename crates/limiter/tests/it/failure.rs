@@ -438,6 +438,8 @@ async fn a_server_that_falls_silent_is_sent_no_more_connections_than_may_be_in_f
             operation: long,
         })
         .max_in_flight(20)
+        // Each call sends a write of its own.
+        .group_commit(false)
         .auto_provision(false)
         .open()
         .await

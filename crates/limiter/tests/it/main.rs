@@ -34,6 +34,7 @@ mod degrade;
 mod deletion;
 mod engine;
 mod failure;
+mod groups;
 mod json;
 mod lease;
 mod limits;

@@ -321,6 +321,7 @@ impl Draw<'_> {
             stale_reads: 0,
             own_limits: 0,
             ttl_multiplier: 7,
+            groups: false,
             actions: Vec::new(),
         }
     }

@@ -182,6 +182,8 @@ pub struct Plan {
     pub own_limits: u32,
     /// How long idle buckets are kept, in times to fill.
     pub ttl_multiplier: u32,
+    /// Whether processes join debits of one shard in one write.
+    pub groups: bool,
     /// Actions with their times, in microseconds from the start.
     pub actions: Vec<(u64, Action)>,
 }

@@ -12,11 +12,14 @@ use zae_limiter_core::table::{Answer, Op, TableError};
 use crate::rng::Rng;
 use crate::rows::change::{Source, Sums};
 use crate::rows::row;
+use crate::world::groups::{Part, Sending};
 
 #[derive(Debug)]
 pub(crate) enum Machine {
     Acquire(Box<Acquire>),
     Credit(Box<Credit>),
+    /// Sends the debits of several acquires.
+    Sender(Box<Sending>),
     Ended,
 }
 
@@ -42,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) left_us: BTreeMap<usize, u64>,
     /// What an acquire has taken and handed over to be given back.
     pub(crate) gave_back: Vec<Grant>,
+    /// What a write of a sender takes, and for which jobs.
+    pub(crate) parts: Vec<Part>,
     /// The acquire that waits for this credit, and its call.
     pub(crate) awaited_by: Option<(usize, usize)>,
     /// What operations whose outcome never became known would have consumed.

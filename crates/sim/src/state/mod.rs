@@ -1,5 +1,6 @@
 //! The state of a run: names, processes, and what these hold and have in flight.
 
+pub(crate) mod groups;
 pub(crate) mod job;
 pub(crate) mod lease;
 pub mod process;

@@ -16,6 +16,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Op;
 use zae_limiter_core::{EntityId, EpochMillis};
 
+use super::groups::{Groups, Shard};
 use crate::plan::ProcessPlan;
 use crate::time::{EPOCH_MS, true_ms};
 
@@ -38,6 +39,8 @@ pub struct Process {
     pub(crate) breaker: breaker::State,
     /// Its part of the limits, for outages.
     pub(crate) local: LocalBuckets<Hasher>,
+    /// Debits that wait for a write of their shard.
+    pub(crate) groups: Groups,
 }
 
 /// A hasher without a random seed, so that runs can be repeated.
@@ -65,6 +68,7 @@ impl Process {
             local_limits,
             breaker: breaker::State::default(),
             local: no_local_buckets(plan, local_limits),
+            groups: Groups::default(),
             incarnation: 0,
             configs: HashMap::new(),
             images: HashMap::new(),
@@ -78,6 +82,7 @@ impl Process {
         self.incarnation += 1;
         self.configs.clear();
         self.images.clear();
+        self.groups.clear();
         self.reconciled.clear();
         self.round_trip_ms = 0;
         self.breaker = breaker::State::default();
@@ -155,6 +160,13 @@ impl Process {
             images.push((*shard, Arc::clone(image)));
         }
         hint
+    }
+
+    /// The last image of a shard, by which its debits are put together.
+    pub(crate) fn latest(&self, (pk, shard): &Shard) -> Option<Arc<Bucket>> {
+        let id = self.images.keys().find(|id| id.key(0).pk == *pk);
+        id.filter(|_| self.plan.remembers)
+            .and_then(|id| self.last_image(id, *shard))
     }
 
     /// The last image seen of a shard, however old.

@@ -108,6 +108,7 @@ impl World<'_> {
             made_us: Vec::new(),
             left_us: BTreeMap::new(),
             gave_back: Vec::new(),
+            parts: Vec::new(),
             awaited_by: None,
             doubtful: Sums::new(),
             low: Sums::new(),
@@ -129,6 +130,7 @@ impl World<'_> {
             debug_assert_eq!(slot.calls.len(), call.id, "calls are numbered in order");
             slot.made_us.push(self.now_us);
             match call.ask {
+                Ask::Debit(debit) => self.join(job, call.id, *debit),
                 Ask::Table(op) => {
                     slot.calls.push(Some(op.clone()));
                     let call = call.id;
@@ -158,11 +160,17 @@ impl World<'_> {
 
     /// The machine and the process take note that a request leaves.
     fn leaves(&mut self, job: usize, call: usize, op: &Op) {
-        let slot = &mut self.jobs[job];
-        slot.left_us.insert(call, self.now_us);
-        let process = &mut self.processes[slot.process];
+        let process = &mut self.processes[self.jobs[job].process];
         let now = process.clock(self.now_us);
         process.sends(op, now);
+        self.left(job, call);
+    }
+
+    /// The machine takes note that a request leaves.
+    pub(crate) fn left(&mut self, job: usize, call: usize) {
+        let slot = &mut self.jobs[job];
+        slot.left_us.insert(call, self.now_us);
+        let now = self.processes[slot.process].clock(self.now_us);
         if let Machine::Acquire(acquire) = &mut slot.machine {
             acquire.left(call, now);
         }
@@ -269,17 +277,24 @@ impl World<'_> {
         );
     }
 
-    /// A client hears the outcome of a call.
+    /// A process hears the outcome of a call.
     pub(crate) fn hear(&mut self, job: usize, call: usize, reply: Reply) {
         if !self.is_alive(job) {
             return;
         }
         let process = self.jobs[job].process;
+        self.processes[process].groups.heard((job, call));
+        if matches!(self.jobs[job].machine, Machine::Sender(_)) {
+            let machine = std::mem::replace(&mut self.jobs[job].machine, Machine::Ended);
+            let Machine::Sender(sending) = machine else { return };
+            return self.batch_heard(*sending, process, &reply);
+        }
         let now = self.processes[process].clock(self.now_us);
         let was_sent = self.jobs[job].left_us.contains_key(&call);
         let ends = was_sent.then(|| self.hear_outcome(job, call, &reply)).flatten();
         let slot = &mut self.jobs[job];
-        if let (Reply::Table(Ok(_)) | Reply::Config(Ok(_)), Some(left)) = (&reply, slot.left_us.remove(&call))
+        if let (Reply::Table(Ok(_)) | Reply::Debited(..) | Reply::Config(Ok(_)), Some(left)) =
+            (&reply, slot.left_us.remove(&call))
         {
             let millis = millis(self.now_us - left);
             self.processes[process].answered_after(millis);
@@ -310,6 +325,7 @@ impl World<'_> {
                 if let Some(cause) = ends {
                     self.jobs[job].abandoned = true;
                     self.without_table(job, &cause);
+                    self.withdraw(job);
                 }
                 if decided {
                     self.decided(job);
@@ -328,7 +344,7 @@ impl World<'_> {
                     None => self.credited(job),
                 }
             }
-            Machine::Ended => {}
+            Machine::Sender(_) | Machine::Ended => {}
         }
     }
 
@@ -449,6 +465,7 @@ impl World<'_> {
             if !was_abandoned {
                 self.without_table(job, &Cause::Deadline);
             }
+            self.withdraw(job);
         }
     }
 }

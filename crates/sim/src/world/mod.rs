@@ -4,6 +4,7 @@
 //! randomness comes from the plan's seed, so a plan always plays the same.
 
 mod configs;
+pub(crate) mod groups;
 mod jobs;
 mod leases;
 mod lives;
@@ -312,10 +313,13 @@ impl<'a> World<'a> {
                 op,
                 heard_at,
             } => {
-                let source = self.jobs[job].source(job);
                 let lag_us = self.now_us - self.jobs[job].made_us[call];
                 self.check.arrives_after(millis(lag_us) + 1);
-                let reply = self.write(source, &op);
+                let reply = if self.jobs[job].parts.is_empty() {
+                    self.write(self.jobs[job].source(job), &op)
+                } else {
+                    self.write_batch(job, &op)
+                };
                 self.note(|| format!("job {job} call {call}: {}", shown(&op, &reply)));
                 if let Some(at) = heard_at {
                     let reply = Box::new(Reply::Table(reply));
@@ -391,26 +395,7 @@ impl<'a> World<'a> {
                         Change { key, old, new }
                     })
                     .collect();
-                let action = source.job().map_or(usize::MAX, |job| self.jobs[job].action);
-                let judged = self.check.wrote(self.now_us, source, &changes, &mut self.stats);
-                let judged = judged
-                    .and_then(|()| self.lives.wrote(source, action, &changes))
-                    .and_then(|()| {
-                        // What the acquire took before the policy admitted it goes back.
-                        let gives_back = source
-                            .job()
-                            .is_some_and(|job| self.jobs[job].awaited_by.is_some());
-                        if gives_back {
-                            Ok(())
-                        } else {
-                            self.outages.wrote(source, action)
-                        }
-                    });
-                if let Err(err) = judged {
-                    let reply = Ok(Answer::Applied(None));
-                    self.note(|| format!("{source:?}: {}", shown(op, &reply)));
-                    self.fail(err);
-                }
+                self.judge(source, &changes, op);
             }
             Ok(Answer::Refused(_) | Answer::Cancelled(_)) if matches!(source, Source::Acquire(_)) => {
                 self.stats.lost_races += u64::from(!is_plain_debit(op));
@@ -418,6 +403,32 @@ impl<'a> World<'a> {
             Ok(_) => {}
         }
         answer
+    }
+}
+
+impl World<'_> {
+    /// Judges what a write did.
+    fn judge(&mut self, source: Source, changes: &[Change], op: &Op) {
+        let action = source.job().map_or(usize::MAX, |job| self.jobs[job].action);
+        let judged = self.check.wrote(self.now_us, source, changes, &mut self.stats);
+        let judged = judged
+            .and_then(|()| self.lives.wrote(source, action, changes))
+            .and_then(|()| {
+                // What the acquire took before the policy admitted it goes back.
+                let gives_back = source
+                    .job()
+                    .is_some_and(|job| self.jobs[job].awaited_by.is_some());
+                if gives_back {
+                    Ok(())
+                } else {
+                    self.outages.wrote(source, action)
+                }
+            });
+        if let Err(err) = judged {
+            let reply = Ok(Answer::Applied(None));
+            self.note(|| format!("{source:?}: {}", shown(op, &reply)));
+            self.fail(err);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ const FAST: Demand = Demand {
     round_trip_ms: 5,
     secs: 8,
     stall_secs: None,
+    groups: false,
     seed: 0,
 };
 

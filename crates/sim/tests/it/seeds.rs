@@ -20,14 +20,14 @@ fn check_seeds(seeds: &[u64]) -> Stats {
 fn check_part(seeds: &[u64]) -> Stats {
     let mut total = Stats::default();
     for seed in seeds {
-        let outcome = run_seed(*seed);
-        if let Some(violation) = outcome.violation {
+        let (stats, violation) = run_seed(*seed);
+        if let Some(violation) = violation {
             panic!(
                 "seed {seed}, step {}: {}\nreplay: cargo run --release -p zae-limiter-sim -- --seed {seed}",
                 violation.step, violation.message
             );
         }
-        total.add(&outcome.stats);
+        total.add(&stats);
     }
     total
 }

@@ -2,6 +2,7 @@
 //! each limit says to the request, and how long the item must live.
 
 use super::Take;
+use crate::acquire::debit::expiry;
 use crate::acquire::freshness::Horizon;
 use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
 use crate::error::{CorruptRecord, RecordError};
@@ -147,14 +148,8 @@ impl Take {
         self.amounts.iter().filter_map(status).collect()
     }
 
-    /// Shard 0 of a split bucket does not expire: a client that finds it gone would start again with one shard
-    /// that holds the whole limit, beside siblings that still hold their shares.
     pub(super) fn ttl(&self, image: Option<&Bucket>, shard_count: u32, now: EpochMillis) -> Ttl {
-        if self.shard == 0 && shard_count > 1 {
-            Ttl::Remove
-        } else {
-            Ttl::of(&self.config, image, self.settings.bucket_ttl_multiplier, now)
-        }
+        expiry(&self.config, self.settings, self.shard, image, shard_count, now)
     }
 
     /// Whether a plain debit would pass on this image.

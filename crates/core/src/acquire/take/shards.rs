@@ -3,6 +3,8 @@
 //! Capacity and rate hold through all of it: a new shard begins with what its relatives hold beyond their
 //! shares, and earns from the instant up to which they have earned (`births`). See ADR 3.
 
+use std::sync::Arc;
+
 use smol_str::SmolStr;
 
 use super::{MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
@@ -155,9 +157,10 @@ impl Take {
             let shard = key_of(item)
                 .and_then(|key| BucketId::parse(&key))
                 .map(|(_, shard)| shard);
-            let image = Bucket::decode(item)?;
+            let image = Arc::new(Bucket::decode(item)?);
             if let Some(shard) = shard {
-                images.insert(shard, env.observe(&self.id, shard, image));
+                env.observe(&self.id, shard, &image);
+                images.insert(shard, image);
             }
         }
         Ok(images)

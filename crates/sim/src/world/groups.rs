@@ -1,0 +1,166 @@
+//! Group commit: several jobs' debits in one write, sent by a job of its own, and judged as the writes of its members.
+
+use zae_limiter_core::acquire::{Batch, Debit, Reply};
+use zae_limiter_core::bucket::limit_attr;
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Item, Op, TableError, Value};
+use zae_limiter_core::{LimitName, Millitokens};
+
+use super::{Event, World, is_plain_debit};
+use crate::rng::Rng;
+use crate::rows::change::{Change, Source};
+use crate::rows::row;
+use crate::state::groups::{JobCall, Shard, shard_of};
+use crate::state::job::Machine;
+
+/// How often, in thousandths, another sender begins although one is at work: as when the one at work is held up.
+const SECOND_SENDER: u32 = 50;
+
+/// A batch, until its answer is heard.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) batch: Batch<JobCall>,
+    pub(crate) shard: Shard,
+}
+
+/// What a write takes for one of its members.
+#[derive(Debug)]
+pub(crate) struct Part {
+    job: usize,
+    amounts: Vec<(LimitName, Millitokens)>,
+}
+
+impl World<'_> {
+    /// A machine asks for a debit: it is sent alone, or waits for others.
+    pub(crate) fn join(&mut self, job: usize, call: usize, debit: Debit) {
+        let process = self.jobs[job].process;
+        let op = Op::Update(debit.update(self.processes[process].clock(self.now_us)));
+        self.jobs[job].calls.push(Some(op.clone()));
+        let shard = shard_of(debit.id(), debit.shard());
+        if !self.plan.groups || self.processes[process].groups.is_idle(&debit) {
+            self.processes[process].groups.of(&shard).alone.push((job, call));
+            return self.schedule(self.now_us, Event::Send { job, call, op });
+        }
+        let is_held_up = self.jobs[job].rng.chance(SECOND_SENDER);
+        let waiting = self.processes[process].groups.of(&shard);
+        waiting.group.push(debit, (job, call));
+        if waiting.senders == 0 || is_held_up {
+            waiting.senders += 1;
+            self.send_next(process, &shard);
+        }
+    }
+
+    /// A sender sends what waits, or ends.
+    fn send_next(&mut self, process: usize, shard: &Shard) {
+        let state = &mut self.processes[process];
+        let now = state.clock(self.now_us);
+        let latest = state.latest(shard);
+        let waiting = state.groups.of(shard);
+        let Some(batch) = waiting.group.next(latest.as_ref(), now) else {
+            waiting.senders -= 1;
+            return;
+        };
+        let op = batch.op().clone();
+        let parts: Vec<Part> = batch
+            .members()
+            .map(|(debit, (job, _))| Part {
+                job: *job,
+                amounts: debit.amounts().to_vec(),
+            })
+            .collect();
+        self.stats.batches += 1;
+        self.stats.batched += parts.len() as u64;
+        self.stats.max_batch = self.stats.max_batch.max(parts.len() as u64);
+        let members: Vec<JobCall> = batch.members().map(|(_, who)| *who).collect();
+        let rng = Rng::of(self.plan.seed ^ self.now_us, 1 << 41 | self.jobs.len() as u64);
+        let sending = Sending {
+            batch,
+            shard: shard.clone(),
+        };
+        let job = self.add_job(process, usize::MAX, Machine::Sender(Box::new(sending)), rng);
+        self.note(|| format!("job {job} sends the debits of {members:?}"));
+        for (member, call) in members {
+            self.left(member, call);
+        }
+        let slot = &mut self.jobs[job];
+        slot.parts = parts;
+        slot.calls.push(Some(op.clone()));
+        slot.made_us.push(self.now_us);
+        self.schedule(self.now_us, Event::Send { job, call: 0, op });
+    }
+
+    /// The answer to a batch is heard.
+    pub(crate) fn batch_heard(&mut self, sending: Sending, process: usize, reply: &Reply) {
+        let Reply::Table(answer) = reply else { return };
+        let answered = sending.batch.answer(answer);
+        self.stats.batches_put_back += answered.again.len() as u64;
+        let waiting = self.processes[process].groups.of(&sending.shard);
+        waiting.group.push_back_again(answered.again);
+        for ((job, call), reply) in answered.replies {
+            if matches!(
+                reply,
+                Reply::Debited(zae_limiter_core::acquire::Outcome::LeftOut, _)
+            ) {
+                self.stats.left_out += 1;
+            }
+            self.hear(job, call, reply);
+        }
+        self.send_next(process, &sending.shard);
+    }
+
+    /// A caller has stopped waiting: its debits that were not sent are taken back.
+    pub(crate) fn withdraw(&mut self, job: usize) {
+        let process = self.jobs[job].process;
+        for (job, call) in self.processes[process].groups.withdraw(job) {
+            self.stats.withdrawn += 1;
+            let unsent = TableError::new(FailureKind::Unreachable, Applied::No, "not sent");
+            self.hear(job, call, Reply::Table(Err(unsent)));
+        }
+    }
+
+    /// Does a batch on the table now, and judges it as the writes of its members, one after the other.
+    pub(crate) fn write_batch(&mut self, sender: usize, op: &Op) -> Result<Answer, TableError> {
+        self.stats.table_calls += 1;
+        let Some(key) = row::written(op).into_iter().next() else {
+            self.fail("a batch writes nothing");
+            return self.table.call(op);
+        };
+        let mut before = self.table.get(&key).cloned();
+        let answer = self.table.call(op);
+        match &answer {
+            Err(err) => self.fail(format!("the table calls a batch malformed: {err} in {op:?}")),
+            Ok(Answer::Applied(_)) => {
+                self.stats.writes += 1;
+                let parts = std::mem::take(&mut self.jobs[sender].parts);
+                let after = self.table.get(&key).cloned();
+                for (at, part) in parts.iter().enumerate() {
+                    // What the rest takes is not taken yet.
+                    let rest = parts[at + 1..].iter();
+                    let new = after.clone().map(|item| without(item, rest));
+                    let change = Change {
+                        key: key.clone(),
+                        old: before,
+                        new: new.clone(),
+                    };
+                    before = new;
+                    self.judge(Source::Acquire(part.job), &[change], op);
+                }
+                self.jobs[sender].parts = parts;
+            }
+            Ok(_) => self.stats.lost_races += u64::from(!is_plain_debit(op)),
+        }
+        answer
+    }
+}
+
+/// The item before these amounts were taken from it.
+fn without<'a>(mut item: Item, parts: impl Iterator<Item = &'a Part>) -> Item {
+    for (name, amount) in parts.flat_map(|part| &part.amounts) {
+        for (attr, amount) in [("tk", amount.0), ("tc", -amount.0)] {
+            let attr = limit_attr(name.as_str(), attr);
+            if let Some(stored) = item.get(attr.as_str()).and_then(Value::as_int) {
+                item.insert(attr.to_string(), Value::int(stored + amount));
+            }
+        }
+    }
+    item
+}
