@@ -297,7 +297,7 @@ impl RateLimitExceeded {
             "error": "rate_limit_exceeded",
             "message": self.to_string(),
             "contended": self.contended,
-            "retry_after_seconds": wait.map(|wait| wait.as_secs_f64()),
+            "retry_after_seconds": wait.map(|wait| wait.as_millis() as f64 / 1000.0),
             "retry_after_ms": wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             "limits": self.statuses.iter().map(LimitStatus::to_json).collect::<Vec<_>>(),
         })

@@ -2,7 +2,7 @@
 //!
 //! 1. [Quick start](#quick-start)
 //! 2. [Levels of limits](#levels-of-limits)
-//! 3. [Hierarchy: keys, projects, tenants](#hierarchy)
+//! 3. [Hierarchy: keys and their projects](#hierarchy)
 //! 4. [Language models: estimate and reconcile](#language-models)
 //! 5. [Waiting for tokens](#waiting-for-tokens)
 //! 6. [Errors and HTTP status](#errors-and-http-status)
@@ -37,7 +37,9 @@
 //! ```
 //!
 //! An *entity* is what a limit counts for: an API key, a user, a project. A *resource* is what is limited: a model, an
-//! endpoint, a queue. Neither has to be created before it is used.
+//! endpoint, a queue. Neither has to be created before it is used. Each entity has a bucket of its own for each resource.
+//!
+//! The library logs with [`tracing`](https://docs.rs/tracing), such as leases that were dropped and the state of the circuit breaker.
 //!
 //! # Levels of limits
 //!
@@ -63,13 +65,17 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A level's limits apply to each bucket by itself: 600 a minute for [`ALL_RESOURCES`](crate::ALL_RESOURCES) are 600 for each resource,
+//! not for their sum. For a limit on all models together, use one resource for them, such as `llm`.
+//!
 //! A changed limit reaches processes that use it within the time to live of their configuration cache, 60 s by default
 //! ([`RepositoryBuilder::config_cache_ttl`](crate::RepositoryBuilder::config_cache_ttl)).
 //!
 //! # Hierarchy
 //!
 //! An entity can have a parent. If it cascades, each acquire takes the same amounts from the parent's bucket too, or
-//! nothing at all.
+//! nothing at all. There is one step: the parent of a parent is not debited, whatever the parent says. A service with keys,
+//! projects and tenants gives keys the project or the tenant as their parent.
 //!
 //! ```
 //! use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, RateLimiter, Repository};
@@ -243,7 +249,8 @@
 //!         // The client has named the model, for example. All else is a fault of the gateway.
 //!         Error::InvalidInput(bad) if bad.kind() == InputKind::Request => (400, None),
 //!         Error::NotConfigured { .. } | Error::InvalidInput(_) => (500, None),
-//!         Error::Unavailable(down) if down.is_retryable() => (503, Some("1".to_owned())),
+//!         // A retry of a call in doubt may take its tokens twice, so it is not asked for.
+//!         Error::Unavailable(down) if down.is_retryable() => (503, (!down.in_doubt()).then(|| "1".to_owned())),
 //!         _ => (500, None),
 //!     }
 //! }
@@ -266,10 +273,17 @@
 //! # A request handler
 //!
 //! The parts together, for any HTTP framework: acquire, work, correct, commit. After the model has answered, the client gets
-//! the answer in any case. An error of `commit` is logged: the library continues to send the correction in the background, or
-//! the estimate stays consumed. Do not repeat it.
+//! the answer in any case, after at most the lease's [timeout](crate::Lease::set_timeout). An error of `commit` is logged: the
+//! library continues to send the correction in the background, or the estimate stays consumed. Do not repeat it.
+//!
+//! **If a client disconnects, most frameworks drop the handler's future.** A lease that is dropped gives back all of its tokens, although the
+//! model has used some. So the work is a task of its own here, which goes on to its end. At the shutdown, wait for these
+//! tasks (`TaskTracker` of the crate `tokio-util` does), and then [drain](#shutdown).
+//!
+//! Resources are names that the service has: a client that may invent names of models gets a full bucket for each.
 //!
 //! ```
+//! use std::time::Duration;
 //! use zae_limiter::{Error, InputKind, RateLimiter};
 //!
 //! struct Answer {
@@ -294,7 +308,8 @@
 //!             Error::Disabled { .. } => Self::new(403, "this key or model is disabled"),
 //!             Error::InvalidInput(bad) if bad.kind() == InputKind::Request => Self::new(400, bad.to_string()),
 //!             Error::Unavailable(down) if down.is_retryable() => {
-//!                 Self { retry_after: Some("1".to_owned()), ..Self::new(503, "try again later") }
+//!                 let retry_after = (!down.in_doubt()).then(|| "1".to_owned());
+//!                 Self { retry_after, ..Self::new(503, "try again later") }
 //!             }
 //!             // A fault of the service or its configuration, whose text is for its log.
 //!             _ => Self::new(500, "internal error"),
@@ -302,7 +317,18 @@
 //!     }
 //! }
 //!
+//! const MODELS: [&str; 2] = ["gpt-4", "gpt-4-mini"];
+//!
+//! /// Goes on if the client disconnects.
+//! async fn chat(limiter: RateLimiter, key: String, model: String, prompt: String) -> Answer {
+//!     let work = tokio::spawn(async move { handle(&limiter, &key, &model, &prompt).await });
+//!     work.await.unwrap_or_else(|_| Answer::new(500, "internal error"))
+//! }
+//!
 //! async fn handle(limiter: &RateLimiter, key: &str, model: &str, prompt: &str) -> Answer {
+//!     if !MODELS.contains(&model) {
+//!         return Answer::new(404, "no such model");
+//!     }
 //!     let estimate = prompt.len() as u64 / 4 + 1_000; // tokens of the prompt, and max_tokens
 //!     let call = limiter.acquire(key, model).consume("rpm", 1).consume("tpm", estimate);
 //!     let mut lease = match call.await {
@@ -312,6 +338,7 @@
 //!             return Answer::refused(&err);
 //!         }
 //!     };
+//!     lease.set_timeout(Duration::from_millis(800));
 //!     let (text, used) = match call_model(prompt).await {
 //!         Ok(done) => done,
 //!         Err(err) => {
@@ -368,13 +395,21 @@
 //! assert_eq!(limiter.available("key-1", "gpt-4").await?["tpm"], 10_000);
 //! assert_eq!(handle(&limiter, "key-1", "gpt-4", "hello").await.body, "the answer");
 //! assert_eq!(limiter.available("key-1", "gpt-4").await?["tpm"], 9_700);
-//! assert_eq!(handle(&limiter, "key-1", "no model", "hello").await.status, 400);
+//! assert_eq!(handle(&limiter, "key-1", "gpt-0", "hello").await.status, 404);
+//! assert_eq!(handle(&limiter, "no key", "gpt-4", "hello").await.status, 400);
 //! assert_eq!(handle(&limiter, "key-1", "gpt-4", &"x".repeat(40_000)).await.status, 413);
 //! # assert_eq!(handle(&limiter, "key-1", "gpt-4", "hello").await.status, 200);
 //! # assert_eq!(handle(&limiter, "key-1", "gpt-4", "hello").await.status, 200);
 //! # assert_eq!(handle(&limiter, "key-1", "gpt-4", "hello").await.status, 200);
 //! let refused = handle(&limiter, "key-1", "gpt-4", "hello").await;
 //! assert!(refused.status == 429 && refused.retry_after.is_some());
+//! // A client that hangs up while the model works has used the tokens.
+//! # let left = limiter.available("key-3", "gpt-4").await?["tpm"];
+//! let request = tokio::spawn(chat(limiter.clone(), "key-3".to_owned(), "gpt-4".to_owned(), "hello".to_owned()));
+//! tokio::task::yield_now().await;
+//! request.abort();
+//! # tokio::time::sleep(Duration::from_millis(500)).await;
+//! # assert_eq!(limiter.available("key-3", "gpt-4").await?["tpm"], left - 300);
 //! // A commit that fails does not fail the answer.
 //! assert_eq!(handle(&limiter, "key-2", "gpt-4", "fail the commit").await.status, 200);
 //! # assert!(FAILS.load(Ordering::Relaxed));
@@ -449,11 +484,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`Lease::is_degraded`](crate::Lease::is_degraded) tells leases that were granted without the table.
+//! [`Lease::is_degraded`](crate::Lease::is_degraded) tells leases that were granted without the table. For a health check,
+//! [`Repository::is_available`](crate::Repository::is_available) reads the table once.
 //!
 //! # Shutdown
 //!
-//! A dropped lease, and a cancelled call, give their tokens back in the background. Wait for it before the process ends.
+//! A dropped lease, and a cancelled call, give their tokens back in the background. Wait for it before the process ends. The order
+//! for a server: stop accepting requests, wait for those that are handled, drain
+//! ([`drain_within`](crate::Repository::drain_within) has a bound), and log what is left.
 //!
 //! ```
 //! # use zae_limiter::{Limit, RateLimiter, Repository};
@@ -474,9 +512,12 @@
 //!
 //! ```toml
 //! [dev-dependencies]
-//! zae-limiter = { version = "0.1", features = ["test-util"] }
+//! zae-limiter = { git = "https://github.com/zeroae/zae-limiter-rs", features = ["test-util"] } # as in [dependencies]
 //! tokio = { version = "1", features = ["macros", "rt", "test-util"] }
 //! ```
+//!
+//! Buckets earn while tokio's time passes, paused or not. Where a test needs exact balances, use limits per day, or a
+//! [`ManualClock`](crate::clock::ManualClock): `table.builder().clock(clock)`.
 //!
 //! The service's function that is tested here answers a request with a text or with an HTTP status.
 //!

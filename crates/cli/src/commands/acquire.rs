@@ -373,7 +373,7 @@ pub(crate) async fn available(args: Available) -> Outcome {
             "limits": limits,
         });
         if !args.consume.is_empty() {
-            value["retry_after_seconds"] = json!(wait.map(|wait| wait.as_secs_f64()));
+            value["retry_after_seconds"] = json!(wait.map(|wait| wait.as_millis() as f64 / 1000.0));
         }
         out.json(&value)?;
     } else {

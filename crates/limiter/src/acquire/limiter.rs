@@ -223,6 +223,8 @@ impl Acquire {
     }
 
     /// The longest this call may take before the policy for outages applies. Default: the repository's.
+    ///
+    /// It does not hold for the end of the lease, which has a time of its own: [`Lease::set_timeout`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

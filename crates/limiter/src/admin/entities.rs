@@ -68,6 +68,8 @@ impl NewEntity {
     }
 
     /// Whether what it spends is debited from its parent too. Default: no.
+    ///
+    /// Only the direct parent is debited: what that parent says for itself has no effect on its children.
     pub fn cascade(mut self, cascade: bool) -> Self {
         self.cascade = cascade;
         self
@@ -85,7 +87,7 @@ impl Admin {
     ///
     /// Buckets that it spent from before it was created are stamped with its parent if it cascades, so that every
     /// process debits the parent from then on. If only that or the audit event fails, the call succeeds and the
-    /// failure is logged.
+    /// failure is logged. An entity that exists keeps its parent, whatever the new one says: delete it first to move it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {

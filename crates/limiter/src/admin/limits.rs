@@ -24,7 +24,10 @@ use crate::error::Error;
 use crate::inner::Inner;
 use crate::table::{TableExt as _, Write};
 
-/// Stands for all resources of an entity, in [`Admin::set_entity_limits`] and its like.
+/// Stands for each resource of an entity that has no limits of its own, in [`Admin::set_entity_limits`] and its like.
+///
+/// An entity has a bucket for each resource. Limits for all resources apply to each of these buckets by itself, and not to their
+/// sum.
 pub const ALL_RESOURCES: &str = DEFAULT_RESOURCE;
 
 impl Admin {

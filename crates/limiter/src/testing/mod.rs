@@ -7,7 +7,7 @@
 //!
 //! ```toml
 //! [dev-dependencies]
-//! zae-limiter = { version = "0.1", features = ["test-util"] }
+//! zae-limiter = { git = "https://github.com/zeroae/zae-limiter-rs", features = ["test-util"] } # as in [dependencies]
 //! tokio = { version = "1", features = ["macros", "rt", "test-util"] }
 //! ```
 //!
