@@ -13,6 +13,9 @@ pub const LOG_RETENTION_DAYS: [u32; 22] = [
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
 ];
 
+/// The parameter that is chosen when a stack is created, and stays.
+pub(crate) const LEAN_INDEX: &str = "LeanIndex";
+
 /// A parameter of the template: its name and value.
 pub type Parameter = (&'static str, String);
 
@@ -76,6 +79,9 @@ pub struct StackOptions {
     pub aggregator_role_arn: Option<String>,
     /// Whether the table is protected from deletion.
     pub enable_deletion_protection: bool,
+    /// Whether the index by resource holds keys only, so that a debit costs one write unit and not two. Clients of the Python
+    /// library cannot list the buckets and usage of a resource on such a table. It is chosen when the stack is created.
+    pub lean_index: bool,
     /// Tags of your own.
     pub tags: Tags,
 }
@@ -105,6 +111,7 @@ impl Default for StackOptions {
             create_iam: true,
             aggregator_role_arn: None,
             enable_deletion_protection: false,
+            lean_index: false,
             tags: Tags::new(),
         }
     }
@@ -264,6 +271,7 @@ impl StackOptions {
             ("EnableIAMRoles", truth(self.create_iam_roles)),
             ("EnableIAM", truth(self.create_iam)),
             ("EnableDeletionProtection", truth(self.enable_deletion_protection)),
+            (LEAN_INDEX, truth(self.lean_index)),
         ];
         let given = [
             (
@@ -321,6 +329,7 @@ impl StackOptions {
             ("EnableIAMRoles", &mut all.create_iam_roles),
             ("EnableIAM", &mut all.create_iam),
             ("EnableDeletionProtection", &mut all.enable_deletion_protection),
+            (LEAN_INDEX, &mut all.lean_index),
         ];
         for (name, value) in switches {
             if let Some(text) = stored(name) {
@@ -403,6 +412,7 @@ mod tests {
             ("LambdaDurationThreshold", "48000"),
             ("LambdaMemorySize", "256"),
             ("LambdaTimeout", "60"),
+            ("LeanIndex", "false"),
             ("LogRetentionDays", "30"),
             ("SchemaVersion", "0.10.0"),
             ("SnapshotRetentionDays", "90"),
@@ -502,6 +512,7 @@ mod tests {
             |o| o.enable_deletion_protection = true,
             &[("EnableDeletionProtection", "true")],
         );
+        check(|o| o.lean_index = true, &[("LeanIndex", "true")]);
     }
 
     #[test]

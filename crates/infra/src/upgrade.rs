@@ -9,6 +9,7 @@ use zae_limiter_core::InvalidInput;
 use crate::code::CodeLocation;
 use crate::deploy::{Functions, UPDATED, as_before, is_new, ours, sdk_tags, value_of};
 use crate::error::{Error, failed};
+use crate::options::LEAN_INDEX;
 use crate::package::{Package, PackageSource};
 use crate::summary::StackSummary;
 use crate::tags::{self, Tags};
@@ -153,6 +154,7 @@ impl StackManager {
             });
         }
         let found = found.usable()?;
+        check_fixed(wanted, &found.parameters)?;
         let mut then = found.clone();
         then.parameters.extend(wanted.parameters.clone());
         if wanted.scope == UpgradeScope::Code && !found.takes_code() {
@@ -390,6 +392,23 @@ fn check_parameters(wanted: &Upgrade<'_>) -> Result<(), InvalidInput> {
         }
     }
     Ok(())
+}
+
+/// Refuses another value for what is fixed when a stack is created.
+fn check_fixed(wanted: &Upgrade<'_>, stored: &BTreeMap<String, String>) -> Result<(), InvalidInput> {
+    let value = |parameters: &BTreeMap<String, String>| parameters.get(LEAN_INDEX).cloned();
+    let stored = value(stored).unwrap_or_else(|| "false".to_owned());
+    match value(wanted.parameters) {
+        Some(value) if value != stored => Err(InvalidInput::new(
+            "parameter",
+            format!("{LEAN_INDEX}={value}"),
+            format!(
+                "is chosen when a stack is created, and this one has {stored}: the index would have to be deleted and built \
+                 again. Deploy another stack, and move to it"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The parameters that a template declares: the keys below its line `Parameters:`, by their indentation.

@@ -57,7 +57,11 @@ fn key(attribute: &str, kind: &str) -> Value {
 
 #[test]
 fn the_table_is_the_one_that_the_code_defines() {
-    let stack = template().with(&[]);
+    check_table(&template().with(&[]), false);
+    check_table(&template().with(&[("LeanIndex", "true")]), true);
+}
+
+fn check_table(stack: &Stack, lean: bool) {
     let table = stack.properties("RateLimitsTable");
     assert_eq!(
         table["KeySchema"],
@@ -95,7 +99,7 @@ fn the_table_is_the_one_that_the_code_defines() {
                 json!({
                     "IndexName": index.name,
                     "KeySchema": [key(index.hash, "HASH"), key(index.range, "RANGE")],
-                    "Projection": {"ProjectionType": if index.keys_only { "KEYS_ONLY" } else { "ALL" }},
+                    "Projection": {"ProjectionType": if index.is_keys_only(lean) { "KEYS_ONLY" } else { "ALL" }},
                 })
             })
             .collect();
@@ -600,6 +604,7 @@ fn parameters_are_those_that_the_tools_pass() {
         ("EnableIAM", flag("true")),
         ("EnableProvisioner", flag("true")),
         ("EnableDeletionProtection", flag("false")),
+        ("LeanIndex", flag("false")),
         (
             FUNCTION_ARCHITECTURE,
             json!({"Type": "String", "Default": "x86_64", "AllowedValues": ["x86_64", "arm64"]}),

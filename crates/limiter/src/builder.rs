@@ -37,6 +37,7 @@ pub struct RepositoryBuilder {
     clock: Option<Arc<dyn Clock>>,
     options: Options,
     measure: bool,
+    lean_index: bool,
     #[cfg(feature = "provision")]
     provision: Provision,
 }
@@ -235,6 +236,19 @@ impl RepositoryBuilder {
         self
     }
 
+    /// Whether a table that is created has a lean index: the index by resource holds keys only, so that an acquire costs one write
+    /// unit in place of two. Default: no. It has no effect on a table that exists, and both kinds are read alike.
+    ///
+    /// Clients of the Python library cannot list the buckets and usage of a resource on such a table.
+    pub fn lean_index(mut self, lean: bool) -> Self {
+        self.lean_index = lean;
+        #[cfg(feature = "provision")]
+        {
+            self.provision.options.lean_index = lean;
+        }
+        self
+    }
+
     /// The principal of changes in the audit log: an identifier, or an ARN. Default: the caller identity of the
     /// credentials, which AWS's identity service returns once, at the first change; for an embedded table and a
     /// [`client`](Self::client) of the caller, none.
@@ -376,6 +390,7 @@ impl RepositoryBuilder {
             stack: &stack,
             meter: self.measure.then_some(&meter),
             create,
+            lean_index: self.lean_index,
         };
         let Reached {
             table,
@@ -424,6 +439,12 @@ struct Choice<'a> {
         expect(dead_code, reason = "only an embedded table is created")
     )]
     create: bool,
+    /// Whether it is created with a lean index.
+    #[cfg_attr(
+        not(feature = "embedded"),
+        expect(dead_code, reason = "only an embedded table is created")
+    )]
+    lean_index: bool,
 }
 
 /// A table, and what is known about it.
@@ -474,7 +495,8 @@ impl Choice<'_> {
                         stack: self.stack.to_string(),
                         place: place.clone(),
                     };
-                    let created = crate::table::definition::create_table(&client, self.stack.as_str());
+                    let created =
+                        crate::table::definition::create(&client, self.stack.as_str(), self.lean_index);
                     Box::pin(created).await.map_err(|err| at.table_error(err))?;
                 }
                 Ok(self.dynamo(client, place, None))

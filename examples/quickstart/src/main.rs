@@ -63,6 +63,10 @@ struct Args {
     /// Keep the table in this directory; the next run continues with it [default: in memory]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+
+    /// Create the table with a lean index, for half the write units
+    #[arg(long)]
+    lean_index: bool,
 }
 
 /// Why the example stopped.
@@ -118,7 +122,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let clock = ManualClock::at(SystemClock.now());
     let builder = Repository::builder().clock(clock.clone()).measure();
     // Buckets never expire, so that the books can be checked. Applications do not need this.
-    let builder = builder.bucket_ttl_multiplier(0);
+    let builder = builder.bucket_ttl_multiplier(0).lean_index(args.lean_index);
     let (builder, place) = match &args.data_dir {
         Some(dir) => (builder.embedded(dir), format!("kept in {}", dir.display())),
         None => (builder.in_memory(), "in memory".to_owned()),

@@ -81,6 +81,31 @@ fn deploy_changes_the_settings_that_are_given() {
 }
 
 #[test]
+fn the_lean_index_is_chosen_once() {
+    embedded_only!("this has a server of its own");
+    let lean = Stack::new("--no-aggregator --lean-index");
+    let table = lean.run("deploy --lambda-package worker --lean-index --log-retention-days 14 --output json");
+    let changed = serde_json::json!({"LogRetentionDays": "14"});
+    assert_eq!(table.json()["settings_changed"], changed, "{table:?}");
+    lean.lines("upgrade --yes --lambda-package worker");
+    let refused = |stack: &Stack, line: &str, has: &str| {
+        let run = stack.run(line);
+        assert_eq!(run.code, Some(2), "{run:?}");
+        let why = format!(
+            "is chosen when a stack is created, and this one has {has}: the index would have to be deleted"
+        );
+        assert!(run.stderr.contains(&why), "{run:?}");
+    };
+    refused(
+        &lean,
+        "upgrade --yes --lambda-package worker --parameter LeanIndex=false",
+        "true",
+    );
+    let whole = Stack::new("--no-aggregator");
+    refused(&whole, "deploy --lambda-package worker --lean-index", "false");
+}
+
+#[test]
 fn deploy_removes_resources_only_if_it_may() {
     embedded_only!("this has a server of its own");
     let stack = Stack::new("--no-aggregator");

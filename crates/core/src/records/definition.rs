@@ -39,6 +39,17 @@ pub const INDEXES: [IndexDefinition; 9] = [
     global("GSI4", "GSI4PK", "GSI4SK", true),
 ];
 
+/// The index that lists buckets and usage by resource. On tables with a *lean index* it holds keys only, and readers fetch the
+/// items: then a debit, which changes no key, writes the table alone. Clients of the Python library need whole items there.
+pub const LEAN_INDEX: &str = "GSI2";
+
+impl IndexDefinition {
+    /// Whether it holds keys only, on a table with or without a lean index.
+    pub fn is_keys_only(&self, lean_index: bool) -> bool {
+        self.keys_only || (lean_index && self.name == LEAN_INDEX)
+    }
+}
+
 const fn local(name: &'static str, range: &'static str, keys_only: bool) -> IndexDefinition {
     IndexDefinition {
         name,

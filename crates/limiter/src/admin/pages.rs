@@ -1,11 +1,13 @@
 //! [`Pages`]: long answers, read page by page.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, json};
 use zae_limiter_core::InvalidInput;
-use zae_limiter_core::table::{Item, Query, Value};
+use zae_limiter_core::schema::key_of;
+use zae_limiter_core::table::{Index, Item, Key, Query, Value};
 
 use crate::admin::retry::{BRIEF, Patience};
 use crate::error::{Error, Place};
@@ -97,15 +99,46 @@ impl<T> Pages<T> {
             .place
             .insisting(self.patience, || self.table.query_page(query.clone()))
             .await?;
+        let is_by_resource = query.index == Index::Gsi2;
         match next {
             Some(next) => query.start = Some(next),
             None => self.query = None,
         }
+        let items = if is_by_resource {
+            self.whole(items).await?
+        } else {
+            items
+        };
         let mut page = Vec::with_capacity(items.len());
         for item in &items {
             page.extend((self.decode)(item)?);
         }
         Ok(Some(page))
+    }
+
+    /// The items of an index that may hold keys only, as they are in the table. Those that are gone meanwhile are left out.
+    async fn whole(&self, items: Vec<Item>) -> Result<Vec<Item>, Error> {
+        let keys: Vec<Key> = items
+            .iter()
+            .filter(|item| is_bare(item))
+            .filter_map(key_of)
+            .collect();
+        if keys.is_empty() {
+            return Ok(items);
+        }
+        let fetched = self
+            .place
+            .insisting(self.patience, || self.table.batch_get(keys.clone(), false))
+            .await?;
+        let mut fetched: HashMap<Key, Item> = fetched
+            .into_iter()
+            .filter_map(|item| Some((key_of(&item)?, item)))
+            .collect();
+        let whole = |item: Item| match key_of(&item) {
+            Some(key) if is_bare(&item) => fetched.remove(&key),
+            _ => Some(item),
+        };
+        Ok(items.into_iter().filter_map(whole).collect())
     }
 
     /// Where the next page begins; `None` when there is none.
@@ -155,6 +188,12 @@ impl<T> Pages<T> {
         }
         Ok(all)
     }
+}
+
+/// Whether an item of the index by resource has its keys alone, as on a table with a lean index.
+fn is_bare(item: &Item) -> bool {
+    let keys = ["PK", "SK", "GSI2PK", "GSI2SK"];
+    item.keys().all(|name| keys.contains(&name.as_str()))
 }
 
 /// Where a reading stopped. Its text can be handed to a client of an API and taken back.

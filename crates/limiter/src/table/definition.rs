@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-pub use zae_limiter_core::definition::{INDEXES, IndexDefinition, KEY, STREAM_VIEW, TTL_ATTRIBUTE};
+pub use zae_limiter_core::definition::{
+    INDEXES, IndexDefinition, KEY, LEAN_INDEX, STREAM_VIEW, TTL_ATTRIBUTE,
+};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
 use super::DynamoClient;
@@ -23,16 +25,28 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`FailureKind::Timeout`] if the table does not become active within two minutes.
 pub async fn create_table(client: &DynamoClient, name: &str) -> Result<(), TableError> {
+    create(client, name, false).await
+}
+
+/// Creates a table as [`create_table`] does, with a [lean index](LEAN_INDEX).
+///
+/// # Errors
+/// As [`create_table`].
+pub async fn create_lean_table(client: &DynamoClient, name: &str) -> Result<(), TableError> {
+    create(client, name, true).await
+}
+
+pub(crate) async fn create(client: &DynamoClient, name: &str, lean_index: bool) -> Result<(), TableError> {
     if status(client, name).await?.is_none() {
-        request_table(client, name).await?;
+        request_table(client, name, lean_index).await?;
     }
     wait_until_active(client, name).await?;
     enable_ttl(client, name).await
 }
 
-async fn request_table(client: &DynamoClient, name: &str) -> Result<(), TableError> {
+async fn request_table(client: &DynamoClient, name: &str, lean_index: bool) -> Result<(), TableError> {
     match client
-        .request("CreateTable", Access::Write, &definition(name))
+        .request("CreateTable", Access::Write, &definition(name, lean_index))
         .await
     {
         Ok(_) => Ok(()),
@@ -47,7 +61,7 @@ fn is_in_use(err: &TableError) -> bool {
 }
 
 /// The request that creates the table.
-fn definition(name: &str) -> Json {
+fn definition(name: &str, lean_index: bool) -> Json {
     let mut attributes: Vec<&str> = KEY.to_vec();
     for index in &INDEXES {
         attributes.extend([index.hash, index.range]);
@@ -60,7 +74,11 @@ fn definition(name: &str) -> Json {
     let indexes = |local: bool| -> Vec<Json> {
         let indexes = INDEXES.iter().filter(|index| index.local == local);
         let described = indexes.map(|index| {
-            let projection = if index.keys_only { "KEYS_ONLY" } else { "ALL" };
+            let projection = if index.is_keys_only(lean_index) {
+                "KEYS_ONLY"
+            } else {
+                "ALL"
+            };
             json!({
                 "IndexName": index.name,
                 "KeySchema": key_schema(index.hash, index.range),

@@ -36,6 +36,7 @@ mod engine;
 mod failure;
 mod groups;
 mod json;
+mod lean_index;
 mod lease;
 mod limits;
 mod namespaces;

@@ -54,7 +54,7 @@ fn commands_take_these_options() {
             with(
                 "--wait --no-wait --allow-removal --tag/-t+ --usage-retention-days --audit-retention-days --pitr-recovery-days \
                  --enable-deletion-protection --no-deletion-protection --enable-aggregator --no-aggregator \
-                 --enable-provisioner --no-provisioner --snapshot-windows --log-retention-days --lambda-timeout \
+                 --enable-provisioner --no-provisioner --lean-index --snapshot-windows --log-retention-days --lambda-timeout \
                  --lambda-memory --enable-audit-archival --no-audit-archival --audit-archive-glacier-days \
                  --enable-tracing --no-tracing --lambda-package --code-bucket --enable-alarms --no-alarms \
                  --alarm-sns-topic --lambda-duration-threshold-pct --iam --no-iam --create-iam-roles \
