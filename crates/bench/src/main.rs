@@ -9,6 +9,7 @@
 mod bare;
 mod by_hand;
 mod canned;
+mod many;
 mod measure;
 
 use std::sync::Arc;
@@ -55,6 +56,9 @@ struct Options {
     /// With `--endpoint-url`: also the same request, written by hand to a socket, as the lower bound.
     #[arg(long, requires = "endpoint_url")]
     floor: bool,
+    /// Only this: one acquire of each of so many entities, and how much larger the process is afterwards.
+    #[arg(long, conflicts_with = "endpoint_url")]
+    entities: Option<usize>,
 }
 
 /// One measured case.
@@ -186,6 +190,23 @@ async fn main() -> Outcome<()> {
         (options.ops, options.rounds) = (200, 3);
     }
     let mut cases = Vec::new();
+    if let Some(entities) = options.entities {
+        let many = many::many(entities.max(1)).await?;
+        if options.json {
+            print_json(&many.cases);
+            println!(
+                "{}",
+                serde_json::json!({"case": "memory", "entities": entities, "grown_mib": many.grown_mib})
+            );
+        } else {
+            print_table(&many.cases);
+            println!(
+                "{entities} entities: the process is {} MiB larger",
+                many.grown_mib
+            );
+        }
+        return Ok(());
+    }
     if let Some(url) = &options.endpoint_url {
         for concurrency in [1, 8, 32] {
             cases.extend(over_http(&options, url, concurrency).await?);

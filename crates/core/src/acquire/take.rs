@@ -393,7 +393,10 @@ impl Take {
                 self.table_answer(answer, env);
             }
             Reply::Debited(outcome, image) => {
-                self.answered_at(env.now);
+                // One that was left out has waited for others, and not for the table.
+                if outcome != Outcome::LeftOut {
+                    self.answered_at(env.now);
+                }
                 self.debited(outcome, &image, env);
             }
             Reply::Table(Err(err)) => self.table_error(err, env),
