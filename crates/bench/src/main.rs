@@ -11,7 +11,9 @@ mod by_hand;
 mod canned;
 mod many;
 mod measure;
+mod original;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Op, Value};
 
 use crate::measure::{Round, round};
+use crate::original::Original;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -56,6 +59,9 @@ struct Options {
     /// With `--endpoint-url`: also the same request, written by hand to a socket, as the lower bound.
     #[arg(long, requires = "endpoint_url")]
     floor: bool,
+    /// With `--endpoint-url`: also the Python library, of a virtual environment in this directory.
+    #[arg(long, value_name = "VENV", requires = "endpoint_url")]
+    python: Option<PathBuf>,
     /// Only this: one acquire of each of so many entities, and how much larger the process is afterwards.
     #[arg(long, conflicts_with = "endpoint_url")]
     entities: Option<usize>,
@@ -272,8 +278,14 @@ async fn against_bare(options: &Options, concurrency: usize) -> Outcome<[Case; 2
 /// The same over HTTP, signed.
 async fn over_http(options: &Options, url: &str, concurrency: usize) -> Outcome<Vec<Case>> {
     let world = Arc::new(World::over_http(url, |builder| builder).await?);
-    let (mut hand, mut bare, mut acquire) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut hand, mut bare, mut acquire, mut python) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let start = |venv: &PathBuf| Original::start(venv, &world, url);
+    let mut original = options.python.as_ref().map(start).transpose()?;
     for _ in 0..=options.rounds {
+        if let Some(original) = &mut original {
+            // It takes many times as long.
+            python.push(original.round(options.ops.div_ceil(5), concurrency)?);
+        }
         if options.floor {
             world.refresh().await?;
             hand.push(by_hand::round(&world, url, options.ops, concurrency).await?);
@@ -296,6 +308,17 @@ async fn over_http(options: &Options, url: &str, concurrency: usize) -> Outcome<
     }
     let names = ["bare update, HTTP", "acquire, HTTP"];
     cases.extend(compared(names, concurrency, &bare, &acquire, usage));
+    if !python.is_empty() {
+        // Its requests are not counted. A warm acquire sends one update, too.
+        let ops = Round::joined(&python[1..]).ops() as u64;
+        let usage = RequestCost {
+            updates: ops,
+            write_units: 2.0 * ops as f64,
+            ..RequestCost::default()
+        };
+        let [_, of_python] = compared(["", "acquire, HTTP, Python"], concurrency, &bare, &python, usage);
+        cases.push(of_python);
+    }
     Ok(cases)
 }
 
