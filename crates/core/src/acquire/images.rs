@@ -62,16 +62,14 @@ pub(super) fn statuses_before(grants: &[Grant], now: EpochMillis) -> Vec<LimitSt
 }
 
 /// The shards that cached images show to be short of these amounts, refilled to now.
-pub(super) fn short_shards(
-    id: &BucketId,
-    hint: &Hint,
-    amounts: &[(LimitName, Millitokens)],
-    now: EpochMillis,
-) -> Vec<u32> {
+pub(super) fn short_shards(hint: &Hint, amounts: &[(LimitName, Millitokens)], now: EpochMillis) -> Vec<u32> {
+    let holds_all = |image: &Bucket| {
+        let mut names = amounts.iter().map(|(name, _)| name.as_str());
+        names.all(|name| image.limit(name).is_some())
+    };
     let is_short = |(shard, image): &(u32, Arc<Bucket>)| {
-        image_statuses(id, image, amounts, now)
-            .is_some_and(|statuses| statuses.iter().any(|status| status.exceeded))
-            .then_some(*shard)
+        let is_short = is_trusted(image, now) && holds_all(image) && !covers(image, amounts, now);
+        is_short.then_some(*shard)
     };
     hint.images.iter().filter_map(is_short).collect()
 }
@@ -86,33 +84,18 @@ fn is_trusted(image: &Bucket, now: EpochMillis) -> bool {
         && (image.is_valid(now) || image.valid_until == Some(0))
 }
 
-/// The statuses of these amounts on a cached image, if the image may be judged by.
-fn image_statuses(
-    id: &BucketId,
-    image: &Bucket,
-    amounts: &[(LimitName, Millitokens)],
-    now: EpochMillis,
-) -> Option<Vec<LimitStatus>> {
-    if !is_trusted(image, now) {
-        return None;
-    }
-    let who = (&id.entity, &id.resource);
-    amounts
-        .iter()
-        .map(|(name, need)| {
-            let limit = image.limit(name.as_str())?;
-            let balance = image.balance(limit, now);
-            Some(LimitStatus::check(
-                who,
-                name.as_str(),
-                limit.params,
-                image.shard_count,
-                balance,
-                *need,
-                now,
-            ))
-        })
-        .collect()
+/// Whether an image covers these amounts, refilled to now.
+fn covers(image: &Bucket, amounts: &[(LimitName, Millitokens)], now: EpochMillis) -> bool {
+    amounts.iter().all(|(name, need)| {
+        let limit = image.limit(name.as_str());
+        limit.is_some_and(|limit| image.balance(limit, now).refilled(image.share(limit), now).tokens >= *need)
+    })
+}
+
+/// Whether the cached image of one shard alone covers these amounts, so that all shards together do not refuse them.
+pub(super) fn is_covered(hint: &Hint, amounts: &[(LimitName, Millitokens)], now: EpochMillis) -> bool {
+    let mut images = hint.images.iter();
+    images.any(|(_, image)| is_trusted(image, now) && covers(image, amounts, now))
 }
 
 /// How the limits stand by the last images, refilled to now, over all shards together. `None` unless every shard's

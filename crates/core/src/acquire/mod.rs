@@ -43,7 +43,7 @@ use crate::verdict::RateLimitExceeded;
 pub use debit::Debit;
 pub use freshness::{next_round_trip, refilled_by};
 pub use group::{Answered, Batch, Group};
-use images::{remembered, short_shards, statuses_before};
+use images::{is_covered, remembered, short_shards, statuses_before};
 pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};
 use take::{Take, TakeEnd};
@@ -352,7 +352,13 @@ impl Acquire {
         }
         let id = self.request.id.clone();
         // Refused from memory only if all images are known, so that the caller gets the whole wait.
-        let mut known = remembered(&id, &self.request.consume, &child.hint, now);
+        let is_covered =
+            is_covered(&child.hint, &self.request.consume, now) && self.covers(parent.as_ref(), now);
+        let mut known = if is_covered {
+            None
+        } else {
+            remembered(&id, &self.request.consume, &child.hint, now)
+        };
         if let (Some(statuses), Some(parent)) = (&mut known, &parent) {
             let amounts = self.parent_amounts(&parent.config);
             if !amounts.is_empty() {
@@ -372,6 +378,11 @@ impl Acquire {
             calls.extend(self.start_parent(&parent, now, random));
         }
         calls
+    }
+
+    /// Whether the cached image of the parent's bucket, if there is a parent, covers what is asked of it.
+    fn covers(&self, parent: Option<&Found>, now: EpochMillis) -> bool {
+        parent.is_none_or(|parent| is_covered(&parent.hint, &self.parent_amounts(&parent.config), now))
     }
 
     fn parent_id(&self, found: &Found) -> BucketId {
@@ -404,7 +415,7 @@ impl Acquire {
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Vec<Call> {
-        let short = short_shards(&id, &found.hint, &amounts, now);
+        let short = short_shards(&found.hint, &amounts, now);
         let take = Take::new(
             id,
             Arc::clone(&found.config),

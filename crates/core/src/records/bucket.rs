@@ -4,7 +4,7 @@
 //! panics. What may be *done* with an image is decided in [`crate::acquire`]. Attribute layout: data model,
 //! section 8.
 
-use smol_str::{SmolStr, format_smolstr};
+use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::error::RecordError;
 use crate::limit::{Limit, Params};
@@ -56,7 +56,11 @@ pub(crate) fn first_fence(birth: &str) -> String {
 
 /// The name of one of a limit's attributes: `b_{limit}_{part}`.
 pub fn limit_attr(limit: &str, part: &str) -> Attr {
-    format_smolstr!("b_{limit}_{part}")
+    let mut name = SmolStrBuilder::new();
+    for piece in ["b_", limit, "_", part] {
+        name.push_str(piece);
+    }
+    name.finish()
 }
 
 /// The parent that an entity's requests also debit, according to its META or its bucket.
