@@ -22,6 +22,7 @@ mod divided;
 mod drive;
 mod foreign;
 mod garbage;
+mod groups;
 mod hostile;
 mod lifetime;
 mod lives;

@@ -1,0 +1,239 @@
+//! Group commit: which debits one write carries, and what each of them hears.
+
+use std::sync::Arc;
+
+use zae_limiter_core::acquire::{Acquire, Ask, Batch, Debit, Group, Outcome, Reply};
+use zae_limiter_core::bucket::Bucket;
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
+use zae_limiter_core::{EntityId, EpochMillis, Limit};
+
+use crate::drive::Desk;
+
+fn day(name: &str, tokens: u64) -> Limit {
+    Limit::per_day(name, tokens).build().unwrap()
+}
+
+/// A bucket with 100 `rpd` and 1,000 `tpd`, as full as it is after a request of one.
+fn desk() -> Desk {
+    let mut desk = Desk::with(&[day("rpd", 100), day("tpd", 1000)]);
+    desk.remembers = true;
+    desk.admitted("k", &[("rpd", 1), ("tpd", 1)]);
+    desk
+}
+
+/// The first debit of a request, as it would be sent now.
+fn debit(desk: &mut Desk, amounts: &[(&str, i64)]) -> Debit {
+    let mut acquire = Acquire::new(desk.request("k", amounts));
+    let found = desk.config(&EntityId::new("k").unwrap(), false).unwrap();
+    let now = EpochMillis(desk.now);
+    let calls = acquire.start(&|_| Some(found.clone()), now, &mut desk.dice);
+    match calls.into_iter().next().map(|call| call.ask) {
+        Some(Ask::Debit(debit)) => *debit,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn latest(desk: &Desk) -> Arc<Bucket> {
+    Arc::new(Bucket::decode(desk.item("k", 0)).unwrap())
+}
+
+/// Puts requests into a group and takes the first batch out, with the numbers of those that it carries.
+fn batch(desk: &mut Desk, requests: &[&[(&str, i64)]]) -> (Group<usize>, Batch<usize>, Vec<usize>) {
+    let mut group = Group::default();
+    for (number, amounts) in requests.iter().enumerate() {
+        group.push(debit(desk, amounts), number);
+    }
+    let latest = latest(desk);
+    let batch = group.next(Some(&latest), EpochMillis(desk.now)).unwrap();
+    let carried = batch.members().map(|(_, number)| *number).collect();
+    (group, batch, carried)
+}
+
+fn send(desk: &mut Desk, batch: Batch<usize>) -> Vec<(usize, Option<Outcome>)> {
+    let op = batch.op().clone();
+    let answer = desk.call(&op);
+    let answered = batch.answer(&answer);
+    assert!(answered.again.is_empty());
+    let outcome = |reply| match reply {
+        Reply::Debited(outcome, _) => Some(outcome),
+        _ => None,
+    };
+    answered
+        .replies
+        .into_iter()
+        .map(|(number, reply)| (number, outcome(reply)))
+        .collect()
+}
+
+#[test]
+fn one_write_takes_for_all_that_fit_and_leaves_out_the_others() {
+    let mut desk = desk();
+    let requests: [&[(&str, i64)]; 5] = [
+        &[("rpd", 50), ("tpd", 10)],
+        &[("rpd", 60)],
+        &[("tpd", 900)],
+        &[("rpd", 49)],
+        &[("rpd", 1)],
+    ];
+    let (group, batch, carried) = batch(&mut desk, &requests);
+    assert_eq!(carried, [0, 2, 3], "99 rpd and 999 tpd are left");
+    assert!(group.is_empty());
+    let heard = send(&mut desk, batch);
+    let (taken, left_out) = (Some(Outcome::Taken), Some(Outcome::LeftOut));
+    assert_eq!(
+        heard,
+        [(0, taken), (2, taken), (3, taken), (1, left_out), (4, left_out)]
+    );
+    assert_eq!(
+        (desk.int("k", 0, "b_rpd_tk"), desk.int("k", 0, "b_tpd_tk")),
+        (0, 89_000)
+    );
+    assert_eq!(
+        (desk.int("k", 0, "b_rpd_tc"), desk.int("k", 0, "b_tpd_tc")),
+        (100_000, 911_000)
+    );
+}
+
+#[test]
+fn a_write_that_is_refused_takes_for_none() {
+    let mut desk = desk();
+    let requests: [&[(&str, i64)]; 2] = [&[("rpd", 50)], &[("rpd", 49)]];
+    let (_, batch, carried) = batch(&mut desk, &requests);
+    assert_eq!(carried, [0, 1]);
+    // Another process was faster.
+    desk.remembers = false;
+    desk.admitted("k", &[("rpd", 1)]);
+    let heard = send(&mut desk, batch);
+    assert_eq!(heard, [(0, Some(Outcome::Refused)), (1, Some(Outcome::Refused))]);
+    assert_eq!(desk.int("k", 0, "b_rpd_tk"), 98_000);
+}
+
+#[test]
+fn what_no_image_covers_is_sent_alone() {
+    let mut desk = desk();
+    // What is left was not seen yet.
+    let full = latest(&desk);
+    desk.admitted("k", &[("rpd", 99)]);
+    let empty = latest(&desk);
+    desk.poke(
+        "k",
+        0,
+        &[("b_rpd_tk", zae_limiter_core::table::Value::int(50_000))],
+    );
+    let mut group = Group::default();
+    for number in 0..3 {
+        group.push(debit_after(&mut desk, &full), number);
+    }
+    let batch = group.next(Some(&empty), EpochMillis(desk.now)).unwrap();
+    assert_eq!(
+        batch.members().map(|(_, number)| *number).collect::<Vec<_>>(),
+        [0]
+    );
+    let heard = send(&mut desk, batch);
+    let left_out = Some(Outcome::LeftOut);
+    assert_eq!(heard, [(0, Some(Outcome::Taken)), (1, left_out), (2, left_out)]);
+}
+
+/// A debit of 10 `rpd` by a caller that has seen this image.
+fn debit_after(desk: &mut Desk, image: &Arc<Bucket>) -> Debit {
+    let mut acquire = Acquire::new(desk.request("k", &[("rpd", 10)]));
+    let mut found = desk.config(&EntityId::new("k").unwrap(), false).unwrap();
+    found.hint.images = vec![(0, Arc::clone(image))];
+    let calls = acquire.start(&|_| Some(found.clone()), EpochMillis(desk.now), &mut desk.dice);
+    match calls.into_iter().next().map(|call| call.ask) {
+        Some(Ask::Debit(debit)) => *debit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_refill_that_is_due_is_made_for_all() {
+    let mut desk = desk();
+    desk.admitted("k", &[("rpd", 99)]);
+    // A quarter of a day earns 25.
+    desk.now += 6 * 3_600_000;
+    let requests: [&[(&str, i64)]; 3] = [&[("rpd", 20)], &[("tpd", 100)], &[("rpd", 5)]];
+    let (_, batch, carried) = batch(&mut desk, &requests);
+    assert_eq!(carried, [0, 1, 2]);
+    let taken = Some(Outcome::Taken);
+    assert_eq!(send(&mut desk, batch), [(0, taken), (1, taken), (2, taken)]);
+    assert_eq!(desk.int("k", 0, "b_rpd_tk"), 0);
+    assert_eq!(desk.int("k", 0, "rf"), i128::from(desk.now));
+}
+
+#[test]
+fn debits_under_other_parameters_wait_for_a_write_of_their_own() {
+    let mut desk = desk();
+    let before = debit(&mut desk, &[("rpd", 1)]);
+    desk.configure_resource(&[day("rpd", 200), day("tpd", 1000)]);
+    let after = debit(&mut desk, &[("rpd", 1)]);
+    let mut group = Group::default();
+    group.push(before, 0);
+    group.push(after, 1);
+    let now = EpochMillis(desk.now);
+    let first = group.next(None, now).unwrap();
+    let second = group.next(None, now).unwrap();
+    let carried = |batch: &Batch<usize>| batch.members().map(|(_, number)| *number).collect::<Vec<_>>();
+    assert_eq!((carried(&first), carried(&second)), (vec![0], vec![1]));
+    assert!(group.next(None, now).is_none());
+}
+
+#[test]
+fn a_write_names_sixteen_limits_at_most() {
+    let names: Vec<String> = (0..20).map(|n| format!("l{n:02}")).collect();
+    let limits: Vec<Limit> = names.iter().map(|name| day(name, 10)).collect();
+    let mut desk = Desk::with(&limits);
+    desk.remembers = true;
+    let all: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    desk.admitted("k", &all);
+    let requests: Vec<&[(&str, i64)]> = all.chunks(4).collect();
+    let (mut group, batch, carried) = batch(&mut desk, &requests);
+    assert_eq!(carried, [0, 1, 2, 3]);
+    send(&mut desk, batch);
+    let rest = group.next(None, EpochMillis(desk.now)).unwrap();
+    assert_eq!(rest.members().len(), 1);
+}
+
+#[test]
+fn an_unknown_outcome_is_that_of_those_that_were_sent() {
+    let mut desk = desk();
+    let requests: [&[(&str, i64)]; 3] = [&[("rpd", 90)], &[("rpd", 50)], &[("tpd", 1)]];
+    let (mut group, batch, carried) = batch(&mut desk, &requests);
+    assert_eq!(carried, [0, 2]);
+    let lost = TableError::new(FailureKind::Timeout, Applied::Unknown, "lost");
+    let answered = batch.answer(&Err(lost));
+    for (number, reply) in &answered.replies {
+        let is_unknown = matches!(reply, Reply::Table(Err(err)) if err.applied == Applied::Unknown);
+        assert!(is_unknown && *number != 1, "{number}: {reply:?}");
+    }
+    group.push_back_again(answered.again);
+    let next = group.next(None, EpochMillis(desk.now)).unwrap();
+    assert_eq!(next.members().map(|(_, number)| *number).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_debit_that_is_taken_back_is_in_no_write() {
+    let mut desk = desk();
+    let mut group = Group::default();
+    for number in 0..4 {
+        group.push(debit(&mut desk, &[("rpd", 1)]), number);
+    }
+    assert_eq!(group.withdraw(|number| *number == 2), Some(2));
+    assert_eq!(group.withdraw(|number| *number == 2), None);
+    group.retain(|number| *number != 0);
+    let batch = group.next(None, EpochMillis(desk.now)).unwrap();
+    assert_eq!(
+        batch.members().map(|(_, number)| *number).collect::<Vec<_>>(),
+        [1, 3]
+    );
+    let Op::Update(update) = batch.op() else { panic!() };
+    assert!(update.add.contains(&("b_rpd_tk".into(), -2000)));
+    let answer = Ok(Answer::Refused(None));
+    assert!(
+        batch
+            .answer(&answer)
+            .replies
+            .iter()
+            .all(|(_, reply)| matches!(reply, Reply::Table(Ok(Answer::Refused(None)))))
+    );
+}
