@@ -278,11 +278,6 @@ impl<T> Batch<T> {
         self.members.iter().map(|(debit, who)| (debit, who))
     }
 
-    /// Those that ask, whether the write carries their debits or not.
-    pub fn into_all(self) -> impl Iterator<Item = T> {
-        self.members.into_iter().chain(self.left_out).map(|(_, who)| who)
-    }
-
     /// Passes the table's answer on.
     pub fn answer(self, answer: &Result<Answer, TableError>) -> Answered<T> {
         let shown = match answer {
