@@ -71,8 +71,6 @@ stats! {
     max_batch,
     /// Debits that were left out of a write because of the last image.
     left_out,
-    /// Of those, debits that waited for the next one, because the answer showed no image.
-    batches_put_back,
     /// Debits that were taken back before they were sent.
     withdrawn,
     /// Refilling writes that applied.

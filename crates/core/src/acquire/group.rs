@@ -16,25 +16,34 @@ use smol_str::SmolStr;
 use super::debit::{Debit, Refill};
 use super::protocol::{Outcome, Reply};
 use crate::bucket::Bucket;
-use crate::limit::Params;
+use crate::limit::{MAX_LIMITS, Params};
 use crate::name::LimitName;
 use crate::table::{Answer, Op, TableError, Update};
 use crate::units::{EpochMillis, Millitokens};
 use crate::write::{self, Amounts, Basis};
 
-/// The most limits that one batch takes from: the length of a condition is bounded by the service.
-const MAX_LIMITS: usize = 16;
-
 /// The debits of one shard that wait for a write of it. `T` names who asks.
 #[derive(Debug)]
 pub struct Group<T> {
-    waiting: VecDeque<(Debit, T)>,
+    waiting: VecDeque<Waiter<T>>,
+    batches: u64,
+}
+
+#[derive(Debug)]
+struct Waiter<T> {
+    debit: Debit,
+    who: T,
+    /// The last batch that it did not fit into by the last image.
+    left_out_by: Option<u64>,
+    /// Whether a batch could not carry it. It leads the next one.
+    is_put_off: bool,
 }
 
 impl<T> Default for Group<T> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
+            batches: 0,
         }
     }
 }
@@ -42,14 +51,17 @@ impl<T> Default for Group<T> {
 impl<T> Group<T> {
     /// Adds a debit of the group's shard.
     pub fn push(&mut self, debit: Debit, who: T) {
-        self.waiting.push_back((debit, who));
+        self.waiting.push_back(Waiter {
+            debit,
+            who,
+            left_out_by: None,
+            is_put_off: false,
+        });
     }
 
-    /// Puts debits back that a batch could not answer, before all others.
-    pub fn push_back_again(&mut self, again: Vec<(Debit, T)>) {
-        for member in again.into_iter().rev() {
-            self.waiting.push_front(member);
-        }
+    /// How many debits wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether no debit waits.
@@ -58,67 +70,111 @@ impl<T> Group<T> {
     }
 
     /// Takes back a debit that still waits. Nothing was sent for it.
-    pub fn withdraw(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
-        let at = self.waiting.iter().position(|(_, who)| is_wanted(who))?;
-        self.waiting.remove(at).map(|(_, who)| who)
+    pub fn withdraw(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<(Debit, T)> {
+        let at = self.waiting.iter().position(|waiter| is_wanted(&waiter.who))?;
+        let waiter = self.waiting.remove(at)?;
+        Some((waiter.debit, waiter.who))
     }
 
     /// Takes back the debits of those that do not want them any more.
     pub fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
-        self.waiting.retain(|(_, who)| is_wanted(who));
+        self.waiting.retain(|waiter| is_wanted(&waiter.who));
     }
 
     /// Takes back all debits that wait.
     pub fn withdraw_all(&mut self) -> Vec<T> {
-        self.waiting.drain(..).map(|(_, who)| who).collect()
+        self.waiting.drain(..).map(|waiter| waiter.who).collect()
     }
 
     /// The next write, if a debit waits. `latest` is the last image of the shard that was seen.
     pub fn next(&mut self, latest: Option<&Arc<Bucket>>, now: EpochMillis) -> Option<Batch<T>> {
-        let mut draft = Draft::new(self.base(latest), latest, now);
-        let (mut members, mut left_out) = (Vec::new(), Vec::new());
-        let mut later = VecDeque::new();
-        for member in self.waiting.drain(..) {
-            match draft.add(&member.0) {
-                Fit::Fits => members.push(member),
-                Fit::Short => left_out.push(member),
-                Fit::Differs => later.push_back(member),
-            }
+        let leader = self.waiting.iter().position(|waiter| waiter.is_put_off);
+        let base = match leader.and_then(|at| self.waiting.get(at)) {
+            Some(leader) => base(&leader.debit, latest),
+            None => self
+                .waiting
+                .iter()
+                .rev()
+                .find_map(|waiter| base(&waiter.debit, latest)),
+        };
+        let mut draft = Draft::new(base, latest, now);
+        let mut members: Vec<(Debit, T)> = Vec::new();
+        if let Some(leader) = leader.and_then(|at| self.waiting.remove(at)) {
+            draft.take(&leader.debit);
+            members.push((leader.debit, leader.who));
         }
-        self.waiting = later;
+        self.batches += 1;
+        let mut rest = VecDeque::new();
+        for mut waiter in self.waiting.drain(..) {
+            match draft.add(&waiter.debit) {
+                Fit::Fits => {
+                    members.push((waiter.debit, waiter.who));
+                    continue;
+                }
+                Fit::Short => waiter.left_out_by = Some(self.batches),
+                Fit::Differs => waiter.is_put_off = true,
+            }
+            rest.push_back(waiter);
+        }
+        self.waiting = rest;
         let update = if let Some((debit, _)) = members.first() {
             draft.update(debit, now)
         } else {
             // The image may be out of date: the answer to one debit shows what there is for the others.
-            let first = if left_out.is_empty() {
-                self.waiting.pop_front()?
-            } else {
-                left_out.remove(0)
-            };
-            let update = first.0.update(now);
-            members.push(first);
+            let first = self.waiting.pop_front()?;
+            let update = first.debit.update(now);
+            members.push((first.debit, first.who));
             update
         };
         Some(Batch {
+            number: self.batches,
             op: Op::Update(update),
             members,
-            left_out,
         })
     }
 
-    /// The refill that the next write makes, and the image that it is pinned to: the one that was asked for last and that
-    /// has not happened yet, as far as is known.
-    fn base(&self, latest: Option<&Arc<Bucket>>) -> Option<(Refill, Arc<Bucket>)> {
-        self.waiting.iter().rev().find_map(|(debit, _)| {
-            let refill = debit.refill.as_ref()?;
-            let image = match latest {
-                Some(latest) if is_since(latest, &refill.image) => latest,
-                Some(latest) if latest.refilled_at > refill.image.refilled_at => return None,
-                _ => &refill.image,
-            };
-            Some((refill.clone(), Arc::clone(image)))
-        })
+    /// Passes the table's answer to a batch on: to those whose debits it carried, and to those that it left out and that
+    /// still wait, if the answer shows the shard. Returns their debits, too.
+    pub fn answer(&mut self, batch: Batch<T>, answer: &Result<Answer, TableError>) -> Vec<(Debit, T, Reply)> {
+        let (outcome, item) = match answer {
+            Ok(Answer::Applied(Some(item))) => (Outcome::Taken, Some(item)),
+            Ok(Answer::Refused(Some(item))) => (Outcome::Refused, Some(item)),
+            _ => (Outcome::Refused, None),
+        };
+        let Some(Ok(image)) = item.map(Bucket::decode) else {
+            // Each member deals with it as if it had been alone.
+            let reply = |(debit, who): (Debit, T)| (debit, who, Reply::Table(answer.clone()));
+            return batch.members.into_iter().map(reply).collect();
+        };
+        let image = Arc::new(image);
+        let mut replies = Vec::with_capacity(batch.members.len());
+        for (debit, who) in batch.members {
+            replies.push((debit, who, Reply::Debited(outcome, Arc::clone(&image))));
+        }
+        let mut rest = VecDeque::new();
+        for waiter in self.waiting.drain(..) {
+            if waiter.left_out_by == Some(batch.number) {
+                let reply = Reply::Debited(Outcome::LeftOut, Arc::clone(&image));
+                replies.push((waiter.debit, waiter.who, reply));
+            } else {
+                rest.push_back(waiter);
+            }
+        }
+        self.waiting = rest;
+        replies
     }
+}
+
+/// The refill that a debit asks for, and the image that it is pinned to: the latest one, if it is of the same refill. `None` if
+/// the refill has happened, as far as is known.
+fn base(debit: &Debit, latest: Option<&Arc<Bucket>>) -> Option<(Refill, Arc<Bucket>)> {
+    let refill = debit.refill.as_ref()?;
+    let image = match latest {
+        Some(latest) if is_since(latest, &refill.image) => latest,
+        Some(latest) if latest.refilled_at > refill.image.refilled_at => return None,
+        _ => &refill.image,
+    };
+    Some((refill.clone(), Arc::clone(image)))
 }
 
 /// Whether only debits and credits can have come between two images of an item.
@@ -133,10 +189,18 @@ fn is_since(later: &Bucket, image: &Bucket) -> bool {
             image.unsupported.is_some(),
         )
     };
+    // A surplus that came since may belong to shards that do not exist yet.
+    let has_surplus = later.limits.iter().any(|limit| {
+        let before = image
+            .limit(&limit.name)
+            .map_or(Millitokens::ZERO, |limit| limit.balance);
+        limit.balance.0 > before.0.max(later.share(limit).capacity)
+    });
     facts(later) == facts(image)
         && later.fractions == image.fractions
         && later.owner == image.owner
         && later.is_one_item_with(image)
+        && !has_surplus
 }
 
 /// Whether a debit can be part of a batch.
@@ -196,7 +260,12 @@ impl Draft {
         at.is_some_and(|at| self.basis.params.get(at) != Some(&assumed))
     }
 
+    /// Whether a write can take from so many limits: as many as a level may have, unless the image of a refill has others
+    /// beside them. The first debit always has room.
     fn has_room(&self, names: usize) -> bool {
+        if self.amounts.is_empty() {
+            return true;
+        }
         let held = self.base.as_ref().map(|(_, image)| image.limits.len());
         names <= MAX_LIMITS && held.is_none_or(|held| write::refill_fits(held, names, 0))
     }
@@ -221,6 +290,12 @@ impl Draft {
                 None => return Fit::Differs,
             }
         }
+        self.take(debit);
+        Fit::Fits
+    }
+
+    /// Adds a debit, whatever the image shows.
+    fn take(&mut self, debit: &Debit) {
         for (at, (name, amount)) in debit.amounts.iter().enumerate() {
             let left = self.left.iter_mut().flatten();
             for (_, left) in left.filter(|(known, _)| known == name.as_str()) {
@@ -237,7 +312,6 @@ impl Draft {
         }
         let horizons = [self.basis.horizon_ms, debit.basis.horizon_ms];
         self.basis.horizon_ms = horizons.into_iter().flatten().min();
-        Fit::Fits
     }
 
     /// The write for all that were added; `first` is one of them.
@@ -252,19 +326,9 @@ impl Draft {
 /// One write for several debits.
 #[derive(Debug)]
 pub struct Batch<T> {
+    number: u64,
     op: Op,
     members: Vec<(Debit, T)>,
-    /// Those that did not fit by the last image.
-    left_out: Vec<(Debit, T)>,
-}
-
-/// What came of a batch.
-#[derive(Debug)]
-pub struct Answered<T> {
-    /// The replies.
-    pub replies: Vec<(T, Reply)>,
-    /// The debits that were left out, and that the answer says nothing about.
-    pub again: Vec<(Debit, T)>,
 }
 
 impl<T> Batch<T> {
@@ -276,35 +340,5 @@ impl<T> Batch<T> {
     /// The debits that the write carries, and who asked for them.
     pub fn members(&self) -> impl ExactSizeIterator<Item = (&Debit, &T)> {
         self.members.iter().map(|(debit, who)| (debit, who))
-    }
-
-    /// Passes the table's answer on.
-    pub fn answer(self, answer: &Result<Answer, TableError>) -> Answered<T> {
-        let shown = match answer {
-            Ok(Answer::Applied(Some(item))) => Bucket::decode(item).ok().map(|image| (Outcome::Taken, image)),
-            Ok(Answer::Refused(Some(item))) => {
-                Bucket::decode(item).ok().map(|image| (Outcome::Refused, image))
-            }
-            _ => None,
-        };
-        let Some((outcome, image)) = shown else {
-            // Each member deals with it as if it had been alone.
-            let reply = |(_, who): (Debit, T)| (who, Reply::Table(answer.clone()));
-            return Answered {
-                replies: self.members.into_iter().map(reply).collect(),
-                again: self.left_out,
-            };
-        };
-        let image = Arc::new(image);
-        let reply = |outcome| {
-            let image = Arc::clone(&image);
-            move |(_, who): (Debit, T)| (who, Reply::Debited(outcome, Arc::clone(&image)))
-        };
-        let members = self.members.into_iter().map(reply(outcome));
-        let left_out = self.left_out.into_iter().map(reply(Outcome::LeftOut));
-        Answered {
-            replies: members.chain(left_out).collect(),
-            again: Vec::new(),
-        }
     }
 }

@@ -42,7 +42,7 @@ use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::RateLimitExceeded;
 pub use debit::Debit;
 pub use freshness::{next_round_trip, refilled_by};
-pub use group::{Answered, Batch, Group};
+pub use group::{Batch, Group};
 use images::{is_covered, remembered, short_shards, statuses_before};
 pub use protocol::*;
 pub use spread::{Spread, SpreadEnd};

@@ -49,19 +49,17 @@ fn batch(desk: &mut Desk, requests: &[&[(&str, i64)]]) -> (Group<usize>, Batch<u
     (group, batch, carried)
 }
 
-fn send(desk: &mut Desk, batch: Batch<usize>) -> Vec<(usize, Option<Outcome>)> {
+fn send(desk: &mut Desk, group: &mut Group<usize>, batch: Batch<usize>) -> Vec<(usize, Option<Outcome>)> {
     let op = batch.op().clone();
     let answer = desk.call(&op);
-    let answered = batch.answer(&answer);
-    assert!(answered.again.is_empty());
+    let replies = group.answer(batch, &answer);
     let outcome = |reply| match reply {
         Reply::Debited(outcome, _) => Some(outcome),
         _ => None,
     };
-    answered
-        .replies
+    replies
         .into_iter()
-        .map(|(number, reply)| (number, outcome(reply)))
+        .map(|(_, number, reply)| (number, outcome(reply)))
         .collect()
 }
 
@@ -75,10 +73,10 @@ fn one_write_takes_for_all_that_fit_and_leaves_out_the_others() {
         &[("rpd", 49)],
         &[("rpd", 1)],
     ];
-    let (group, batch, carried) = batch(&mut desk, &requests);
+    let (mut group, batch, carried) = batch(&mut desk, &requests);
     assert_eq!(carried, [0, 2, 3], "99 rpd and 999 tpd are left");
-    assert!(group.is_empty());
-    let heard = send(&mut desk, batch);
+    assert_eq!(group.len(), 2, "they wait for the answer");
+    let heard = send(&mut desk, &mut group, batch);
     let (taken, left_out) = (Some(Outcome::Taken), Some(Outcome::LeftOut));
     assert_eq!(
         heard,
@@ -98,12 +96,12 @@ fn one_write_takes_for_all_that_fit_and_leaves_out_the_others() {
 fn a_write_that_is_refused_takes_for_none() {
     let mut desk = desk();
     let requests: [&[(&str, i64)]; 2] = [&[("rpd", 50)], &[("rpd", 49)]];
-    let (_, batch, carried) = batch(&mut desk, &requests);
+    let (mut group, batch, carried) = batch(&mut desk, &requests);
     assert_eq!(carried, [0, 1]);
     // Another process was faster.
     desk.remembers = false;
     desk.admitted("k", &[("rpd", 1)]);
-    let heard = send(&mut desk, batch);
+    let heard = send(&mut desk, &mut group, batch);
     assert_eq!(heard, [(0, Some(Outcome::Refused)), (1, Some(Outcome::Refused))]);
     assert_eq!(desk.int("k", 0, "b_rpd_tk"), 98_000);
 }
@@ -129,7 +127,7 @@ fn what_no_image_covers_is_sent_alone() {
         batch.members().map(|(_, number)| *number).collect::<Vec<_>>(),
         [0]
     );
-    let heard = send(&mut desk, batch);
+    let heard = send(&mut desk, &mut group, batch);
     let left_out = Some(Outcome::LeftOut);
     assert_eq!(heard, [(0, Some(Outcome::Taken)), (1, left_out), (2, left_out)]);
 }
@@ -153,10 +151,13 @@ fn a_refill_that_is_due_is_made_for_all() {
     // A quarter of a day earns 25.
     desk.now += 6 * 3_600_000;
     let requests: [&[(&str, i64)]; 3] = [&[("rpd", 20)], &[("tpd", 100)], &[("rpd", 5)]];
-    let (_, batch, carried) = batch(&mut desk, &requests);
+    let (mut group, batch, carried) = batch(&mut desk, &requests);
     assert_eq!(carried, [0, 1, 2]);
     let taken = Some(Outcome::Taken);
-    assert_eq!(send(&mut desk, batch), [(0, taken), (1, taken), (2, taken)]);
+    assert_eq!(
+        send(&mut desk, &mut group, batch),
+        [(0, taken), (1, taken), (2, taken)]
+    );
     assert_eq!(desk.int("k", 0, "b_rpd_tk"), 0);
     assert_eq!(desk.int("k", 0, "rf"), i128::from(desk.now));
 }
@@ -179,19 +180,56 @@ fn debits_under_other_parameters_wait_for_a_write_of_their_own() {
 }
 
 #[test]
-fn a_write_names_sixteen_limits_at_most() {
-    let names: Vec<String> = (0..20).map(|n| format!("l{n:02}")).collect();
+fn a_write_names_as_many_limits_as_a_level_may_have() {
+    let names: Vec<String> = (0..24).map(|n| format!("l{n:02}")).collect();
     let limits: Vec<Limit> = names.iter().map(|name| day(name, 10)).collect();
     let mut desk = Desk::with(&limits);
     desk.remembers = true;
     let all: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
     desk.admitted("k", &all);
-    let requests: Vec<&[(&str, i64)]> = all.chunks(4).collect();
-    let (mut group, batch, carried) = batch(&mut desk, &requests);
-    assert_eq!(carried, [0, 1, 2, 3]);
-    send(&mut desk, batch);
-    let rest = group.next(None, EpochMillis(desk.now)).unwrap();
-    assert_eq!(rest.members().len(), 1);
+    let (mut group, batch, carried) = batch(&mut desk, &[&all, &all[..3], &all]);
+    assert_eq!(carried, [0, 1, 2]);
+    let taken = Some(Outcome::Taken);
+    assert_eq!(
+        send(&mut desk, &mut group, batch),
+        [(0, taken), (1, taken), (2, taken)]
+    );
+}
+
+#[test]
+fn a_debit_that_is_put_off_leads_the_next_write() {
+    let mut desk = desk();
+    desk.configure_resource(&[day("rpd", 100), day("tpd", 1000), day("new", 5)]);
+    // The item does not have the limit yet.
+    let mut group = Group::default();
+    let new = debit(&mut desk, &[("new", 1)]);
+    group.push(debit(&mut desk, &[("rpd", 1)]), 0);
+    group.push(new, 1);
+    let (image, now) = (latest(&desk), EpochMillis(desk.now));
+    let carried = |batch: &Batch<usize>| batch.members().map(|(_, number)| *number).collect::<Vec<_>>();
+    let first = group.next(Some(&image), now).unwrap();
+    assert_eq!(carried(&first), [0]);
+    group.push(debit(&mut desk, &[("rpd", 1)]), 2);
+    let second = group.next(Some(&image), now).unwrap();
+    assert_eq!(carried(&second)[0], 1);
+}
+
+#[test]
+fn what_was_left_out_waits_for_another_write_too() {
+    let mut desk = desk();
+    let requests: [&[(&str, i64)]; 2] = [&[("rpd", 90)], &[("rpd", 50)]];
+    let (mut group, stuck, carried) = batch(&mut desk, &requests);
+    assert_eq!(carried, [0]);
+    // The first write makes no progress, and another process has given tokens back.
+    desk.poke(
+        "k",
+        0,
+        &[("b_rpd_tk", zae_limiter_core::table::Value::int(60_000))],
+    );
+    let next = group.next(Some(&latest(&desk)), EpochMillis(desk.now)).unwrap();
+    assert_eq!(next.members().map(|(_, number)| *number).collect::<Vec<_>>(), [1]);
+    assert_eq!(send(&mut desk, &mut group, next), [(1, Some(Outcome::Taken))]);
+    assert_eq!(send(&mut desk, &mut group, stuck), [(0, Some(Outcome::Refused))]);
 }
 
 #[test]
@@ -201,12 +239,12 @@ fn an_unknown_outcome_is_that_of_those_that_were_sent() {
     let (mut group, batch, carried) = batch(&mut desk, &requests);
     assert_eq!(carried, [0, 2]);
     let lost = TableError::new(FailureKind::Timeout, Applied::Unknown, "lost");
-    let answered = batch.answer(&Err(lost));
-    for (number, reply) in &answered.replies {
+    let replies = group.answer(batch, &Err(lost));
+    assert_eq!(replies.len(), 2);
+    for (_, number, reply) in &replies {
         let is_unknown = matches!(reply, Reply::Table(Err(err)) if err.applied == Applied::Unknown);
         assert!(is_unknown && *number != 1, "{number}: {reply:?}");
     }
-    group.push_back_again(answered.again);
     let next = group.next(None, EpochMillis(desk.now)).unwrap();
     assert_eq!(next.members().map(|(_, number)| *number).collect::<Vec<_>>(), [1]);
 }
@@ -218,8 +256,8 @@ fn a_debit_that_is_taken_back_is_in_no_write() {
     for number in 0..4 {
         group.push(debit(&mut desk, &[("rpd", 1)]), number);
     }
-    assert_eq!(group.withdraw(|number| *number == 2), Some(2));
-    assert_eq!(group.withdraw(|number| *number == 2), None);
+    assert!(group.withdraw(|number| *number == 2).is_some());
+    assert!(group.withdraw(|number| *number == 2).is_none());
     group.retain(|number| *number != 0);
     let batch = group.next(None, EpochMillis(desk.now)).unwrap();
     assert_eq!(
@@ -229,11 +267,7 @@ fn a_debit_that_is_taken_back_is_in_no_write() {
     let Op::Update(update) = batch.op() else { panic!() };
     assert!(update.add.contains(&("b_rpd_tk".into(), -2000)));
     let answer = Ok(Answer::Refused(None));
-    assert!(
-        batch
-            .answer(&answer)
-            .replies
-            .iter()
-            .all(|(_, reply)| matches!(reply, Reply::Table(Ok(Answer::Refused(None)))))
-    );
+    let replies = group.answer(batch, &answer);
+    let is_missing = |reply: &Reply| matches!(reply, Reply::Table(Ok(Answer::Refused(None))));
+    assert!(replies.iter().all(|(_, _, reply)| is_missing(reply)));
 }

@@ -47,7 +47,7 @@ impl Random for FastRandom {
 const CREDIT_ANSWER: Duration = Duration::from_secs(10);
 
 /// The refunds that an acquire sends itself, in the log.
-const COMPENSATION: &str = "compensation";
+pub(crate) const COMPENSATION: &str = "compensation";
 
 /// A reply, and when its request left, if it was an operation on the table.
 pub(crate) type Heard = (Reply, Option<EpochMillis>);
@@ -226,8 +226,16 @@ impl Drive {
         holds || self.lost_answer || self.flights.0.iter().any(Flight::is_open)
     }
 
+    /// Takes back debits that wait for others, so that they are not sent after it was said that nothing is in doubt.
+    fn withdraw(&self) {
+        for ticket in self.flights.0.iter().filter_map(|flight| flight.ticket.as_ref()) {
+            ticket.withdraw();
+        }
+    }
+
     /// The error if the deadline strikes now, `after` the call began.
     pub(crate) fn gave_up(&self, after: Duration) -> Error {
+        self.withdraw();
         let in_doubt = self.in_doubt();
         let of_config = || {
             self.flights.0.iter().find_map(|flight| match &flight.kind {
@@ -283,6 +291,7 @@ impl Drive {
             let is_settled = self.acquire.as_ref().is_some_and(Acquire::is_settled);
             if let Some(mut err) = self.ends_with.take().filter(|_| !is_settled) {
                 // Another leg's write may be at the table.
+                self.withdraw();
                 if self.in_doubt() {
                     err.applied = Applied::Unknown;
                 }
@@ -515,15 +524,13 @@ impl Drop for Drive {
             return;
         }
         acquire.abandon();
+        self.withdraw();
         // Only what may have taken tokens, or takes them back, is worth finishing. Refunds end without it.
         let flights = std::mem::take(&mut self.flights);
-        for ticket in flights.0.iter().filter_map(|flight| flight.ticket.as_ref()) {
-            ticket.withdraw();
-        }
-        let (kept, dropped): (Vec<_>, Vec<_>) = flights
-            .0
-            .into_iter()
-            .partition(|flight| flight.is_open() || acquire.gives_back(flight.id));
+        let (kept, dropped): (Vec<_>, Vec<_>) = flights.0.into_iter().partition(|flight| {
+            let is_left = flight.ticket.as_ref().is_some_and(Ticket::abandon);
+            !is_left && (flight.is_open() || acquire.gives_back(flight.id))
+        });
         let now = self.inner.clock.now();
         let mut calls = Vec::new();
         for flight in dropped {

@@ -1,11 +1,11 @@
 //! Group commit: debits of one shard that wait while another write of it is on its way, and the tasks that send them.
 //!
 //! A debit that finds no write of its shard on its way is sent at once, by its caller. Later ones wait for a *sender*, a
-//! background task that sends what waits in one write ([`Group`]), and ends when nothing waits. A caller that is dropped
-//! therefore never holds up others.
+//! background task that sends what waits in one write ([`Group`]), and ends with the answer if nothing waits then. A caller
+//! that is dropped therefore never holds up others; what a write has taken for it, the sender gives back.
 //!
-//! If a sender makes no progress (its runtime stands still, or the table does not answer), a caller that waits starts
-//! another one.
+//! A sender can make no progress: its runtime stands still, or the table does not answer. It holds up its own members only. A
+//! new caller does not count it, and one that waits starts another sender, or sends its debit itself if there are many.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -15,11 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use zae_limiter_core::acquire::{Batch, Debit, Group, Observation, Reply};
+use tokio::time::Instant;
+use zae_limiter_core::acquire::{Batch, Debit, Grant, Group, Observation, Outcome, Reply};
 use zae_limiter_core::schema::BucketId;
-use zae_limiter_core::table::{Applied, FailureKind, TableError};
+use zae_limiter_core::table::{Applied, FailureKind, Op, TableError};
 
-use crate::acquire::driver::Heard;
+use crate::acquire::driver::{COMPENSATION, Heard};
+use crate::acquire::refund_queues::Correction;
+use crate::acquire::refunds::enqueue;
 use crate::inner::Inner;
 
 /// How many senders one shard has at most.
@@ -34,14 +37,32 @@ pub(crate) struct Groups(Mutex<HashMap<Shard, Waiting>>);
 #[derive(Debug, Default)]
 struct Waiting {
     group: Group<Member>,
+    /// How many of the group were withdrawn since they were last removed from it.
+    withdrawn: usize,
     /// Debits that their callers send alone.
     alone: usize,
-    senders: usize,
+    /// Senders by number, and when each has begun to send what it sends.
+    senders: Vec<(u64, Instant)>,
+    started: u64,
 }
 
 impl Waiting {
     fn is_idle(&self) -> bool {
-        self.alone == 0 && self.senders == 0
+        self.alone == 0 && self.senders.is_empty()
+    }
+
+    fn has_live_sender(&self, stall: Duration) -> bool {
+        self.senders.iter().any(|(_, since)| since.elapsed() < stall)
+    }
+
+    /// A new sender's number, unless there are many.
+    fn add_sender(&mut self) -> Option<u64> {
+        if self.senders.len() >= MAX_SENDERS {
+            return None;
+        }
+        self.started += 1;
+        self.senders.push((self.started, Instant::now()));
+        Some(self.started)
     }
 }
 
@@ -49,39 +70,89 @@ impl Waiting {
 #[derive(Debug)]
 struct Member {
     reply: oneshot::Sender<Heard>,
-    state: Arc<AtomicU8>,
+    state: Arc<State>,
 }
 
-/// The states of a debit that waits. They change under the lock of the groups.
-const WAITS: u8 = 0;
-const SENT: u8 = 1;
-const WITHDRAWN: u8 = 2;
+/// The state of a debit that waits.
+#[derive(Debug, Default)]
+struct State(AtomicU8);
+
+impl State {
+    const WAITS: u8 = 0;
+    /// A sender's write carries it.
+    const SENT: u8 = 1;
+    /// The outcome of that write is on its way to the caller.
+    const ANSWERED: u8 = 2;
+    /// The caller has heard that no write carries it.
+    const LEFT_OUT: u8 = 3;
+    /// The caller does not want it, and it was not sent.
+    const WITHDRAWN: u8 = 4;
+    /// The caller has gone, and the sender gives back what the write takes.
+    const ABANDONED: u8 = 5;
+    /// Its caller sends it.
+    const ALONE: u8 = 6;
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, to: u8) {
+        self.0.store(to, Ordering::Release);
+    }
+
+    /// Whether it was in the first state, and is in the second now.
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.0
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn is_sent(&self) -> bool {
+        matches!(self.get(), Self::SENT | Self::ANSWERED | Self::ALONE)
+    }
+}
 
 /// A debit's place in a group.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     inner: Arc<Inner>,
-    state: Arc<AtomicU8>,
+    shard: Shard,
+    state: Arc<State>,
 }
 
 impl Ticket {
     /// Whether a write that carries the debit may be at the table.
     pub(crate) fn is_sent(&self) -> bool {
-        self.state.load(Ordering::Acquire) == SENT
+        self.state.is_sent()
     }
 
     /// Takes the debit back, unless it was sent.
     pub(crate) fn withdraw(&self) {
-        withdraw(&self.inner, &self.state);
+        withdraw(&self.inner, &self.shard, &self.state);
+    }
+
+    /// Leaves a debit that was sent to its sender, which gives back what the write takes. Returns whether it does: not if
+    /// the outcome is known already, or the caller sends it.
+    pub(crate) fn abandon(&self) -> bool {
+        self.state.change(State::SENT, State::ABANDONED)
     }
 }
 
 /// Takes a debit back. Returns whether it was not sent.
-fn withdraw(inner: &Inner, state: &AtomicU8) -> bool {
-    let _groups = inner.groups.lock();
-    state
-        .compare_exchange(WAITS, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire)
-        .is_ok()
+fn withdraw(inner: &Inner, shard: &Shard, state: &State) -> bool {
+    let mut groups = inner.groups.lock();
+    if !state.change(State::WAITS, State::WITHDRAWN) {
+        return false;
+    }
+    if let Some(waiting) = groups.get_mut(shard) {
+        waiting.withdrawn += 1;
+        // Not one by one, which would take the square of their number.
+        if 2 * waiting.withdrawn > waiting.group.len() {
+            waiting.withdrawn = 0;
+            waiting.group.retain(|member| member.state.get() == State::WAITS);
+        }
+    }
+    true
 }
 
 /// How a debit is sent.
@@ -101,21 +172,18 @@ pub(crate) struct Alone {
 impl Drop for Alone {
     fn drop(&mut self) {
         let mut groups = self.inner.groups.lock();
-        leave(&mut groups, &self.shard, |waiting| &mut waiting.alone);
+        leave(&mut groups, &self.shard, |waiting| {
+            waiting.alone = waiting.alone.saturating_sub(1);
+        });
     }
 }
 
 /// One of those that send for a shard has ended.
-fn leave(
-    groups: &mut HashMap<Shard, Waiting>,
-    shard: &Shard,
-    count: impl FnOnce(&mut Waiting) -> &mut usize,
-) {
+fn leave(groups: &mut HashMap<Shard, Waiting>, shard: &Shard, uncount: impl FnOnce(&mut Waiting)) {
     let Some(waiting) = groups.get_mut(shard) else {
         return;
     };
-    let count = count(waiting);
-    *count = count.saturating_sub(1);
+    uncount(waiting);
     if waiting.is_idle() {
         groups.remove(shard);
     }
@@ -132,9 +200,11 @@ impl Inner {
     /// Gives a debit its turn: at once, or with others.
     pub(crate) fn turn(self: &Arc<Self>, debit: &Debit) -> Turn<impl Future<Output = Heard> + Send + use<>> {
         let shard = (debit.id().clone(), debit.shard());
+        let stall = self.stall();
         let mut groups = self.groups.lock();
         let waiting = groups.entry(shard.clone()).or_default();
-        if waiting.is_idle() {
+        let has_sender = waiting.has_live_sender(stall);
+        if waiting.alone == 0 && !has_sender {
             waiting.alone = 1;
             drop(groups);
             return Turn::Alone(Alone {
@@ -143,52 +213,61 @@ impl Inner {
             });
         }
         let (reply, heard) = oneshot::channel();
-        let state = Arc::new(AtomicU8::new(WAITS));
+        let state = Arc::new(State::default());
         let member = Member {
             reply,
             state: Arc::clone(&state),
         };
         waiting.group.push(debit.clone(), member);
-        let needs_sender = waiting.senders == 0;
-        waiting.senders += usize::from(needs_sender);
+        let sender = if has_sender { None } else { waiting.add_sender() };
         drop(groups);
-        if needs_sender {
-            self.start_sender(shard.clone());
+        if let Some(number) = sender {
+            self.start_sender(shard.clone(), number);
         }
         let ticket = Ticket {
             inner: Arc::clone(self),
+            shard: shard.clone(),
             state: Arc::clone(&state),
         };
         Turn::Waits(ticket, wait(Arc::clone(self), shard, heard, state))
     }
 
-    fn start_sender(self: &Arc<Self>, shard: Shard) {
+    fn start_sender(self: &Arc<Self>, shard: Shard, number: u64) {
         let sender = Sender {
             inner: Arc::clone(self),
             shard,
+            number,
             has_ended: false,
         };
         self.background.spawn("debits of a shard", sender.run());
     }
 
-    /// Starts another sender, unless there are many.
-    fn help(self: &Arc<Self>, shard: &Shard) {
+    /// Starts another sender. Returns whether there is one more; not if there are many.
+    fn help(self: &Arc<Self>, shard: &Shard) -> bool {
         let mut groups = self.groups.lock();
-        let Some(waiting) = groups.get_mut(shard) else {
-            return;
-        };
-        if waiting.group.is_empty() || waiting.senders >= MAX_SENDERS {
-            return;
-        }
-        waiting.senders += 1;
+        let number = groups.get_mut(shard).and_then(Waiting::add_sender);
         drop(groups);
-        self.start_sender(shard.clone());
+        if let Some(number) = number {
+            self.start_sender(shard.clone(), number);
+        }
+        number.is_some()
     }
 
-    /// After how long without a write a caller starts another sender.
+    /// How long a sender may send something until callers do not count on it any more.
     fn stall(&self) -> Duration {
         let round_trip_ms = self.round_trip_ms.load(Ordering::Relaxed);
         Duration::from_millis((4 * round_trip_ms).clamp(200, 1000).unsigned_abs())
+    }
+
+    /// Removes a debit that waits from its group, so that its caller can send it.
+    fn take_out(&self, shard: &Shard, state: &Arc<State>) -> Option<Debit> {
+        let mut groups = self.groups.lock();
+        if !state.change(State::WAITS, State::WITHDRAWN) {
+            return None;
+        }
+        let group = &mut groups.get_mut(shard)?.group;
+        let (debit, _) = group.withdraw(|member| Arc::ptr_eq(&member.state, state))?;
+        Some(debit)
     }
 }
 
@@ -197,18 +276,17 @@ async fn wait(
     inner: Arc<Inner>,
     shard: Shard,
     mut heard: oneshot::Receiver<Heard>,
-    state: Arc<AtomicU8>,
+    state: Arc<State>,
 ) -> Heard {
-    let is_sent = || state.load(Ordering::Acquire) == SENT;
     let outcome = loop {
-        if is_sent() {
+        if state.is_sent() {
             break heard.await;
         }
         // Registered before the breaker is looked at, so that no opening is missed.
         let mut opens = pin!(inner.breaker.opens());
         opens.as_mut().enable();
         if let Some(refusal) = inner.breaker.refused(inner.clock.now())
-            && withdraw(&inner, &state)
+            && withdraw(&inner, &shard, &state)
         {
             return (Reply::Table(Err(refusal)), None);
         }
@@ -216,15 +294,18 @@ async fn wait(
             biased;
             outcome = &mut heard => break outcome,
             () = opens => {}
-            () = tokio::time::sleep(inner.stall()), if !is_sent() => {
-                if !is_sent() {
-                    inner.help(&shard);
+            () = tokio::time::sleep(inner.stall()) => {
+                if !state.is_sent()
+                    && !inner.help(&shard)
+                    && let Some(debit) = inner.take_out(&shard, &state)
+                {
+                    return send_alone(&inner, &debit, &state).await;
                 }
             }
         }
     };
     outcome.unwrap_or_else(|_| {
-        let (applied, what) = if is_sent() {
+        let (applied, what) = if state.is_sent() {
             (Applied::Unknown, "its answer is lost")
         } else {
             (Applied::No, "it was not sent")
@@ -237,25 +318,40 @@ async fn wait(
     })
 }
 
+/// Sends a debit whose senders make no progress.
+async fn send_alone(inner: &Arc<Inner>, debit: &Debit, state: &State) -> Heard {
+    let _permit = match inner.permits.enter(&inner.clock).await {
+        Ok(permit) => permit,
+        Err(refusal) => return (Reply::Table(Err(refusal)), None),
+    };
+    state.set(State::ALONE);
+    let op = Op::Update(debit.update(inner.clock.now()));
+    Arc::clone(inner).ask_table(op).await
+}
+
 /// Sends what waits for a shard, until nothing does.
 struct Sender {
     inner: Arc<Inner>,
     shard: Shard,
+    number: u64,
     has_ended: bool,
 }
 
 impl Sender {
     async fn run(mut self) {
-        loop {
+        while !self.has_ended {
             // What arrives during the wait for a permit goes with this write.
             let permit = self.inner.permits.enter(&self.inner.clock).await;
             if let Err(refusal) = &permit {
                 self.refuse(refusal);
+                self.end_if_idle();
+                continue;
             }
             let Some(batch) = self.next() else { return };
             self.send(batch).await;
-            // Callers that have heard may ask again at once.
-            tokio::task::yield_now().await;
+            drop(permit);
+            // Not later: the runtime may stand still once callers have their answers.
+            self.end_if_idle();
         }
     }
 
@@ -266,18 +362,40 @@ impl Sender {
         let now = self.inner.clock.now();
         let mut groups = self.inner.groups.lock();
         let waiting = groups.get_mut(&self.shard)?;
-        waiting
-            .group
-            .retain(|member| member.state.load(Ordering::Acquire) == WAITS);
+        waiting.withdrawn = 0;
+        waiting.group.retain(|member| member.state.get() == State::WAITS);
         let Some(batch) = waiting.group.next(latest.as_ref(), now) else {
-            self.has_ended = true;
-            leave(&mut groups, &self.shard, |waiting| &mut waiting.senders);
+            drop(groups);
+            self.end_if_idle();
             return None;
         };
+        for (number, since) in &mut waiting.senders {
+            if *number == self.number {
+                *since = Instant::now();
+            }
+        }
         for (_, member) in batch.members() {
-            member.state.store(SENT, Ordering::Release);
+            member.state.set(State::SENT);
         }
         Some(batch)
+    }
+
+    /// Ends, if nothing waits.
+    fn end_if_idle(&mut self) {
+        let mut groups = self.inner.groups.lock();
+        let is_idle = groups
+            .get(&self.shard)
+            .is_none_or(|waiting| waiting.group.is_empty());
+        if is_idle && !self.has_ended {
+            self.has_ended = true;
+            self.uncount(&mut groups);
+        }
+    }
+
+    fn uncount(&self, groups: &mut HashMap<Shard, Waiting>) {
+        leave(groups, &self.shard, |waiting| {
+            waiting.senders.retain(|(number, _)| *number != self.number);
+        });
     }
 
     async fn send(&self, batch: Batch<Member>) {
@@ -289,38 +407,52 @@ impl Sender {
             // The circuit breaker counts calls that fail.
             (1..batch.members().len()).for_each(|_| self.inner.breaker.hear(&answer));
         }
-        let answered = batch.answer(&answer);
-        if let Some((_, Reply::Debited(_, image))) = answered.replies.first() {
+        let replies = match self.inner.groups.lock().get_mut(&self.shard) {
+            Some(waiting) => waiting.group.answer(batch, &answer),
+            None => Group::default().answer(batch, &answer),
+        };
+        if let Some((_, _, Reply::Debited(_, image))) = replies.first() {
             let observation = Observation {
                 id: self.shard.0.clone(),
                 shard: self.shard.1,
                 image: Arc::clone(image),
             };
-            self.inner
-                .images
-                .observe(&observation, order, self.inner.clock.now());
+            let now = self.inner.clock.now();
+            self.inner.images.observe(&observation, order, now);
         }
-        if !answered.again.is_empty()
-            && let Some(waiting) = self.inner.groups.lock().get_mut(&self.shard)
-        {
-            waiting.group.push_back_again(answered.again);
-        }
-        for (member, reply) in answered.replies {
-            // One that was left out has not left.
-            let left = left.filter(|_| member.state.load(Ordering::Acquire) == SENT);
-            // A caller that is gone was not sent.
-            let _ = member.reply.send((reply, left));
+        for (debit, member, reply) in replies {
+            if matches!(reply, Reply::Debited(Outcome::LeftOut, _)) {
+                if member.state.change(State::WAITS, State::LEFT_OUT) {
+                    // It has not left.
+                    let _ = member.reply.send((reply, None));
+                }
+                continue;
+            }
+            if member.state.change(State::SENT, State::ANSWERED) {
+                let _ = member.reply.send((reply, left));
+            } else if let Reply::Debited(Outcome::Taken, image) = reply {
+                // Its caller has gone.
+                let grant = Grant {
+                    id: self.shard.0.clone(),
+                    shard: self.shard.1,
+                    amounts: debit.amounts().to_vec(),
+                    image,
+                };
+                drop(enqueue(&self.inner, Correction::of_all(&grant), COMPENSATION));
+            }
         }
     }
 
     /// Nothing that waits is sent.
     fn refuse(&self, refusal: &TableError) {
-        let mut groups = self.inner.groups.lock();
-        let Some(waiting) = groups.get_mut(&self.shard) else {
-            return;
+        let members = match self.inner.groups.lock().get_mut(&self.shard) {
+            Some(waiting) => waiting.group.withdraw_all(),
+            None => Vec::new(),
         };
-        for member in waiting.group.withdraw_all() {
-            let _ = member.reply.send((Reply::Table(Err(refusal.clone())), None));
+        for member in members {
+            if member.state.change(State::WAITS, State::LEFT_OUT) {
+                let _ = member.reply.send((Reply::Table(Err(refusal.clone())), None));
+            }
         }
     }
 }
@@ -331,12 +463,12 @@ impl Drop for Sender {
             return;
         }
         let mut groups = self.inner.groups.lock();
-        // The runtime is ending. Those that wait hear that nothing was sent, and try again.
+        // The runtime is ending. Those that wait for no other sender hear that nothing was sent, and try again.
         let left = match groups.get_mut(&self.shard) {
-            Some(waiting) if waiting.senders == 1 => waiting.group.withdraw_all(),
+            Some(waiting) if waiting.senders.len() == 1 => waiting.group.withdraw_all(),
             _ => Vec::new(),
         };
-        leave(&mut groups, &self.shard, |waiting| &mut waiting.senders);
+        self.uncount(&mut groups);
         drop(groups);
         drop(left);
     }

@@ -463,11 +463,12 @@ impl Attempt {
                     if !again {
                         break inner.table_error(err);
                     }
-                    tokio::time::sleep(pause).await;
-                    is_retry = true;
+                    // What the last attempt has still on its way is finished in the background.
                     drive = Drive::new(inner, request.clone())
                         .under_policy(on_unavailable)
                         .after(err);
+                    tokio::time::sleep(pause).await;
+                    is_retry = true;
                 }
                 Ok(Decision::Failed(err)) => return Err(inner.place.acquire_error(err)),
                 Err(_) => break drive.gave_up(timeout),

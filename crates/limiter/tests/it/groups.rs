@@ -227,6 +227,78 @@ async fn limits_of_a_call_are_not_shared() {
     assert!(table.writes() - before >= 10);
 }
 
+#[tokio::test(start_paused = true)]
+async fn thousands_that_give_up_at_once_get_everything_back() {
+    let (world, table, limiter) = bucket(1 + 10_000, |builder| builder).await;
+    let before = table.writes();
+    let calls = (0..6000).map(|_| {
+        let call = limiter.acquire("k", "r").consume("rpd", 1);
+        call.timeout(Duration::from_millis(10)).into_future()
+    });
+    let ends = join_all(calls).await;
+    assert!(ends.iter().all(|end| end.as_ref().is_err_and(Error::in_doubt)));
+    assert!(limiter.repository().drain().await.is_complete());
+    assert_eq!(world.balance("k", "r", "rpd").await, 10_000_000);
+    let writes = table.writes() - before;
+    assert!(writes <= 6, "{writes} writes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_many_limits_share_writes_too() {
+    let (world, table, limiter) = bucket(10, |builder| builder).await;
+    let names: Vec<String> = (0..24).map(|n| format!("l{n:02}")).collect();
+    let limits = names.iter().map(|name| Limit::per_day(name.as_str(), 1000));
+    world
+        .repo
+        .admin()
+        .set_entity_limits("many", "r", limits)
+        .await
+        .unwrap();
+    let take = || {
+        let call = names.iter().fold(limiter.acquire("many", "r"), |call, name| {
+            call.consume(name.as_str(), 1)
+        });
+        async move { call.await?.commit().await }
+    };
+    take().await.unwrap();
+    let before = table.writes();
+    for end in join_all((0..300).map(|_| take())).await {
+        end.unwrap();
+    }
+    assert!(table.writes() - before <= 5);
+    assert_eq!(world.balance("many", "r", "l23").await, (1000 - 301) * 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_the_bucket_lacks_is_not_overtaken() {
+    let (world, _table, limiter) = bucket(1_000_000, |builder| builder).await;
+    let limits = ["rpd", "tpd", "new"].map(|name| Limit::per_day(name, 1_000_000));
+    world
+        .repo
+        .admin()
+        .set_system_defaults(limits, None)
+        .await
+        .unwrap();
+    limiter.repository().invalidate_caches();
+    // Twenty others ask again and again.
+    let others = join_all((0..20).map(|_| async {
+        loop {
+            take(&limiter, "rpd", 1).await.unwrap();
+        }
+    }));
+    let new = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let begun = tokio::time::Instant::now();
+        take(&limiter, "new", 1).await.unwrap();
+        begun.elapsed()
+    };
+    tokio::select! {
+        _ = others => unreachable!("they do not end"),
+        // The writes before it, one that shows the item, and one that adds the limit.
+        elapsed = new => assert!(elapsed <= Duration::from_millis(6 * 20), "{elapsed:?}"),
+    }
+}
+
 /// A task that sends for others can stand still with its runtime.
 #[test]
 fn a_runtime_that_stands_still_holds_up_no_caller_of_another() {
@@ -251,5 +323,40 @@ fn a_runtime_that_stands_still_holds_up_no_caller_of_another() {
                 .expect("a sender of this runtime")
                 .unwrap();
         }
+    });
+}
+
+#[test]
+fn senders_that_stand_still_hold_up_no_caller_however_many() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (home, other) = (runtime(), runtime());
+    let (_world, limiter) = home.block_on(async {
+        let (world, _table, limiter) = bucket(10_000, |builder| builder).await;
+        (world, limiter)
+    });
+    let mut parked = Vec::new();
+    for patience in [1, 5000] {
+        for _ in 0..10 {
+            let runtime = runtime();
+            runtime.block_on(async {
+                let calls = join_all((0..3).map(|_| take(&limiter, "rpd", 1)));
+                let _ = tokio::time::timeout(Duration::from_millis(patience), calls).await;
+            });
+            parked.push(runtime);
+        }
+    }
+    other.block_on(async {
+        for _ in 0..3 {
+            take(&limiter, "rpd", 1).await.unwrap();
+        }
+    });
+    drop(parked);
+    other.block_on(async {
+        assert!(limiter.repository().drain().await.is_complete());
     });
 }

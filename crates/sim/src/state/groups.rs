@@ -54,7 +54,7 @@ impl Groups {
     pub(crate) fn withdraw(&mut self, job: usize) -> Vec<JobCall> {
         let mut withdrawn = Vec::new();
         for waiting in self.0.values_mut() {
-            while let Some(call) = waiting.group.withdraw(|(of, _)| *of == job) {
+            while let Some((_, call)) = waiting.group.withdraw(|(of, _)| *of == job) {
                 withdrawn.push(call);
             }
         }

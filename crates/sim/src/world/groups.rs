@@ -91,11 +91,9 @@ impl World<'_> {
     /// The answer to a batch is heard.
     pub(crate) fn batch_heard(&mut self, sending: Sending, process: usize, reply: &Reply) {
         let Reply::Table(answer) = reply else { return };
-        let answered = sending.batch.answer(answer);
-        self.stats.batches_put_back += answered.again.len() as u64;
         let waiting = self.processes[process].groups.of(&sending.shard);
-        waiting.group.push_back_again(answered.again);
-        for ((job, call), reply) in answered.replies {
+        let replies = waiting.group.answer(sending.batch, answer);
+        for (_, (job, call), reply) in replies {
             if matches!(
                 reply,
                 Reply::Debited(zae_limiter_core::acquire::Outcome::LeftOut, _)
