@@ -4,8 +4,9 @@
 //! background task that sends what waits in one write ([`Group`]), and ends with the answer if nothing waits then. A caller
 //! that is dropped therefore never holds up others; what a write has taken for it, the sender gives back.
 //!
-//! A sender can make no progress: its runtime stands still, or the table does not answer. It holds up its own members only. A
-//! new caller does not count it, and one that waits starts another sender, or sends its debit itself if there are many.
+//! Callers share senders with those of their runtime, if that has one thread, or with those of all others. A sender can make no
+//! progress nevertheless: its runtime stands still, or the table does not answer. It holds up its own members only. A new
+//! caller does not count it, and one that waits starts another sender, or sends its debit itself if there are many.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::{self, Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use zae_limiter_core::acquire::{Batch, Debit, Grant, Group, Observation, Outcome, Reply};
@@ -28,7 +30,19 @@ use crate::inner::Inner;
 /// How many senders one shard has at most.
 const MAX_SENDERS: usize = 8;
 
-type Shard = (BucketId, u32);
+/// A shard, and the runtime of its callers if that has one thread: it stands still whenever nothing blocks on it, so a sender
+/// on it serves its own callers only.
+type Shard = (BucketId, u32, Option<runtime::Id>);
+
+fn shard_of(debit: &Debit) -> Shard {
+    let runtime = Handle::try_current().ok();
+    let of_one_thread = runtime.filter(|here| here.runtime_flavor() == RuntimeFlavor::CurrentThread);
+    (
+        debit.id().clone(),
+        debit.shard(),
+        of_one_thread.map(|here| here.id()),
+    )
+}
 
 /// The debits that wait, by shard. A shard has an entry while a write of it is on its way or waits.
 #[derive(Debug, Default)]
@@ -199,7 +213,7 @@ impl Groups {
 impl Inner {
     /// Gives a debit its turn: at once, or with others.
     pub(crate) fn turn(self: &Arc<Self>, debit: &Debit) -> Turn<impl Future<Output = Heard> + Send + use<>> {
-        let shard = (debit.id().clone(), debit.shard());
+        let shard = shard_of(debit);
         let stall = self.stall();
         let mut groups = self.groups.lock();
         let waiting = groups.entry(shard.clone()).or_default();
@@ -357,7 +371,7 @@ impl Sender {
 
     /// The next batch, whose members count as sent from now on. If nothing waits, the sender has ended.
     fn next(&mut self) -> Option<Batch<Member>> {
-        let (id, shard) = &self.shard;
+        let (id, shard, _) = &self.shard;
         let latest = self.inner.images.latest(id, *shard);
         let now = self.inner.clock.now();
         let mut groups = self.inner.groups.lock();
