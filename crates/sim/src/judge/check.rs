@@ -7,8 +7,8 @@
 //!    from a shard while one that descends from it has never existed: splitting loses nothing.
 //! 3. A spender never leaves a balance below zero, spends nothing on a disabled item, and spends nothing past a
 //!    forced pass.
-//! 4. A credit's mark is written once. No bucket expires in debt, unless a process crashed or does not know the outcome of
-//!    a charge.
+//! 4. A credit's mark is written once. No bucket expires in debt, unless a process crashed, does not know the outcome of
+//!    a charge, or repeats a request of it that has failed.
 //! 5. `rf` and `shard_count` never fall, `rf` is never ahead of every clock, parameters are changed only
 //!    by clients that may do so, and there is never a balance without parameters.
 //! 6. No two shards earn the same part of the rate, and a new shard earns nothing that a sibling has earned.
@@ -41,7 +41,8 @@ pub struct Check {
     receipts: BTreeMap<String, usize>,
     /// Whether processes crash, so that the expiry of a bucket in debt may not be moved.
     may_forget: bool,
-    /// Charges and refunds of which the client says that it does not know their outcome. Their debts' expiry may not be moved.
+    /// Charges and refunds of which a request has failed, and that have not ended with a known outcome since. The expiry of their
+    /// debts may not be moved.
     doubtful: BTreeSet<usize>,
     /// Jobs whose call brought limits of its own.
     own_limits: BTreeSet<usize>,
@@ -108,12 +109,12 @@ impl Check {
         self.may_forget = true;
     }
 
-    /// The client does not know whether this charge or refund was applied.
+    /// A request of this charge or refund has failed.
     pub fn doubts(&mut self, job: usize) {
         self.doubtful.insert(job);
     }
 
-    /// The client knows it again, and has done what follows from it.
+    /// It has ended, and the client knows how.
     pub fn knows(&mut self, job: usize) {
         self.doubtful.remove(&job);
     }

@@ -304,10 +304,12 @@ impl World<'_> {
             && err.applied == Applied::Unknown
         {
             slot.doubt(&op);
-            if slot.is_credit {
-                self.check.doubts(job);
-            }
         }
+        if self.jobs[job].is_credit && matches!(reply, Reply::Table(Err(_))) {
+            // What it is about, or the expiry that it is to move, is open until it ends.
+            self.check.doubts(job);
+        }
+        let slot = &mut self.jobs[job];
         match &mut slot.machine {
             Machine::Acquire(acquire) => {
                 let calls = acquire.answer(call, reply, now, &mut slot.rng);

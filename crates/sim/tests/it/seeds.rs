@@ -108,5 +108,7 @@ fn seeds_that_miss_a_guard_hold() {
         15_000_830_395,
         // A debit that is left out of a shared write counts its wait for others as the table's time to answer.
         17_000_135_614,
+        // The request that moves the expiry of a debt is throttled until the debt has expired.
+        17_000_199_274,
     ]);
 }
