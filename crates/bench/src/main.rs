@@ -198,14 +198,13 @@ async fn main() -> Outcome<()> {
     let mut cases = Vec::new();
     if let Some(entities) = options.entities {
         let many = many::many(entities.max(1)).await?;
+        print(&options, &many.cases);
         if options.json {
-            print_json(&many.cases);
             println!(
                 "{}",
                 serde_json::json!({"case": "memory", "entities": entities, "grown_mib": many.grown_mib})
             );
         } else {
-            print_table(&many.cases);
             println!(
                 "{entities} entities: the process is {} MiB larger",
                 many.grown_mib
@@ -218,11 +217,7 @@ async fn main() -> Outcome<()> {
             cases.extend(over_http(&options, url, concurrency).await?);
         }
         cases.extend(one_bucket(&options, url).await?);
-        if options.json {
-            print_json(&cases);
-        } else {
-            print_table(&cases);
-        }
+        print(&options, &cases);
         return Ok(());
     }
     let wanted = |names: &[&str]| names.iter().any(|name| name.contains(&options.only));
@@ -246,12 +241,16 @@ async fn main() -> Outcome<()> {
     if wanted(&["acquire, adjust, commit"]) {
         cases.push(adjusted(&options).await?);
     }
-    if options.json {
-        print_json(&cases);
-    } else {
-        print_table(&cases);
-    }
+    print(&options, &cases);
     Ok(())
+}
+
+fn print(options: &Options, cases: &[Case]) {
+    if options.json {
+        print_json(cases);
+    } else {
+        print_table(cases);
+    }
 }
 
 /// An admitted acquire, committed without adjustment, beside the bare update, on the embedded engine.
@@ -262,7 +261,7 @@ async fn against_bare(options: &Options, concurrency: usize) -> Outcome<[Case; 2
         world.refresh().await?;
         bare.push(bare_round(&world, options.ops, concurrency).await?);
         world.refresh().await?;
-        acquire.push(acquire_round(&world, options.ops, concurrency).await);
+        acquire.push(acquire_round(&world, KEYS, options.ops, concurrency).await);
     }
     let mut usage = measured_usage(false, options.ops).await?;
     scale(&mut usage, options.rounds as f64);
@@ -293,14 +292,10 @@ async fn over_http(options: &Options, url: &str, concurrency: usize) -> Outcome<
         world.refresh().await?;
         bare.push(bare_round(&world, options.ops, concurrency).await?);
         world.refresh().await?;
-        acquire.push(acquire_round(&world, options.ops, concurrency).await);
+        acquire.push(acquire_round(&world, KEYS, options.ops, concurrency).await);
     }
     let ops = (options.ops * options.rounds) as u64;
-    let usage = RequestCost {
-        updates: ops,
-        write_units: 2.0 * ops as f64,
-        ..RequestCost::default()
-    };
+    let usage = one_update_each(ops);
     let mut cases = Vec::new();
     if options.floor {
         let [_, by_hand] = compared(["", "update by hand, HTTP"], concurrency, &bare, &hand, usage);
@@ -311,11 +306,7 @@ async fn over_http(options: &Options, url: &str, concurrency: usize) -> Outcome<
     if !python.is_empty() {
         // Its requests are not counted. A warm acquire sends one update, too.
         let ops = Round::joined(&python[1..]).ops() as u64;
-        let usage = RequestCost {
-            updates: ops,
-            write_units: 2.0 * ops as f64,
-            ..RequestCost::default()
-        };
+        let usage = one_update_each(ops);
         let [_, of_python] = compared(["", "acquire, HTTP, Python"], concurrency, &bare, &python, usage);
         cases.push(of_python);
     }
@@ -334,17 +325,7 @@ async fn one_bucket(options: &Options, url: &str) -> Outcome<[Case; 2]> {
         for (world, rounds, usage) in &mut worlds {
             world.refresh().await?;
             let before = world.repo().request_cost();
-            let shared = Arc::clone(world);
-            let done = round(options.ops, CALLERS, move |_| {
-                let world = Arc::clone(&shared);
-                async move {
-                    match world.take(0, 10).await {
-                        Ok(lease) => lease.commit().await.is_ok(),
-                        Err(_) => false,
-                    }
-                }
-            });
-            rounds.push(done.await);
+            rounds.push(acquire_round(world, 1, options.ops, CALLERS).await);
             *usage = world.repo().request_cost().since(&before);
         }
     }
@@ -384,11 +365,7 @@ fn compared(
         ratio(&|round| round.quantile_us(0.5)),
     );
     let ops = Round::joined(a).ops() as u64;
-    let bare = RequestCost {
-        updates: ops,
-        write_units: 2.0 * ops as f64,
-        ..RequestCost::default()
-    };
+    let bare = one_update_each(ops);
     [
         Case {
             name: names[0],
@@ -405,6 +382,15 @@ fn compared(
             ratios: Some(ratios),
         },
     ]
+}
+
+/// The cost of so many updates of a bucket and its index.
+fn one_update_each(ops: u64) -> RequestCost {
+    RequestCost {
+        updates: ops,
+        write_units: 2.0 * ops as f64,
+        ..RequestCost::default()
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -429,11 +415,12 @@ async fn bare_round(world: &World, ops: usize, concurrency: usize) -> Outcome<Ro
     .await)
 }
 
-async fn acquire_round(world: &Arc<World>, ops: usize, concurrency: usize) -> Round {
+/// Acquires of the first so many keys, in turn.
+async fn acquire_round(world: &Arc<World>, keys: usize, ops: usize, concurrency: usize) -> Round {
     round(ops, concurrency, |i| {
         let world = Arc::clone(world);
         async move {
-            match world.take(i % KEYS, 10).await {
+            match world.take(i % keys, 10).await {
                 Ok(lease) => lease.commit().await.is_ok(),
                 Err(_) => false,
             }
@@ -447,11 +434,11 @@ async fn measured_usage(cascade: bool, ops: usize) -> Outcome<RequestCost> {
     let world = Arc::new(World::new(RepositoryBuilder::measure).await?);
     if cascade {
         make_children(&world).await?;
-        acquire_round(&world, KEYS, 1).await;
+        acquire_round(&world, KEYS, KEYS, 1).await;
     }
     world.refresh().await?;
     let before = world.repo().request_cost();
-    acquire_round(&world, ops, 1).await;
+    acquire_round(&world, KEYS, ops, 1).await;
     Ok(world.repo().request_cost().since(&before))
 }
 
@@ -494,14 +481,10 @@ async fn client_side(options: &Options) -> Outcome<[Case; 2]> {
     let (mut bare, mut acquire) = (Vec::new(), Vec::new());
     for _ in 0..=options.rounds {
         bare.push(bare_round(&world, options.ops, 1).await?);
-        acquire.push(acquire_round(&world, options.ops, 1).await);
+        acquire.push(acquire_round(&world, KEYS, options.ops, 1).await);
     }
     let ops = (options.ops * options.rounds) as u64;
-    let usage = RequestCost {
-        updates: ops,
-        write_units: 2.0 * ops as f64,
-        ..RequestCost::default()
-    };
+    let usage = one_update_each(ops);
     Ok(compared(
         ["bare update, client side", "acquire, client side"],
         1,
@@ -580,7 +563,7 @@ async fn cascade(options: &Options) -> Outcome<Case> {
     for _ in 0..=options.rounds {
         world.refresh().await?;
         // Sixteen parents share the load: few enough operations that none runs out of write units.
-        rounds.push(acquire_round(&world, options.ops.min(2000), 1).await);
+        rounds.push(acquire_round(&world, KEYS, options.ops.min(2000), 1).await);
     }
     let round = Round::joined(&rounds[1..]);
     let mut usage = measured_usage(true, options.ops).await?;
@@ -616,7 +599,7 @@ async fn refill_due(options: &Options) -> Outcome<Case> {
             clock: world.clock.clone(),
             table: world.table,
         });
-        rounds.push(acquire_round(&shared, KEYS, 1).await);
+        rounds.push(acquire_round(&shared, KEYS, KEYS, 1).await);
         usage = world.repo().request_cost().since(&before);
     }
     let round = Round::joined(&rounds[1..]);
@@ -641,11 +624,11 @@ async fn rejected(options: &Options) -> Outcome<[Case; 2]> {
             .poke(&[("b_tpm_tk", 0), ("b_wcu_tk", 1_000_000_000)])
             .await?;
         world.repo().invalidate_images();
-        acquire_round(&world, KEYS, 1).await;
+        acquire_round(&world, KEYS, KEYS, 1).await;
         let before = world.repo().request_cost();
         let mut rounds = Vec::new();
         for _ in 0..options.rounds {
-            rounds.push(acquire_round(&world, options.ops, 1).await);
+            rounds.push(acquire_round(&world, KEYS, options.ops, 1).await);
         }
         let usage = world.repo().request_cost().since(&before);
         cases.push(Case {

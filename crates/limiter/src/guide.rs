@@ -74,7 +74,7 @@
 //! # Hierarchy
 //!
 //! An entity can have a parent. If it cascades, each acquire takes the same amounts from the parent's bucket too, or
-//! nothing at all. There is one step: the parent of a parent is not debited, whatever the parent says. A service with keys,
+//! nothing at all. There is one step: the parent of a parent is not debited, also if the parent cascades. A service with keys,
 //! projects and tenants gives keys the project or the tenant as their parent.
 //!
 //! ```

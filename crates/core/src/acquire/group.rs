@@ -294,7 +294,7 @@ impl Draft {
         Fit::Fits
     }
 
-    /// Adds a debit, whatever the image shows.
+    /// Adds a debit, also if the image does not cover it.
     fn take(&mut self, debit: &Debit) {
         for (at, (name, amount)) in debit.amounts.iter().enumerate() {
             let left = self.left.iter_mut().flatten();

@@ -400,16 +400,19 @@ impl Drive {
     /// Sends a debit: at once, or with others of its shard.
     fn debit(&mut self, id: usize, debit: Debit) {
         let joins = self.inner.options.group_commit && self.patience != Patience::Probe;
-        let alone = match joins.then(|| self.inner.turn(&debit)) {
-            Some(Turn::Waits(ticket, heard)) => {
-                self.push(id, Kind::Write, None, Box::pin(heard));
-                if let Some(flight) = self.flights.0.last_mut() {
-                    flight.ticket = Some(ticket);
+        let (alone, debit) = if joins {
+            match self.inner.turn(debit) {
+                Turn::Waits(ticket, heard) => {
+                    self.push(id, Kind::Write, None, Box::pin(heard));
+                    if let Some(flight) = self.flights.0.last_mut() {
+                        flight.ticket = Some(ticket);
+                    }
+                    return;
                 }
-                return;
+                Turn::Alone(alone, debit) => (Some(alone), debit),
             }
-            Some(Turn::Alone(alone)) => Some(alone),
-            None => None,
+        } else {
+            (None, debit)
         };
         let inner = Arc::clone(&self.inner);
         let request: InFlight = Box::pin(async move {

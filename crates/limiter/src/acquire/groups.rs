@@ -172,7 +172,7 @@ fn withdraw(inner: &Inner, shard: &Shard, state: &State) -> bool {
 /// How a debit is sent.
 pub(crate) enum Turn<W> {
     /// By the caller, at once.
-    Alone(Alone),
+    Alone(Alone, Debit),
     /// By a sender.
     Waits(Ticket, W),
 }
@@ -212,8 +212,8 @@ impl Groups {
 
 impl Inner {
     /// Gives a debit its turn: at once, or with others.
-    pub(crate) fn turn(self: &Arc<Self>, debit: &Debit) -> Turn<impl Future<Output = Heard> + Send + use<>> {
-        let shard = shard_of(debit);
+    pub(crate) fn turn(self: &Arc<Self>, debit: Debit) -> Turn<impl Future<Output = Heard> + Send + use<>> {
+        let shard = shard_of(&debit);
         let stall = self.stall();
         let mut groups = self.groups.lock();
         let waiting = groups.entry(shard.clone()).or_default();
@@ -221,10 +221,11 @@ impl Inner {
         if waiting.alone == 0 && !has_sender {
             waiting.alone = 1;
             drop(groups);
-            return Turn::Alone(Alone {
+            let alone = Alone {
                 inner: Arc::clone(self),
                 shard,
-            });
+            };
+            return Turn::Alone(alone, debit);
         }
         let (reply, heard) = oneshot::channel();
         let state = Arc::new(State::default());
@@ -232,7 +233,7 @@ impl Inner {
             reply,
             state: Arc::clone(&state),
         };
-        waiting.group.push(debit.clone(), member);
+        waiting.group.push(debit, member);
         let sender = if has_sender { None } else { waiting.add_sender() };
         drop(groups);
         if let Some(number) = sender {
@@ -361,7 +362,8 @@ impl Sender {
                 self.end_if_idle();
                 continue;
             }
-            let Some(batch) = self.next() else { return };
+            // Another caller can have come since: then it goes on.
+            let Some(batch) = self.next() else { continue };
             self.send(batch).await;
             drop(permit);
             // Not later: the runtime may stand still once callers have their answers.
@@ -375,7 +377,10 @@ impl Sender {
         let latest = self.inner.images.latest(id, *shard);
         let now = self.inner.clock.now();
         let mut groups = self.inner.groups.lock();
-        let waiting = groups.get_mut(&self.shard)?;
+        let Some(waiting) = groups.get_mut(&self.shard) else {
+            self.has_ended = true;
+            return None;
+        };
         waiting.withdrawn = 0;
         waiting.group.retain(|member| member.state.get() == State::WAITS);
         let Some(batch) = waiting.group.next(latest.as_ref(), now) else {

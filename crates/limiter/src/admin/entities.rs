@@ -87,7 +87,7 @@ impl Admin {
     ///
     /// Buckets that it spent from before it was created are stamped with its parent if it cascades, so that every
     /// process debits the parent from then on. If only that or the audit event fails, the call succeeds and the
-    /// failure is logged. An entity that exists keeps its parent, whatever the new one says: delete it first to move it.
+    /// failure is logged. An entity that exists keeps its parent: to move it, delete it first.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {

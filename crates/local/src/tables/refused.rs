@@ -38,7 +38,7 @@ fn contains(body: &[u8], part: &[u8]) -> bool {
     body.windows(part.len()).any(|window| window == part)
 }
 
-/// Refuses the same key twice, in whatever ways its numbers are written.
+/// Refuses the same key twice, also if its numbers are written differently.
 fn duplicates(request: &Json) -> Result<(), Refusal> {
     let tables = request["RequestItems"].as_object();
     for table in tables.into_iter().flat_map(|tables| tables.values()) {

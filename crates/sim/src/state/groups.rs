@@ -5,14 +5,29 @@
 
 use std::collections::BTreeMap;
 
-use zae_limiter_core::acquire::{Debit, Group};
+use zae_limiter_core::acquire::{Batch, Debit, Group};
 use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::{LimitName, Millitokens};
 
 /// A call of a job.
 pub(crate) type JobCall = (usize, usize);
 
 /// A shard of a bucket, by its key.
 pub(crate) type Shard = (String, u32);
+
+/// A batch, until its answer is heard.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) batch: Batch<JobCall>,
+    pub(crate) shard: Shard,
+}
+
+/// What a write takes for one of its members.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) job: usize,
+    pub(crate) amounts: Vec<(LimitName, Millitokens)>,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {

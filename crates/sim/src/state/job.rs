@@ -9,10 +9,10 @@ use zae_limiter_core::credit::Credit;
 use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::table::{Answer, Op, TableError};
 
+use super::groups::{Part, Sending};
 use crate::rng::Rng;
 use crate::rows::change::{Source, Sums};
 use crate::rows::row;
-use crate::world::groups::{Part, Sending};
 
 #[derive(Debug)]
 pub(crate) enum Machine {

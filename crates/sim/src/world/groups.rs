@@ -1,33 +1,18 @@
 //! Group commit: several jobs' debits in one write, sent by a job of its own, and judged as the writes of its members.
 
-use zae_limiter_core::acquire::{Batch, Debit, Reply};
+use zae_limiter_core::acquire::{Debit, Outcome, Reply};
 use zae_limiter_core::bucket::limit_attr;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Item, Op, TableError, Value};
-use zae_limiter_core::{LimitName, Millitokens};
 
 use super::{Event, World, is_plain_debit};
 use crate::rng::Rng;
 use crate::rows::change::{Change, Source};
 use crate::rows::row;
-use crate::state::groups::{JobCall, Shard, shard_of};
+use crate::state::groups::{JobCall, Part, Sending, Shard, shard_of};
 use crate::state::job::Machine;
 
 /// How often, in thousandths, another sender begins although one is at work: as when the one at work is held up.
 const SECOND_SENDER: u32 = 50;
-
-/// A batch, until its answer is heard.
-#[derive(Debug)]
-pub(crate) struct Sending {
-    pub(crate) batch: Batch<JobCall>,
-    pub(crate) shard: Shard,
-}
-
-/// What a write takes for one of its members.
-#[derive(Debug)]
-pub(crate) struct Part {
-    job: usize,
-    amounts: Vec<(LimitName, Millitokens)>,
-}
 
 impl World<'_> {
     /// A machine asks for a debit: it is sent alone, or waits for others.
@@ -94,12 +79,7 @@ impl World<'_> {
         let waiting = self.processes[process].groups.of(&sending.shard);
         let replies = waiting.group.answer(sending.batch, answer);
         for (_, (job, call), reply) in replies {
-            if matches!(
-                reply,
-                Reply::Debited(zae_limiter_core::acquire::Outcome::LeftOut, _)
-            ) {
-                self.stats.left_out += 1;
-            }
+            self.stats.left_out += u64::from(matches!(reply, Reply::Debited(Outcome::LeftOut, _)));
             self.hear(job, call, reply);
         }
         self.send_next(process, &sending.shard);

@@ -4,7 +4,7 @@
 //! randomness comes from the plan's seed, so a plan always plays the same.
 
 mod configs;
-pub(crate) mod groups;
+mod groups;
 mod jobs;
 mod leases;
 mod lives;
