@@ -91,11 +91,19 @@ impl World {
         }
     }
 
-    /// The same for an open loop: so many tasks are due in a second from now on, if it is one.
+    /// The same for an open loop: so many tasks are due in a second from now on, if it is one. 0 is for one that
+    /// begins with [`World::set_rate`].
     pub(crate) fn paced(self, rate: Option<f64>) -> Self {
         Self {
             pace: rate.map(|rate| Pace::new(Instant::now(), rate)),
             ..self
+        }
+    }
+
+    /// So many tasks are due in a second from now on, in an open loop.
+    pub(crate) fn set_rate(&self, rate: f64) {
+        if let Some(pace) = &self.pace {
+            pace.change(Instant::now(), rate);
         }
     }
 
@@ -341,6 +349,7 @@ impl User {
                 tokio::select! {
                     biased;
                     _ = &mut stopped => {
+                        pace.give_back(due);
                         time.thought += before.elapsed();
                         return;
                     }

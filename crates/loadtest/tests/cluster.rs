@@ -124,6 +124,7 @@ async fn test(limiter: &RateLimiter, users: usize, length: Duration) -> Test {
         schedule: Schedule::new(vec![Stage { users, length }], 1000.0),
         namespace: NAMESPACE.to_owned(),
         seed: 1,
+        rate: None,
     }
 }
 
@@ -181,6 +182,34 @@ async fn every_call_of_every_worker_is_counted_once() {
     let started = std::mem::take(&mut *place.tasks.started.lock().unwrap());
     for worker in started {
         worker.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn workers_share_the_rate_of_an_open_loop_as_they_share_users() {
+    let mut place = place(3, None).await;
+    place.cluster.wait_for(3, never(), |_| {}).await.unwrap();
+    // Fewer users than workers, as many, and more, which one of them leaves.
+    for (users, rate) in [(2, 60.0), (3, 4.0), (7, 90.0)] {
+        let test = Test {
+            rate: Some(rate),
+            ..test(&place.limiter, users, Duration::from_secs(2)).await
+        };
+        let before = taken(&place.limiter).await;
+        let tasks = place.tasks.clone();
+        let mut is_killed = users < 7;
+        let ended = place.cluster.run(&test, never(), |pulse| {
+            if !is_killed && pulse.progress.users == users {
+                tasks.started.lock().unwrap()[0].abort();
+                is_killed = true;
+            }
+        });
+        let ended = ended.await.unwrap();
+        // At the start, each of four workers has a task that is due at once.
+        let most = rate * ended.report.elapsed.as_secs_f64() + 4.0;
+        let all = taken(&place.limiter).await - before;
+        assert!(all > 0 && all as f64 <= most, "{all} of {most}");
+        assert!(admitted(&ended.report) <= all, "{:?}", ended.report.stats);
     }
 }
 

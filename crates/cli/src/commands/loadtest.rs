@@ -75,7 +75,6 @@ async fn run_here(args: Run) -> Outcome {
     if args.workers().is_some() {
         let option = args.workers_option();
         distributed::check_shared(&args.common.at, option, &format!("leave out {option}"))?;
-        distributed::refuse_unused(&args)?;
     }
     let selection = chosen(&args.load)?;
     refuse_shape_at_rate(&args, &selection)?;
@@ -87,11 +86,7 @@ async fn run_here(args: Run) -> Outcome {
     let mut timeline = args.html.is_some().then(|| Timeline::new(length));
     let plan = Plan {
         scenario: selection.scenario,
-        // In an open loop users are there to take calls, and all of them start at once.
-        schedule: Schedule::new(
-            stages,
-            args.rate.map_or(args.load.spawn_rate as f64, |_| f64::MAX),
-        ),
+        schedule: Schedule::new(stages, spawn_rate(args.rate, args.load.spawn_rate.unsigned_abs())),
         rate: args.rate,
         warm_up: Duration::ZERO,
         seed: args.load.seed(),
@@ -149,6 +144,11 @@ fn refuse_unused(args: &Run) -> Result<(), Failure> {
         ))),
         None => Ok(()),
     }
+}
+
+/// The users that start in a second. In an open loop they are there to take calls, and all of them start at once.
+fn spawn_rate(rate: Option<f64>, given: u64) -> f64 {
+    rate.map_or(given as f64, |_| f64::MAX)
 }
 
 fn refuse_shape_at_rate(args: &Run, selection: &Selection) -> Result<(), Failure> {

@@ -213,6 +213,18 @@ fn processes_share_a_test_and_count_each_call_once() {
         "{text:?}"
     );
     shared.assert_nothing_left();
+
+    // An open loop, of which each worker has its part.
+    let text =
+        shared.run("loadtest run --local --workers 2 -f tight.yaml Slow --users 3 --rate 6 --duration 2");
+    assert_eq!(text.code, Some(0), "{text:?}");
+    for part in [
+        "Starting test: 3 users, at 6/s, 2s...\n",
+        " of 6/s (open loop: latencies count from when a call was due)\n",
+    ] {
+        assert!(text.stdout.contains(part), "{part}: {}", text.stdout);
+    }
+    shared.assert_nothing_left();
 }
 
 #[test]

@@ -118,8 +118,10 @@ fn an_open_loop_and_a_page() {
         (&report["rate"], &report["spawn_rate"]),
         (&20.0.into(), &Value::Null)
     );
-    let begun = report["total_requests"].as_u64().unwrap();
-    assert!((1..=61).contains(&begun), "{report}");
+    // No more than were due. On a busy machine the test ends later.
+    let begun = report["total_requests"].as_f64().unwrap();
+    let due = 1.0 + 20.0 * report["duration_seconds"].as_f64().unwrap();
+    assert!((1.0..=due).contains(&begun), "{report}");
     let html = std::fs::read_to_string(page).unwrap();
     for part in [
         "<h1>Load test: ",

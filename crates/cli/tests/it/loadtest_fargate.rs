@@ -478,6 +478,17 @@ Starting Fargate task...
         assert_eq!(report[key], value, "{key}: {report}");
     }
     fargate.assert_nothing_left();
+
+    // An open loop: no more tasks begin than are due.
+    let line = format!(
+        "run -n my-app --workers 2 -f mine.yaml Caller --users 4 --rate 10 --duration 3 --port {port} --output json"
+    );
+    let report = fargate.run(&line).json();
+    assert_eq!((&report["rate"], &report["workers"]), (&json!(10.0), &json!(2)));
+    let begun = report["acquires"].as_f64().unwrap();
+    let due = 2.0 + 10.0 * report["duration_seconds"].as_f64().unwrap();
+    assert!((1.0..=due).contains(&begun), "{report}");
+    fargate.assert_nothing_left();
 }
 
 /// A command under way. It is killed if its test panics.
@@ -621,8 +632,11 @@ fn nothing_is_started_that_could_not_be_reached() {
         "Invalid memory '1000': must be from 2048 to 8192 in steps of 1024",
     );
     refused(
-        &format!("{line} --rate 5"),
-        "--rate 5 cannot be combined with --workers",
+        &format!(
+            "{} MorningSpike --rate 5",
+            line.replace("-f simple", "-f llm_production")
+        ),
+        "A shape sets the number of users over time, and --rate the number of calls. Leave one of them out.",
     );
     refused(&format!("{line} NoSuchUser"), "NoSuchUser");
     refused(

@@ -65,7 +65,16 @@ struct Run {
     began: Option<Instant>,
     users: usize,
     spread: Spread,
-    assigned: BTreeMap<WorkerId, (Vec<usize>, Instant)>,
+    assigned: BTreeMap<WorkerId, Assigned>,
+    rate: Option<f64>,
+}
+
+/// What a worker was told.
+#[derive(Debug)]
+struct Assigned {
+    users: Vec<usize>,
+    rate: f64,
+    at: Instant,
 }
 
 type Stop<'a, S> = Pin<&'a mut S>;
@@ -202,6 +211,7 @@ impl<L: Launcher> Cluster<L> {
             parents: test.parents.clone(),
             namespace: test.namespace.clone(),
             seed: test.seed,
+            is_open_loop: test.rate.is_some(),
         };
         self.run = Some(Run {
             start,
@@ -209,6 +219,7 @@ impl<L: Launcher> Cluster<L> {
             users: 0,
             spread: Spread::new(weights.collect()),
             assigned: BTreeMap::new(),
+            rate: test.rate,
         });
         for worker in self.roster.all() {
             self.introduce(worker);
@@ -310,10 +321,12 @@ impl<L: Launcher> Cluster<L> {
             let (Some(users), Some(out)) = (run.spread.of(worker), self.outs.get(&worker)) else {
                 continue;
             };
-            let is_known = run
-                .assigned
-                .get(&worker)
-                .is_some_and(|(known, at)| known == users && now - *at < REPEAT);
+            // As large a part of the tasks as of the users.
+            let part = users.iter().sum::<usize>() as f64 / run.spread.len().max(1) as f64;
+            let rate = run.rate.unwrap_or(0.0) * part;
+            let is_known = run.assigned.get(&worker).is_some_and(|known| {
+                known.users == users && known.rate.to_bits() == rate.to_bits() && now - known.at < REPEAT
+            });
             // Otherwise it is repeated when there is room.
             if is_known || out.capacity() <= RESERVED {
                 continue;
@@ -321,6 +334,7 @@ impl<L: Launcher> Cluster<L> {
             let assign = ToWorker::Assign {
                 run: run.start.run,
                 users: users.to_vec(),
+                rate,
             };
             if users.iter().any(|users| *users > 0) {
                 self.roster.assigned(worker, now - began);
@@ -328,7 +342,8 @@ impl<L: Launcher> Cluster<L> {
             if out.try_send(assign).is_err() {
                 unreachable.push(worker);
             }
-            run.assigned.insert(worker, (users.to_vec(), now));
+            let users = users.to_vec();
+            run.assigned.insert(worker, Assigned { users, rate, at: now });
         }
         for worker in unreachable {
             self.dismiss(worker, "it does not take messages");

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::frame::{self, FrameError, LARGEST_BEFORE_PROOF};
 
 /// The version of the protocol. Master and workers are of one release.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How long the whole exchange may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -294,11 +294,21 @@ mod tests {
                 9,
                 "x",
                 [1; BYTES].as_slice(),
-                "the peer has version 9 of the protocol, this program 1",
+                "the peer has version 9 of the protocol, this program 2",
             ),
-            (1, "a\u{1b}[2J", &[1; BYTES], "its name has other characters"),
-            (1, &*"x".repeat(65), &[1; BYTES], "its name has other characters"),
-            (1, "x", &[1; 5], "it has no random value"),
+            (
+                VERSION,
+                "a\u{1b}[2J",
+                &[1; BYTES],
+                "its name has other characters",
+            ),
+            (
+                VERSION,
+                &*"x".repeat(65),
+                &[1; BYTES],
+                "its name has other characters",
+            ),
+            (VERSION, "x", &[1; 5], "it has no random value"),
         ] {
             let (mut ours, mut theirs) = tokio::io::duplex(4096);
             let hello = Hello {

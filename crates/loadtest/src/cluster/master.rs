@@ -95,6 +95,8 @@ pub struct Test {
     pub parents: Vec<Option<String>>,
     /// The seed of all random choices.
     pub seed: u64,
+    /// For an open loop: how many tasks are due in a second, above zero, on all workers together.
+    pub rate: Option<f64>,
 }
 
 /// The state of a test, or of the wait for it.

@@ -32,6 +32,8 @@ pub(super) enum ToWorker {
         run: RunId,
         /// The users of each class.
         users: Vec<usize>,
+        /// In an open loop, the tasks that are due on this worker in a second.
+        rate: f64,
     },
     /// Its part in the test ends.
     Stop {
@@ -55,6 +57,8 @@ pub(super) struct Start {
     pub namespace: String,
     /// The seed of all random choices.
     pub seed: u64,
+    /// Whether tasks are due at a rate, which comes with the users.
+    pub is_open_loop: bool,
 }
 
 /// To the master.

@@ -31,7 +31,9 @@ struct Counted {
 impl Users {
     /// No users yet. Their numbers, and so the entities that are made for them, differ from those of other workers.
     pub(super) fn new(limiter: &RateLimiter, start: &Start, worker: WorkerId) -> Self {
-        let world = World::new(limiter, &start.scenario, start.parents.clone(), start.seed);
+        let world = World::new(limiter, &start.scenario, start.parents.clone(), start.seed)
+            // Nothing is due before users are assigned.
+            .paced(start.is_open_loop.then_some(0.0));
         let classes = start.scenario.classes.len();
         // More users than this of a class are not started in a test.
         let first = |class: usize| (u64::from(worker) << 44) | ((class as u64) << 32);
@@ -48,8 +50,9 @@ impl Users {
         }
     }
 
-    /// Starts users of each class, or ends some after their call.
-    pub(super) fn resize(&mut self, users: &[usize]) {
+    /// Starts users of each class, or ends some after their call. In an open loop so many tasks are due in a second.
+    pub(super) fn resize(&mut self, users: &[usize], rate: f64) {
+        self.world.set_rate(rate);
         if users.iter().any(|users| *users > 0) {
             self.began.get_or_insert_with(Instant::now);
         }

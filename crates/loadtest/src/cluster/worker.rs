@@ -178,11 +178,11 @@ impl AtWork {
     {
         match message {
             ToWorker::Start(start) => self.start(*start, open).await?,
-            ToWorker::Assign { run, users } => {
+            ToWorker::Assign { run, users, rate } => {
                 if let Some((current, crowd)) = &mut self.run
                     && *current == run
                 {
-                    crowd.resize(&users);
+                    crowd.resize(&users, rate);
                 }
             }
             ToWorker::Stop { run } => {

@@ -143,6 +143,7 @@ mod tests {
             classes: vec!["One".to_owned()],
             stages: Vec::new(),
             seed: Some(7),
+            rate: None,
         }
     }
 

@@ -42,7 +42,7 @@ const LARGEST: usize = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the page asks its owner for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     /// Begin a test. The view is in the state `Starting` then.
     Start(Wish),

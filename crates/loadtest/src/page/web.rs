@@ -12,6 +12,9 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The largest number of users, and of users that start in a second.
 const MOST: u64 = 1_000_000;
 
+/// The lowest rate, in tasks per second.
+const SLOWEST: f64 = 0.001;
+
 /// The longest test, in seconds.
 const LONGEST: u64 = 604_800;
 
@@ -44,7 +47,7 @@ pub struct WishedStage {
 }
 
 /// A test that the page asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "an object with users, spawn_rate and seconds"
@@ -65,6 +68,9 @@ pub struct Wish {
     /// The seed of random choices; `None` for another one each time.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// For an open loop: how many tasks are due in a second, with all users from the start. Not for several `stages`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
 }
 
 /// The most stages of a test.
@@ -100,6 +106,18 @@ impl Wish {
         for (field, value, most) in numbers.into_iter().chain(lengths) {
             if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
                 return Err(bad(format!("invalid {field} '{value}': expected 1 to {most}")));
+            }
+        }
+        if let Some(rate) = wish.rate {
+            if !(SLOWEST..=MOST as f64).contains(&rate) {
+                return Err(bad(format!(
+                    "invalid rate '{rate}': expected {SLOWEST} to {MOST}"
+                )));
+            }
+            if wish.stages.len() > 1 {
+                return Err(bad(format!(
+                    "invalid rate '{rate}': stages set the number of users over time; leave one of them out"
+                )));
             }
         }
         if let Some(class) = wish.classes.iter().find(|class| !known.contains(class)) {
@@ -257,6 +275,15 @@ mod tests {
             (
                 r#"{"users": 1, "spawn_rate": 1, "seconds": 1, "stages": [{"users": 0, "millis": 0}]}"#,
                 "invalid stages.millis '0': expected 1 to 604800000",
+            ),
+            (
+                r#"{"users": 1, "spawn_rate": 1, "seconds": 1, "rate": 0}"#,
+                "invalid rate '0': expected 0.001 to 1000000",
+            ),
+            (
+                r#"{"users": 1, "spawn_rate": 1, "seconds": 1, "rate": 1,
+                    "stages": [{"users": 1, "millis": 1}, {"users": 2, "millis": 1}]}"#,
+                "invalid rate '1': stages set",
             ),
             ("", "invalid request: "),
         ] {

@@ -12,7 +12,7 @@ use zae_limiter_loadtest::{Schedule, Stage, prepare};
 use super::interrupts::Interrupts;
 use super::test_namespace::TestNamespace;
 use super::worker::SILENCE;
-use super::{DURATION, WHAT, distributed};
+use super::{DURATION, WHAT, distributed, spawn_rate};
 use crate::args::Connection;
 use crate::commands::failed;
 use crate::failure::Failure;
@@ -179,10 +179,11 @@ impl<L: Launcher> Desk<'_, L> {
         };
         let test = Test {
             scenario,
-            schedule: Schedule::new(stages(wish), wish.spawn_rate as f64),
+            schedule: Schedule::new(stages(wish), spawn_rate(wish.rate, wish.spawn_rate)),
             namespace: namespace.name().to_owned(),
             parents,
             seed,
+            rate: wish.rate,
         };
         let ran = self.cluster.run(&test, stop, |pulse| page.view().pulse(pulse));
         ran.await.map(Some).map_err(begun)

@@ -25,16 +25,6 @@ const EVERY: Duration = Duration::from_secs(5);
 pub(super) const ABANDONED: &str =
     "The test ended early: all workers were lost, and no other one connected within a minute.";
 
-/// Refuses options that workers do not support.
-pub(super) fn refuse_unused(args: &Run) -> Result<(), Failure> {
-    match args.rate {
-        Some(rate) => Err(Failure::error(format!(
-            "--rate {rate} cannot be combined with --workers. Leave one of them out; one process uses all processors."
-        ))),
-        None => Ok(()),
-    }
-}
-
 /// Refuses a table that only one process can use.
 /// `what` cannot be done with it, and `instead` says what else can be.
 pub(super) fn check_shared(at: &Connection, what: &str, instead: &str) -> Result<(), Failure> {
@@ -146,6 +136,7 @@ async fn measure(
         namespace: namespace.name().to_owned(),
         parents,
         seed: plan.seed,
+        rate: plan.rate,
     };
     shown.start()?;
     let most = plan.schedule.most();

@@ -68,10 +68,13 @@ impl<'a> Shown<'a> {
 
     /// Users start in workers.
     pub(super) fn start(&self) -> Result<(), Failure> {
+        let rate = match self.args.rate {
+            Some(rate) => format!("at {rate}/s"),
+            None => format!("{}/s spawn", self.args.load.spawn_rate),
+        };
         self.line(&format!(
-            "\nStarting test: {} users, {}/s spawn, {}s...\n  Test started. Polling stats...\n",
+            "\nStarting test: {} users, {rate}, {}s...\n  Test started. Polling stats...\n",
             self.ran.users,
-            self.args.load.spawn_rate,
             self.ran.duration_seconds.floor()
         ))
     }

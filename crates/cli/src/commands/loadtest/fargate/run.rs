@@ -13,7 +13,9 @@ use super::super::interrupts::Interrupts;
 use super::super::lambda::Worker;
 use super::super::report::Shown;
 use super::super::test_namespace::if_found;
-use super::super::{DURATION, check_files, distributed, ended, found, selected};
+use super::super::{
+    DURATION, check_files, distributed, ended, found, refuse_shape_at_rate, selected, spawn_rate,
+};
 use super::tunnel::{self, Tunnel};
 use super::{environment, task};
 use crate::args::Connection;
@@ -52,10 +54,10 @@ struct Distributed<'a> {
 
 pub(in super::super) async fn run(args: Run, workers: usize) -> Outcome {
     let at = &args.common.at;
-    distributed::refuse_unused(&args)?;
     let found = found(&args.load.locustfile)?;
     let variables = environment::of_scenario(&args.load.locustfile, &found);
     let selection = selected(found, &args.load)?;
+    refuse_shape_at_rate(&args, &selection)?;
     let stages = selection.stages(args.users(), args.duration(), DURATION);
     let size = size(args.cpu, args.memory)?;
     let port = args
@@ -65,8 +67,11 @@ pub(in super::super) async fn run(args: Run, workers: usize) -> Outcome {
     check_files(&args)?;
     let plan = Plan {
         scenario: selection.scenario,
-        schedule: Schedule::new(stages.clone(), args.load.spawn_rate as f64),
-        rate: None,
+        schedule: Schedule::new(
+            stages.clone(),
+            spawn_rate(args.rate, args.load.spawn_rate.unsigned_abs()),
+        ),
+        rate: args.rate,
         warm_up: Duration::ZERO,
         seed: args.load.seed(),
         // Charts have more points than there are lines.
@@ -151,6 +156,7 @@ fn wish(args: &Run, plan: &Plan, stages: &[Stage]) -> Wish {
             .collect(),
         stages: stages.iter().map(wished).collect(),
         seed: Some(plan.seed),
+        rate: plan.rate,
     }
 }
 
