@@ -13,6 +13,7 @@ use zae_limiter_infra::StackOptions;
 
 use crate::acquire::breaker::Breaker;
 use crate::acquire::permits::{Permits, check_max_in_flight};
+use crate::acquire::refunds::check_correction_delay;
 use crate::admin::principal::Principal;
 #[cfg(feature = "provision")]
 use crate::admin::provision::Provision;
@@ -236,6 +237,48 @@ impl RepositoryBuilder {
         self
     }
 
+    /// How long corrections of leases wait for a debit that carries them: 0 to 60 s. Default: 0, which sends each at once.
+    ///
+    /// When a lease ends with adjustments, or is rolled back or dropped, its correction is a write of its own. With a delay, it
+    /// waits for the next acquire of the same bucket in this process, and one write does both; after the delay it is sent alone.
+    /// A request of which the estimate is corrected then costs one write for each bucket in place of two, as long as the bucket
+    /// gets the next request within the delay.
+    ///
+    /// Until then the tokens of the correction are as the acquire left them: what is to be given back is not available yet, and
+    /// what is to be charged is. [`Lease::commit`](crate::Lease::commit) and [`Lease::rollback`](crate::Lease::rollback) return
+    /// when the correction is written; drop their future, or run it in a task, if nothing waits for the outcome.
+    /// [`drain`](Repository::drain) ends all delays. A process that is killed loses the corrections that wait, as it loses those of
+    /// leases that it holds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::time::Duration;
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// let delay = Duration::from_secs(5);
+    /// let repo = Repository::builder().in_memory().correction_delay(delay).measure().open().await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 100_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo.clone());
+    /// limiter.acquire("key-1", "gpt-4").consume("tpd", 500).await?.commit().await?;
+    ///
+    /// let before = repo.request_cost();
+    /// for used in [320, 480, 290] {
+    ///     let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 500).await?;
+    ///     lease.adjust_to("tpd", used)?;
+    ///     tokio::spawn(lease.commit());
+    ///     # tokio::task::yield_now().await;
+    /// }
+    /// repo.drain().await;
+    /// // Three debits, two of which carry the correction of the lease before, and the last correction.
+    /// assert_eq!(repo.request_cost().since(&before).updates, 4);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], 100_000 - 500 - 320 - 480 - 290);
+    /// # Ok(()) }
+    /// ```
+    pub fn correction_delay(mut self, delay: Duration) -> Self {
+        self.options.correction_delay = delay;
+        self
+    }
+
     /// Whether a table that is created has a lean index: the index by resource holds keys only, so that an acquire costs one write
     /// unit in place of two. Default: no. It has no effect on a table that exists, and both kinds are read alike.
     ///
@@ -383,6 +426,7 @@ impl RepositoryBuilder {
             EntityId::new(principal).map_err(|err| configured(err.in_field("principal")))?;
         }
         check_max_in_flight(self.options.max_in_flight)?;
+        check_correction_delay(&self.options)?;
         let meter = Arc::new(Meter::new());
         let choice = Choice {
             connection: self.connection,

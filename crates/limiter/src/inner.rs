@@ -155,6 +155,8 @@ pub(crate) struct Options {
     pub(crate) max_in_flight: usize,
     /// Whether debits of one shard are joined in one write.
     pub(crate) group_commit: bool,
+    /// How long corrections of leases wait for a debit that carries them.
+    pub(crate) correction_delay: Duration,
     pub(crate) principal: Option<String>,
 }
 
@@ -169,6 +171,7 @@ impl Default for Options {
             acquire_timeout: Duration::from_secs(5),
             max_in_flight: MAX_IN_FLIGHT,
             group_commit: true,
+            correction_delay: Duration::ZERO,
             principal: None,
         }
     }

@@ -166,8 +166,10 @@ impl Repository {
     /// # Ok(()) }
     /// ```
     pub async fn drain_within(&self, timeout: Duration) -> Drained {
-        let tasks = self.inner.background.drain(timeout).await;
         let refunds = &self.inner.refunds;
+        let hurry = refunds.hurry();
+        let tasks = self.inner.background.drain(timeout).await;
+        drop(hurry);
         let drained = Drained {
             corrections: refunds.unfinished(),
             tasks: tasks.saturating_sub(refunds.senders()),

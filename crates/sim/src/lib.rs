@@ -52,15 +52,16 @@ fn play(plan: &Plan, keeps_log: bool) -> Outcome {
     outcome
 }
 
-/// The plans of a seed: the same with and without group commit.
-pub fn plans(seed: u64) -> [Plan; 2] {
-    [false, true].map(|groups| Plan {
+/// The plans of a seed: the same without group commit, with it, and with corrections that its writes carry.
+pub fn plans(seed: u64) -> [Plan; 3] {
+    [(false, false), (true, false), (true, true)].map(|(groups, rides)| Plan {
         groups,
+        rides,
         ..Plan::of(seed)
     })
 }
 
-/// Plays the plans of a seed, to the first violation, and counts what happened in both.
+/// Plays the plans of a seed, to the first violation, and counts what happened in all.
 pub fn run_seed(seed: u64) -> (Stats, Option<Violation>) {
     let mut stats = Stats::default();
     for plan in plans(seed) {

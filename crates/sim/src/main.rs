@@ -86,8 +86,12 @@ fn main() -> ExitCode {
 }
 
 fn report(plan: &Plan, violation: &Violation) {
-    let how = if plan.groups { "with" } else { "without" };
-    println!("VIOLATION in seed {} {how} group commit", plan.seed);
+    let how = match (plan.groups, plan.rides) {
+        (false, _) => "without group commit",
+        (true, false) => "with group commit",
+        (true, true) => "with group commit that carries corrections",
+    };
+    println!("VIOLATION in seed {} {how}", plan.seed);
     print_violation(violation);
     println!("shrinking ...\n");
     let (shortest, _) = shrink::shrink(plan);

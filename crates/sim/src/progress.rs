@@ -124,6 +124,7 @@ impl Demand {
             own_limits: 0,
             ttl_multiplier: 7,
             groups: self.groups,
+            rides: false,
             actions,
         }
     }

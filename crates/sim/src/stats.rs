@@ -73,6 +73,10 @@ stats! {
     left_out,
     /// Debits that were taken back before they were sent.
     withdrawn,
+    /// Credits that joined writes carried.
+    carried,
+    /// The same, where the write did not happen, or its answer was lost.
+    not_carried,
     /// Refilling writes that applied.
     refills,
     /// Refilling writes that cut a surplus.

@@ -23,6 +23,7 @@ mod zipf;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::time::Instant;
@@ -67,6 +68,11 @@ struct Args {
     /// Create the table with a lean index, for half the write units
     #[arg(long)]
     lean_index: bool,
+
+    /// Let corrections wait so many seconds of the recorded time, from 0 to 60, for a request of the same key that carries them
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, conflicts_with = "speed",
+          value_parser = clap::value_parser!(u64).range(0..=60))]
+    correction_delay: u64,
 }
 
 /// Why the example stopped.
@@ -123,6 +129,12 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let builder = Repository::builder().clock(clock.clone()).measure();
     // Buckets never expire, so that the books can be checked. Applications do not need this.
     let builder = builder.bucket_ttl_multiplier(0).lean_index(args.lean_index);
+    let delay = Duration::from_secs(args.correction_delay);
+    let builder = builder.correction_delay(delay);
+    if !delay.is_zero() {
+        // The delay is measured by tokio's clock, which the replay moves with the repository's.
+        tokio::time::pause();
+    }
     let (builder, place) = match &args.data_dir {
         Some(dir) => (builder.embedded(dir), format!("kept in {}", dir.display())),
         None => (builder.in_memory(), "in memory".to_owned()),
@@ -146,7 +158,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     };
     print(&opening.text())?;
 
-    let replay = Replay::new(&limiter, clock.clone(), &mut books, &calls);
+    let replay = Replay::new(&limiter, clock.clone(), &mut books, &calls, delay);
     let (totals, lasted) = replay.run(args.speed, Progress::new(calls.len())).await?;
 
     let mut faults = books.close(&limiter, clock.now().into()).await?;

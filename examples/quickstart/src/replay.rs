@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, SystemTime};
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zae_limiter::clock::{Clock as _, ManualClock};
 use zae_limiter::table::RequestCost;
@@ -84,6 +85,18 @@ impl Cost {
         self.write_units += usage.write_units;
         self.read_units += usage.read_units;
     }
+
+    /// The cost of so many steps: what was used beside these.
+    fn of_rest(all: &RequestCost, others: [&Self; 2], times: u64) -> Self {
+        let mut rest = Self::default();
+        rest.add(all);
+        for other in others {
+            rest.requests = rest.requests.saturating_sub(other.requests);
+            rest.write_units -= other.write_units;
+            rest.read_units -= other.read_units;
+        }
+        Self { times, ..rest }
+    }
 }
 
 /// An event at a time. Events of the same time are ordered as planned.
@@ -127,6 +140,10 @@ pub(crate) struct Replay<'a> {
     events: BinaryHeap<Reverse<Event>>,
     planned: u64,
     totals: Totals,
+    /// How long corrections wait for a request that carries them.
+    delay: Duration,
+    /// Leases that are ending, if there is a delay.
+    ending: JoinSet<Result<(), Error>>,
 }
 
 impl<'a> Replay<'a> {
@@ -136,6 +153,7 @@ impl<'a> Replay<'a> {
         clock: ManualClock,
         books: &'a mut Books,
         calls: &[Call],
+        delay: Duration,
     ) -> Self {
         let mut replay = Self {
             limiter,
@@ -145,6 +163,8 @@ impl<'a> Replay<'a> {
             events: BinaryHeap::with_capacity(calls.len()),
             planned: 0,
             totals: Totals::default(),
+            delay,
+            ending: JoinSet::new(),
         };
         for call in calls {
             replay.schedule(call.at_ms, What::Arrives(*call));
@@ -159,6 +179,7 @@ impl<'a> Replay<'a> {
         mut progress: Progress,
     ) -> Result<(Totals, Duration), Failure> {
         let began = Instant::now();
+        let cost_before = self.limiter.repository().request_cost();
         while let Some(Reverse(Event {
             when: (at_ms, _),
             what,
@@ -167,9 +188,11 @@ impl<'a> Replay<'a> {
             if let Some(pause) = speed.wall_time(at_ms) {
                 tokio::time::sleep_until(began + pause).await;
             }
-            self.clock.advance(Duration::from_millis(
-                (at_ms - self.elapsed_ms()).max(0).unsigned_abs(),
-            ));
+            let passed = Duration::from_millis((at_ms - self.elapsed_ms()).max(0).unsigned_abs());
+            self.clock.advance(passed);
+            if !self.delay.is_zero() {
+                tokio::time::advance(passed).await;
+            }
             progress.show(at_ms, &self.totals);
             match what {
                 What::Arrives(call) => {
@@ -182,6 +205,15 @@ impl<'a> Replay<'a> {
         }
         drop(progress);
         self.limiter.repository().drain().await;
+        while let Some(ended) = self.ending.join_next().await {
+            ended.unwrap_or_else(|err| std::panic::resume_unwind(err.into_panic()))?;
+        }
+        if !self.delay.is_zero() {
+            // Corrections were written at any time, also with admissions.
+            let all = self.limiter.repository().request_cost().since(&cost_before);
+            let others = [&self.totals.admitting, &self.totals.refusing];
+            self.totals.correcting = Cost::of_rest(&all, others, self.totals.correcting.times);
+        }
         let lasted = Duration::from_millis(self.elapsed_ms().unsigned_abs());
         Ok((self.totals, lasted))
     }
@@ -220,7 +252,8 @@ impl<'a> Replay<'a> {
                     }
                     (Some(promise), Some(_)) => {
                         self.totals.given_up += 1;
-                        if promise.debits != debits {
+                        // Corrections that were due later have changed the bucket, too.
+                        if promise.debits != debits || !self.delay.is_zero() {
                             self.totals.overtaken += 1;
                         } else if !promise.covers(&refused) {
                             self.totals.unforeseen += 1;
@@ -243,12 +276,12 @@ impl<'a> Replay<'a> {
     async fn finish(&mut self, call: Call, mut lease: Lease) -> Result<(), Failure> {
         let before = self.limiter.repository().request_cost();
         if call.fails {
-            lease.rollback().await?;
+            self.end(lease.rollback()).await?;
             self.totals.rolled_back += 1;
         } else {
             lease.adjust_to("tpm", call.used)?;
             let held = LIMITS.map(|limit| lease.consumed(limit).cast_signed());
-            lease.commit().await?;
+            self.end(lease.commit()).await?;
             self.totals.committed += 1;
             for account in self.books.charged(call.key) {
                 for (spending, held) in account.spending.iter_mut().zip(held) {
@@ -259,10 +292,23 @@ impl<'a> Replay<'a> {
         self.totals
             .correcting
             .add(&self.limiter.repository().request_cost().since(&before));
-        if !call.fails && call.used > call.estimate {
+        if !call.fails && call.used > call.estimate && self.delay.is_zero() {
             self.count_debit(call.key);
             self.look_for_debt(call.key).await?;
         }
+        Ok(())
+    }
+
+    /// Ends a lease: at once, or in the background if its correction may wait.
+    async fn end(
+        &mut self,
+        ending: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) -> Result<(), Failure> {
+        if self.delay.is_zero() {
+            return Ok(ending.await?);
+        }
+        self.ending.spawn(ending);
+        tokio::task::yield_now().await;
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use smol_str::SmolStr;
 use super::debit::{Debit, Refill};
 use super::protocol::{Outcome, Reply};
 use crate::bucket::Bucket;
+use crate::credit::Rider;
 use crate::limit::{MAX_LIMITS, Params};
 use crate::name::LimitName;
 use crate::table::{Answer, Op, TableError, Update};
@@ -117,17 +118,25 @@ impl<T> Group<T> {
             rest.push_back(waiter);
         }
         self.waiting = rest;
-        let update = if let Some((debit, _)) = members.first() {
-            draft.update(debit, now)
+        let (update, refilled) = if let Some((debit, _)) = members.first() {
+            (draft.update(debit, now), draft.base.map(|(_, image)| image))
         } else {
             // The image may be out of date: the answer to one debit shows what there is for the others.
             let first = self.waiting.pop_front()?;
             let update = first.debit.update(now);
+            let refilled = first
+                .debit
+                .refill
+                .as_ref()
+                .map(|refill| Arc::clone(&refill.image));
+            draft.amounts.clone_from(&first.debit.amounts);
             members.push((first.debit, first.who));
-            update
+            (update, refilled)
         };
         Some(Batch {
             number: self.batches,
+            amounts: draft.amounts,
+            refilled,
             op: Op::Update(update),
             members,
         })
@@ -327,11 +336,28 @@ impl Draft {
 #[derive(Debug)]
 pub struct Batch<T> {
     number: u64,
+    /// What the write takes in all.
+    amounts: Amounts,
+    /// The image that it refills the shard from, if it does.
+    refilled: Option<Arc<Bucket>>,
     op: Op,
     members: Vec<(Debit, T)>,
 }
 
 impl<T> Batch<T> {
+    /// Adds a correction of the shard to the write: both happen, or none does. Returns whether it could be added.
+    pub fn carry(&mut self, rider: &Rider, now: EpochMillis) -> bool {
+        let Op::Update(update) = &mut self.op else {
+            return false;
+        };
+        let joined = rider.join(update, &self.amounts, self.refilled.as_deref(), now);
+        let is_joined = joined.is_some();
+        if let Some(joined) = joined {
+            *update = joined;
+        }
+        is_joined
+    }
+
     /// The write.
     pub fn op(&self) -> &Op {
         &self.op

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{CreditEnd, Deltas, Send};
+use super::{CreditEnd, Deltas, Rider, Send};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::{Bucket, BucketLimit, FENCE, Life, MAX_SHARDS, RECEIPT};
 use crate::random::Random;
@@ -132,6 +132,24 @@ impl ItemCredit {
     /// The first request.
     pub(super) fn start(&self, now: EpochMillis) -> Send {
         self.send(0, now)
+    }
+
+    /// The first request, to be joined with a debit. One that goes above the ceiling, or that is a repetition, goes alone.
+    pub(super) fn rider(&self, now: EpochMillis) -> Option<Rider> {
+        let is_first = self.before.is_none() && self.fencing.is_none() && self.extension.is_none();
+        if !is_first || self.overflow || self.image.unsupported.is_some() || self.overflows(&self.image) {
+            return None;
+        }
+        let Op::Update(update) = self.start(now).op else {
+            return None;
+        };
+        Some(Rider {
+            id: self.id.clone(),
+            shard: self.shard,
+            deltas: self.deltas.clone(),
+            image: Arc::clone(&self.image),
+            update,
+        })
     }
 
     /// Takes the answer to the last request and gives the next one, or ends.

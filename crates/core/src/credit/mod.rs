@@ -23,6 +23,7 @@
 
 mod division;
 mod item;
+mod rider;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::units::{EpochMillis, Millitokens};
 
 use division::{Part, divide};
 use item::{Above, ItemCredit, ItemEnd};
+pub use rider::Rider;
 
 /// How a credit ended.
 #[derive(Debug, Clone)]
@@ -195,6 +197,18 @@ impl Credit {
     pub fn start(&mut self, now: EpochMillis) -> Option<Send> {
         match &self.step {
             Step::Home(item) => Some(item.start(now)),
+            _ => None,
+        }
+    }
+
+    /// The first request, to be sent together with a debit of the shard in place of [`start`](Self::start). `None` if it has
+    /// to go alone.
+    ///
+    /// If the joined write was refused and the item is there, nothing has happened, and the credit starts alone: which of the
+    /// two conditions did not hold is not known. Any other answer is that of the first request.
+    pub fn rider(&self, now: EpochMillis) -> Option<Rider> {
+        match &self.step {
+            Step::Home(item) => item.rider(now),
             _ => None,
         }
     }

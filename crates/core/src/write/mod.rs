@@ -286,6 +286,38 @@ pub(crate) fn refill_fits(held: usize, taken: usize, seeds: usize) -> bool {
     420 + 127 * held + 17 * taken + 67 * seeds <= MAX_CONDITION
 }
 
+/// Whether a condition is short enough. Counted as above, for the longest form of each part.
+pub(crate) fn fits(condition: &Condition) -> bool {
+    fn bytes(condition: &Condition) -> usize {
+        match condition {
+            // Joined by " AND ".
+            Condition::All(parts) | Condition::Any(parts) => {
+                2 + parts.iter().map(|part| bytes(part) + 5).sum::<usize>()
+            }
+            Condition::Exists(_) | Condition::Absent(_) => "attribute_not_exists(#123)".len(),
+            Condition::Is(..) | Condition::AtLeast(..) | Condition::AtMost(..) => "#123 >= :123".len(),
+            Condition::IsNot(..) => "(attribute_not_exists(#123) OR #123 <> :123)".len(),
+        }
+    }
+    bytes(condition) <= MAX_CONDITION
+}
+
+/// A debit and a correction of the same item in one write, under the conditions of both. Both move balances by `ADD`, so the
+/// item ends as after one and then the other.
+pub(crate) fn join(debit: &Update, credit: &Update) -> Update {
+    let mut joined = debit.clone();
+    for (attr, n) in &credit.add {
+        match joined.add.iter_mut().find(|(known, _)| known == attr) {
+            Some((_, sum)) => *sum += n,
+            None => joined.add.push((attr.clone(), *n)),
+        }
+    }
+    joined.add.retain(|(_, n)| *n != 0);
+    joined.set.extend(credit.set.iter().cloned());
+    joined.condition = Condition::All(vec![debit.condition.clone(), credit.condition.clone()]);
+    joined
+}
+
 /// Lets a debit take this much more of a limit than its condition asks for.
 ///
 /// For what the rounding of shares keeps from a request of the whole capacity: less than a millitoken a shard.

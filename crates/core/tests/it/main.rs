@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
 mod calls;
+mod carried;
 mod changes;
 mod credits;
 mod divided;

@@ -29,7 +29,7 @@ use crate::acquire::breaker::is_refusal;
 use crate::acquire::groups::{Ticket, Turn};
 use crate::acquire::permits::Permit;
 use crate::acquire::refund_queues::{Correction, log_credit};
-use crate::acquire::refunds::enqueue;
+use crate::acquire::refunds::{Haste, enqueue};
 use crate::error::{Error, Last};
 use crate::inner::Inner;
 
@@ -488,7 +488,7 @@ impl Drive {
 
 /// Queues a refund. It is sent whether or not the caller waits for the future.
 fn give_back(inner: &Arc<Inner>, grant: &Grant) -> impl Future<Output = ()> + use<> {
-    let end = enqueue(inner, Correction::of_all(grant), COMPENSATION);
+    let end = enqueue(inner, Correction::of_all(grant), COMPENSATION, Haste::Now);
     let (id, shard) = (grant.id.clone(), grant.shard);
     async move {
         // Without an outcome the runtime is ending, and the queue has logged what it still held.
@@ -605,9 +605,22 @@ impl Inner {
         self.round_trip_ms.store(next, Ordering::Relaxed);
     }
 
-    /// Sends a correction to its shard, again where that is safe, until it has ended.
-    pub(crate) async fn drive_credit(self: Arc<Self>, mut credit: Credit) -> CreditEnd {
-        let mut next = credit.start(self.clock.now());
+    /// Sends a correction to its shard, again where that is safe, until it has ended. `carried` is the answer to a debit's
+    /// write that carried its first sending, if one did.
+    pub(crate) async fn drive_credit(
+        self: Arc<Self>,
+        mut credit: Credit,
+        carried: Option<Result<Answer, TableError>>,
+    ) -> CreditEnd {
+        let now = self.clock.now();
+        let mut next = match carried {
+            None => credit.start(now),
+            Some(Ok(Answer::Refused(Some(item)))) => {
+                credit = credit.with_latest(Bucket::decode(&item).ok().map(Arc::new));
+                credit.start(now)
+            }
+            Some(answer) => credit.answer(answer, now, &mut FastRandom),
+        };
         while let Some(Send { delay_ms, op }) = next {
             if delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;

@@ -24,7 +24,7 @@ use zae_limiter_core::table::{Applied, FailureKind, Op, TableError};
 
 use crate::acquire::driver::{COMPENSATION, Heard};
 use crate::acquire::refund_queues::Correction;
-use crate::acquire::refunds::enqueue;
+use crate::acquire::refunds::{Haste, Passengers, enqueue};
 use crate::inner::Inner;
 
 /// How many senders one shard has at most.
@@ -218,7 +218,8 @@ impl Inner {
         let mut groups = self.groups.lock();
         let waiting = groups.entry(shard.clone()).or_default();
         let has_sender = waiting.has_live_sender(stall);
-        if waiting.alone == 0 && !has_sender {
+        let has_passengers = self.has_passengers(&(shard.0.clone(), shard.1));
+        if waiting.alone == 0 && !has_sender && !has_passengers {
             waiting.alone = 1;
             drop(groups);
             let alone = Alone {
@@ -363,8 +364,11 @@ impl Sender {
                 continue;
             }
             // Another caller can have come since: then it goes on.
-            let Some(batch) = self.next() else { continue };
-            self.send(batch).await;
+            let Some(mut batch) = self.next() else { continue };
+            let (id, shard, _) = &self.shard;
+            let now = self.inner.clock.now();
+            let passengers = self.inner.board(&(id.clone(), *shard), &mut batch, now);
+            self.send(batch, passengers).await;
             drop(permit);
             // Not later: the runtime may stand still once callers have their answers.
             self.end_if_idle();
@@ -417,7 +421,7 @@ impl Sender {
         });
     }
 
-    async fn send(&self, batch: Batch<Member>) {
+    async fn send(&self, batch: Batch<Member>, passengers: Option<Passengers>) {
         let order = self.inner.next_order();
         let op = batch.op().clone();
         let (reply, left) = Arc::clone(&self.inner).ask_table(op).await;
@@ -439,6 +443,9 @@ impl Sender {
             let now = self.inner.clock.now();
             self.inner.images.observe(&observation, order, now);
         }
+        if let Some(passengers) = passengers {
+            passengers.end(&answer);
+        }
         for (debit, member, reply) in replies {
             if matches!(reply, Reply::Debited(Outcome::LeftOut, _)) {
                 if member.state.change(State::WAITS, State::LEFT_OUT) {
@@ -457,7 +464,12 @@ impl Sender {
                     amounts: debit.amounts().to_vec(),
                     image,
                 };
-                drop(enqueue(&self.inner, Correction::of_all(&grant), COMPENSATION));
+                drop(enqueue(
+                    &self.inner,
+                    Correction::of_all(&grant),
+                    COMPENSATION,
+                    Haste::Now,
+                ));
             }
         }
     }

@@ -13,7 +13,7 @@ use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceN
 use crate::acquire::degrade::NO_MEMORY;
 use crate::acquire::driver::Drive;
 use crate::acquire::refund_queues::Correction;
-use crate::acquire::refunds::enqueue;
+use crate::acquire::refunds::{Haste, enqueue};
 use crate::error::{Error, level_name};
 use crate::inner::Inner;
 
@@ -79,8 +79,9 @@ impl Lease {
         }
     }
 
-    /// Sets how long [`commit`](Self::commit) and [`rollback`](Self::rollback) wait for their writes. Default: the
-    /// repository's [`acquire_timeout`](crate::RepositoryBuilder::acquire_timeout).
+    /// Sets how long [`commit`](Self::commit) and [`rollback`](Self::rollback) wait for their writes, in addition to the
+    /// repository's [`correction_delay`](crate::RepositoryBuilder::correction_delay). Default: the repository's
+    /// [`acquire_timeout`](crate::RepositoryBuilder::acquire_timeout).
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
@@ -412,7 +413,7 @@ impl Lease {
     async fn correct(&self, corrections: Vec<Correction>) -> Result<(), Error> {
         let ends: Vec<_> = corrections
             .into_iter()
-            .map(|correction| enqueue(&self.inner, correction, "finished lease"))
+            .map(|correction| enqueue(&self.inner, correction, "finished lease", Haste::MayWait))
             .collect();
         if ends.is_empty() {
             return Ok(());
@@ -430,9 +431,10 @@ impl Lease {
             }
             first
         };
-        match tokio::time::timeout(self.timeout, outcomes).await {
+        let longest = self.timeout.saturating_add(self.inner.options.correction_delay);
+        match tokio::time::timeout(longest, outcomes).await {
             Ok(result) => result,
-            Err(_) => Err(self.inner.place.still_sending(self.timeout)),
+            Err(_) => Err(self.inner.place.still_sending(longest)),
         }
     }
 }
@@ -461,7 +463,7 @@ impl Drop for Lease {
                     );
                 }
                 for correction in all_of(&grants) {
-                    drop(enqueue(&self.inner, correction, "dropped lease"));
+                    drop(enqueue(&self.inner, correction, "dropped lease", Haste::MayWait));
                 }
             }
             Held::Local(claims) => self.correct_local(&claims, &self.request.consume),

@@ -16,8 +16,9 @@ use smol_str::SmolStr;
 use tokio::sync::{Semaphore, oneshot};
 use zae_limiter_core::Millitokens;
 use zae_limiter_core::acquire::Grant;
-use zae_limiter_core::credit::CreditEnd;
+use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::table::{Answer, TableError};
 
 /// How many credits a repository sends at the same time.
 const SENDING: usize = 128;
@@ -40,10 +41,50 @@ pub(super) type Shard = (BucketId, u32);
 #[derive(Debug)]
 pub(crate) struct Refunds {
     /// A shard has a queue, be it empty, exactly while it has a sender.
-    queues: Mutex<HashMap<Shard, VecDeque<Waiting>>>,
+    queues: Mutex<HashMap<Shard, Queue>>,
     pub(super) sending: Semaphore,
     /// Corrections whose outcome is not known yet.
     unfinished: Arc<AtomicUsize>,
+    /// How many calls wait until all corrections are written. While there are some, no correction waits to be carried.
+    hurries: AtomicUsize,
+}
+
+/// The corrections of a shard that wait.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) waiting: VecDeque<Waiting>,
+    /// Set while the sender waits for a debit of the shard that carries them.
+    parked: Option<oneshot::Sender<Go>>,
+}
+
+/// What the sender of a shard does with the corrections that wait for a debit.
+#[derive(Debug)]
+pub(super) enum Go {
+    /// Send them now.
+    Alone,
+    /// A debit's write was to carry them.
+    Carried(Box<Carried>),
+}
+
+/// Corrections that a debit's write carries.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) credit: Credit,
+    pub(super) batch: Vec<Waiting>,
+    /// The answer to the write; `None` if it could not carry them.
+    pub(super) answer: Option<Result<Answer, TableError>>,
+}
+
+/// The place of corrections in a debit's write.
+#[derive(Debug)]
+pub(super) struct Seat(oneshot::Sender<Go>);
+
+impl Seat {
+    /// Tells the shard's sender of corrections what became of the write.
+    pub(super) fn end(self, carried: Carried) {
+        // The sender waits for as long as the runtime lives.
+        let _ = self.0.send(Go::Carried(Box::new(carried)));
+    }
 }
 
 impl Default for Refunds {
@@ -52,6 +93,7 @@ impl Default for Refunds {
             queues: Mutex::default(),
             sending: Semaphore::new(SENDING),
             unfinished: Arc::default(),
+            hurries: AtomicUsize::new(0),
         }
     }
 }
@@ -63,6 +105,8 @@ pub(super) struct Waiting {
     done: oneshot::Sender<CreditEnd>,
     /// For the log, if the caller does not wait any more.
     what: &'static str,
+    /// Whether an acquire waits for it.
+    is_urgent: bool,
     _unfinished: Counted,
 }
 
@@ -72,12 +116,14 @@ impl Waiting {
         refunds: &Refunds,
         correction: Correction,
         what: &'static str,
+        is_urgent: bool,
     ) -> (Self, oneshot::Receiver<CreditEnd>) {
         let (done, end) = oneshot::channel();
         let waiting = Self {
             correction,
             done,
             what,
+            is_urgent,
             _unfinished: Counted::new(&refunds.unfinished),
         };
         (waiting, end)
@@ -137,25 +183,72 @@ impl Refunds {
         self.queues().len()
     }
 
-    pub(super) fn queues(&self) -> MutexGuard<'_, HashMap<Shard, VecDeque<Waiting>>> {
+    pub(super) fn queues(&self) -> MutexGuard<'_, HashMap<Shard, Queue>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds to a shard's queue, and returns whether it needs a sender.
     pub(super) fn push(&self, shard: &Shard, waiting: Waiting) -> bool {
         let mut queues = self.queues();
-        if let Some(queue) = queues.get_mut(shard) {
-            queue.push_back(waiting);
-            return false;
+        let is_new = !queues.contains_key(shard);
+        let queue = queues.entry(shard.clone()).or_default();
+        let parked = queue.parked.take_if(|_| waiting.is_urgent);
+        queue.waiting.push_back(waiting);
+        if let Some(parked) = parked {
+            let _ = parked.send(Go::Alone);
         }
-        queues.insert(shard.clone(), VecDeque::from([waiting]));
-        true
+        is_new
+    }
+
+    /// Has the corrections of a shard wait for a debit. `None` if they are to be sent now. The sender calls
+    /// [`unpark`](Self::unpark) when they have waited long enough.
+    pub(super) fn park(&self, shard: &Shard) -> Option<oneshot::Receiver<Go>> {
+        let mut queues = self.queues();
+        let queue = queues.get_mut(shard)?;
+        if self.hurries.load(Ordering::Acquire) > 0 || queue.waiting.iter().any(|waiting| waiting.is_urgent) {
+            return None;
+        }
+        let (parked, go) = oneshot::channel();
+        queue.parked = Some(parked);
+        Some(go)
+    }
+
+    /// Ends the wait of a shard's corrections. Returns whether they still wait: a debit may carry them by now.
+    pub(super) fn unpark(&self, shard: &Shard) -> bool {
+        let mut queues = self.queues();
+        queues
+            .get_mut(shard)
+            .is_some_and(|queue| queue.parked.take().is_some())
+    }
+
+    /// Whether corrections of a shard wait for a debit.
+    pub(super) fn is_parked(&self, shard: &Shard) -> bool {
+        let queues = self.queues();
+        queues.get(shard).is_some_and(|queue| queue.parked.is_some())
+    }
+
+    /// Takes the corrections of a shard that wait for a debit.
+    pub(super) fn board(&self, shard: &Shard) -> Option<(Vec<Waiting>, Seat)> {
+        let parked = self.queues().get_mut(shard)?.parked.take()?;
+        // Nothing else takes from the queue while its sender waits for this.
+        Some((self.next(shard), Seat(parked)))
+    }
+
+    /// Until the value that it returns is dropped, no correction waits for a debit.
+    pub(crate) fn hurry(&self) -> Hurry<'_> {
+        self.hurries.fetch_add(1, Ordering::AcqRel);
+        for queue in self.queues().values_mut() {
+            if let Some(parked) = queue.parked.take() {
+                let _ = parked.send(Go::Alone);
+            }
+        }
+        Hurry(self)
     }
 
     /// Whether the queue holds something. If not, it is removed, and its sender must end.
     pub(super) fn has_more(&self, shard: &Shard) -> bool {
         let mut queues = self.queues();
-        let more = queues.get(shard).is_some_and(|queue| !queue.is_empty());
+        let more = queues.get(shard).is_some_and(|queue| !queue.waiting.is_empty());
         if !more {
             queues.remove(shard);
         }
@@ -171,7 +264,7 @@ impl Refunds {
         let mut batch: Vec<Waiting> = Vec::new();
         let mut limits: Vec<SmolStr> = Vec::new();
         let mut rest = VecDeque::new();
-        for waiting in queue.drain(..) {
+        for waiting in queue.waiting.drain(..) {
             let added: Vec<SmolStr> = waiting
                 .correction
                 .deltas
@@ -189,8 +282,17 @@ impl Refunds {
                 rest.push_back(waiting);
             }
         }
-        *queue = rest;
+        queue.waiting = rest;
         batch
+    }
+}
+
+/// See [`Refunds::hurry`].
+pub(crate) struct Hurry<'a>(&'a Refunds);
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.hurries.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -272,6 +374,7 @@ mod tests {
             },
             done: oneshot::channel().0,
             what: "test",
+            is_urgent: false,
             _unfinished: Counted::new(&refunds.unfinished),
         }
     }

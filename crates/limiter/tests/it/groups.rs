@@ -15,7 +15,7 @@ use crate::world::World;
 
 /// A table that answers after a while, loses answers by their numbers, and counts writes.
 #[derive(Clone)]
-struct Slow {
+pub(crate) struct Slow {
     inner: Arc<dyn Table>,
     millis: u64,
     lost: Arc<Mutex<BTreeSet<usize>>>,
@@ -29,12 +29,12 @@ impl fmt::Debug for Slow {
 }
 
 impl Slow {
-    fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         *self.writes.lock().unwrap()
     }
 
     /// The write after so many more is executed, and its answer is lost.
-    fn lose(&self, after: usize) {
+    pub(crate) fn lose(&self, after: usize) {
         self.lost.lock().unwrap().insert(self.writes() + after);
     }
 }
@@ -62,7 +62,7 @@ impl Table for Slow {
 }
 
 /// A bucket of so many requests a day (tokens are ample), and a limiter over a table that answers after 20 ms.
-async fn bucket(
+pub(crate) async fn bucket(
     requests: u64,
     options: impl FnOnce(RepositoryBuilder) -> RepositoryBuilder,
 ) -> (World, Slow, RateLimiter) {

@@ -26,6 +26,7 @@ mod audit;
 mod blocking_admin;
 mod blocking_ends;
 mod capacity;
+mod carried;
 mod clock;
 mod conformance;
 mod cost;

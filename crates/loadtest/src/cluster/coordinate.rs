@@ -69,7 +69,7 @@ struct Run {
     rate: Option<f64>,
 }
 
-/// What a worker was told.
+/// The last assignment of a worker.
 #[derive(Debug)]
 struct Assigned {
     users: Vec<usize>,

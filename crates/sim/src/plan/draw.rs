@@ -322,6 +322,7 @@ impl Draw<'_> {
             own_limits: 0,
             ttl_multiplier: 7,
             groups: false,
+            rides: false,
             actions: Vec::new(),
         }
     }

@@ -184,6 +184,8 @@ pub struct Plan {
     pub ttl_multiplier: u32,
     /// Whether processes join debits of one shard in one write.
     pub groups: bool,
+    /// Whether corrections wait for a joined write of their shard, which carries them.
+    pub rides: bool,
     /// Actions with their times, in microseconds from the start.
     pub actions: Vec<(u64, Action)>,
 }

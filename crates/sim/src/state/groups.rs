@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use zae_limiter_core::acquire::{Batch, Debit, Group};
 use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::table::Update;
 use zae_limiter_core::{LimitName, Millitokens};
 
 /// A call of a job.
@@ -20,6 +21,7 @@ pub(crate) type Shard = (String, u32);
 pub(crate) struct Sending {
     pub(crate) batch: Batch<JobCall>,
     pub(crate) shard: Shard,
+    pub(crate) carried: Option<Carried>,
 }
 
 /// What a write takes for one of its members.
@@ -29,6 +31,14 @@ pub(crate) struct Part {
     pub(crate) amounts: Vec<(LimitName, Millitokens)>,
 }
 
+/// A credit that a batch carries: its job, its call, and what it would send alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Carried {
+    pub(crate) job: usize,
+    pub(crate) call: usize,
+    pub(crate) update: Update,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     pub(crate) group: Group<JobCall>,
@@ -36,6 +46,8 @@ pub(crate) struct Waiting {
     pub(crate) alone: Vec<JobCall>,
     /// Senders at work.
     pub(crate) senders: usize,
+    /// Credits that wait for a write that carries them.
+    pub(crate) riders: Vec<usize>,
 }
 
 /// The groups of a process.
@@ -55,7 +67,7 @@ impl Groups {
     /// Whether a debit is to be sent alone now.
     pub(crate) fn is_idle(&mut self, debit: &Debit) -> bool {
         let waiting = self.of(&shard_of(debit.id(), debit.shard()));
-        waiting.alone.is_empty() && waiting.senders == 0
+        waiting.alone.is_empty() && waiting.senders == 0 && waiting.riders.is_empty()
     }
 
     /// The outcome of a call is known.
@@ -74,6 +86,17 @@ impl Groups {
             }
         }
         withdrawn
+    }
+
+    /// A credit does not wait any more. Returns whether it did.
+    pub(crate) fn leaves(&mut self, job: usize) -> bool {
+        let mut waited = false;
+        for waiting in self.0.values_mut() {
+            let before = waiting.riders.len();
+            waiting.riders.retain(|rider| *rider != job);
+            waited |= waiting.riders.len() < before;
+        }
+        waited
     }
 
     pub(crate) fn clear(&mut self) {

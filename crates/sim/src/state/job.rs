@@ -9,7 +9,7 @@ use zae_limiter_core::credit::Credit;
 use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::table::{Answer, Op, TableError};
 
-use super::groups::{Part, Sending};
+use super::groups::{Carried, Part, Sending};
 use crate::rng::Rng;
 use crate::rows::change::{Source, Sums};
 use crate::rows::row;
@@ -47,6 +47,10 @@ pub(crate) struct Job {
     pub(crate) gave_back: Vec<Grant>,
     /// What a write of a sender takes, and for which jobs.
     pub(crate) parts: Vec<Part>,
+    /// The credit that it carries beside them.
+    pub(crate) carried: Option<Carried>,
+    /// The call of a credit that a batch carries.
+    pub(crate) carried_call: Option<usize>,
     /// The acquire that waits for this credit, and its call.
     pub(crate) awaited_by: Option<(usize, usize)>,
     /// What operations whose outcome never became known would have consumed.

@@ -109,6 +109,8 @@ impl World<'_> {
             left_us: BTreeMap::new(),
             gave_back: Vec::new(),
             parts: Vec::new(),
+            carried: None,
+            carried_call: None,
             awaited_by: None,
             doubtful: Sums::new(),
             low: Sums::new(),
@@ -337,7 +339,12 @@ impl World<'_> {
                 let Reply::Table(answer) = reply else { return };
                 let (id, shard) = (credit.id().clone(), credit.target());
                 let image = image_in(&answer);
-                let next = credit.answer(answer, now, &mut slot.rng);
+                let was_carried = slot.carried_call.take().is_some();
+                let next = match answer {
+                    // Which of the two conditions did not hold is not known.
+                    Ok(Answer::Refused(Some(_))) if was_carried => credit.start(now),
+                    answer => credit.answer(answer, now, &mut slot.rng),
+                };
                 if let Some(image) = image {
                     self.processes[process].observe(Observation { id, shard, image }, now);
                 }

@@ -136,7 +136,7 @@ impl World<'_> {
             };
             add(side, &grant.id, limit.as_str(), -given.0);
         }
-        self.send_credit(job, send);
+        self.ride_or_send(job, send);
         Some(job)
     }
 

@@ -122,6 +122,8 @@ pub(crate) enum Event {
     GiveUp(usize),
     /// A lease ends.
     EndLease(usize),
+    /// A credit has waited long enough for a write that carries it.
+    GoAlone(usize),
     /// A deletion continues.
     Recreate { action: usize, step: Step },
     /// Another client writes.
@@ -306,6 +308,7 @@ impl<'a> World<'a> {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Act(action) => self.act(action),
+            Event::GoAlone(job) => self.go_alone(job),
             Event::Send { job, call, op } => self.send_in_turn(job, call, op),
             Event::Write {
                 job,
