@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::protocol::Settings;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, FENCE, limit_attr};
 use crate::config::Resolved;
 use crate::name::LimitName;
-use crate::schema::BucketId;
-use crate::table::Update;
+use crate::schema::{BucketId, key_of};
+use crate::table::{Condition, Item, Key, Update, Value};
 use crate::units::{EpochMillis, Millitokens};
 use crate::write::{self, Amounts, Basis, RefillDebit, Ttl};
 
@@ -46,6 +46,12 @@ impl Debit {
         &self.amounts
     }
 
+    /// The write that takes it back, after an answer that shows that it was applied to an item that cannot be read otherwise.
+    /// `None` if the answer does not show it.
+    pub fn undo(&self, item: &Item) -> Option<Update> {
+        undo(&self.id.key(self.shard), &self.amounts, item)
+    }
+
     /// The write, as it is sent at `now`.
     pub fn update(&self, now: EpochMillis) -> Update {
         match &self.refill {
@@ -53,6 +59,31 @@ impl Debit {
             None => write::debit(self.id.key(self.shard), &self.amounts, Some(&self.basis), now),
         }
     }
+}
+
+/// The write that takes a debit back, if an answer proves that it was applied: it is the image of the shard's item, with a
+/// balance for each amount that a debit may leave. Another one may be the answer of a proxy to a debit that the table never
+/// saw, and giving tokens back for it would create tokens.
+pub(super) fn undo(key: &Key, amounts: &Amounts, item: &Item) -> Option<Update> {
+    let mut undo = Update::new(key.clone());
+    let mut parts = Vec::new();
+    for (limit, amount) in amounts {
+        let balance = limit_attr(limit.as_str(), "tk");
+        let left = match item.get(balance.as_str()) {
+            Some(Value::N(digits)) => digits.parse::<i128>().ok(),
+            _ => None,
+        };
+        if left.is_none_or(|left| left < 0) {
+            return None;
+        }
+        undo.add.push((balance.clone(), amount.0));
+        undo.add.push((limit_attr(limit.as_str(), "tc"), -amount.0));
+        parts.push(Condition::Exists(balance));
+    }
+    // Not an item that was created under the same key since.
+    parts.push(write::as_seen(FENCE, item.get(FENCE)));
+    undo.condition = Condition::All(parts);
+    (key_of(item).as_ref() == Some(key)).then_some(undo)
 }
 
 impl Refill {

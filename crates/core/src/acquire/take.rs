@@ -21,18 +21,18 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::debit::{Debit, Refill};
+use super::debit::{Debit, Refill, undo};
 use super::freshness::MAX_ROUND_TRIP_MS;
 use super::protocol::{Ask, DisabledAt, Env, Grant, Hint, Outcome, Reply, Settings, TakeError, check_config};
 use crate::backoff::{Again, Backoff};
-use crate::bucket::{Bucket, FENCE};
+use crate::bucket::Bucket;
 use crate::config::{Level, Resolved};
 use crate::error::{RecordError, UnsupportedFeature};
 use crate::limit::Limit;
 use crate::name::{EntityId, ResourceName};
 use crate::refill::Wait;
-use crate::schema::{BucketId, key_of};
-use crate::table::{Answer, Applied, Condition, FailureKind, Item, Key, Op, TableError, Update, Value};
+use crate::schema::BucketId;
+use crate::table::{Answer, Applied, FailureKind, Item, Op, TableError, Update};
 use crate::units::EpochMillis;
 use crate::verdict::LimitStatus;
 use crate::write::{self, Amounts, Basis, RefillDebit};
@@ -534,42 +534,15 @@ impl Take {
             Ok(image) => self.took(Arc::new(image), env),
             Err(err) => {
                 let key = self.id.key(self.shard);
-                if !self.shows_debit(item, &key) {
-                    // It may be the answer of a proxy to a debit that the table never saw. Giving tokens back for
-                    // it would create tokens.
-                    let message = format!("the answer to a debit does not show the item {key}: {err}");
-                    return self.fail(TableError::new(FailureKind::Internal, Applied::Unknown, message));
+                match undo(&key, &self.amounts, item) {
+                    Some(undo) => self.send(Ask::Table(Op::Update(undo)), State::Undo(err.into()), env),
+                    None => {
+                        let message = format!("the answer to a debit does not show the item {key}: {err}");
+                        self.fail(TableError::new(FailureKind::Internal, Applied::Unknown, message));
+                    }
                 }
-                // The debit went through on an item that cannot be read otherwise: take it back.
-                let mut undo = Update::new(key);
-                let mut parts = Vec::new();
-                for (limit, amount) in &self.amounts {
-                    undo.add
-                        .push((crate::bucket::limit_attr(limit.as_str(), "tk"), amount.0));
-                    undo.add
-                        .push((crate::bucket::limit_attr(limit.as_str(), "tc"), -amount.0));
-                    parts.push(Condition::Exists(crate::bucket::limit_attr(limit.as_str(), "tk")));
-                }
-                // Not an item that was created under the same key since.
-                parts.push(write::as_seen(FENCE, item.get(FENCE)));
-                undo.condition = Condition::All(parts);
-                self.send(Ask::Table(Op::Update(undo)), State::Undo(err.into()), env);
             }
         }
-    }
-
-    /// Whether an answer proves that this leg's debit was applied: it is the image of the shard's item, with a
-    /// balance for each amount that a debit may leave.
-    fn shows_debit(&self, item: &Item, key: &Key) -> bool {
-        let balance = |name: &str| match item.get(crate::bucket::limit_attr(name, "tk").as_str()) {
-            Some(Value::N(digits)) => digits.parse::<i128>().ok(),
-            _ => None,
-        };
-        key_of(item).as_ref() == Some(key)
-            && self
-                .amounts
-                .iter()
-                .all(|(name, _)| balance(name.as_str()).is_some_and(|left| left >= 0))
     }
 
     /// Decides what to do about an image that refused a debit.

@@ -69,8 +69,12 @@ pub struct Send {
 /// By limit: positive ones give tokens back, negative ones charge them.
 type Deltas = Vec<(SmolStr, Millitokens)>;
 
-/// The shards are read again this often because a part did not fit any more.
-const MAX_LOOKS: u32 = 3;
+/// The shards are read this often because a part did not fit any more. While a bucket is being split under load, shards are
+/// filled and emptied between a read and the write that follows it.
+const MAX_LOOKS: u32 = 12;
+
+/// The longest wait before the third read, in milliseconds; it doubles with each.
+const LOOK_WAIT_MS: u32 = 4;
 
 /// The next step of a credit.
 #[derive(Debug)]
@@ -334,7 +338,11 @@ impl Credit {
             return Some(send);
         }
         if self.was_displaced && self.looks < MAX_LOOKS {
-            return Some(self.look(0));
+            let delay_ms = match self.looks {
+                0 | 1 => 0,
+                looks => random.below(LOOK_WAIT_MS << (looks - 1).min(6)).into(),
+            };
+            return Some(self.look(delay_ms));
         }
         let home: Deltas = std::mem::take(&mut self.home);
         let home: Deltas = home

@@ -277,3 +277,32 @@ fn what_a_shard_does_not_take_any_more_goes_elsewhere() {
         }
     }
 }
+
+/// While a bucket is split under load, shards are filled and emptied between each look and the part that follows it.
+#[test]
+fn a_refund_whose_parts_are_displaced_again_and_again_is_not_cut() {
+    let (mut desk, grant) = lease(900, 4);
+    let (id, mut displaced) = (desk.id("u"), 0);
+    desk.meddle = Some(Box::new(move |_, op, table| {
+        let Op::Update(update) = op else { return None };
+        let (_, target) = zae_limiter_core::schema::BucketId::parse(&update.key)?;
+        if target == 0 || displaced == 8 {
+            return None;
+        }
+        displaced += 1;
+        // There is room, but not where the part goes.
+        for shard in 1..4 {
+            let mut item = table.get(&id.key(shard))?.clone();
+            let held = if shard == target { 400_000 } else { 0 };
+            item.insert("b_rpm_tk".into(), Value::int(held));
+            table.insert(item).ok()?;
+        }
+        None
+    }));
+    let end = desk.credit(&grant, &[("rpm", 900)]);
+    assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+    for shard in 0..4 {
+        assert!(desk.int("u", shard, "b_rpm_tk") <= 400_000, "shard {shard}");
+        assert!(!desk.item("u", shard).contains_key("vu"), "shard {shard}");
+    }
+}

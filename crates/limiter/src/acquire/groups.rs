@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use zae_limiter_core::acquire::{Batch, Debit, Grant, Group, Observation, Outcome, Reply};
 use zae_limiter_core::schema::BucketId;
-use zae_limiter_core::table::{Applied, FailureKind, Op, TableError};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Update};
 
 use crate::acquire::driver::{COMPENSATION, Heard};
 use crate::acquire::refund_queues::Correction;
@@ -456,21 +456,32 @@ impl Sender {
             }
             if member.state.change(State::SENT, State::ANSWERED) {
                 let _ = member.reply.send((reply, left));
-            } else if let Reply::Debited(Outcome::Taken, image) = reply {
-                // Its caller has gone.
+            } else {
+                self.give_back(&debit, reply);
+            }
+        }
+    }
+
+    /// Gives back what a debit has taken whose caller has gone.
+    fn give_back(&self, debit: &Debit, reply: Reply) {
+        match reply {
+            Reply::Debited(Outcome::Taken, image) => {
                 let grant = Grant {
                     id: self.shard.0.clone(),
                     shard: self.shard.1,
                     amounts: debit.amounts().to_vec(),
                     image,
                 };
-                drop(enqueue(
-                    &self.inner,
-                    Correction::of_all(&grant),
-                    COMPENSATION,
-                    Haste::Now,
-                ));
+                let all = Correction::of_all(&grant);
+                drop(enqueue(&self.inner, all, COMPENSATION, Haste::Now));
             }
+            Reply::Table(Ok(Answer::Applied(Some(item)))) => {
+                if let Some(undo) = debit.undo(&item) {
+                    let undone = undone(Arc::clone(&self.inner), undo);
+                    self.inner.background.spawn("undo of a debit", undone);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -485,6 +496,23 @@ impl Sender {
                 let _ = member.reply.send((Reply::Table(Err(refusal.clone())), None));
             }
         }
+    }
+}
+
+/// How often a debit of an item that cannot be read is taken back, while it does not happen; the pause doubles.
+const UNDO_TRIES: u32 = 8;
+const UNDO_PAUSE: Duration = Duration::from_millis(25);
+
+/// Takes back a debit of an item that cannot be read.
+async fn undone(inner: Arc<Inner>, undo: Update) {
+    for attempt in 1.. {
+        let (reply, _) = Arc::clone(&inner).ask_table(Op::Update(undo.clone())).await;
+        let Reply::Table(Err(err)) = reply else { return };
+        if err.applied != Applied::No || !err.is_outage() || attempt == UNDO_TRIES {
+            tracing::error!(key = %undo.key, error = %err, "a debit could not be taken back; its tokens stay consumed");
+            return;
+        }
+        tokio::time::sleep(UNDO_PAUSE * (1 << attempt)).await;
     }
 }
 

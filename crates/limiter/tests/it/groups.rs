@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use zae_limiter::table::{Table, TableFuture};
 use zae_limiter::{Error, Limit, RateLimiter, Repository, RepositoryBuilder};
-use zae_limiter_core::table::{Applied, FailureKind, Op, TableError};
+use zae_limiter_core::table::{Applied, FailureKind, Op, TableError, Value};
 
 use crate::world::World;
 
@@ -359,4 +359,31 @@ fn senders_that_stand_still_hold_up_no_caller_however_many() {
     other.block_on(async {
         assert!(limiter.repository().drain().await.is_complete());
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_from_an_item_that_cannot_be_read_goes_back_although_the_callers_have_gone() {
+    let (world, _table, limiter) = bucket(1000, |builder| builder).await;
+    let before = world.balance("k", "r", "tpd").await;
+    world
+        .poke("k", "r", &[("shard_count", Some(Value::text("many")))])
+        .await;
+    let calls: Vec<_> = [5, 70, 900]
+        .map(|tokens| {
+            let call = limiter.acquire("k", "r").consume("tpd", tokens).send();
+            tokio::spawn(call)
+        })
+        .into_iter()
+        .collect();
+    // The write of the first is on its way, and that of the others.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    for call in calls {
+        call.abort();
+        assert!(call.await.is_err());
+    }
+    assert!(limiter.repository().drain().await.is_complete());
+    world
+        .poke("k", "r", &[("shard_count", Some(Value::int(1)))])
+        .await;
+    assert_eq!(world.balance("k", "r", "tpd").await, before);
 }
