@@ -14,6 +14,7 @@ use zae_limiter_infra::StackOptions;
 use crate::acquire::breaker::Breaker;
 use crate::acquire::permits::{Permits, check_max_in_flight};
 use crate::acquire::refunds::check_correction_delay;
+use crate::acquire::slices::Prefetch;
 use crate::admin::principal::Principal;
 #[cfg(feature = "provision")]
 use crate::admin::provision::Provision;
@@ -279,6 +280,46 @@ impl RepositoryBuilder {
         self
     }
 
+    /// Takes tokens ahead for calls to come: one write takes them for up to so many calls of a bucket, and those calls are served
+    /// from memory. Off by default. [`Acquire::prefetch`](crate::Acquire::prefetch) turns it on for a call, and
+    /// [`Acquire::exact`](crate::Acquire::exact) off.
+    ///
+    /// The number of calls follows the rate: it begins with one, and doubles while tokens are used up before they are too old. It
+    /// shrinks as the bucket empties: a write takes no more ahead than leaves three quarters of each balance. Keys of one project
+    /// share what is taken ahead of the project's bucket. What is not spent returns to the table when it is older than
+    /// [`Prefetch::max_age`], when the configuration changes, when a call is refused that could use it, and with
+    /// [`drain`](Repository::drain). Corrections of leases are settled with what is held, where that is possible.
+    ///
+    /// **The bound**: tokens are debited before they are spent, so no more is admitted than the table allows. But tokens that a
+    /// process holds can be spent up to [`max_age`](Prefetch::max_age) after the bucket has refilled: in any window, `N` processes
+    /// admit at most what the limits allow plus `N` times what they hold, which is at most the given number of calls, each
+    /// with the average amount ([`Repository::prefetched`] has it at a moment). Meanwhile other processes see fewer tokens. A process
+    /// that is killed leaves what it holds consumed. A key that is disabled, moved or deleted spends what is held.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, Prefetch, RateLimiter, Repository};
+    ///
+    /// let repo = Repository::builder().in_memory().prefetch(Prefetch::calls(50)).measure().open().await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("rpd", 100_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo.clone());
+    /// for _ in 0..1_000 {
+    ///     limiter.acquire("key-1", "gpt-4").consume("rpd", 1).await?.commit().await?;
+    /// }
+    /// // The first calls are alone; later a write takes tokens for 50 of them.
+    /// assert!(repo.request_cost().updates < 40);
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["rpd"], 99_000);
+    /// assert!(repo.prefetched().tokens["rpd"] < 50);
+    /// repo.drain().await;
+    /// assert!(repo.prefetched().tokens.is_empty());
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["rpd"], 99_000);
+    /// # Ok(()) }
+    /// ```
+    pub fn prefetch(mut self, prefetch: Prefetch) -> Self {
+        self.options.prefetch = Some(prefetch);
+        self
+    }
+
     /// Whether a table that is created has a lean index: the index by resource holds keys only, so that an acquire costs one write
     /// unit in place of two. Default: no. It has no effect on a table that exists, and both kinds are read alike.
     ///
@@ -427,6 +468,7 @@ impl RepositoryBuilder {
         }
         check_max_in_flight(self.options.max_in_flight)?;
         check_correction_delay(&self.options)?;
+        self.options.prefetch.map(Prefetch::check).transpose()?;
         let meter = Arc::new(Meter::new());
         let choice = Choice {
             connection: self.connection,

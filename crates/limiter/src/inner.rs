@@ -23,6 +23,7 @@ use crate::acquire::image_cache::ImageCache;
 use crate::acquire::occasional::CallLog;
 use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
 use crate::acquire::refund_queues::Refunds;
+use crate::acquire::slices::{Prefetch, Slices};
 use crate::acquire::waiting::Queues;
 use crate::admin::principal::Principal;
 use crate::clock::{TableOffset, Time};
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) groups: Groups,
     pub(crate) background: Background,
     pub(crate) refunds: Refunds,
+    /// Tokens taken ahead.
+    pub(crate) slices: Slices,
     /// Calls that wait for tokens.
     pub(crate) queues: Arc<Queues>,
     pub(crate) log: CallLog,
@@ -157,6 +160,8 @@ pub(crate) struct Options {
     pub(crate) group_commit: bool,
     /// How long corrections of leases wait for a debit that carries them.
     pub(crate) correction_delay: Duration,
+    /// How many tokens are taken ahead, if any.
+    pub(crate) prefetch: Option<Prefetch>,
     pub(crate) principal: Option<String>,
 }
 
@@ -172,6 +177,7 @@ impl Default for Options {
             max_in_flight: MAX_IN_FLIGHT,
             group_commit: true,
             correction_delay: Duration::ZERO,
+            prefetch: None,
             principal: None,
         }
     }
@@ -226,6 +232,7 @@ impl Parts {
             groups: Groups::default(),
             background: Background::new(),
             refunds: Refunds::default(),
+            slices: Slices::default(),
             queues: Arc::default(),
             log: CallLog::default(),
             breaker,

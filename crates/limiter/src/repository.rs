@@ -8,6 +8,7 @@ use zae_limiter_core::NamespaceId;
 use zae_limiter_core::schema::version_key;
 
 use crate::acquire::config_cache::CacheStats;
+use crate::acquire::slices::Prefetched;
 use crate::admin::Admin;
 use crate::clock::ClockOffset;
 use crate::inner::Inner;
@@ -113,6 +114,11 @@ impl Repository {
         self.inner.config.stats()
     }
 
+    /// Tokens that this process has [taken ahead](crate::RepositoryBuilder::prefetch) and not spent yet, for metrics.
+    pub fn prefetched(&self) -> Prefetched {
+        self.inner.slices.prefetched()
+    }
+
     /// The offset of this machine's clock from the table's, for metrics and alarms. Stored times and decisions use the
     /// corrected time, unless [`RepositoryBuilder::clock`](crate::RepositoryBuilder::clock) brought a clock.
     ///
@@ -167,6 +173,7 @@ impl Repository {
     /// ```
     pub async fn drain_within(&self, timeout: Duration) -> Drained {
         let refunds = &self.inner.refunds;
+        self.inner.return_all_slices();
         let hurry = refunds.hurry();
         let tasks = self.inner.background.drain(timeout).await;
         drop(hurry);

@@ -28,6 +28,7 @@ mod freshness;
 mod group;
 mod images;
 mod protocol;
+mod slice;
 mod spread;
 mod take;
 
@@ -45,6 +46,7 @@ pub use freshness::{next_round_trip, refilled_by};
 pub use group::{Batch, Group};
 use images::{is_covered, remembered, short_shards, statuses_before};
 pub use protocol::*;
+pub use slice::{Slice, split};
 pub use spread::{Spread, SpreadEnd};
 use take::{Take, TakeEnd};
 
@@ -85,8 +87,10 @@ pub struct Acquire {
     legs: Vec<Leg>,
     /// Whether the child's own item has been asked who its parent is.
     parent_confirmed: bool,
-    /// The parent whose configuration was asked for last.
+    /// The parent whose configuration was asked for last, or that is paid.
     asked_parent: Option<EntityId>,
+    /// The parent, once the child's item has confirmed it.
+    parent: Option<EntityId>,
     /// Whether the entity was read again because its bucket's stamp is of another incarnation.
     owner_asked: bool,
     /// The result of that read, which decides.
@@ -110,6 +114,7 @@ impl Acquire {
             legs: Vec::new(),
             parent_confirmed: false,
             asked_parent: None,
+            parent: None,
             owner_asked: false,
             owner_read: None,
             gives_back: false,
@@ -225,6 +230,17 @@ impl Acquire {
         &self.request
     }
 
+    /// The parent that the entity cascades to, as an admission has found it.
+    pub fn parent(&self) -> Option<&EntityId> {
+        self.parent.as_ref()
+    }
+
+    /// Whether an admission counts on the tokens that the caller has for the parent ([`ForSlices::paid`]). If not, it has
+    /// debited another parent, or there is none any more.
+    pub fn is_paid(&self) -> bool {
+        self.parent.is_some() && self.parent == self.request.slices.paid
+    }
+
     /// Whether it was decided from memory alone, without asking the table for tokens.
     pub fn is_local(&self) -> bool {
         self.legs.is_empty()
@@ -279,6 +295,10 @@ impl Acquire {
         let Some(entity) = parent else {
             return self.begin(None, now, random);
         };
+        if self.request.slices.paid.as_ref() == Some(&entity) {
+            self.asked_parent = Some(entity);
+            return self.begin(None, now, random);
+        }
         match known(&entity) {
             Some(found) => {
                 self.asked_parent = Some(entity);
@@ -416,6 +436,12 @@ impl Acquire {
         random: &mut dyn Random,
     ) -> Vec<Call> {
         let short = short_shards(&found.hint, &amounts, now);
+        let slices = &self.request.slices;
+        let ahead = match (role, &slices.parent) {
+            (Role::Child, _) => slices.child.clone(),
+            (_, Some((entity, ahead))) if *entity == id.entity => Some(ahead.clone()),
+            _ => None,
+        };
         let take = Take::new(
             id,
             Arc::clone(&found.config),
@@ -423,7 +449,8 @@ impl Acquire {
             self.request.settings,
             self.started,
             role == Role::Parent,
-        );
+        )
+        .taking_ahead(ahead);
         self.legs.push(Leg { role, take });
         self.step(self.legs.len() - 1, now, random, |take, env| {
             take.start(&found.hint, &short, env);
@@ -513,6 +540,7 @@ impl Acquire {
         };
         let wanted = owner.and_then(Owner::cascade_parent).cloned();
         self.parent_confirmed = true;
+        self.parent.clone_from(&wanted);
         // Looked at before, and without a leg of its own: it has none of the limits asked for.
         let no_say = wanted.is_some() && wanted == self.asked_parent;
         let current = self.legs.iter_mut().find(|leg| leg.role == Role::Parent);

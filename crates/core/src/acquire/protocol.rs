@@ -25,6 +25,29 @@ pub struct Request {
     pub limits: Option<Vec<Limit>>,
     /// How buckets are kept.
     pub settings: Settings,
+    /// What [slices](super::Slice) ask of it.
+    pub slices: ForSlices,
+}
+
+/// What [slices](super::Slice) ask of an acquire.
+#[derive(Debug, Clone, Default)]
+pub struct ForSlices {
+    /// What is taken ahead of the entity's bucket.
+    pub child: Option<Ahead>,
+    /// What is taken ahead of this parent's bucket, if it is the parent.
+    pub parent: Option<(EntityId, Ahead)>,
+    /// A parent for which the caller has tokens already: if it is the parent, it is not debited. See
+    /// [`Acquire::is_paid`](super::Acquire::is_paid).
+    pub paid: Option<EntityId>,
+}
+
+/// Tokens for further calls, to be taken by the first write of a bucket if its last image shows four times as much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ahead {
+    /// For how many calls at most.
+    pub calls: u32,
+    /// What a call takes: whole tokens by limit.
+    pub per_call: Vec<(LimitName, Millitokens)>,
 }
 
 /// How buckets are kept.

@@ -23,7 +23,9 @@ use smol_str::SmolStr;
 
 use super::debit::{Debit, Refill, undo};
 use super::freshness::MAX_ROUND_TRIP_MS;
-use super::protocol::{Ask, DisabledAt, Env, Grant, Hint, Outcome, Reply, Settings, TakeError, check_config};
+use super::protocol::{
+    Ahead, Ask, DisabledAt, Env, Grant, Hint, Outcome, Reply, Settings, TakeError, check_config,
+};
 use crate::backoff::{Again, Backoff};
 use crate::bucket::Bucket;
 use crate::config::{Level, Resolved};
@@ -33,7 +35,7 @@ use crate::name::{EntityId, ResourceName};
 use crate::refill::Wait;
 use crate::schema::BucketId;
 use crate::table::{Answer, Applied, FailureKind, Item, Op, TableError, Update};
-use crate::units::EpochMillis;
+use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::LimitStatus;
 use crate::write::{self, Amounts, Basis, RefillDebit};
 
@@ -138,6 +140,10 @@ pub(crate) struct Take {
     pub(crate) id: BucketId,
     config: Arc<Resolved>,
     amounts: Amounts,
+    /// What is to be taken ahead by the first write.
+    ahead: Option<Ahead>,
+    /// The amounts that are needed, while a write is on its way that takes more.
+    need: Option<Amounts>,
     settings: Settings,
     /// Whether the configuration was read in this very acquire.
     fresh: bool,
@@ -194,6 +200,8 @@ impl Take {
             id,
             config,
             amounts,
+            ahead: None,
+            need: None,
             settings,
             fresh,
             purpose: if is_parent {
@@ -226,6 +234,11 @@ impl Take {
             state: State::Debit,
             end: None,
         }
+    }
+
+    /// Takes more by its first write, if the image that it goes by shows enough.
+    pub(crate) fn taking_ahead(self, ahead: Option<Ahead>) -> Self {
+        Self { ahead, ..self }
     }
 
     pub(crate) fn end(&self) -> Option<&TakeEnd> {
@@ -274,6 +287,10 @@ impl Take {
         let image = known
             .find(|(shard, _)| *shard == self.shard)
             .map(|(_, image)| image);
+        if let (Some(ahead), Some(image), None) = (self.ahead.take(), image, self.exact()) {
+            let more = taken_ahead(&self.amounts, &ahead, image, env.now);
+            self.need = more.map(|more| std::mem::replace(&mut self.amounts, more));
+        }
         match image {
             Some(image) if !hint.refilling.contains(&self.shard) && self.is_due(image, env.now) => {
                 self.refill_debit(image, env);
@@ -353,6 +370,14 @@ impl Take {
 
     /// Takes the answer to this leg's request, and sends the next one or ends.
     pub(crate) fn answer(&mut self, reply: Reply, env: &mut Env<'_>) {
+        let is_taken = matches!(
+            reply,
+            Reply::Debited(Outcome::Taken, _) | Reply::Table(Ok(Answer::Applied(Some(_))))
+        );
+        if let (false, Some(need)) = (is_taken, self.need.take()) {
+            // What is needed does not wait for what would be good to have.
+            self.amounts = need;
+        }
         match reply {
             Reply::Config(Ok(found)) => {
                 self.fresh = true;
@@ -730,6 +755,31 @@ impl Take {
         }
         Some(others[env.random.below(others.len() as u32) as usize])
     }
+}
+
+/// The amounts with what is taken ahead: for as many calls as a quarter of each balance allows. `None` if that is not one.
+fn taken_ahead(amounts: &Amounts, ahead: &Ahead, image: &Bucket, now: EpochMillis) -> Option<Amounts> {
+    let refilled = write::refill_all(image, None, now);
+    let mut calls = i128::from(ahead.calls);
+    let mut more = amounts.clone();
+    for (limit, amount) in amounts {
+        let of_call = ahead.per_call.iter().find(|(named, _)| named == limit);
+        let of_call = of_call.map_or(Millitokens::ZERO, |(_, of_call)| *of_call);
+        if of_call <= Millitokens::ZERO {
+            continue;
+        }
+        let held = refilled.iter().find(|r| r.limit.name == limit.as_str());
+        let most = held.map_or(0, |r| r.balance.tokens.0 / 4 - amount.0);
+        calls = calls.min(most / of_call.0);
+    }
+    if calls < 1 {
+        return None;
+    }
+    for (limit, amount) in &mut more {
+        let of_call = ahead.per_call.iter().find(|(named, _)| named == limit);
+        *amount += Millitokens(of_call.map_or(0, |(_, of_call)| of_call.0 * calls));
+    }
+    Some(more)
 }
 
 /// Whether an item is a bucket of so many shards.

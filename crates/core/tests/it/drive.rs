@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Debit, Decision, Found, Grant, Hint, Reply, Request, Settings,
+    Acquire, AcquireError, Ask, Call, Debit, Decision, ForSlices, Found, Grant, Hint, Reply, Request,
+    Settings,
 };
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::config::{Resolved, limit_attributes};
@@ -191,6 +192,7 @@ impl Desk {
             settings: Settings {
                 bucket_ttl_multiplier: self.ttl_multiplier,
             },
+            slices: ForSlices::default(),
         }
     }
 

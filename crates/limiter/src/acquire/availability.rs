@@ -14,7 +14,7 @@ use zae_limiter_core::outage::policy::last_known;
 use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::verdict::LimitStatus;
 use zae_limiter_core::{
-    Bucket, EntityId, IntoName, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName,
+    Bucket, EntityId, IntoName, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName, Wait,
 };
 
 use crate::acquire::limiter::{Amounts, RateLimiter, add, both};
@@ -206,6 +206,13 @@ impl Inner {
         if let Some(parent) = owner.and_then(|owner| owner.cascade_parent().cloned()) {
             let config = self.limits_of(&parent, resource).await?;
             statuses.extend(self.statuses(&parent, resource, &config, needed).await?.0);
+        }
+        for status in &mut statuses {
+            // Tokens that this process has taken ahead are for its own calls.
+            status.available += self.held_ahead(&status.entity, resource, &status.limit_name);
+            if status.exceeded && i128::from(status.available) >= i128::from(status.requested) {
+                (status.exceeded, status.wait) = (false, Wait::Millis(0));
+            }
         }
         Ok(Availability {
             checked_at: self.clock.now().into(),

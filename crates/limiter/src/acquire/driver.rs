@@ -183,6 +183,8 @@ pub(crate) struct Drive {
     ends_with: Option<TableError>,
     /// Whether it runs in the background already: dropped there, the runtime is ending and it ends too.
     in_background: bool,
+    /// Whether an admission counts on the parent's tokens that the caller has.
+    is_paid: bool,
 }
 
 impl Drive {
@@ -199,6 +201,7 @@ impl Drive {
             lost_answer: false,
             ends_with: None,
             in_background: false,
+            is_paid: false,
         }
     }
 
@@ -218,6 +221,11 @@ impl Drive {
     /// Whether the circuit breaker refused it, or it was the probe.
     pub(crate) fn met_open_breaker(&self) -> bool {
         self.patience == Patience::Probe
+    }
+
+    /// Whether its admission counts on the parent's tokens that the caller has.
+    pub(crate) fn is_paid(&self) -> bool {
+        self.is_paid
     }
 
     /// Whether tokens may have been taken.
@@ -301,6 +309,7 @@ impl Drive {
         let Some(acquire) = self.acquire.take() else {
             return lost();
         };
+        self.is_paid = acquire.is_paid();
         if acquire.is_local() && matches!(acquire.decision(), Some(Decision::Rejected(_))) {
             self.inner.count_local_rejection();
         }
@@ -551,6 +560,7 @@ impl Drop for Drive {
             lost_answer: false,
             ends_with: None,
             in_background: true,
+            is_paid: false,
         };
         rest.send(calls);
         if rest.flights.0.is_empty() {

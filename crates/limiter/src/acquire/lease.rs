@@ -413,6 +413,8 @@ impl Lease {
     async fn correct(&self, corrections: Vec<Correction>) -> Result<(), Error> {
         let ends: Vec<_> = corrections
             .into_iter()
+            .map(|correction| self.inner.settle_in_slices(correction))
+            .filter(|correction| !correction.deltas.is_empty())
             .map(|correction| enqueue(&self.inner, correction, "finished lease", Haste::MayWait))
             .collect();
         if ends.is_empty() {
@@ -463,6 +465,10 @@ impl Drop for Lease {
                     );
                 }
                 for correction in all_of(&grants) {
+                    let correction = self.inner.settle_in_slices(correction);
+                    if correction.deltas.is_empty() {
+                        continue;
+                    }
                     drop(enqueue(&self.inner, correction, "dropped lease", Haste::MayWait));
                 }
             }

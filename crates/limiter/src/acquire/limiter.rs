@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zae_limiter_core::acquire::{AcquireError, Decision, Request};
+use zae_limiter_core::acquire::{AcquireError, Decision, ForSlices, Request};
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::limit::check_limits;
 use zae_limiter_core::table::Applied;
@@ -19,6 +19,7 @@ use zae_limiter_core::{
 use crate::acquire::degrade::without_table;
 use crate::acquire::driver::Drive;
 use crate::acquire::lease::Lease;
+use crate::acquire::slices::{Filling, Prefetch, Source};
 use crate::acquire::waiting::{OnWait, Patience, with_jitter};
 use crate::error::{Error, level_name};
 use crate::inner::Inner;
@@ -91,6 +92,7 @@ impl RateLimiter {
             timeout: None,
             patience: None,
             on_wait: None,
+            prefetch: self.repository.inner.options.prefetch,
         }
     }
 }
@@ -144,6 +146,7 @@ pub struct Acquire {
     timeout: Option<Duration>,
     patience: Option<Patience>,
     on_wait: Option<OnWait>,
+    prefetch: Option<Prefetch>,
 }
 
 impl Acquire {
@@ -276,6 +279,20 @@ impl Acquire {
         self.send().await
     }
 
+    /// Takes tokens ahead for calls to come, as [`RepositoryBuilder::prefetch`](crate::RepositoryBuilder::prefetch) does for all
+    /// calls, or spends some that another call has taken ahead.
+    pub fn prefetch(mut self, prefetch: Prefetch) -> Self {
+        self.prefetch = Some(prefetch);
+        self
+    }
+
+    /// Takes exactly these tokens, and from the table: the call neither spends tokens that were
+    /// [taken ahead](crate::RepositoryBuilder::prefetch), nor takes any.
+    pub fn exact(mut self) -> Self {
+        self.prefetch = None;
+        self
+    }
+
     /// Calls `tell` each time the call was refused and waits ([`wait`](Self::wait)), with the refusal and its wait, jitter not
     /// included: for logs and metrics. Time behind other calls of the queue is not reported.
     ///
@@ -384,6 +401,7 @@ impl Acquire {
             inner: Arc::clone(&self.inner),
             on_unavailable: self.on_unavailable,
             timeout: self.timeout.unwrap_or(self.inner.options.acquire_timeout),
+            prefetch: self.prefetch.map(Prefetch::check).transpose()?,
         };
         let (patience, on_wait) = (self.patience, self.on_wait.clone());
         let request = self.request()?;
@@ -408,6 +426,7 @@ impl Acquire {
             consume,
             limits,
             settings: self.inner.options.settings,
+            slices: ForSlices::default(),
         })
     }
 }
@@ -417,6 +436,7 @@ struct Attempt {
     inner: Arc<Inner>,
     on_unavailable: Option<OnUnavailable>,
     timeout: Duration,
+    prefetch: Option<Prefetch>,
 }
 
 impl Attempt {
@@ -435,14 +455,48 @@ impl Attempt {
 
     /// Takes the tokens, or is refused.
     async fn take(&self, request: &Request) -> Result<Lease, Error> {
+        let inner = &self.inner;
+        let Some(prefetch) = self.prefetch.filter(|_| request.limits.is_none()) else {
+            return self.take_from_table(request, request, None).await;
+        };
+        let (asked, filling) = match inner.source_of(request, prefetch) {
+            Source::Memory(grants) => return Ok(Lease::granted(inner, request, grants)),
+            Source::Table(asked) => *asked,
+        };
+        match self.take_from_table(request, &asked, Some(filling)).await {
+            // What this process holds may be what is missing.
+            Err(Error::RateLimitExceeded(refused)) => {
+                if inner.return_slices(request).await {
+                    self.take_from_table(request, request, None).await
+                } else {
+                    Err(refused.into())
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Asks the table for the tokens of a request, and for those that `asked` has in addition.
+    async fn take_from_table(
+        &self,
+        request: &Request,
+        asked: &Request,
+        mut filling: Option<Filling>,
+    ) -> Result<Lease, Error> {
         let (inner, on_unavailable, timeout) = (&self.inner, self.on_unavailable, self.timeout);
         let now = Instant::now();
         let until = now.checked_add(timeout).unwrap_or(now + LONGEST);
-        let mut drive = Drive::new(inner, request.clone()).under_policy(on_unavailable);
+        let mut drive = Drive::new(inner, asked.clone()).under_policy(on_unavailable);
         let mut is_retry = false;
         let err = loop {
             match tokio::time::timeout_at(until, drive.run()).await {
-                Ok(Decision::Admitted(grants)) => return Ok(Lease::granted(inner, request, grants)),
+                Ok(Decision::Admitted(grants)) => {
+                    let grants = match filling.take() {
+                        Some(filling) => filling.admitted(request, grants, drive.is_paid()),
+                        None => grants,
+                    };
+                    return Ok(Lease::granted(inner, request, grants));
+                }
                 Ok(Decision::Rejected(refused)) => return Err(refused.into()),
                 Ok(Decision::Disabled { entity, at }) => {
                     return Err(Error::Disabled {
@@ -464,7 +518,7 @@ impl Attempt {
                         break inner.table_error(err);
                     }
                     // What the last attempt has still on its way is finished in the background.
-                    drive = Drive::new(inner, request.clone())
+                    drive = Drive::new(inner, asked.clone())
                         .under_policy(on_unavailable)
                         .after(err);
                     tokio::time::sleep(pause).await;

@@ -15,6 +15,7 @@ pub(crate) mod occasional;
 pub(crate) mod permits;
 pub(crate) mod refund_queues;
 pub(crate) mod refunds;
+pub(crate) mod slices;
 mod spread;
 pub(crate) mod waiting;
 
@@ -22,3 +23,4 @@ pub use availability::{Availability, Check};
 pub use config_cache::CacheStats;
 pub use lease::Lease;
 pub use limiter::{Acquire, RateLimiter};
+pub use slices::{Prefetch, Prefetched};

@@ -8,8 +8,8 @@ use super::lease::Lease;
 use super::repository::Repository;
 use super::runtime::Engine;
 use crate::{
-    Availability, EntityId, Error, IntoLimit, IntoName, LimitName, OnUnavailable, RateLimitExceeded,
-    ResourceName,
+    Availability, EntityId, Error, IntoLimit, IntoName, LimitName, OnUnavailable, Prefetch,
+    RateLimitExceeded, ResourceName,
 };
 
 /// The blocking [`RateLimiter`](crate::RateLimiter).
@@ -116,6 +116,18 @@ impl Acquire {
     /// See [`crate::Acquire::wait`].
     pub fn wait(mut self, max: Duration) -> Self {
         self.inner = self.inner.wait(max);
+        self
+    }
+
+    /// See [`crate::Acquire::prefetch`].
+    pub fn prefetch(mut self, prefetch: Prefetch) -> Self {
+        self.inner = self.inner.prefetch(prefetch);
+        self
+    }
+
+    /// See [`crate::Acquire::exact`].
+    pub fn exact(mut self) -> Self {
+        self.inner = self.inner.exact();
         self
     }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::admin::Admin;
 use super::runtime::Engine;
 use crate::clock::ClockOffset;
-use crate::{CacheStats, Drained, Error, IntoName, NamespaceId, NamespaceName, RepositoryBuilder};
+use crate::{
+    CacheStats, Drained, Error, IntoName, NamespaceId, NamespaceName, Prefetched, RepositoryBuilder,
+};
 
 /// The blocking [`Repository`](crate::Repository).
 #[derive(Clone)]
@@ -105,6 +107,11 @@ impl Repository {
     /// See [`crate::Repository::cache_stats`].
     pub fn cache_stats(&self) -> CacheStats {
         self.inner.cache_stats()
+    }
+
+    /// See [`crate::Repository::prefetched`].
+    pub fn prefetched(&self) -> Prefetched {
+        self.inner.prefetched()
     }
 
     /// See [`crate::Repository::clock_offset`].

@@ -45,6 +45,7 @@ mod outage;
 mod paging;
 mod parity;
 mod paths;
+mod prefetch;
 mod refunds;
 mod registries;
 mod sdk_config;

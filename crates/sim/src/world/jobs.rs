@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
+    Acquire, AcquireError, Ask, Call, Decision, ForSlices, Grant, Observation, Reply, Request, Settings,
 };
 use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::table::{Answer, Applied, Item, Op};
@@ -57,6 +57,7 @@ impl World<'_> {
             settings: Settings {
                 bucket_ttl_multiplier: plan.ttl_multiplier,
             },
+            slices: ForSlices::default(),
         };
         self.stats.acquires += 1;
         let wanted = request.clone();
