@@ -77,6 +77,14 @@ stats! {
     carried,
     /// The same, where the write did not happen, or its answer was lost.
     not_carried,
+    /// Acquires that took tokens ahead.
+    taken_ahead,
+    /// Acquires that were served from memory.
+    from_memory,
+    /// Acquires whose parent's tokens came from memory.
+    paid_ahead,
+    /// Slices whose tokens were returned because they were too old.
+    returned_ahead,
     /// Refilling writes that applied.
     refills,
     /// Refilling writes that cut a surplus.

@@ -27,6 +27,14 @@ pub(crate) struct Lives {
 }
 
 impl Lives {
+    /// Tokens that other actions have debited are this action's, too, from now on.
+    pub(crate) fn stands_in(&mut self, action: usize, fillers: impl Iterator<Item = usize>) {
+        for filler in fillers {
+            let debited = self.debited.get(&filler).cloned().unwrap_or_default();
+            self.debited.entry(action).or_default().extend(debited);
+        }
+    }
+
     /// Judges what one write changed, by the action on whose behalf it was made.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::table::{Answer, Op, TableError};
 
 use super::groups::{Carried, Part, Sending};
+use super::slices::Filling;
 use crate::rng::Rng;
 use crate::rows::change::{Source, Sums};
 use crate::rows::row;
@@ -51,6 +52,8 @@ pub(crate) struct Job {
     pub(crate) carried: Option<Carried>,
     /// The call of a credit that a batch carries.
     pub(crate) carried_call: Option<usize>,
+    /// What an acquire does for slices.
+    pub(crate) filling: Filling,
     /// The acquire that waits for this credit, and its call.
     pub(crate) awaited_by: Option<(usize, usize)>,
     /// What operations whose outcome never became known would have consumed.

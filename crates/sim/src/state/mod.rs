@@ -5,3 +5,4 @@ pub(crate) mod job;
 pub(crate) mod lease;
 pub mod process;
 pub mod setup;
+pub(crate) mod slices;

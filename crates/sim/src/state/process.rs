@@ -17,6 +17,7 @@ use zae_limiter_core::table::Op;
 use zae_limiter_core::{EntityId, EpochMillis};
 
 use super::groups::{Groups, Shard};
+use super::slices::Slices;
 use crate::plan::ProcessPlan;
 use crate::time::{EPOCH_MS, true_ms};
 
@@ -41,6 +42,8 @@ pub struct Process {
     pub(crate) local: LocalBuckets<Hasher>,
     /// Debits that wait for a write of their shard.
     pub(crate) groups: Groups,
+    /// Tokens taken ahead.
+    pub(crate) slices: Slices,
 }
 
 /// A hasher without a random seed, so that runs can be repeated.
@@ -69,6 +72,7 @@ impl Process {
             breaker: breaker::State::default(),
             local: no_local_buckets(plan, local_limits),
             groups: Groups::default(),
+            slices: Slices::default(),
             incarnation: 0,
             configs: HashMap::new(),
             images: HashMap::new(),
@@ -83,6 +87,7 @@ impl Process {
         self.configs.clear();
         self.images.clear();
         self.groups.clear();
+        self.slices.clear();
         self.reconciled.clear();
         self.round_trip_ms = 0;
         self.breaker = breaker::State::default();

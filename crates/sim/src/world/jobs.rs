@@ -17,6 +17,7 @@ use crate::rng::Rng;
 use crate::rows::change::{Sums, add};
 use crate::state::job::{Job, Machine, image_in};
 use crate::state::lease::Held;
+use crate::state::slices::Filling;
 use crate::time::millis;
 
 /// More calls than any machine may make before it decides.
@@ -50,7 +51,7 @@ impl World<'_> {
                 Millitokens::from_tokens(*tokens),
             )
         };
-        let request = Request {
+        let mut request = Request {
             id: self.names.bucket(*entity),
             consume: amounts.iter().map(amount).collect(),
             limits: limits.as_deref().map(crate::state::setup::limits),
@@ -60,6 +61,9 @@ impl World<'_> {
             slices: ForSlices::default(),
         };
         self.stats.acquires += 1;
+        let Some(filling) = self.from_slices(index, *process, &mut request) else {
+            return;
+        };
         let wanted = request.clone();
         self.stats.own_limits += u64::from(limits.is_some());
         let mut acquire = Acquire::new(request);
@@ -68,6 +72,7 @@ impl World<'_> {
         if let Pass::Refused { .. } = pass {
             let job = self.add_job(*process, index, Machine::Ended, rng);
             self.jobs[job].request = Some(wanted);
+            self.unfilled(*process, filling);
             self.note(|| format!("action {index}, job {job}: {action:?}, refused by the circuit breaker"));
             return self.without_table(job, &Cause::Breaker);
         }
@@ -80,6 +85,7 @@ impl World<'_> {
         let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
         self.jobs[job].pass = pass;
         self.jobs[job].request = Some(wanted);
+        self.jobs[job].filling = filling;
         if limits.is_some() {
             self.check.brings_limits(job);
         }
@@ -112,6 +118,7 @@ impl World<'_> {
             parts: Vec::new(),
             carried: None,
             carried_call: None,
+            filling: Filling::default(),
             awaited_by: None,
             doubtful: Sums::new(),
             low: Sums::new(),
@@ -390,9 +397,11 @@ impl World<'_> {
         let Machine::Acquire(acquire) = machine else {
             return;
         };
+        let is_paid = acquire.is_paid();
         let Some(decision) = acquire.finish() else {
             return self.fail(format!("job {job} ended without a decision"));
         };
+        let filling = std::mem::take(&mut self.jobs[job].filling);
         self.note(|| format!("job {job}: {}", shown(&decision)));
         if self.jobs[job].abandoned && matches!(decision, Decision::Admitted(_)) {
             return self.fail(format!(
@@ -448,7 +457,11 @@ impl World<'_> {
             *slot.high.entry(id).or_default() += cost;
         }
         self.expect(job);
-        if let Decision::Admitted(grants) = decision {
+        let Decision::Admitted(grants) = decision else {
+            return self.unfilled(self.jobs[job].process, filling);
+        };
+        {
+            let grants = self.settle_filling(job, filling, grants, is_paid);
             if let Err(err) = self.judge_parent(job, &grants) {
                 self.fail(err);
             }

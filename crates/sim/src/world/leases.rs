@@ -110,7 +110,7 @@ impl World<'_> {
     }
 
     /// Begins a credit, unless there is nothing to correct.
-    fn credit(
+    pub(crate) fn credit(
         &mut self,
         process: usize,
         action: usize,

@@ -10,6 +10,7 @@ mod leases;
 mod lives;
 mod operators;
 mod outages;
+mod slices;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -122,6 +123,8 @@ pub(crate) enum Event {
     GiveUp(usize),
     /// A lease ends.
     EndLease(usize),
+    /// A process returns what it holds too long.
+    ReturnOld { process: usize, incarnation: u32 },
     /// A credit has waited long enough for a write that carries it.
     GoAlone(usize),
     /// A deletion continues.
@@ -309,6 +312,7 @@ impl<'a> World<'a> {
         match event {
             Event::Act(action) => self.act(action),
             Event::GoAlone(job) => self.go_alone(job),
+            Event::ReturnOld { process, incarnation } => self.return_old(process, incarnation),
             Event::Send { job, call, op } => self.send_in_turn(job, call, op),
             Event::Write {
                 job,
