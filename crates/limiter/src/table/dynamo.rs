@@ -202,9 +202,7 @@ impl DynamoTable {
     }
 
     async fn update(self, mut update: Update) -> Result<Answer, TableError> {
-        let mut body = self.body();
-        write_update(&mut body, &mut update)?;
-        body.word("ReturnValues", "ALL_NEW");
+        let body = update_body(&self.name, &mut update)?;
         match self.write(Call::Update, "UpdateItem", body).await {
             Ok(mut written) => match written.attributes.take() {
                 Some(image) if has_key(&image.0, &update.key) => Ok(self.applied(&written, Some(image.0))),
@@ -317,9 +315,7 @@ impl DynamoTable {
 
     /// The beginning of a request to this table.
     fn body(&self) -> Body {
-        let mut body = Body::new();
-        body.text("TableName", &self.name);
-        body
+        body_for(&self.name)
     }
 
     /// Sends a request that only reads.
@@ -385,6 +381,20 @@ impl DynamoTable {
         }
         Answer::Cancelled(parts)
     }
+}
+
+fn body_for(table: &str) -> Body {
+    let mut body = Body::new();
+    body.text("TableName", table);
+    body
+}
+
+/// The body of an `UpdateItem`. Takes the parts out of the update, not its key.
+pub(super) fn update_body(table: &str, update: &mut Update) -> Result<Body, TableError> {
+    let mut body = body_for(table);
+    write_update(&mut body, update)?;
+    body.word("ReturnValues", "ALL_NEW");
+    Ok(body)
 }
 
 fn write_put(body: &mut Body, item: &Item, condition: Condition) -> Result<(), TableError> {

@@ -31,6 +31,9 @@ use crate::clock::TableOffset;
 pub(super) mod answer;
 mod endpoint;
 mod identity;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod measured;
 mod pool;
 pub(super) mod request;
 mod sign;
