@@ -24,7 +24,7 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use clap::Parser;
 use zae_limiter::clock::{Clock as _, ManualClock, SystemClock};
 use zae_limiter::table::{Connection, DynamoClient, EmbeddedEngine, RequestCost, TableExt as _, Timeouts};
-use zae_limiter::{Error, Limit, NewEntity, RateLimiter, Repository, RepositoryBuilder, SdkConfig};
+use zae_limiter::{Error, Limit, NewEntity, Prefetch, RateLimiter, Repository, RepositoryBuilder, SdkConfig};
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Op, Value};
@@ -237,6 +237,9 @@ async fn main() -> Outcome<()> {
     }
     if wanted(&["refused by the table", "refused from memory"]) {
         cases.extend(rejected(&options).await?);
+    }
+    if wanted(&["one bucket, tokens taken ahead"]) {
+        cases.push(ahead(&options).await?);
     }
     if wanted(&["acquire, adjust, commit"]) {
         cases.push(adjusted(&options).await?);
@@ -572,6 +575,30 @@ async fn cascade(options: &Options) -> Outcome<Case> {
         name: "acquire, cascade",
         concurrency: 1,
         round,
+        usage,
+        ratios: None,
+    })
+}
+
+/// One caller of one bucket, with tokens for 50 calls taken ahead.
+async fn ahead(options: &Options) -> Outcome<Case> {
+    let prefetch = Prefetch::calls(50).max_age(Duration::from_mins(1));
+    let world = Arc::new(World::new(|builder| builder.measure().prefetch(prefetch)).await?);
+    // Until so many calls are taken ahead for.
+    acquire_round(&world, 1, 200, 1).await;
+    let mut rounds = Vec::new();
+    let mut usage = RequestCost::default();
+    for _ in 0..options.rounds {
+        world.refresh().await?;
+        let before = world.repo().request_cost();
+        rounds.push(acquire_round(&world, 1, options.ops, 1).await);
+        usage = world.repo().request_cost().since(&before);
+    }
+    scale(&mut usage, options.rounds as f64);
+    Ok(Case {
+        name: "one bucket, tokens taken ahead",
+        concurrency: 1,
+        round: Round::joined(&rounds),
         usage,
         ratios: None,
     })

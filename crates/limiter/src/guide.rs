@@ -651,9 +651,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Three options lower the costs. A table with a [lean index](crate::RepositoryBuilder::lean_index) takes one write unit in place of
+//! Four options lower the costs. A table with a [lean index](crate::RepositoryBuilder::lean_index) takes one write unit in place of
 //! two. Acquires of one bucket at the same time [share writes](crate::RepositoryBuilder::group_commit), which is on by default. The
 //! correction of an estimate can wait for the next acquire of its bucket, [which carries it](crate::RepositoryBuilder::correction_delay).
+//! A write can take tokens for [many calls](crate::RepositoryBuilder::prefetch), which are then served from memory, within a stated bound.
 //!
 //! # Usage
 //!

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use zae_limiter_core::acquire::{
-    Acquire, Ask, Call, Decision, ForSlices, Found, Grant, Hint, Observation, Reply, Request, Settings,
+    Acquire, Ask, Call, Decision, Found, Grant, Hint, Observation, Reply, Request, Settings,
 };
 use zae_limiter_core::credit::Credit;
 use zae_limiter_core::memory::MemoryTable;
@@ -129,7 +129,7 @@ impl Quiet<'_> {
             settings: Settings {
                 bucket_ttl_multiplier: self.plan.ttl_multiplier,
             },
-            slices: ForSlices::default(),
+            slices: None,
         });
         let mut calls: Vec<Call> = acquire.start(&|_| None, now, &mut self.rng);
         while let Some(call) = calls.pop() {

@@ -121,6 +121,7 @@ impl Warm {
             id,
             limits: None,
             settings: Settings::default(),
+            slices: None,
         };
         let mut table = MemoryTable::new();
         let limits = [

@@ -238,7 +238,7 @@ impl Acquire {
     /// Whether an admission counts on the tokens that the caller has for the parent ([`ForSlices::paid`]). If not, it has
     /// debited another parent, or there is none any more.
     pub fn is_paid(&self) -> bool {
-        self.parent.is_some() && self.parent == self.request.slices.paid
+        self.parent.is_some() && self.parent.as_ref() == self.request.paid()
     }
 
     /// Whether it was decided from memory alone, without asking the table for tokens.
@@ -295,7 +295,7 @@ impl Acquire {
         let Some(entity) = parent else {
             return self.begin(None, now, random);
         };
-        if self.request.slices.paid.as_ref() == Some(&entity) {
+        if self.request.paid() == Some(&entity) {
             self.asked_parent = Some(entity);
             return self.begin(None, now, random);
         }
@@ -436,12 +436,15 @@ impl Acquire {
         random: &mut dyn Random,
     ) -> Vec<Call> {
         let short = short_shards(&found.hint, &amounts, now);
-        let slices = &self.request.slices;
-        let ahead = match (role, &slices.parent) {
-            (Role::Child, _) => slices.child.clone(),
-            (_, Some((entity, ahead))) if *entity == id.entity => Some(ahead.clone()),
-            _ => None,
-        };
+        let ahead = self
+            .request
+            .slices
+            .as_ref()
+            .and_then(|slices| match (role, &slices.parent) {
+                (Role::Child, _) => slices.child.clone(),
+                (_, Some((entity, ahead))) if *entity == id.entity => Some(ahead.clone()),
+                _ => None,
+            });
         let take = Take::new(
             id,
             Arc::clone(&found.config),

@@ -26,7 +26,14 @@ pub struct Request {
     /// How buckets are kept.
     pub settings: Settings,
     /// What [slices](super::Slice) ask of it.
-    pub slices: ForSlices,
+    pub slices: Option<Box<ForSlices>>,
+}
+
+impl Request {
+    /// The parent for which the caller has tokens already.
+    pub(super) fn paid(&self) -> Option<&EntityId> {
+        self.slices.as_ref()?.paid.as_ref()
+    }
 }
 
 /// What [slices](super::Slice) ask of an acquire.

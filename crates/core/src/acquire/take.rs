@@ -559,13 +559,11 @@ impl Take {
             Ok(image) => self.took(Arc::new(image), env),
             Err(err) => {
                 let key = self.id.key(self.shard);
-                match undo(&key, &self.amounts, item) {
-                    Some(undo) => self.send(Ask::Table(Op::Update(undo)), State::Undo(err.into()), env),
-                    None => {
-                        let message = format!("the answer to a debit does not show the item {key}: {err}");
-                        self.fail(TableError::new(FailureKind::Internal, Applied::Unknown, message));
-                    }
+                if let Some(undo) = undo(&key, &self.amounts, item) {
+                    return self.send(Ask::Table(Op::Update(undo)), State::Undo(err.into()), env);
                 }
+                let message = format!("the answer to a debit does not show the item {key}: {err}");
+                self.fail(TableError::new(FailureKind::Internal, Applied::Unknown, message));
             }
         }
     }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Debit, Decision, ForSlices, Found, Grant, Hint, Reply, Request,
-    Settings,
+    Acquire, AcquireError, Ask, Call, Debit, Decision, Found, Grant, Hint, Reply, Request, Settings,
 };
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::config::{Resolved, limit_attributes};
@@ -192,14 +191,19 @@ impl Desk {
             settings: Settings {
                 bucket_ttl_multiplier: self.ttl_multiplier,
             },
-            slices: ForSlices::default(),
+            slices: None,
         }
     }
 
     /// One acquire from beginning to end.
     pub(crate) fn acquire(&mut self, entity: &str, consume: &[(&str, i64)]) -> Decision {
-        (self.ops, self.configs_read) = (Vec::new(), 0);
         let mut acquire = Acquire::new(self.request(entity, consume));
+        self.drive(&mut acquire)
+    }
+
+    /// Drives an acquire from beginning to end.
+    pub(crate) fn drive(&mut self, acquire: &mut Acquire) -> Decision {
+        (self.ops, self.configs_read) = (Vec::new(), 0);
         let mut calls: Vec<Call> = acquire.start(&|_| None, EpochMillis(self.now), &mut self.dice);
         while !calls.is_empty() {
             assert!(self.ops.len() < 200, "no decision after {} calls", self.ops.len());
@@ -212,11 +216,8 @@ impl Desk {
                 self.images.insert((seen.id, seen.shard), seen.image);
             }
         }
-        assert!(
-            acquire.decision().is_some(),
-            "nothing is asked, and there is no decision"
-        );
-        acquire.finish().unwrap()
+        let decision = acquire.decision().cloned();
+        decision.expect("nothing is asked, and there is no decision")
     }
 
     #[track_caller]

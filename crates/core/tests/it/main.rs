@@ -29,4 +29,5 @@ mod lifetime;
 mod lives;
 mod outcomes;
 mod shards;
+mod slices;
 mod waits;

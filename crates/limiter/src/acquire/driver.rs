@@ -165,6 +165,10 @@ enum Patience {
 }
 
 /// An acquire on its way.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, not a state"
+)]
 pub(crate) struct Drive {
     inner: Arc<Inner>,
     resource: ResourceName,

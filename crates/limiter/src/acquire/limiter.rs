@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zae_limiter_core::acquire::{AcquireError, Decision, ForSlices, Request};
+use zae_limiter_core::acquire::{AcquireError, Decision, Request};
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::limit::check_limits;
 use zae_limiter_core::table::Applied;
@@ -426,7 +426,7 @@ impl Acquire {
             consume,
             limits,
             settings: self.inner.options.settings,
-            slices: ForSlices::default(),
+            slices: None,
         })
     }
 }

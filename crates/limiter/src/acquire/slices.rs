@@ -228,7 +228,7 @@ impl Inner {
             filling.fills.push((id.clone(), Arc::clone(config)));
             Some(ahead)
         };
-        asked.slices = ForSlices {
+        asked.slices = Some(Box::new(ForSlices {
             child: fill(id, &config, &request.consume),
             parent: match &parent {
                 Some((id, config)) if paid.is_none() && !of_parent.is_empty() => {
@@ -237,7 +237,7 @@ impl Inner {
                 _ => None,
             },
             paid: paid.as_ref().map(|(id, _)| id.entity.clone()),
-        };
+        }));
         drop(held);
         filling.paid = paid;
         self.sweep_soon();

@@ -138,9 +138,7 @@ fn aliases_go_past_nine_and_ninety_nine() {
 /// What an acquire of `taken` limits sends for an idle bucket that holds `held` limits, and lacks `seeds` of those asked
 /// for; or that it refuses to.
 fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
-    use zae_limiter_core::acquire::{
-        Acquire, Ask, Decision, ForSlices, Found, Hint, Reply, Request, Settings,
-    };
+    use zae_limiter_core::acquire::{Acquire, Ask, Decision, Found, Hint, Reply, Request, Settings};
     use zae_limiter_core::config::Config;
     use zae_limiter_core::resolve::{Stored, resolve};
     use zae_limiter_core::schema::BucketId;
@@ -186,7 +184,7 @@ fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
         consume: (0..taken).map(|n| (name(n), Millitokens(1000))).collect(),
         limits: None,
         settings: Settings::default(),
-        slices: ForSlices::default(),
+        slices: None,
     });
     let random = &mut crate::acquire::driver::FastRandom;
     let config = Arc::new(config);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Decision, ForSlices, Grant, Observation, Reply, Request, Settings,
+    Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
 };
 use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::table::{Answer, Applied, Item, Op};
@@ -58,10 +58,10 @@ impl World<'_> {
             settings: Settings {
                 bucket_ttl_multiplier: plan.ttl_multiplier,
             },
-            slices: ForSlices::default(),
+            slices: None,
         };
         self.stats.acquires += 1;
-        let Some(filling) = self.from_slices(index, *process, &mut request) else {
+        let Some(filling) = self.serve_or_ask(index, *process, &mut request) else {
             return;
         };
         let wanted = request.clone();
@@ -72,7 +72,7 @@ impl World<'_> {
         if let Pass::Refused { .. } = pass {
             let job = self.add_job(*process, index, Machine::Ended, rng);
             self.jobs[job].request = Some(wanted);
-            self.unfilled(*process, filling);
+            self.unfilled(*process, index, filling);
             self.note(|| format!("action {index}, job {job}: {action:?}, refused by the circuit breaker"));
             return self.without_table(job, &Cause::Breaker);
         }
@@ -458,7 +458,8 @@ impl World<'_> {
         }
         self.expect(job);
         let Decision::Admitted(grants) = decision else {
-            return self.unfilled(self.jobs[job].process, filling);
+            let (process, action) = (self.jobs[job].process, self.jobs[job].action);
+            return self.unfilled(process, action, filling);
         };
         {
             let grants = self.settle_filling(job, filling, grants, is_paid);

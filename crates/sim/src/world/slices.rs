@@ -24,7 +24,7 @@ const MOST_CALLS: u32 = 6;
 
 impl World<'_> {
     /// Serves an acquire from memory, or adds to its request what slices ask for. Returns whether it was served.
-    pub(crate) fn from_slices(
+    pub(crate) fn serve_or_ask(
         &mut self,
         index: usize,
         process: usize,
@@ -86,7 +86,7 @@ impl World<'_> {
             filling.fills.push((id.clone(), Arc::clone(config)));
             Some(ahead)
         };
-        request.slices = ForSlices {
+        request.slices = Some(Box::new(ForSlices {
             child: fill(&id, &config, &request.consume),
             parent: match &parent {
                 Some((id, config)) if !serves_parent && !of_parent.is_empty() => {
@@ -95,7 +95,7 @@ impl World<'_> {
                 _ => None,
             },
             paid: filling.paid.as_ref().map(|(id, _)| id.entity.clone()),
-        };
+        }));
         Some(filling)
     }
 
@@ -159,7 +159,7 @@ impl World<'_> {
             self.stats.paid_ahead += 1;
             ours.extend(grants);
         }
-        self.unfilled(process, filling);
+        self.unfilled(process, action, filling);
         self.returns(process, action, back);
         let at = self.now_us + 1000 * MAX_AGE_MS.unsigned_abs();
         let incarnation = self.processes[process].incarnation;
@@ -168,13 +168,16 @@ impl World<'_> {
     }
 
     /// An acquire has ended without tokens for slices: what it has taken from memory goes back there.
-    pub(crate) fn unfilled(&mut self, process: usize, filling: Filling) {
+    pub(crate) fn unfilled(&mut self, process: usize, action: usize, filling: Filling) {
         let slices = &mut self.processes[process].slices;
         for (id, _) in filling.fills {
             slices.of(&id).slice.not_filled();
         }
         if let Some((id, grants)) = filling.paid {
-            slices.of(&id).slice.put_back(grants);
+            let held = slices.of(&id);
+            held.slice.put_back(grants);
+            // It stands in for those whose tokens they were.
+            held.fillers.insert(action);
             let at = self.now_us + 1000 * MAX_AGE_MS.unsigned_abs();
             let incarnation = self.processes[process].incarnation;
             self.schedule(at, Event::ReturnOld { process, incarnation });
