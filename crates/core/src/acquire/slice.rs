@@ -132,16 +132,17 @@ impl Slice {
             self.calls.saturating_mul(2).clamp(1, most)
         };
         self.filled_at = Some(now);
-        if self.calls < 2 {
-            return None;
-        }
-        self.is_filling = true;
         let per_call = self.per_call.iter();
         let per_call = per_call.filter(|(limit, _)| amounts.iter().any(|(named, _)| named == limit));
-        Some(Ahead {
-            calls: self.calls - 1,
-            per_call: per_call.cloned().collect(),
-        })
+        let per_call: Amounts = per_call.cloned().collect();
+        // What is left is for some of the calls.
+        let left = per_call
+            .iter()
+            .map(|(limit, of_call)| self.held(limit).0 / of_call.0.max(1));
+        let left = u32::try_from(left.min().unwrap_or(0)).unwrap_or(u32::MAX);
+        let calls = self.calls.saturating_sub(1).saturating_sub(left);
+        self.is_filling = calls > 0;
+        self.is_filling.then_some(Ahead { calls, per_call })
     }
 
     /// A call that was to take tokens for it has ended, with these, under this configuration. Returns what is left of tokens that

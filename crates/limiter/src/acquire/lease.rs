@@ -350,6 +350,10 @@ impl Lease {
     /// The adjustments are written in the background.
     pub async fn commit(mut self) -> Result<(), Error> {
         let deltas = std::mem::take(&mut self.deltas);
+        if deltas.is_empty() {
+            self.held = Held::Finished;
+            return Ok(());
+        }
         match std::mem::replace(&mut self.held, Held::Finished) {
             Held::Table(grants) => self.correct(spread(&grants, &deltas)).await,
             Held::Local(claims) => {

@@ -165,21 +165,23 @@ impl Inner {
     pub(crate) fn source_of(self: &Arc<Self>, request: &Request, prefetch: Prefetch) -> Source {
         let now = self.clock.now();
         let id = &request.id;
-        let mut asked = request.clone();
-        let mut filling = Filling {
-            inner: Arc::clone(self),
-            id: id.clone(),
-            fills: Vec::new(),
-            paid: None,
+        let filling = |fills, paid| {
+            let id = id.clone();
+            Filling {
+                inner: Arc::clone(self),
+                id,
+                fills,
+                paid,
+            }
         };
+        let plain = || Source::Table(Box::new((request.clone(), filling(Vec::new(), None))));
         let Some(config) = self.config.peek(&id.entity, &id.resource, now) else {
-            return Source::Table(Box::new((asked, filling)));
+            return plain();
         };
-        let owner = config.owner.as_ref();
-        let parent = match owner.and_then(Owner::cascade_parent) {
+        let parent = match config.owner.as_ref().and_then(Owner::cascade_parent) {
             None => None,
             Some(entity) => match self.config.peek(entity, &id.resource, now) {
-                None => return Source::Table(Box::new((asked, filling))),
+                None => return plain(),
                 Some(config) => Some((self.bucket_id(entity, &id.resource), config)),
             },
         };
@@ -189,30 +191,28 @@ impl Inner {
             request.consume.iter().filter(has).cloned().collect::<Vec<_>>()
         });
         let of_parent = of_parent.unwrap_or_default();
+        let parent = parent.filter(|_| !of_parent.is_empty());
         let mut held = self.slices.lock();
-        let serves_child = held
-            .get(id)
-            .is_some_and(|held| held.serves(&config, &request.consume, now));
-        let serves_parent = parent.as_ref().is_some_and(|(id, config)| {
-            !of_parent.is_empty()
-                && held
-                    .get(id)
-                    .is_some_and(|held| held.serves(config, &of_parent, now))
-        });
-        let paid = match &parent {
-            Some((id, _)) if serves_parent => held
-                .get_mut(id)
-                .map(|held| (id.clone(), held.slice.spend(&of_parent))),
-            _ => None,
+        let serves = |held: &HashMap<BucketId, Held>, id, config, amounts| {
+            let held = held.get(id);
+            held.is_some_and(|held| held.serves(config, amounts, now))
         };
-        if serves_child && (of_parent.is_empty() || paid.is_some()) {
-            let mut grants = held
-                .get_mut(id)
-                .map(|held| held.slice.spend(&request.consume))
-                .unwrap_or_default();
+        let serves_child = serves(&held, id, &config, &request.consume);
+        let serves_parent = parent
+            .as_ref()
+            .is_some_and(|(id, config)| serves(&held, id, config, &of_parent));
+        let mut spend = |id: &BucketId, amounts: &[(LimitName, Millitokens)]| {
+            let held = held.get_mut(id);
+            held.map(|held| held.slice.spend(amounts)).unwrap_or_default()
+        };
+        let paid = parent.as_ref().filter(|_| serves_parent);
+        let paid = paid.map(|(id, _)| (id.clone(), spend(id, &of_parent)));
+        if serves_child && (parent.is_none() || paid.is_some()) {
+            let mut grants = spend(id, &request.consume);
             grants.extend(paid.into_iter().flat_map(|(_, grants)| grants));
             return Source::Memory(grants);
         }
+        let mut fills = Vec::new();
         let mut fill = |id: &BucketId, config: &Arc<Resolved>, amounts: &[(LimitName, Millitokens)]| {
             if held.len() >= MAX_SLICES && !held.contains_key(id) {
                 return None;
@@ -222,26 +222,31 @@ impl Inner {
                 prefetch,
             });
             held.prefetch = prefetch;
-            let ahead = held
-                .slice
-                .fill(amounts, now, prefetch.max_age_ms(), prefetch.calls)?;
-            filling.fills.push((id.clone(), Arc::clone(config)));
+            let slice = &mut held.slice;
+            let ahead = slice.fill(amounts, now, prefetch.max_age_ms(), prefetch.calls)?;
+            fills.push((id.clone(), Arc::clone(config)));
             Some(ahead)
         };
-        asked.slices = Some(Box::new(ForSlices {
-            child: fill(id, &config, &request.consume),
+        let slices = ForSlices {
+            // What has enough is not filled: the other one lacks tokens.
+            child: (!serves_child)
+                .then(|| fill(id, &config, &request.consume))
+                .flatten(),
             parent: match &parent {
-                Some((id, config)) if paid.is_none() && !of_parent.is_empty() => {
+                Some((id, config)) if !serves_parent => {
                     fill(id, config, &of_parent).map(|ahead| (id.entity.clone(), ahead))
                 }
                 _ => None,
             },
             paid: paid.as_ref().map(|(id, _)| id.entity.clone()),
-        }));
+        };
         drop(held);
-        filling.paid = paid;
+        let asked = Request {
+            slices: Some(Box::new(slices)),
+            ..request.clone()
+        };
         self.sweep_soon();
-        Source::Table(Box::new((asked, filling)))
+        Source::Table(Box::new((asked, filling(fills, paid))))
     }
 
     /// Starts the task that returns tokens, if it is not at work.

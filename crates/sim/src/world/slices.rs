@@ -87,7 +87,9 @@ impl World<'_> {
             Some(ahead)
         };
         request.slices = Some(Box::new(ForSlices {
-            child: fill(&id, &config, &request.consume),
+            child: (!serves_child)
+                .then(|| fill(&id, &config, &request.consume))
+                .flatten(),
             parent: match &parent {
                 Some((id, config)) if !serves_parent && !of_parent.is_empty() => {
                     fill(id, config, &of_parent).map(|ahead| (id.entity.clone(), ahead))
