@@ -247,7 +247,8 @@ impl RepositoryBuilder {
     ///
     /// Until then the tokens of the correction are as the acquire left them: what is to be given back is not available yet, and
     /// what is to be charged is. [`Lease::commit`](crate::Lease::commit) and [`Lease::rollback`](crate::Lease::rollback) return
-    /// when the correction is written; drop their future, or run it in a task, if nothing waits for the outcome.
+    /// when the correction is written; drop their future, or run it in a task, if nothing waits for the outcome. Calls of the
+    /// blocking facade block for as long.
     /// [`drain`](Repository::drain) ends all delays. A process that is killed loses the corrections that wait, as it loses those of
     /// leases that it holds.
     ///

@@ -173,10 +173,7 @@ impl Repository {
     /// ```
     pub async fn drain_within(&self, timeout: Duration) -> Drained {
         let refunds = &self.inner.refunds;
-        self.inner.return_all_slices();
-        let hurry = refunds.hurry();
         let tasks = self.inner.background.drain(timeout).await;
-        drop(hurry);
         let drained = Drained {
             corrections: refunds.unfinished(),
             tasks: tasks.saturating_sub(refunds.senders()),

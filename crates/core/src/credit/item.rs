@@ -137,7 +137,7 @@ impl ItemCredit {
     /// The first request, to be joined with a debit. One that goes above the ceiling, or that is a repetition, goes alone.
     pub(super) fn rider(&self, now: EpochMillis) -> Option<Rider> {
         let is_first = self.before.is_none() && self.fencing.is_none() && self.extension.is_none();
-        if !is_first || self.overflow || self.image.unsupported.is_some() || self.overflows(&self.image) {
+        if !is_first || self.overflow || self.image.unsupported.is_some() {
             return None;
         }
         let Op::Update(update) = self.start(now).op else {

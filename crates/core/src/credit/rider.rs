@@ -40,7 +40,8 @@ impl Rider {
     }
 
     /// Joins it with a write that takes these amounts from the shard, and refills it from `refilled` first, if that is given.
-    /// `None` if one write cannot do both: the refill may have filled the shard, or the condition would be too long.
+    /// `None` if one write cannot do both: a balance could be above its ceiling afterwards, or the condition would be too
+    /// long.
     pub(crate) fn join(
         &self,
         debit: &Update,
@@ -48,28 +49,33 @@ impl Rider {
         refilled: Option<&Bucket>,
         now: EpochMillis,
     ) -> Option<Update> {
-        if debit.key != self.update.key || !refilled.is_none_or(|image| self.fits(image, amounts, now)) {
+        if debit.key != self.update.key {
             return None;
         }
-        let joined = write::join(debit, &self.update);
+        let mut credit = self.update.clone();
+        for (name, delta) in self.deltas.iter().filter(|(_, delta)| delta.0 > 0) {
+            let cost = amounts
+                .iter()
+                .find(|(limit, _)| limit.as_str() == name.as_str())
+                .map_or(Millitokens::ZERO, |(_, cost)| *cost);
+            let Some(image) = refilled else {
+                // The balance before the debit may be higher by what the debit takes.
+                write::lift_ceiling(&mut credit, name, cost.0);
+                continue;
+            };
+            let limit = image
+                .limit(name)
+                .filter(|_| image.shard_count == self.image.shard_count)?;
+            let all = write::refill_all(image, None, now);
+            let after = all.iter().find(|r| r.limit.name == *name)?.balance.tokens;
+            let ceiling = image.share(limit).capacity;
+            if (after - cost + *delta).0 > ceiling {
+                return None;
+            }
+            // The refill is pinned to a balance of at most that of the image.
+            write::lift_ceiling(&mut credit, name, (limit.balance.0 + delta.0 - ceiling).max(0));
+        }
+        let joined = write::join(debit, &credit);
         write::fits(&joined.condition).then_some(joined)
-    }
-
-    /// Whether no balance is above its ceiling after a refill from this image, the debit and the correction. The condition of
-    /// the correction is about the balance before the refill.
-    fn fits(&self, image: &Bucket, amounts: &Amounts, now: EpochMillis) -> bool {
-        let refilled = write::refill_all(image, None, now);
-        image.shard_count == self.image.shard_count
-            && self.deltas.iter().all(|(name, delta)| {
-                let cost = amounts
-                    .iter()
-                    .find(|(limit, _)| limit.as_str() == name.as_str())
-                    .map_or(Millitokens::ZERO, |(_, cost)| *cost);
-                let of_limit = refilled.iter().find(|r| r.limit.name == *name);
-                delta.0 <= 0
-                    || of_limit.is_some_and(|r| {
-                        (r.balance.tokens - cost + *delta).0 <= image.share(r.limit).capacity
-                    })
-            })
     }
 }

@@ -302,6 +302,19 @@ pub(crate) fn fits(condition: &Condition) -> bool {
     bytes(condition) <= MAX_CONDITION
 }
 
+/// Lets a credit find so much more of a limit than its ceiling leaves room for: a debit in the same write takes it.
+pub(crate) fn lift_ceiling(credit: &mut Update, limit: &str, by: i128) {
+    let balance = limit_attr(limit, "tk");
+    if let Condition::All(parts) = &mut credit.condition {
+        for part in parts {
+            match part {
+                Condition::AtMost(attr, most) if *attr == balance => *most += by,
+                _ => {}
+            }
+        }
+    }
+}
+
 /// A debit and a correction of the same item in one write, under the conditions of both. Both move balances by `ADD`, so the
 /// item ends as after one and then the other.
 pub(crate) fn join(debit: &Update, credit: &Update) -> Update {

@@ -29,6 +29,9 @@ struct Running {
     /// Whether tasks run on the runtime that was current at the start, rather than on the caller's.
     stays_at_home: AtomicBool,
     idle: Notify,
+    /// How many drains are under way, and told when one begins.
+    drains: AtomicUsize,
+    drained: Notify,
 }
 
 impl Background {
@@ -88,8 +91,24 @@ impl Background {
         Arc::strong_count(&self.running) > 1
     }
 
+    /// Whether a drain is under way: nothing waits for something better then.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.running.drains.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until a drain is under way.
+    pub(crate) async fn draining(&self) {
+        let begins = self.running.drained.notified();
+        tokio::pin!(begins);
+        begins.as_mut().enable();
+        if !self.is_draining() {
+            begins.await;
+        }
+    }
+
     /// Waits until no task is running, but no longer than `within`. Returns how many still are.
     pub(crate) async fn drain(&self, within: Duration) -> usize {
+        let _draining = Draining::begin(&self.running);
         // Either it is idle, or the time is up; the count says which.
         let _ = tokio::time::timeout(within, self.idle()).await;
         self.running.tasks.load(Ordering::Acquire)
@@ -105,6 +124,23 @@ impl Background {
             }
             idle.await;
         }
+    }
+}
+
+/// A drain that is under way.
+struct Draining(Arc<Running>);
+
+impl Draining {
+    fn begin(running: &Arc<Running>) -> Self {
+        running.drains.fetch_add(1, Ordering::AcqRel);
+        running.drained.notify_waiters();
+        Self(Arc::clone(running))
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.drains.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -44,7 +44,16 @@ impl Random for FastRandom {
 
 /// How long one sending of a credit waits for its answer, if the table sets no limit of its own: a sending that
 /// never ends would hold up the corrections that wait behind it.
-const CREDIT_ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const CREDIT_ANSWER: Duration = Duration::from_secs(10);
+
+/// The answer to a credit that was waited for so long.
+pub(crate) fn no_answer() -> TableError {
+    TableError::new(
+        FailureKind::Timeout,
+        Applied::Unknown,
+        format!("no answer to a credit within {} s", CREDIT_ANSWER.as_secs()),
+    )
+}
 
 /// The refunds that an acquire sends itself, in the log.
 pub(crate) const COMPENSATION: &str = "compensation";
@@ -642,11 +651,7 @@ impl Inner {
             self.breaker.sending();
             let answer = match tokio::time::timeout(CREDIT_ANSWER, self.table.call(op)).await {
                 Ok(answer) => answer,
-                Err(_) => Err(TableError::new(
-                    FailureKind::Timeout,
-                    Applied::Unknown,
-                    format!("no answer to a credit within {} s", CREDIT_ANSWER.as_secs()),
-                )),
+                Err(_) => Err(no_answer()),
             };
             self.breaker.hear(&answer);
             // Numbered by its arrival: the next credit needs the mark that this answer shows, and requests that were

@@ -18,11 +18,12 @@ use std::time::Duration;
 use tokio::runtime::{self, Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::acquire::{Batch, Debit, Grant, Group, Observation, Outcome, Reply};
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Update};
 
-use crate::acquire::driver::{COMPENSATION, Heard};
+use crate::acquire::driver::{COMPENSATION, CREDIT_ANSWER, Heard, no_answer};
 use crate::acquire::refund_queues::Correction;
 use crate::acquire::refunds::{Haste, Passengers, enqueue};
 use crate::inner::Inner;
@@ -35,13 +36,14 @@ const MAX_SENDERS: usize = 8;
 type Shard = (BucketId, u32, Option<runtime::Id>);
 
 fn shard_of(debit: &Debit) -> Shard {
+    (debit.id().clone(), debit.shard(), one_thread())
+}
+
+/// The runtime of this task, if it has one thread.
+pub(super) fn one_thread() -> Option<runtime::Id> {
     let runtime = Handle::try_current().ok();
     let of_one_thread = runtime.filter(|here| here.runtime_flavor() == RuntimeFlavor::CurrentThread);
-    (
-        debit.id().clone(),
-        debit.shard(),
-        of_one_thread.map(|here| here.id()),
-    )
+    of_one_thread.map(|here| here.id())
 }
 
 /// The debits that wait, by shard. A shard has an entry while a write of it is on its way or waits.
@@ -218,7 +220,7 @@ impl Inner {
         let mut groups = self.groups.lock();
         let waiting = groups.entry(shard.clone()).or_default();
         let has_sender = waiting.has_live_sender(stall);
-        let has_passengers = self.has_passengers(&(shard.0.clone(), shard.1));
+        let has_passengers = self.has_passengers(&(shard.0.clone(), shard.1), shard.2);
         if waiting.alone == 0 && !has_sender && !has_passengers {
             waiting.alone = 1;
             drop(groups);
@@ -364,10 +366,11 @@ impl Sender {
                 continue;
             }
             // Another caller can have come since: then it goes on.
-            let Some(mut batch) = self.next() else { continue };
-            let (id, shard, _) = &self.shard;
-            let now = self.inner.clock.now();
-            let passengers = self.inner.board(&(id.clone(), *shard), &mut batch, now);
+            let Some((mut batch, now)) = self.next() else {
+                continue;
+            };
+            let (id, shard, runtime) = &self.shard;
+            let passengers = self.inner.board(&(id.clone(), *shard), *runtime, &mut batch, now);
             self.send(batch, passengers).await;
             drop(permit);
             // Not later: the runtime may stand still once callers have their answers.
@@ -375,8 +378,9 @@ impl Sender {
         }
     }
 
-    /// The next batch, whose members count as sent from now on. If nothing waits, the sender has ended.
-    fn next(&mut self) -> Option<Batch<Member>> {
+    /// The next batch, whose members count as sent from now on, and the time that it is built for. If nothing waits, the sender has
+    /// ended.
+    fn next(&mut self) -> Option<(Batch<Member>, EpochMillis)> {
         let (id, shard, _) = &self.shard;
         let latest = self.inner.images.latest(id, *shard);
         let now = self.inner.clock.now();
@@ -400,7 +404,7 @@ impl Sender {
         for (_, member) in batch.members() {
             member.state.set(State::SENT);
         }
-        Some(batch)
+        Some((batch, now))
     }
 
     /// Ends, if nothing waits.
@@ -421,10 +425,23 @@ impl Sender {
         });
     }
 
-    async fn send(&self, batch: Batch<Member>, passengers: Option<Passengers>) {
+    async fn send(&self, batch: Batch<Member>, mut passengers: Option<Passengers>) {
         let order = self.inner.next_order();
         let op = batch.op().clone();
-        let (reply, left) = Arc::clone(&self.inner).ask_table(op).await;
+        let mut call = pin!(Arc::clone(&self.inner).ask_table(op));
+        let heard = match &passengers {
+            // The debits wait for as long as the table lets them.
+            Some(_) => tokio::time::timeout(CREDIT_ANSWER, &mut call).await.ok(),
+            None => None,
+        };
+        let (reply, left) = if let Some(heard) = heard {
+            heard
+        } else {
+            if let Some(passengers) = passengers.take() {
+                passengers.end(&Err(no_answer()));
+            }
+            call.await
+        };
         let Reply::Table(answer) = reply else { return };
         if answer.is_err() {
             // The circuit breaker counts calls that fail.

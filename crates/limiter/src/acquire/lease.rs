@@ -13,7 +13,7 @@ use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceN
 use crate::acquire::degrade::NO_MEMORY;
 use crate::acquire::driver::Drive;
 use crate::acquire::refund_queues::Correction;
-use crate::acquire::refunds::{Haste, enqueue};
+use crate::acquire::refunds::{Haste, enqueue, with_help};
 use crate::error::{Error, level_name};
 use crate::inner::Inner;
 
@@ -415,10 +415,17 @@ impl Lease {
     /// Queues all corrections, and waits for their outcomes until the deadline. They are sent whether or not the
     /// caller waits.
     async fn correct(&self, corrections: Vec<Correction>) -> Result<(), Error> {
-        let ends: Vec<_> = corrections
+        let corrections: Vec<_> = corrections
             .into_iter()
             .map(|correction| self.inner.settle_in_slices(correction))
             .filter(|correction| !correction.deltas.is_empty())
+            .collect();
+        let shards: Vec<_> = corrections
+            .iter()
+            .map(|correction| (correction.grant.id.clone(), correction.grant.shard))
+            .collect();
+        let ends: Vec<_> = corrections
+            .into_iter()
             .map(|correction| enqueue(&self.inner, correction, "finished lease", Haste::MayWait))
             .collect();
         if ends.is_empty() {
@@ -438,7 +445,7 @@ impl Lease {
             first
         };
         let longest = self.timeout.saturating_add(self.inner.options.correction_delay);
-        match tokio::time::timeout(longest, outcomes).await {
+        match tokio::time::timeout(longest, with_help(&self.inner, &shards, outcomes)).await {
             Ok(result) => result,
             Err(_) => Err(self.inner.place.still_sending(longest)),
         }

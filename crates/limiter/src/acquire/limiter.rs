@@ -497,7 +497,12 @@ impl Attempt {
                     };
                     return Ok(Lease::granted(inner, request, grants));
                 }
-                Ok(Decision::Rejected(refused)) => return Err(refused.into()),
+                Ok(Decision::Rejected(refused)) => {
+                    for status in refused.violations() {
+                        inner.release_corrections(&inner.bucket_id(&status.entity, &request.id.resource));
+                    }
+                    return Err(refused.into());
+                }
                 Ok(Decision::Disabled { entity, at }) => {
                     return Err(Error::Disabled {
                         entity: entity.to_string(),

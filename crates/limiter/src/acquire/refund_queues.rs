@@ -9,16 +9,19 @@
 //! The number of credits that are sent at the same time to different shards is bounded, too.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use smol_str::SmolStr;
+use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use zae_limiter_core::Millitokens;
 use zae_limiter_core::acquire::Grant;
-use zae_limiter_core::credit::{Credit, CreditEnd};
+use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::schema::BucketId;
-use zae_limiter_core::table::{Answer, TableError};
 
 /// How many credits a repository sends at the same time.
 const SENDING: usize = 128;
@@ -45,45 +48,71 @@ pub(crate) struct Refunds {
     pub(super) sending: Semaphore,
     /// Corrections whose outcome is not known yet.
     unfinished: Arc<AtomicUsize>,
-    /// How many calls wait until all corrections are written. While there are some, no correction waits to be carried.
-    hurries: AtomicUsize,
 }
 
 /// The corrections of a shard that wait.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) waiting: VecDeque<Waiting>,
-    /// Set while the sender waits for a debit of the shard that carries them.
-    parked: Option<oneshot::Sender<Go>>,
+    /// How many senders it has had. The last one is at work.
+    senders: u64,
+    /// Set while the sender waits for a debit of the shard that carries them. Dropped when another sender has them: the runtime
+    /// of the one that waits may stand still.
+    parked: Option<Parked>,
 }
 
-/// What the sender of a shard does with the corrections that wait for a debit.
+/// Held for a sender that waits for a debit.
 #[derive(Debug)]
-pub(super) enum Go {
-    /// Send them now.
-    Alone,
-    /// A debit's write was to carry them.
-    Carried(Box<Carried>),
+pub(super) struct Parked {
+    /// It ends when this is dropped.
+    _waits: oneshot::Sender<Infallible>,
+    /// Its runtime, if that has one thread.
+    runtime: Option<runtime::Id>,
 }
 
-/// Corrections that a debit's write carries.
-#[derive(Debug)]
-pub(super) struct Carried {
-    pub(super) credit: Credit,
-    pub(super) batch: Vec<Waiting>,
-    /// The answer to the write; `None` if it could not carry them.
-    pub(super) answer: Option<Result<Answer, TableError>>,
+impl Parked {
+    /// Whether a task of this runtime may carry its corrections. A runtime with one thread may stand still before the answer is
+    /// there, and would hold up corrections of others.
+    fn goes_with(&self, runtime: Option<runtime::Id>) -> bool {
+        runtime.is_none() || runtime == self.runtime
+    }
 }
 
 /// The place of corrections in a debit's write.
 #[derive(Debug)]
-pub(super) struct Seat(oneshot::Sender<Go>);
+pub(super) struct Seat {
+    shard: Shard,
+    /// The sender ends when it is dropped.
+    _parked: Parked,
+}
 
 impl Seat {
-    /// Tells the shard's sender of corrections what became of the write.
-    pub(super) fn end(self, carried: Carried) {
-        // The sender waits for as long as the runtime lives.
-        let _ = self.0.send(Go::Carried(Box::new(carried)));
+    /// The corrections have ended. Returns the number of a sender for those that wait by now, if any.
+    pub(super) fn done(self, refunds: &Refunds) -> Option<u64> {
+        let mut queues = refunds.queues();
+        let queue = queues.get_mut(&self.shard)?;
+        if queue.waiting.is_empty() {
+            queues.remove(&self.shard);
+            return None;
+        }
+        Some(queue.next_sender())
+    }
+
+    /// The task of the write has ended without an answer. Removes those that wait, and returns how many they are.
+    pub(super) fn abandon(self, refunds: &Refunds) -> usize {
+        let queue = refunds.queues().remove(&self.shard);
+        queue.map_or(0, |queue| queue.waiting.len())
+    }
+
+    /// The write could not carry them. Returns the number of the sender that sends them.
+    pub(super) fn not_carried(self, refunds: &Refunds, batch: Vec<Waiting>) -> u64 {
+        let mut queues = refunds.queues();
+        let queue = queues.entry(self.shard.clone()).or_default();
+        batch
+            .into_iter()
+            .rev()
+            .for_each(|waiting| queue.waiting.push_front(waiting));
+        queue.next_sender()
     }
 }
 
@@ -93,7 +122,6 @@ impl Default for Refunds {
             queues: Mutex::default(),
             sending: Semaphore::new(SENDING),
             unfinished: Arc::default(),
-            hurries: AtomicUsize::new(0),
         }
     }
 }
@@ -105,7 +133,9 @@ pub(super) struct Waiting {
     done: oneshot::Sender<CreditEnd>,
     /// For the log, if the caller does not wait any more.
     what: &'static str,
-    /// Whether an acquire waits for it.
+    /// Since when.
+    since: Instant,
+    /// Whether it must not wait for a debit.
     is_urgent: bool,
     _unfinished: Counted,
 }
@@ -123,6 +153,7 @@ impl Waiting {
             correction,
             done,
             what,
+            since: Instant::now(),
             is_urgent,
             _unfinished: Counted::new(&refunds.unfinished),
         };
@@ -187,62 +218,102 @@ impl Refunds {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to a shard's queue, and returns whether it needs a sender.
-    pub(super) fn push(&self, shard: &Shard, waiting: Waiting) -> bool {
+    /// Adds to a shard's queue, and returns the number of a sender that it needs.
+    pub(super) fn push(&self, shard: &Shard, waiting: Waiting) -> Option<u64> {
         let mut queues = self.queues();
         let is_new = !queues.contains_key(shard);
         let queue = queues.entry(shard.clone()).or_default();
-        let parked = queue.parked.take_if(|_| waiting.is_urgent);
+        let is_released = waiting.is_urgent && queue.parked.take().is_some();
         queue.waiting.push_back(waiting);
-        if let Some(parked) = parked {
-            let _ = parked.send(Go::Alone);
-        }
-        is_new
+        (is_new || is_released).then(|| queue.next_sender())
     }
 
-    /// Has the corrections of a shard wait for a debit. `None` if they are to be sent now. The sender calls
-    /// [`unpark`](Self::unpark) when they have waited long enough.
-    pub(super) fn park(&self, shard: &Shard) -> Option<oneshot::Receiver<Go>> {
+    /// Has the corrections of a shard wait for a debit. `None` if they are to be sent now. After the time that it returns, the
+    /// sender calls [`unpark`](Self::unpark).
+    pub(super) fn park(
+        &self,
+        shard: &Shard,
+        longest: Duration,
+        runtime: Option<runtime::Id>,
+    ) -> Option<(oneshot::Receiver<Infallible>, Duration)> {
         let mut queues = self.queues();
         let queue = queues.get_mut(shard)?;
-        if self.hurries.load(Ordering::Acquire) > 0 || queue.waiting.iter().any(|waiting| waiting.is_urgent) {
+        let since = queue.waiting.iter().map(|waiting| waiting.since).min()?;
+        let left = longest.saturating_sub(since.elapsed());
+        if left.is_zero() || queue.waiting.iter().any(|waiting| waiting.is_urgent) {
             return None;
         }
-        let (parked, go) = oneshot::channel();
-        queue.parked = Some(parked);
-        Some(go)
+        let (waits, is_over) = oneshot::channel();
+        queue.parked = Some(Parked {
+            _waits: waits,
+            runtime,
+        });
+        Some((is_over, left))
     }
 
-    /// Ends the wait of a shard's corrections. Returns whether they still wait: a debit may carry them by now.
-    pub(super) fn unpark(&self, shard: &Shard) -> bool {
+    /// Ends the wait of a shard's corrections. Returns whether they still wait: a debit or another sender may have them.
+    pub(super) fn unpark(&self, shard: &Shard, sender: u64) -> bool {
         let mut queues = self.queues();
-        queues
-            .get_mut(shard)
-            .is_some_and(|queue| queue.parked.take().is_some())
+        let queue = queues.get_mut(shard).filter(|queue| queue.senders == sender);
+        queue.is_some_and(|queue| queue.parked.take().is_some())
     }
 
-    /// Whether corrections of a shard wait for a debit.
-    pub(super) fn is_parked(&self, shard: &Shard) -> bool {
+    /// Whether corrections of a shard wait for a debit by a task of this runtime, if that has one thread.
+    pub(super) fn is_parked(&self, shard: &Shard, runtime: Option<runtime::Id>) -> bool {
         let queues = self.queues();
-        queues.get(shard).is_some_and(|queue| queue.parked.is_some())
+        let parked = queues.get(shard).and_then(|queue| queue.parked.as_ref());
+        parked.is_some_and(|parked| parked.goes_with(runtime))
     }
 
-    /// Takes the corrections of a shard that wait for a debit.
-    pub(super) fn board(&self, shard: &Shard) -> Option<(Vec<Waiting>, Seat)> {
-        let parked = self.queues().get_mut(shard)?.parked.take()?;
-        // Nothing else takes from the queue while its sender waits for this.
-        Some((self.next(shard), Seat(parked)))
+    /// Takes the corrections of a shard that wait for a debit by a task of this runtime.
+    pub(super) fn board(&self, shard: &Shard, runtime: Option<runtime::Id>) -> Option<(Vec<Waiting>, Seat)> {
+        let parked = {
+            let mut queues = self.queues();
+            let queue = queues.get_mut(shard)?;
+            queue.parked.take_if(|parked| parked.goes_with(runtime))?
+        };
+        let shard = shard.clone();
+        // Its sender ends, and the next one comes with the end of this.
+        Some((
+            self.next(&shard),
+            Seat {
+                shard,
+                _parked: parked,
+            },
+        ))
     }
 
-    /// Until the value that it returns is dropped, no correction waits for a debit.
-    pub(crate) fn hurry(&self) -> Hurry<'_> {
-        self.hurries.fetch_add(1, Ordering::AcqRel);
-        for queue in self.queues().values_mut() {
-            if let Some(parked) = queue.parked.take() {
-                let _ = parked.send(Go::Alone);
+    /// Has the corrections of a bucket sent that wait for a debit, since a caller was refused what they give back. Returns the
+    /// senders that are needed.
+    pub(super) fn release(&self, id: &BucketId, shard_count: u32) -> Vec<(Shard, u64)> {
+        let mut queues = self.queues();
+        let mut senders = Vec::new();
+        for shard in 0..shard_count {
+            let shard = (id.clone(), shard);
+            if let Some(queue) = queues.get_mut(&shard)
+                && queue.parked.take().is_some()
+            {
+                senders.push((shard, queue.next_sender()));
             }
         }
-        Hurry(self)
+        senders
+    }
+
+    /// The number of a sender in place of the one that waits for a debit of a shard for longer than it may: its runtime stands
+    /// still.
+    pub(super) fn take_over(&self, shard: &Shard, longest: Duration) -> Option<u64> {
+        let mut queues = self.queues();
+        let queue = queues.get_mut(shard)?;
+        let since = queue.waiting.iter().map(|waiting| waiting.since).min()?;
+        let is_late = since.elapsed() >= longest && queue.parked.take().is_some();
+        is_late.then(|| queue.next_sender())
+    }
+
+    /// Removes the queue of a sender that ends although something waits, unless another one has it.
+    pub(super) fn remove(&self, shard: &Shard, sender: u64) -> Option<Queue> {
+        let mut queues = self.queues();
+        queues.get(shard).filter(|queue| queue.senders == sender)?;
+        queues.remove(shard)
     }
 
     /// Whether the queue holds something. If not, it is removed, and its sender must end.
@@ -287,12 +358,10 @@ impl Refunds {
     }
 }
 
-/// See [`Refunds::hurry`].
-pub(crate) struct Hurry<'a>(&'a Refunds);
-
-impl Drop for Hurry<'_> {
-    fn drop(&mut self) {
-        self.0.hurries.fetch_sub(1, Ordering::AcqRel);
+impl Queue {
+    fn next_sender(&mut self) -> u64 {
+        self.senders += 1;
+        self.senders
     }
 }
 
@@ -374,6 +443,7 @@ mod tests {
             },
             done: oneshot::channel().0,
             what: "test",
+            since: Instant::now(),
             is_urgent: false,
             _unfinished: Counted::new(&refunds.unfinished),
         }
@@ -386,7 +456,7 @@ mod tests {
         let wanted = [("a", 0..1), ("b", 0..1), ("a", 0..2), ("a", 2..40), ("b", 1..2)];
         for (i, (life, limits)) in wanted.into_iter().enumerate() {
             let needs_sender = refunds.push(&shard, refund(&refunds, life, limits));
-            assert_eq!(needs_sender, i == 0);
+            assert_eq!(needs_sender, (i == 0).then_some(1));
         }
         assert_eq!((refunds.unfinished(), refunds.senders()), (5, 1));
         let mut sums = Vec::new();

@@ -4,15 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime;
 use tokio::sync::oneshot;
 use zae_limiter_core::InvalidInput;
 use zae_limiter_core::acquire::Batch;
 use zae_limiter_core::credit::{Credit, CreditEnd};
+use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, TableError};
 use zae_limiter_core::units::EpochMillis;
 
-use super::refund_queues::{Carried, Correction, Go, Seat, Shard, Waiting, sum};
+use super::refund_queues::{Correction, Seat, Shard, Waiting, sum};
 use crate::acquire::driver::FastRandom;
+use crate::acquire::groups::one_thread;
 use crate::inner::{Inner, Options};
 
 /// The longest delay of a correction.
@@ -48,6 +51,12 @@ pub(crate) enum Haste {
     MayWait,
 }
 
+/// How long before its bucket expires a charge is written at least.
+const BEFORE_EXPIRY: Duration = Duration::from_secs(5);
+
+/// How much longer than it may wait a correction can wait until its caller starts another sender.
+const GRACE: Duration = Duration::from_millis(200);
+
 /// Queues a correction. It is sent whether or not the caller waits for the outcome; the receiver fails if the
 /// runtime ends before.
 pub(crate) fn enqueue(
@@ -57,97 +66,78 @@ pub(crate) fn enqueue(
     haste: Haste,
 ) -> oneshot::Receiver<CreditEnd> {
     let shard = (correction.grant.id.clone(), correction.grant.shard);
-    let (waiting, end) = Waiting::new(&inner.refunds, correction, what, haste == Haste::Now);
-    if inner.refunds.push(&shard, waiting) {
-        let sender = Sender {
-            inner: Arc::clone(inner),
-            shard,
-            has_ended: false,
-        };
-        inner.background.spawn("corrections of leases", sender.run());
+    let is_urgent = haste == Haste::Now || inner.must_be_written(&correction);
+    let (waiting, end) = Waiting::new(&inner.refunds, correction, what, is_urgent);
+    if let Some(number) = inner.refunds.push(&shard, waiting) {
+        inner.start_corrections(shard, number, is_urgent);
     }
     end
+}
+
+/// Waits for outcomes of corrections of these shards. If they wait for longer than they may, the runtime of a sender stands
+/// still, and this starts another one.
+pub(crate) async fn with_help<T>(
+    inner: &Arc<Inner>,
+    shards: &[Shard],
+    outcomes: impl Future<Output = T>,
+) -> T {
+    let longest = inner.options.correction_delay;
+    let mut outcomes = std::pin::pin!(outcomes);
+    if !longest.is_zero() {
+        if let Ok(outcome) = tokio::time::timeout(longest.saturating_add(GRACE), &mut outcomes).await {
+            return outcome;
+        }
+        for shard in shards {
+            if let Some(number) = inner.refunds.take_over(shard, longest) {
+                inner.start_corrections(shard.clone(), number, true);
+            }
+        }
+    }
+    outcomes.await
 }
 
 /// Sends what one shard's queue holds, until it is empty.
 struct Sender {
     inner: Arc<Inner>,
     shard: Shard,
+    number: u64,
+    /// Whether it sends what waits at first, without waiting for a debit.
+    is_hurried: bool,
     has_ended: bool,
 }
 
 impl Sender {
     async fn run(mut self) {
         while self.inner.refunds.has_more(&self.shard) {
-            if let Some(Carried {
-                credit,
-                batch,
-                answer,
-            }) = self.wait_for_debit().await
-            {
-                self.send(batch, Some((credit, answer))).await;
-                continue;
+            if !std::mem::take(&mut self.is_hurried) && !self.wait_for_debit().await {
+                // A debit carries them, or another sender has them.
+                break;
             }
             // The semaphore is never closed. What arrives during the wait goes with this credit.
             let _permit = self.inner.refunds.sending.acquire().await;
             let batch = self.inner.refunds.next(&self.shard);
-            self.send(batch, None).await;
+            let Some(sum) = sum(&batch) else { continue };
+            let end = self.inner.correct(sum).await;
+            self.inner.end_corrections(&self.shard, batch, end).await;
         }
         self.has_ended = true;
     }
 
-    /// Waits for a debit of the shard that carries what waits. `None` if none has: then it is sent alone.
-    async fn wait_for_debit(&self) -> Option<Carried> {
+    /// Waits for a debit of the shard that carries what waits, if that may wait. Returns whether it still waits.
+    async fn wait_for_debit(&self) -> bool {
         let longest = self.inner.options.correction_delay;
-        if longest.is_zero() {
-            return None;
+        if longest.is_zero() || self.inner.background.is_draining() {
+            return true;
         }
-        let mut go = self.inner.refunds.park(&self.shard)?;
-        let go = match tokio::time::timeout(longest, &mut go).await {
-            Ok(go) => go,
-            Err(_) if self.inner.refunds.unpark(&self.shard) => return None,
-            Err(_) => go.await,
+        let Some((is_over, left)) = self.inner.refunds.park(&self.shard, longest, one_thread()) else {
+            return true;
         };
-        match go {
-            Ok(Go::Carried(carried)) => Some(*carried),
-            Ok(Go::Alone) => None,
-            Err(_) => {
-                // What it carried has told its callers that the outcome is not known.
-                tracing::error!(
-                    entity = %self.shard.0.entity,
-                    resource = self.shard.0.resource.as_str(),
-                    shard = self.shard.1,
-                    "the task that sends debits has ended; refunds that its write carried are in doubt"
-                );
-                None
-            }
+        tokio::select! {
+            _ = is_over => {}
+            () = tokio::time::sleep(left) => {}
+            () = self.inner.background.draining() => {}
         }
-    }
-
-    /// Sends a batch, alone, or after a debit's write was to carry it.
-    async fn send(&self, batch: Vec<Waiting>, carried: Option<(Credit, Option<Result<Answer, TableError>>)>) {
-        let end = match (carried, sum(&batch)) {
-            (Some((credit, answer)), _) => Arc::clone(&self.inner).drive_credit(credit, answer).await,
-            (None, Some(sum)) => self.drive(sum).await,
-            (None, None) => return,
-        };
-        if batch.len() > 1 && matches!(end, CreditEnd::Refused(_)) {
-            // Nothing was written, because of what one of them asks for. The others may be possible alone.
-            for waiting in batch {
-                let end = self.drive(waiting.correction.clone()).await;
-                waiting.end(&self.shard, end);
-            }
-            return;
-        }
-        for waiting in batch {
-            waiting.end(&self.shard, end.clone());
-        }
-    }
-
-    async fn drive(&self, correction: Correction) -> CreditEnd {
-        // Built only now: the image must show the mark of the credit before.
-        let credit = credit(&self.inner, correction);
-        Arc::clone(&self.inner).drive_credit(credit, None).await
+        self.inner.refunds.unpark(&self.shard, self.number)
     }
 }
 
@@ -157,13 +147,15 @@ impl Drop for Sender {
             return;
         }
         // The runtime is ending. Without its queue, the shard gets another sender if there is another runtime.
-        let left = self.inner.refunds.queues().remove(&self.shard);
+        let Some(left) = self.inner.refunds.remove(&self.shard, self.number) else {
+            return;
+        };
         let (id, shard) = &self.shard;
         tracing::error!(
             entity = %id.entity,
             resource = id.resource.as_str(),
             shard,
-            waiting = left.map_or(0, |left| left.waiting.len()),
+            waiting = left.waiting.len(),
             "the runtime ended before the refunds of a bucket were sent; their tokens stay consumed"
         );
     }
@@ -175,51 +167,150 @@ fn credit(inner: &Arc<Inner>, correction: Correction) -> Credit {
     Credit::new(grant.id, grant.shard, deltas, grant.image, &mut FastRandom).with_latest(latest)
 }
 
-/// Corrections in a debit's write, until its answer is there. If it is dropped before, they are in doubt.
+/// Corrections that wait for the answer to a debit's write. If they are dropped before, they are in doubt.
 pub(super) struct Passengers {
-    seat: Seat,
-    credit: Credit,
+    place: Place,
     batch: Vec<Waiting>,
+    /// Set if the write carries them.
+    credit: Option<Credit>,
+}
+
+/// The place of corrections in a debit's write, until they have ended.
+struct Place {
+    inner: Arc<Inner>,
+    shard: Shard,
+    seat: Option<Seat>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(seat) = self.seat.take() else { return };
+        // The runtime is ending.
+        let waiting = seat.abandon(&self.inner.refunds);
+        tracing::error!(
+            entity = %self.shard.0.entity,
+            resource = self.shard.0.resource.as_str(),
+            shard = self.shard.1,
+            waiting,
+            "the runtime ended before it was known whether a debit carried refunds; they are in doubt, and those that wait stay consumed"
+        );
+    }
 }
 
 impl Passengers {
-    /// Tells what the table has answered to the write.
+    /// Takes what the table has answered to the write. The rest is done on this runtime: that of the corrections may stand
+    /// still.
     pub(super) fn end(self, answer: &Result<Answer, TableError>) {
-        self.seat.end(Carried {
-            credit: self.credit,
-            batch: self.batch,
-            answer: Some(answer.clone()),
+        let Self {
+            mut place,
+            batch,
+            credit,
+        } = self;
+        let inner = Arc::clone(&place.inner);
+        let Some(credit) = credit else {
+            let Some(seat) = place.seat.take() else { return };
+            let number = seat.not_carried(&inner.refunds, batch);
+            return inner.start_corrections(place.shard.clone(), number, true);
+        };
+        let (answer, background) = (answer.clone(), inner.background.clone());
+        background.spawn("corrections that a debit has carried", async move {
+            // Mostly, that was all.
+            let is_done = matches!(answer, Ok(Answer::Applied(Some(_))));
+            let _permit = if is_done {
+                None
+            } else {
+                Some(inner.refunds.sending.acquire().await)
+            };
+            let end = Arc::clone(&inner).drive_credit(credit, Some(answer)).await;
+            inner.end_corrections(&place.shard, batch, end).await;
+            let number = place.seat.take().and_then(|seat| seat.done(&inner.refunds));
+            if let Some(number) = number {
+                inner.start_corrections(place.shard.clone(), number, false);
+            }
         });
     }
 }
 
 impl Inner {
-    /// Whether corrections of a shard wait for a debit.
-    pub(super) fn has_passengers(&self, shard: &Shard) -> bool {
-        !self.options.correction_delay.is_zero() && self.refunds.is_parked(shard)
+    fn start_corrections(self: &Arc<Self>, shard: Shard, number: u64, is_hurried: bool) {
+        let sender = Sender {
+            inner: Arc::clone(self),
+            shard,
+            number,
+            is_hurried,
+            has_ended: false,
+        };
+        self.background.spawn("corrections of leases", sender.run());
     }
 
-    /// Adds the corrections of a shard that wait for a debit to a write of it. If one write cannot do both, they are sent alone.
+    /// Whether a correction must not wait: it charges a bucket that may expire meanwhile, and be created anew, full.
+    fn must_be_written(&self, correction: &Correction) -> bool {
+        let charges = correction.deltas.iter().any(|(_, delta)| delta.0 < 0);
+        let longest = self.options.correction_delay.saturating_add(BEFORE_EXPIRY);
+        let until = self
+            .clock
+            .now()
+            .plus(i64::try_from(longest.as_millis()).unwrap_or(i64::MAX));
+        let ttl = correction.grant.image.ttl;
+        charges && ttl.is_some_and(|secs| secs <= until.secs())
+    }
+
+    /// Sends a correction alone.
+    async fn correct(self: &Arc<Self>, correction: Correction) -> CreditEnd {
+        // Built only now: the image must show the mark of the credit before.
+        let credit = credit(self, correction);
+        Arc::clone(self).drive_credit(credit, None).await
+    }
+
+    /// Tells callers the outcome of a credit for all of them.
+    async fn end_corrections(self: &Arc<Self>, shard: &Shard, batch: Vec<Waiting>, end: CreditEnd) {
+        let is_shared = batch.len() > 1 && matches!(end, CreditEnd::Refused(_));
+        for waiting in batch {
+            let end = if is_shared {
+                // Nothing was written, because of what one of them asks for. The others may be possible alone.
+                self.correct(waiting.correction.clone()).await
+            } else {
+                end.clone()
+            };
+            waiting.end(shard, end);
+        }
+    }
+
+    /// Whether corrections of a shard wait for a debit.
+    pub(super) fn has_passengers(&self, shard: &Shard, runtime: Option<runtime::Id>) -> bool {
+        !self.options.correction_delay.is_zero() && self.refunds.is_parked(shard, runtime)
+    }
+
+    /// Adds the corrections of a shard that wait for a debit to a write of it, by a task of this runtime if it has one thread. If one write cannot do both, they are sent alone
+    /// after its answer.
     pub(super) fn board<T>(
         self: &Arc<Self>,
         shard: &Shard,
+        runtime: Option<runtime::Id>,
         debits: &mut Batch<T>,
         now: EpochMillis,
     ) -> Option<Passengers> {
         if self.options.correction_delay.is_zero() {
             return None;
         }
-        let (batch, seat) = self.refunds.board(shard)?;
-        let credit = credit(self, sum(&batch)?);
-        if credit.rider(now).is_some_and(|rider| debits.carry(&rider, now)) {
-            return Some(Passengers { seat, credit, batch });
+        let (batch, seat) = self.refunds.board(shard, runtime)?;
+        let credit = sum(&batch).map(|sum| credit(self, sum));
+        let credit = credit.filter(|credit| credit.rider(now).is_some_and(|rider| debits.carry(&rider, now)));
+        let place = Place {
+            inner: Arc::clone(self),
+            shard: shard.clone(),
+            seat: Some(seat),
+        };
+        Some(Passengers { place, batch, credit })
+    }
+
+    /// A caller was refused: what waits to be given back to its bucket does not wait any longer.
+    pub(super) fn release_corrections(self: &Arc<Self>, id: &BucketId) {
+        if !self.options.correction_delay.is_zero() {
+            let hint = self.images.hint(id, self.clock.now());
+            for (shard, number) in self.refunds.release(id, hint.shard_count.max(1)) {
+                self.start_corrections(shard, number, true);
+            }
         }
-        let answer = None;
-        seat.end(Carried {
-            credit,
-            batch,
-            answer,
-        });
-        None
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use zae_limiter_core::acquire::{ForSlices, Grant, Request, Slice, split};
 use zae_limiter_core::bucket::Owner;
 use zae_limiter_core::config::Resolved;
@@ -94,8 +94,6 @@ pub(crate) struct Slices {
     held: Mutex<HashMap<BucketId, Held>>,
     /// Whether the task is at work that returns what is too old.
     is_swept: AtomicBool,
-    /// Wakes that task.
-    wake: Notify,
 }
 
 #[derive(Debug)]
@@ -287,7 +285,6 @@ impl Inner {
         let held = std::mem::take(&mut *self.slices.lock());
         let grants = held.into_values().flat_map(|mut held| held.slice.take_all());
         drop(self.give_back_all(grants.collect()));
-        self.slices.wake.notify_one();
     }
 
     fn give_back_all(self: &Arc<Self>, grants: Vec<Grant>) -> Vec<oneshot::Receiver<CreditEnd>> {
@@ -407,7 +404,11 @@ impl Sweeper {
         while let Some(pause) = self.sweep() {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.inner.slices.wake.notified() => {}
+                () = self.inner.background.draining() => {
+                    self.inner.return_all_slices();
+                    // Calls that come meanwhile may take some again.
+                    tokio::task::yield_now().await;
+                }
             }
         }
         self.has_ended = true;

@@ -166,3 +166,19 @@ fn an_async_repository_outlives_the_blocking_one() {
         });
     });
 }
+
+#[test]
+fn corrections_do_not_wait_for_a_debit_when_the_last_handle_goes() {
+    with_table(|runtime, w, faulty| {
+        let builder = zae_limiter::Repository::builder()
+            .custom_table(Arc::new(faulty.clone()))
+            .clock(w.clock.clone())
+            .correction_delay(Duration::from_mins(1));
+        let limiter = RateLimiter::new(Repository::from_builder(builder).unwrap());
+        let lease = limiter.acquire("k", "r").consume("tpm", 400).send().unwrap();
+        drop(lease);
+        // It returns when they are written.
+        drop(limiter);
+        assert_eq!(runtime.block_on(w.consumed("k", "r", "tpm")), 0);
+    });
+}

@@ -19,6 +19,7 @@ pub(crate) struct Slow {
     inner: Arc<dyn Table>,
     millis: u64,
     lost: Arc<Mutex<BTreeSet<usize>>>,
+    hangs: Arc<Mutex<BTreeSet<usize>>>,
     writes: Arc<Mutex<usize>>,
 }
 
@@ -31,6 +32,11 @@ impl fmt::Debug for Slow {
 impl Slow {
     pub(crate) fn writes(&self) -> usize {
         *self.writes.lock().unwrap()
+    }
+
+    /// The write after so many more is not executed, and its answer never comes.
+    pub(crate) fn hang(&self, after: usize) {
+        self.hangs.lock().unwrap().insert(self.writes() + after);
     }
 
     /// The write after so many more is executed, and its answer is lost.
@@ -51,6 +57,9 @@ impl Table for Slow {
             };
             let is_lost = matches!(op, Op::Update(_)) && table.lost.lock().unwrap().remove(&number);
             tokio::time::sleep(Duration::from_millis(table.millis)).await;
+            if matches!(op, Op::Update(_)) && table.hangs.lock().unwrap().remove(&number) {
+                std::future::pending::<()>().await;
+            }
             let answer = table.inner.call(op).await;
             if is_lost {
                 let (kind, applied) = (FailureKind::Timeout, Applied::Unknown);
@@ -80,6 +89,7 @@ pub(crate) async fn bucket(
         inner: world.repo.table(),
         millis: 20,
         lost: Arc::default(),
+        hangs: Arc::default(),
         writes: Arc::default(),
     };
     let builder = Repository::builder()

@@ -28,11 +28,19 @@ impl Slices {
     }
 }
 
+/// Tokens that an acquire has taken from memory, and the actions whose debits they are.
+#[derive(Debug)]
+pub(crate) struct Paid {
+    pub(crate) id: BucketId,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) fillers: BTreeSet<usize>,
+}
+
 /// What an acquire does for slices while it asks the table.
 #[derive(Debug, Default)]
 pub(crate) struct Filling {
     /// The buckets that it takes tokens ahead of, and their configuration.
     pub(crate) fills: Vec<(BucketId, std::sync::Arc<Resolved>)>,
     /// The parent's tokens that it has taken from memory.
-    pub(crate) paid: Option<(BucketId, Vec<Grant>)>,
+    pub(crate) paid: Option<Paid>,
 }

@@ -72,7 +72,7 @@ impl World<'_> {
         if let Pass::Refused { .. } = pass {
             let job = self.add_job(*process, index, Machine::Ended, rng);
             self.jobs[job].request = Some(wanted);
-            self.unfilled(*process, index, filling);
+            self.unfilled(*process, filling);
             self.note(|| format!("action {index}, job {job}: {action:?}, refused by the circuit breaker"));
             return self.without_table(job, &Cause::Breaker);
         }
@@ -458,8 +458,7 @@ impl World<'_> {
         }
         self.expect(job);
         let Decision::Admitted(grants) = decision else {
-            let (process, action) = (self.jobs[job].process, self.jobs[job].action);
-            return self.unfilled(process, action, filling);
+            return self.unfilled(self.jobs[job].process, filling);
         };
         {
             let grants = self.settle_filling(job, filling, grants, is_paid);

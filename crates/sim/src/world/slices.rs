@@ -13,7 +13,7 @@ use crate::plan::Action;
 use crate::rng::Rng;
 use crate::state::job::Machine;
 use crate::state::lease::Held;
-use crate::state::slices::Filling;
+use crate::state::slices::{Filling, Paid};
 
 /// How many acquires, in thousandths, may take tokens ahead or spend some.
 const TAKES: u32 = 900;
@@ -67,13 +67,17 @@ impl World<'_> {
         if let (Some((id, _)), true) = (&parent, serves_parent) {
             let held = own.slices.of(id);
             self.lives.stands_in(index, held.fillers.iter().copied());
-            filling.paid = Some((id.clone(), held.slice.spend(&of_parent)));
+            filling.paid = Some(Paid {
+                id: id.clone(),
+                grants: held.slice.spend(&of_parent),
+                fillers: held.fillers.clone(),
+            });
         }
         if serves_child && (of_parent.is_empty() || filling.paid.is_some()) {
             let held = own.slices.of(&id);
             self.lives.stands_in(index, held.fillers.iter().copied());
             let mut grants = held.slice.spend(&request.consume);
-            grants.extend(filling.paid.into_iter().flat_map(|(_, grants)| grants));
+            grants.extend(filling.paid.into_iter().flat_map(|paid| paid.grants));
             self.serve(index, process, request, grants);
             return None;
         }
@@ -96,7 +100,7 @@ impl World<'_> {
                 }
                 _ => None,
             },
-            paid: filling.paid.as_ref().map(|(id, _)| id.entity.clone()),
+            paid: filling.paid.as_ref().map(|paid| paid.id.entity.clone()),
         }));
         Some(filling)
     }
@@ -149,6 +153,7 @@ impl World<'_> {
             ahead = others;
             self.stats.taken_ahead += u64::from(!taken.is_empty());
             let held = self.processes[process].slices.of(&id);
+            self.lives.stands_in(action, held.fillers.iter().copied());
             let stale = held.slice.filled(taken, &config, now);
             if held.slice.is_empty() {
                 held.fillers.clear();
@@ -157,11 +162,11 @@ impl World<'_> {
             back.extend(stale);
         }
         back.extend(ahead);
-        if is_paid && let Some((_, grants)) = filling.paid.take() {
+        if is_paid && let Some(paid) = filling.paid.take() {
             self.stats.paid_ahead += 1;
-            ours.extend(grants);
+            ours.extend(paid.grants);
         }
-        self.unfilled(process, action, filling);
+        self.unfilled(process, filling);
         self.returns(process, action, back);
         let at = self.now_us + 1000 * MAX_AGE_MS.unsigned_abs();
         let incarnation = self.processes[process].incarnation;
@@ -170,16 +175,15 @@ impl World<'_> {
     }
 
     /// An acquire has ended without tokens for slices: what it has taken from memory goes back there.
-    pub(crate) fn unfilled(&mut self, process: usize, action: usize, filling: Filling) {
+    pub(crate) fn unfilled(&mut self, process: usize, filling: Filling) {
         let slices = &mut self.processes[process].slices;
         for (id, _) in filling.fills {
             slices.of(&id).slice.not_filled();
         }
-        if let Some((id, grants)) = filling.paid {
+        if let Some(Paid { id, grants, fillers }) = filling.paid {
             let held = slices.of(&id);
             held.slice.put_back(grants);
-            // It stands in for those whose tokens they were.
-            held.fillers.insert(action);
+            held.fillers.extend(fillers);
             let at = self.now_us + 1000 * MAX_AGE_MS.unsigned_abs();
             let incarnation = self.processes[process].incarnation;
             self.schedule(at, Event::ReturnOld { process, incarnation });
