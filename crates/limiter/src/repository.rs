@@ -173,6 +173,8 @@ impl Repository {
     /// ```
     pub async fn drain_within(&self, timeout: Duration) -> Drained {
         let refunds = &self.inner.refunds;
+        // Not by their task alone: its runtime may stand still.
+        self.inner.return_all_slices();
         let tasks = self.inner.background.drain(timeout).await;
         let drained = Drained {
             corrections: refunds.unfinished(),

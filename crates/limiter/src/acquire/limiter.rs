@@ -466,7 +466,8 @@ impl Attempt {
         match self.take_from_table(request, &asked, Some(filling)).await {
             // What this process holds may be what is missing.
             Err(Error::RateLimitExceeded(refused)) => {
-                if inner.return_slices(request).await {
+                let returned = tokio::time::timeout(self.timeout, inner.return_slices(request)).await;
+                if returned.is_ok_and(|any| any) {
                     self.take_from_table(request, request, None).await
                 } else {
                     Err(refused.into())

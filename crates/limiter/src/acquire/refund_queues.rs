@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,14 +48,16 @@ pub(crate) struct Refunds {
     pub(super) sending: Semaphore,
     /// Corrections whose outcome is not known yet.
     unfinished: Arc<AtomicUsize>,
+    /// How many senders there have been.
+    senders: AtomicU64,
 }
 
 /// The corrections of a shard that wait.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) waiting: VecDeque<Waiting>,
-    /// How many senders it has had. The last one is at work.
-    senders: u64,
+    /// The number of the sender that is at work.
+    sender: u64,
     /// Set while the sender waits for a debit of the shard that carries them. Dropped when another sender has them: the runtime
     /// of the one that waits may stand still.
     parked: Option<Parked>,
@@ -95,7 +97,7 @@ impl Seat {
             queues.remove(&self.shard);
             return None;
         }
-        Some(queue.next_sender())
+        Some(queue.next_sender(&refunds.senders))
     }
 
     /// The task of the write has ended without an answer. Removes those that wait, and returns how many they are.
@@ -112,7 +114,7 @@ impl Seat {
             .into_iter()
             .rev()
             .for_each(|waiting| queue.waiting.push_front(waiting));
-        queue.next_sender()
+        queue.next_sender(&refunds.senders)
     }
 }
 
@@ -122,6 +124,7 @@ impl Default for Refunds {
             queues: Mutex::default(),
             sending: Semaphore::new(SENDING),
             unfinished: Arc::default(),
+            senders: AtomicU64::new(0),
         }
     }
 }
@@ -225,7 +228,7 @@ impl Refunds {
         let queue = queues.entry(shard.clone()).or_default();
         let is_released = waiting.is_urgent && queue.parked.take().is_some();
         queue.waiting.push_back(waiting);
-        (is_new || is_released).then(|| queue.next_sender())
+        (is_new || is_released).then(|| queue.next_sender(&self.senders))
     }
 
     /// Has the corrections of a shard wait for a debit. `None` if they are to be sent now. After the time that it returns, the
@@ -254,7 +257,7 @@ impl Refunds {
     /// Ends the wait of a shard's corrections. Returns whether they still wait: a debit or another sender may have them.
     pub(super) fn unpark(&self, shard: &Shard, sender: u64) -> bool {
         let mut queues = self.queues();
-        let queue = queues.get_mut(shard).filter(|queue| queue.senders == sender);
+        let queue = queues.get_mut(shard).filter(|queue| queue.sender == sender);
         queue.is_some_and(|queue| queue.parked.take().is_some())
     }
 
@@ -293,7 +296,7 @@ impl Refunds {
             if let Some(queue) = queues.get_mut(&shard)
                 && queue.parked.take().is_some()
             {
-                senders.push((shard, queue.next_sender()));
+                senders.push((shard, queue.next_sender(&self.senders)));
             }
         }
         senders
@@ -306,13 +309,13 @@ impl Refunds {
         let queue = queues.get_mut(shard)?;
         let since = queue.waiting.iter().map(|waiting| waiting.since).min()?;
         let is_late = since.elapsed() >= longest && queue.parked.take().is_some();
-        is_late.then(|| queue.next_sender())
+        is_late.then(|| queue.next_sender(&self.senders))
     }
 
     /// Removes the queue of a sender that ends although something waits, unless another one has it.
     pub(super) fn remove(&self, shard: &Shard, sender: u64) -> Option<Queue> {
         let mut queues = self.queues();
-        queues.get(shard).filter(|queue| queue.senders == sender)?;
+        queues.get(shard).filter(|queue| queue.sender == sender)?;
         queues.remove(shard)
     }
 
@@ -359,9 +362,9 @@ impl Refunds {
 }
 
 impl Queue {
-    fn next_sender(&mut self) -> u64 {
-        self.senders += 1;
-        self.senders
+    fn next_sender(&mut self, senders: &AtomicU64) -> u64 {
+        self.sender = senders.fetch_add(1, Ordering::Relaxed) + 1;
+        self.sender
     }
 }
 

@@ -281,8 +281,8 @@ impl Inner {
         !self.options.correction_delay.is_zero() && self.refunds.is_parked(shard, runtime)
     }
 
-    /// Adds the corrections of a shard that wait for a debit to a write of it, by a task of this runtime if it has one thread. If one write cannot do both, they are sent alone
-    /// after its answer.
+    /// Adds the corrections of a shard that wait for a debit to a write of it. If one write cannot do both, they are sent alone
+    /// after its answer. `runtime` is that of the task that sends the write, if it has one thread.
     pub(super) fn board<T>(
         self: &Arc<Self>,
         shard: &Shard,

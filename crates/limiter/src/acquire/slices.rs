@@ -176,6 +176,10 @@ impl Inner {
         let Some(config) = self.config.peek(&id.entity, &id.resource, now) else {
             return plain();
         };
+        if self.background.is_draining() {
+            // What would be taken ahead would have to be returned.
+            return plain();
+        }
         let parent = match config.owner.as_ref().and_then(Owner::cascade_parent) {
             None => None,
             Some(entity) => match self.config.peek(entity, &id.resource, now) {
@@ -406,7 +410,6 @@ impl Sweeper {
                 () = tokio::time::sleep(pause) => {}
                 () = self.inner.background.draining() => {
                     self.inner.return_all_slices();
-                    // Calls that come meanwhile may take some again.
                     tokio::task::yield_now().await;
                 }
             }
