@@ -1,4 +1,5 @@
-//! The rule of one bucket, and its arithmetic.
+//! The rule of one bucket, its arithmetic, and how it depends on the local time.
 
 pub mod limit;
 pub mod refill;
+pub mod schedule;
