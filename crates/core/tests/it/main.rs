@@ -11,6 +11,7 @@
 //! - [`lifetime`]: buckets that a wrong clock has dated, and how long buckets are kept.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
 //! - [`outcomes`]: answers that do not show what they claim.
+//! - [`schedules`]: schedules and resets are those of the original.
 //! - [`hostile`]: whatever bytes a table, a stream or a file holds, nothing panics.
 
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
@@ -28,6 +29,7 @@ mod hostile;
 mod lifetime;
 mod lives;
 mod outcomes;
+mod schedules;
 mod shards;
 mod slices;
 mod waits;
