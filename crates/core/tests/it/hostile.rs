@@ -17,6 +17,7 @@ use zae_limiter_core::entity::MetaRecord;
 use zae_limiter_core::manifest::{Managed, Manifest};
 use zae_limiter_core::random::Random as _;
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::schedule::{Cron, ResetSchedule, Schedule, Zone, valid_until};
 use zae_limiter_core::schema::{BucketId, key_item, key_of, meta_key, provisioner_key, resource_config_key};
 use zae_limiter_core::stream::{Sequence, StreamRecord};
 use zae_limiter_core::sync::{self, LimitChange};
@@ -336,8 +337,11 @@ const NUMBERS: [&str; 30] = [
     "-0",
 ];
 
-const TEXTS: [&str; 34] = [
+const TEXTS: [&str; 37] = [
     "",
+    "1h9-17w1-5s500;m*/15h0-6c200a20p30",
+    "*/15 9-17 1,15 MAR-OCT/2 MON-FRI",
+    "America/New_York",
     " ",
     "-",
     "--",
@@ -963,8 +967,22 @@ fn texts(samples: &mut Samples, dice: &mut Dice) -> bool {
     };
     let _ = BucketId::parse(&key);
     let _ = manifest::Target::parse(&text, &sample);
+    let _ = Zone::named(&text).map(|zone| scheduled(&sample, &zone, at));
+    scheduled(&text, &Zone::UTC, at);
     let _ = samples;
     names.contains(&true)
+}
+
+/// Reads a text as what schedules are written as, and evaluates it.
+fn scheduled(text: &str, zone: &Zone, at: EpochMillis) {
+    if let Ok(cron) = Cron::parse(text) {
+        let _ = (cron.matches(zone, at), cron.to_string());
+    }
+    let schedule = Schedule::decode(text, zone).ok();
+    let resets = ResetSchedule::decode(text, zone).ok();
+    let _ = valid_until(schedule.as_ref(), resets.as_ref(), at);
+    let _ = resets.map(|resets| (resets.last_edge(at), resets.next_edge(at), resets.encode()));
+    let _ = schedule.map(|schedule| (schedule.active(at), schedule.encode()));
 }
 
 #[cfg(test)]

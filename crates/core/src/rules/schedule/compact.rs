@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use super::cron::Cron;
 use super::entry::{Change, ScheduleEntry, change};
-use super::field::Place;
+use super::field::{Place, shown};
 use super::zone::Zone;
 use crate::error::InvalidInput;
 
@@ -195,7 +195,10 @@ impl<'a> Values<'a> {
             // Above every bound, which the check of the value says.
             Err(_) if digits => Ok(Some(u64::MAX)),
             _ => {
-                let reason = format!("has '{tag}{text}', and the value of '{tag}' must be a whole number");
+                let reason = format!(
+                    "has '{tag}{}', and the value of '{tag}' must be a whole number",
+                    shown(text)
+                );
                 Err(InvalidInput::new(self.field, self.entry, reason))
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::field::{Field, Place, with_names};
+use super::field::{Field, Place, shown, with_names};
 use super::zone::{Local, Unit, Zone};
 use crate::error::InvalidInput;
 use crate::units::EpochMillis;
@@ -16,7 +16,7 @@ const LENGTHS: [u8; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 /// A cron expression of 5 fields: minute, hour, day of month, month and day of week.
 ///
 /// A field is a list of items, separated by commas. An item is `*`, a value or an ascending range such as `9-17`, each with
-/// `/` and a step if wanted; `5/10` begins at 5 and steps to the end of the field. Months and days of the week can be
+/// `/` and a step if wanted; `5/10` begins at 5 and steps to the end of the field, and so does `5-5/10`. Months and days of the week can be
 /// names of three letters. Both 0 and 7 are Sunday, and a range cannot end on Sunday by its name.
 ///
 /// If the text of the day of month or of the day of week begins with `*`, a day must match both. Otherwise it must match one
@@ -62,10 +62,9 @@ impl Cron {
     /// none of the months has: the error's field is `cron.minute`, `cron.hour`, `cron.day_of_month`, `cron.month` or
     /// `cron.day_of_week`.
     pub fn parse(expression: &str) -> Result<Self, InvalidInput> {
-        let mut fields = expression.split(is_space).filter(|field| !field.is_empty());
         let mut texts = [""; 5];
         let mut count = 0;
-        for field in fields.by_ref() {
+        for field in expression.split(is_space).filter(|field| !field.is_empty()) {
             if let Some(text) = texts.get_mut(count) {
                 *text = field;
             }
@@ -93,6 +92,7 @@ impl Cron {
     /// Reads the 5 fields of an expression.
     pub(super) fn from_fields(texts: [&str; 5]) -> Result<Self, InvalidInput> {
         let [minute, hour, day, month, weekday] = texts;
+        let (day_text, month_text) = (day, month);
         let minute = Field::parse(Place::Minute, minute)?;
         let hour = Field::parse(Place::Hour, hour)?;
         let day = Field::parse(Place::DayOfMonth, day)?;
@@ -111,8 +111,8 @@ impl Cron {
             cron.months & 1 << month != 0 && cron.days & (u64::MAX >> (63 - length)) != 0
         });
         if cron.both_days && !possible {
-            let reason = format!("no month of '{}' has such a day", texts[3]);
-            return Err(Place::DayOfMonth.error(texts[2], reason));
+            let reason = format!("no month of '{}' has such a day", shown(month_text));
+            return Err(Place::DayOfMonth.error(day_text, reason));
         }
         Ok(cron)
     }

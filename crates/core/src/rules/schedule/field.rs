@@ -179,7 +179,8 @@ fn parse_item(place: Place, text: &str, item: &str, out: &mut SmolStrBuilder) ->
             match number(digits) {
                 Some(step) if step > 0 => step,
                 _ => {
-                    let reason = format!("the step '{digits}' must be a whole number of 1 or more");
+                    let given = shown(digits);
+                    let reason = format!("the step '{given}' must be a whole number of 1 or more");
                     return Err(place.error(text, reason));
                 }
             }
@@ -199,7 +200,7 @@ fn value<'a>(place: Place, field: &str, text: &'a str) -> Result<Value<'a>, Inva
                 is_name: false,
             })
         } else {
-            Err(place.error(field, format!("'{text}' must be {}", place.expected())))
+            Err(place.error(field, format!("'{}' must be {}", shown(text), place.expected())))
         };
     }
     let (names, base) = place.names();
@@ -212,18 +213,32 @@ fn value<'a>(place: Place, field: &str, text: &'a str) -> Result<Value<'a>, Inva
             is_name: true,
         });
     }
-    let reason = if text.contains(['L', 'W', '#', '?', 'l', 'w']) {
-        format!(
-            "'{text}' is an extension that is not supported; give {}",
-            place.expected()
-        )
+    let (given, expected) = (shown(text), place.expected());
+    let reason = if is_extension(text) {
+        format!("'{given}' is an extension that is not supported; give {expected}")
     } else {
         format!(
-            "'{text}' is not a value; give '*', {}, or a list or range of these, with '/' and a step if wanted",
-            place.expected()
+            "'{given}' is not a value; give '*', {expected}, or a list or range of these, with '/' and a step if wanted"
         )
     };
     Err(place.error(field, reason))
+}
+
+/// Whether other dialects of cron have such a value: `L`, `15W`, `5#2`.
+fn is_extension(text: &str) -> bool {
+    let letters = text.trim_matches(|c: char| c.is_ascii_digit());
+    let known = ["L", "W", "LW"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(letters));
+    known || text.contains(['#', '?'])
+}
+
+/// A part of a field for an error, cut if it is long.
+pub(super) fn shown(text: &str) -> String {
+    match text.char_indices().nth(20) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text.to_owned(),
+    }
 }
 
 /// Why a range that ends before it begins is refused.
@@ -233,17 +248,15 @@ fn descending(place: Place, first: &Value<'_>, last: &Value<'_>) -> String {
     if place == Place::DayOfWeek && end == 0 {
         return format!(
             "a range cannot end on Sunday as '{}'; write '{begin}-7'",
-            last.text
+            shown(last.text)
         );
     }
+    let range = format!("{}-{}", shown(first.text), shown(last.text));
     let max = if place == Place::DayOfWeek { max - 1 } else { max };
     if begin > max {
-        return format!("the range '{}-{}' must ascend", first.text, last.text);
+        return format!("the range '{range}' must ascend");
     }
-    format!(
-        "the range '{}-{}' must ascend; write '{begin}-{max},{min}-{end}'",
-        first.text, last.text
-    )
+    format!("the range '{range}' must ascend; write '{begin}-{max},{min}-{end}'")
 }
 
 /// A number of ASCII digits alone; one that is too large for any field is the greatest there is.
@@ -251,15 +264,10 @@ fn number(text: &str) -> Option<u8> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some(
-        text.trim_start_matches('0')
-            .parse()
-            .unwrap_or(if text.bytes().all(|b| b == b'0') {
-                0
-            } else {
-                u8::MAX
-            }),
-    )
+    match text.trim_start_matches('0') {
+        "" => Some(0),
+        digits => Some(digits.parse().unwrap_or(u8::MAX)),
+    }
 }
 
 /// The bits from `first` to `last`, both included, with every `step`-th set.

@@ -126,6 +126,11 @@ fn refused_expressions_are_explained() {
         let err = Cron::parse(expression).unwrap_err();
         assert_eq!((err.field(), err.value(), err.reason()), (field, value, reason));
     }
+    let long = Cron::parse(&format!("{} * * * *", "JULY".repeat(1000))).unwrap_err();
+    assert!(
+        long.to_string().len() < 250 && !long.reason().contains("extension"),
+        "{long}"
+    );
     // What a reason proposes is accepted.
     for expression in [
         "* 22-23,0-6 * * *",
