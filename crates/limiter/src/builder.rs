@@ -287,15 +287,18 @@ impl RepositoryBuilder {
     ///
     /// The number of calls follows the rate: it begins with one, and doubles while tokens are used up before they are too old. It
     /// shrinks as the bucket empties: a write takes no more ahead than leaves three quarters of each balance. Keys of one project
-    /// share what is taken ahead of the project's bucket. What is not spent returns to the table when it is older than
-    /// [`Prefetch::max_age`], when the configuration changes, when a call is refused that could use it, and with
-    /// [`drain`](Repository::drain). Corrections of leases are settled with what is held, where that is possible.
+    /// share what is taken ahead of the project's bucket. What is not spent returns to the table when no call has spent of it for
+    /// [`Prefetch::max_age`], when the configuration changes, when a call is refused that it would be enough for, and with
+    /// [`drain`](Repository::drain). Corrections of leases are settled with what is held, where that is possible. Calls that name an
+    /// amount of 0, or bring limits of their own, are served by the table alone.
     ///
     /// **The bound**: tokens are debited before they are spent, so no more is admitted than the table allows. But tokens that a
     /// process holds can be spent up to [`max_age`](Prefetch::max_age) after the bucket has refilled: in any window, `N` processes
     /// admit at most what the limits allow plus `N` times what they hold, which is at most the given number of calls, each
-    /// with the average amount ([`Repository::prefetched`] has it at a moment). Meanwhile other processes see fewer tokens. A process
-    /// that is killed leaves what it holds consumed. A key that is disabled, moved or deleted spends what is held.
+    /// with the moving average of amounts, in which the last call weighs an eighth ([`Repository::prefetched`] has it at a moment).
+    /// Meanwhile other processes see fewer tokens, and a call of this process can be refused while tokens are on their way from or
+    /// to the table. A process that is killed, and a write whose answer is lost, leave what they have taken ahead consumed. A key that is
+    /// disabled, moved or deleted spends what is held.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {

@@ -55,6 +55,24 @@ pub struct Ahead {
     pub calls: u32,
     /// What a call takes: whole tokens by limit.
     pub per_call: Vec<(LimitName, Millitokens)>,
+    /// What the process holds already, which is not taken again.
+    pub held: Vec<(LimitName, Millitokens)>,
+}
+
+impl Ahead {
+    /// What is to be taken of a limit for so many calls.
+    pub(super) fn of(&self, limit: &LimitName, calls: i128) -> Millitokens {
+        let of = |amounts: &[(LimitName, Millitokens)]| {
+            let found = amounts.iter().find(|(named, _)| named == limit);
+            found.map_or(0, |(_, amount)| amount.0)
+        };
+        Millitokens(
+            of(&self.per_call)
+                .saturating_mul(calls)
+                .saturating_sub(of(&self.held))
+                .max(0),
+        )
+    }
 }
 
 /// How buckets are kept.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::protocol::{Ahead, Grant};
+use crate::bucket::Bucket;
 use crate::config::Resolved;
 use crate::name::LimitName;
 use crate::units::{EpochMillis, Millitokens};
@@ -18,27 +19,42 @@ pub struct Slice {
     pieces: Vec<Grant>,
     /// The configuration under which it was taken.
     origin: Option<Arc<Resolved>>,
-    /// What a call takes, on average.
+    /// The item that was debited last.
+    item: Option<Arc<Bucket>>,
+    /// What a call takes: a moving average over all calls.
     per_call: Amounts,
     /// For how many calls tokens are taken at a time.
     calls: u32,
-    filled_at: Option<EpochMillis>,
+    asked_at: Option<EpochMillis>,
+    /// When tokens were put in or spent last.
+    used_at: Option<EpochMillis>,
     is_filling: bool,
 }
 
 impl Slice {
-    /// Whether it may be spent under this configuration: it was taken under it, and less than `max_age_ms` ago.
+    /// Whether it may be spent under this configuration: it was taken under it, and was in use less than `max_age_ms` ago.
     pub fn is_valid(&self, config: &Arc<Resolved>, now: EpochMillis, max_age_ms: i64) -> bool {
-        self.origin
-            .as_ref()
-            .is_some_and(|origin| Arc::ptr_eq(origin, config))
-            && !self.is_over(now, max_age_ms)
+        self.is_of(config) && !self.is_over(now, max_age_ms)
     }
 
-    /// Whether it is too old to be spent. One that is dated in the future by a clock that was set back is, too.
+    /// Whether it was taken under this configuration, which may have been read again since.
+    pub fn is_of(&self, config: &Arc<Resolved>) -> bool {
+        self.origin.as_ref().is_some_and(|origin| {
+            Arc::ptr_eq(origin, config)
+                || (origin.limits == config.limits
+                    && origin.owner == config.owner
+                    && origin.disabled == config.disabled)
+        })
+    }
+
+    /// Whether what it holds is too old to be spent. Dated in the future by a clock that was set back, it is, too.
     pub fn is_over(&self, now: EpochMillis, max_age_ms: i64) -> bool {
-        self.filled_at
-            .is_none_or(|at| !(0..max_age_ms).contains(&now.since(at)))
+        is_past(self.used_at, now, max_age_ms)
+    }
+
+    /// Whether no call has asked for it for so long.
+    pub fn is_forgotten(&self, now: EpochMillis, max_age_ms: i64) -> bool {
+        is_past(self.asked_at, now, max_age_ms)
     }
 
     /// Whether nothing is left.
@@ -70,8 +86,10 @@ impl Slice {
             .all(|(limit, amount)| *amount > Millitokens::ZERO && self.held(limit) >= *amount)
     }
 
-    /// Takes amounts that it [covers](Self::covers), as grants of the shards that were debited.
-    pub fn spend(&mut self, amounts: &[(LimitName, Millitokens)]) -> Vec<Grant> {
+    /// Takes amounts that it [covers](Self::covers), as grants of the shards that were debited. It is in use then, and its age counts
+    /// from now.
+    pub fn spend(&mut self, amounts: &[(LimitName, Millitokens)], now: EpochMillis) -> Vec<Grant> {
+        self.used_at = Some(now);
         let (spent, rest) = split(std::mem::take(&mut self.pieces), amounts);
         self.pieces = rest;
         spent
@@ -101,11 +119,21 @@ impl Slice {
         }
     }
 
-    /// Has the next call take tokens for it, in addition to these amounts. `None` if another call does so now, or if calls come
-    /// too rarely.
+    /// Takes note of what a call takes, of it or of the table.
+    pub fn note(&mut self, amounts: &[(LimitName, Millitokens)]) {
+        for (limit, amount) in amounts {
+            match self.per_call.iter_mut().find(|(known, _)| known == limit) {
+                Some((_, average)) => average.0 += (amount.0 - average.0) / 8,
+                None => self.per_call.push((limit.clone(), *amount)),
+            }
+        }
+    }
+
+    /// Has the next call take tokens for it, in addition to these amounts, which are [noted](Self::note). `None` if another call does
+    /// so now, or if calls come too rarely.
     ///
-    /// The number of calls doubles while slices are used up within `max_age_ms`, up to `most`. Call [`filled`](Self::filled) in
-    /// any case afterwards.
+    /// The number of calls doubles while slices are used up within `max_age_ms`, up to `most`. Call [`filled`](Self::filled) or
+    /// [`not_filled`](Self::not_filled) in any case afterwards.
     pub fn fill(
         &mut self,
         amounts: &[(LimitName, Millitokens)],
@@ -116,46 +144,44 @@ impl Slice {
         if self.is_filling {
             return None;
         }
-        for (limit, amount) in amounts {
-            match self.per_call.iter_mut().find(|(known, _)| known == limit) {
-                // The average moves by an eighth, and stays a whole number of tokens.
-                Some((_, average)) => {
-                    let next = Millitokens(average.0 + (amount.0 - average.0) / 8 + 500);
-                    *average = Millitokens::from_amount(next.floor_amount());
-                }
-                None => self.per_call.push((limit.clone(), *amount)),
-            }
-        }
-        self.calls = if self.is_over(now, max_age_ms) {
+        self.calls = if self.is_forgotten(now, max_age_ms) {
             1
         } else {
             self.calls.saturating_mul(2).clamp(1, most)
         };
-        self.filled_at = Some(now);
-        let per_call = self.per_call.iter();
-        let per_call = per_call.filter(|(limit, _)| amounts.iter().any(|(named, _)| named == limit));
-        let per_call: Amounts = per_call.cloned().collect();
-        // What is left is for some of the calls.
-        let left = per_call
-            .iter()
-            .map(|(limit, of_call)| self.held(limit).0 / of_call.0.max(1));
-        let left = u32::try_from(left.min().unwrap_or(0)).unwrap_or(u32::MAX);
-        let calls = self.calls.saturating_sub(1).saturating_sub(left);
-        self.is_filling = calls > 0;
-        self.is_filling.then_some(Ahead { calls, per_call })
+        self.asked_at = Some(now);
+        self.is_filling = self.calls > 1;
+        self.is_filling.then(|| Ahead {
+            calls: self.calls - 1,
+            per_call: amounts
+                .iter()
+                .map(|(limit, _)| {
+                    let average = amount_of(&self.per_call, limit);
+                    (limit.clone(), Millitokens::from_amount(average.floor_amount()))
+                })
+                .collect(),
+            held: amounts
+                .iter()
+                .map(|(limit, _)| (limit.clone(), self.held(limit)))
+                .collect(),
+        })
     }
 
     /// A call that was to take tokens for it has ended, with these, under this configuration. Returns what is left of tokens that
     /// were taken under another one.
     pub fn filled(&mut self, grants: Vec<Grant>, config: &Arc<Resolved>, now: EpochMillis) -> Vec<Grant> {
         self.is_filling = false;
-        let is_same = self
-            .origin
-            .as_ref()
-            .is_some_and(|origin| Arc::ptr_eq(origin, config));
-        let stale = if is_same { Vec::new() } else { self.take_all() };
+        let stale = if self.origin.is_none() || self.is_of(config) {
+            Vec::new()
+        } else {
+            // What calls have taken under other limits says nothing.
+            self.calls = self.calls.min(1);
+            self.take_all()
+        };
         self.origin = Some(Arc::clone(config));
-        self.filled_at = Some(now);
+        if let Some(grant) = grants.last() {
+            (self.used_at, self.item) = (Some(now), Some(Arc::clone(&grant.image)));
+        }
         self.put_back(grants);
         stale
     }
@@ -171,11 +197,24 @@ impl Slice {
         self.calls /= 2;
     }
 
-    /// Whether tokens that a call gives back may stay in it: it holds less than it was filled with at most.
-    pub fn has_room(&self, limit: &LimitName, amount: Millitokens) -> bool {
+    /// Whether tokens that a lease gives back may stay in it: they were taken from the same item under the same parameters, and it
+    /// then holds no more than for the calls that it is for.
+    pub fn has_room(&self, grant: &Grant, limit: &LimitName, amount: Millitokens) -> bool {
         let per_call = amount_of(&self.per_call, limit);
-        (self.held(limit) + amount).0 <= per_call.0.saturating_mul(self.calls.into())
+        let taken_under = grant.image.limit(limit.as_str()).map(|limit| limit.params);
+        let in_force = self.origin.as_ref().and_then(|config| config.limit(limit));
+        let is_same_item = self
+            .item
+            .as_ref()
+            .is_some_and(|item| item.is_one_item_with(&grant.image));
+        is_same_item
+            && in_force.is_some_and(|limit| taken_under == Some(limit.params()))
+            && (self.held(limit) + amount).0 <= per_call.0.saturating_mul(self.calls.into())
     }
+}
+
+fn is_past(at: Option<EpochMillis>, now: EpochMillis, max_age_ms: i64) -> bool {
+    at.is_none_or(|at| !(0..max_age_ms).contains(&now.since(at)))
 }
 
 fn amount_of(amounts: &[(LimitName, Millitokens)], limit: &LimitName) -> Millitokens {

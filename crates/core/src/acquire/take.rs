@@ -35,7 +35,7 @@ use crate::name::{EntityId, ResourceName};
 use crate::refill::Wait;
 use crate::schema::BucketId;
 use crate::table::{Answer, Applied, FailureKind, Item, Op, TableError, Update};
-use crate::units::{EpochMillis, Millitokens};
+use crate::units::EpochMillis;
 use crate::verdict::LimitStatus;
 use crate::write::{self, Amounts, Basis, RefillDebit};
 
@@ -755,29 +755,32 @@ impl Take {
     }
 }
 
-/// The amounts with what is taken ahead: for as many calls as a quarter of each balance allows. `None` if that is not one.
+/// The amounts with what is taken ahead: for as many calls as a quarter of each balance allows. `None` if that is nothing.
 fn taken_ahead(amounts: &Amounts, ahead: &Ahead, image: &Bucket, now: EpochMillis) -> Option<Amounts> {
     let refilled = write::refill_all(image, None, now);
     let mut calls = i128::from(ahead.calls);
-    let mut more = amounts.clone();
     for (limit, amount) in amounts {
         let of_call = ahead.per_call.iter().find(|(named, _)| named == limit);
-        let of_call = of_call.map_or(Millitokens::ZERO, |(_, of_call)| *of_call);
-        if of_call <= Millitokens::ZERO {
+        let of_call = of_call.map_or(0, |(_, of_call)| of_call.0);
+        if of_call <= 0 {
             continue;
         }
         let held = refilled.iter().find(|r| r.limit.name == limit.as_str());
         let most = held.map_or(0, |r| r.balance.tokens.0 / 4 - amount.0);
-        calls = calls.min(most / of_call.0);
+        // What the process holds already is not taken from the balance.
+        let free = ahead.of(limit, calls).0 - most;
+        if free > 0 {
+            calls = calls.min(calls - (free + of_call - 1) / of_call);
+        }
     }
     if calls < 1 {
         return None;
     }
-    for (limit, amount) in &mut more {
-        let of_call = ahead.per_call.iter().find(|(named, _)| named == limit);
-        *amount += Millitokens(of_call.map_or(0, |(_, of_call)| of_call.0 * calls));
-    }
-    Some(more)
+    let more: Amounts = amounts
+        .iter()
+        .map(|(limit, amount)| (limit.clone(), *amount + ahead.of(limit, calls)))
+        .collect();
+    (more != *amounts).then_some(more)
 }
 
 /// Whether an item is a bucket of so many shards.

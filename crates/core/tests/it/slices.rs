@@ -24,6 +24,7 @@ fn ahead(calls: u32, of: &[(&str, i64)]) -> Ahead {
     Ahead {
         calls,
         per_call: amounts(of),
+        held: Vec::new(),
     }
 }
 
@@ -166,6 +167,7 @@ fn the_number_of_calls_follows_the_rate() {
     let mut calls = Vec::new();
     for at in 0..8 {
         let now = EpochMillis(desk.now + at);
+        slice.note(&need);
         let ahead = slice.fill(&need, now, 1000, 50);
         calls.push(ahead.as_ref().map_or(0, |ahead| ahead.calls));
         if ahead.is_some() {
@@ -191,11 +193,16 @@ fn a_slice_belongs_to_one_configuration_and_a_time() {
     let mut desk = desk();
     let grants = desk.admitted("k", &[("tpd", 500)]);
     let config = config(&mut desk);
-    let other = Arc::new((*config).clone());
+    let again = Arc::new((*config).clone());
+    let other = Arc::new(Resolved {
+        limits: vec![day("tpd", 7)],
+        ..(*config).clone()
+    });
     let mut slice = Slice::default();
     let at = |millis| EpochMillis(desk.now + millis);
     assert!(slice.filled(grants.clone(), &config, at(0)).is_empty());
     assert!(slice.is_valid(&config, at(999), 1000) && !slice.is_valid(&other, at(0), 1000));
+    assert!(slice.is_valid(&again, at(0), 1000), "it was read again");
     assert!(!slice.is_valid(&config, at(1000), 1000) && !slice.is_valid(&config, at(-1), 1000));
     assert!(slice.covers(&amounts(&[("tpd", 500)])) && !slice.covers(&amounts(&[("tpd", 501)])));
     assert!(
@@ -232,7 +239,7 @@ proptest! {
                 1 | 2 => {
                     let before = sum(slice.pieces());
                     if slice.covers(&need) {
-                        let grants = slice.spend(&need);
+                        let grants = slice.spend(&need, now);
                         prop_assert_eq!(sum(&grants), i128::from(tpd + rpd) * 1000);
                         prop_assert_eq!(sum(slice.pieces()), before - sum(&grants));
                         out += sum(&grants);
@@ -283,4 +290,56 @@ fn the_write_of_what_is_taken_ahead_is_an_ordinary_debit() {
     let again = desk.table.call(&Op::Update(update));
     assert!(matches!(again, Ok(Answer::Applied(Some(_)))), "{again:?}");
     assert_eq!(desk.int("k", 0, "b_tpd_tc"), 801_000);
+}
+
+#[test]
+fn what_is_held_is_not_taken_again() {
+    let mut desk = desk();
+    let slices = ForSlices {
+        child: Some(Ahead {
+            calls: 9,
+            per_call: amounts(&[("rpd", 1), ("tpd", 100)]),
+            held: amounts(&[("rpd", 7), ("tpd", 2_000)]),
+        }),
+        ..ForSlices::default()
+    };
+    let (decision, _) = acquire(&mut desk, &[("rpd", 1), ("tpd", 100)], slices);
+    assert_eq!(
+        taken(&decision),
+        [("rpd".to_owned(), 3_000), ("tpd".to_owned(), 100_000)]
+    );
+}
+
+#[test]
+fn a_lease_gives_back_only_what_was_taken_under_the_same_limits_from_the_same_item() {
+    let mut desk = desk();
+    let need = amounts(&[("tpd", 100)]);
+    let config = config(&mut desk);
+    let mut slice = Slice::default();
+    let grants = desk.admitted("k", &[("tpd", 100)]);
+    for at in 0..3 {
+        slice.note(&need);
+        slice.fill(&need, EpochMillis(desk.now + at), 1000, 50);
+        slice.filled(Vec::new(), &config, EpochMillis(desk.now + at));
+    }
+    slice.filled(grants.clone(), &config, EpochMillis(desk.now));
+    let (limit, amount) = need[0].clone();
+    assert!(slice.has_room(&grants[0], &limit, amount));
+    assert!(
+        !slice.has_room(&grants[0], &limit, Millitokens::from_tokens(301)),
+        "for four calls"
+    );
+    let lowered = Arc::new(Resolved {
+        limits: vec![day("rpd", 1000), day("tpd", 10)],
+        ..(*config).clone()
+    });
+    slice.filled(grants.clone(), &lowered, EpochMillis(desk.now));
+    assert!(!slice.has_room(&grants[0], &limit, Millitokens::from_tokens(1)));
+    // The bucket was deleted and created again.
+    slice.filled(grants.clone(), &config, EpochMillis(desk.now));
+    let key = desk.id("k").key(0);
+    desk.table.remove(&key);
+    desk.remembers = false;
+    let later = desk.admitted("k", &[("tpd", 100)]);
+    assert!(!slice.has_room(&later[0], &limit, Millitokens::from_tokens(1)));
 }

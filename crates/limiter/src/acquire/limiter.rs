@@ -456,24 +456,28 @@ impl Attempt {
     /// Takes the tokens, or is refused.
     async fn take(&self, request: &Request) -> Result<Lease, Error> {
         let inner = &self.inner;
-        let Some(prefetch) = self.prefetch.filter(|_| request.limits.is_none()) else {
-            return self.take_from_table(request, request, None).await;
+        let now = Instant::now();
+        let until = now.checked_add(self.timeout).unwrap_or(now + LONGEST);
+        let prefetch = self.prefetch.filter(|_| request.limits.is_none());
+        let taken = match prefetch.map(|prefetch| inner.source_of(request, prefetch)) {
+            None => self.take_from_table(request, request, None, until).await,
+            Some(Source::Memory(grants)) => return Ok(Lease::granted(inner, request, grants)),
+            Some(Source::Table(asked)) => {
+                let (asked, filling) = *asked;
+                self.take_from_table(request, &asked, Some(filling), until).await
+            }
         };
-        let (asked, filling) = match inner.source_of(request, prefetch) {
-            Source::Memory(grants) => return Ok(Lease::granted(inner, request, grants)),
-            Source::Table(asked) => *asked,
-        };
-        match self.take_from_table(request, &asked, Some(filling)).await {
+        match taken {
             // What this process holds may be what is missing.
-            Err(Error::RateLimitExceeded(refused)) => {
-                let returned = tokio::time::timeout(self.timeout, inner.return_slices(request)).await;
+            Err(Error::RateLimitExceeded(refused)) if request.limits.is_none() => {
+                let returned = tokio::time::timeout_at(until, inner.return_slices(&refused)).await;
                 if returned.is_ok_and(|any| any) {
-                    self.take_from_table(request, request, None).await
+                    self.take_from_table(request, request, None, until).await
                 } else {
                     Err(refused.into())
                 }
             }
-            other => other,
+            taken => taken,
         }
     }
 
@@ -483,10 +487,9 @@ impl Attempt {
         request: &Request,
         asked: &Request,
         mut filling: Option<Filling>,
+        until: Instant,
     ) -> Result<Lease, Error> {
         let (inner, on_unavailable, timeout) = (&self.inner, self.on_unavailable, self.timeout);
-        let now = Instant::now();
-        let until = now.checked_add(timeout).unwrap_or(now + LONGEST);
         let mut drive = Drive::new(inner, asked.clone()).under_policy(on_unavailable);
         let mut is_retry = false;
         let err = loop {

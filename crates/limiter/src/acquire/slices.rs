@@ -14,7 +14,10 @@ use zae_limiter_core::bucket::Owner;
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::schema::BucketId;
-use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, LimitName, Millitokens, ResourceName};
+use zae_limiter_core::{
+    EntityId, EpochMillis, InvalidInput, LimitName, LimitStatus, Millitokens, RateLimitExceeded,
+    ResourceName, Wait,
+};
 
 use crate::acquire::refund_queues::Correction;
 use crate::acquire::refunds::{Haste, enqueue};
@@ -22,6 +25,9 @@ use crate::inner::Inner;
 
 /// How many buckets have a slice at most. Calls of others take no tokens ahead.
 const MAX_SLICES: usize = 10_000;
+
+/// How long a slice without tokens is kept after the last call at most, in milliseconds.
+const FORGOTTEN_MS: i64 = 5_000;
 
 /// How often the task looks for slices that are too old, at least and at most.
 const SWEEPS: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(250);
@@ -154,8 +160,8 @@ pub(crate) struct Filling {
     id: BucketId,
     /// The configuration of each bucket that it takes tokens ahead for.
     fills: Vec<(BucketId, Arc<Resolved>)>,
-    /// The parent's tokens that the call has taken from memory.
-    paid: Option<(BucketId, Vec<Grant>)>,
+    /// The parent's tokens that the call has taken from memory, and their configuration.
+    paid: Option<(BucketId, Vec<Grant>, Arc<Resolved>)>,
 }
 
 impl Inner {
@@ -176,8 +182,12 @@ impl Inner {
         let Some(config) = self.config.peek(&id.entity, &id.resource, now) else {
             return plain();
         };
-        if self.background.is_draining() {
-            // What would be taken ahead would have to be returned.
+        let has_zero = request
+            .consume
+            .iter()
+            .any(|(_, amount)| *amount == Millitokens::ZERO);
+        if has_zero || self.background.is_draining() {
+            // Such a call is never served from memory; and what is taken ahead during a drain would have to be returned.
             return plain();
         }
         let parent = match config.owner.as_ref().and_then(Owner::cascade_parent) {
@@ -205,13 +215,19 @@ impl Inner {
             .is_some_and(|(id, config)| serves(&held, id, config, &of_parent));
         let mut spend = |id: &BucketId, amounts: &[(LimitName, Millitokens)]| {
             let held = held.get_mut(id);
-            held.map(|held| held.slice.spend(amounts)).unwrap_or_default()
+            let spend = |held: &mut Held| {
+                held.slice.note(amounts);
+                held.slice.spend(amounts, now)
+            };
+            held.map(spend).unwrap_or_default()
         };
         let paid = parent.as_ref().filter(|_| serves_parent);
-        let paid = paid.map(|(id, _)| (id.clone(), spend(id, &of_parent)));
+        let paid = paid.map(|(id, config)| (id.clone(), spend(id, &of_parent), Arc::clone(config)));
         if serves_child && (parent.is_none() || paid.is_some()) {
             let mut grants = spend(id, &request.consume);
-            grants.extend(paid.into_iter().flat_map(|(_, grants)| grants));
+            grants.extend(paid.into_iter().flat_map(|(_, grants, _)| grants));
+            drop(held);
+            self.sweep_soon();
             return Source::Memory(grants);
         }
         let mut fills = Vec::new();
@@ -225,6 +241,7 @@ impl Inner {
             });
             held.prefetch = prefetch;
             let slice = &mut held.slice;
+            slice.note(amounts);
             let ahead = slice.fill(amounts, now, prefetch.max_age_ms(), prefetch.calls)?;
             fills.push((id.clone(), Arc::clone(config)));
             Some(ahead)
@@ -240,7 +257,7 @@ impl Inner {
                 }
                 _ => None,
             },
-            paid: paid.as_ref().map(|(id, _)| id.entity.clone()),
+            paid: paid.as_ref().map(|(id, ..)| id.entity.clone()),
         };
         drop(held);
         let asked = Request {
@@ -262,17 +279,23 @@ impl Inner {
         }
     }
 
-    /// Returns the tokens that this process holds of the buckets of a request, and waits until they are back. Returns whether
-    /// there were some.
-    pub(crate) async fn return_slices(self: &Arc<Self>, request: &Request) -> bool {
+    /// If a call was refused tokens that this process holds, returns them, and waits until they are back. Returns whether that was
+    /// so.
+    pub(crate) async fn return_slices(self: &Arc<Self>, refused: &RateLimitExceeded) -> bool {
+        if self.slices.lock().is_empty() {
+            return false;
+        }
+        let is_held = |status: &LimitStatus| {
+            let held = self.held_ahead(&status.entity, &status.resource, &status.limit_name);
+            let there = i128::from(status.available) + i128::from(held);
+            held > 0 && status.wait != Wait::Never && there >= i128::from(status.requested)
+        };
+        if !refused.violations().all(is_held) {
+            return false;
+        }
         let mut ends = Vec::new();
-        let parent = self
-            .config
-            .stale(&request.id.entity, &request.id.resource)
-            .and_then(|config| config.owner.as_ref()?.cascade_parent().cloned());
-        let ids = std::iter::once(request.id.entity.clone()).chain(parent);
-        for entity in ids {
-            let id = self.bucket_id(&entity, &request.id.resource);
+        for status in refused.violations() {
+            let id = self.bucket_id(&status.entity, &status.resource);
             let grants = self.slices.lock().get_mut(&id).map(|held| held.slice.take_all());
             ends.extend(self.give_back_all(grants.unwrap_or_default()));
         }
@@ -303,7 +326,8 @@ impl Inner {
         let Some(held) = held.get_mut(&correction.grant.id) else {
             return correction;
         };
-        if held.is_over(self.clock.now()) {
+        let now = self.clock.now();
+        if held.is_over(now) {
             return correction;
         }
         let grant = &correction.grant;
@@ -320,11 +344,11 @@ impl Inner {
                 let is_covered = held.slice.covers(&amounts);
                 if is_covered {
                     // They count as consumed already.
-                    drop(held.slice.spend(&amounts));
+                    drop(held.slice.spend(&amounts, now));
                 }
                 return !is_covered;
             }
-            let has_room = held.slice.has_room(limit, *delta);
+            let has_room = held.slice.has_room(grant, limit, *delta);
             if has_room {
                 held.slice.put_back([Grant {
                     amounts,
@@ -369,7 +393,7 @@ impl Filling {
             back.extend(ahead);
         }
         drop(self.inner.give_back_all(back));
-        if is_paid && let Some((_, grants)) = self.paid.take() {
+        if is_paid && let Some((_, grants, _)) = self.paid.take() {
             ours.extend(grants);
         }
         ours
@@ -386,10 +410,10 @@ impl Drop for Filling {
                     held.slice.not_filled();
                 }
             }
-            if let Some((id, grants)) = self.paid.take() {
+            if let Some((id, grants, config)) = self.paid.take() {
                 match held.get_mut(&id) {
-                    Some(held) => held.slice.put_back(grants),
-                    None => back = grants,
+                    Some(held) if held.slice.is_of(&config) => held.slice.put_back(grants),
+                    _ => back = grants,
                 }
             }
         }
@@ -426,15 +450,18 @@ impl Sweeper {
             let mut held = inner.slices.lock();
             held.retain(|id, held| {
                 let config = inner.config.stale(&id.entity, &id.resource);
-                let is_other = config
-                    .is_some_and(|config| !held.slice.is_valid(&config, now, held.prefetch.max_age_ms()));
+                let is_other = config.is_some_and(|config| !held.slice.is_of(&config));
                 if held.is_over(now) || is_other {
                     if !held.slice.is_empty() {
                         held.slice.was_idle();
                     }
                     grants.extend(held.slice.take_all());
                 }
-                let stays = !held.is_over(now) || held.slice.is_filling() || !held.slice.is_empty();
+                // An empty one is there for the rate of calls.
+                let longest = held.prefetch.max_age_ms().min(FORGOTTEN_MS);
+                let stays = !held.slice.is_forgotten(now, longest)
+                    || held.slice.is_filling()
+                    || !held.slice.is_empty();
                 if stays {
                     let age = held.prefetch.max_age / 4;
                     shortest = Some(shortest.map_or(age, |shortest: Duration| shortest.min(age)));

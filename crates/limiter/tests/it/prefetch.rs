@@ -335,3 +335,107 @@ async fn values_out_of_range_are_refused() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_name_limits_differently_hold_no_more_than_they_are_for() {
+    let (world, table, limiter) = bucket(100_000, |builder| builder.prefetch(Prefetch::calls(10))).await;
+    let held = || limiter.repository().prefetched().tokens;
+    // An amount of 0 is refused in debt, which memory does not know: such calls are as if there was nothing to take ahead.
+    let before = table.writes();
+    for _ in 0..60 {
+        let call = limiter.acquire("k", "r").consume("rpd", 1).consume("tpd", 0);
+        call.await.unwrap().commit().await.unwrap();
+        world.clock.advance(Duration::from_millis(100));
+    }
+    assert_eq!((table.writes() - before, held().len()), (60, 0));
+    // The other limit is used up first, again and again.
+    for round in 0..300 {
+        let call = limiter.acquire("k", "r").consume("rpd", 1).consume("tpd", 1);
+        call.await.unwrap().commit().await.unwrap();
+        for _ in 0..10 {
+            take(&limiter, "rpd", 1).await.unwrap();
+        }
+        assert!(
+            held().values().all(|tokens| *tokens <= 10),
+            "round {round}: {:?}",
+            held()
+        );
+    }
+    // A large call now and then, beside small ones.
+    for call in 0..1_000_u64 {
+        take(&limiter, "tpd", if call % 100 == 0 { 1_000 } else { 1 })
+            .await
+            .unwrap();
+        assert!(
+            held().get("tpd").is_none_or(|tokens| *tokens <= 1_300),
+            "call {call}: {:?}",
+            held()
+        );
+    }
+    drain(&limiter).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_leases_give_back_under_lower_limits_goes_to_the_table() {
+    let (world, _table, limiter) = bucket(1000, |builder| builder.prefetch(Prefetch::calls(10))).await;
+    let mut leases = Vec::new();
+    for _ in 0..20 {
+        leases.push(limiter.acquire("k", "r").consume("tpd", 500).await.unwrap());
+    }
+    let limits = [Limit::per_day("rpd", 1000), Limit::per_day("tpd", 10)];
+    let admin = limiter.repository().admin();
+    admin.set_system_defaults(limits, None).await.unwrap();
+    let mut admitted = 0;
+    for _ in 0..2 {
+        admitted += u64::from(take(&limiter, "tpd", 1).await.is_ok());
+        world.clock.advance(Duration::from_millis(600));
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    for lease in leases {
+        lease.rollback().await.unwrap();
+    }
+    for _ in 0..100 {
+        admitted += u64::from(take(&limiter, "tpd", 1).await.is_ok());
+    }
+    assert!(admitted <= 12, "{admitted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_with_its_timeout_although_tokens_are_to_be_returned() {
+    let (_world, table, limiter) = bucket(100, |builder| builder.prefetch(ahead())).await;
+    for _ in 0..5 {
+        take(&limiter, "rpd", 1).await.unwrap();
+    }
+    assert!(limiter.repository().prefetched().tokens["rpd"] > 0);
+    // More than there can ever be: nothing is returned for it.
+    let before = table.writes();
+    let refused = limiter.acquire("k", "r").consume("rpd", 1_000).await;
+    assert!(
+        matches!(&refused, Err(Error::RateLimitExceeded(no)) if no.is_never()),
+        "{refused:?}"
+    );
+    assert!(table.writes() - before <= 1);
+    assert!(limiter.repository().prefetched().tokens["rpd"] > 0);
+    // All that there is, a part of which is held.
+    let left = limiter.available("k", "r").await.unwrap()["rpd"].cast_unsigned();
+    let began = tokio::time::Instant::now();
+    table.hang(1);
+    let call = limiter.acquire("k", "r").consume("rpd", left);
+    let _ = call.timeout(Duration::from_millis(200)).await;
+    assert!(
+        began.elapsed() <= Duration::from_millis(220),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_prefetch_gets_what_the_process_holds() {
+    let (_world, _table, limiter) = bucket(1 + 100, |builder| builder).await;
+    for _ in 0..5 {
+        let call = limiter.acquire("k", "r").consume("rpd", 1).prefetch(ahead());
+        call.await.unwrap().commit().await.unwrap();
+    }
+    assert!(limiter.repository().prefetched().tokens["rpd"] > 0);
+    take(&limiter, "rpd", 95).await.unwrap();
+}

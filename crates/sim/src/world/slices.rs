@@ -69,24 +69,22 @@ impl World<'_> {
             self.lives.stands_in(index, held.fillers.iter().copied());
             filling.paid = Some(Paid {
                 id: id.clone(),
-                grants: held.slice.spend(&of_parent),
+                grants: held.slice.spend(&of_parent, now),
                 fillers: held.fillers.clone(),
             });
         }
         if serves_child && (of_parent.is_empty() || filling.paid.is_some()) {
             let held = own.slices.of(&id);
             self.lives.stands_in(index, held.fillers.iter().copied());
-            let mut grants = held.slice.spend(&request.consume);
+            let mut grants = held.slice.spend(&request.consume, now);
             grants.extend(filling.paid.into_iter().flat_map(|paid| paid.grants));
             self.serve(index, process, request, grants);
             return None;
         }
         let mut fill = |id: &BucketId, config: &Arc<Resolved>, amounts: &[(LimitName, Millitokens)]| {
-            let ahead = own
-                .slices
-                .of(id)
-                .slice
-                .fill(amounts, now, MAX_AGE_MS, MOST_CALLS)?;
+            let slice = &mut own.slices.of(id).slice;
+            slice.note(amounts);
+            let ahead = slice.fill(amounts, now, MAX_AGE_MS, MOST_CALLS)?;
             filling.fills.push((id.clone(), Arc::clone(config)));
             Some(ahead)
         };
