@@ -46,7 +46,7 @@ pub use freshness::{next_round_trip, refilled_by};
 pub use group::{Batch, Group};
 use images::{is_covered, remembered, short_shards, statuses_before};
 pub use protocol::*;
-pub use slice::{Slice, split};
+pub use slice::{Slice, merge, split};
 pub use spread::{Spread, SpreadEnd};
 use take::{Take, TakeEnd};
 
@@ -228,11 +228,6 @@ impl Acquire {
     /// The request.
     pub fn request(&self) -> &Request {
         &self.request
-    }
-
-    /// The parent that the entity cascades to, as an admission has found it.
-    pub fn parent(&self) -> Option<&EntityId> {
-        self.parent.as_ref()
     }
 
     /// Whether an admission counts on the tokens that the caller has for the parent ([`ForSlices::paid`]). If not, it has

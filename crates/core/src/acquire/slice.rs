@@ -102,21 +102,13 @@ impl Slice {
 
     /// Puts tokens back that were taken from it, or that a call has not used. It does not live longer for it.
     pub fn put_back(&mut self, grants: impl IntoIterator<Item = Grant>) {
-        for grant in grants {
-            if grant
+        let is_something = |grant: &Grant| {
+            grant
                 .amounts
                 .iter()
-                .all(|(_, amount)| *amount == Millitokens::ZERO)
-            {
-                continue;
-            }
-            let same =
-                |piece: &&mut Grant| piece.shard == grant.shard && piece.image.is_one_item_with(&grant.image);
-            match self.pieces.iter_mut().find(same) {
-                Some(piece) => piece.add(grant),
-                None => self.pieces.push(grant),
-            }
-        }
+                .any(|(_, amount)| *amount != Millitokens::ZERO)
+        };
+        merge(&mut self.pieces, grants.into_iter().filter(is_something));
     }
 
     /// Takes note of what a call takes, of it or of the table.
@@ -220,6 +212,20 @@ fn is_past(at: Option<EpochMillis>, now: EpochMillis, max_age_ms: i64) -> bool {
 fn amount_of(amounts: &[(LimitName, Millitokens)], limit: &LimitName) -> Millitokens {
     let found = amounts.iter().find(|(named, _)| named == limit);
     found.map_or(Millitokens::ZERO, |(_, amount)| *amount)
+}
+
+/// Adds what was taken later to what was taken before from the same shard in the same life of the bucket, so that it is
+/// corrected in one write.
+pub fn merge(grants: &mut Vec<Grant>, new: impl IntoIterator<Item = Grant>) {
+    for grant in new {
+        let same = |held: &&mut Grant| {
+            held.id == grant.id && held.shard == grant.shard && held.image.is_one_item_with(&grant.image)
+        };
+        match grants.iter_mut().find(same) {
+            Some(held) => held.add(grant),
+            None => grants.push(grant),
+        }
+    }
 }
 
 /// Divides what was taken: into grants of these amounts, as far as it goes, and the rest.

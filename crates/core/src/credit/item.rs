@@ -144,8 +144,6 @@ impl ItemCredit {
             return None;
         };
         Some(Rider {
-            id: self.id.clone(),
-            shard: self.shard,
             deltas: self.deltas.clone(),
             image: Arc::clone(&self.image),
             update,

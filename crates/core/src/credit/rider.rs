@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::Deltas;
 use crate::bucket::Bucket;
-use crate::schema::BucketId;
 use crate::table::Update;
 use crate::units::{EpochMillis, Millitokens};
 use crate::write::{self, Amounts};
@@ -15,8 +14,6 @@ use crate::write::{self, Amounts};
 /// that of both. So it is judged by the credit as the credit's own first sending would be.
 #[derive(Debug, Clone)]
 pub struct Rider {
-    pub(super) id: BucketId,
-    pub(super) shard: u32,
     pub(super) deltas: Deltas,
     /// The image whose ceiling the correction stays within.
     pub(super) image: Arc<Bucket>,
@@ -24,16 +21,6 @@ pub struct Rider {
 }
 
 impl Rider {
-    /// The bucket that it corrects.
-    pub fn id(&self) -> &BucketId {
-        &self.id
-    }
-
-    /// The shard that it corrects.
-    pub fn shard(&self) -> u32 {
-        self.shard
-    }
-
     /// The correction as it would be sent alone.
     pub fn update(&self) -> &Update {
         &self.update
@@ -52,13 +39,14 @@ impl Rider {
         if debit.key != self.update.key {
             return None;
         }
+        let refilled = refilled.map(|image| (image, write::refill_all(image, None, now)));
         let mut credit = self.update.clone();
         for (name, delta) in self.deltas.iter().filter(|(_, delta)| delta.0 > 0) {
             let cost = amounts
                 .iter()
                 .find(|(limit, _)| limit.as_str() == name.as_str())
                 .map_or(Millitokens::ZERO, |(_, cost)| *cost);
-            let Some(image) = refilled else {
+            let Some((image, refilled)) = &refilled else {
                 // The balance before the debit may be higher by what the debit takes.
                 write::lift_ceiling(&mut credit, name, cost.0);
                 continue;
@@ -66,8 +54,7 @@ impl Rider {
             let limit = image
                 .limit(name)
                 .filter(|_| image.shard_count == self.image.shard_count)?;
-            let all = write::refill_all(image, None, now);
-            let after = all.iter().find(|r| r.limit.name == *name)?.balance.tokens;
+            let after = refilled.iter().find(|r| r.limit.name == *name)?.balance.tokens;
             let ceiling = image.share(limit).capacity;
             if (after - cost + *delta).0 > ceiling {
                 return None;

@@ -220,7 +220,7 @@ impl Inner {
         let mut groups = self.groups.lock();
         let waiting = groups.entry(shard.clone()).or_default();
         let has_sender = waiting.has_live_sender(stall);
-        let has_passengers = self.has_passengers(&(shard.0.clone(), shard.1), shard.2);
+        let has_passengers = self.has_passengers(&shard.0, shard.1, shard.2);
         if waiting.alone == 0 && !has_sender && !has_passengers {
             waiting.alone = 1;
             drop(groups);

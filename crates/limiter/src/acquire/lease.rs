@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zae_limiter_core::acquire::{Decision, Grant, Request};
+use zae_limiter_core::acquire::{Decision, Grant, Request, merge};
 use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::outage::local_buckets::{Claim, Refused};
 use zae_limiter_core::units::{check_amount, check_delta};
@@ -486,21 +486,6 @@ impl Drop for Lease {
             Held::Local(claims) => self.correct_local(&claims, &self.request.consume),
             Held::Nothing | Held::Finished => {}
         }
-    }
-}
-
-/// Adds what was taken later to what was taken before from the same shard in the same life of the bucket, so that
-/// it is corrected in one write.
-fn merge(grants: &mut Vec<Grant>, new: Vec<Grant>) {
-    for grant in new {
-        let same = |held: &&mut Grant| {
-            held.id == grant.id && held.shard == grant.shard && held.image.is_one_item_with(&grant.image)
-        };
-        let Some(held) = grants.iter_mut().find(same) else {
-            grants.push(grant);
-            continue;
-        };
-        held.add(grant);
     }
 }
 

@@ -277,8 +277,8 @@ impl Inner {
     }
 
     /// Whether corrections of a shard wait for a debit.
-    pub(super) fn has_passengers(&self, shard: &Shard, runtime: Option<runtime::Id>) -> bool {
-        !self.options.correction_delay.is_zero() && self.refunds.is_parked(shard, runtime)
+    pub(super) fn has_passengers(&self, id: &BucketId, shard: u32, runtime: Option<runtime::Id>) -> bool {
+        !self.options.correction_delay.is_zero() && self.refunds.is_parked(&(id.clone(), shard), runtime)
     }
 
     /// Adds the corrections of a shard that wait for a debit to a write of it. If one write cannot do both, they are sent alone

@@ -2,7 +2,7 @@
 //!
 //! A search looks once at each piece of time in which its state cannot change. A piece ends with a unit of the local calendar
 //! or where the zone's offset changes. A pattern that leaves a date out is not looked at again on that date, so that a search of
-//! a year has a few hundred steps, whatever the patterns are.
+//! a year has a few hundred steps for all patterns.
 
 use std::ops::Range;
 

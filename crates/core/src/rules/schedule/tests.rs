@@ -1,3 +1,5 @@
+//! Patterns, entries, boundaries, resets and the stored forms.
+
 use std::time::Duration;
 
 use super::*;
