@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 use zae_limiter::{AuditEvent, Entity, Limit, NamespaceRecord, UsageSnapshot};
+use zae_limiter_core::limit::shape;
 use zae_limiter_core::table::Value;
 
 use crate::text::time;
@@ -42,12 +43,15 @@ pub(crate) fn map(values: &BTreeMap<String, Value>) -> Json {
 
 /// A limit.
 pub(crate) fn limit(limit: &Limit) -> Json {
-    json!({
-        "name": limit.name().as_str(),
-        "capacity": limit.capacity(),
-        "refill_amount": limit.refill_amount(),
-        "refill_period_seconds": limit.refill_period().as_secs(),
-    })
+    let mut parts = shape(limit);
+    parts.insert("name".into(), json!(limit.name().as_str()));
+    parts.insert("capacity".into(), json!(limit.capacity()));
+    parts.insert("refill_amount".into(), json!(limit.refill_amount()));
+    parts.insert(
+        "refill_period_seconds".into(),
+        json!(limit.refill_period().as_secs()),
+    );
+    Json::Object(parts)
 }
 
 /// Limits.

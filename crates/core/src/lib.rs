@@ -48,7 +48,7 @@ pub use bucket::{Bucket, Owner};
 pub use config::{Level, OnUnavailable, Percent};
 pub use entity::{Entity, Metadata};
 pub use error::{CorruptRecord, InputKind, InvalidInput, RecordError, UnsupportedFeature};
-pub use limit::{IntoLimit, Limit, LimitBuilder};
+pub use limit::{IntoLimit, IntoScheduleEntry, Limit, LimitBuilder, Quota, Recovery};
 pub use name::{
     EntityId, IntoName, LimitName, NamespaceId, NamespaceName, ResourceName, ResourceScope, StackName,
 };

@@ -8,10 +8,12 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::{OnUnavailable, Percent};
+use crate::error::InvalidInput;
 use crate::limit::Limit;
 use crate::manifest::DEFAULT_PERIOD_SECS;
 use crate::name::{EntityId, LimitName, NamespaceId, NamespaceName, ResourceName, ResourceScope, StackName};
 use crate::refill::Wait;
+use crate::schedule::{Cron, ScheduleEntry};
 use crate::table::{Item, Value};
 use crate::usage::Window;
 
@@ -51,10 +53,116 @@ struct LimitForm {
     capacity: u64,
     #[serde(default, skip_serializing)]
     burst: Option<u64>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     refill_amount: Option<u64>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     refill_period: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    schedule: Vec<EntryForm>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    reset_schedule: Vec<ResetForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reset_after_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    soft: bool,
+}
+
+/// An entry of a schedule.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "ScheduleEntry", deny_unknown_fields)]
+struct EntryForm {
+    cron: String,
+    #[serde(default = "utc")]
+    tz: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scale: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    capacity: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refill_amount: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refill_period_seconds: Option<u64>,
+}
+
+/// Times of reset.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Reset", deny_unknown_fields)]
+struct ResetForm {
+    cron: String,
+    #[serde(default = "utc")]
+    tz: String,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+impl LimitForm {
+    fn build(self) -> Result<Limit, InvalidInput> {
+        let capacity = self.burst.unwrap_or(self.capacity);
+        let resets = self.reset_schedule.iter().map(|reset| (&reset.cron, &reset.tz));
+        let is_quota = !self.reset_schedule.is_empty();
+        let mut builder = match self.reset_after_seconds {
+            Some(secs) if is_quota => {
+                let reason = "cannot stand beside 'reset_schedule'; give it or that";
+                let field = format!("{}.reset_after_seconds", self.name);
+                return Err(InvalidInput::new(field, secs, reason));
+            }
+            Some(secs) => Limit::session(self.name.clone(), capacity, Duration::from_secs(secs)),
+            None if is_quota => Limit::quota(self.name.clone(), capacity).resets_on(resets),
+            None => {
+                let refill = self.refill_amount.unwrap_or(capacity);
+                let period = Duration::from_secs(self.refill_period.unwrap_or(DEFAULT_PERIOD_SECS));
+                Limit::custom(self.name.clone(), capacity, refill, period)
+            }
+        };
+        if let (Some(amount @ 1..), true) =
+            (self.refill_amount, is_quota || self.reset_after_seconds.is_some())
+        {
+            let reason = "must be 0 or absent for a limit that is not refilled over time";
+            return Err(InvalidInput::new(
+                format!("{}.refill_amount", self.name),
+                amount,
+                reason,
+            ));
+        }
+        let entries = self.schedule.into_iter().map(EntryForm::build);
+        builder = builder.scheduled(entries.collect::<Result<Vec<_>, _>>()?);
+        if self.soft {
+            builder = builder.soft();
+        }
+        builder.build()
+    }
+}
+
+impl EntryForm {
+    fn of(entry: &ScheduleEntry) -> Self {
+        Self {
+            cron: entry.cron().to_string(),
+            tz: entry.zone().name().to_owned(),
+            scale: entry.scale(),
+            capacity: entry.capacity(),
+            refill_amount: entry.refill_amount(),
+            refill_period_seconds: entry.refill_period().map(|period| period.as_secs()),
+        }
+    }
+
+    fn build(self) -> Result<ScheduleEntry, InvalidInput> {
+        let mut entry = ScheduleEntry::on(self.cron).zone(self.tz);
+        if let Some(scale) = self.scale {
+            entry = entry.scale(scale);
+        }
+        if let Some(tokens) = self.capacity {
+            entry = entry.capacity(tokens);
+        }
+        if let Some(tokens) = self.refill_amount {
+            entry = entry.refill_amount(tokens);
+        }
+        if let Some(secs) = self.refill_period_seconds {
+            entry = entry.refill_period(Duration::from_secs(secs));
+        }
+        entry.build()
+    }
 }
 
 impl Serialize for Limit {
@@ -63,8 +171,20 @@ impl Serialize for Limit {
             name: self.name().clone(),
             capacity: self.capacity(),
             burst: None,
-            refill_amount: Some(self.refill_amount()),
-            refill_period: Some(self.refill_period().as_secs()),
+            refill_amount: (!self.is_quota()).then(|| self.refill_amount()),
+            refill_period: (!self.is_quota()).then(|| self.refill_period().as_secs()),
+            schedule: self.schedule().map_or_else(Vec::new, |schedule| {
+                schedule.entries().iter().map(EntryForm::of).collect()
+            }),
+            reset_schedule: self.reset_schedule().map_or_else(Vec::new, |resets| {
+                let form = |cron: &Cron| ResetForm {
+                    cron: cron.to_string(),
+                    tz: resets.zone().name().to_owned(),
+                };
+                resets.crons().iter().map(form).collect()
+            }),
+            reset_after_seconds: self.session_length().map(|length| length.as_secs()),
+            soft: self.is_soft(),
         };
         form.serialize(serializer)
     }
@@ -74,12 +194,7 @@ impl Serialize for Limit {
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let form = LimitForm::deserialize(deserializer)?;
-        let capacity = form.burst.unwrap_or(form.capacity);
-        let refill = form.refill_amount.unwrap_or(capacity);
-        let period = Duration::from_secs(form.refill_period.unwrap_or(DEFAULT_PERIOD_SECS));
-        Self::custom(form.name, capacity, refill, period)
-            .build()
-            .map_err(D::Error::custom)
+        form.build().map_err(D::Error::custom)
     }
 }
 
@@ -325,5 +440,57 @@ pub(crate) mod text {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SmolStr, D::Error> {
         Ok(SmolStr::new(Cow::<'de, str>::deserialize(deserializer)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::LimitBuilder;
+
+    #[track_caller]
+    fn check(limit: LimitBuilder, expected: &str) {
+        let limit = limit.build().unwrap();
+        assert_eq!(serde_json::to_string(&limit).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Limit>(expected).unwrap(), limit);
+    }
+
+    #[test]
+    fn limits_have_the_keys_of_manifests() {
+        check(
+            Limit::per_minute("rpm", 100).scheduled([ScheduleEntry::on("* 9-17 * * *").scale(0.5)]),
+            r#"{"name":"rpm","capacity":100,"refill_amount":100,"refill_period":60,"schedule":[{"cron":"* 9-17 * * *","tz":"UTC","scale":0.5}]}"#,
+        );
+        check(
+            Limit::quota("rpd", 100)
+                .resets("0 0 * * *", "Europe/Berlin")
+                .soft(),
+            r#"{"name":"rpd","capacity":100,"reset_schedule":[{"cron":"0 0 * * *","tz":"Europe/Berlin"}],"soft":true}"#,
+        );
+        check(
+            Limit::session("s", 50, Duration::from_hours(5)),
+            r#"{"name":"s","capacity":50,"reset_after_seconds":18000}"#,
+        );
+    }
+
+    #[test]
+    fn limits_that_contradict_themselves_are_refused() {
+        for (text, error) in [
+            (
+                r#"{"name":"x","capacity":1,"reset_after_seconds":5,"reset_schedule":[{"cron":"0 0 * * *"}]}"#,
+                "invalid x.reset_after_seconds '5'",
+            ),
+            (
+                r#"{"name":"x","capacity":1,"refill_amount":1,"reset_after_seconds":5}"#,
+                "invalid x.refill_amount '1'",
+            ),
+            (
+                r#"{"name":"x","capacity":1,"schedule":[{"cron":"0 0 * * *"}]}"#,
+                "invalid scale ",
+            ),
+        ] {
+            let err = serde_json::from_str::<Limit>(text).unwrap_err().to_string();
+            assert!(err.starts_with(error), "{err}");
+        }
     }
 }

@@ -742,7 +742,7 @@
 //! | Type | Form |
 //! |---|---|
 //! | names and ids | text |
-//! | [`Limit`](crate::Limit) | `name`, `capacity`, `refill_amount` (capacity if omitted), `refill_period` in seconds (60 if omitted); when read, also `burst`, which replaces the capacity. Other keys are refused |
+//! | [`Limit`](crate::Limit) | `name`, `capacity`, `refill_amount` (capacity if omitted), `refill_period` in seconds (60 if omitted); if it has them, `schedule`, `reset_schedule`, `reset_after_seconds` and `soft`, and then no refill unless it has one; when read, also `burst`, which replaces the capacity. Other keys are refused |
 //! | [`OnUnavailable`](crate::OnUnavailable) | `"block"`, `"allow"`, `{"degrade": 25}` |
 //! | [`Window`](crate::Window) | `"hourly"`, `"daily"`, `"monthly"` |
 //! | [`LimitStatus`](crate::LimitStatus) | `entity_id`, `resource`, `limit_name`, `capacity`, `refill_amount`, `refill_period_seconds`, `shards`, `available`, `requested`, `exceeded`, `retry_after_ms` (null for never) |

@@ -79,10 +79,10 @@ pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
 pub use zae_limiter_core::{
-    AuditEvent, Compatibility, Entity, EntityId, InputKind, IntoLimit, IntoName, InvalidInput, Limit,
-    LimitBuilder, LimitName, LimitStatus, NamespaceId, NamespaceName, NamespaceRecord, NamespaceStatus,
-    OnUnavailable, Percent, RateLimitExceeded, ResourceName, ResourceScope, UsageSnapshot, UsageSummary,
-    UsageTotal, VersionRecord, Wait, Window,
+    AuditEvent, Compatibility, Entity, EntityId, EpochMillis, InputKind, IntoLimit, IntoName,
+    IntoScheduleEntry, InvalidInput, Limit, LimitBuilder, LimitName, LimitStatus, NamespaceId, NamespaceName,
+    NamespaceRecord, NamespaceStatus, OnUnavailable, Percent, Quota, RateLimitExceeded, Recovery,
+    ResourceName, ResourceScope, UsageSnapshot, UsageSummary, UsageTotal, VersionRecord, Wait, Window,
 };
 
 #[cfg(feature = "provision")]
@@ -90,7 +90,7 @@ pub use admin::stack_manager;
 #[cfg(feature = "provision")]
 pub use zae_limiter_infra::StackOptions;
 
-pub use zae_limiter_core::manifest;
+pub use zae_limiter_core::{manifest, schedule};
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::debit::Debit;
 use crate::bucket::Bucket;
 use crate::config::{Level, Resolved};
-use crate::error::{InvalidInput, RecordError};
+use crate::error::{InvalidInput, RecordError, UnsupportedFeature};
 use crate::limit::Limit;
 use crate::name::{EntityId, LimitName, ResourceName};
 use crate::random::Random;
@@ -311,6 +311,16 @@ pub fn check_config(
 ) -> Result<(), AcquireError> {
     if let (Some(feature), true) = (&config.unsupported, config.level != Level::Override) {
         return Err(RecordError::from(feature.clone()).into());
+    }
+    let mut limits = config.limits.iter().filter(|_| config.level == Level::Override);
+    if let Some((limit, part)) = limits.find_map(|limit| Some((limit, limit.unenforced()?))) {
+        return Err(RecordError::from(UnsupportedFeature {
+            record: "limit",
+            key: limit.name().to_string(),
+            attribute: part.to_owned(),
+            advice: "pass limits that are refilled over time, without schedules",
+        })
+        .into());
     }
     if config.limits.is_empty() {
         return Err(AcquireError::NotConfigured {

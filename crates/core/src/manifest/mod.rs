@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use crate::config::OnUnavailable;
-use crate::limit::Limit;
+use crate::limit::{Limit, shape};
 use crate::name::{EntityId, NamespaceName, ResourceName, ResourceScope};
 
 pub use managed::Managed;
@@ -144,12 +144,11 @@ impl Manifest {
 
 fn normalised(limits: &[Limit]) -> Json {
     let limit = |limit: &Limit| {
-        let numbers = json!({
-            "capacity": limit.capacity(),
-            "refill_amount": limit.refill_amount(),
-            "refill_period": limit.refill_period().as_secs(),
-        });
-        (limit.name().to_string(), numbers)
+        let mut parts = shape(limit);
+        parts.insert("capacity".into(), limit.capacity().into());
+        parts.insert("refill_amount".into(), limit.refill_amount().into());
+        parts.insert("refill_period".into(), limit.refill_period().as_secs().into());
+        (limit.name().to_string(), Json::Object(parts))
     };
     limits.iter().map(limit).collect::<Map<_, _>>().into()
 }

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use crate::limit::Limit;
+use serde_json::Value as Json;
+
+use crate::limit::{Limit, shape};
 use crate::name::{NamespaceId, ResourceName};
 use crate::schema::{add_namespace_index, audit_key, audit_pk, key_item, key_of};
 use crate::table::{Condition, Index, Item, Key, Put, Query, Value};
@@ -123,7 +125,7 @@ pub fn id_in(key: &Key) -> Option<&str> {
 /// A set of limits as it stands in an event's details.
 pub fn limits_detail(limits: &[Limit]) -> Value {
     let detail = |limit: &Limit| {
-        Value::M(Item::from([
+        let mut detail = Item::from([
             ("name".into(), Value::text(limit.name().as_str())),
             ("capacity".into(), Value::int(limit.capacity())),
             ("refill_amount".into(), Value::int(limit.refill_amount())),
@@ -131,9 +133,28 @@ pub fn limits_detail(limits: &[Limit]) -> Value {
                 "refill_period_seconds".into(),
                 Value::int(limit.refill_period().as_secs()),
             ),
-        ]))
+        ]);
+        detail.extend(shape(limit).into_iter().map(|(name, part)| (name, value(part))));
+        Value::M(detail)
     };
     Value::L(limits.iter().map(detail).collect())
+}
+
+/// JSON as a stored value.
+fn value(json: Json) -> Value {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(truth) => Value::Bool(truth),
+        Json::Number(number) => Value::N(number.to_string()),
+        Json::String(text) => Value::S(text),
+        Json::Array(values) => Value::L(values.into_iter().map(value).collect()),
+        Json::Object(values) => Value::M(
+            values
+                .into_iter()
+                .map(|(name, part)| (name, value(part)))
+                .collect(),
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -3,17 +3,20 @@
 //! The first level that defines any limit wins as a whole; levels are never merged. Flags (`disabled`,
 //! `cascade`) are resolved on their own, over the levels that can carry them. Data model, sections 7 and 15.7.
 
-use smol_str::{SmolStr, format_smolstr};
+mod limits;
+
+use smol_str::SmolStr;
 use std::fmt;
-use std::time::Duration;
 
 use crate::bucket::Owner;
 use crate::error::{InvalidInput, RecordError, UnsupportedFeature};
 use crate::limit::Limit;
 use crate::name::{EntityId, LimitName};
 use crate::records::reader::Reader;
-use crate::table::{Attr, Item, Value};
-use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS};
+use crate::table::{Item, Value};
+use crate::units::EpochMillis;
+
+pub use self::limits::{is_limit_attribute, limit_attributes, limit_name_of};
 
 /// Where limits come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,17 +118,17 @@ pub struct Config {
     pub on_unavailable: Option<OnUnavailable>,
     /// How long audit events are kept, in days. System level only.
     pub audit_retention_days: Option<i64>,
-    /// Why its limits cannot be enforced here, if they use a feature that is not understood.
+    /// Why not all of its limits could be read, if they use a feature that is not understood.
     pub unsupported: Option<UnsupportedFeature>,
+    /// Why its limits, which could be read, cannot be enforced here.
+    pub unenforced: Option<UnsupportedFeature>,
 }
-
-const UPGRADE: &str = "use a client that supports schedules and quotas for this entity and resource";
 
 impl Config {
     /// Reads a configuration item.
     ///
     /// # Errors
-    /// [`RecordError::Corrupt`] if a limit is out of range or badly named.
+    /// [`RecordError::Corrupt`] if a limit is out of range or badly named, or its parts contradict each other.
     pub fn decode(item: &Item) -> Result<Self, RecordError> {
         let reader = Reader::new("config", item);
         let mut config = Self {
@@ -144,79 +147,16 @@ impl Config {
             audit_retention_days: reader.int64("audit_retention_days")?,
             ..Self::default()
         };
-        for attr in item.keys() {
-            if let Some(name) = attr.strip_prefix("l_").and_then(|rest| rest.strip_suffix("_cp")) {
-                config.add_limit(&reader, name)?;
-            } else if attr.starts_with("w_") || is_schedule(attr) {
-                config
-                    .unsupported
-                    .get_or_insert_with(|| unsupported(&reader, attr));
-            }
-        }
+        (config.limits, config.unsupported) = limits::decode(&reader)?;
+        let limit = config.limits.iter().find(|limit| limit.unenforced().is_some());
+        config.unenforced = limit.and_then(|limit| limits::unenforced(&reader, limit));
         Ok(config)
-    }
-
-    fn add_limit(&mut self, reader: &Reader<'_>, name: &str) -> Result<(), RecordError> {
-        let part = |part: &str, min: u64, max: u64| {
-            let attr = config_attr(name, part);
-            let value = reader.int_within(&attr, min.into(), max.into())?;
-            value
-                .map(|n| n as u64)
-                .ok_or_else(|| reader.corrupt(&attr, "is missing"))
-        };
-        let refill = part("ra", 0, MAX_TOKENS)?;
-        if refill == 0 {
-            self.unsupported
-                .get_or_insert_with(|| unsupported(reader, &config_attr(name, "ra")));
-            return Ok(());
-        }
-        let (capacity, period) = (part("cp", 1, MAX_TOKENS)?, part("rp", 1, MAX_PERIOD_SECS)?);
-        let limit = Limit::custom(name, capacity, refill, Duration::from_secs(period)).build();
-        self.limits
-            .push(limit.map_err(|err| reader.corrupt(&config_attr(name, "cp"), err.to_string()))?);
-        Ok(())
     }
 
     /// Whether this level answers for limits.
     pub fn answers(&self) -> bool {
         !self.limits.is_empty() || self.unsupported.is_some()
     }
-}
-
-fn is_schedule(attr: &str) -> bool {
-    attr.starts_with("l_") && (attr.ends_with("_sched") || attr.ends_with("_rsched"))
-}
-
-fn unsupported(reader: &Reader<'_>, attr: &str) -> UnsupportedFeature {
-    match reader.unsupported(attr, UPGRADE) {
-        RecordError::Unsupported(feature) => feature,
-        RecordError::Corrupt(_) => unreachable!("`unsupported` builds only that variant"),
-    }
-}
-
-/// The name of one of a limit's attributes on a configuration item: `l_{limit}_{part}`.
-pub fn config_attr(limit: &str, part: &str) -> Attr {
-    format_smolstr!("l_{limit}_{part}")
-}
-
-/// Whether an attribute of a configuration record belongs to its limits.
-pub fn is_limit_attribute(name: &str) -> bool {
-    name.starts_with("l_") || name.starts_with("w_") || name == "sched_tz"
-}
-
-/// The attributes that store a set of limits.
-pub fn limit_attributes(limits: &[Limit]) -> Vec<(Attr, Value)> {
-    let mut attrs = Vec::with_capacity(3 * limits.len());
-    for limit in limits {
-        let name = limit.name().as_str();
-        attrs.push((config_attr(name, "cp"), Value::int(limit.capacity())));
-        attrs.push((config_attr(name, "ra"), Value::int(limit.refill_amount())));
-        attrs.push((
-            config_attr(name, "rp"),
-            Value::int(limit.refill_period().as_secs()),
-        ));
-    }
-    attrs
 }
 
 /// The configuration of one entity and resource at all levels, as stored at one time.
@@ -242,21 +182,13 @@ impl Levels {
         ]
     }
 
-    /// The limits in force and the level they come from; `None` if nothing is configured.
+    /// The level whose limits are in force; `None` if nothing is configured.
     ///
-    /// # Errors
-    /// The answering level uses a feature that cannot be enforced here. Dropping just that limit, or going
-    /// on to the next level, would leave it unenforced.
-    pub fn limits(&self) -> Result<Option<(Level, &[Limit])>, UnsupportedFeature> {
-        for (level, config) in self.in_order() {
-            if let Some(config) = config.filter(|config| config.answers()) {
-                return match &config.unsupported {
-                    Some(feature) => Err(feature.clone()),
-                    None => Ok(Some((level, &config.limits))),
-                };
-            }
-        }
-        Ok(None)
+    /// It may use a feature that is not understood, or that cannot be enforced here. Dropping just that limit, or going on to the
+    /// next level, would leave it unenforced.
+    pub fn answer(&self) -> Option<(Level, &Config)> {
+        let mut levels = self.in_order().into_iter();
+        levels.find_map(|(level, config)| Some((level, config.filter(|config| config.answers())?)))
     }
 
     /// The level that disables requests, if one does. The system level has no say.
@@ -286,11 +218,11 @@ impl Levels {
 pub struct Resolved {
     /// The entity asked about.
     pub entity: EntityId,
-    /// The limits in force; none if no level defines any.
+    /// The limits in force; none if no level defines any, or if not all of them could be read.
     pub limits: Vec<Limit>,
     /// Where they come from.
     pub level: Level,
-    /// Why the limits in force cannot be enforced here, if they use a feature that is not understood.
+    /// Why the limits in force cannot be enforced here.
     pub unsupported: Option<UnsupportedFeature>,
     /// The entity's META, if it has one, with the effective cascade policy.
     pub owner: Option<Owner>,
@@ -316,11 +248,14 @@ impl Resolved {
     }
 }
 
-/// How long an idle bucket of these limits is kept: the time the slowest takes to fill, times `multiplier`.
+/// How long an idle bucket of these limits is kept: the time the slowest takes to be whole again, times `multiplier`.
 ///
 /// Rounded down from a floating point product, as every client of the table does it.
 pub fn bucket_ttl_secs(limits: &[Limit], multiplier: u32) -> i64 {
-    let slowest = limits.iter().map(Limit::seconds_to_fill).fold(0.0_f64, f64::max);
+    let slowest = limits
+        .iter()
+        .map(Limit::seconds_to_recover)
+        .fold(0.0_f64, f64::max);
     (slowest * f64::from(multiplier)).floor() as i64
 }
 
@@ -341,6 +276,8 @@ pub(crate) fn incarnation(pinc: Option<&str>, created_at: Option<&str>) -> SmolS
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::MAX_TOKENS;
+    use std::time::Duration;
 
     fn config(attrs: &[(&str, Value)]) -> Config {
         Config::decode(
@@ -383,8 +320,11 @@ mod tests {
             resource: Some(with_limit("rpm")),
             system: Some(with_limit("tpm")),
         };
-        let (level, limits) = levels.limits().unwrap().unwrap();
-        assert_eq!((level, limits[0].name().as_str()), (Level::Resource, "rpm"));
+        let (level, config) = levels.answer().unwrap();
+        assert_eq!(
+            (level, config.limits[0].name().as_str()),
+            (Level::Resource, "rpm")
+        );
     }
 
     #[test]
@@ -419,24 +359,6 @@ mod tests {
             config(&[("disabled", Value::text("bypass"))]).disabled,
             Some(false)
         );
-    }
-
-    #[test]
-    fn levels_that_cannot_be_enforced_fail_the_resolution() {
-        for attr in ["w_sess_cp", "l_rpm_sched", "l_rpm_rsched"] {
-            let levels = Levels {
-                entity: Some(config(&[(attr, Value::text("x"))])),
-                system: Some(with_limit("rpm")),
-                ..Levels::default()
-            };
-            assert_eq!(levels.limits().unwrap_err().attribute, attr);
-        }
-        let quota = config(&[
-            ("l_rpd_cp", Value::int(5)),
-            ("l_rpd_ra", Value::int(0)),
-            ("l_rpd_rp", Value::int(1)),
-        ]);
-        assert_eq!(quota.unsupported.unwrap().attribute, "l_rpd_ra");
     }
 
     #[test]

@@ -88,10 +88,12 @@ pub fn resolve(entity: &EntityId, stored: [&Stored; 5], read_at: EpochMillis) ->
         resource: resource_config.config.clone(),
         system: system.config.clone(),
     };
-    let (level, limits, unsupported) = match levels.limits() {
-        Ok(Some((level, limits))) => (level, limits.to_vec(), None),
-        Ok(None) => (Level::System, Vec::new(), None),
-        Err(feature) => (Level::System, Vec::new(), Some(feature)),
+    let (level, limits, unsupported) = match levels.answer() {
+        Some((level, config)) => match &config.unsupported {
+            Some(feature) => (level, Vec::new(), Some(feature.clone())),
+            None => (level, config.limits.clone(), config.unenforced.clone()),
+        },
+        None => (Level::System, Vec::new(), None),
     };
     Resolved {
         entity: entity.clone(),

@@ -12,6 +12,7 @@
 //! Balances move by `ADD` alone, so writers compose; the refill instant `rf` serialises refills.
 
 pub mod removal;
+mod shapes;
 pub mod sync;
 
 use smol_str::SmolStr;

@@ -6,6 +6,7 @@
 use smol_str::SmolStr;
 
 pub use super::owner_pins;
+use super::shapes::{PARTS, set_shapes};
 use super::{owner_attributes, set_params};
 use crate::bucket::{Bucket, BucketLimit, Owner, is_disputed, limit_attr, newest_owner};
 use crate::config::{Level, Resolved, bucket_ttl_secs};
@@ -32,12 +33,10 @@ pub struct LimitChange<'a> {
 
 /// An update's expression may be no longer than its condition; so many limits are surely changed by one, and so many
 /// removed.
-const MAX_CHANGED: usize = 32;
+const MAX_CHANGED: usize = 20;
 
 /// A bucket that holds more limits than this loses those that are not configured.
 const MAX_KEPT: usize = MAX_LIMITS / 2;
-
-const PARTS: [&str; 8] = ["tk", "cp", "ra", "rp", "tc", "sched", "rsched", "soft"];
 
 impl LimitChange<'_> {
     /// The change in pieces that fit one write each. Usually there is one.
@@ -69,14 +68,7 @@ impl LimitChange<'_> {
 pub fn change_limits(key: Key, change: &LimitChange<'_>, all: &[Limit], now: EpochMillis) -> Update {
     let mut update = Update::new(key);
     set_limits(&mut update, change.limits);
-    for attr in ["sched", "rsched", "sched_tz"] {
-        update.remove.push(SmolStr::new_static(attr));
-    }
-    for limit in change.limits {
-        for part in ["sched", "rsched", "rsa", "soft"] {
-            update.remove.push(limit_attr(limit.name().as_str(), part));
-        }
-    }
+    set_shapes(&mut update, change.limits, all);
     for name in change.stale {
         update.remove.extend(PARTS.map(|part| limit_attr(name, part)));
     }
@@ -144,7 +136,9 @@ impl Drift {
                 .is_some_and(|stored| !stored.matches(limit))
         };
         Self {
-            limits: image.unsupported.is_none() && config.limits.iter().any(differs),
+            limits: image.unsupported.is_none()
+                && config.unsupported.is_none()
+                && config.limits.iter().any(differs),
             owner: is_disputed(&image.owner, read)
                 || read.is_some_and(|read| {
                     newest_owner(&image.owner, Some(read)) == Some(read) && image.owner != *read

@@ -1,8 +1,9 @@
 //! Items and configuration of other clients: honoured where they are understood, refused where not.
 
-use zae_limiter_core::RecordError;
 use zae_limiter_core::acquire::AcquireError;
+use zae_limiter_core::schedule::ScheduleEntry;
 use zae_limiter_core::table::Value;
+use zae_limiter_core::{Limit, RecordError};
 
 use crate::drive::{Desk, per_minute};
 
@@ -70,22 +71,60 @@ fn a_quota_on_the_item_is_not_refilled_by_time() {
 
 #[test]
 fn configuration_that_cannot_be_enforced_fails_and_creates_nothing() {
-    for (attr, value) in [
-        ("l_rpm_sched", Value::text("1h0")),
-        ("l_rpm_rsched", Value::text("1m0h0")),
-        ("l_rpm_ra", Value::int(0)),
-        ("w_sess_cp", Value::int(5)),
+    let session = |part, n: i32| (part, Value::int(n));
+    for (attr, attrs) in [
+        ("l_rpm_sched", vec![("l_rpm_sched", Value::text("1h0s500"))]),
+        ("l_rpm_sched", vec![("l_rpm_sched", Value::text("2h0s500"))]),
+        (
+            "l_rpm_rsched",
+            vec![
+                ("l_rpm_rsched", Value::text("1m0h0")),
+                ("l_rpm_ra", Value::int(0)),
+            ],
+        ),
+        (
+            "w_sess_rsa",
+            vec![
+                session("w_sess_cp", 5),
+                session("w_sess_ra", 0),
+                session("w_sess_rp", 1),
+                session("w_sess_rsa", 60),
+            ],
+        ),
+        ("w_sess_kind", vec![session("w_sess_kind", 1)]),
     ] {
         let mut desk = Desk::with(&[per_minute("rpm", 100)]);
         let key = zae_limiter_core::schema::resource_config_key(&desk.namespace, &desk.resource);
         let mut item = desk.table.get(&key).unwrap().clone();
-        item.insert(attr.into(), value);
+        item.extend(attrs.into_iter().map(|(attr, value)| (attr.to_owned(), value)));
         desk.table.insert(item).unwrap();
         check_unsupported(&desk.failed("u", &[("rpm", 1)]), attr);
         assert!(desk.ops.is_empty());
         // Limits that come with the call can be.
         desk.limits = Some(vec![per_minute("rpm", 5)]);
         desk.admitted("u", &[("rpm", 1)]);
+    }
+}
+
+#[test]
+fn limits_of_a_call_that_cannot_be_enforced_fail() {
+    let minute = std::time::Duration::from_mins(1);
+    for (limit, part) in [
+        (
+            Limit::quota("rpm", 5).resets("0 0 * * *", "UTC"),
+            "reset_schedule",
+        ),
+        (Limit::session("rpm", 5, minute), "reset_after"),
+        (Limit::per_minute("rpm", 5).soft(), "soft"),
+        (
+            Limit::per_minute("rpm", 5).scheduled([ScheduleEntry::on("* 1 * * *").scale(2.0)]),
+            "schedule",
+        ),
+    ] {
+        let mut desk = Desk::with(&[per_minute("rpm", 100)]);
+        desk.limits = Some(vec![limit.build().unwrap()]);
+        check_unsupported(&desk.failed("u", &[("rpm", 1)]), part);
+        assert!(desk.ops.is_empty());
     }
 }
 

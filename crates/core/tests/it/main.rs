@@ -7,6 +7,7 @@
 //! - [`shards`]: splitting, moving tokens, expiry.
 //! - [`credits`]: refunds happen once.
 //! - [`foreign`]: items and configuration of other clients, understood or refused.
+//! - [`levels`]: limits with shapes are stored as by the original.
 //! - [`lives`]: buckets that are deleted and created again.
 //! - [`lifetime`]: buckets that a wrong clock has dated, and how long buckets are kept.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
@@ -26,6 +27,7 @@ mod foreign;
 mod garbage;
 mod groups;
 mod hostile;
+mod levels;
 mod lifetime;
 mod lives;
 mod outcomes;

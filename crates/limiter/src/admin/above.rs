@@ -101,7 +101,9 @@ impl Level {
         let above = |limit: &Limit| {
             let parents = of_parent.iter().find(|parents| parents.name() == limit.name())?;
             let (of_own, of_parent) = (limit.params(), parents.params());
-            let faster = of_own.refill * of_parent.period_ms > of_parent.refill * of_own.period_ms;
+            let have_rates = !limit.is_quota() && !parents.is_quota();
+            let faster =
+                have_rates && of_own.refill * of_parent.period_ms > of_parent.refill * of_own.period_ms;
             (of_own.capacity > of_parent.capacity || faster).then(|| AboveParent {
                 entity: id.clone(),
                 resource: self.scope.clone(),

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 
 use smol_str::SmolStr;
 use zae_limiter_core::audit::{SYSTEM_SUBJECT, limits_detail, resource_subject};
-use zae_limiter_core::config::{Config, OnUnavailable, is_limit_attribute, limit_attributes};
+use zae_limiter_core::config::{Config, OnUnavailable, is_limit_attribute, limit_attributes, limit_name_of};
 use zae_limiter_core::manifest::Target;
 use zae_limiter_core::schema::{
     add_namespace_index, entity_config_key, entity_config_pk, entity_registry_key, key_item,
     resource_registry_key,
 };
 use zae_limiter_core::table::{Condition, Delete, Item, Key, Part, Put, Update, Value};
-use zae_limiter_core::{CorruptRecord, EntityId, Limit, NamespaceId, ResourceName, ResourceScope};
+use zae_limiter_core::{
+    CorruptRecord, EntityId, Limit, NamespaceId, ResourceName, ResourceScope, UnsupportedFeature,
+};
 
 use crate::admin::Admin;
 use crate::admin::audit::Event;
@@ -174,10 +176,7 @@ pub(crate) fn level_attributes(
 /// The limits that a level loses, which its buckets must lose too.
 pub(crate) fn stale_names(old: Option<&Item>, new: &[Limit]) -> Vec<SmolStr> {
     let old = old.into_iter().flat_map(|item| item.keys());
-    let names = old.filter_map(|name| {
-        let name = name.strip_prefix("l_").or_else(|| name.strip_prefix("w_"))?;
-        name.strip_suffix("_cp")
-    });
+    let names = old.filter_map(|name| limit_name_of(name));
     let kept = |name: &str| new.iter().any(|limit| limit.name() == name);
     names.filter(|name| !kept(name)).map(SmolStr::new).collect()
 }
@@ -279,6 +278,49 @@ impl Admin {
             .map(|item| Config::decode(&item))
             .transpose()?
             .unwrap_or_default())
+    }
+
+    /// As [`level`](Self::level), unless some of the limits cannot be read.
+    pub(crate) async fn readable_level(&self, key: &Key) -> Result<Config, Error> {
+        let config = self.level(key).await?;
+        match config.unsupported {
+            Some(feature) => Err(feature.into()),
+            None => Ok(config),
+        }
+    }
+
+    /// Whether limits can be stored at a level. Session limits and soft limits make clients that do not honour them leave the
+    /// table, this one included, so that they can only be kept.
+    pub(crate) async fn check_storable(&self, record: &LevelRecord, limits: &[Limit]) -> Result<(), Error> {
+        let gated = |limit: &&Limit| limit.is_soft() || limit.session_length().is_some();
+        if !limits.iter().any(|limit| gated(&limit)) {
+            return Ok(());
+        }
+        let stored = self.level(&record.key).await?.limits;
+        let is_new = |limit: &&Limit| {
+            let of_name = stored.iter().find(|stored| stored.name() == limit.name());
+            of_name.is_none_or(|stored| {
+                (limit.is_soft() && !stored.is_soft())
+                    || limit.session_length().is_some() != stored.session_length().is_some()
+            })
+        };
+        let Some(limit) = limits.iter().filter(gated).find(is_new) else {
+            return Ok(());
+        };
+        let (attribute, advice) = match limit.session_length() {
+            Some(_) => (
+                "reset_after",
+                "set session limits with a client of 0.15.0 or later",
+            ),
+            None => ("soft", "set soft limits with a client of 0.17.0 or later"),
+        };
+        Err(UnsupportedFeature {
+            record: "limit",
+            key: limit.name().to_string(),
+            attribute: attribute.to_owned(),
+            advice,
+        }
+        .into())
     }
 
     pub(crate) async fn read(&self, key: &Key) -> Result<Option<Item>, Error> {

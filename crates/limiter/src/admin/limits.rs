@@ -68,6 +68,7 @@ impl Admin {
         let inner = &self.inner;
         let target = Target::Entity(entity.clone(), scope.clone());
         let record = LevelRecord::of(&inner.namespace, &target);
+        self.check_storable(&record, &limits).await?;
         let old = self
             .write_level(&record, &level_attributes(&target, &limits, None))
             .await?;
@@ -81,16 +82,17 @@ impl Admin {
     }
 
     /// The limits that an entity has of its own for a resource or for [`ALL_RESOURCES`]; empty if none.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if a newer client has stored some that cannot be read.
     pub async fn entity_limits(
         &self,
         entity: impl IntoName<EntityId>,
         resource: impl IntoName<ResourceScope>,
     ) -> Result<Vec<Limit>, Error> {
         let (entity, scope) = (entity.into_name()?, resource.into_name()?);
-        Ok(self
-            .level(&entity_config_key(&self.inner.namespace, &entity, &scope))
-            .await?
-            .limits)
+        let key = entity_config_key(&self.inner.namespace, &entity, &scope);
+        Ok(self.readable_level(&key).await?.limits)
     }
 
     /// Deletes an entity's own limits; its live buckets switch to the limits that apply then. Returns whether
@@ -148,6 +150,7 @@ impl Admin {
         let limits = check_limits(limits)?;
         let inner = &self.inner;
         let record = LevelRecord::of(&inner.namespace, &target);
+        self.check_storable(&record, &limits).await?;
         let _ = self
             .write_level(&record, &level_attributes(&target, &limits, None))
             .await?;
@@ -156,12 +159,15 @@ impl Admin {
     }
 
     /// The limits of a resource; empty if none.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if a newer client has stored some that cannot be read.
     pub async fn resource_defaults(
         &self,
         resource: impl IntoName<ResourceName>,
     ) -> Result<Vec<Limit>, Error> {
         let key = resource_config_key(&self.inner.namespace, &resource.into_name()?);
-        Ok(self.level(&key).await?.limits)
+        Ok(self.readable_level(&key).await?.limits)
     }
 
     /// Deletes the limits of a resource. Returns whether there were any.
@@ -214,6 +220,7 @@ impl Admin {
         let inner = &self.inner;
         let target = Target::System;
         let record = LevelRecord::of(&inner.namespace, &target);
+        self.check_storable(&record, &limits).await?;
         let _ = self
             .write_level(&record, &level_attributes(&target, &limits, on_unavailable))
             .await?;
@@ -223,8 +230,12 @@ impl Admin {
     }
 
     /// The limits of the namespace, empty if none, and the stored policy for outages.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if a newer client has stored limits that cannot be read.
     pub async fn system_defaults(&self) -> Result<(Vec<Limit>, Option<OnUnavailable>), Error> {
-        let config = self.level(&system_config_key(&self.inner.namespace)).await?;
+        let key = system_config_key(&self.inner.namespace);
+        let config = self.readable_level(&key).await?;
         Ok((config.limits, config.on_unavailable))
     }
 
@@ -258,7 +269,7 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotConfigured`] if no level does.
+    /// [`Error::NotConfigured`] if no level does; [`Error::Unsupported`] if a newer client has stored some that cannot be read.
     pub async fn effective_limits(
         &self,
         entity: impl IntoName<EntityId>,
@@ -266,10 +277,10 @@ impl Admin {
     ) -> Result<Vec<Limit>, Error> {
         let (entity, resource) = (entity.into_name()?, resource.into_name()?);
         let config = self.inner.resolve_now(&entity, &resource).await?;
-        if let Some(feature) = &config.unsupported {
-            return Err(feature.clone().into());
-        }
         if config.limits.is_empty() {
+            if let Some(feature) = &config.unsupported {
+                return Err(feature.clone().into());
+            }
             return Err(Error::NotConfigured {
                 entity: entity.to_string(),
                 resource: resource.to_string(),
@@ -329,8 +340,8 @@ impl Admin {
         config: &Resolved,
         stale: &[SmolStr],
     ) -> Result<(), TableError> {
-        if config.limits.is_empty() || config.unsupported.is_some() {
-            // Nothing is in force, or nothing that is understood: the bucket is left as it is.
+        if config.limits.is_empty() {
+            // Nothing is in force, or nothing that can be read: the bucket is left as it is.
             return Ok(());
         }
         let gone = |name: &&SmolStr| {

@@ -219,7 +219,8 @@ async fn flags_and_retention_stay_and_foreign_limits_are_replaced() {
         .plan_limits(&declared, ApplyOptions::default())
         .await
         .unwrap();
-    assert!(seen.changes[0].old.as_ref().unwrap().note.is_some());
+    let old = seen.changes[0].old.as_ref().unwrap();
+    assert_eq!((&old.note, old.limits[0].is_quota()), (&None, true));
     apply(repo, &declared).await;
     let item = a.item(at.clone()).await.unwrap();
     assert_eq!(item["disabled"], Value::Bool(true));

@@ -12,6 +12,7 @@
 //! - `silence`: load during an outage;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
+//! - `shapes`: schedules, quotas and session limits;
 //! - `declare`: limits from manifests, interrupted and at once;
 //! - `parity`: the blocking facade has every call;
 //! - `blocking_ends`: blocking handles that are dropped, and used or dropped inside async code;
@@ -50,6 +51,7 @@ mod refunds;
 mod registries;
 mod sdk_config;
 mod sendable;
+mod shapes;
 mod silence;
 mod support;
 mod table;

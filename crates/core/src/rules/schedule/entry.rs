@@ -87,6 +87,13 @@ impl ScheduleEntry {
         }
     }
 
+    /// Rounds a scale to thousandths, as it is read from the table.
+    pub(super) fn round(&mut self) {
+        if let Change::Scale(scale) = &mut self.change {
+            *scale = Scale(scale.per_mille() as f64 / 1000.0);
+        }
+    }
+
     /// The pattern.
     pub fn cron(&self) -> &Cron {
         &self.cron

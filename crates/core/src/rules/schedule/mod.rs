@@ -91,6 +91,14 @@ impl Schedule {
         compact::encode(&self.entries)
     }
 
+    /// The same with scales in thousandths, as they are read from the table.
+    pub(crate) fn rounded(mut self) -> Self {
+        for entry in &mut self.entries {
+            entry.round();
+        }
+        self
+    }
+
     /// The zone in whose local time the patterns are meant.
     pub fn zone(&self) -> &Zone {
         &self.zone

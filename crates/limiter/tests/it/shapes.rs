@@ -1,0 +1,165 @@
+//! Limits with schedules, quotas and session limits: stored, kept, shown, and not taken from yet.
+
+use std::time::Duration;
+
+use zae_limiter::schedule::ScheduleEntry;
+use zae_limiter::table::TableExt as _;
+use zae_limiter::{Error, Limit, LimitBuilder};
+use zae_limiter_core::ResourceName;
+use zae_limiter_core::schema::resource_config_key;
+use zae_limiter_core::table::{Update, Value};
+
+use crate::world::World;
+
+fn quota() -> LimitBuilder {
+    Limit::quota("rpd", 10_000).resets("0 0 * * *", "Europe/Berlin")
+}
+
+fn scheduled() -> LimitBuilder {
+    let nights = ScheduleEntry::on("* 0-6 * * *").zone("Europe/Berlin").scale(0.5);
+    Limit::per_minute("rpm", 100).scheduled([nights])
+}
+
+/// Writes attributes of the resource's level.
+async fn store(w: &World, attrs: &[(&str, Value)]) {
+    let key = resource_config_key(w.repo.namespace_id(), &ResourceName::new("r").unwrap());
+    let mut update = Update::new(key);
+    update
+        .set
+        .extend(attrs.iter().map(|(attr, value)| ((*attr).into(), value.clone())));
+    assert!(w.repo.table().update(update).await.unwrap().is_applied());
+}
+
+#[track_caller]
+fn check_unsupported<T>(result: Result<T, Error>, attribute: &str) {
+    match result {
+        Err(Error::Unsupported(feature)) => assert_eq!(feature.attribute, attribute),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+#[tokio::test]
+async fn limits_with_shapes_are_kept_when_others_are_changed() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    admin
+        .set_resource_defaults("r", [quota(), scheduled()])
+        .await
+        .unwrap();
+    let mut limits = admin.resource_defaults("r").await.unwrap();
+    limits.push(Limit::per_hour("rph", 5).build().unwrap());
+    admin.set_resource_defaults("r", &limits).await.unwrap();
+    let mut read = admin.effective_limits("k", "r").await.unwrap();
+    read.sort_by(|a, b| a.name().cmp(b.name()));
+    let mut expected = vec![quota().build().unwrap(), scheduled().build().unwrap()];
+    expected.extend(limits.pop());
+    expected.sort_by(|a, b| a.name().cmp(b.name()));
+    assert_eq!(read, expected);
+}
+
+#[tokio::test]
+async fn nothing_is_taken_from_them_yet() {
+    let w = World::new().await;
+    w.repo
+        .admin()
+        .set_resource_defaults("r", [quota()])
+        .await
+        .unwrap();
+    check_unsupported(
+        w.limiter.acquire("k", "r").consume("rpd", 1).await,
+        "l_rpd_rsched",
+    );
+    check_unsupported(w.limiter.available("k", "r").await, "l_rpd_rsched");
+    w.repo
+        .admin()
+        .set_resource_defaults("r", [Limit::per_minute("rpd", 5)])
+        .await
+        .unwrap();
+    let with_the_call = w.limiter.acquire("k", "r").consume("rpd", 1).limits([quota()]);
+    check_unsupported(with_the_call.await, "reset_schedule");
+    assert!(w.bucket("k", "r").await.is_none());
+}
+
+#[tokio::test]
+async fn live_buckets_are_given_the_shapes() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    let plain = [Limit::per_minute("rpm", 100), Limit::per_day("rpd", 10_000)];
+    admin.set_entity_limits("k", "r", plain.clone()).await.unwrap();
+    let lease = w.limiter.acquire("k", "r").consume("rpm", 1).await.unwrap();
+    lease.commit().await.unwrap();
+    admin
+        .set_entity_limits("k", "r", [quota(), scheduled()])
+        .await
+        .unwrap();
+    let key = w.id("k", "r").key(0);
+    let item = w.repo.table().get(key, true).await.unwrap().unwrap();
+    for (attr, value) in [
+        ("b_rpd_ra", Value::int(0)),
+        ("b_rpd_sched", Value::text("-")),
+        ("b_rpm_rsched", Value::text("-")),
+        ("sched", Value::text("1h0-6s500")),
+        ("rsched", Value::text("1m0h0")),
+        ("sched_tz", Value::text("Europe/Berlin")),
+        ("vu", Value::int(0)),
+    ] {
+        assert_eq!(item.get(attr), Some(&value), "{attr}");
+    }
+    // And are plain again afterwards.
+    admin.set_entity_limits("k", "r", plain).await.unwrap();
+    w.repo.invalidate_caches();
+    let lease = w.limiter.acquire("k", "r").consume("rpm", 1).await.unwrap();
+    lease.commit().await.unwrap();
+}
+
+/// Storing one for the first time would make this client leave the table.
+#[tokio::test]
+async fn session_limits_and_soft_limits_are_kept_but_not_set() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    let session = Limit::session("s", 50, Duration::from_hours(5));
+    let soft = Limit::per_minute("rpm", 5).soft();
+    check_unsupported(
+        admin.set_resource_defaults("r", [session.clone()]).await,
+        "reset_after",
+    );
+    check_unsupported(admin.set_entity_limits("k", "r", [soft.clone()]).await, "soft");
+    check_unsupported(admin.set_system_defaults([soft.clone()], None).await, "soft");
+    assert!(admin.resource_defaults("r").await.unwrap().is_empty());
+
+    store(
+        &w,
+        &[
+            ("w_s_cp", Value::int(50)),
+            ("w_s_ra", Value::int(0)),
+            ("w_s_rp", Value::int(1)),
+            ("w_s_rsa", Value::int(18_000)),
+            ("l_rpm_cp", Value::int(5)),
+            ("l_rpm_ra", Value::int(5)),
+            ("l_rpm_rp", Value::int(60)),
+            ("l_rpm_soft", Value::Bool(true)),
+        ],
+    )
+    .await;
+    let mut limits = admin.resource_defaults("r").await.unwrap();
+    assert_eq!(limits, [soft.build().unwrap(), session.build().unwrap()]);
+    limits.push(Limit::per_hour("rph", 5).build().unwrap());
+    admin.set_resource_defaults("r", &limits).await.unwrap();
+    assert_eq!(admin.resource_defaults("r").await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn limits_that_cannot_be_read_are_not_left_out() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    admin
+        .set_resource_defaults("r", [quota(), scheduled()])
+        .await
+        .unwrap();
+    store(&w, &[("l_rpd_rsched", Value::text("2m0h0"))]).await;
+    check_unsupported(admin.resource_defaults("r").await, "l_rpd_rsched");
+    check_unsupported(admin.effective_limits("k", "r").await, "l_rpd_rsched");
+    admin.set_resource_defaults("r", [quota()]).await.unwrap();
+    assert_eq!(admin.resource_defaults("r").await.unwrap().len(), 1);
+}
