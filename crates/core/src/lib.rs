@@ -3,7 +3,8 @@
 //! Nothing here performs I/O, reads a clock, spawns a task or depends on AWS. Functions take values and the time,
 //! and return values: new balances, table operations to perform, decisions. Reading order:
 //!
-//! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic; [`schedule`]: how it depends on the local time.
+//! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic; [`schedule`] and
+//!    [`terms`]: how it depends on the local time.
 //! 2. [`table`]: operations on a table, as values; `memory` (feature `test-util`) executes them in memory.
 //! 3. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
 //!    records of the shared table; [`definition`]: the table that holds them.
@@ -40,7 +41,7 @@ pub(crate) use operations::backoff;
 pub use operations::memory;
 pub use operations::table;
 pub use records::{audit, bucket, config, definition, entity, namespace, resolve, schema, usage, version};
-pub use rules::{limit, refill, schedule};
+pub use rules::{limit, refill, schedule, terms};
 pub use write::{removal, sync};
 
 pub use audit::AuditEvent;

@@ -3,3 +3,4 @@
 pub mod limit;
 pub mod refill;
 pub mod schedule;
+pub mod terms;

@@ -1,0 +1,361 @@
+//! [`Terms`]: the arithmetic of a token bucket whose parameters follow a schedule.
+
+use crate::limit::{Limit, Params};
+use crate::refill::{Balance, Wait};
+use crate::schedule::{Schedule, ScheduleEntry};
+use crate::units::{EpochMillis, Millitokens};
+
+/// How many changes of parameters a refill or a wait follows one after the other. The rest of a longer time counts as if the
+/// parameters at its end, or the last ones that were followed, had been in force.
+const MAX_CHANGES: usize = 64;
+
+/// The parameters of a limit and their schedule, as one of a bucket's shards applies them.
+///
+/// A shard has an equal part of the parameters in force, rounded down. What is earned between two instants is earned at the rates
+/// that were in force in between. A balance above a ceiling that has become lower is cut to it; a debt stays.
+///
+/// ```
+/// use zae_limiter_core::refill::{Balance, Wait};
+/// use zae_limiter_core::schedule::ScheduleEntry;
+/// use zae_limiter_core::terms::Terms;
+/// use zae_limiter_core::{EpochMillis, Limit, Millitokens};
+///
+/// // 10 tokens a second, and one a second from 9:00.
+/// let limit = Limit::per_minute("rpm", 600).scheduled([ScheduleEntry::on("* 9-17 * * *").scale(0.1)]).build()?;
+/// let terms = Terms::of(&limit, 1);
+/// // Empty at 8:59:58.
+/// let empty = Balance::new(Millitokens(0), EpochMillis::parse("2026-03-02T08:59:58Z").unwrap());
+/// assert_eq!(terms.refilled(empty, empty.at.plus(5000)).tokens, Millitokens(23_000));
+/// assert_eq!(terms.wait(empty, Millitokens(23_000), empty.at), Wait::Millis(5000));
+/// // 600 at once are possible again after 18:00, when the bucket holds 60 and earns 10 a second.
+/// assert_eq!(terms.wait(empty, Millitokens(600_000), empty.at), Wait::Millis((9 * 3600 + 2 + 54) * 1000));
+/// # Ok::<(), zae_limiter_core::InvalidInput>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    base: Params,
+    schedule: Option<&'a Schedule>,
+    shards: u32,
+}
+
+impl<'a> Terms<'a> {
+    /// The terms of a limit with these parameters, undivided, for one of `shards` shards.
+    pub fn new(base: Params, schedule: Option<&'a Schedule>, shards: u32) -> Self {
+        Self {
+            base,
+            schedule,
+            shards,
+        }
+    }
+
+    /// The terms of a limit for one of `shards` shards.
+    pub fn of(limit: &'a Limit, shards: u32) -> Self {
+        Self::new(limit.params(), limit.schedule(), shards)
+    }
+
+    /// The shard's part of the parameters in force at an instant.
+    pub fn share(&self, at: EpochMillis) -> Params {
+        self.whole(at).share(self.shards)
+    }
+
+    /// The parameters in force at an instant, of all shards together.
+    pub fn whole(&self, at: EpochMillis) -> Params {
+        let scheduled = self.schedule.map(|schedule| schedule.params(self.base, at));
+        scheduled.unwrap_or(self.base)
+    }
+
+    /// Until when the parameters in force at `now` stay so, or are known to; `None` if they never change.
+    pub fn valid_until(&self, now: EpochMillis) -> Option<EpochMillis> {
+        self.schedule.map(|schedule| schedule.valid_until(now))
+    }
+
+    /// The end of the time from `at` on in which the parameters do not change, and not beyond `end`.
+    fn unchanged_until(&self, at: EpochMillis, end: EpochMillis) -> EpochMillis {
+        let until = self.valid_until(at).unwrap_or(end);
+        // A search that finds nothing ends where it has looked, and at the end of the calendar it does not go on.
+        if until > at { until.min(end) } else { end }
+    }
+
+    /// The balance at `now`: refilled by the rates since, then cut to the capacity in force.
+    ///
+    /// With a clock behind the balance's instant nothing is gained and the instant stays.
+    pub fn refilled(&self, balance: Balance, now: EpochMillis) -> Balance {
+        let mut balance = balance;
+        for _ in 0..MAX_CHANGES {
+            if balance.at >= now {
+                break;
+            }
+            let until = self.unchanged_until(balance.at, now);
+            balance = self.refilled_under(balance, self.share(balance.at), until);
+        }
+        // The parameters may have changed just now, which cuts and earns nothing.
+        self.refilled_under(balance, self.share(now.max(balance.at)), now)
+    }
+
+    /// Refills under parameters that do not change. A fraction counts in parts of the period, so that it is lost if the next
+    /// period is another one.
+    fn refilled_under(&self, balance: Balance, share: Params, now: EpochMillis) -> Balance {
+        let after = balance.refilled(share, now);
+        let next = self.share(after.at).period_ms;
+        Balance {
+            carry: if next == share.period_ms { after.carry } else { 0 },
+            ..after
+        }
+    }
+
+    /// How long after `now` the balance covers `need`, if no other client takes tokens.
+    ///
+    /// [`Wait::Never`] if the capacity is below `need` at all times, or if nothing is ever earned. Exact while no more than 64
+    /// changes of the parameters lie in between; then an estimate by the last ones.
+    pub fn wait(&self, balance: Balance, need: Millitokens, now: EpochMillis) -> Wait {
+        let mut balance = self.refilled(balance, now);
+        if balance.tokens >= need {
+            return Wait::Millis(0);
+        }
+        if self.is_never(need) {
+            return Wait::Never;
+        }
+        // A balance that is ahead of the clock is waited for.
+        let mut at = now.max(balance.at);
+        let mut share = self.share(at);
+        for _ in 0..MAX_CHANGES {
+            let until = self.unchanged_until(at, EpochMillis(i64::MAX));
+            if let Wait::Millis(millis) = balance.wait(share, need, at)
+                && at.plus(millis) < until
+            {
+                return Wait::Millis(at.plus(millis).since(now));
+            }
+            if until.0 == i64::MAX {
+                break;
+            }
+            balance = self.refilled(balance, until);
+            (at, share) = (until, self.share(until));
+            if balance.tokens >= need {
+                return Wait::Millis(at.since(now));
+            }
+        }
+        match balance.wait(share, need, at) {
+            Wait::Millis(millis) => Wait::Millis(at.plus(millis).since(now)),
+            // Not under these parameters, but under others, at an unknown time.
+            Wait::Never => Wait::Millis(at.since(now)),
+        }
+    }
+
+    /// Whether no parameters that are ever in force cover `need` from nothing.
+    fn is_never(&self, need: Millitokens) -> bool {
+        let entries = self.schedule.map_or(&[][..], Schedule::entries);
+        let scheduled = entries
+            .iter()
+            .map(|entry: &ScheduleEntry| entry.params(self.base));
+        let shares = scheduled
+            .chain([self.base])
+            .map(|params| params.share(self.shards));
+        let (capacity, refill) = shares.fold((0, 0), |(capacity, refill), share| {
+            (share.capacity.max(capacity), share.refill.max(refill))
+        });
+        need.0 > capacity || refill == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Zone;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> EpochMillis {
+        EpochMillis::parse(text).unwrap()
+    }
+
+    const BASE: Params = Params {
+        capacity: 600_000,
+        refill: 600_000,
+        period_ms: 60_000,
+    };
+
+    fn schedule(text: &str) -> Schedule {
+        Schedule::decode(text, &Zone::UTC).unwrap()
+    }
+
+    #[track_caller]
+    fn check(text: &str, from: (&str, i128), to: &str, expected: i128) {
+        let schedule = schedule(text);
+        let terms = Terms::new(BASE, Some(&schedule), 1);
+        let balance = Balance::new(Millitokens(from.1), at(from.0));
+        let after = terms.refilled(balance, at(to));
+        assert_eq!(after.tokens, Millitokens(expected));
+        assert_eq!(after.at, at(to));
+    }
+
+    #[test]
+    fn each_part_of_the_time_counts_at_its_own_rate() {
+        let nine_to_six = "1h9-17s100";
+        check(
+            nine_to_six,
+            ("2026-03-02T08:59:58Z", 0),
+            "2026-03-02T09:00:03Z",
+            23_000,
+        );
+        check(
+            nine_to_six,
+            ("2026-03-02T17:59:30Z", 0),
+            "2026-03-02T18:00:30Z",
+            330_000,
+        );
+        // Cut where the capacity falls, although it rises again.
+        check(
+            nine_to_six,
+            ("2026-03-02T08:00:00Z", 600_000),
+            "2026-03-02T09:00:01Z",
+            60_000,
+        );
+        check(
+            nine_to_six,
+            ("2026-03-02T08:59:59Z", 600_000),
+            "2026-03-02T18:00:01Z",
+            70_000,
+        );
+        // A debt is not cut.
+        check(
+            nine_to_six,
+            ("2026-03-02T08:59:59Z", -100_000),
+            "2026-03-02T09:00:01Z",
+            -89_000,
+        );
+        // Exactly at the change, what was earned before counts, up to the new capacity.
+        check(
+            nine_to_six,
+            ("2026-03-02T08:59:58Z", 0),
+            "2026-03-02T09:00:00Z",
+            20_000,
+        );
+        check(
+            nine_to_six,
+            ("2026-03-02T08:59:50Z", 0),
+            "2026-03-02T09:00:00Z",
+            60_000,
+        );
+        check(
+            nine_to_six,
+            ("2026-03-02T17:59:50Z", 0),
+            "2026-03-02T18:00:00Z",
+            10_000,
+        );
+        // Another period.
+        check(
+            "1h9c1000a1p7",
+            ("2026-03-02T08:59:59Z", 0),
+            "2026-03-02T09:00:07Z",
+            11_000,
+        );
+    }
+
+    #[test]
+    fn shards_have_their_part_of_the_parameters_in_force() {
+        let schedule = schedule("1h9s333");
+        let terms = Terms::new(BASE, Some(&schedule), 4);
+        assert_eq!(terms.share(at("2026-03-02T09:00:00Z")).capacity, 199_800 / 4);
+        assert_eq!(terms.share(at("2026-03-02T10:00:00Z")).capacity, 600_000 / 4);
+    }
+
+    #[test]
+    fn waits_end_when_a_later_window_covers_the_request() {
+        let schedule = schedule("1h9-17s100");
+        let terms = Terms::new(BASE, Some(&schedule), 1);
+        let noon = at("2026-03-02T12:00:00Z");
+        let empty = Balance::new(Millitokens(0), noon);
+        let wait = |need| terms.wait(empty, Millitokens(need), noon);
+        assert_eq!(wait(0), Wait::Millis(0));
+        assert_eq!(wait(60_000), Wait::Millis(60_000));
+        assert_eq!(wait(61_000), Wait::Millis(6 * 3_600_000 + 100));
+        assert_eq!(wait(600_001), Wait::Never);
+        let quota = Terms::new(Params { refill: 0, ..BASE }, Some(&schedule), 1);
+        assert_eq!(quota.wait(empty, Millitokens(1), noon), Wait::Never);
+    }
+
+    #[test]
+    fn without_a_schedule_it_is_the_plain_arithmetic() {
+        let terms = Terms::new(BASE, None, 2);
+        let balance = Balance::new(Millitokens(-5), EpochMillis(7));
+        let now = EpochMillis(1234);
+        assert_eq!(terms.refilled(balance, now), balance.refilled(BASE.share(2), now));
+        let need = Millitokens(250_000);
+        assert_eq!(
+            terms.wait(balance, need, now),
+            balance.wait(BASE.share(2), need, now)
+        );
+        assert_eq!(terms.valid_until(now), None);
+    }
+
+    #[test]
+    fn extreme_instants_do_not_overflow() {
+        let schedule = schedule("1m*/2s100");
+        let terms = Terms::new(BASE, Some(&schedule), 1);
+        for instant in [i64::MIN, 0, i64::MAX] {
+            let balance = Balance::new(Millitokens(0), EpochMillis(instant));
+            for now in [i64::MIN, 0, i64::MAX] {
+                let _ = terms.refilled(balance, EpochMillis(now));
+                let _ = terms.wait(balance, Millitokens(i128::MAX), EpochMillis(now));
+                let _ = terms.wait(balance, Millitokens(500_000), EpochMillis(now));
+            }
+        }
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop::sample::select(vec![
+            "1h9-17w1-5s500;h0-6c200",
+            "1m*/2s100",
+            "1m*/3c50a7p1;m*/2s1700",
+            "1m30-59h*/2s250",
+            "1w1-5a5p7",
+        ])
+        .prop_map(str::to_owned)
+    }
+
+    proptest! {
+        #[test]
+        fn refilling_often_gains_as_much_as_refilling_once(
+            text in text(),
+            start in -50_000_i128..700_000,
+            minute in 0_i64..20_000,
+            steps in prop::collection::vec(1_i64..90_000, 1..20),
+        ) {
+            let schedule = schedule(&text);
+            let terms = Terms::new(BASE, Some(&schedule), 1);
+            let begin = at("2026-03-01T00:00:00Z").plus(minute * 60_000 + 17_003);
+            let once = terms.refilled(Balance::new(Millitokens(start), begin), begin);
+            let mut often = once;
+            for step in steps {
+                often = terms.refilled(often, often.at.plus(step));
+            }
+            prop_assert_eq!(often, terms.refilled(once, often.at));
+        }
+
+        #[test]
+        fn a_wait_is_exact(
+            text in text(),
+            start in -50_000_i128..700_000,
+            need in 1_i128..1_100_000,
+            minute in 0_i64..20_000,
+            shards in 1_u32..4,
+            probe in 0.0_f64..1.0,
+        ) {
+            let schedule = schedule(&text);
+            let terms = Terms::new(BASE, Some(&schedule), shards);
+            let now = at("2026-03-01T00:00:00Z").plus(minute * 60_000 + 17_003);
+            let (balance, need) = (Balance::new(Millitokens(start), now), Millitokens(need));
+            let covered = |after: i64| terms.refilled(balance, now.plus(after)).tokens >= need;
+            match terms.wait(balance, need, now) {
+                Wait::Millis(0) => prop_assert!(covered(0)),
+                // Half of these schedules change every minute: 64 changes are at least half an hour.
+                Wait::Millis(millis) if millis < 1_800_000 => {
+                    prop_assert!(covered(millis));
+                    prop_assert!(!covered(millis - 1));
+                    prop_assert!(!covered((millis as f64 * probe) as i64));
+                }
+                Wait::Millis(_) => prop_assert!(!covered(1_000_000)),
+                Wait::Never => prop_assert!(!covered(100_000) && !covered(10_000_000)),
+            }
+        }
+    }
+}
