@@ -15,6 +15,7 @@ use crate::name::{EntityId, LimitName, NamespaceId, NamespaceName, ResourceName,
 use crate::refill::Wait;
 use crate::schedule::{Cron, ScheduleEntry};
 use crate::table::{Item, Value};
+use crate::units::EpochMillis;
 use crate::usage::Window;
 
 macro_rules! as_text {
@@ -44,6 +45,19 @@ as_text!(
     ResourceScope,
     StackName
 );
+
+/// Milliseconds since the epoch.
+impl Serialize for EpochMillis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for EpochMillis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        i64::deserialize(deserializer).map(Self)
+    }
+}
 
 /// A limit, with the keys of a manifest.
 #[derive(Serialize, Deserialize)]

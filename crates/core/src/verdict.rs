@@ -11,8 +11,9 @@ use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::limit::{Limit, Params};
 use crate::name::{EntityId, ResourceName};
 use crate::refill::{Balance, Wait};
-use crate::shards::births::births;
+use crate::shards::births::{NewLimit, births};
 use crate::shards::together::{self, Part};
+use crate::terms::Terms;
 use crate::units::{EpochMillis, Millitokens};
 
 /// How one limit stood when a request was checked against it.
@@ -49,33 +50,77 @@ pub struct LimitStatus {
     /// The time until the limit would not be exceeded, if no other client takes tokens.
     #[cfg_attr(feature = "serde", serde(rename = "retry_after_ms"))]
     pub wait: Wait,
+    /// Whether it gains nothing over time: a quota or a session limit.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "quota", default, skip_serializing_if = "std::ops::Not::not")
+    )]
+    pub is_quota: bool,
+    /// When a quota or a session limit is whole again; `None` if no session has begun, or if it never is.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "resets_at_ms", default, skip_serializing_if = "Option::is_none")
+    )]
+    pub resets_at: Option<EpochMillis>,
+    /// Whether it never refuses a request.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "soft", default, skip_serializing_if = "std::ops::Not::not")
+    )]
+    pub is_soft: bool,
+}
+
+/// The limit that a status is of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Of<'a> {
+    pub(crate) who: (&'a EntityId, &'a ResourceName),
+    pub(crate) name: &'a str,
+    pub(crate) is_soft: bool,
 }
 
 impl LimitStatus {
     pub(crate) fn check(
-        who: (&EntityId, &ResourceName),
-        name: &str,
-        params: Params,
+        of: Of<'_>,
+        terms: &Terms<'_>,
         shards: u32,
         balance: Balance,
         need: Millitokens,
         now: EpochMillis,
     ) -> Self {
-        let share = params.share(shards);
-        let tokens = balance.refilled(share, now).tokens;
-        let exceeded = tokens < need;
+        let tokens = terms.refilled(balance, now).tokens;
+        let exceeded = !of.is_soft && tokens < need;
+        let wait = if exceeded {
+            terms.wait(balance, need, now)
+        } else {
+            Wait::Millis(0)
+        };
         Self {
-            entity: who.0.clone(),
-            resource: who.1.clone(),
-            limit_name: name.into(),
+            shards,
+            available: tokens.floor_tokens(),
+            exceeded,
+            wait,
+            ..Self::of(of, terms, need, now)
+        }
+    }
+
+    /// The status of a limit that holds what is needed.
+    fn of(of: Of<'_>, terms: &Terms<'_>, need: Millitokens, now: EpochMillis) -> Self {
+        let params = terms.whole(now);
+        Self {
+            entity: of.who.0.clone(),
+            resource: of.who.1.clone(),
+            limit_name: of.name.into(),
             capacity: Millitokens(params.capacity).floor_amount(),
             refill_amount: Millitokens(params.refill).floor_amount(),
             refill_period: params.period(),
-            shards,
-            available: tokens.floor_tokens(),
+            shards: 1,
+            available: 0,
             requested: need.floor_amount(),
-            exceeded,
-            wait: balance.wait(share, need, now),
+            exceeded: false,
+            wait: Wait::Millis(0),
+            is_quota: !terms.is_refilled(),
+            resets_at: terms.resets_at(now),
+            is_soft: of.is_soft,
         }
     }
 
@@ -87,39 +132,36 @@ impl LimitStatus {
         need: Millitokens,
         now: EpochMillis,
     ) -> Self {
-        let params = limit.params();
-        let full = Balance::new(Millitokens(params.share(shards).capacity), now);
-        Self::check(who, limit.name().as_str(), params, shards, full, need, now)
+        let terms = Terms::of(limit, shards);
+        let full = Balance::new(Millitokens(terms.share(now).capacity), now);
+        let of = Of {
+            who,
+            name: limit.name().as_str(),
+            is_soft: limit.is_soft(),
+        };
+        Self::check(of, &terms, shards, full, need, now)
     }
 
-    /// The status of a limit over all shards of a bucket, by what they hold together.
+    /// The status of a limit over all shards of a bucket, by what they hold together. `terms` are those of all together.
     pub(crate) fn together(
-        who: (&EntityId, &ResourceName),
-        name: &str,
-        params: Params,
-        shards: &[Part],
+        of: Of<'_>,
+        terms: &Terms<'_>,
+        shards: &[Part<'_>],
         need: Millitokens,
         now: EpochMillis,
     ) -> Self {
         let tokens = together::tokens(shards, now);
-        let goal = together::goal(params.capacity, shards, need);
-        let exceeded = goal.is_none_or(|goal| tokens < goal);
+        let goal = together::goal(terms.whole(now).capacity, shards, need, now);
+        let exceeded = !of.is_soft && goal.is_none_or(|goal| tokens < goal);
         Self {
-            entity: who.0.clone(),
-            resource: who.1.clone(),
-            limit_name: name.into(),
-            capacity: Millitokens(params.capacity).floor_amount(),
-            refill_amount: Millitokens(params.refill).floor_amount(),
-            refill_period: params.period(),
-            shards: 1,
             available: tokens.floor_tokens(),
-            requested: need.floor_amount(),
             exceeded,
             wait: if exceeded {
-                together::wait(params.capacity, shards, need, now)
+                together::wait(shards, need, now)
             } else {
                 Wait::Millis(0)
             },
+            ..Self::of(of, terms, need, now)
         }
     }
 
@@ -137,38 +179,47 @@ impl LimitStatus {
         let missing: Vec<u32> = (0..count.min(MAX_SHARDS))
             .filter(|shard| !shards.contains_key(shard))
             .collect();
-        let births = births(&missing, count, shards, &[(name.into(), limit.params())], now);
-        let stored = shards.values().find_map(|shard| shard.limit(name));
-        let params = stored.map_or(limit.params(), |stored| stored.params);
+        if shards.is_empty() {
+            return Self::untouched(who, limit, 1, need, now);
+        }
+        let stored = shards
+            .values()
+            .find_map(|shard| Some(shard.terms_among(shard.limit(name)?, 1)));
+        let births = births(&missing, count, shards, &[NewLimit::of(limit, count)], now);
         let mut parts = Vec::with_capacity(count as usize);
         for (id, shard) in shards {
             let Some(stored) = shard.limit(name) else {
-                let share = limit.params().share(count);
-                let balance = Balance::new(Millitokens(share.capacity), now);
-                parts.push(Part { share, balance });
+                let terms = Terms::of(limit, count);
+                let balance = Balance::new(Millitokens(terms.share(now).capacity), now);
+                parts.push(Part { terms, balance });
                 continue;
             };
             let mut balance = shard.balance(stored, now);
             balance.tokens = balance.tokens - births.given(*id, name);
-            let share = stored.params.share(if missing.is_empty() {
-                shard.shard_count
-            } else {
-                count
-            });
-            parts.push(Part { share, balance });
+            let terms = shard.terms_among(
+                stored,
+                if missing.is_empty() {
+                    shard.shard_count
+                } else {
+                    count
+                },
+            );
+            parts.push(Part { terms, balance });
         }
         for new in &births.newborns {
             for start in &new.balances {
                 parts.push(Part {
-                    share: start.params.share(count),
+                    terms: Terms::of(limit, count),
                     balance: Balance::new(start.tokens, new.refilled_at),
                 });
             }
         }
-        if shards.is_empty() {
-            return Self::untouched(who, limit, 1, need, now);
-        }
-        Self::together(who, name, params, &parts, need, now)
+        let of = Of {
+            who,
+            name,
+            is_soft: limit.is_soft(),
+        };
+        Self::together(of, &stored.unwrap_or(Terms::of(limit, 1)), &parts, need, now)
     }
 
     /// The status of a limit that is kept outside the table, in one piece.
@@ -180,7 +231,12 @@ impl LimitStatus {
         need: Millitokens,
         now: EpochMillis,
     ) -> Self {
-        Self::check(who, name.as_str(), params, 1, balance, need, now)
+        let of = Of {
+            who,
+            name: name.as_str(),
+            is_soft: false,
+        };
+        Self::check(of, &Terms::new(params, None, 1), 1, balance, need, now)
     }
 
     /// Tokens missing, 0 if none.
@@ -192,20 +248,30 @@ impl LimitStatus {
     /// The status as it stands in [`RateLimitExceeded::to_json`]. `retry_after_seconds` is null for never.
     pub fn to_json(&self) -> serde_json::Value {
         let shards = u64::from(self.shards.max(1));
-        serde_json::json!({
+        let mut status = serde_json::json!({
             "entity_id": self.entity.as_str(),
             "resource": self.resource.as_str(),
             "limit_name": self.limit_name.as_str(),
-            "kind": "rate",
+            "kind": if self.is_quota { "quota" } else { "rate" },
             "capacity": self.capacity / shards,
-            "refill_amount": self.refill_amount / shards,
-            "refill_period_seconds": self.refill_period.as_secs(),
             "available": self.available,
             "requested": self.requested,
             "exceeded": self.exceeded,
-            "soft": false,
+            "soft": self.is_soft,
             "retry_after_seconds": self.wait.after().map(|wait| wait.as_millis() as f64 / 1000.0),
-        })
+        });
+        let more = if self.is_quota {
+            vec![("resets_at_ms", self.resets_at.map(|at| at.0).into())]
+        } else {
+            vec![
+                ("refill_amount", (self.refill_amount / shards).into()),
+                ("refill_period_seconds", self.refill_period.as_secs().into()),
+            ]
+        };
+        if let Some(status) = status.as_object_mut() {
+            status.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        }
+        status
     }
 }
 

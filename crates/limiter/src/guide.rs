@@ -745,7 +745,7 @@
 //! | [`Limit`](crate::Limit) | `name`, `capacity`, `refill_amount` (capacity if omitted), `refill_period` in seconds (60 if omitted); if it has them, `schedule`, `reset_schedule`, `reset_after_seconds` and `soft`, and then no refill unless it has one; when read, also `burst`, which replaces the capacity. Other keys are refused |
 //! | [`OnUnavailable`](crate::OnUnavailable) | `"block"`, `"allow"`, `{"degrade": 25}` |
 //! | [`Window`](crate::Window) | `"hourly"`, `"daily"`, `"monthly"` |
-//! | [`LimitStatus`](crate::LimitStatus) | `entity_id`, `resource`, `limit_name`, `capacity`, `refill_amount`, `refill_period_seconds`, `shards`, `available`, `requested`, `exceeded`, `retry_after_ms` (null for never) |
+//! | [`LimitStatus`](crate::LimitStatus) | `entity_id`, `resource`, `limit_name`, `capacity`, `refill_amount`, `refill_period_seconds`, `shards`, `available`, `requested`, `exceeded`, `retry_after_ms` (null for never), `quota` and `soft` (if true), `resets_at_ms` (of a quota or a session) |
 //! | [`RateLimitExceeded`](crate::RateLimitExceeded) | `limits` (a list of statuses), `contended`. The body of a 429 response is [`to_json`](crate::RateLimitExceeded::to_json) |
 //! | [`Availability`](crate::Availability) | `checked_at`, `limits` |
 //! | [`UsageSnapshot`](crate::UsageSnapshot) | `entity_id`, `resource`, `window`, `window_start`, `total_events`, `counters` |

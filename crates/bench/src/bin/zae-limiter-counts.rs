@@ -190,7 +190,7 @@ impl Warm {
                     let now = EpochMillis(NOW.0 + step * 7);
                     last.clear();
                     for limit in image.limits.iter().chain(&image.wcu) {
-                        last.push(image.balance(limit, now).refilled(image.share(limit), now));
+                        last.push(image.refilled(limit, now));
                     }
                     black_box(&last);
                 }

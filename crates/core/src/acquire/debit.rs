@@ -107,6 +107,8 @@ impl Refill {
                 image.shard_count,
                 now,
             ),
+            is_use: true,
+            config: Some(&self.config),
         };
         write::refill_debit(debit.id.key(debit.shard), image, &refilled, &change, now)
     }

@@ -17,11 +17,11 @@ use super::debit::{Debit, Refill};
 use super::protocol::{Outcome, Reply};
 use crate::bucket::Bucket;
 use crate::credit::Rider;
-use crate::limit::{MAX_LIMITS, Params};
+use crate::limit::MAX_LIMITS;
 use crate::name::LimitName;
 use crate::table::{Answer, Op, TableError, Update};
 use crate::units::{EpochMillis, Millitokens};
-use crate::write::{self, Amounts, Basis};
+use crate::write::{self, Amounts, Assumed, Basis};
 
 /// The debits of one shard that wait for a write of it. `T` names who asks.
 #[derive(Debug)]
@@ -91,12 +91,12 @@ impl<T> Group<T> {
     pub fn next(&mut self, latest: Option<&Arc<Bucket>>, now: EpochMillis) -> Option<Batch<T>> {
         let leader = self.waiting.iter().position(|waiter| waiter.is_put_off);
         let base = match leader.and_then(|at| self.waiting.get(at)) {
-            Some(leader) => base(&leader.debit, latest),
+            Some(leader) => base(&leader.debit, latest, now),
             None => self
                 .waiting
                 .iter()
                 .rev()
-                .find_map(|waiter| base(&waiter.debit, latest)),
+                .find_map(|waiter| base(&waiter.debit, latest, now)),
         };
         let mut draft = Draft::new(base, latest, now);
         let mut members: Vec<(Debit, T)> = Vec::new();
@@ -176,10 +176,10 @@ impl<T> Group<T> {
 
 /// The refill that a debit asks for, and the image that it is pinned to: the latest one, if it is of the same refill. `None` if
 /// the refill has happened, as far as is known.
-fn base(debit: &Debit, latest: Option<&Arc<Bucket>>) -> Option<(Refill, Arc<Bucket>)> {
+fn base(debit: &Debit, latest: Option<&Arc<Bucket>>, now: EpochMillis) -> Option<(Refill, Arc<Bucket>)> {
     let refill = debit.refill.as_ref()?;
     let image = match latest {
-        Some(latest) if is_since(latest, &refill.image) => latest,
+        Some(latest) if is_since(latest, &refill.image, now) => latest,
         Some(latest) if latest.refilled_at > refill.image.refilled_at => return None,
         _ => &refill.image,
     };
@@ -187,7 +187,7 @@ fn base(debit: &Debit, latest: Option<&Arc<Bucket>>) -> Option<(Refill, Arc<Buck
 }
 
 /// Whether only debits and credits can have come between two images of an item.
-fn is_since(later: &Bucket, image: &Bucket) -> bool {
+fn is_since(later: &Bucket, image: &Bucket, now: EpochMillis) -> bool {
     let facts = |image: &Bucket| {
         (
             image.refilled_at,
@@ -203,7 +203,7 @@ fn is_since(later: &Bucket, image: &Bucket) -> bool {
         let before = image
             .limit(&limit.name)
             .map_or(Millitokens::ZERO, |limit| limit.balance);
-        limit.balance.0 > before.0.max(later.share(limit).capacity)
+        limit.balance.0 > before.0.max(later.ceiling(limit, now))
     });
     facts(later) == facts(image)
         && later.fractions == image.fractions
@@ -252,7 +252,7 @@ impl Draft {
             left,
             amounts: Amounts::new(),
             basis: Basis {
-                params: Vec::new(),
+                limits: Vec::new(),
                 horizon_ms: None,
             },
         }
@@ -260,13 +260,17 @@ impl Draft {
 
     /// Whether a limit may not be taken from under these parameters: the image of the refill has others, or a member has
     /// assumed others.
-    fn is_other(&self, name: &LimitName, assumed: Option<Params>) -> bool {
-        if let Some((_, image)) = &self.base {
+    fn is_other(&self, name: &LimitName, assumed: Option<Assumed>) -> bool {
+        if let Some((refill, image)) = &self.base {
             let held = image.limit(name.as_str());
-            return held.is_none_or(|limit| assumed != Some(limit.params));
+            return held.is_none_or(|limit| {
+                let is_soft = refill.config.is_soft(name.as_str());
+                let params = Some(limit.params);
+                assumed != Some(Assumed { params, is_soft })
+            });
         }
         let at = self.amounts.iter().position(|(known, _)| known == name);
-        at.is_some_and(|at| self.basis.params.get(at) != Some(&assumed))
+        at.is_some_and(|at| self.basis.limits.get(at).copied() != assumed)
     }
 
     /// Whether a write can take from so many limits: as many as a level may have, unless the image of a refill has others
@@ -275,7 +279,7 @@ impl Draft {
         if self.amounts.is_empty() {
             return true;
         }
-        let held = self.base.as_ref().map(|(_, image)| image.limits.len());
+        let held = self.base.as_ref().map(|(_, image)| &image.limits);
         names <= MAX_LIMITS && held.is_none_or(|held| write::refill_fits(held, names, 0))
     }
 
@@ -283,7 +287,7 @@ impl Draft {
     fn add(&mut self, debit: &Debit) -> Fit {
         let mut names = self.amounts.len();
         for (at, (name, _)) in debit.amounts.iter().enumerate() {
-            if self.is_other(name, debit.basis.params.get(at).copied().flatten()) {
+            if self.is_other(name, debit.basis.limits.get(at).copied()) {
                 return Fit::Differs;
             }
             names += usize::from(!self.amounts.iter().any(|(known, _)| known == name));
@@ -291,10 +295,11 @@ impl Draft {
         if !self.has_room(names) {
             return Fit::Differs;
         }
-        for (name, amount) in &debit.amounts {
+        for (at, (name, amount)) in debit.amounts.iter().enumerate() {
             let Some(left) = &self.left else { break };
+            let is_soft = debit.basis.limits.get(at).is_some_and(|limit| limit.is_soft);
             match left.iter().find(|(known, _)| known == name.as_str()) {
-                Some((_, left)) if left < amount => return Fit::Short,
+                Some((_, left)) if left < amount && !is_soft => return Fit::Short,
                 Some(_) => {}
                 None => return Fit::Differs,
             }
@@ -314,9 +319,7 @@ impl Draft {
                 *sum += *amount;
             } else {
                 self.amounts.push((name.clone(), *amount));
-                self.basis
-                    .params
-                    .push(debit.basis.params.get(at).copied().flatten());
+                self.basis.limits.extend(debit.basis.limits.get(at));
             }
         }
         let horizons = [self.basis.horizon_ms, debit.basis.horizon_ms];

@@ -367,17 +367,23 @@ impl Acquire {
         }
         let id = self.request.id.clone();
         // Refused from memory only if all images are known, so that the caller gets the whole wait.
-        let is_covered =
-            is_covered(&child.hint, &self.request.consume, now) && self.covers(parent.as_ref(), now);
+        let is_covered = is_covered(&child.hint, &child.config, &self.request.consume, now)
+            && self.covers(parent.as_ref(), now);
         let mut known = if is_covered {
             None
         } else {
-            remembered(&id, &self.request.consume, &child.hint, now)
+            remembered(&id, &child.config, &self.request.consume, &child.hint, now)
         };
         if let (Some(statuses), Some(parent)) = (&mut known, &parent) {
             let amounts = self.parent_amounts(&parent.config);
             if !amounts.is_empty() {
-                match remembered(&self.parent_id(parent), &amounts, &parent.hint, now) {
+                match remembered(
+                    &self.parent_id(parent),
+                    &parent.config,
+                    &amounts,
+                    &parent.hint,
+                    now,
+                ) {
                     Some(of_parent) => statuses.extend(of_parent),
                     None => known = None,
                 }
@@ -397,7 +403,14 @@ impl Acquire {
 
     /// Whether the cached image of the parent's bucket, if there is a parent, covers what is asked of it.
     fn covers(&self, parent: Option<&Found>, now: EpochMillis) -> bool {
-        parent.is_none_or(|parent| is_covered(&parent.hint, &self.parent_amounts(&parent.config), now))
+        parent.is_none_or(|parent| {
+            is_covered(
+                &parent.hint,
+                &parent.config,
+                &self.parent_amounts(&parent.config),
+                now,
+            )
+        })
     }
 
     fn parent_id(&self, found: &Found) -> BucketId {
@@ -430,7 +443,7 @@ impl Acquire {
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Vec<Call> {
-        let short = short_shards(&found.hint, &amounts, now);
+        let short = short_shards(&found.hint, &found.config, &amounts, now);
         let ahead = self
             .request
             .slices

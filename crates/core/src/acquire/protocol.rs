@@ -313,7 +313,7 @@ pub fn check_config(
         return Err(RecordError::from(feature.clone()).into());
     }
     let mut limits = config.limits.iter().filter(|_| config.level == Level::Override);
-    if let Some((limit, part)) = limits.find_map(|limit| Some((limit, limit.unenforced()?))) {
+    if let Some((limit, part)) = limits.find_map(|limit| Some((limit, limit.part_of_shape()?))) {
         return Err(RecordError::from(UnsupportedFeature {
             record: "limit",
             key: limit.name().to_string(),

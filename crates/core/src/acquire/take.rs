@@ -280,7 +280,7 @@ impl Take {
             .collect();
         let draw = env.random.below(open.len().max(1) as u32) as usize;
         self.shard = open.get(draw).copied().unwrap_or(0);
-        if (open.is_empty() || self.is_large()) && self.gather(env) {
+        if (open.is_empty() || self.is_large(env.now)) && self.gather(env) {
             return;
         }
         let mut known = hint.images.iter().chain(&hint.older);
@@ -288,7 +288,7 @@ impl Take {
             .find(|(shard, _)| *shard == self.shard)
             .map(|(_, image)| image);
         if let (Some(ahead), Some(image), None) = (self.ahead.take(), image, self.exact()) {
-            let more = taken_ahead(&self.amounts, &ahead, image, env.now);
+            let more = taken_ahead(&self.amounts, &ahead, image, &self.config, env.now);
             self.need = more.map(|more| std::mem::replace(&mut self.amounts, more));
         }
         match image {
@@ -343,7 +343,7 @@ impl Take {
     /// Takes the amounts from the shard as it stands. `image` is what was last seen of it, if anything was.
     fn debit(&mut self, image: Option<&Arc<Bucket>>, env: &mut Env<'_>) {
         self.seen = image.cloned();
-        let basis = self.basis(image.map(|image| &**image), &self.amounts);
+        let basis = self.basis(image.map(|image| &**image), &self.amounts, env.now);
         if self.exact().is_some() {
             return self.debit_on(Some(&basis), env);
         }
@@ -649,7 +649,7 @@ impl Take {
         if !self.may_refill(image, &amounts, env) {
             return;
         }
-        let basis = self.basis(Some(image), &amounts);
+        let basis = self.basis(Some(image), &amounts, env.now);
         let refill = Refill {
             image: Arc::clone(image),
             config: Arc::clone(&self.config),
@@ -660,7 +660,7 @@ impl Take {
 
     /// Whether a shard may be refilled from its image at once. If not, what comes first is sent, or the leg has failed.
     fn may_refill(&mut self, image: &Bucket, amounts: &Amounts, env: &mut Env<'_>) -> bool {
-        if self.must_share_out(image) {
+        if self.must_share_out(image, env.now) {
             self.share_out(image, env);
             return false;
         }
@@ -687,13 +687,15 @@ impl Take {
             amounts,
             seeds: &seeds,
             ttl: self.ttl(Some(image), image.shard_count, now),
+            is_use: !amounts.is_empty(),
+            config: Some(&self.config),
         };
         write::refill_debit(self.id.key(self.shard), image, &refilled, &change, now)
     }
 
     /// Doubles the shards where that leaves every share useful, else makes do with the shard that there is.
     fn split(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
-        if !self.may_double(image) {
+        if !self.may_double(image, env.now) {
             return self.refill_debit(image, env);
         }
         let from = self.shard_count;
@@ -756,7 +758,13 @@ impl Take {
 }
 
 /// The amounts with what is taken ahead: for as many calls as a quarter of each balance allows. `None` if that is nothing.
-fn taken_ahead(amounts: &Amounts, ahead: &Ahead, image: &Bucket, now: EpochMillis) -> Option<Amounts> {
+fn taken_ahead(
+    amounts: &Amounts,
+    ahead: &Ahead,
+    image: &Bucket,
+    config: &Resolved,
+    now: EpochMillis,
+) -> Option<Amounts> {
     let refilled = write::refill_all(image, None, now);
     let mut calls = i128::from(ahead.calls);
     for (limit, amount) in amounts {
@@ -765,7 +773,14 @@ fn taken_ahead(amounts: &Amounts, ahead: &Ahead, image: &Bucket, now: EpochMilli
         if of_call <= 0 {
             continue;
         }
+        if config.is_soft(limit.as_str()) {
+            return None;
+        }
         let held = refilled.iter().find(|r| r.limit.name == limit.as_str());
+        if held.is_some_and(|r| !r.limit.is_plain()) {
+            // What is held would outlive the period that it was taken in.
+            return None;
+        }
         let most = held.map_or(0, |r| r.balance.tokens.0 / 4 - amount.0);
         // What the process holds already is not taken from the balance.
         let free = ahead.of(limit, calls).0 - most;

@@ -34,7 +34,7 @@ pub(super) fn divide(
         .collect();
     let mut others: Vec<_> = others
         .into_iter()
-        .filter(|(_, image)| image.unsupported.is_none())
+        .filter(|(_, image)| image.unsupported.is_none() && !image.has_quota())
         .collect();
     let mut parts = Vec::new();
     while let Some(at) = roomiest(&others, &rest, now) {
@@ -67,8 +67,7 @@ fn roomiest(others: &[(u32, Arc<Bucket>)], rest: &[(SmolStr, i128)], now: EpochM
 /// How much of a limit is missing to a full shard at `now`; nothing if the shard lacks the limit.
 fn room(image: &Bucket, name: &str, now: EpochMillis) -> i128 {
     image.limit(name).map_or(0, |limit| {
-        let share = image.share(limit);
-        let held = image.balance(limit, now).refilled(share, now).tokens;
-        (share.capacity - held.0).max(0)
+        let held = image.refilled(limit, now).tokens;
+        (image.ceiling(limit, now) - held.0).max(0)
     })
 }

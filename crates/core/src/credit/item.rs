@@ -99,14 +99,22 @@ impl ItemCredit {
     /// decides whether a lost answer can be made good.
     pub(super) fn see(&mut self, image: Option<Arc<Bucket>>) {
         if let Some(image) = image.filter(|image| image.life_since(&self.debited) == Life::Same) {
-            self.image = image;
+            self.go_by(image);
         }
     }
 
     /// Goes by an image that was just read: a correction that does not fit is not sent first as if it did.
-    pub(super) fn see_now(&mut self, image: Arc<Bucket>) {
-        self.overflow = self.overflows(&image);
-        self.image = image;
+    pub(super) fn see_now(&mut self, image: Arc<Bucket>, now: EpochMillis) {
+        self.overflow = self.overflows(&image, now);
+        self.go_by(image);
+    }
+
+    /// An image of a later period than that of the debit is for the table to show, in the answer to a sending that it refuses.
+    fn go_by(&mut self, image: Arc<Bucket>) {
+        let mut deltas = self.deltas.iter();
+        if deltas.all(|(name, delta)| is_due(&self.debited, &image, name, *delta)) {
+            self.image = image;
+        }
     }
 
     /// The shard it corrects.
@@ -137,7 +145,7 @@ impl ItemCredit {
     /// The first request, to be joined with a debit. One that goes above the ceiling, or that is a repetition, goes alone.
     pub(super) fn rider(&self, now: EpochMillis) -> Option<Rider> {
         let is_first = self.before.is_none() && self.fencing.is_none() && self.extension.is_none();
-        if !is_first || self.overflow || self.image.unsupported.is_some() {
+        if !is_first || self.overflow || self.image.unsupported.is_some() || self.image.has_quota() {
             return None;
         }
         let Op::Update(update) = self.start(now).op else {
@@ -294,11 +302,13 @@ impl ItemCredit {
         {
             return self.give_up(CreditEnd::Gone);
         }
-        self.deltas.retain(|(name, _)| image.limit(name).is_some());
+        let debited = &self.debited;
+        self.deltas
+            .retain(|(name, delta)| image.limit(name).is_some() && is_due(debited, &image, name, *delta));
         if self.deltas.is_empty() {
             return self.give_up(CreditEnd::Gone);
         }
-        let overflows = self.overflows(&image);
+        let overflows = self.overflows(&image, now);
         if image.unsupported.is_some() && (overflows || self.guards > 0 || !image.is_valid(now)) {
             let attribute = image.unsupported.clone().unwrap_or_default();
             return self.give_up(CreditEnd::Refused(
@@ -345,9 +355,9 @@ impl ItemCredit {
     }
 
     /// Whether it would lift a balance above the ceiling that an image shows.
-    fn overflows(&self, image: &Bucket) -> bool {
+    fn overflows(&self, image: &Bucket, now: EpochMillis) -> bool {
         self.deltas.iter().any(|(name, delta)| {
-            let above = |limit: &BucketLimit| (limit.balance + *delta).0 > image.share(limit).capacity;
+            let above = |limit: &BucketLimit| (limit.balance + *delta).0 > image.ceiling(limit, now);
             delta.0 > 0 && image.limit(name).is_some_and(above)
         })
     }
@@ -393,6 +403,17 @@ impl ItemCredit {
         self.end = Some(ItemEnd::Credit(end));
         None
     }
+}
+
+/// Whether a correction still applies to an item: what was taken of a quota in an earlier period does not come back in a later
+/// one. What is charged afterwards does, as any other debit.
+fn is_due(debited: &Bucket, image: &Bucket, name: &str, delta: Millitokens) -> bool {
+    let shape = debited.limit(name).and_then(|limit| limit.shape.as_ref());
+    let (Some(then), true) = (shape, delta.0 > 0) else {
+        return true;
+    };
+    let now = image.limit(name).and_then(|limit| limit.shape.as_deref());
+    then.is_of_period(debited.refilled_at, now, image.refilled_at)
 }
 
 /// A mark that no other write leaves.

@@ -354,7 +354,7 @@ impl Credit {
         }
         let (id, debited) = (self.id.clone(), Arc::clone(&self.debited));
         let mut item = ItemCredit::new(id, self.shard, home, debited, Above::Overflow, random);
-        item.see_now(Arc::clone(&self.latest));
+        item.see_now(Arc::clone(&self.latest), now);
         let send = item.start(now);
         self.step = Step::Home(item);
         Some(send)

@@ -55,7 +55,7 @@ impl Rider {
                 .limit(name)
                 .filter(|_| image.shard_count == self.image.shard_count)?;
             let after = refilled.iter().find(|r| r.limit.name == *name)?.balance.tokens;
-            let ceiling = image.share(limit).capacity;
+            let ceiling = image.ceiling(limit, now);
             if (after - cost + *delta).0 > ceiling {
                 return None;
             }

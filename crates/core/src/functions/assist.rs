@@ -36,7 +36,7 @@ pub fn refill(
     if !is_plain || image.is_expired(now) {
         return None;
     }
-    let has_surplus = |limit: &crate::bucket::BucketLimit| limit.balance.0 > image.share(limit).capacity;
+    let has_surplus = |limit: &crate::bucket::BucketLimit| limit.balance.0 > image.ceiling(limit, now);
     if image.shard_count > 1 && image.limits.iter().any(has_surplus) {
         // It may belong to shards that do not exist yet, which a client creates before a refill cuts it.
         return None;
@@ -53,6 +53,8 @@ pub fn refill(
         amounts: &Amounts::new(),
         seeds: &[],
         ttl: Ttl::Keep,
+        is_use: false,
+        config: None,
     };
     Some(write::refill_debit(id.key(shard), image, &refilled, &change, now))
 }

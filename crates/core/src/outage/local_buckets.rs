@@ -13,11 +13,13 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::config::Percent;
-use crate::limit::{Limit, Params};
+use crate::limit::{Limit, Params, Recovery};
 use crate::name::{EntityId, LimitName, ResourceName};
 use crate::refill::{Balance, Wait};
+use crate::terms::Terms;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::{LimitStatus, RateLimitExceeded};
 
@@ -49,15 +51,21 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The part of a limit that this process enforces.
-    pub fn new(entity: &EntityId, resource: &ResourceName, limit: &Limit, part: Percent) -> Self {
+    /// The part of a limit that this process enforces at `now`.
+    pub fn new(
+        entity: &EntityId,
+        resource: &ResourceName,
+        limit: &Limit,
+        part: Percent,
+        now: EpochMillis,
+    ) -> Self {
         Self {
             key: Key {
                 entity: entity.clone(),
                 resource: resource.clone(),
                 limit: limit.name().clone(),
             },
-            params: scaled(limit, part),
+            params: scaled(limit, part, now),
         }
     }
 
@@ -312,13 +320,24 @@ impl<S: BuildHasher + Clone> LocalBuckets<S> {
     }
 }
 
-/// This process's part of a limit, at least one token and one millitoken per period.
-fn scaled(limit: &Limit, part: Percent) -> Params {
+/// This process's part of a limit, at least one token and one millitoken per period. A quota or a session limit, which no client
+/// can reset now, comes back evenly over its period.
+fn scaled(limit: &Limit, part: Percent, now: EpochMillis) -> Params {
+    let whole = Terms::of(limit, 1).whole(now);
+    let period = match limit.recovery() {
+        Recovery::Refill { .. } => None,
+        Recovery::Resets(resets) => Some(resets.shortest_cycle()),
+        Recovery::Session { secs } => Some(Duration::from_secs(*secs)),
+    };
     let Params {
         capacity,
         refill,
         period_ms,
-    } = limit.params();
+    } = period.map_or(whole, |period| Params {
+        capacity: whole.capacity,
+        refill: whole.capacity,
+        period_ms: i128::try_from(period.as_millis()).unwrap_or(i128::MAX).max(1),
+    });
     let percent = i128::from(part.get());
     Params {
         capacity: (capacity * percent / 100).max(1000),
@@ -351,6 +370,7 @@ mod tests {
             &resource,
             &limit.build().unwrap(),
             Percent::new(percent).unwrap(),
+            EpochMillis(0),
         )
     }
 

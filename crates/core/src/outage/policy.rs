@@ -61,7 +61,7 @@ pub fn decide<S: BuildHasher + Clone>(
         OnUnavailable::Allow => return Decision::Unlimited,
         OnUnavailable::Degrade(part) => part,
     };
-    let wanted = match claims(request, part, memory) {
+    let wanted = match claims(request, part, memory, now) {
         Ok(Some(wanted)) => wanted,
         // Without having ever seen the limits there is nothing to bound admissions by.
         Ok(None) => return Decision::Unavailable,
@@ -83,6 +83,7 @@ fn claims(
     request: &Request,
     part: Percent,
     memory: &impl Memory,
+    now: EpochMillis,
 ) -> Result<Option<Vec<(Claim, Millitokens)>>, Box<Decision>> {
     let resource = &request.id.resource;
     let failed = |err| Box::new(Decision::Failed(err));
@@ -90,7 +91,7 @@ fn claims(
         return Ok(None);
     };
     check_config(&own, resource, &request.consume).map_err(failed)?;
-    let mut claims = claims_of(&own, request, part);
+    let mut claims = claims_of(&own, request, part, now);
     if let Some(parent) = last_owner(&request.id, own.owner.as_ref(), memory)
         .as_ref()
         .and_then(Owner::cascade_parent)
@@ -104,7 +105,7 @@ fn claims(
         };
         check_config(&of_parent, resource, &[]).map_err(failed)?;
         check_enabled(&id, &of_parent, memory)?;
-        claims.extend(claims_of(&of_parent, request, part));
+        claims.extend(claims_of(&of_parent, request, part, now));
     }
     check_enabled(&request.id, &own, memory)?;
     Ok(Some(claims))
@@ -153,14 +154,17 @@ fn check_enabled(id: &BucketId, config: &Resolved, memory: &impl Memory) -> Resu
     Err(Box::new(Decision::Disabled { id: id.clone(), at }))
 }
 
-/// The request for the limits of a configuration.
-fn claims_of(config: &Resolved, request: &Request, part: Percent) -> Vec<(Claim, Millitokens)> {
+/// The request for the limits of a configuration. Soft limits refuse nothing.
+fn claims_of(
+    config: &Resolved,
+    request: &Request,
+    part: Percent,
+    now: EpochMillis,
+) -> Vec<(Claim, Millitokens)> {
     let claim = |(name, amount): &(LimitName, Millitokens)| {
-        let limit = config.limit(name)?;
-        Some((
-            Claim::new(&config.entity, &request.id.resource, limit, part),
-            *amount,
-        ))
+        let limit = config.limit(name).filter(|limit| !limit.is_soft())?;
+        let claim = Claim::new(&config.entity, &request.id.resource, limit, part, now);
+        Some((claim, *amount))
     };
     request.consume.iter().filter_map(claim).collect()
 }

@@ -4,14 +4,22 @@
 //! panics. What may be *done* with an image is decided in [`crate::acquire`]. Attribute layout: data model,
 //! section 8.
 
+mod shape;
+
+use std::sync::Arc;
+
 use smol_str::{SmolStr, SmolStrBuilder};
+
+use self::shape::{Held, ItemSchedules, is_shape_of};
+pub(crate) use self::shape::{PERIOD_PARTS, Shape};
 
 use crate::error::RecordError;
 use crate::limit::{Limit, Params};
 use crate::name::{EntityId, WCU};
 use crate::records::reader::Reader;
-use crate::refill::Balance;
+use crate::refill::{Balance, Wait};
 use crate::table::{Attr, Item, Value};
+use crate::terms::Terms;
 use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS, Millitokens};
 
 /// The most shards a bucket is ever split into (the cap of 0.17 clients).
@@ -123,8 +131,12 @@ pub struct BucketLimit {
     pub carry: i128,
     /// Net consumption so far, as counted on the item.
     pub consumed: Option<Millitokens>,
-    /// Whether the item marks it as having no schedule, and no reset schedule.
-    pub(crate) marks: [bool; 2],
+    /// What it has under `sched` and `rsched`, beside what the item has for all limits.
+    pub(crate) marks: [Option<SmolStr>; 2],
+    /// Its shape, if it is not refilled at one rate.
+    pub(crate) shape: Option<Arc<Shape>>,
+    /// Whether other clients may not refuse by it for some time, according to a stamp.
+    pub is_soft: bool,
 }
 
 /// A bucket shard as an item showed it.
@@ -153,6 +165,8 @@ pub struct Bucket {
     pub fence: Option<Value>,
     /// The fractions earned, as they stand on the item.
     pub(crate) fractions: Option<SmolStr>,
+    /// What the item has under `sched`, `rsched` and `sched_tz` for all of its limits.
+    pub(crate) schedules: [Option<SmolStr>; 3],
     /// The first attribute that only a client with more features can evaluate.
     pub unsupported: Option<SmolStr>,
 }
@@ -192,12 +206,14 @@ enum Kind<'a> {
 fn classify(attr: &str) -> Kind<'_> {
     match attr {
         "PK" | "SK" | "entity_id" | "resource" | "rf" | "shard_count" | "cascade" | "parent_id" | "ttl"
-        | "disabled" | "bypass" | "vu" | "pgen" | "pinc" | CARRY | RECEIPT | FENCE | "GSI2PK" | "GSI2SK"
-        | "GSI3PK" | "GSI3SK" | "GSI4PK" | "GSI4SK" => Kind::Item,
+        | "disabled" | "bypass" | "vu" | "sched" | "rsched" | "sched_tz" | "pgen" | "pinc" | CARRY
+        | RECEIPT | FENCE | "GSI2PK" | "GSI2SK" | "GSI3PK" | "GSI3SK" | "GSI4PK" | "GSI4SK" => Kind::Item,
         _ => match attr.strip_prefix("b_").and_then(|rest| rest.rsplit_once('_')) {
-            Some((name, part @ ("tk" | "cp" | "ra" | "rp" | "tc" | "sched" | "rsched" | "soft"))) => {
-                Kind::Limit(name, part)
-            }
+            Some((
+                name,
+                part @ ("tk" | "cp" | "ra" | "rp" | "tc" | "sched" | "rsched" | "soft" | "rsa" | "gc" | "tu"
+                | "rn" | "ws" | "wa" | "wtc"),
+            )) => Kind::Limit(name, part),
             _ => Kind::Foreign,
         },
     }
@@ -240,17 +256,16 @@ impl Bucket {
             receipt: item.get(RECEIPT).cloned(),
             fence: item.get(FENCE).cloned(),
             fractions: item.get(CARRY).and_then(Value::as_text).map(SmolStr::new),
+            schedules: ["sched", "rsched", "sched_tz"]
+                .map(|name| item.get(name).and_then(Value::as_text).map(SmolStr::new)),
             unsupported: None,
         };
-        let carries = item.get(CARRY).and_then(Value::as_text).unwrap_or("");
-        for (attr, value) in item {
+        let shared = ItemSchedules::read(&reader)?;
+        for attr in item.keys() {
             match classify(attr) {
                 // A balance without parameters is debris of an old client, not a limit.
                 Kind::Limit(name, "tk") if item.contains_key(limit_attr(name, "cp").as_str()) => {
-                    bucket.add_limit(&reader, name, carries)?;
-                }
-                Kind::Limit(_, "sched" | "rsched") if value.as_text() != Some(NO_SCHEDULE) => {
-                    bucket.unsupported.get_or_insert_with(|| attr.into());
+                    bucket.add_limit(&reader, name, &shared)?;
                 }
                 Kind::Item | Kind::Limit(..) => {}
                 Kind::Foreign => {
@@ -261,7 +276,12 @@ impl Bucket {
         Ok(bucket)
     }
 
-    fn add_limit(&mut self, reader: &Reader<'_>, name: &str, carries: &str) -> Result<(), RecordError> {
+    fn add_limit(
+        &mut self,
+        reader: &Reader<'_>,
+        name: &str,
+        shared: &ItemSchedules<'_>,
+    ) -> Result<(), RecordError> {
         let max_tokens = Millitokens::from_amount(MAX_TOKENS).0;
         let part = |part: &str, min: i128, max: i128| {
             let attr = limit_attr(name, part);
@@ -274,19 +294,43 @@ impl Bucket {
             refill: part("ra", 0, max_tokens)?,
             period_ms: part("rp", 1, i128::from(MAX_PERIOD_SECS) * 1000)?,
         };
-        if params.refill == 0 {
-            // A quota: it gains nothing by time, and when it is granted anew is not known here.
-            self.unsupported.get_or_insert_with(|| limit_attr(name, "ra"));
-        }
-        let marked = |part: &str| reader.get(&limit_attr(name, part)).is_some();
-        let limit = BucketLimit {
-            name: name.into(),
-            balance: Millitokens(part("tk", i128::MIN, i128::MAX)?),
+        let held = Held {
             params,
-            carry: read_carry(carries, self.refilled_at, name, params.period_ms),
+            balance: Millitokens(part("tk", i128::MIN, i128::MAX)?),
             consumed: reader.int_opt(&limit_attr(name, "tc"))?.map(Millitokens),
-            marks: [marked("sched"), marked("rsched")],
+            refilled_at: self.refilled_at,
+            shard_count: self.shard_count,
         };
+        let shape = if name == WCU {
+            None
+        } else {
+            match shared.shape(reader, name, &held)? {
+                Ok(shape) => shape.map(Arc::new),
+                Err(attr) => {
+                    self.unsupported.get_or_insert(attr);
+                    None
+                }
+            }
+        };
+        let mark = |part: &str| {
+            let value = reader.get(&limit_attr(name, part));
+            value.and_then(Value::as_text).map(SmolStr::new)
+        };
+        let mut limit = BucketLimit {
+            name: name.into(),
+            balance: held.balance,
+            params,
+            carry: 0,
+            consumed: held.consumed,
+            marks: [mark("sched"), mark("rsched")],
+            is_soft: reader.get(&limit_attr(name, "soft")).is_some(),
+            shape,
+        };
+        if let Some(carries) = &self.fractions {
+            // It counts in parts of the period that was in force.
+            let period_ms = self.terms(&limit).whole(self.refilled_at).period_ms;
+            limit.carry = read_carry(carries, self.refilled_at, name, period_ms);
+        }
         if name == WCU {
             self.wcu = Some(limit);
         } else {
@@ -322,13 +366,40 @@ impl Bucket {
         self.refilled_at.since(now) > MAX_AHEAD_MS
     }
 
-    /// One shard's part of a limit.
-    pub fn share(&self, limit: &BucketLimit) -> Params {
+    /// The terms of a limit on this shard.
+    pub fn terms<'a>(&self, limit: &'a BucketLimit) -> Terms<'a> {
+        self.terms_among(limit, self.shard_count)
+    }
+
+    /// The terms of a limit on this shard, as one of so many.
+    pub fn terms_among<'a>(&self, limit: &'a BucketLimit, shards: u32) -> Terms<'a> {
         if limit.name == WCU {
-            limit.params
-        } else {
-            limit.params.share(self.shard_count)
+            return Terms::new(limit.params, None, 1);
         }
+        let Some(shape) = &limit.shape else {
+            return Terms::new(limit.params, None, shards);
+        };
+        Terms::new(limit.params, shape.schedule.as_deref(), shards).with_regain(shape.regain())
+    }
+
+    /// A limit's balance at `now`: see [`Terms::refilled`].
+    pub fn refilled(&self, limit: &BucketLimit, now: EpochMillis) -> Balance {
+        self.terms(limit).refilled(self.balance(limit, now), now)
+    }
+
+    /// How long after `now` a limit covers `need`: see [`Terms::wait`].
+    pub fn wait(&self, limit: &BucketLimit, need: Millitokens, now: EpochMillis) -> Wait {
+        self.terms(limit).wait(self.balance(limit, now), need, now)
+    }
+
+    /// The most that the shard may hold of a limit at `now`.
+    pub fn ceiling(&self, limit: &BucketLimit, now: EpochMillis) -> i128 {
+        self.terms(limit).ceiling(now)
+    }
+
+    /// Whether it has a quota or a session limit, whose parts cannot be divided as a rate can.
+    pub fn has_quota(&self) -> bool {
+        self.limits.iter().any(BucketLimit::is_quota)
     }
 
     /// The mark that distinguishes this item from earlier and later ones of the same key; `None` if another client
@@ -388,9 +459,13 @@ impl Bucket {
     /// were emptied now.
     pub fn needed_until(&self, multiplier: u32, now: EpochMillis) -> i64 {
         let needed = |limit: &BucketLimit| {
+            if limit.is_quota() {
+                return self.secs_until_whole(limit, now);
+            }
             let (debt_secs, fill_secs) = self.secs_to_fill(limit, now);
             let kept = fill_secs.saturating_mul(multiplier.into());
-            kept.max(least_life_secs(limit.params)).saturating_add(debt_secs)
+            kept.max(least_life_secs(&self.terms(limit)))
+                .saturating_add(debt_secs)
         };
         let secs = self.limits.iter().map(needed).max().unwrap_or(0);
         now.secs().saturating_add(secs)
@@ -400,36 +475,38 @@ impl Bucket {
     pub fn expires_in_debt(&self, now: EpochMillis) -> bool {
         let Some(ttl) = self.ttl else { return false };
         self.limits.iter().any(|limit| {
-            let (debt_secs, fill_secs) = self.secs_to_fill(limit, now);
             // An expiry is in whole seconds, and this one has begun.
-            let paid = now.secs().saturating_add(debt_secs).saturating_add(1);
+            let in_secs = now.secs().saturating_add(1);
+            if limit.is_quota() {
+                return ttl < in_secs.saturating_add(self.secs_until_whole(limit, now));
+            }
+            let (debt_secs, fill_secs) = self.secs_to_fill(limit, now);
+            let paid = in_secs.saturating_add(debt_secs);
             debt_secs > 0 && ttl < paid.saturating_add(fill_secs)
         })
     }
 
-    /// Seconds until a limit has paid its debt at `now`, rounded up, and from then on until it is full, rounded down.
+    /// Seconds until a quota or a session limit is whole again whatever it has spent, rounded up.
+    fn secs_until_whole(&self, limit: &BucketLimit, now: EpochMillis) -> i64 {
+        let until = self.terms(limit).resets_at(now).unwrap_or(now);
+        until.since(now).saturating_add(999) / 1000
+    }
+
+    /// Seconds until a limit has paid its debt at `now`, rounded up, and from then on until it is full at its slowest, rounded
+    /// down.
     fn secs_to_fill(&self, limit: &BucketLimit, now: EpochMillis) -> (i64, i64) {
-        let Params {
-            capacity,
-            refill,
-            period_ms,
-        } = limit.params;
-        let share = self.share(limit);
-        let debt = self
-            .balance(limit, now)
-            .refilled(share, now)
-            .tokens
-            .0
-            .saturating_neg();
-        (
-            secs_to_earn(debt, share.refill, period_ms).saturating_add(i64::from(debt > 0)),
-            secs_to_earn(capacity, refill, period_ms),
-        )
+        let debt_ms = match self.wait(limit, Millitokens::ZERO, now) {
+            Wait::Millis(millis) => millis,
+            Wait::Never => i64::MAX - 1000,
+        };
+        // In the second after the one in which it is paid.
+        let debt_secs = debt_ms / 1000 + i64::from(debt_ms > 0);
+        (debt_secs, self.terms(limit).fill_secs())
     }
 
     /// Whether the shard has no write units left, even refilled to `now`.
     pub(crate) fn is_out_of_writes(&self, now: EpochMillis) -> bool {
-        let left = |wcu: &BucketLimit| self.balance(wcu, now).refilled(wcu.params, now).tokens.0;
+        let left = |wcu: &BucketLimit| self.refilled(wcu, now).tokens.0;
         self.wcu.as_ref().is_some_and(|wcu| left(wcu) < WCU_COST)
     }
 
@@ -440,22 +517,27 @@ impl Bucket {
 }
 
 impl BucketLimit {
-    /// Whether the stored parameters are this limit's.
+    /// Whether the stored parameters and the stored shape are this limit's.
     pub fn matches(&self, limit: &Limit) -> bool {
-        self.params == limit.params()
+        self.params == limit.params() && is_shape_of(self.shape.as_deref(), limit)
     }
-}
 
-fn secs_to_earn(tokens: i128, refill: i128, period_ms: i128) -> i64 {
-    let secs = tokens.max(0).saturating_mul(period_ms) / refill.max(1) / 1000;
-    i64::try_from(secs).unwrap_or(i64::MAX)
+    /// Whether it is a quota or a session limit.
+    pub fn is_quota(&self) -> bool {
+        self.shape.as_ref().is_some_and(|shape| shape.is_quota())
+    }
+
+    /// Whether it is refilled at one rate.
+    pub fn is_plain(&self) -> bool {
+        self.shape.is_none()
+    }
 }
 
 /// How many seconds an item must exist at least after a write, so that a new one in its place would hold no more: the
 /// time in which the limit fills, half of that again, since a plain debit may come a horizon after the write, and what
 /// rounding loses.
-pub(crate) fn least_life_secs(params: Params) -> i64 {
-    let fill_secs = secs_to_earn(params.capacity, params.refill, params.period_ms);
+pub(crate) fn least_life_secs(terms: &Terms<'_>) -> i64 {
+    let fill_secs = terms.fill_secs();
     fill_secs.saturating_add(fill_secs / 2).saturating_add(2)
 }
 
@@ -530,23 +612,23 @@ mod tests {
     fn a_dash_means_no_schedule_and_a_text_means_one() {
         let plain = Bucket::decode(&item(&[("b_rpm_sched", Value::text("-"))])).unwrap();
         assert_eq!(plain.unsupported, None);
-        assert_eq!(plain.limits[0].marks, [true, false]);
+        assert!(plain.limits[0].is_plain());
         let scheduled = Bucket::decode(&item(&[("b_rpm_sched", Value::text("1h0-6s500"))])).unwrap();
-        assert_eq!(scheduled.unsupported.as_deref(), Some("b_rpm_sched"));
+        assert_eq!(scheduled.unsupported, None);
+        assert!(!scheduled.limits[0].is_plain());
+        let unknown = Bucket::decode(&item(&[("b_rpm_sched", Value::text("2h0-6s500"))])).unwrap();
+        assert_eq!(unknown.unsupported.as_deref(), Some("b_rpm_sched"));
     }
 
     #[test]
     fn features_of_newer_clients_are_named() {
-        for attr in [
-            "sched",
-            "rsched",
-            "sched_tz",
-            "b_rpm_ws",
-            "b_rpm_gc",
-            "b_rpm_rsa",
-            "from_the_future",
+        for (attr, value) in [
+            ("sched", Value::text("2h0s500")),
+            ("b_rpm_rsched", Value::text("1m0h0")),
+            ("b_rpm_rsa", Value::int(1)),
+            ("from_the_future", Value::int(1)),
         ] {
-            let bucket = Bucket::decode(&item(&[(attr, Value::int(1))])).unwrap();
+            let bucket = Bucket::decode(&item(&[(attr, value)])).unwrap();
             assert_eq!(bucket.unsupported.as_deref(), Some(attr));
         }
         let quota = Bucket::decode(&item(&[("b_rpm_ra", Value::int(0))])).unwrap();
@@ -563,6 +645,8 @@ mod tests {
             ("b_rpm_tk", Value::N("1E+100".into())),
             ("shard_count", Value::int(0)),
             ("vu", Value::Bool(true)),
+            ("sched", Value::int(1)),
+            ("b_rpm_rsched", Value::Bool(true)),
             ("parent_id", Value::text("a#b")),
         ] {
             let err = Bucket::decode(&item(&[(attr, value)])).unwrap_err();

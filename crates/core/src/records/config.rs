@@ -120,8 +120,6 @@ pub struct Config {
     pub audit_retention_days: Option<i64>,
     /// Why not all of its limits could be read, if they use a feature that is not understood.
     pub unsupported: Option<UnsupportedFeature>,
-    /// Why its limits, which could be read, cannot be enforced here.
-    pub unenforced: Option<UnsupportedFeature>,
 }
 
 impl Config {
@@ -148,8 +146,6 @@ impl Config {
             ..Self::default()
         };
         (config.limits, config.unsupported) = limits::decode(&reader)?;
-        let limit = config.limits.iter().find(|limit| limit.unenforced().is_some());
-        config.unenforced = limit.and_then(|limit| limits::unenforced(&reader, limit));
         Ok(config)
     }
 
@@ -240,6 +236,12 @@ impl Resolved {
     /// The limit of this name.
     pub fn limit(&self, name: &LimitName) -> Option<&Limit> {
         self.limits.iter().find(|limit| limit.name() == name)
+    }
+
+    /// Whether the limit of this name never refuses a request.
+    pub fn is_soft(&self, name: &str) -> bool {
+        let mut limits = self.limits.iter();
+        limits.any(|limit| limit.is_soft() && limit.name().as_str() == name)
     }
 
     /// How long an idle bucket is kept, in seconds; `None` if it never expires.

@@ -91,7 +91,7 @@ pub fn resolve(entity: &EntityId, stored: [&Stored; 5], read_at: EpochMillis) ->
     let (level, limits, unsupported) = match levels.answer() {
         Some((level, config)) => match &config.unsupported {
             Some(feature) => (level, Vec::new(), Some(feature.clone())),
-            None => (level, config.limits.clone(), config.unenforced.clone()),
+            None => (level, config.limits.clone(), None),
         },
         None => (Level::System, Vec::new(), None),
     };

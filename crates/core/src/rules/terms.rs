@@ -1,18 +1,24 @@
-//! [`Terms`]: the arithmetic of a token bucket whose parameters follow a schedule.
+//! [`Terms`]: the arithmetic of one limit on one shard of a bucket, whatever its shape.
 
-use crate::limit::{Limit, Params};
+use crate::limit::{Limit, Params, Recovery};
 use crate::refill::{Balance, Wait};
-use crate::schedule::{Schedule, ScheduleEntry};
+use crate::schedule::{ResetSchedule, Schedule, ScheduleEntry};
 use crate::units::{EpochMillis, Millitokens};
 
 /// How many changes of parameters a refill or a wait follows one after the other. The rest of a longer time counts as if the
 /// parameters at its end, or the last ones that were followed, had been in force.
 const MAX_CHANGES: usize = 64;
 
-/// The parameters of a limit and their schedule, as one of a bucket's shards applies them.
+/// How often a search for a reset goes on where the one before has ended: a 29th of February is at most eight years away.
+const MAX_SEARCHES: usize = 9;
+
+/// The parameters of a limit, their schedule, and how its tokens come back, as one of a bucket's shards applies them.
 ///
 /// A shard has an equal part of the parameters in force, rounded down. What is earned between two instants is earned at the rates
 /// that were in force in between. A balance above a ceiling that has become lower is cut to it; a debt stays.
+///
+/// A quota is whole again at each [reset](ResetSchedule), a session limit by the first use after its session: then the balance is
+/// the shard's part of the capacity in force, whatever it was before.
 ///
 /// ```
 /// use zae_limiter_core::refill::{Balance, Wait};
@@ -36,21 +42,110 @@ pub struct Terms<'a> {
     base: Params,
     schedule: Option<&'a Schedule>,
     shards: u32,
+    regain: Regain<'a>,
+}
+
+/// How a balance comes back.
+#[derive(Debug, Clone, Copy)]
+pub enum Regain<'a> {
+    /// By the rate.
+    Rate,
+    /// It is whole again at certain local times.
+    Resets(&'a ResetSchedule, Allowance),
+    /// It is whole again by the first use after a session.
+    Session(Session, Allowance),
+}
+
+/// What a shard may hold until its balance is whole again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// The number of shards of which it was one when it was granted its part.
+    pub shards: u32,
+    /// Millitokens that were added to the part.
+    pub extra: i128,
+}
+
+/// The session of a limit on a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// The length in milliseconds.
+    pub millis: i64,
+    /// When it began; `None` before the first use.
+    pub start: Option<EpochMillis>,
+    /// Whether the shard's balance belongs to it. If not, another shard's use has begun it since.
+    pub is_applied: bool,
+    /// Millitokens that were taken from the shard since another one's use has begun it.
+    pub spent: i128,
+}
+
+impl Session {
+    /// The end of the session, if one has begun.
+    pub fn end(&self) -> Option<EpochMillis> {
+        self.start.map(|start| start.plus(self.millis))
+    }
+
+    fn is_over(&self, now: EpochMillis) -> bool {
+        self.end().is_none_or(|end| end <= now)
+    }
+}
+
+/// What becomes of a shard's balance, other than by its rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing.
+    None,
+    /// A reset has come: it is whole again.
+    Reset,
+    /// The session is over: the next use begins another one.
+    Opens,
+    /// Another shard's use has begun a session: it is whole again, less what was taken since.
+    Joins,
 }
 
 impl<'a> Terms<'a> {
-    /// The terms of a limit with these parameters, undivided, for one of `shards` shards.
+    /// The terms of a limit that is refilled under these parameters, undivided, for one of `shards` shards.
     pub fn new(base: Params, schedule: Option<&'a Schedule>, shards: u32) -> Self {
         Self {
             base,
             schedule,
             shards,
+            regain: Regain::Rate,
         }
     }
 
-    /// The terms of a limit for one of `shards` shards.
+    /// The same terms with another way of coming back.
+    #[must_use]
+    pub fn with_regain(self, regain: Regain<'a>) -> Self {
+        Self { regain, ..self }
+    }
+
+    /// The terms of a limit for one of `shards` new shards.
     pub fn of(limit: &'a Limit, shards: u32) -> Self {
-        Self::new(limit.params(), limit.schedule(), shards)
+        let allowance = Allowance { shards, extra: 0 };
+        let regain = match limit.recovery() {
+            Recovery::Refill { .. } => Regain::Rate,
+            Recovery::Resets(resets) => Regain::Resets(resets, allowance),
+            Recovery::Session { secs } => {
+                let session = Session {
+                    millis: secs_to_millis(*secs),
+                    start: None,
+                    is_applied: true,
+                    spent: 0,
+                };
+                Regain::Session(session, allowance)
+            }
+        };
+        Self::new(limit.params(), limit.schedule(), shards).with_regain(regain)
+    }
+
+    /// How its balance comes back.
+    pub fn regain(&self) -> Regain<'a> {
+        self.regain
+    }
+
+    /// Whether the balance comes back by the rate alone.
+    pub fn is_refilled(&self) -> bool {
+        matches!(self.regain, Regain::Rate)
     }
 
     /// The shard's part of the parameters in force at an instant.
@@ -64,22 +159,90 @@ impl<'a> Terms<'a> {
         scheduled.unwrap_or(self.base)
     }
 
-    /// Until when the parameters in force at `now` stay so, or are known to; `None` if they never change.
+    /// The most that the shard may hold at an instant.
+    pub fn ceiling(&self, at: EpochMillis) -> i128 {
+        match self.regain {
+            Regain::Rate => self.share(at).capacity,
+            Regain::Resets(_, allowance) | Regain::Session(_, allowance) => {
+                self.whole(at).share(allowance.shards).capacity + allowance.extra
+            }
+        }
+    }
+
+    /// What becomes at `now` of a balance that stands for the instant `at`.
+    pub fn turn(&self, at: EpochMillis, now: EpochMillis) -> Turn {
+        match self.regain {
+            Regain::Resets(resets, _) if resets.last_edge(now).is_some_and(|edge| edge > at) => Turn::Reset,
+            Regain::Session(session, _) if session.is_over(now) => Turn::Opens,
+            Regain::Session(session, _) if !session.is_applied => Turn::Joins,
+            Regain::Rate | Regain::Resets(..) | Regain::Session(..) => Turn::None,
+        }
+    }
+
+    /// When the balance that it has at `now` is whole again by a reset or by the end of its session; `None` if it never is, or
+    /// if the next use begins a session.
+    pub fn resets_at(&self, now: EpochMillis) -> Option<EpochMillis> {
+        match self.regain {
+            Regain::Rate => None,
+            Regain::Resets(resets, _) => next_edge(resets, now),
+            Regain::Session(session, _) => session.end().filter(|end| *end > now),
+        }
+    }
+
+    /// When the session that the balance belongs to, or that another shard's use has begun, did so.
+    pub(crate) fn session_start(&self) -> Option<EpochMillis> {
+        match self.regain {
+            Regain::Session(session, _) => session.start,
+            Regain::Rate | Regain::Resets(..) => None,
+        }
+    }
+
+    /// Until when the balance may be spent as it stands at `now`; `None` if nothing changes but by the rate.
     pub fn valid_until(&self, now: EpochMillis) -> Option<EpochMillis> {
-        self.schedule.map(|schedule| schedule.valid_until(now))
+        let scheduled = self.schedule.map(|schedule| schedule.valid_until(now));
+        let whole = match self.regain {
+            Regain::Rate => None,
+            Regain::Resets(resets, _) => Some(resets.valid_until(now)),
+            Regain::Session(session, _) => session.end().filter(|end| *end > now),
+        };
+        scheduled.into_iter().chain(whole).min()
     }
 
     /// The end of the time from `at` on in which the parameters do not change, and not beyond `end`.
     fn unchanged_until(&self, at: EpochMillis, end: EpochMillis) -> EpochMillis {
-        let until = self.valid_until(at).unwrap_or(end);
+        let until = self.schedule.map(|schedule| schedule.valid_until(at));
         // A search that finds nothing ends where it has looked, and at the end of the calendar it does not go on.
-        if until > at { until.min(end) } else { end }
+        until
+            .filter(|until| *until > at)
+            .map_or(end, |until| until.min(end))
     }
 
-    /// The balance at `now`: refilled by the rates since, then cut to the capacity in force.
+    /// The balance at `now`: refilled by the rates since, or whole again, then cut to what the shard may hold.
     ///
     /// With a clock behind the balance's instant nothing is gained and the instant stays.
     pub fn refilled(&self, balance: Balance, now: EpochMillis) -> Balance {
+        if self.is_refilled() {
+            return self.refilled_by_rate(balance, now);
+        }
+        let tokens = match self.turn(balance.at, now) {
+            Turn::None => balance.tokens.0.min(self.ceiling(now)),
+            Turn::Reset | Turn::Opens => self.share(now).capacity,
+            Turn::Joins => self.share(now).capacity.saturating_sub(self.spent()),
+        };
+        Balance::new(Millitokens(tokens), balance.at.max(now))
+    }
+
+    fn spent(&self) -> i128 {
+        match self.regain {
+            Regain::Session(session, _) => session.spent.max(0),
+            Regain::Rate | Regain::Resets(..) => 0,
+        }
+    }
+
+    fn refilled_by_rate(&self, balance: Balance, now: EpochMillis) -> Balance {
+        if self.schedule.is_none() {
+            return balance.refilled(self.base.share(self.shards), now);
+        }
         let mut balance = balance;
         for _ in 0..MAX_CHANGES {
             if balance.at >= now {
@@ -105,16 +268,27 @@ impl<'a> Terms<'a> {
 
     /// How long after `now` the balance covers `need`, if no other client takes tokens.
     ///
-    /// [`Wait::Never`] if the capacity is below `need` at all times, or if nothing is ever earned. Exact while no more than 64
-    /// changes of the parameters lie in between; then an estimate by the last ones.
+    /// [`Wait::Never`] if the capacity is below `need` at all times, or if nothing ever comes back. Exact while no more than 64
+    /// changes lie in between; then an estimate by the last ones.
     pub fn wait(&self, balance: Balance, need: Millitokens, now: EpochMillis) -> Wait {
-        let mut balance = self.refilled(balance, now);
-        if balance.tokens >= need {
+        if self.schedule.is_none() && self.is_refilled() {
+            return balance.wait(self.base.share(self.shards), need, now);
+        }
+        if self.refilled(balance, now).tokens >= need {
             return Wait::Millis(0);
         }
         if self.is_never(need) {
             return Wait::Never;
         }
+        if self.is_refilled() {
+            self.wait_by_rate(self.refilled(balance, now), need, now)
+        } else {
+            self.wait_until_whole(balance, need, now)
+        }
+    }
+
+    fn wait_by_rate(&self, balance: Balance, need: Millitokens, now: EpochMillis) -> Wait {
+        let mut balance = balance;
         // A balance that is ahead of the clock is waited for.
         let mut at = now.max(balance.at);
         let mut share = self.share(at);
@@ -141,6 +315,43 @@ impl<'a> Terms<'a> {
         }
     }
 
+    fn wait_until_whole(&self, balance: Balance, need: Millitokens, now: EpochMillis) -> Wait {
+        let mut at = now;
+        for _ in 0..MAX_CHANGES {
+            let Some(next) = self.valid_until(at).filter(|next| *next > at) else {
+                break;
+            };
+            at = next;
+            if self.refilled(balance, at).tokens >= need {
+                return Wait::Millis(at.since(now));
+            }
+        }
+        if at == now {
+            Wait::Never
+        } else {
+            Wait::Millis(at.since(now))
+        }
+    }
+
+    /// Seconds that the shard's part takes to fill at its slowest, rounded down; 0 for a quota or a session limit.
+    pub fn fill_secs(&self) -> i64 {
+        let entries = self.schedule.map_or(&[][..], Schedule::entries);
+        let scheduled = entries.iter().map(|entry| entry.params(self.base));
+        let secs = |params: Params| {
+            let secs = params.capacity.saturating_mul(params.period_ms) / params.refill.max(1) / 1000;
+            i64::try_from(secs).unwrap_or(i64::MAX)
+        };
+        if !self.is_refilled() {
+            return 0;
+        }
+        scheduled.chain([self.base]).map(secs).max().unwrap_or(0)
+    }
+
+    /// Whether parameters that are in force some time cover `need` from nothing.
+    pub(crate) fn ever_covers(&self, need: Millitokens) -> bool {
+        !self.is_never(need)
+    }
+
     /// Whether no parameters that are ever in force cover `need` from nothing.
     fn is_never(&self, need: Millitokens) -> bool {
         let entries = self.schedule.map_or(&[][..], Schedule::entries);
@@ -153,8 +364,25 @@ impl<'a> Terms<'a> {
         let (capacity, refill) = shares.fold((0, 0), |(capacity, refill), share| {
             (share.capacity.max(capacity), share.refill.max(refill))
         });
-        need.0 > capacity || refill == 0
+        need.0 > capacity || (self.is_refilled() && refill == 0)
     }
+}
+
+/// A number of seconds in milliseconds.
+pub(crate) fn secs_to_millis(secs: u64) -> i64 {
+    i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1000)
+}
+
+/// The first reset after an instant, however far away.
+fn next_edge(resets: &ResetSchedule, at: EpochMillis) -> Option<EpochMillis> {
+    let mut at = at;
+    for _ in 0..MAX_SEARCHES {
+        if let Some(edge) = resets.next_edge(at) {
+            return Some(edge);
+        }
+        at = resets.valid_until(at);
+    }
+    None
 }
 
 #[cfg(test)]

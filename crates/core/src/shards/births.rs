@@ -16,11 +16,12 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::bucket::Bucket;
-use crate::limit::Params;
+use crate::bucket::{Bucket, BucketLimit};
+use crate::limit::{Limit, Params};
 use crate::refill::Balance;
 use crate::schema::BucketId;
 use crate::table::Part;
+use crate::terms::Terms;
 use crate::units::{EpochMillis, Millitokens};
 use crate::write::{self, Donation};
 
@@ -44,6 +45,36 @@ pub(crate) struct Start {
     pub(crate) tokens: Millitokens,
 }
 
+/// A limit that new shards have.
+#[derive(Debug, Clone)]
+pub(crate) struct NewLimit<'a> {
+    pub(crate) name: SmolStr,
+    /// Its stored parameters, undivided.
+    pub(crate) params: Params,
+    /// Its terms on one of the shards.
+    pub(crate) terms: Terms<'a>,
+}
+
+impl<'a> NewLimit<'a> {
+    /// A configured limit, in so many shards.
+    pub(crate) fn of(limit: &'a Limit, count: u32) -> Self {
+        Self {
+            name: limit.name().to_smol(),
+            params: limit.params(),
+            terms: Terms::of(limit, count),
+        }
+    }
+
+    /// A limit that a relative has.
+    pub(crate) fn held(image: &Bucket, limit: &'a BucketLimit, count: u32) -> Self {
+        Self {
+            name: limit.name.clone(),
+            params: limit.params,
+            terms: image.terms_among(limit, count),
+        }
+    }
+}
+
 /// Shards to create, and what of it comes from which relative.
 #[derive(Debug)]
 pub(crate) struct Births {
@@ -57,7 +88,7 @@ pub(crate) fn births(
     newborns: &[u32],
     count: u32,
     siblings: &Shards,
-    limits: &[(SmolStr, Params)],
+    limits: &[NewLimit<'_>],
     now: EpochMillis,
 ) -> Births {
     let mut given: BTreeMap<u32, Vec<(SmolStr, Millitokens)>> = BTreeMap::new();
@@ -72,29 +103,30 @@ pub(crate) fn births(
         let earned_until = earned_until.unwrap_or(now);
         let earner = earner(*shard, &relatives);
         let mut balances = Vec::with_capacity(limits.len());
-        for (name, new) in limits {
-            // Time until now was earned under the parameters that the slice's holder still has.
-            let params = earner.and_then(|image| image.limit(name));
-            let params = params.map_or(*new, |held| held.params).share(count);
-            let most = new.share(count).capacity.min(params.capacity);
+        for limit in limits {
+            let (name, new) = (limit.name.clone(), limit.terms);
+            // Time until now was earned under the terms that the slice's holder still has.
+            let held = earner.and_then(|image| Some(image.terms_among(image.limit(&name)?, count)));
+            let terms = held.unwrap_or(new);
+            let most = new.share(now).capacity.min(terms.share(now).capacity);
             let mut moved = 0;
             for (id, image) in givers(*shard, &relatives) {
-                let Some(held) = image.limit(name) else { continue };
+                let Some(held) = image.limit(&name) else { continue };
                 let gifts = given.entry(id).or_default();
-                let gone: i128 = gifts.iter().filter(|(of, _)| of == name).map(|(_, n)| n.0).sum();
-                let beyond = held.balance.0 - gone - held.params.share(count).capacity;
+                let gone: i128 = gifts.iter().filter(|(of, _)| *of == name).map(|(_, n)| n.0).sum();
+                let beyond = held.balance.0 - gone - image.terms_among(held, count).share(now).capacity;
                 let part = beyond.min(most - moved);
                 if part > 0 {
                     gifts.push((name.clone(), Millitokens(part)));
                     moved += part;
                 }
             }
-            let tokens = Balance::new(Millitokens(moved), earned_until)
-                .refilled(params, now)
+            let tokens = terms
+                .refilled(Balance::new(Millitokens(moved), earned_until), now)
                 .tokens;
             balances.push(Start {
-                name: name.clone(),
-                params: *new,
+                name,
+                params: limit.params,
                 tokens: Millitokens(tokens.0.min(most)),
             });
         }
@@ -234,7 +266,6 @@ pub(crate) fn family(shard: u32, count: u32) -> Vec<u32> {
 mod tests {
     use super::*;
     use crate::bucket::{FENCE, birth_mark, first_fence};
-    use crate::limit::Limit;
     use crate::table::{Item, Value};
 
     const NOW: EpochMillis = EpochMillis(1_795_290_198_000);
@@ -248,9 +279,8 @@ mod tests {
         assert_eq!(family(1, 2), [0]);
     }
 
-    fn limit() -> (SmolStr, Params) {
-        let limit = Limit::per_minute("rpm", 1600).build().unwrap();
-        ("rpm".into(), limit.params())
+    fn limit() -> Limit {
+        Limit::per_minute("rpm", 1600).build().unwrap()
     }
 
     /// A shard of 1600 a minute that another client created.
@@ -281,7 +311,7 @@ mod tests {
 
     fn plan(newborns: &[u32], count: u32, siblings: &[(u32, Arc<Bucket>)]) -> (Vec<i128>, Vec<(u32, i128)>) {
         let siblings: Shards = siblings.iter().cloned().collect();
-        let births = births(newborns, count, &siblings, &[limit()], NOW);
+        let births = births(newborns, count, &siblings, &[NewLimit::of(&limit(), count)], NOW);
         let tokens = births.newborns.iter().map(|n| n.balances[0].tokens.0 / 1000);
         let given = births.given.iter().flat_map(|(shard, gifts)| {
             let of = |(_, n): &(SmolStr, Millitokens)| (*shard, n.0 / 1000);

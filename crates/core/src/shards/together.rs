@@ -2,25 +2,25 @@
 //!
 //! A shard in debt takes nothing from the others: a request can still have what they hold.
 
-use crate::limit::Params;
 use crate::refill::{Balance, Wait};
+use crate::terms::Terms;
 use crate::units::{EpochMillis, Millitokens};
 
 /// One shard's part of a limit.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
-    /// The shard's share of the parameters.
-    pub(crate) share: Params,
+pub(crate) struct Part<'a> {
+    /// The shard's terms.
+    pub(crate) terms: Terms<'a>,
     /// Its balance.
     pub(crate) balance: Balance,
 }
 
 /// The tokens that a request could have of all shards at `now`. Negative if all are in debt: what they owe.
-pub(crate) fn tokens(parts: &[Part], now: EpochMillis) -> Millitokens {
+pub(crate) fn tokens(parts: &[Part<'_>], now: EpochMillis) -> Millitokens {
     let each = || {
         parts
             .iter()
-            .map(|part| part.balance.refilled(part.share, now).tokens.0)
+            .map(|part| part.terms.refilled(part.balance, now).tokens.0)
     };
     let held: i128 = each().filter(|tokens| *tokens > 0).sum();
     if held > 0 || each().any(|tokens| tokens == 0) {
@@ -34,8 +34,16 @@ pub(crate) fn tokens(parts: &[Part], now: EpochMillis) -> Millitokens {
 ///
 /// Shares are rounded down, so that all shards together hold a little less than the capacity: less than a
 /// millitoken each. A request of up to the capacity is covered when all are full.
-pub(crate) fn goal(capacity: i128, parts: &[Part], need: Millitokens) -> Option<Millitokens> {
-    let most = parts.iter().map(|part| part.share.capacity).sum::<i128>();
+pub(crate) fn goal(
+    capacity: i128,
+    parts: &[Part<'_>],
+    need: Millitokens,
+    now: EpochMillis,
+) -> Option<Millitokens> {
+    let most = parts
+        .iter()
+        .map(|part| part.terms.ceiling(now).max(part.terms.share(now).capacity))
+        .sum::<i128>();
     // Shards that do not have a changed limit yet are not rounded: the difference is not there.
     let rounded = (need.0 - most) < parts.len() as i128;
     if need.0 <= most {
@@ -45,54 +53,85 @@ pub(crate) fn goal(capacity: i128, parts: &[Part], need: Millitokens) -> Option<
     }
 }
 
-/// How long after `now` the shards cover `need` together, if no other client takes tokens. Exact, as [`Balance::wait`]
-/// is.
-pub(crate) fn wait(capacity: i128, parts: &[Part], need: Millitokens, now: EpochMillis) -> Wait {
+/// How long after `now` the shards cover `need` together, if no other client takes tokens. Exact, as [`Terms::wait`] is.
+pub(crate) fn wait(parts: &[Part<'_>], need: Millitokens, now: EpochMillis) -> Wait {
     if let [part] = parts {
-        return part.balance.wait(part.share, need, now);
+        return part.terms.wait(part.balance, need, now);
     }
-    let Some(goal) = goal(capacity, parts, need) else {
-        return Wait::Never;
+    let covers = |at: EpochMillis| {
+        let capacity = parts.first().map_or(0, |part| part.terms.whole(at).capacity);
+        goal(capacity, parts, need, at).is_some_and(|goal| tokens(parts, at) >= goal)
     };
-    let covers = |millis: i64| tokens(parts, now.plus(millis)) >= goal;
-    if covers(0) {
+    if covers(now) {
         return Wait::Millis(0);
     }
-    let full = |part: &Part| {
-        let full = Millitokens(part.share.capacity);
-        match part.balance.wait(part.share, full, now) {
-            Wait::Millis(millis) => Some(millis),
-            Wait::Never => None,
+    // Tokens only grow until the terms change.
+    let mut at = now;
+    for _ in 0..MAX_CHANGES {
+        let change = parts.iter().filter_map(|part| part.terms.valid_until(at));
+        let change = change.filter(|change| *change > at).min();
+        let until = match change {
+            Some(change) => change.plus(-1),
+            None => parts
+                .iter()
+                .map(|part| full_at(part, at))
+                .fold(at, EpochMillis::max),
+        };
+        if until > at && covers(until) {
+            return Wait::Millis(first(at, until, covers).since(now));
         }
-    };
-    // Tokens only grow: the first instant is between one that is too early and one that is not.
-    let (mut early, mut late) = (0, parts.iter().filter_map(full).max().unwrap_or(0));
-    if !covers(late) {
-        return Wait::Never;
+        let Some(change) = change else { return Wait::Never };
+        if covers(change) {
+            return Wait::Millis(change.since(now));
+        }
+        at = change;
     }
+    if parts.iter().any(|part| part.terms.ever_covers(need)) {
+        Wait::Millis(at.since(now))
+    } else {
+        Wait::Never
+    }
+}
+
+/// How many changes of the terms a wait follows.
+const MAX_CHANGES: usize = 64;
+
+/// When a shard is full, if its terms do not change from `at` on.
+fn full_at(part: &Part<'_>, at: EpochMillis) -> EpochMillis {
+    let full = Millitokens(part.terms.share(at).capacity);
+    match part.terms.wait(part.balance, full, at) {
+        Wait::Millis(millis) => at.plus(millis),
+        Wait::Never => at,
+    }
+}
+
+/// The first instant after `early`, which is too early, up to `late`, which is not, at which it holds.
+fn first(early: EpochMillis, late: EpochMillis, holds: impl Fn(EpochMillis) -> bool) -> EpochMillis {
+    let (mut early, mut late) = (early.0, late.0);
     while late - early > 1 {
         let middle = early + (late - early) / 2;
-        if covers(middle) {
+        if holds(EpochMillis(middle)) {
             late = middle;
         } else {
             early = middle;
         }
     }
-    Wait::Millis(late)
+    EpochMillis(late)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::Params;
     use proptest::prelude::*;
 
     const NOW: EpochMillis = EpochMillis(1_795_290_198_000);
 
     /// A limit of 100 a minute in `count` shards that hold these millitokens, each as of its own instant.
-    fn parts(count: u32, held: &[(i128, i64)]) -> Vec<Part> {
-        let share = whole().share(count);
+    fn parts(count: u32, held: &[(i128, i64)]) -> Vec<Part<'static>> {
+        let terms = Terms::new(whole(), None, count);
         let part = |(tokens, age): &(i128, i64)| Part {
-            share,
+            terms,
             balance: Balance::new(Millitokens(*tokens), NOW.plus(-age)),
         };
         held.iter().map(part).collect()
@@ -106,8 +145,8 @@ mod tests {
         }
     }
 
-    fn wait_for(parts: &[Part], tokens: i64) -> Wait {
-        wait(whole().capacity, parts, Millitokens::from_tokens(tokens), NOW)
+    fn wait_for(parts: &[Part<'_>], tokens: i64) -> Wait {
+        wait(parts, Millitokens::from_tokens(tokens), NOW)
     }
 
     #[test]
@@ -143,12 +182,16 @@ mod tests {
     #[test]
     fn shards_that_were_told_of_a_lower_limit_owe_nothing() {
         let mut mixed = parts(2, &[(50_000, 0), (25_000, 0)]);
-        mixed[1].share.capacity = 25_000;
+        let lower = Params {
+            capacity: 50_000,
+            ..whole()
+        };
+        mixed[1].terms = Terms::new(lower, None, 2);
         assert_eq!(
-            goal(100_000, &mixed, Millitokens(75_000)),
+            goal(100_000, &mixed, Millitokens(75_000), NOW),
             Some(Millitokens(75_000))
         );
-        assert_eq!(goal(100_000, &mixed, Millitokens(100_000)), None);
+        assert_eq!(goal(100_000, &mixed, Millitokens(100_000), NOW), None);
     }
 
     proptest! {
@@ -160,7 +203,7 @@ mod tests {
         ) {
             let parts = parts(count, &held);
             let need = Millitokens::from_tokens(tokens_asked);
-            let Some(goal) = goal(whole().capacity, &parts, need) else {
+            let Some(goal) = goal(whole().capacity, &parts, need, NOW) else {
                 prop_assert_eq!(wait_for(&parts, tokens_asked), Wait::Never);
                 return Ok(());
             };

@@ -12,14 +12,14 @@
 //! Balances move by `ADD` alone, so writers compose; the refill instant `rf` serialises refills.
 
 pub mod removal;
-mod shapes;
+pub(crate) mod shapes;
 pub mod sync;
 
 use smol_str::SmolStr;
 
 use crate::bucket::{
-    Bucket, BucketLimit, CARRY, FENCE, NO_SCHEDULE, Owner, RECEIPT, WCU_COST, WCU_PARAMS, first_fence,
-    least_life_secs, limit_attr, write_carries,
+    Bucket, BucketLimit, CARRY, FENCE, Owner, RECEIPT, WCU_COST, WCU_PARAMS, first_fence, least_life_secs,
+    limit_attr, write_carries,
 };
 use crate::config::Resolved;
 use crate::limit::{Limit, Params};
@@ -27,6 +27,7 @@ use crate::name::{LimitName, WCU};
 use crate::refill::Balance;
 use crate::schema::BucketId;
 use crate::table::{Attr, Condition, Item, Key, Part, Put, Update, Value};
+use crate::terms::{Terms, Turn};
 use crate::units::{EpochMillis, Millitokens};
 
 /// Amounts by limit.
@@ -57,10 +58,19 @@ fn spend(update: &mut Update, limit: &str, cost: Millitokens) {
 /// The assumptions of a plain debit about the item.
 #[derive(Debug, Clone)]
 pub(crate) struct Basis {
-    /// The parameters of each limit that is debited, in the order of the amounts: what is stored must be the same.
-    pub(crate) params: Vec<Option<Params>>,
+    /// What holds for each limit that is debited, in the order of the amounts.
+    pub(crate) limits: Vec<Assumed>,
     /// How old its last refill may be, in milliseconds; `None` if nothing is spent. It follows from the parameters.
     pub(crate) horizon_ms: Option<i64>,
+}
+
+/// The assumptions about a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Assumed {
+    /// Its parameters, if they are known: what is stored must be the same.
+    pub(crate) params: Option<Params>,
+    /// Whether it never refuses, so that its balance need not cover the amount.
+    pub(crate) is_soft: bool,
 }
 
 /// Takes the amounts from the balances as they are: one write, no read.
@@ -71,8 +81,14 @@ pub(crate) fn debit(key: Key, amounts: &Amounts, basis: Option<&Basis>, now: Epo
     let mut parts = Vec::with_capacity(5 + 4 * amounts.len());
     for (at, (limit, amount)) in amounts.iter().enumerate() {
         spend(&mut update, limit.as_str(), *amount);
-        parts.push(Condition::AtLeast(limit_attr(limit.as_str(), "tk"), amount.0));
-        match basis.and_then(|basis| *basis.params.get(at)?) {
+        let assumed = basis.and_then(|basis| basis.limits.get(at));
+        let balance = limit_attr(limit.as_str(), "tk");
+        parts.push(if assumed.is_some_and(|assumed| assumed.is_soft) {
+            Condition::Exists(balance)
+        } else {
+            Condition::AtLeast(balance, amount.0)
+        });
+        match assumed.and_then(|assumed| assumed.params) {
             Some(params) => parts.extend(has_params(limit.as_str(), params)),
             // A balance without capacity is debris of an old client.
             None => parts.push(Condition::Exists(limit_attr(limit.as_str(), "cp"))),
@@ -128,6 +144,10 @@ pub(crate) struct Refilled<'a> {
     pub(crate) params: Params,
     /// The balance at the new refill instant.
     pub(crate) balance: Balance,
+    /// The time in which it earns fractions from now on, in milliseconds.
+    pub(crate) period_ms: i128,
+    /// What becomes of it beside what it earns.
+    pub(crate) turn: Turn,
 }
 
 /// Refills every limit of an image to `now`, under the parameters that `exact` demands, if it does.
@@ -137,8 +157,10 @@ pub(crate) fn refill_all<'a>(
     now: EpochMillis,
 ) -> Vec<Refilled<'a>> {
     let refill = |limit: &'a BucketLimit| {
+        let terms = image.terms(limit);
+        let before = image.balance(limit, now);
         // Time until now was earned under the old parameters; only the new ceiling applies at once.
-        let mut balance = image.balance(limit, now).refilled(image.share(limit), now);
+        let mut balance = terms.refilled(before, now);
         let wanted = exact
             .unwrap_or_default()
             .iter()
@@ -152,10 +174,17 @@ pub(crate) fn refill_all<'a>(
                 ..balance
             };
         }
+        let period_ms = if params == limit.params {
+            terms.whole(balance.at).period_ms
+        } else {
+            params.period_ms
+        };
         Refilled {
             limit,
             params,
             balance,
+            period_ms,
+            turn: terms.turn(before.at, now),
         }
     };
     image.limits.iter().map(refill).collect()
@@ -169,6 +198,16 @@ pub(crate) struct RefillDebit<'a> {
     pub(crate) seeds: &'a [&'a Limit],
     /// A new expiry: `None` for an item that never expires.
     pub(crate) ttl: Ttl,
+    /// Whether it is a use of the bucket, which begins sessions.
+    pub(crate) is_use: bool,
+    /// The configuration that it goes by, if it goes by one: which limits never refuse.
+    pub(crate) config: Option<&'a Resolved>,
+}
+
+impl RefillDebit<'_> {
+    fn is_soft(&self, limit: &str) -> bool {
+        self.config.is_some_and(|config| config.is_soft(limit))
+    }
 }
 
 /// The change of an item's expiry.
@@ -193,7 +232,7 @@ impl Ttl {
             None => Self::Remove,
             Some(_) if multiplier == 0 => Self::Keep,
             Some(secs) => {
-                let life = |limit: &Limit| least_life_secs(limit.params());
+                let life = |limit: &Limit| least_life_secs(&Terms::of(limit, 1));
                 let secs = config.limits.iter().map(life).fold(secs, i64::max);
                 let configured = now.secs().saturating_add(secs);
                 let held = image.map_or(configured, |image| image.needed_until(multiplier, now));
@@ -217,22 +256,36 @@ pub(crate) fn refill_debit(
     now: EpochMillis,
 ) -> Update {
     let mut update = Update::new(key);
-    let at = image.earned_until(now).max(now);
+    // No session that has begun lies ahead of it.
+    let starts = refilled
+        .iter()
+        .filter_map(|r| image.terms(r.limit).session_start());
+    let at = starts.fold(image.earned_until(now).max(now), EpochMillis::max);
     update.set.push((attr("rf"), Value::int(at.0)));
     let carries = refilled
         .iter()
-        .map(|r| (r.limit.name.as_str(), r.balance.carry, r.params.period_ms));
+        .map(|r| (r.limit.name.as_str(), r.balance.carry, r.period_ms));
     match write_carries(at, carries) {
         Some(text) => update.set.push((attr(CARRY), Value::S(text))),
         None => update.remove.push(attr(CARRY)),
     }
     let mut parts = pins(image);
+    let mut valid_until = None;
     for Refilled {
         limit,
         params,
         balance,
+        turn,
+        ..
     } in refilled
     {
+        if *turn == Turn::Opens && !change.is_use {
+            // Only a use begins a session. Until then the balance of the last one may not be spent.
+            valid_until = Some(EpochMillis(0));
+            continue;
+        }
+        let until = shapes::apply_turn(&mut update, image, limit, *turn, at);
+        valid_until = earlier(valid_until, until);
         let name = limit.name.as_str();
         let need = change
             .amounts
@@ -255,36 +308,54 @@ pub(crate) fn refill_debit(
             // may a forced pass be lifted by who has not seen the surplus that it is for.
             parts.push(Condition::AtMost(tk.clone(), limit.balance.0));
         }
-        if need.is_some() {
+        if need.is_some() && !change.is_soft(name) {
             parts.push(Condition::AtLeast(tk, (cost - gained).0));
         }
+        shapes::mark_soft(&mut update, limit, change.config, at);
         if *params != limit.params {
             set_params(&mut update, name, *params);
         }
     }
     refill_wcu(&mut update, image, now);
     for limit in change.seeds {
-        parts.push(seed(&mut update, limit, image.shard_count, change.amounts));
+        parts.push(seed(&mut update, limit, image.shard_count, change.amounts, at));
+        update.set.extend(shapes::soft_mark(limit, at));
+        valid_until = earlier(valid_until, shapes::first_valid_until(limit, at));
+    }
+    if let Some(zone) = change.seeds.iter().find_map(|limit| limit.zone())
+        && image.schedules[2].is_none()
+    {
+        update.set.push((attr("sched_tz"), Value::text(zone.name())));
     }
     match change.ttl {
         Ttl::At(secs) => update.set.push((attr("ttl"), Value::int(secs))),
         Ttl::Remove if image.ttl.is_some() => update.remove.push(attr("ttl")),
         Ttl::Remove | Ttl::Keep => {}
     }
-    if image.valid_until.is_some() {
-        update.remove.push(attr("vu"));
+    match valid_until {
+        Some(until) if image.valid_until != Some(until.0) => {
+            update.set.push((attr("vu"), Value::int(until.0)));
+        }
+        None if image.valid_until.is_some() => update.remove.push(attr("vu")),
+        Some(_) | None => {}
     }
     update.condition = Condition::All(parts);
     update
 }
 
+/// The earlier of two instants, of which either may not exist.
+fn earlier(one: Option<EpochMillis>, other: Option<EpochMillis>) -> Option<EpochMillis> {
+    one.into_iter().chain(other).min()
+}
+
 /// The longest condition that DynamoDB takes, in bytes.
 const MAX_CONDITION: usize = 4096;
 
-/// Whether the condition of [`refill_debit`] is short enough for an item that holds this many limits, so many of
-/// which it takes from, and that gains so many. Counted for names and values of three digits, and rounded up.
-pub(crate) fn refill_fits(held: usize, taken: usize, seeds: usize) -> bool {
-    420 + 127 * held + 17 * taken + 67 * seeds <= MAX_CONDITION
+/// Whether the condition of [`refill_debit`] is short enough for an item that holds these limits, so many of which it takes
+/// from, and that gains so many. Counted for names and values of three digits, and rounded up.
+pub(crate) fn refill_fits(held: &[BucketLimit], taken: usize, seeds: usize) -> bool {
+    let quotas = held.iter().filter(|limit| limit.is_quota()).count();
+    450 + 127 * held.len() + 210 * quotas + 17 * taken + 67 * seeds <= MAX_CONDITION
 }
 
 /// Whether a condition is short enough. Counted as above, for the longest form of each part.
@@ -358,17 +429,17 @@ fn pins(image: &Bucket) -> Vec<Condition> {
         Condition::same(attr("vu"), image.valid_until.map(Value::int)),
         Condition::same(attr("ttl"), image.ttl.map(Value::int)),
         Condition::Absent(attr("disabled")),
-        Condition::Absent(attr("sched")),
-        Condition::Absent(attr("rsched")),
         shard_count_is(image.shard_count),
     ];
+    parts.extend(shapes::shared_pins(image));
     parts.extend(owner_pins(&image.owner));
     for limit in &image.limits {
         parts.extend(has_params(&limit.name, limit.params));
-        for (part, marked) in ["sched", "rsched"].into_iter().zip(limit.marks) {
-            let stored = marked.then(|| text(NO_SCHEDULE));
+        for (part, stored) in ["sched", "rsched"].into_iter().zip(&limit.marks) {
+            let stored = stored.as_deref().map(text);
             parts.push(Condition::same(limit_attr(&limit.name, part), stored));
         }
+        parts.extend(limit.shape.iter().flat_map(|shape| shape.pins(&limit.name)));
     }
     parts
 }
@@ -399,7 +470,7 @@ pub(crate) fn shard_count_is(count: u32) -> Condition {
 fn refill_wcu(update: &mut Update, image: &Bucket, now: EpochMillis) {
     match &image.wcu {
         Some(limit) => {
-            let gained = image.balance(limit, now).refilled(limit.params, now).tokens - limit.balance;
+            let gained = image.refilled(limit, now).tokens - limit.balance;
             if gained != Millitokens::ZERO {
                 update.add.push((wcu("tk"), gained.0));
             }
@@ -428,21 +499,17 @@ fn wcu_parts() -> [(&'static str, i128); 5] {
 }
 
 /// Gives an item a limit that it lacks: full, less what is taken. Returns what must hold.
-fn seed(update: &mut Update, limit: &Limit, shards: u32, amounts: &Amounts) -> Condition {
+fn seed(update: &mut Update, limit: &Limit, shards: u32, amounts: &Amounts, at: EpochMillis) -> Condition {
     let name = limit.name().as_str();
     let need = amounts
         .iter()
         .find(|(named, _)| named == limit.name())
         .map_or(0, |(_, need)| need.0);
-    let full = limit.params().share(shards).capacity;
+    let full = Terms::of(limit, shards).share(at).capacity;
     update.set.push((limit_attr(name, "tk"), Value::int(full - need)));
     update.set.push((limit_attr(name, "tc"), Value::int(need)));
     set_params(update, name, limit.params());
-    for part in ["sched", "rsched"] {
-        update
-            .set
-            .push((limit_attr(name, part), Value::text(NO_SCHEDULE)));
-    }
+    update.set.extend(shapes::first_parts(limit, shards, at));
     Condition::Any(vec![
         Condition::Absent(limit_attr(name, "cp")),
         Condition::Absent(limit_attr(name, "tk")),
@@ -481,6 +548,8 @@ pub(crate) struct NewShard<'a> {
     pub(crate) birth: &'a str,
     /// Each limit's balance to begin with, and what of it is taken by this very acquire.
     pub(crate) balances: Vec<(Params, SmolStr, Millitokens, Millitokens)>,
+    /// The shapes of its limits, with the instant until which its balances may be spent as they stand.
+    pub(crate) shapes: Vec<(Attr, Value)>,
 }
 
 /// Creates a shard, if it does not exist.
@@ -502,6 +571,9 @@ pub(crate) fn create(new: &NewShard<'_>) -> Put {
         put(limit_attr(name, "cp"), Value::int(params.capacity));
         put(limit_attr(name, "ra"), Value::int(params.refill));
         put(limit_attr(name, "rp"), Value::int(params.period_ms));
+    }
+    for (name, value) in &new.shapes {
+        put(name.clone(), value.clone());
     }
     for (part, value) in wcu_parts() {
         put(limit_attr(WCU, part), Value::int(value));
@@ -538,10 +610,9 @@ pub(crate) fn donate(key: Key, donation: &Donation<'_>) -> Part {
         .push((attr("shard_count"), Value::int(donation.shard_count)));
     let mut parts = vec![
         shard_count_is(image.shard_count),
-        Condition::Absent(attr("sched")),
-        Condition::Absent(attr("rsched")),
         Condition::Absent(attr("disabled")),
     ];
+    parts.extend(shapes::shared_pins(image));
     parts.extend(same_item(image));
     if let Some(at) = donation.hands_over_at {
         parts.push(Condition::AtMost(attr("rf"), at.0.into()));
@@ -581,7 +652,7 @@ pub(crate) fn double(key: Key, from: u32) -> Update {
     update.condition = Condition::All(vec![
         Condition::Exists(attr("PK")),
         shard_count_is(from),
-        Condition::Absent(attr("sched")),
+        // A quota cannot be divided by the count alone.
         Condition::Absent(attr("rsched")),
     ]);
     update
@@ -595,7 +666,6 @@ pub(crate) fn propagate(key: Key, count: u32) -> Update {
     update.condition = Condition::All(vec![
         Condition::Exists(attr("PK")),
         Condition::AtMost(attr("shard_count"), i128::from(count) - 1),
-        Condition::Absent(attr("sched")),
         Condition::Absent(attr("rsched")),
     ]);
     update
@@ -625,15 +695,26 @@ pub(crate) fn credit(
 ) -> Update {
     let mut update = Update::new(key);
     let mut parts = same_item(image);
+    let mut is_of_quota = false;
     for (name, delta) in deltas {
         spend(&mut update, name, -*delta);
         // Never create a limit, or an item, out of a credit.
         parts.push(Condition::Exists(limit_attr(name, "cp")));
         parts.push(Condition::Exists(limit_attr(name, "tk")));
-        if let (Guard::Ceiling(image), true) = (guard, delta.0 > 0)
+        if delta.0 <= 0 {
+            continue;
+        }
+        let shape = image.limit(name).and_then(|limit| limit.shape.as_ref());
+        if let Some(shape) = shape {
+            // What was taken in an earlier period does not come back in this one.
+            parts.extend(shape.in_period(name, image.refilled_at));
+            is_of_quota |= shape.is_quota();
+        }
+        if let Guard::Ceiling(image) = guard
             && let Some(limit) = image.limit(name)
         {
-            let ceiling = image.share(limit).capacity;
+            parts.extend(shape.iter().flat_map(|shape| shape.pins(name)));
+            let ceiling = image.ceiling(limit, now);
             parts.push(Condition::AtMost(limit_attr(name, "tk"), ceiling - delta.0));
             parts.push(Condition::Is(
                 limit_attr(name, "cp"),
@@ -646,12 +727,14 @@ pub(crate) fn credit(
         Guard::Exists => {}
         Guard::Overflow => {
             update.set.push((attr("vu"), Value::int(0)));
-            parts.push(Condition::Absent(attr("sched")));
-            parts.push(Condition::Absent(attr("rsched")));
+            if is_of_quota {
+                parts.extend(shapes::shared_pins(image));
+            }
         }
         Guard::Ceiling(image) => {
             parts.push(shard_count_is(image.shard_count));
             parts.push(Condition::same(attr("vu"), image.valid_until.map(Value::int)));
+            parts.extend(shapes::shared_pins(image));
             if image.unsupported.is_some() {
                 // The next boundary of a schedule or quota must still be ahead.
                 parts.push(Condition::Any(vec![

@@ -5,13 +5,14 @@
 
 use smol_str::SmolStr;
 
-use crate::bucket::{NO_SCHEDULE, limit_attr};
+use super::earlier;
+use crate::bucket::{Bucket, BucketLimit, NO_SCHEDULE, PERIOD_PARTS, limit_attr};
+use crate::config::{Level, Resolved};
 use crate::limit::{Limit, Recovery};
 use crate::schedule::{ResetSchedule, Schedule};
-use crate::table::{Update, Value};
-
-/// The parts that only limits have that are not refilled over time.
-const QUOTA_PARTS: [&str; 6] = ["gc", "tu", "rn", "ws", "wa", "wtc"];
+use crate::table::{Attr, Condition, Update, Value};
+use crate::terms::{Regain, Terms, Turn, secs_to_millis};
+use crate::units::EpochMillis;
 
 /// Everything that a bucket item holds of a limit.
 pub(super) const PARTS: [&str; 15] = [
@@ -39,10 +40,153 @@ pub(super) fn set_shapes(update: &mut Update, limits: &[Limit], all: &[Limit]) {
             Recovery::Resets(_) => update.remove.push(attr("rsa")),
             Recovery::Refill { .. } => {
                 update.remove.push(attr("rsa"));
-                update.remove.extend(QUOTA_PARTS.map(attr));
+                update.remove.extend(PERIOD_PARTS.map(attr));
             }
         }
     }
+}
+
+/// The shapes of the limits of a new item, one of so many shards, and until when its balances may be spent as they stand.
+pub(crate) fn shapes_of_new(limits: &[Limit], shards: u32, at: EpochMillis) -> Vec<(Attr, Value)> {
+    let marks = limits.iter().filter_map(|limit| soft_mark(limit, at));
+    if limits.iter().all(Limit::is_plain) {
+        return marks.collect();
+    }
+    let mut update = Update::new(crate::table::Key {
+        pk: String::new(),
+        sk: SmolStr::default(),
+    });
+    set_shapes(&mut update, limits, limits);
+    update.set.extend(marks);
+    let mut valid_until = None;
+    for limit in limits {
+        update.set.extend(first_period(limit, shards, at));
+        valid_until = earlier(valid_until, first_valid_until(limit, at));
+    }
+    update
+        .set
+        .extend(valid_until.map(|until| ("vu".into(), Value::int(until.0))));
+    update.set
+}
+
+/// The shape of a limit that an item gains. What the item has for all of its limits stays.
+pub(super) fn first_parts(limit: &Limit, shards: u32, at: EpochMillis) -> Vec<(Attr, Value)> {
+    let own = |part: &str, encoded: Option<String>| {
+        let value = encoded.map_or_else(|| Value::text(NO_SCHEDULE), Value::S);
+        (limit_attr(limit.name().as_str(), part), value)
+    };
+    let mut parts = vec![
+        own("sched", limit.schedule().map(Schedule::encode)),
+        own("rsched", limit.reset_schedule().map(ResetSchedule::encode)),
+    ];
+    if let Recovery::Session { secs } = limit.recovery() {
+        parts.push((limit_attr(limit.name().as_str(), "rsa"), Value::int(*secs)));
+    }
+    parts.extend(first_period(limit, shards, at));
+    parts
+}
+
+/// The period in which a quota or a session limit begins.
+fn first_period(limit: &Limit, shards: u32, at: EpochMillis) -> Vec<(Attr, Value)> {
+    let attr = |part| limit_attr(limit.name().as_str(), part);
+    let mut parts = Vec::new();
+    if limit.is_quota() {
+        parts.push((attr("gc"), Value::int(shards)));
+    }
+    if limit.session_length().is_some() {
+        parts.push((attr("ws"), Value::int(at.0)));
+        parts.push((attr("wa"), Value::int(at.0)));
+    }
+    parts
+}
+
+/// Until when the balance of a new limit may be spent as it stands; a session begins at `at`.
+pub(super) fn first_valid_until(limit: &Limit, at: EpochMillis) -> Option<EpochMillis> {
+    let session = match limit.recovery() {
+        Recovery::Session { secs } => Some(at.plus(secs_to_millis(*secs))),
+        Recovery::Refill { .. } | Recovery::Resets(_) => None,
+    };
+    earlier(Terms::of(limit, 1).valid_until(at), session)
+}
+
+/// Writes what becomes of a limit's period by a refill that is dated `at`. Returns until when its balance may then be spent as
+/// it stands.
+pub(super) fn apply_turn(
+    update: &mut Update,
+    image: &Bucket,
+    limit: &BucketLimit,
+    turn: Turn,
+    at: EpochMillis,
+) -> Option<EpochMillis> {
+    let terms = image.terms(limit);
+    let until = terms.valid_until(at);
+    let Some(shape) = limit.shape.as_ref().filter(|_| turn != Turn::None) else {
+        return until;
+    };
+    let attr = |part| limit_attr(&limit.name, part);
+    update.set.push((attr("gc"), Value::int(image.shard_count)));
+    if shape.has("tu") {
+        update.remove.push(attr("tu"));
+    }
+    let Regain::Session(session, _) = terms.regain() else {
+        return until;
+    };
+    if let (Turn::Joins, Some(start)) = (turn, session.start) {
+        update.set.push((attr("wa"), Value::int(start.0)));
+        return until;
+    }
+    update.set.push((attr("ws"), Value::int(at.0)));
+    update.set.push((attr("wa"), Value::int(at.0)));
+    if shape.has("wtc") {
+        update.remove.push(attr("wtc"));
+    }
+    earlier(until, Some(at.plus(session.millis)))
+}
+
+/// Marks a limit of an item as soft, or not, as it is configured. The mark is a deadline, which other clients go by until it has
+/// passed. This one has passed: it tells the table's functions what the limit is, and makes other clients look for themselves.
+pub(super) fn mark_soft(
+    update: &mut Update,
+    limit: &BucketLimit,
+    config: Option<&Resolved>,
+    at: EpochMillis,
+) {
+    // Those of a call say nothing about the bucket.
+    let config = config.filter(|config| config.level != Level::Override);
+    let configured = config.and_then(|config| {
+        config
+            .limits
+            .iter()
+            .find(|known| known.name().as_str() == limit.name)
+    });
+    match configured.map(Limit::is_soft) {
+        Some(true) if !limit.is_soft => {
+            update
+                .set
+                .push((limit_attr(&limit.name, "soft"), Value::int(at.0)));
+        }
+        Some(false) if limit.is_soft => update.remove.push(limit_attr(&limit.name, "soft")),
+        _ => {}
+    }
+}
+
+/// The mark of a new limit, if it is soft.
+pub(super) fn soft_mark(limit: &Limit, at: EpochMillis) -> Option<(Attr, Value)> {
+    let attr = || limit_attr(limit.name().as_str(), "soft");
+    limit.is_soft().then(|| (attr(), Value::int(at.0)))
+}
+
+/// What an item has for all of its limits is as it was seen.
+pub(super) fn shared_pins(image: &Bucket) -> impl Iterator<Item = Condition> {
+    let names = ["sched", "rsched", "sched_tz"];
+    // Without schedules, the zone has no meaning.
+    let count = if image.schedules.iter().all(Option::is_none) {
+        2
+    } else {
+        3
+    };
+    let pinned = names.into_iter().zip(&image.schedules).take(count);
+    pinned.map(|(name, value)| Condition::same(name.into(), value.as_deref().map(Value::text)))
 }
 
 fn set_schedules(

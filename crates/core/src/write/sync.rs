@@ -6,7 +6,7 @@
 use smol_str::SmolStr;
 
 pub use super::owner_pins;
-use super::shapes::{PARTS, set_shapes};
+use super::shapes::{PARTS, set_shapes, shared_pins};
 use super::{owner_attributes, set_params};
 use crate::bucket::{Bucket, BucketLimit, Owner, is_disputed, limit_attr, newest_owner};
 use crate::config::{Level, Resolved, bucket_ttl_secs};
@@ -166,10 +166,8 @@ fn stale<'a>(image: &'a Bucket, config: &Resolved, now: EpochMillis) -> Vec<&'a 
             .iter()
             .all(|known| known.name().as_str() != limit.name)
     };
-    let full = |limit: &&BucketLimit| {
-        let share = image.share(limit);
-        image.balance(limit, now).refilled(share, now).tokens >= Millitokens(share.capacity)
-    };
+    let full =
+        |limit: &&BucketLimit| image.refilled(limit, now).tokens >= Millitokens(image.ceiling(limit, now));
     let stale = image.limits.iter().filter(unknown).filter(full);
     stale.take(MAX_CHANGED).collect()
 }
@@ -190,11 +188,8 @@ pub fn reconcile(
     let mut update = Update::new(key);
     let mut parts = vec![Condition::Exists("PK".into())];
     if drift.limits {
-        parts.extend([
-            Condition::Absent("sched".into()),
-            Condition::Absent("rsched".into()),
-            Condition::same("vu".into(), image.valid_until.map(Value::int)),
-        ]);
+        parts.extend(shared_pins(image));
+        parts.push(Condition::same("vu".into(), image.valid_until.map(Value::int)));
         let known: Vec<Limit> = config
             .limits
             .iter()
@@ -207,6 +202,15 @@ pub fn reconcile(
             .cloned()
             .collect();
         set_limits(&mut update, &known);
+        if !image.limits.iter().all(BucketLimit::is_plain) || !config.limits.iter().all(Limit::is_plain) {
+            // What the item has for all limits may change, and with it what each has for itself.
+            let held = config
+                .limits
+                .iter()
+                .filter(|limit| image.limit(limit.name().as_str()).is_some());
+            let held: Vec<Limit> = held.take(MAX_CHANGED).cloned().collect();
+            set_shapes(&mut update, &held, &held);
+        }
         // Shard 0 of a split bucket has the count and must not expire.
         if image.shard_count == 1 {
             set_ttl(

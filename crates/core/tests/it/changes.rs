@@ -388,7 +388,7 @@ fn a_bucket_is_not_created_from_configuration_that_has_gone() {
     };
     let mut quota = desk();
     change(&mut quota, "l_rpm_ra", Some(Value::int(0)));
-    change(&mut quota, "l_rpm_rsched", Some(Value::text("1m0h0")));
+    change(&mut quota, "l_rpm_rsched", Some(Value::text("2m0h0")));
     let err = quota.failed("u", &[("rpm", 1)]);
     assert!(
         matches!(err, AcquireError::Record(RecordError::Unsupported(_))),

@@ -140,14 +140,15 @@ fn check_covered(before: Option<&Bucket>, ask: i64, now: i64) -> Result<(), Test
         return Ok(());
     };
     // A request that the shard does not cover may take from the others of a split bucket, which have earned the rest.
-    let earns = if image.shard_count > 1 {
-        limit.params
+    let shards = if image.shard_count > 1 {
+        1
     } else {
-        image.share(limit)
+        image.shard_count
     };
+    let now = EpochMillis(now);
     let most = image
-        .balance(limit, EpochMillis(now))
-        .refilled(earns, EpochMillis(now))
+        .terms_among(limit, shards)
+        .refilled(image.balance(limit, now), now)
         .tokens
         .max(limit.balance);
     prop_assert!(

@@ -590,10 +590,11 @@ fn bucket(samples: &mut Samples, dice: &mut Dice) -> bool {
     let now = instant(dice);
     let id = samples.desk.id("u");
     for limit in bucket.limits.iter().chain(&bucket.wcu) {
-        let share = bucket.share(limit);
-        let refilled = bucket.balance(limit, now).refilled(share, now);
-        let _ = refilled.wait(share, amount(dice), instant(dice));
-        let _ = bucket.balance(limit, now).wait(share, amount(dice), now);
+        let terms = bucket.terms(limit);
+        let refilled = bucket.refilled(limit, now);
+        let _ = terms.wait(refilled, amount(dice), instant(dice));
+        let _ = bucket.wait(limit, amount(dice), now);
+        let _ = (terms.valid_until(now), terms.resets_at(now), terms.fill_secs());
         let _ = (refilled.tokens.floor_tokens(), refilled.tokens.to_string());
     }
     let _ = (bucket.is_expired(now), bucket.is_valid(now), bucket.is_ahead(now));

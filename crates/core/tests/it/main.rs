@@ -32,6 +32,7 @@ mod lifetime;
 mod lives;
 mod outcomes;
 mod schedules;
+mod shapes;
 mod shards;
 mod slices;
 mod waits;

@@ -130,9 +130,9 @@ impl Admin {
                 return Ok(None);
             };
             Ok(bucket.limit(name.as_str()).map(|stored| {
-                let share = bucket.share(stored);
-                let tokens = bucket.balance(stored, now).refilled(share, now).tokens;
-                (id.entity, Millitokens(stored.params.capacity), tokens)
+                let capacity = bucket.terms_among(stored, 1).whole(now).capacity;
+                let tokens = bucket.refilled(stored, now).tokens;
+                (id.entity, Millitokens(capacity), tokens)
             }))
         };
         let mut pages = Pages::new(&inner.place, &inner.table, Some(query), decode);

@@ -620,7 +620,7 @@ async fn a_bucket_that_falls_to_limits_not_understood_is_left_alone() {
     let a = Admin::new().await;
     let key = resource_key(&a, "gpt-4");
     let limit = |attr: &'static str| (attr, Value::int(5));
-    let schedule = ("l_rpm_sched", Value::text("1h0-6s500"));
+    let schedule = ("l_rpm_sched", Value::text("2h0-6s500"));
     let attrs = [limit("l_rpm_cp"), limit("l_rpm_ra"), limit("l_rpm_rp"), schedule];
     a.write(&key.pk, &key.sk, attrs).await;
     a.repo
@@ -630,7 +630,7 @@ async fn a_bucket_that_falls_to_limits_not_understood_is_left_alone() {
         .unwrap();
     let id = a.id("k", "gpt-4");
     let mut scheduled = crate::admin::bucket(&id, 0, 1, 9, 1);
-    scheduled.insert("sched".into(), Value::text("1h0-6s500"));
+    scheduled.insert("sched".into(), Value::text("2h0-6s500"));
     crate::admin::put_all(&*a.repo.table(), [scheduled.clone()]).await;
     assert!(a.repo.admin().delete_entity_limits("k", "gpt-4").await.unwrap());
     assert_eq!(a.item(id.key(0)).await, Some(scheduled));

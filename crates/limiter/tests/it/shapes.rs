@@ -5,11 +5,11 @@ use std::time::Duration;
 use zae_limiter::schedule::ScheduleEntry;
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Error, Limit, LimitBuilder};
-use zae_limiter_core::ResourceName;
 use zae_limiter_core::schema::resource_config_key;
 use zae_limiter_core::table::{Update, Value};
+use zae_limiter_core::{EpochMillis, ResourceName};
 
-use crate::world::World;
+use crate::world::{START, World};
 
 fn quota() -> LimitBuilder {
     Limit::quota("rpd", 10_000).resets("0 0 * * *", "Europe/Berlin")
@@ -59,26 +59,31 @@ async fn limits_with_shapes_are_kept_when_others_are_changed() {
 }
 
 #[tokio::test]
-async fn nothing_is_taken_from_them_yet() {
+async fn a_quota_is_taken_from_shown_and_given_back() {
     let w = World::new().await;
     w.repo
         .admin()
         .set_resource_defaults("r", [quota()])
         .await
         .unwrap();
-    check_unsupported(
-        w.limiter.acquire("k", "r").consume("rpd", 1).await,
-        "l_rpd_rsched",
-    );
-    check_unsupported(w.limiter.available("k", "r").await, "l_rpd_rsched");
-    w.repo
-        .admin()
-        .set_resource_defaults("r", [Limit::per_minute("rpd", 5)])
-        .await
-        .unwrap();
+    let lease = w.limiter.acquire("k", "r").consume("rpd", 4000).await.unwrap();
+    lease.commit().await.unwrap();
+    let lease = w.limiter.acquire("k", "r").consume("rpd", 6000).await.unwrap();
+    let err = w.limiter.acquire("k", "r").consume("rpd", 1).await.unwrap_err();
+    let Error::RateLimitExceeded(refused) = err else {
+        panic!("{err}")
+    };
+    let reset = refused.worst().unwrap().resets_at.unwrap();
+    let wait = refused.retry_after().unwrap();
+    assert_eq!(reset.since(EpochMillis(START)), wait.as_millis() as i64);
+    lease.rollback().await.unwrap();
+    assert_eq!(w.limiter.available("k", "r").await.unwrap()["rpd"], 6000);
+    w.clock.advance(wait);
+    let lease = w.limiter.acquire("k", "r").consume("rpd", 10_000).await.unwrap();
+    lease.commit().await.unwrap();
+    // A quota that comes with a call alone has no period.
     let with_the_call = w.limiter.acquire("k", "r").consume("rpd", 1).limits([quota()]);
     check_unsupported(with_the_call.await, "reset_schedule");
-    assert!(w.bucket("k", "r").await.is_none());
 }
 
 #[tokio::test]

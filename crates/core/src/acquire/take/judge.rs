@@ -6,77 +6,96 @@ use crate::acquire::debit::expiry;
 use crate::acquire::freshness::Horizon;
 use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
 use crate::error::{CorruptRecord, RecordError};
-use crate::limit::{Limit, MAX_LIMITS, Params};
+use crate::limit::{Limit, MAX_LIMITS};
+use crate::name::LimitName;
+use crate::terms::Terms;
 use crate::units::{EpochMillis, Millitokens};
-use crate::verdict::LimitStatus;
-use crate::write::{self, Amounts, Basis, Ttl};
+use crate::verdict::{LimitStatus, Of};
+use crate::write::{self, Amounts, Assumed, Basis, Ttl};
 
 impl Take {
     /// Whether an image calls for a refill, and one would cover the amounts.
     pub(super) fn is_due(&self, image: &Bucket, now: EpochMillis) -> bool {
-        let is_plain = image.unsupported.is_none() && !image.disabled && image.valid_until.is_none();
-        if !is_plain
+        // A forced pass is for a surplus that the image may not show any more.
+        let is_open = image.unsupported.is_none() && !image.disabled && image.valid_until != Some(0);
+        if !is_open
             || image.shard_count != self.shard_count
             || image.is_expired(now)
             || image.is_out_of_writes(now)
         {
             return false;
         }
-        let is_old = self
-            .horizon(Some(image), &self.amounts)
-            .is_some_and(|horizon| now.since(image.refilled_at) > horizon.soft_ms);
+        let is_old = !image.is_valid(now)
+            || self
+                .horizon(Some(image), &self.amounts, now)
+                .is_some_and(|horizon| now.since(image.refilled_at) > horizon.soft_ms);
         if !is_old && !self.is_short(image) {
             return false;
         }
         let refilled = write::refill_all(image, self.exact(), now);
         self.amounts.iter().all(|(name, need)| {
             let found = refilled.iter().find(|r| r.limit.name == name.as_str());
-            found.is_some_and(|r| r.balance.tokens >= *need)
+            found.is_some_and(|r| r.balance.tokens >= *need || self.config.is_soft(name.as_str()))
         })
     }
 
     /// Whether a balance does not cover its amount as it stands.
     pub(super) fn is_short(&self, image: &Bucket) -> bool {
-        let is_short = |(name, need): &(crate::name::LimitName, Millitokens)| {
+        let is_short = |(name, need): &(LimitName, Millitokens)| {
             let limit = image.limit(name.as_str());
-            limit.is_none_or(|limit| limit.balance < *need)
+            limit.is_none_or(|limit| limit.balance < *need && !self.config.is_soft(name.as_str()))
         };
         self.amounts.iter().any(is_short)
     }
 
     /// Whether a bucket was refilled lately enough to be spent as it stands.
     pub(super) fn is_fresh(&self, image: &Bucket, now: EpochMillis) -> bool {
-        self.horizon(Some(image), &self.amounts)
+        self.horizon(Some(image), &self.amounts, now)
             .is_none_or(|horizon| now.since(image.refilled_at) <= horizon.hard_ms)
     }
 
     /// The assumptions of a plain debit about the item, from its last image.
-    pub(super) fn basis(&self, image: Option<&Bucket>, amounts: &Amounts) -> Basis {
+    pub(super) fn basis(&self, image: Option<&Bucket>, amounts: &Amounts, now: EpochMillis) -> Basis {
         Basis {
-            params: self.params(image, amounts),
-            horizon_ms: self.horizon(image, amounts).map(|horizon| horizon.hard_ms),
+            limits: self.assumed(image, amounts),
+            horizon_ms: self.horizon(image, amounts, now).map(|horizon| horizon.hard_ms),
         }
     }
 
     /// The parameters of each limit that is asked for: those that the call demands, or else those that the item was
     /// last seen with, or else those that are configured.
-    pub(super) fn params(&self, image: Option<&Bucket>, amounts: &Amounts) -> Vec<Option<Params>> {
+    fn assumed(&self, image: Option<&Bucket>, amounts: &Amounts) -> Vec<Assumed> {
         let demanded = self.exact();
-        let params = |(name, _): &(crate::name::LimitName, Millitokens)| {
+        let assumed = |(name, _): &(LimitName, Millitokens)| {
             let seen = image.and_then(|image| image.limit(name.as_str()));
-            match seen.filter(|_| demanded.is_none()) {
-                Some(seen) => Some(seen.params),
-                None => self.config.limit(name).map(Limit::params),
+            let configured = self.config.limit(name);
+            Assumed {
+                params: match seen.filter(|_| demanded.is_none()) {
+                    Some(seen) => Some(seen.params),
+                    None => configured.map(Limit::params),
+                },
+                is_soft: configured.is_some_and(Limit::is_soft),
             }
         };
-        amounts.iter().map(params).collect()
+        amounts.iter().map(assumed).collect()
     }
 
-    pub(super) fn horizon(&self, image: Option<&Bucket>, amounts: &Amounts) -> Option<Horizon> {
-        let params = self.params(image, amounts);
-        let spent = params.iter().zip(amounts);
-        let spent = spent.filter(|(_, (_, need))| *need > Millitokens::ZERO);
-        Horizon::of(spent.filter_map(|(params, _)| *params), self.round_trip_ms)
+    pub(super) fn horizon(
+        &self,
+        image: Option<&Bucket>,
+        amounts: &Amounts,
+        now: EpochMillis,
+    ) -> Option<Horizon> {
+        let demanded = self.exact();
+        let spent = amounts.iter().filter(|(_, need)| *need > Millitokens::ZERO);
+        let params = spent.filter_map(|(name, _)| {
+            let seen = image.filter(|_| demanded.is_none());
+            let seen = seen.and_then(|image| Some(image.terms_among(image.limit(name.as_str())?, 1)));
+            let terms = seen.or_else(|| Some(Terms::of(self.config.limit(name)?, 1)))?;
+            // What is whole again at once, and earns nothing, is as good as it was when it was refilled.
+            terms.is_refilled().then(|| terms.whole(now))
+        });
+        Horizon::of(params, self.round_trip_ms)
     }
 
     /// Whether the item has an expiry, and expires before its debts are paid.
@@ -92,7 +111,7 @@ impl Take {
     /// Whether the condition of a refilling write fits into a request.
     pub(super) fn check_refillable(&self, image: &Bucket, amounts: &Amounts) -> Result<(), RecordError> {
         let held = image.limits.len();
-        if write::refill_fits(held, amounts.len(), self.seeds(image).len()) {
+        if write::refill_fits(&image.limits, amounts.len(), self.seeds(image).len()) {
             return Ok(());
         }
         Err(CorruptRecord {
@@ -123,29 +142,30 @@ impl Take {
         seeds: &[&Limit],
         now: EpochMillis,
     ) -> Vec<LimitStatus> {
-        let status = |(name, need): &(crate::name::LimitName, Millitokens)| {
+        let status = |(name, need): &(LimitName, Millitokens)| {
             let shards = image.shard_count;
             if let Some(r) = refilled.iter().find(|r| r.limit.name == name.as_str()) {
-                let balance = if r.params == r.limit.params {
-                    image.balance(r.limit, now)
-                } else {
-                    r.balance
-                };
-                let who = self.who();
-                return Some(LimitStatus::check(
-                    who,
-                    name.as_str(),
-                    r.params,
-                    shards,
-                    balance,
-                    *need,
-                    now,
-                ));
+                let of = self.of(name);
+                if r.params == r.limit.params {
+                    let (terms, balance) = (image.terms(r.limit), image.balance(r.limit, now));
+                    return Some(LimitStatus::check(of, &terms, shards, balance, *need, now));
+                }
+                let terms = Terms::new(r.params, None, shards);
+                return Some(LimitStatus::check(of, &terms, shards, r.balance, *need, now));
             }
             let seed = seeds.iter().find(|limit| limit.name() == name)?;
             Some(LimitStatus::untouched(self.who(), seed, shards, *need, now))
         };
         self.amounts.iter().filter_map(status).collect()
+    }
+
+    /// A limit of this leg's bucket, for its status.
+    pub(super) fn of<'a>(&'a self, name: &'a LimitName) -> Of<'a> {
+        Of {
+            who: self.who(),
+            name: name.as_str(),
+            is_soft: self.config.is_soft(name.as_str()),
+        }
     }
 
     pub(super) fn ttl(&self, image: Option<&Bucket>, shard_count: u32, now: EpochMillis) -> Ttl {
@@ -154,25 +174,30 @@ impl Take {
 
     /// Whether a plain debit would pass on this image.
     pub(super) fn is_spendable(&self, image: &Bucket, seeds: &[&Limit], now: EpochMillis) -> bool {
-        let covered = |(name, need): &(crate::name::LimitName, Millitokens)| {
+        let covered = |(name, need): &(LimitName, Millitokens)| {
             image.limit(name.as_str()).is_some_and(|limit| {
                 let exact = self.exact().unwrap_or_default().iter().find(|l| l.name() == name);
-                limit.balance >= *need && exact.is_none_or(|exact| limit.matches(exact))
+                (limit.balance >= *need || self.config.is_soft(name.as_str()))
+                    && exact.is_none_or(|exact| limit.matches(exact))
             })
         };
         seeds.is_empty() && is_open(image, now) && self.amounts.iter().all(covered)
     }
 
     /// Whether splitting further leaves every share at least a token, and enough for this request.
-    pub(super) fn may_double(&self, image: &Bucket) -> bool {
+    ///
+    /// A quota is never split: what a new shard would have of it must be taken from another one.
+    pub(super) fn may_double(&self, image: &Bucket, now: EpochMillis) -> bool {
         let count = self.shard_count * 2;
         let need = |name: &str| {
             let named = self.amounts.iter().find(|(n, _)| n.as_str() == name);
+            let named = named.filter(|_| !self.config.is_soft(name));
             named.map_or(0, |(_, need)| need.0).max(1000)
         };
-        let useful =
-            |limit: &crate::bucket::BucketLimit| limit.params.share(count).capacity >= need(&limit.name);
-        !self.doubled && count <= MAX_SHARDS && image.limits.iter().all(useful)
+        let useful = |limit: &crate::bucket::BucketLimit| {
+            image.terms_among(limit, count).share(now).capacity >= need(&limit.name)
+        };
+        !self.doubled && !image.has_quota() && count <= MAX_SHARDS && image.limits.iter().all(useful)
     }
 }
 

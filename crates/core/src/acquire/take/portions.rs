@@ -6,6 +6,9 @@ pub(super) type Portion = (usize, Vec<(usize, i128)>);
 /// Stands for a balance that cannot be spent as it is.
 pub(super) const NOTHING: i128 = i128::MIN;
 
+/// Stands for a balance that covers any amount: that of a soft limit.
+pub(super) const PLENTY: i128 = i128::MAX / 8192;
+
 /// Divides amounts over shards of which each holds so much for each amount; `None` if they do not hold enough.
 ///
 /// Takes from the fullest first, so that few shards are written. An amount of 0 needs a shard that is not in debt.

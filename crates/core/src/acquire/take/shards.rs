@@ -11,13 +11,16 @@ use super::{MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
 use crate::acquire::protocol::{Ask, DisabledAt, Env, out_of_order};
 use crate::backoff::Again;
 use crate::bucket::{Bucket, birth_mark};
+use crate::config::Resolved;
 use crate::error::RecordError;
 use crate::limit::{Limit, Params};
 use crate::schema::{BucketId, key_of, meta_key};
-use crate::shards::births::{Newborn, Shards, Start, births, family};
+use crate::shards::births::{NewLimit, Newborn, Shards, Start, births, family};
 use crate::table::{Applied, Cancelled, FailureKind, Item, Op, Part, TableError};
+use crate::terms::Terms;
 use crate::units::Millitokens;
 use crate::verdict::LimitStatus;
+use crate::write::shapes::shapes_of_new;
 use crate::write::{self, NewShard};
 
 /// Reasons for a cancelled transaction that sending it again does not change.
@@ -62,7 +65,7 @@ impl Take {
             let full = |limit: &Limit| Start {
                 name: limit.name().to_smol(),
                 params: limit.params(),
-                tokens: Millitokens(limit.params().share(count).capacity),
+                tokens: Millitokens(Terms::of(limit, count).share(env.now).capacity),
             };
             let first = Newborn {
                 shard: 0,
@@ -94,19 +97,19 @@ impl Take {
             Ok(siblings) => siblings,
             Err(err) => return self.fail(err),
         };
-        let is_plain = |image: &Bucket| image.unsupported.is_none() && image.shard_count == self.shard_count;
-        if self.purpose == Purpose::Shard && !siblings.get(&0).is_some_and(|root| is_plain(root)) {
+        let is_divisible = |image: &Bucket| image.unsupported.is_none() && !image.has_quota();
+        let may_have_more = |image: &Bucket| is_divisible(image) && image.shard_count == self.shard_count;
+        if self.purpose == Purpose::Shard && !siblings.get(&0).is_some_and(|root| may_have_more(root)) {
             return self.abandon();
         }
-        let foreign = siblings.iter().find(|(_, image)| image.unsupported.is_some());
-        if let Some((shard, image)) = foreign.map(|(shard, image)| (*shard, image.clone())) {
+        let other = siblings.iter().find(|(_, image)| !is_divisible(image));
+        if let Some((shard, image)) = other.map(|(shard, image)| (*shard, image.clone())) {
             if self.purpose == Purpose::Shard {
                 return self.abandon();
             }
-            // A quota's share must be moved by rules that are not known here: make do with the sibling.
+            // A new shard of a quota would have tokens of its own: make do with the sibling.
             self.shard = shard;
-            let attribute = image.unsupported.clone().unwrap_or_default();
-            return self.look_at_foreign(&image, &attribute, env);
+            return self.look_at(&image, env);
         }
         let Some(root) = siblings.get(&0) else {
             // Only shard 0 has the count: start again from there.
@@ -128,22 +131,28 @@ impl Take {
             }
             return self.debit(None, env);
         }
-        let limits = self.limits_of_new(&siblings);
+        let config = Arc::clone(&self.config);
+        let limits = Self::limits_of_new(&config, self.exact().is_some(), &siblings, count);
         let plan = births(&[self.shard], count, &siblings, &limits, env.now);
         let parts = plan.of_relatives(&self.id, count, &siblings);
         self.put_shards(&plan.newborns, parts, root.life(0), env);
     }
 
     /// The limits that new shards have. Those that came with a call are not all that their relatives hold tokens of.
-    pub(super) fn limits_of_new(&self, siblings: &Shards) -> Vec<(SmolStr, Params)> {
-        let configured = self.config.limits.iter();
-        let mut limits: Vec<_> = configured
-            .map(|limit| (limit.name().to_smol(), limit.params()))
-            .collect();
-        if self.exact().is_some() {
-            for held in siblings.values().flat_map(|image| &image.limits) {
-                if limits.iter().all(|(name, _)| *name != held.name) {
-                    limits.push((held.name.clone(), held.params));
+    pub(super) fn limits_of_new<'a>(
+        config: &'a Resolved,
+        exact: bool,
+        siblings: &'a Shards,
+        count: u32,
+    ) -> Vec<NewLimit<'a>> {
+        let configured = config.limits.iter();
+        let mut limits: Vec<_> = configured.map(|limit| NewLimit::of(limit, count)).collect();
+        if exact {
+            for image in siblings.values() {
+                for held in &image.limits {
+                    if limits.iter().all(|limit| limit.name != held.name) {
+                        limits.push(NewLimit::held(image, held, count));
+                    }
                 }
             }
         }
@@ -184,12 +193,12 @@ impl Take {
         };
         let covers = |new: &Newborn| {
             let mut balances = new.balances.iter();
-            balances.all(|start| start.tokens >= need(&start.name))
+            balances.all(|start| start.tokens >= need(&start.name) || self.config.is_soft(&start.name))
         };
         let takes = self.scope == Scope::One && newborns.iter().all(covers);
         if let (Scope::One, false, [new]) = (self.scope, takes, newborns)
             && new.shard == 0
-            && (self.shard_count == 1 || !self.fits_whole())
+            && (self.shard_count == 1 || !self.fits_whole(now))
         {
             let limits = self.config.limits.iter();
             let statuses = limits
@@ -224,6 +233,7 @@ impl Take {
                 ttl: self.ttl(None, self.shard_count, now),
                 birth: &birth,
                 balances: new.balances.iter().map(row).collect(),
+                shapes: shapes_of_new(&self.config.limits, self.shard_count, new.refilled_at),
             })));
         }
         self.shard = drawn;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::judge::is_open;
-use super::portions::{NOTHING, divide};
+use super::portions::{NOTHING, PLENTY, divide};
 use super::{MAX_RACES, Scope, State, Take, TakeEnd};
 use crate::acquire::protocol::{Ask, DisabledAt, Env, Grant, Observation};
 use crate::backoff::Again;
@@ -21,6 +21,7 @@ use crate::refill::Balance;
 use crate::shards::births::{Shards, births, family};
 use crate::shards::together;
 use crate::table::{Applied, Cancelled, FailureKind, Item, Op, Part, TableError, Update};
+use crate::terms::Terms;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::LimitStatus;
 use crate::write::{self, Amounts};
@@ -43,13 +44,14 @@ impl Take {
     ///
     /// A doubling raises the count before the new shards exist, so their tokens lie as a surplus with the shards
     /// that they descend from.
-    pub(super) fn must_share_out(&self, image: &Bucket) -> bool {
+    pub(super) fn must_share_out(&self, image: &Bucket, now: EpochMillis) -> bool {
         let count = image.shard_count;
         let has_surplus = image
             .limits
             .iter()
-            .any(|limit| limit.balance.0 > image.share(limit).capacity);
+            .any(|limit| limit.balance.0 > image.ceiling(limit, now));
         has_surplus
+            && !image.has_quota()
             && (2..=MAX_SHARDS).contains(&count)
             && self.shard < count / 2
             && self.shared_out != Some((self.shard, count, image.birth().map(SmolStr::new)))
@@ -74,19 +76,20 @@ impl Take {
     }
 
     /// Whether the limits are known to hold what is asked for, and no single shard to do so.
-    pub(super) fn is_large(&self) -> bool {
+    pub(super) fn is_large(&self, now: EpochMillis) -> bool {
         let beyond_share = |(name, need): &(LimitName, Millitokens)| {
             let limit = self.config.limit(name);
-            limit.is_some_and(|limit| need.0 > limit.params().share(self.shard_count).capacity)
+            let limit = limit.filter(|limit| !limit.is_soft());
+            limit.is_some_and(|limit| need.0 > Terms::of(limit, self.shard_count).share(now).capacity)
         };
-        self.fits_whole() && self.amounts.iter().any(beyond_share)
+        self.fits_whole(now) && self.amounts.iter().any(beyond_share)
     }
 
     /// Whether the whole limits can hold what is asked for.
-    pub(super) fn fits_whole(&self) -> bool {
+    pub(super) fn fits_whole(&self, now: EpochMillis) -> bool {
         self.amounts.iter().all(|(name, need)| {
             let limit = self.config.limit(name);
-            limit.is_none_or(|limit| limit.params().capacity >= need.0)
+            limit.is_none_or(|limit| limit.is_soft() || Terms::of(limit, 1).whole(now).capacity >= need.0)
         })
     }
 
@@ -142,8 +145,11 @@ impl Take {
             return self.count_differs(most, env);
         }
         let scope = self.scope;
-        if shards.values().any(|image| image.unsupported.is_some()) {
-            // What such a bucket holds, and what would be moved, follows rules that are not known here.
+        if shards
+            .values()
+            .any(|image| image.unsupported.is_some() || image.has_quota())
+        {
+            // What such a bucket holds follows rules that are not known here, or cannot be moved.
             self.alone = true;
             if scope == Scope::Whole {
                 self.scope = Scope::One;
@@ -177,7 +183,8 @@ impl Take {
         if !self.fresh {
             return self.create(env);
         }
-        let limits = self.limits_of_new(&shards);
+        let config = Arc::clone(&self.config);
+        let limits = Self::limits_of_new(&config, self.exact().is_some(), &shards, count);
         let plan = births(&missing, count, &shards, &limits, env.now);
         let parts = plan.of_relatives(&self.id, count, &shards);
         self.put_shards(&plan.newborns, parts, root.life(0), env);
@@ -221,11 +228,20 @@ impl Take {
                 let exact = self.exact().and_then(|all| all.iter().find(|l| l.name() == name));
                 let limit = image.limit(name.as_str());
                 let limit = limit.filter(|limit| spendable && exact.is_none_or(|exact| limit.matches(exact)));
-                limit.map_or(NOTHING, |limit| limit.balance.0)
+                limit.map_or(NOTHING, |limit| {
+                    if self.config.is_soft(name.as_str()) {
+                        PLENTY
+                    } else {
+                        limit.balance.0
+                    }
+                })
             };
             let after = |name: &LimitName| {
+                if self.config.is_soft(name.as_str()) {
+                    return PLENTY;
+                }
                 let found = refilled.iter().find(|r| r.limit.name == name.as_str());
-                let seed = || self.config.limit(name).map(|limit| share(limit, image));
+                let seed = || self.config.limit(name).map(|limit| share(limit, image, now));
                 let tokens = found.map(|r| r.balance.tokens.0).or_else(seed);
                 tokens.unwrap_or(NOTHING)
             };
@@ -264,8 +280,11 @@ impl Take {
         if !statuses.iter().any(|status| status.exceeded) {
             // Shares are rounded down: a request of all there can be takes a little less, and owes the rest.
             let parts = self.amounts.iter().map(|(name, need)| {
-                let (params, parts) = self.parts(shards, name, env.now);
-                together::goal(params, &parts, *need).unwrap_or(*need).0
+                let (whole, parts) = self.parts(shards, name, env.now);
+                let capacity = whole.map_or(0, |whole| whole.whole(env.now).capacity);
+                together::goal(capacity, &parts, *need, env.now)
+                    .unwrap_or(*need)
+                    .0
             });
             let goals: Vec<i128> = parts.collect();
             let held: Vec<Vec<i128>> = holdings.iter().map(|h| h.refilled.clone()).collect();
@@ -317,58 +336,52 @@ impl Take {
         }
     }
 
-    /// A limit's capacity, and what each shard holds of it.
-    fn parts(&self, shards: &Shards, name: &LimitName, now: EpochMillis) -> (i128, Vec<together::Part>) {
-        let mut capacity = None;
+    /// A limit's terms for all shards together, and what each shard holds of it.
+    fn parts<'a>(
+        &'a self,
+        shards: &'a Shards,
+        name: &LimitName,
+        now: EpochMillis,
+    ) -> (Option<Terms<'a>>, Vec<together::Part<'a>>) {
+        let mut whole = None;
         let mut parts = Vec::with_capacity(shards.len());
         for image in shards.values() {
-            let refilled = write::refill_all(image, self.exact(), now);
-            let found = refilled.into_iter().find(|r| r.limit.name == name.as_str());
-            let part = match (found, self.config.limit(name)) {
-                (Some(r), _) => {
-                    capacity.get_or_insert(r.params.capacity);
-                    let as_stored = r.params == r.limit.params;
-                    together::Part {
-                        share: r.params.share(image.shard_count),
-                        balance: if as_stored {
-                            image.balance(r.limit, now)
-                        } else {
-                            r.balance
-                        },
+            let exact = self.exact().and_then(|all| all.iter().find(|l| l.name() == name));
+            let part = match (image.limit(name.as_str()), self.config.limit(name)) {
+                (Some(limit), _) => {
+                    if let Some(exact) = exact.filter(|exact| exact.params() != limit.params) {
+                        whole.get_or_insert(Terms::of(exact, 1));
+                        let terms = Terms::of(exact, image.shard_count);
+                        let ceiling = Millitokens(terms.share(now).capacity);
+                        let tokens = image.refilled(limit, now).tokens.min(ceiling);
+                        let balance = Balance::new(tokens, now.max(image.earned_until(now)));
+                        together::Part { terms, balance }
+                    } else {
+                        whole.get_or_insert(image.terms_among(limit, 1));
+                        together::Part {
+                            terms: image.terms(limit),
+                            balance: image.balance(limit, now),
+                        }
                     }
                 }
                 (None, Some(seed)) => {
-                    capacity.get_or_insert(seed.params().capacity);
+                    whole.get_or_insert(Terms::of(seed, 1));
                     together::Part {
-                        share: seed.params().share(image.shard_count),
-                        balance: Balance::new(Millitokens(share(seed, image)), now),
+                        terms: Terms::of(seed, image.shard_count),
+                        balance: Balance::new(Millitokens(share(seed, image, now)), now),
                     }
                 }
                 (None, None) => continue,
             };
             parts.push(part);
         }
-        (capacity.unwrap_or(0), parts)
+        (whole, parts)
     }
 
     fn statuses_together(&self, shards: &Shards, now: EpochMillis) -> Vec<LimitStatus> {
         let status = |(name, need): &(LimitName, Millitokens)| {
-            let stored = shards.values().find_map(|image| image.limit(name.as_str()));
-            let exact = self.exact().and_then(|all| all.iter().find(|l| l.name() == name));
-            let params = match (exact, stored) {
-                (Some(exact), _) => exact.params(),
-                (None, Some(stored)) => stored.params,
-                (None, None) => self.config.limit(name)?.params(),
-            };
-            let (_, parts) = self.parts(shards, name, now);
-            Some(LimitStatus::together(
-                self.who(),
-                name.as_str(),
-                params,
-                &parts,
-                *need,
-                now,
-            ))
+            let (whole, parts) = self.parts(shards, name, now);
+            Some(LimitStatus::together(self.of(name), &whole?, &parts, *need, now))
         };
         self.amounts.iter().filter_map(status).collect()
     }
@@ -417,7 +430,7 @@ impl Take {
             .all(|(name, part)| held(&holding.ready, name) >= part.0)
         {
             let key = self.id.key(holding.shard);
-            let basis = self.basis(Some(&holding.image), amounts);
+            let basis = self.basis(Some(&holding.image), amounts, now);
             return (write::debit(key, amounts, Some(&basis), now), false);
         }
         let mut update = self.refilling(&holding.image, amounts, now);
@@ -473,8 +486,8 @@ impl Take {
 }
 
 /// A shard's share of a limit that the item lacks.
-fn share(limit: &Limit, image: &Bucket) -> i128 {
-    limit.params().share(image.shard_count).capacity
+fn share(limit: &Limit, image: &Bucket, now: EpochMillis) -> i128 {
+    Terms::of(limit, image.shard_count).share(now).capacity
 }
 
 /// An item in what was read.

@@ -88,7 +88,7 @@ fn limits(entity: usize) -> Vec<Limit> {
 fn claims(entity: usize, prefix: &str, part: Percent) -> Vec<Claim> {
     let id = EntityId::new(format!("{prefix}{entity}")).unwrap();
     let resource = ResourceName::new("r").unwrap();
-    let claim = |limit: &Limit| Claim::new(&id, &resource, limit, part);
+    let claim = |limit: &Limit| Claim::new(&id, &resource, limit, part, EpochMillis(0));
     limits(entity).iter().map(claim).collect()
 }
 
@@ -190,7 +190,7 @@ fn processes_together_admit_no_more_than_the_limit() {
         let part = Percent::new(100 / processes).unwrap();
         let limit = Limit::per_minute("rpm", 600).burst(100).build().unwrap();
         let (entity, resource) = (EntityId::new("k").unwrap(), ResourceName::new("r").unwrap());
-        let claim = Claim::new(&entity, &resource, &limit, part);
+        let claim = Claim::new(&entity, &resource, &limit, part, EpochMillis(0));
         let fleet: Vec<LocalBuckets<RandomState>> = (0..processes)
             .map(|_| LocalBuckets::new(RandomState::new()))
             .collect();

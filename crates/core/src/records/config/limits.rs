@@ -98,21 +98,6 @@ pub(super) fn decode(reader: &Reader<'_>) -> Result<(Vec<Limit>, Option<Unsuppor
     Ok((limits, unsupported))
 }
 
-/// Why a limit that was read cannot be enforced.
-pub(super) fn unenforced(reader: &Reader<'_>, limit: &Limit) -> Option<UnsupportedFeature> {
-    let part = match limit.unenforced()? {
-        "schedule" => "sched",
-        "reset_schedule" => "rsched",
-        "reset_after" => "rsa",
-        // Enforced like any other limit: that refuses what would be admitted, and admits nothing else.
-        _ => return None,
-    };
-    match reader.unsupported(&attr(prefix(limit), limit.name().as_str(), part), UPGRADE) {
-        RecordError::Unsupported(feature) => Some(feature),
-        RecordError::Corrupt(_) => None,
-    }
-}
-
 /// Whether an attribute that holds another thing than a capacity has no meaning for the limits, or belongs to one that exists.
 fn is_known(reader: &Reader<'_>, attribute: &str) -> bool {
     let belongs = |prefix: &str, parts: &[&str]| {
@@ -237,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_read_and_cannot_be_enforced_yet() {
+    fn shapes_are_read() {
         for (prefix, amount, more, part) in [
             ("l_", 5, ("l_x_sched", Value::text("1h0s500")), "l_x_sched"),
             ("l_", 0, ("l_x_rsched", Value::text("1m0h0")), "l_x_rsched"),
@@ -245,11 +230,10 @@ mod tests {
         ] {
             let config = read(prefix, amount, &[more]).unwrap();
             assert_eq!((config.limits.len(), &config.unsupported), (1, &None));
-            assert_eq!(config.unenforced.unwrap().attribute, part);
+            assert!(!config.limits[0].is_plain(), "{part}");
         }
         let soft = read("l_", 5, &[("l_x_soft", Value::Bool(true))]).unwrap();
         assert!(soft.limits[0].is_soft());
-        assert_eq!(soft.unenforced, None);
     }
 
     #[test]

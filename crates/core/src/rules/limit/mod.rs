@@ -279,8 +279,13 @@ impl Limit {
         }
     }
 
-    /// The first part of its shape that this version stores and does not enforce, by the name that an error gives it.
-    pub(crate) fn unenforced(&self) -> Option<&'static str> {
+    /// Whether it is refilled at one rate at all times.
+    pub fn is_plain(&self) -> bool {
+        self.schedule.is_none() && !self.is_quota()
+    }
+
+    /// The first part of its shape that limits of a single call may not have, by the name that an error gives it.
+    pub(crate) fn part_of_shape(&self) -> Option<&'static str> {
         match self.recovery {
             Recovery::Resets(_) => Some("reset_schedule"),
             Recovery::Session { .. } => Some("reset_after"),
@@ -353,7 +358,22 @@ pub fn check_limits<L: IntoLimit>(limits: impl IntoIterator<Item = L>) -> Result
             reason,
         ));
     }
+    let quotas = checked.iter().filter(|limit| limit.is_quota()).count();
+    let most = most_quotas(checked.len());
+    if quotas > most {
+        let reason = format!(
+            "must hold at most {most} quotas and session limits among {} limits, so that one write can refill them all",
+            checked.len()
+        );
+        return Err(InvalidInput::new("limits", format!("{quotas} of them"), reason));
+    }
     Ok(checked)
+}
+
+/// How many of so many limits can be quotas or session limits: the condition of the write that refills them is longer by about 210
+/// bytes for each, and has 3646 bytes for all of them.
+fn most_quotas(limits: usize) -> usize {
+    3646_usize.saturating_sub(144 * limits) / 210
 }
 
 /// A limit's parameters as a bucket stores them: millitokens and milliseconds.

@@ -218,3 +218,16 @@ fn the_schedules_of_a_set_have_one_zone() {
     let tokyo = Limit::quota("tokyo", 5).resets("0 0 * * *", "Asia/Tokyo");
     assert_eq!(check_limits([berlin(), tokyo]).unwrap_err().field(), "tokyo.tz");
 }
+
+#[test]
+fn so_many_quotas_as_one_write_can_refill() {
+    let quotas =
+        |count: usize| (0..count).map(|n| Limit::quota(format!("q{n}"), 5).resets("0 0 * * *", "UTC"));
+    assert_eq!(check_limits(quotas(10)).unwrap().len(), 10);
+    let err = check_limits(quotas(11)).unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "invalid limits '11 of them': must hold at most 9 quotas and session limits among 11 limits, so that one write can \
+         refill them all"
+    );
+}
