@@ -102,8 +102,8 @@ def entry(dice, zone, is_quota):
 
 
 def limit(dice, name, zone, kinds):
-    """A random limit; a kind is `plain`, `drip`, `quota` or `session`."""
-    kind = dice.choice(kinds)
+    """A random limit; a kind is `plain`, `drip`, `quota` or `session`, and with `soft` some limits but the plain are soft."""
+    kind = dice.choice([kind for kind in kinds if kind != "soft"])
     made = {"name": name, "capacity": dice.choice([1, 7, 60, 100, 250, 1000])}
     scheduled = 0.0 if kind == "plain" else 0.55
     if kind == "quota":
@@ -120,7 +120,7 @@ def limit(dice, name, zone, kinds):
         made["schedule"] = [
             entry(dice, zone, kind in ("quota", "session")) for _ in range(dice.choice([1, 1, 2]))
         ]
-    if kind != "plain" and dice.random() < 0.15:
+    if kind != "plain" and "soft" in kinds and dice.random() < 0.15:
         made["soft"] = True
     return made
 
@@ -160,6 +160,13 @@ class Shape:
 
     def ceiling(self, at):
         return self.params(at)[0]
+
+    def fill_ms(self):
+        """The longest time to fill, or a minute of a limit that is not refilled."""
+        if not self.drips:
+            return MINUTE
+        terms = [self.base, *(schedule.entry_params(*self.base, one) for one in self.schedule)]
+        return max(capacity * period // amount for capacity, amount, period in terms)
 
     def changes(self, since, now):
         """The instants in (since, now] at which other parameters come into force, the first 64."""
