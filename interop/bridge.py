@@ -9,22 +9,29 @@ import json
 import subprocess
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
+from datetime import timedelta
+from fractions import Fraction
+from types import SimpleNamespace
 
+import zae_limiter.exceptions
 from zae_limiter import Limit as TheirLimit
 from zae_limiter import (
     RateLimiterUnavailable,
     RateLimitExceeded,
+    ScheduleEntry,
     SyncRateLimiter,
     SyncRepository,
 )
 
 
 class Refused(Exception):
-    """A limit refused the request. `retry_after` is in seconds, None for never."""
+    """A limit refused the request. `retry_after` is in seconds, None for never. `statuses` are the limits of the body of a 429."""
 
-    def __init__(self, retry_after):
+    def __init__(self, retry_after, statuses=()):
         super().__init__(f"refused, retry after {retry_after}")
         self.retry_after = retry_after
+        self.statuses = list(statuses)
 
 
 class Failed(Exception):
@@ -74,7 +81,7 @@ class Bridge:
             return answer["ok"]
         error = answer["error"]
         if error["kind"] == "RateLimitExceeded":
-            raise Refused(error["body"]["retry_after_seconds"])
+            raise Refused(error["body"]["retry_after_seconds"], error["body"]["limits"])
         raise Failed(error["kind"], error["message"], error)
 
     def close(self):
@@ -123,6 +130,10 @@ class Ours:
 
     def available(self, entity, resource):
         return self.call("available", entity=entity, resource=resource)
+
+    def check(self, entity, resource, **needed):
+        """The statuses of all limits, as in the body of a 429."""
+        return self.call("check", entity=entity, resource=resource, consume=needed)
 
     def create_entity(self, entity, **facts):
         self.call("create_entity", entity=entity, **facts)
@@ -232,11 +243,32 @@ def theirs_from(limit):
     return (limit.name, limit.capacity, limit.refill_amount, limit.refill_period_seconds)
 
 
+def their_limit(limit):
+    """The original's limit of one as the bridge takes them: four values, or a mapping if it has a shape."""
+    if not isinstance(limit, dict):
+        name, capacity, amount, seconds = limit
+        return TheirLimit(name=name, capacity=capacity, refill_amount=amount, refill_period_seconds=seconds)
+    soft = limit.get("soft", False)
+    if "reset_after_seconds" in limit:
+        length = timedelta(seconds=limit["reset_after_seconds"])
+        made = TheirLimit.quota(limit["name"], limit["capacity"], reset_after=length, soft=soft)
+    elif "reset_schedule" in limit:
+        entries = tuple(ScheduleEntry.reset(entry["cron"], entry["tz"]) for entry in limit["reset_schedule"])
+        made = TheirLimit.quota(limit["name"], limit["capacity"], cron=entries[0].cron, tz=entries[0].tz, soft=soft)
+        made = made.with_reset_schedule(entries)
+    else:
+        made = TheirLimit(
+            name=limit["name"],
+            capacity=limit["capacity"],
+            refill_amount=limit["refill_amount"],
+            refill_period_seconds=limit["refill_period"],
+            soft=soft,
+        )
+    return made.with_schedule(tuple(ScheduleEntry(**entry) for entry in limit.get("schedule", ())))
+
+
 def theirs_of(limits):
-    return [
-        TheirLimit(name=name, capacity=capacity, refill_amount=amount, refill_period_seconds=seconds)
-        for name, capacity, amount, seconds in limits
-    ]
+    return [their_limit(limit) for limit in limits]
 
 
 class Theirs:
@@ -256,11 +288,21 @@ class Theirs:
     def set_clock(self, now_ms):
         self.repo._now_ms = lambda: now_ms
 
+    def _body(self, make):
+        """A refusal's body, whose instants the original computes from the machine's clock."""
+        original = zae_limiter.exceptions.time
+        now = Fraction(self.repo._now_ms(), 1000)
+        zae_limiter.exceptions.time = SimpleNamespace(time=lambda: now)
+        try:
+            return make()
+        finally:
+            zae_limiter.exceptions.time = original
+
     def _do(self, call, *arguments, **options):
         try:
             return call(*arguments, **options)
         except RateLimitExceeded as err:
-            raise Refused(err.retry_after_seconds) from err
+            raise Refused(err.retry_after_seconds, self._body(err.as_dict)["limits"]) from err
         except RateLimiterUnavailable as err:
             raise Failed("Unavailable", str(err)) from err
 
@@ -270,6 +312,16 @@ class Theirs:
 
     def available(self, entity, resource):
         return self.limiter.available(entity, resource)
+
+    def check(self, entity, resource, **needed):
+        """The statuses of all limits, as in the body of a 429."""
+        statuses = self.limiter.check_availability(entity, resource, needed=needed or None).statuses
+        # The body of a refusal is made from any statuses of which one is exceeded.
+        shown = RateLimitExceeded(
+            [replace(status, exceeded=True, retry_after_seconds=max(status.retry_after_seconds, 0)) for status in statuses]
+        )
+        limits = self._body(shown.as_dict)["limits"]
+        return [{**limit, "exceeded": status.exceeded} for limit, status in zip(limits, statuses, strict=True)]
 
     def create_entity(self, entity, name=None, parent=None, cascade=False, metadata=None):
         self.repo.create_entity(entity, name=name, parent_id=parent, cascade=cascade, metadata=metadata)

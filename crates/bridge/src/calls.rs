@@ -16,9 +16,12 @@ use tokio::sync::{Mutex, mpsc};
 use zae_limiter::clock::ManualClock;
 use zae_limiter::table::{Connection, Timeouts, definition};
 use zae_limiter::{
-    Error, Lease, Limit, NewEntity, OnUnavailable, RateLimiter, Repository, RepositoryBuilder, UsageQuery,
+    Error, Lease, LimitStatus, NewEntity, OnUnavailable, RateLimiter, Repository, RepositoryBuilder,
+    UsageQuery,
 };
 use zae_limiter_core::EpochMillis;
+
+use crate::limits::show;
 
 /// The suite compares outcomes, not speed, and a machine under load can stand still for longer than a service would
 /// wait. A write that is not answered in time counts as lost, and its acquire fails.
@@ -169,21 +172,9 @@ impl<'a> Arguments<'a> {
         self.by_limit(name, Json::as_u64)
     }
 
-    /// Limits as `[[name, capacity, refill amount, refill period in seconds], ...]`.
-    fn limits(self) -> Result<Vec<zae_limiter::LimitBuilder>, String> {
-        let bad = || "'limits' must be a list of [name, capacity, refill, seconds]".to_owned();
-        let limit = |limit: &Json| {
-            let part = |index: usize| limit[index].as_u64().ok_or_else(bad);
-            let name = limit[0].as_str().ok_or_else(bad)?;
-            let period = Duration::from_secs(part(3)?);
-            Ok(Limit::custom(name, part(1)?, part(2)?, period))
-        };
-        self.0["limits"]
-            .as_array()
-            .ok_or_else(bad)?
-            .iter()
-            .map(limit)
-            .collect()
+    /// Limits, see [`crate::limits::described`].
+    fn limits(self) -> Result<Vec<crate::limits::Described>, String> {
+        crate::limits::described(&self.0["limits"])
     }
 
     fn policy(self, name: &str) -> Result<Option<OnUnavailable>, String> {
@@ -194,18 +185,6 @@ impl<'a> Arguments<'a> {
             Some(other) => Err(format!("'{name}' is '{other}'")),
         }
     }
-}
-
-fn limits(limits: &[Limit]) -> Json {
-    let limit = |limit: &Limit| {
-        json!([
-            limit.name().as_str(),
-            limit.capacity(),
-            limit.refill_amount(),
-            limit.refill_period().as_secs()
-        ])
-    };
-    limits.iter().map(limit).collect()
 }
 
 impl State {
@@ -408,6 +387,15 @@ impl Client {
                 let wait = check.await?.retry_after();
                 json!(wait.map(|wait| wait.as_secs_f64()))
             }
+            "check" => {
+                let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
+                let mut check = self.limiter.check(entity, resource);
+                for (limit, tokens) in arguments.amounts("consume")? {
+                    check = check.needed(limit, tokens);
+                }
+                let statuses = check.await?.statuses;
+                statuses.iter().map(LimitStatus::to_json).collect()
+            }
             "entity" => {
                 let Some(entity) = admin.entity(arguments.text("entity")?).await? else {
                     return Ok(Some(Json::Null));
@@ -427,17 +415,17 @@ impl Client {
             }
             "entity_limits" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
-                limits(&admin.entity_limits(entity, resource).await?)
+                show(&admin.entity_limits(entity, resource).await?)
             }
-            "resource_defaults" => limits(&admin.resource_defaults(arguments.text("resource")?).await?),
+            "resource_defaults" => show(&admin.resource_defaults(arguments.text("resource")?).await?),
             "system_defaults" => {
                 let (stored, policy) = admin.system_defaults().await?;
                 let policy = policy.map(|policy| format!("{policy:?}").to_lowercase());
-                json!({ "limits": limits(&stored), "on_unavailable": policy })
+                json!({ "limits": show(&stored), "on_unavailable": policy })
             }
             "effective_limits" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
-                limits(&admin.effective_limits(entity, resource).await?)
+                show(&admin.effective_limits(entity, resource).await?)
             }
             "resources_with_defaults" => json!(admin.resources_with_defaults().await?),
             "resources_with_entity_limits" => json!(admin.resources_with_entity_limits().await?),
