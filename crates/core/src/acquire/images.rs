@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
-use super::protocol::{Grant, Hint};
-use crate::bucket::Bucket;
-use crate::name::LimitName;
+use super::known_owner;
+use super::protocol::{Found, Grant, Hint, Request, check_config};
+use crate::bucket::{Bucket, Owner};
+use crate::config::Resolved;
+use crate::name::{EntityId, LimitName};
 use crate::schema::BucketId;
 use crate::shards::together::Part;
 use crate::units::{EpochMillis, Millitokens};
-use crate::verdict::LimitStatus;
+use crate::verdict::{LimitStatus, RateLimitExceeded};
 
 /// How the limits of a bucket stood before these grants were taken from it.
 pub(super) fn statuses_before(grants: &[Grant], now: EpochMillis) -> Vec<LimitStatus> {
@@ -93,14 +95,84 @@ fn covers(image: &Bucket, amounts: &[(LimitName, Millitokens)], now: EpochMillis
 }
 
 /// Whether the cached image of one shard alone covers these amounts, so that all shards together do not refuse them.
-pub(super) fn is_covered(hint: &Hint, amounts: &[(LimitName, Millitokens)], now: EpochMillis) -> bool {
+fn is_covered(hint: &Hint, amounts: &[(LimitName, Millitokens)], now: EpochMillis) -> bool {
     let mut images = hint.images.iter();
     images.any(|(_, image)| is_trusted(image, now) && covers(image, amounts, now))
 }
 
+/// The refusal of a request by what is cached: what an [`Acquire`](super::Acquire) decides from the same before it asks for anything.
+///
+/// For drivers that are to refuse without the machine. If there is no refusal, the machine has the decision.
+pub fn refused_from_memory(
+    request: &Request,
+    known: &dyn Fn(&EntityId) -> Option<Found>,
+    now: EpochMillis,
+) -> Option<RateLimitExceeded> {
+    // Under limits of its own, a call is decided on the item alone.
+    if request.limits.is_some() {
+        return None;
+    }
+    let (id, amounts) = (&request.id, &request.consume);
+    let child = known(&id.entity)?;
+    check_config(&child.config, &id.resource, amounts).ok()?;
+    let parent = known_owner(&child).and_then(Owner::cascade_parent);
+    let parent = match parent.filter(|parent| request.paid() != Some(parent)) {
+        Some(parent) => {
+            let found = known(parent)?;
+            check_config(&found.config, &id.resource, &[]).ok()?;
+            Some(found)
+        }
+        None => None,
+    };
+    refused_by_images(request, &child, parent.as_ref(), now)
+}
+
+/// The refusal by cached images alone. Only if all of them are known, so that the caller gets the whole wait.
+pub(super) fn refused_by_images(
+    request: &Request,
+    child: &Found,
+    parent: Option<&Found>,
+    now: EpochMillis,
+) -> Option<RateLimitExceeded> {
+    let amounts = &request.consume;
+    let of_parent = parent.map(|parent| (parent, parent_amounts(request, &parent.config)));
+    let covers_parent = || {
+        of_parent
+            .as_ref()
+            .is_none_or(|(parent, amounts)| is_covered(&parent.hint, amounts, now))
+    };
+    if is_covered(&child.hint, amounts, now) && covers_parent() {
+        return None;
+    }
+    let mut statuses = remembered(&request.id, amounts, &child.hint, now)?;
+    if let Some((parent, amounts)) = of_parent.filter(|(_, amounts)| !amounts.is_empty()) {
+        statuses.extend(remembered(
+            &parent_id(request, parent),
+            &amounts,
+            &parent.hint,
+            now,
+        )?);
+    }
+    let is_refused = statuses.iter().any(|status| status.exceeded);
+    is_refused.then(|| RateLimitExceeded::new(statuses))
+}
+
+pub(super) fn parent_id(request: &Request, found: &Found) -> BucketId {
+    BucketId {
+        entity: found.config.entity.clone(),
+        ..request.id.clone()
+    }
+}
+
+/// A parent is debited for the limits that it has.
+pub(super) fn parent_amounts(request: &Request, config: &Resolved) -> Vec<(LimitName, Millitokens)> {
+    let has = |(name, _): &&(LimitName, Millitokens)| config.limit(name).is_some();
+    request.consume.iter().filter(has).cloned().collect()
+}
+
 /// How the limits stand by the last images, refilled to now, over all shards together. `None` unless every shard's
 /// image is known and may be judged by.
-pub(super) fn remembered(
+fn remembered(
     id: &BucketId,
     amounts: &[(LimitName, Millitokens)],
     hint: &Hint,
@@ -111,8 +183,20 @@ pub(super) fn remembered(
         let (_, image) = hint.images.iter().find(|(seen, _)| *seen == shard)?;
         (image.shard_count <= count && is_trusted(image, now)).then_some(image)
     };
+    if count == 1 {
+        return statuses(id, amounts, &[image(0)?], now);
+    }
     let images: Vec<&Arc<Bucket>> = (0..count).map(image).collect::<Option<_>>()?;
-    let who = (&id.entity, &id.resource);
+    statuses(id, amounts, &images, now)
+}
+
+/// How limits stand over the shards of these images together.
+fn statuses(
+    id: &BucketId,
+    amounts: &[(LimitName, Millitokens)],
+    images: &[&Arc<Bucket>],
+    now: EpochMillis,
+) -> Option<Vec<LimitStatus>> {
     let status = |(name, need): &(LimitName, Millitokens)| {
         let part = |image: &&Arc<Bucket>| {
             let limit = image.limit(name.as_str())?;
@@ -121,16 +205,17 @@ pub(super) fn remembered(
                 balance: image.balance(limit, now),
             })
         };
-        let parts: Vec<Part> = images.iter().map(part).collect::<Option<_>>()?;
         let params = images.first()?.limit(name.as_str())?.params;
-        Some(LimitStatus::together(
-            who,
-            name.as_str(),
-            params,
-            &parts,
-            *need,
-            now,
-        ))
+        let together = |parts: &[Part]| {
+            let who = (&id.entity, &id.resource);
+            LimitStatus::together(who, name.as_str(), params, parts, *need, now)
+        };
+        if let [image] = images {
+            // The usual case, without a list.
+            return Some(together(&[part(image)?]));
+        }
+        let parts: Vec<Part> = images.iter().map(part).collect::<Option<_>>()?;
+        Some(together(&parts))
     };
     amounts.iter().map(status).collect()
 }

@@ -189,12 +189,32 @@ enum Kind<'a> {
     Foreign,
 }
 
+/// A part of a limit on an item: the limit's name, the part, the value.
+type Part<'a> = (&'a str, &'a str, &'a Value);
+
+/// Of the parts of an item's limits, in the order of their attributes, those of the limit of the part at `at`, and few others:
+/// they are next to each other.
+fn parts_near<'a, 'b>(parts: &'b [Part<'a>], at: usize) -> &'b [Part<'a>] {
+    let (before, from) = parts.split_at(at);
+    let name = from.first().map_or("", |(name, ..)| *name);
+    let is_other = |(other, ..): &Part<'_>| !other.starts_with(name);
+    let begin = before.iter().rposition(is_other).map_or(0, |last| last + 1);
+    let end = from.iter().position(is_other).unwrap_or(from.len());
+    parts.get(begin..at + end).unwrap_or_default()
+}
+
+/// Splits at the last `_`. Parts are short, so going backwards byte by byte is faster than a search for long texts.
+fn split_part(rest: &str) -> Option<(&str, &str)> {
+    let at = rest.bytes().rposition(|byte| byte == b'_')?;
+    Some((rest.get(..at)?, rest.get(at + 1..)?))
+}
+
 fn classify(attr: &str) -> Kind<'_> {
     match attr {
         "PK" | "SK" | "entity_id" | "resource" | "rf" | "shard_count" | "cascade" | "parent_id" | "ttl"
         | "disabled" | "bypass" | "vu" | "pgen" | "pinc" | CARRY | RECEIPT | FENCE | "GSI2PK" | "GSI2SK"
         | "GSI3PK" | "GSI3SK" | "GSI4PK" | "GSI4SK" => Kind::Item,
-        _ => match attr.strip_prefix("b_").and_then(|rest| rest.rsplit_once('_')) {
+        _ => match attr.strip_prefix("b_").and_then(split_part) {
             Some((name, part @ ("tk" | "cp" | "ra" | "rp" | "tc" | "sched" | "rsched" | "soft"))) => {
                 Kind::Limit(name, part)
             }
@@ -243,31 +263,66 @@ impl Bucket {
             unsupported: None,
         };
         let carries = item.get(CARRY).and_then(Value::as_text).unwrap_or("");
+        let mut parts = Vec::with_capacity(item.len());
         for (attr, value) in item {
             match classify(attr) {
-                // A balance without parameters is debris of an old client, not a limit.
-                Kind::Limit(name, "tk") if item.contains_key(limit_attr(name, "cp").as_str()) => {
-                    bucket.add_limit(&reader, name, carries)?;
+                Kind::Limit(name, part) => {
+                    parts.push((name, part, value));
+                    if matches!(part, "sched" | "rsched") && value.as_text() != Some(NO_SCHEDULE) {
+                        bucket.unsupported.get_or_insert_with(|| attr.into());
+                    }
                 }
-                Kind::Limit(_, "sched" | "rsched") if value.as_text() != Some(NO_SCHEDULE) => {
-                    bucket.unsupported.get_or_insert_with(|| attr.into());
-                }
-                Kind::Item | Kind::Limit(..) => {}
+                Kind::Item => {}
                 Kind::Foreign => {
                     bucket.unsupported.get_or_insert_with(|| attr.into());
                 }
             }
         }
+        for (at, (name, part, _)) in parts.iter().enumerate() {
+            if *part == "tk" {
+                bucket.add_limit(&reader, name, parts_near(&parts, at), carries)?;
+            }
+        }
         Ok(bucket)
     }
 
-    fn add_limit(&mut self, reader: &Reader<'_>, name: &str, carries: &str) -> Result<(), RecordError> {
+    fn add_limit(
+        &mut self,
+        reader: &Reader<'_>,
+        name: &str,
+        parts: &[Part<'_>],
+        carries: &str,
+    ) -> Result<(), RecordError> {
+        // By numbers, so that each part is looked at once, and no attribute's name is made.
+        let number = |part: &str| match part {
+            "cp" => 0,
+            "ra" => 1,
+            "rp" => 2,
+            "tc" => 3,
+            "tk" => 4,
+            "sched" => 5,
+            "rsched" => 6,
+            _ => 7,
+        };
+        let mut values: [Option<&Value>; 8] = [None; 8];
+        for (_, part, value) in parts.iter().filter(|(of, ..)| *of == name) {
+            values[number(part)] = Some(*value);
+        }
+        let get = |part: &str| values[number(part)];
+        if get("cp").is_none() {
+            // A balance without parameters is debris of an old client, not a limit.
+            return Ok(());
+        }
         let max_tokens = Millitokens::from_amount(MAX_TOKENS).0;
-        let part = |part: &str, min: i128, max: i128| {
-            let attr = limit_attr(name, part);
-            reader
-                .int_within(&attr, min, max)?
-                .ok_or_else(|| reader.corrupt(&attr, "is missing"))
+        let part = |part: &str, min: i128, max: i128| match get(part).and_then(Value::as_int) {
+            Some(n) if (min..=max).contains(&n) => Ok(n),
+            // Read again, to say what is wrong.
+            _ => {
+                let attr = limit_attr(name, part);
+                reader
+                    .int_within(&attr, min, max)?
+                    .ok_or_else(|| reader.corrupt(&attr, "is missing"))
+            }
         };
         let params = Params {
             capacity: part("cp", 0, max_tokens)?,
@@ -275,16 +330,23 @@ impl Bucket {
             period_ms: part("rp", 1, i128::from(MAX_PERIOD_SECS) * 1000)?,
         };
         if params.refill == 0 {
-            // A quota: it gains nothing by time, and when it is granted anew is not known here.
-            self.unsupported.get_or_insert_with(|| limit_attr(name, "ra"));
+            // A quota: it gains nothing by time, and when it is granted anew is not known here. Of several attributes that are not
+            // understood, the first one is named; a limit is met at its balance.
+            let at = limit_attr(name, "tk");
+            if self.unsupported.as_ref().is_none_or(|first| *first > at) {
+                self.unsupported = Some(limit_attr(name, "ra"));
+            }
         }
-        let marked = |part: &str| reader.get(&limit_attr(name, part)).is_some();
+        let marked = |part: &str| get(part).is_some();
         let limit = BucketLimit {
             name: name.into(),
             balance: Millitokens(part("tk", i128::MIN, i128::MAX)?),
             params,
             carry: read_carry(carries, self.refilled_at, name, params.period_ms),
-            consumed: reader.int_opt(&limit_attr(name, "tc"))?.map(Millitokens),
+            consumed: match get("tc") {
+                Some(_) => Some(Millitokens(part("tc", i128::MIN, i128::MAX)?)),
+                None => None,
+            },
             marks: [marked("sched"), marked("rsched")],
         };
         if name == WCU {
