@@ -9,6 +9,7 @@
 mod bare;
 mod by_hand;
 mod canned;
+mod http;
 mod many;
 mod measure;
 mod original;
@@ -30,7 +31,6 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Op, Value};
 
 use crate::measure::{Round, round};
-use crate::original::Original;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -65,6 +65,13 @@ struct Options {
     /// Only this: one acquire of each of so many entities, and how much larger the process is afterwards.
     #[arg(long, conflicts_with = "endpoint_url")]
     entities: Option<usize>,
+}
+
+impl Options {
+    /// Whether a case of one of these names is to be measured.
+    fn wants(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| name.contains(&self.only))
+    }
 }
 
 /// One measured case.
@@ -159,17 +166,30 @@ impl World {
     }
 
     fn id(&self, key: usize) -> Outcome<BucketId> {
+        self.id_of(&entity(key))
+    }
+
+    fn id_of(&self, entity: &str) -> Outcome<BucketId> {
         Ok(BucketId {
             namespace: self.repo().namespace_id().clone(),
-            entity: entity(key).parse()?,
+            entity: entity.parse()?,
             resource: "gpt-4".parse()?,
         })
     }
 
-    /// Sets attributes of all buckets.
+    /// Sets attributes of all buckets, as another process might.
     async fn poke(&self, attributes: &[(&str, i128)]) -> Outcome<()> {
-        for key in 0..KEYS {
-            let mut update = zae_limiter_core::table::Update::new(self.id(key)?.key(0));
+        self.poke_those((0..KEYS).map(entity), attributes).await
+    }
+
+    /// Sets attributes of the buckets of these entities.
+    async fn poke_those(
+        &self,
+        entities: impl Iterator<Item = String>,
+        attributes: &[(&str, i128)],
+    ) -> Outcome<()> {
+        for entity in entities {
+            let mut update = zae_limiter_core::table::Update::new(self.id_of(&entity)?.key(0));
             let set = attributes
                 .iter()
                 .map(|(name, n)| ((*name).into(), Value::int(*n)));
@@ -183,6 +203,20 @@ impl World {
     async fn refresh(&self) -> Outcome<()> {
         self.poke(&[("b_wcu_tk", 1_000_000)]).await
     }
+
+    /// Those of the parents of [`make_children`], too.
+    async fn refresh_family(&self) -> Outcome<()> {
+        self.refresh().await?;
+        let parents = (0..PARENTS).map(parent);
+        self.poke_those(parents, &[("b_wcu_tk", 1_000_000)]).await
+    }
+}
+
+/// Parents of the children, so that none runs out of write units.
+const PARENTS: usize = 16;
+
+fn parent(number: usize) -> String {
+    format!("proj-{number}")
 }
 
 fn entity(key: usize) -> String {
@@ -195,7 +229,6 @@ async fn main() -> Outcome<()> {
     if options.quick {
         (options.ops, options.rounds) = (200, 3);
     }
-    let mut cases = Vec::new();
     if let Some(entities) = options.entities {
         let many = many::many(entities.max(1)).await?;
         print(&options, &many.cases);
@@ -213,14 +246,12 @@ async fn main() -> Outcome<()> {
         return Ok(());
     }
     if let Some(url) = &options.endpoint_url {
-        for concurrency in [1, 8, 32] {
-            cases.extend(over_http(&options, url, concurrency).await?);
-        }
-        cases.extend(one_bucket(&options, url).await?);
+        let cases = http::cases(&options, url).await?;
         print(&options, &cases);
         return Ok(());
     }
-    let wanted = |names: &[&str]| names.iter().any(|name| name.contains(&options.only));
+    let wanted = |names: &[&str]| options.wants(names);
+    let mut cases = Vec::new();
     for concurrency in [1, 8] {
         if wanted(&["bare update", "acquire"]) {
             cases.extend(against_bare(&options, concurrency).await?);
@@ -266,7 +297,7 @@ async fn against_bare(options: &Options, concurrency: usize) -> Outcome<[Case; 2
         world.refresh().await?;
         acquire.push(acquire_round(&world, KEYS, options.ops, concurrency).await);
     }
-    let mut usage = measured_usage(false, options.ops).await?;
+    let mut usage = measured_usage(World::new(RepositoryBuilder::measure).await?, false, options.ops).await?;
     scale(&mut usage, options.rounds as f64);
     Ok(compared(
         ["bare update", "acquire"],
@@ -275,80 +306,6 @@ async fn against_bare(options: &Options, concurrency: usize) -> Outcome<[Case; 2
         &acquire,
         usage,
     ))
-}
-
-/// The same over HTTP, signed.
-async fn over_http(options: &Options, url: &str, concurrency: usize) -> Outcome<Vec<Case>> {
-    let world = Arc::new(World::over_http(url, |builder| builder).await?);
-    let (mut hand, mut bare, mut acquire, mut python) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let start = |venv: &PathBuf| Original::start(venv, &world, url);
-    let mut original = options.python.as_ref().map(start).transpose()?;
-    for _ in 0..=options.rounds {
-        if let Some(original) = &mut original {
-            // It takes many times as long.
-            python.push(original.round(options.ops.div_ceil(5), concurrency)?);
-        }
-        if options.floor {
-            world.refresh().await?;
-            hand.push(by_hand::round(&world, url, options.ops, concurrency).await?);
-        }
-        world.refresh().await?;
-        bare.push(bare_round(&world, options.ops, concurrency).await?);
-        world.refresh().await?;
-        acquire.push(acquire_round(&world, KEYS, options.ops, concurrency).await);
-    }
-    let ops = (options.ops * options.rounds) as u64;
-    let usage = one_update_each(ops);
-    let mut cases = Vec::new();
-    if options.floor {
-        let [_, by_hand] = compared(["", "update by hand, HTTP"], concurrency, &bare, &hand, usage);
-        cases.push(by_hand);
-    }
-    let names = ["bare update, HTTP", "acquire, HTTP"];
-    cases.extend(compared(names, concurrency, &bare, &acquire, usage));
-    if !python.is_empty() {
-        // Its requests are not counted. A warm acquire sends one update, too.
-        let ops = Round::joined(&python[1..]).ops() as u64;
-        let usage = one_update_each(ops);
-        let [_, of_python] = compared(["", "acquire, HTTP, Python"], concurrency, &bare, &python, usage);
-        cases.push(of_python);
-    }
-    Ok(cases)
-}
-
-/// Many callers of one bucket over HTTP, without and with group commit.
-async fn one_bucket(options: &Options, url: &str) -> Outcome<[Case; 2]> {
-    const CALLERS: usize = 256;
-    let mut worlds = Vec::new();
-    for joins in [false, true] {
-        let world = World::over_http(url, |builder| builder.measure().group_commit(joins)).await?;
-        worlds.push((Arc::new(world), Vec::new(), RequestCost::default()));
-    }
-    for _ in 0..=options.rounds {
-        for (world, rounds, usage) in &mut worlds {
-            world.refresh().await?;
-            let before = world.repo().request_cost();
-            rounds.push(acquire_round(world, 1, options.ops, CALLERS).await);
-            *usage = world.repo().request_cost().since(&before);
-        }
-    }
-    let [(_, without, alone), (_, with, joined)] = <[_; 2]>::try_from(worlds).map_err(|_| "two worlds")?;
-    let mut cases = compared(
-        [
-            "one bucket, HTTP, no group commit",
-            "one bucket, HTTP, group commit",
-        ],
-        CALLERS,
-        &without,
-        &with,
-        joined,
-    );
-    cases[0].usage = alone;
-    for case in &mut cases {
-        // Of the last round.
-        scale(&mut case.usage, options.rounds as f64);
-    }
-    Ok(cases)
 }
 
 /// The first round warms up and is dropped.
@@ -433,11 +390,12 @@ async fn acquire_round(world: &Arc<World>, keys: usize, ops: usize, concurrency:
 }
 
 /// Counting capacity costs time, so it is done apart from measuring it.
-async fn measured_usage(cascade: bool, ops: usize) -> Outcome<RequestCost> {
-    let world = Arc::new(World::new(RepositoryBuilder::measure).await?);
+async fn measured_usage(world: World, cascade: bool, ops: usize) -> Outcome<RequestCost> {
+    let world = Arc::new(world);
     if cascade {
         make_children(&world).await?;
         acquire_round(&world, KEYS, KEYS, 1).await;
+        world.refresh_family().await?;
     }
     world.refresh().await?;
     let before = world.repo().request_cost();
@@ -537,7 +495,7 @@ fn answer(item: &zae_limiter_core::table::Item) -> String {
         .map(|(name, value)| {
             let value = match value {
                 Value::S(text) => serde_json::json!({"S": text}),
-                Value::N(digits) => serde_json::json!({"N": digits}),
+                Value::N(digits) => serde_json::json!({"N": digits.as_str()}),
                 Value::Bool(flag) => serde_json::json!({"BOOL": flag}),
                 _ => serde_json::json!({"NULL": true}),
             };
@@ -549,7 +507,7 @@ fn answer(item: &zae_limiter_core::table::Item) -> String {
 
 async fn make_children(world: &World) -> Outcome<()> {
     for key in 0..KEYS {
-        let parent = format!("proj-{}", key % 16);
+        let parent = parent(key % PARENTS);
         world
             .repo()
             .admin()
@@ -562,14 +520,13 @@ async fn make_children(world: &World) -> Outcome<()> {
 async fn cascade(options: &Options) -> Outcome<Case> {
     let world = Arc::new(World::new(|builder| builder).await?);
     make_children(&world).await?;
-    let mut rounds = Vec::new();
-    for _ in 0..=options.rounds {
-        world.refresh().await?;
-        // Sixteen parents share the load: few enough operations that none runs out of write units.
+    let mut rounds = vec![acquire_round(&world, KEYS, KEYS, 1).await];
+    for _ in 0..options.rounds {
+        world.refresh_family().await?;
         rounds.push(acquire_round(&world, KEYS, options.ops.min(2000), 1).await);
     }
     let round = Round::joined(&rounds[1..]);
-    let mut usage = measured_usage(true, options.ops).await?;
+    let mut usage = measured_usage(World::new(RepositoryBuilder::measure).await?, true, options.ops).await?;
     scale(&mut usage, round.ops() as f64 / options.ops as f64);
     Ok(Case {
         name: "acquire, cascade",
@@ -605,45 +562,54 @@ async fn ahead(options: &Options) -> Outcome<Case> {
 }
 
 fn scale(usage: &mut RequestCost, by: f64) {
-    usage.updates = (usage.updates as f64 * by) as u64;
+    for count in [
+        &mut usage.updates,
+        &mut usage.gets,
+        &mut usage.batch_gets,
+        &mut usage.queries,
+    ] {
+        *count = (*count as f64 * by) as u64;
+    }
     usage.write_units *= by;
     usage.read_units *= by;
 }
 
-/// Each acquire finds the balance short and a refill due.
+/// Each acquire finds a bucket that another process has emptied, and a refill due.
 async fn refill_due(options: &Options) -> Outcome<Case> {
-    let world = World::new(RepositoryBuilder::measure).await?;
+    let world = Arc::new(World::new(RepositoryBuilder::measure).await?);
     let mut rounds = Vec::new();
     let mut usage = RequestCost::default();
     for _ in 0..=options.rounds {
-        world.poke(&[("b_tpm_tk", 0), ("b_wcu_tk", 1_000_000)]).await?;
-        world.clock.advance(Duration::from_secs(1));
-        world.repo().invalidate_images();
-        let before = world.repo().request_cost();
-        let shared = Arc::new(World {
-            limiter: world.limiter.clone(),
-            client: world.client.clone(),
-            clock: world.clock.clone(),
-            table: world.table,
-        });
-        rounds.push(acquire_round(&shared, KEYS, KEYS, 1).await);
-        usage = world.repo().request_cost().since(&before);
+        let (round, cost) = refill_round(&world).await?;
+        rounds.push(round);
+        usage = cost;
     }
-    let round = Round::joined(&rounds[1..]);
     scale(&mut usage, options.rounds as f64);
     Ok(Case {
         name: "acquire, refill due",
         concurrency: 1,
-        round,
+        round: Round::joined(&rounds[1..]),
         usage,
         ratios: None,
     })
 }
 
+/// An acquire of each bucket, after another process has changed it, and what it costs.
+async fn refill_round(world: &Arc<World>) -> Outcome<(Round, RequestCost)> {
+    world.poke(&[("b_tpm_tk", 0), ("b_wcu_tk", 1_000_000)]).await?;
+    world.clock.advance(Duration::from_secs(1));
+    let before = world.repo().request_cost();
+    let round = acquire_round(world, KEYS, KEYS, 1).await;
+    Ok((round, world.repo().request_cost().since(&before)))
+}
+
 /// A refusal that asks the table, and one that memory gives.
-async fn rejected(options: &Options) -> Outcome<[Case; 2]> {
+async fn rejected(options: &Options) -> Outcome<Vec<Case>> {
     let mut cases = Vec::new();
     for (name, ttl) in [("refused by the table", 0), ("refused from memory", 1000)] {
+        if !options.wants(&[name]) {
+            continue;
+        }
         let configured =
             |builder: RepositoryBuilder| builder.measure().reject_cache_ttl(Duration::from_millis(ttl));
         let world = Arc::new(World::new(configured).await?);
@@ -666,7 +632,7 @@ async fn rejected(options: &Options) -> Outcome<[Case; 2]> {
             ratios: None,
         });
     }
-    cases.try_into().map_err(|_| "two cases".into())
+    Ok(cases)
 }
 
 /// Acquire, then commit with a correction.

@@ -22,7 +22,7 @@ pub(crate) fn value(stored: &Value) -> Json {
             Some(int) => number(int),
             None => digits
                 .parse::<f64>()
-                .map_or_else(|_| json!(digits), |float| json!(float)),
+                .map_or_else(|_| json!(digits.as_str()), |float| json!(float)),
         },
         Value::Bool(truth) => json!(truth),
         Value::Null | Value::Other => Json::Null,

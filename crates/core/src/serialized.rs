@@ -333,7 +333,7 @@ impl<'de> Deserialize<'de> for Value {
             }
 
             fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-                Ok(Value::N(number.to_string()))
+                Ok(Value::N(number.to_string().into()))
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Value, E> {

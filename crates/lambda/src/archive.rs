@@ -119,7 +119,7 @@ fn json(value: &Value) -> Json {
             .parse()
             .map(|whole: i64| Json::Number(whole.into()))
             .or_else(|_| digits.parse().map(|number: f64| number.into()))
-            .unwrap_or_else(|_| Json::String(digits.clone())),
+            .unwrap_or_else(|_| Json::String(digits.to_string())),
         Value::Bool(truth) => Json::Bool(*truth),
         Value::Null | Value::Other => Json::Null,
         Value::M(members) => Json::Object(

@@ -66,7 +66,7 @@ fn keys(op: &Op) -> Vec<Key> {
 fn image(item: &Item) -> Json {
     let typed = |value: &Value| match value {
         Value::S(text) => json!({ "S": text }),
-        Value::N(digits) => json!({ "N": digits }),
+        Value::N(digits) => json!({ "N": digits.as_str() }),
         Value::Bool(truth) => json!({ "BOOL": truth }),
         Value::Null => json!({ "NULL": true }),
         other => panic!("no bucket or snapshot has {other:?}"),

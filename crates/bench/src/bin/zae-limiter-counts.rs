@@ -320,7 +320,7 @@ fn written(item: &Item) -> Fallible<Json> {
     for (name, value) in item {
         let value = match value {
             Value::S(text) => json!({ "S": text }),
-            Value::N(digits) => json!({ "N": digits }),
+            Value::N(digits) => json!({ "N": digits.as_str() }),
             Value::Bool(truth) => json!({ "BOOL": truth }),
             other => return Err(format!("a bucket has no attribute such as {other:?}").into()),
         };

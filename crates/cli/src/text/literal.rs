@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_value_has_a_form() {
-        check_value(&Value::N("1.50".to_owned()), "1.50");
+        check_value(&Value::N("1.50".into()), "1.50");
         check_value(&Value::Bool(true), "True");
         check_value(&Value::Bool(false), "False");
         check_value(&Value::Null, "None");

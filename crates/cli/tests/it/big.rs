@@ -118,7 +118,7 @@ fn encoded(item: &Item) -> Json {
     fn value(value: &Value) -> Json {
         match value {
             Value::S(text) => json!({ "S": text }),
-            Value::N(digits) => json!({ "N": digits }),
+            Value::N(digits) => json!({ "N": digits.as_str() }),
             Value::L(list) => json!({ "L": list.iter().map(self::encoded_value).collect::<Vec<_>>() }),
             Value::M(map) => json!({ "M": encoded(map) }),
             other => panic!("no item of these tests has {other:?}"),

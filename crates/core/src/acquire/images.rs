@@ -4,14 +4,15 @@
 
 use std::sync::Arc;
 
-use super::protocol::{Grant, Hint};
-use crate::bucket::Bucket;
+use super::known_owner;
+use super::protocol::{Found, Grant, Hint, Request, check_config};
+use crate::bucket::{Bucket, Owner};
 use crate::config::Resolved;
-use crate::name::LimitName;
+use crate::name::{EntityId, LimitName};
 use crate::schema::BucketId;
 use crate::shards::together::Part;
 use crate::units::{EpochMillis, Millitokens};
-use crate::verdict::{LimitStatus, Of};
+use crate::verdict::{LimitStatus, Of, RateLimitExceeded};
 
 /// How the limits of a bucket stood before these grants were taken from it.
 pub(super) fn statuses_before<'a>(grants: &'a [Grant], now: EpochMillis) -> Vec<LimitStatus> {
@@ -93,7 +94,7 @@ fn covers(image: &Bucket, config: &Resolved, amounts: &[(LimitName, Millitokens)
 }
 
 /// Whether the cached image of one shard alone covers these amounts, so that all shards together do not refuse them.
-pub(super) fn is_covered(
+fn is_covered(
     hint: &Hint,
     config: &Resolved,
     amounts: &[(LimitName, Millitokens)],
@@ -103,9 +104,80 @@ pub(super) fn is_covered(
     images.any(|(_, image)| is_trusted(image, now) && covers(image, config, amounts, now))
 }
 
+/// The refusal of a request by what is cached: what an [`Acquire`](super::Acquire) decides from the same before it asks for anything.
+///
+/// For drivers that are to refuse without the machine. If there is no refusal, the machine has the decision.
+pub fn refused_from_memory(
+    request: &Request,
+    known: &dyn Fn(&EntityId) -> Option<Found>,
+    now: EpochMillis,
+) -> Option<RateLimitExceeded> {
+    // Under limits of its own, a call is decided on the item alone.
+    if request.limits.is_some() {
+        return None;
+    }
+    let (id, amounts) = (&request.id, &request.consume);
+    let child = known(&id.entity)?;
+    check_config(&child.config, &id.resource, amounts).ok()?;
+    let parent = known_owner(&child).and_then(Owner::cascade_parent);
+    let parent = match parent.filter(|parent| request.paid() != Some(parent)) {
+        Some(parent) => {
+            let found = known(parent)?;
+            check_config(&found.config, &id.resource, &[]).ok()?;
+            Some(found)
+        }
+        None => None,
+    };
+    refused_by_images(request, &child, parent.as_ref(), now)
+}
+
+/// The refusal by cached images alone. Only if all of them are known, so that the caller gets the whole wait.
+pub(super) fn refused_by_images(
+    request: &Request,
+    child: &Found,
+    parent: Option<&Found>,
+    now: EpochMillis,
+) -> Option<RateLimitExceeded> {
+    let amounts = &request.consume;
+    let of_parent = parent.map(|parent| (parent, parent_amounts(request, &parent.config)));
+    let covers_parent = || {
+        of_parent
+            .as_ref()
+            .is_none_or(|(parent, amounts)| is_covered(&parent.hint, &parent.config, amounts, now))
+    };
+    if is_covered(&child.hint, &child.config, amounts, now) && covers_parent() {
+        return None;
+    }
+    let mut statuses = remembered(&request.id, &child.config, amounts, &child.hint, now)?;
+    if let Some((parent, amounts)) = of_parent.filter(|(_, amounts)| !amounts.is_empty()) {
+        statuses.extend(remembered(
+            &parent_id(request, parent),
+            &parent.config,
+            &amounts,
+            &parent.hint,
+            now,
+        )?);
+    }
+    let is_refused = statuses.iter().any(|status| status.exceeded);
+    is_refused.then(|| RateLimitExceeded::new(statuses))
+}
+
+pub(super) fn parent_id(request: &Request, found: &Found) -> BucketId {
+    BucketId {
+        entity: found.config.entity.clone(),
+        ..request.id.clone()
+    }
+}
+
+/// A parent is debited for the limits that it has.
+pub(super) fn parent_amounts(request: &Request, config: &Resolved) -> Vec<(LimitName, Millitokens)> {
+    let has = |(name, _): &&(LimitName, Millitokens)| config.limit(name).is_some();
+    request.consume.iter().filter(has).cloned().collect()
+}
+
 /// How the limits stand by the last images, refilled to now, over all shards together. `None` unless every shard's
 /// image is known and may be judged by.
-pub(super) fn remembered(
+fn remembered(
     id: &BucketId,
     config: &Resolved,
     amounts: &[(LimitName, Millitokens)],
@@ -117,24 +189,47 @@ pub(super) fn remembered(
         let (_, image) = hint.images.iter().find(|(seen, _)| *seen == shard)?;
         (image.shard_count <= count && is_trusted(image, now)).then_some(image)
     };
+    if count == 1 {
+        return statuses(id, config, amounts, &[image(0)?], now);
+    }
     let images: Vec<&Arc<Bucket>> = (0..count).map(image).collect::<Option<_>>()?;
+    statuses(id, config, amounts, &images, now)
+}
+
+/// What a shard has of a limit.
+fn part<'a>(image: &'a Bucket, name: &LimitName, now: EpochMillis) -> Option<Part<'a>> {
+    let limit = image.limit(name.as_str())?;
+    Some(Part {
+        terms: image.terms(limit),
+        balance: image.balance(limit, now),
+    })
+}
+
+/// How limits stand over the shards of these images together.
+fn statuses(
+    id: &BucketId,
+    config: &Resolved,
+    amounts: &[(LimitName, Millitokens)],
+    images: &[&Arc<Bucket>],
+    now: EpochMillis,
+) -> Option<Vec<LimitStatus>> {
     let status = |(name, need): &(LimitName, Millitokens)| {
-        let mut parts = Vec::with_capacity(images.len());
-        for image in &images {
-            let limit = image.limit(name.as_str())?;
-            parts.push(Part {
-                terms: image.terms(limit),
-                balance: image.balance(limit, now),
-            });
-        }
         let first = images.first()?;
         let whole = first.terms_among(first.limit(name.as_str())?, 1);
-        let of = Of {
-            who: (&id.entity, &id.resource),
-            name: name.as_str(),
-            is_soft: config.is_soft(name.as_str()),
+        let together = |parts: &[Part<'_>]| {
+            let of = Of {
+                who: (&id.entity, &id.resource),
+                name: name.as_str(),
+                is_soft: config.is_soft(name.as_str()),
+            };
+            LimitStatus::together(of, &whole, parts, *need, now)
         };
-        Some(LimitStatus::together(of, &whole, &parts, *need, now))
+        if let [image] = images {
+            // The usual case, without a list.
+            return Some(together(&[part(image, name, now)?]));
+        }
+        let parts = images.iter().map(|image| part(image, name, now));
+        Some(together(&parts.collect::<Option<Vec<_>>>()?))
     };
     amounts.iter().map(status).collect()
 }

@@ -44,7 +44,8 @@ use crate::verdict::RateLimitExceeded;
 pub use debit::Debit;
 pub use freshness::{next_round_trip, refilled_by};
 pub use group::{Batch, Group};
-use images::{is_covered, remembered, short_shards, statuses_before};
+pub use images::refused_from_memory;
+use images::{parent_amounts, parent_id, refused_by_images, short_shards, statuses_before};
 pub use protocol::*;
 pub use slice::{Slice, merge, split};
 pub use spread::{Spread, SpreadEnd};
@@ -359,41 +360,17 @@ impl Acquire {
 
     /// Everything is known that can be known without the table: reject from memory, or start the legs.
     fn begin(&mut self, parent: Option<Found>, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
-        let Some(child) = self.child.clone() else {
+        let Some(child) = self.child.take() else {
             return Vec::new();
         };
         if self.abandoned {
             return Vec::new();
         }
-        let id = self.request.id.clone();
-        // Refused from memory only if all images are known, so that the caller gets the whole wait.
-        let is_covered = is_covered(&child.hint, &child.config, &self.request.consume, now)
-            && self.covers(parent.as_ref(), now);
-        let mut known = if is_covered {
-            None
-        } else {
-            remembered(&id, &child.config, &self.request.consume, &child.hint, now)
-        };
-        if let (Some(statuses), Some(parent)) = (&mut known, &parent) {
-            let amounts = self.parent_amounts(&parent.config);
-            if !amounts.is_empty() {
-                match remembered(
-                    &self.parent_id(parent),
-                    &parent.config,
-                    &amounts,
-                    &parent.hint,
-                    now,
-                ) {
-                    Some(of_parent) => statuses.extend(of_parent),
-                    None => known = None,
-                }
-            }
-        }
-        if let Some(statuses) = known.filter(|statuses| statuses.iter().any(|status| status.exceeded)) {
-            self.decide(Decision::Rejected(RateLimitExceeded::new(statuses)));
+        if let Some(refused) = refused_by_images(&self.request, &child, parent.as_ref(), now) {
+            self.decide(Decision::Rejected(refused));
             return Vec::new();
         }
-        let amounts = self.request.consume.clone();
+        let (id, amounts) = (self.request.id.clone(), self.request.consume.clone());
         let mut calls = self.start_leg(Role::Child, id, &child, amounts, now, random);
         if let Some(parent) = parent {
             calls.extend(self.start_parent(&parent, now, random));
@@ -401,37 +378,19 @@ impl Acquire {
         calls
     }
 
-    /// Whether the cached image of the parent's bucket, if there is a parent, covers what is asked of it.
-    fn covers(&self, parent: Option<&Found>, now: EpochMillis) -> bool {
-        parent.is_none_or(|parent| {
-            is_covered(
-                &parent.hint,
-                &parent.config,
-                &self.parent_amounts(&parent.config),
-                now,
-            )
-        })
-    }
-
-    fn parent_id(&self, found: &Found) -> BucketId {
-        BucketId {
-            entity: found.config.entity.clone(),
-            ..self.request.id.clone()
-        }
-    }
-
-    /// A parent is debited for the limits that it has.
-    fn parent_amounts(&self, config: &Resolved) -> Vec<(LimitName, Millitokens)> {
-        let has = |(name, _): &&(LimitName, Millitokens)| config.limit(name).is_some();
-        self.request.consume.iter().filter(has).cloned().collect()
-    }
-
     fn start_parent(&mut self, found: &Found, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
-        let amounts = self.parent_amounts(&found.config);
+        let amounts = parent_amounts(&self.request, &found.config);
         if amounts.is_empty() {
             return Vec::new();
         }
-        self.start_leg(Role::Parent, self.parent_id(found), found, amounts, now, random)
+        self.start_leg(
+            Role::Parent,
+            parent_id(&self.request, found),
+            found,
+            amounts,
+            now,
+            random,
+        )
     }
 
     fn start_leg(

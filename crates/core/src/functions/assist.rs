@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 use crate::bucket::{Bucket, MAX_SHARDS};
 use crate::schema::BucketId;
 use crate::table::Update;
+use crate::terms::Turn;
 use crate::units::{EpochMillis, Millitokens};
 use crate::write::{self, Amounts, RefillDebit, Ttl};
 
@@ -32,8 +33,9 @@ pub fn refill(
     consumed: &Consumed,
     now: EpochMillis,
 ) -> Option<Update> {
-    let is_plain = image.unsupported.is_none() && image.valid_until.is_none() && !image.disabled;
-    if !is_plain || image.is_expired(now) {
+    // A forced pass is for a surplus, which may belong to shards that do not exist yet.
+    let is_open = image.unsupported.is_none() && image.valid_until != Some(0) && !image.disabled;
+    if !is_open || image.is_expired(now) {
         return None;
     }
     let has_surplus = |limit: &crate::bucket::BucketLimit| limit.balance.0 > image.ceiling(limit, now);
@@ -46,7 +48,11 @@ pub fn refill(
         let spent = consumed.get(&r.limit.name).copied().unwrap_or_default();
         r.balance.tokens > r.limit.balance && r.balance.tokens < spent
     };
-    if !refilled.iter().any(runs_dry) {
+    if refilled.iter().any(|r| r.turn == Turn::Opens) {
+        // Only a use begins a session, and the use looks for itself.
+        return None;
+    }
+    if image.is_valid(now) && !refilled.iter().any(runs_dry) {
         return None;
     }
     let change = RefillDebit {
@@ -69,8 +75,9 @@ pub fn split(id: &BucketId, image: &Bucket, now: EpochMillis) -> Option<(Update,
     let left = image.balance(wcu, now).refilled(wcu.params, now).tokens.0;
     let is_low = capacity > 0 && left.saturating_mul(100) < capacity.saturating_mul(LOW_WATER_PERCENT);
     let count = image.shard_count.saturating_mul(2);
-    let is_useful = |limit: &crate::bucket::BucketLimit| limit.params.share(count).capacity >= 1000;
-    let may = image.unsupported.is_none() && !image.disabled && count <= MAX_SHARDS;
+    let is_useful =
+        |limit: &crate::bucket::BucketLimit| image.terms_among(limit, count).share(now).capacity >= 1000;
+    let may = image.unsupported.is_none() && !image.has_quota() && !image.disabled && count <= MAX_SHARDS;
     (is_low && may && image.limits.iter().all(is_useful))
         .then(|| (write::double(id.key(0), image.shard_count), count))
 }
@@ -188,7 +195,7 @@ mod tests {
         for (name, value) in [
             ("disabled", Value::Bool(true)),
             ("vu", Value::int(0)),
-            ("sched", Value::text("1m0s500")),
+            ("sched", Value::text("2m0s500")),
             ("b_tpm_rsa", Value::int(3600)),
             ("ttl", Value::int(START.secs())),
         ] {
@@ -196,6 +203,35 @@ mod tests {
             stored.insert(name.into(), value);
             assert_eq!(refill_of(&stored, 500, START.plus(60_000)), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_bucket_is_brought_over_a_boundary() {
+        let mut stored = item(1000, 900, 1);
+        stored.insert("sched".into(), Value::text("1h19s500"));
+        let boundary = EpochMillis::parse("2026-11-21T20:00:00Z").unwrap();
+        stored.insert("vu".into(), Value::int(boundary.0));
+        // 500 fit from 19:00 to 20:00.
+        assert_eq!(refill_of(&stored, 5, boundary.plus(-1)), None);
+        let update = refill_of(&stored, 5, boundary).unwrap();
+        let set = |name: &str| {
+            update
+                .set
+                .iter()
+                .find(|(attr, _)| attr == name)
+                .map(|(_, value)| value.clone())
+        };
+        assert_eq!(set("vu"), Some(Value::int(boundary.plus(23 * 3_600_000).0)));
+        let mut after = stored.clone();
+        update.apply(&mut after);
+        assert_eq!(after["b_tpm_tk"], Value::int(500_000));
+        // A session that is over is left to its next use.
+        stored.retain(|name, _| name != "sched");
+        stored.insert("b_tpm_ra".into(), Value::int(0));
+        stored.insert("b_tpm_rsa".into(), Value::int(60));
+        stored.insert("b_tpm_ws".into(), Value::int(START.0));
+        stored.insert("vu".into(), Value::int(START.plus(60_000).0));
+        assert_eq!(refill_of(&stored, 5000, START.plus(60_000)), None);
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn value(typed: &Json) -> Option<Value> {
     };
     Some(match (kind.as_str(), content) {
         ("S", Json::String(text)) => Value::S(text.clone()),
-        ("N", Json::String(digits)) => Value::N(digits.clone()),
+        ("N", Json::String(digits)) => Value::N(digits.into()),
         ("BOOL", Json::Bool(truth)) => Value::Bool(*truth),
         ("NULL", Json::Bool(_)) => Value::Null,
         ("M", Json::Object(members)) => Value::M(item(members).ok()?),

@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use smol_str::{SmolStr, format_smolstr};
 
+use crate::bucket::limit_attr;
 use crate::name::{LimitName, WCU};
 use crate::schema::{BucketId, entity_pk, resource_pk};
 use crate::stream::{Change, Sequence, StreamRecord};
 use crate::table::{Attr, Condition, Item, Key, Update, Value};
 use crate::units::EpochMillis;
-use crate::usage::Window;
+use crate::usage::{OVERDRAWN, Window};
 
 /// How many runs a shard may have in a snapshot.
 const MAX_RUNS: usize = 16;
@@ -81,6 +82,8 @@ struct Entry {
     after: u32,
     /// Whole tokens by limit.
     tokens: Vec<(SmolStr, i128)>,
+    /// The soft limits that it has left in debt.
+    overdrawn: Vec<SmolStr>,
 }
 
 /// The additions of a batch of records to snapshots.
@@ -105,7 +108,7 @@ impl Tally {
         if before == after {
             return;
         }
-        let mut tokens = Vec::new();
+        let (mut tokens, mut overdrawn) = (Vec::new(), Vec::new());
         for (name, value) in consumption(new) {
             let was = old
                 .and_then(|old| old.get(&format!("b_{name}_tc")))
@@ -122,6 +125,9 @@ impl Tally {
                 continue;
             }
             tokens.push((SmolStr::new(name), delta));
+            if delta > 0 && is_overdrawn(new, name) {
+                overdrawn.push(SmolStr::new(name));
+            }
         }
         self.changes += tokens.len();
         let entry = Arc::new(Entry {
@@ -129,6 +135,7 @@ impl Tally {
             before,
             after,
             tokens,
+            overdrawn,
         });
         for &window in windows {
             let Some(start) = window.start_millis(record.at) else {
@@ -179,6 +186,15 @@ pub fn consumption(image: &Item) -> impl Iterator<Item = (&str, i128)> {
     })
 }
 
+/// Whether a bucket's image shows a soft limit in debt.
+fn is_overdrawn(image: &Item, limit: &str) -> bool {
+    let part = |part: &str| image.get(limit_attr(limit, part).as_str());
+    part("soft").is_some()
+        && part("tk")
+            .and_then(Value::as_int)
+            .is_some_and(|tokens| tokens < 0)
+}
+
 /// A digest (FNV-1a) of a bucket's consumption counters; 0 for none.
 fn digest(image: &Item) -> u32 {
     let mut hash = 0x811c_9dc5_u32;
@@ -216,6 +232,7 @@ impl Addition {
         let mut update = Update::new(self.id.key());
         let mut guards = Vec::new();
         let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
+        let mut overdrawn: BTreeMap<&str, i128> = BTreeMap::new();
         let mut events = 0;
         for (shard, entries) in &self.shards {
             let attr: Attr = format_smolstr!("applied#{shard}");
@@ -237,6 +254,9 @@ impl Addition {
                     *sums.entry(name).or_default() += tokens;
                     events += 1;
                 }
+                for name in &entry.overdrawn {
+                    *overdrawn.entry(name).or_default() += 1;
+                }
             }
             guards.push(Condition::same(attr.clone(), known.cloned()));
             update.set.push((attr, Value::S(runs.to_text())));
@@ -247,6 +267,9 @@ impl Addition {
         update.condition = Condition::All(guards);
         for (name, tokens) in sums {
             update.add.push((name.into(), tokens));
+        }
+        for (name, times) in overdrawn {
+            update.add.push((format_smolstr!("{name}{OVERDRAWN}"), times));
         }
         update.add.push(("total_events".into(), events));
         update.set.extend(self.facts(retention_days));

@@ -145,7 +145,7 @@ fn value(json: Json) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(truth) => Value::Bool(truth),
-        Json::Number(number) => Value::N(number.to_string()),
+        Json::Number(number) => Value::N(number.to_string().into()),
         Json::String(text) => Value::S(text),
         Json::Array(values) => Value::L(values.into_iter().map(value).collect()),
         Json::Object(values) => Value::M(

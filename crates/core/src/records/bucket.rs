@@ -203,12 +203,32 @@ enum Kind<'a> {
     Foreign,
 }
 
+/// A part of a limit on an item: the limit's name, the part, the value.
+type Part<'a> = (&'a str, &'a str, &'a Value);
+
+/// Of the parts of an item's limits, in the order of their attributes, those of the limit of the part at `at`, and few others:
+/// they are next to each other.
+fn parts_near<'a, 'b>(parts: &'b [Part<'a>], at: usize) -> &'b [Part<'a>] {
+    let (before, from) = parts.split_at(at);
+    let name = from.first().map_or("", |(name, ..)| *name);
+    let is_other = |(other, ..): &Part<'_>| !other.starts_with(name);
+    let begin = before.iter().rposition(is_other).map_or(0, |last| last + 1);
+    let end = from.iter().position(is_other).unwrap_or(from.len());
+    parts.get(begin..at + end).unwrap_or_default()
+}
+
+/// Splits at the last `_`. Parts are short, so going backwards byte by byte is faster than a search for long texts.
+fn split_part(rest: &str) -> Option<(&str, &str)> {
+    let at = rest.bytes().rposition(|byte| byte == b'_')?;
+    Some((rest.get(..at)?, rest.get(at + 1..)?))
+}
+
 fn classify(attr: &str) -> Kind<'_> {
     match attr {
         "PK" | "SK" | "entity_id" | "resource" | "rf" | "shard_count" | "cascade" | "parent_id" | "ttl"
         | "disabled" | "bypass" | "vu" | "sched" | "rsched" | "sched_tz" | "pgen" | "pinc" | CARRY
         | RECEIPT | FENCE | "GSI2PK" | "GSI2SK" | "GSI3PK" | "GSI3SK" | "GSI4PK" | "GSI4SK" => Kind::Item,
-        _ => match attr.strip_prefix("b_").and_then(|rest| rest.rsplit_once('_')) {
+        _ => match attr.strip_prefix("b_").and_then(split_part) {
             Some((
                 name,
                 part @ ("tk" | "cp" | "ra" | "rp" | "tc" | "sched" | "rsched" | "soft" | "rsa" | "gc" | "tu"
@@ -261,16 +281,19 @@ impl Bucket {
             unsupported: None,
         };
         let shared = ItemSchedules::read(&reader)?;
-        for attr in item.keys() {
+        let mut parts = Vec::with_capacity(item.len());
+        for (attr, value) in item {
             match classify(attr) {
-                // A balance without parameters is debris of an old client, not a limit.
-                Kind::Limit(name, "tk") if item.contains_key(limit_attr(name, "cp").as_str()) => {
-                    bucket.add_limit(&reader, name, &shared)?;
-                }
-                Kind::Item | Kind::Limit(..) => {}
+                Kind::Limit(name, part) => parts.push((name, part, value)),
+                Kind::Item => {}
                 Kind::Foreign => {
                     bucket.unsupported.get_or_insert_with(|| attr.into());
                 }
+            }
+        }
+        for (at, (name, part, _)) in parts.iter().enumerate() {
+            if *part == "tk" {
+                bucket.add_limit(&reader, name, parts_near(&parts, at), &shared)?;
             }
         }
         Ok(bucket)
@@ -280,14 +303,41 @@ impl Bucket {
         &mut self,
         reader: &Reader<'_>,
         name: &str,
+        parts: &[Part<'_>],
         shared: &ItemSchedules<'_>,
     ) -> Result<(), RecordError> {
+        // By numbers, so that each part is looked at once, and no attribute's name is made.
+        let number = |part: &str| match part {
+            "cp" => 0,
+            "ra" => 1,
+            "rp" => 2,
+            "tc" => 3,
+            "tk" => 4,
+            "sched" => 5,
+            "rsched" => 6,
+            "rsa" => 7,
+            "soft" => 8,
+            _ => 9,
+        };
+        let mut values: [Option<&Value>; 10] = [None; 10];
+        for (_, part, value) in parts.iter().filter(|(of, ..)| *of == name) {
+            values[number(part)] = Some(*value);
+        }
+        let get = |part: &str| values[number(part)];
+        if get("cp").is_none() {
+            // A balance without parameters is debris of an old client, not a limit.
+            return Ok(());
+        }
         let max_tokens = Millitokens::from_amount(MAX_TOKENS).0;
-        let part = |part: &str, min: i128, max: i128| {
-            let attr = limit_attr(name, part);
-            reader
-                .int_within(&attr, min, max)?
-                .ok_or_else(|| reader.corrupt(&attr, "is missing"))
+        let part = |part: &str, min: i128, max: i128| match get(part).and_then(Value::as_int) {
+            Some(n) if (min..=max).contains(&n) => Ok(n),
+            // Read again, to say what is wrong.
+            _ => {
+                let attr = limit_attr(name, part);
+                reader
+                    .int_within(&attr, min, max)?
+                    .ok_or_else(|| reader.corrupt(&attr, "is missing"))
+            }
         };
         let params = Params {
             capacity: part("cp", 0, max_tokens)?,
@@ -297,11 +347,24 @@ impl Bucket {
         let held = Held {
             params,
             balance: Millitokens(part("tk", i128::MIN, i128::MAX)?),
-            consumed: reader.int_opt(&limit_attr(name, "tc"))?.map(Millitokens),
+            consumed: match get("tc") {
+                Some(_) => Some(Millitokens(part("tc", i128::MIN, i128::MAX)?)),
+                None => None,
+            },
             refilled_at: self.refilled_at,
             shard_count: self.shard_count,
         };
-        let shape = if name == WCU {
+        let mark = |part: &str| get(part).and_then(Value::as_text).map(SmolStr::new);
+        let has_none = |part: &str| {
+            let own = get(part);
+            own.is_none_or(|own| own.as_text() == Some(NO_SCHEDULE))
+        };
+        let is_plain = shared.is_empty()
+            && params.refill > 0
+            && has_none("sched")
+            && has_none("rsched")
+            && get("rsa").is_none();
+        let shape = if name == WCU || is_plain {
             None
         } else {
             match shared.shape(reader, name, &held)? {
@@ -312,10 +375,6 @@ impl Bucket {
                 }
             }
         };
-        let mark = |part: &str| {
-            let value = reader.get(&limit_attr(name, part));
-            value.and_then(Value::as_text).map(SmolStr::new)
-        };
         let mut limit = BucketLimit {
             name: name.into(),
             balance: held.balance,
@@ -323,7 +382,7 @@ impl Bucket {
             carry: 0,
             consumed: held.consumed,
             marks: [mark("sched"), mark("rsched")],
-            is_soft: reader.get(&limit_attr(name, "soft")).is_some(),
+            is_soft: get("soft").is_some(),
             shape,
         };
         if let Some(carries) = &self.fractions {

@@ -37,8 +37,18 @@ impl BucketId {
             entity,
             resource,
         } = self;
+        let shard = shard.to_string();
+        let parts = [
+            namespace.as_str(),
+            "/BUCKET#",
+            entity.as_str(),
+            "#",
+            resource.as_str(),
+            "#",
+            &shard,
+        ];
         Key {
-            pk: format!("{namespace}/BUCKET#{entity}#{resource}#{shard}"),
+            pk: parts.concat(),
             sk: SmolStr::new_static(STATE),
         }
     }

@@ -145,14 +145,20 @@ pub struct UsageSnapshot {
     pub total_events: u64,
     /// Net tokens consumed, by limit. Negative if more was given back than taken in this window.
     pub counters: BTreeMap<String, i128>,
+    /// How many debits of a soft limit left it in debt, by limit.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "BTreeMap::is_empty"))]
+    pub overdrawn: BTreeMap<String, i128>,
 }
+
+/// Ends the name of a counter of overdrawn debits.
+pub(crate) const OVERDRAWN: &str = "#od";
 
 impl UsageSnapshot {
     /// Reads a snapshot; `None` if the item lacks the entity, the resource or the start of the window, or if that is not
     /// an instant.
     pub fn decode(item: &Item) -> Option<Self> {
         let text = |attr| item.get(attr).and_then(Value::as_text);
-        let is_counter = |name: &str| !matches!(name, "total_events" | "ttl") && !name.ends_with("#od");
+        let is_counter = |name: &str| !matches!(name, "total_events" | "ttl") && !name.ends_with(OVERDRAWN);
         Some(Self {
             entity: text("entity_id")?.to_owned(),
             resource: text("resource")?.to_owned(),
@@ -166,6 +172,10 @@ impl UsageSnapshot {
                 .iter()
                 .filter(|(name, _)| is_counter(name))
                 .filter_map(|(name, value)| Some((name.clone(), value.as_int()?)))
+                .collect(),
+            overdrawn: item
+                .iter()
+                .filter_map(|(name, value)| Some((name.strip_suffix(OVERDRAWN)?.to_owned(), value.as_int()?)))
                 .collect(),
         })
     }
@@ -359,6 +369,7 @@ impl UsageSummary {
     ///     window_start: SystemTime::UNIX_EPOCH,
     ///     total_events: 2,
     ///     counters: [("tpm".to_owned(), 1_250)].into(),
+    ///     overdrawn: [].into(),
     /// };
     /// let mut summary = UsageSummary::default();
     /// summary.add(&snapshot);
@@ -436,6 +447,7 @@ mod tests {
                 .iter()
                 .map(|(name, tokens)| ((*name).to_owned(), *tokens))
                 .collect(),
+            overdrawn: BTreeMap::new(),
         }
     }
 
@@ -451,10 +463,11 @@ mod tests {
             ("total_events".into(), Value::int(1)),
             ("ttl".into(), Value::int(1_803_066_424)),
         ]);
-        assert_eq!(
-            UsageSnapshot::decode(&item),
-            Some(snapshot("2026-11-21T19:00:00Z", &[("rpm", 3)]))
-        );
+        let expected = UsageSnapshot {
+            overdrawn: [("rpm".to_owned(), 1)].into(),
+            ..snapshot("2026-11-21T19:00:00Z", &[("rpm", 3)])
+        };
+        assert_eq!(UsageSnapshot::decode(&item), Some(expected));
         assert_eq!(UsageSnapshot::decode(&Item::new()), None);
     }
 

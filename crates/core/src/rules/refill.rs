@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::limit::Params;
-use crate::units::{EpochMillis, Millitokens};
+use crate::units::{EpochMillis, Millitokens, div_rem};
 
 /// A balance as it stood at an instant, with the fraction of a millitoken earned beyond it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,8 @@ impl Balance {
         let elapsed = i128::from(now.since(self.at).max(0));
         // At most 2^63 ms times 10^18, plus less than a period: fits 128 bits.
         let earned = elapsed.saturating_mul(params.refill).saturating_add(self.carry);
-        let tokens = self.tokens + Millitokens(earned / params.period_ms);
+        let (gained, carry) = div_rem(earned, params.period_ms);
+        let tokens = self.tokens + Millitokens(gained);
         let at = self.at.max(now);
         if tokens.0 >= params.capacity {
             Self {
@@ -75,11 +76,7 @@ impl Balance {
                 at,
             }
         } else {
-            Self {
-                tokens,
-                carry: earned % params.period_ms,
-                at,
-            }
+            Self { tokens, carry, at }
         }
     }
 
@@ -95,7 +92,7 @@ impl Balance {
             .0
             .saturating_mul(params.period_ms)
             .saturating_sub(self.carry);
-        let millis = missing.saturating_add(params.refill - 1) / params.refill;
+        let (millis, _) = div_rem(missing.saturating_add(params.refill - 1), params.refill);
         let due = i128::from(self.at.0).saturating_add(millis) - i128::from(now.0);
         Wait::Millis(i64::try_from(due).unwrap_or(i64::MAX).max(0))
     }

@@ -17,6 +17,9 @@ pub(crate) struct Part<'a> {
 
 /// The tokens that a request could have of all shards at `now`. Negative if all are in debt: what they owe.
 pub(crate) fn tokens(parts: &[Part<'_>], now: EpochMillis) -> Millitokens {
+    if let [part] = parts {
+        return part.terms.refilled(part.balance, now).tokens;
+    }
     let each = || {
         parts
             .iter()

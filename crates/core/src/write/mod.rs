@@ -78,6 +78,7 @@ pub(crate) struct Assumed {
 /// Without a basis, an item is spent that has features which are not understood: it only has to be valid.
 pub(crate) fn debit(key: Key, amounts: &Amounts, basis: Option<&Basis>, now: EpochMillis) -> Update {
     let mut update = Update::new(key);
+    update.add.reserve(2 + 2 * amounts.len());
     let mut parts = Vec::with_capacity(5 + 4 * amounts.len());
     for (at, (limit, amount)) in amounts.iter().enumerate() {
         spend(&mut update, limit.as_str(), *amount);

@@ -29,7 +29,7 @@ fn number() -> impl Strategy<Value = String> {
 
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
-        4 => number().prop_map(Value::N),
+        4 => number().prop_map(|digits| Value::N(digits.into())),
         1 => "[-#:/a-z0-9 ]{0,12}".prop_map(Value::S),
         1 => any::<bool>().prop_map(Value::Bool),
         1 => Just(Value::Null),

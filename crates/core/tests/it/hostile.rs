@@ -252,7 +252,7 @@ fn json_of(item: &Item) -> Json {
 fn json_of_value(value: &Value) -> Json {
     match value {
         Value::S(text) => json!({ "S": text }),
-        Value::N(digits) => json!({ "N": digits }),
+        Value::N(digits) => json!({ "N": digits.as_str() }),
         Value::Bool(truth) => json!({ "BOOL": truth }),
         Value::Null => json!({ "NULL": true }),
         Value::M(map) => json!({ "M": json_of(map) }),
@@ -422,7 +422,7 @@ fn edited(dice: &mut Dice, old: &str) -> String {
 
 fn value(dice: &mut Dice, depth: usize) -> Value {
     match below(dice, if depth > 0 { 11 } else { 8 }) {
-        0..=3 => Value::N(digits(dice)),
+        0..=3 => Value::N(digits(dice).into()),
         4 | 5 => Value::S(text(dice)),
         6 => Value::Bool(often(dice, (1, 2))),
         7 => one(dice, &[Value::Null, Value::Other]).clone(),
@@ -447,10 +447,10 @@ fn value(dice: &mut Dice, depth: usize) -> Value {
 fn near(dice: &mut Dice, old: &Value) -> Value {
     match old {
         Value::S(text) => Value::S(edited(dice, text)),
-        Value::N(digits) if often(dice, (1, 3)) => Value::N(edited(dice, digits)),
+        Value::N(digits) if often(dice, (1, 3)) => Value::N(edited(dice, digits).into()),
         Value::N(digits) => {
             let by = i128::from(dice.bits().cast_signed() >> below(dice, 64));
-            Value::N(digits.parse::<i128>().unwrap_or(0).saturating_add(by).to_string())
+            Value::int(digits.parse::<i128>().unwrap_or(0).saturating_add(by))
         }
         Value::M(map) => {
             let mut map = map.clone();

@@ -13,7 +13,7 @@ fn value(json: &Json) -> Value {
     let (kind, content) = json.as_object().unwrap().iter().next().unwrap();
     match kind.as_str() {
         "S" => Value::text(content.as_str().unwrap()),
-        "N" => Value::N(content.as_str().unwrap().to_owned()),
+        "N" => Value::N(content.as_str().unwrap().into()),
         "BOOL" => Value::Bool(content.as_bool().unwrap()),
         "L" => Value::L(content.as_array().unwrap().iter().map(value).collect()),
         "M" => Value::M(item(content)),
@@ -40,7 +40,7 @@ fn as_stored(value: &Value) -> Value {
                         let thousandths = (digits.parse::<f64>().unwrap() * 1000.0)
                             .round_ties_even()
                             .max(1.0);
-                        Value::N((thousandths / 1000.0).to_string())
+                        Value::N((thousandths / 1000.0).to_string().into())
                     }
                     (_, part) => as_stored(part),
                 };

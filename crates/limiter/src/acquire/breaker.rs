@@ -97,6 +97,11 @@ impl Breaker {
         state.pass(self.now(), interval())
     }
 
+    /// Whether nothing has failed since the last answer.
+    pub(crate) fn is_unharmed(&self) -> bool {
+        !self.failing.load(Ordering::Acquire)
+    }
+
     /// Takes note that a request is sent.
     pub(crate) fn sending(&self) {
         if self.failing.load(Ordering::Acquire) {

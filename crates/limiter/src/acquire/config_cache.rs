@@ -163,9 +163,24 @@ impl ConfigCache {
         resource: &ResourceName,
         now: EpochMillis,
     ) -> Option<Arc<Resolved>> {
-        let config = self.memory.peek(&(entity.clone(), resource.clone()), now)?;
-        self.memory.hits.fetch_add(1, Ordering::Relaxed);
+        let config = self.peek_uncounted(entity, resource, now)?;
+        self.count_hits(1);
         Some(config)
+    }
+
+    /// The same for a call that may look again.
+    pub(crate) fn peek_uncounted(
+        &self,
+        entity: &EntityId,
+        resource: &ResourceName,
+        now: EpochMillis,
+    ) -> Option<Arc<Resolved>> {
+        self.memory.peek(&(entity.clone(), resource.clone()), now)
+    }
+
+    /// Counts calls that were answered without reading.
+    pub(crate) fn count_hits(&self, hits: u64) {
+        self.memory.hits.fetch_add(hits, Ordering::Relaxed);
     }
 
     /// The configuration as last read, however old. Good for limits during an outage, and nothing else.

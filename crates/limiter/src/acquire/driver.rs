@@ -6,6 +6,7 @@
 //! nothing. Writes that have been sent move to the background and are finished there, so that whatever turns out to
 //! have been taken is given back.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Debit, Decision, Found, Grant, Hint, Reply, Request, next_round_trip,
-    refilled_by,
+    refilled_by, refused_from_memory,
 };
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::credit::{Credit, CreditEnd, Send};
@@ -23,7 +24,7 @@ use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::random::Random;
 use zae_limiter_core::sync::Drift;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
-use zae_limiter_core::{Bucket, EntityId, EpochMillis, ResourceName};
+use zae_limiter_core::{Bucket, EntityId, EpochMillis, RateLimitExceeded, ResourceName};
 
 use crate::acquire::breaker::is_refusal;
 use crate::acquire::groups::{Ticket, Turn};
@@ -275,11 +276,20 @@ impl Drive {
         self.inner.place.gave_up(after, in_doubt, last)
     }
 
-    /// Runs to the decision. While the circuit breaker is open it fails at once, unless it is the probe.
+    /// Runs to the decision.
     ///
     /// # Cancellation
-    /// Drop this future and the drive, and what has been taken is given back in the background.
+    /// As [`finish`](Self::finish).
     pub(crate) async fn run(&mut self) -> Decision {
+        match self.begin() {
+            Some(decision) => decision,
+            None => self.finish().await,
+        }
+    }
+
+    /// Begins, and tells the decision if that needs no request. While the circuit breaker is open it fails at once, unless it
+    /// is the probe.
+    pub(crate) fn begin(&mut self) -> Option<Decision> {
         match self.inner.breaker.pass() {
             Pass::Free => {}
             Pass::Probe => self.patience = Patience::Probe,
@@ -287,7 +297,7 @@ impl Drive {
                 self.patience = Patience::Probe;
                 self.acquire = None;
                 let err = self.inner.breaker.refusal(since, next, self.inner.clock.now());
-                return Decision::Failed(err.into());
+                return Some(Decision::Failed(err.into()));
             }
         }
         if let Some(acquire) = &mut self.acquire {
@@ -300,10 +310,14 @@ impl Drive {
             let calls = acquire.start(&known, now, &mut FastRandom);
             self.send(calls);
         }
-        self.finish().await
+        self.flights.0.is_empty().then(|| self.end())
     }
 
-    async fn finish(&mut self) -> Decision {
+    /// Runs to the decision, from where it has [begun](Self::begin).
+    ///
+    /// # Cancellation
+    /// Drop this future and the drive, and what has been taken is given back in the background.
+    pub(crate) async fn finish(&mut self) -> Decision {
         while let Some((id, (reply, left))) = self.flights.next().await {
             if let (Some(acquire), Some(left)) = (&mut self.acquire, left) {
                 acquire.left(id, left);
@@ -319,6 +333,11 @@ impl Drive {
                 return Decision::Failed(err.into());
             }
         }
+        self.end()
+    }
+
+    /// The decision of a machine that waits for nothing.
+    fn end(&mut self) -> Decision {
         let Some(acquire) = self.acquire.take() else {
             return lost();
         };
@@ -605,6 +624,25 @@ impl Inner {
             round_trip_ms: self.round_trip_ms.load(Ordering::Relaxed),
             ..self.images.hint(&self.bucket_id(entity, resource), now)
         }
+    }
+
+    /// The refusal of a call by what is cached. It needs neither a machine nor a clock of the runtime, and nothing is kept for it.
+    pub(crate) fn refused_from_memory(&self, request: &Request) -> Option<RateLimitExceeded> {
+        // While the circuit breaker may be open, calls are decided in the order of the drive.
+        if !self.breaker.is_unharmed() {
+            return None;
+        }
+        let (now, hits) = (self.clock.now(), Cell::new(0));
+        let known = |entity: &EntityId| {
+            let config = self.config.peek_uncounted(entity, &request.id.resource, now)?;
+            hits.set(hits.get() + 1);
+            let hint = self.hint(entity, &request.id.resource, now);
+            Some(Found { config, hint })
+        };
+        let refused = refused_from_memory(request, &known, now)?;
+        self.config.count_hits(hits.get());
+        self.count_local_rejection();
+        Some(refused)
     }
 
     /// Sends a request of an acquire, and learns from its answer how long the table takes.

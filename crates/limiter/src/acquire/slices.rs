@@ -123,6 +123,11 @@ impl Slices {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the process may hold tokens for calls to come.
+    pub(crate) fn are_held(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     pub(crate) fn prefetched(&self) -> Prefetched {
         let mut all = Prefetched::default();
         for held in self.lock().values().filter(|held| !held.slice.is_empty()) {

@@ -35,10 +35,23 @@ pub(super) struct Aliases {
 }
 
 /// Writes the expressions of one request and hands out their aliases.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Renderer {
     names: Vec<Attr>,
+    /// The tag of each name.
+    tags: Vec<u32>,
     values: Vec<Value>,
+}
+
+impl Default for Renderer {
+    /// With room for a debit of two limits.
+    fn default() -> Self {
+        Self {
+            names: Vec::with_capacity(16),
+            tags: Vec::with_capacity(16),
+            values: Vec::with_capacity(24),
+        }
+    }
 }
 
 impl Renderer {
@@ -218,14 +231,14 @@ impl Renderer {
 
     /// A request names a few dozen attributes at most, for which looking them up one by one is the fastest.
     fn name(&mut self, text: &mut String, attr: Attr) {
-        let at = self
-            .names
-            .iter()
-            .position(|known| *known == attr)
-            .unwrap_or_else(|| {
-                self.names.push(attr);
-                self.names.len() - 1
-            });
+        let wanted = tag(&attr);
+        let mut known = self.tags.iter().zip(&self.names);
+        let at = known.position(|(tag, name)| *tag == wanted && *name == attr);
+        let at = at.unwrap_or_else(|| {
+            self.tags.push(wanted);
+            self.names.push(attr);
+            self.names.len() - 1
+        });
         push_alias(text, '#', at);
     }
 
@@ -300,19 +313,21 @@ fn grouped(texts: &mut Vec<(Attr, String)>) -> impl Iterator<Item = (Attr, Value
 
 /// Formatting machinery costs more than the digits; nearly every index has one or two.
 pub(super) fn push_alias(text: &mut String, sigil: char, index: usize) {
+    let digit = |number: usize| char::from(b'0' + (number % 10) as u8);
     text.push(sigil);
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    let mut rest = index;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+    if index >= 100 {
+        return text.push_str(&index.to_string());
     }
-    text.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+    if index >= 10 {
+        text.push(digit(index / 10));
+    }
+    text.push(digit(index));
+}
+
+/// A number that is rarely the same for two names, so that most comparisons of names are of numbers.
+fn tag(name: &str) -> u32 {
+    let add = |tag: u32, byte: u8| tag.wrapping_mul(31).wrapping_add(byte.into());
+    name.bytes().fold(0, add)
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Draw {
             3 => Value::Ss(BTreeSet::from(["b".to_owned(), "a".to_owned()])),
             4 => Value::L(vec![Value::int(self.0.i64(..9)), Value::text("y")]),
             5 => Value::M([("k".to_owned(), Value::int(self.0.i64(..9)))].into()),
-            _ => Value::N("-0.25".to_owned()),
+            _ => Value::N("-0.25".into()),
         }
     }
 

@@ -164,6 +164,7 @@ fn usage() {
         window_start: instant(1_768_438_800),
         total_events: 3,
         counters: [("rpm".to_owned(), 5), ("tpm".to_owned(), -7)].into(),
+        overdrawn: [].into(),
     };
     let form = json!({
         "entity_id": "u", "resource": "gpt-4", "window": "hourly", "window_start": "2026-01-15T01:00:00Z",

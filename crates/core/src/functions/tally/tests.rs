@@ -297,3 +297,40 @@ fn limits_that_a_snapshot_cannot_hold_are_told() {
     let update = tally.finish()[0].write(None, 90).unwrap();
     assert_eq!(update.add, [("rpm".into(), 1), ("total_events".into(), 1)]);
 }
+
+#[test]
+fn debits_that_leave_a_soft_limit_in_debt_are_counted() {
+    let item = |consumed: i64, held: i64, soft: Option<Value>| {
+        let mut item = key_item(&bucket().key(0));
+        item.insert("b_rpm_tc".into(), Value::int(consumed));
+        item.insert("b_rpm_tk".into(), Value::int(held));
+        item.extend(soft.map(|soft| ("b_rpm_soft".to_owned(), soft)));
+        item
+    };
+    let count = |old: Item, new: Item| {
+        let mut tally = Tally::default();
+        let record = StreamRecord {
+            change: Change::Modify,
+            sequence: Sequence::parse("1").unwrap(),
+            name: "1".into(),
+            at: EpochMillis(START),
+            old: Some(old),
+            new: Some(new),
+        };
+        tally.add(&record, &[Window::Hourly]);
+        let update = tally.finish().remove(0).write(None, 30).unwrap();
+        let mut add = update.add.iter();
+        add.find(|(attr, _)| attr == "rpm#od").map(|(_, times)| *times)
+    };
+    let soft = || Some(Value::int(5));
+    assert_eq!(count(item(0, 1000, soft()), item(2000, -1000, soft())), Some(1));
+    assert_eq!(count(item(0, 1000, soft()), item(1000, 0, soft())), None);
+    // Hard, or given back.
+    assert_eq!(count(item(0, 1000, None), item(2000, -1000, None)), None);
+    assert_eq!(count(item(5000, -4000, soft()), item(4000, -3000, soft())), None);
+    // A mark of an early version.
+    assert_eq!(
+        count(item(0, 0, None), item(1000, -1000, Some(Value::Bool(true)))),
+        Some(1)
+    );
+}

@@ -72,6 +72,11 @@ impl<'a> ItemSchedules<'a> {
         })
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.schedule.is_none() && self.resets.is_none()
+    }
+
     /// The shape of a limit; `None` if it is refilled at one rate. The error is the attribute that cannot be read by this
     /// version.
     pub(super) fn shape(

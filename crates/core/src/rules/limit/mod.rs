@@ -395,7 +395,10 @@ impl Params {
 
     /// One shard's part: capacity and refill divided by the number of shards, rounded down.
     pub fn share(self, shards: u32) -> Self {
-        let shards = i128::from(shards.max(1));
+        if shards <= 1 {
+            return self;
+        }
+        let shards = i128::from(shards);
         Self {
             capacity: self.capacity / shards,
             refill: self.refill / shards,

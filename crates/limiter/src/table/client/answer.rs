@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use smol_str::SmolStr;
 use zae_limiter_core::table::{Applied, FailureKind, Item, Key, TableError, Value};
 
 use crate::table::render::{PK, SK};
@@ -260,6 +261,27 @@ impl<'de> Deserialize<'de> for Attributes {
     }
 }
 
+/// The text of a number, which is short enough to need no memory of its own.
+struct Digits(SmolStr);
+
+impl<'de> Deserialize<'de> for Digits {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = SmolStr;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<SmolStr, E> {
+                Ok(SmolStr::new(text))
+            }
+        }
+        from.deserialize_str(Text).map(Self)
+    }
+}
+
 /// The types of attribute values.
 #[derive(Deserialize)]
 enum Type {
@@ -293,7 +315,9 @@ impl<'de> Deserialize<'de> for Attribute {
                     // Members that are null stand for types that the value does not have.
                     let value = match type_ {
                         Type::S => map.next_value::<Option<String>>()?.map(Value::S),
-                        Type::N => map.next_value::<Option<String>>()?.map(Value::N),
+                        Type::N => map
+                            .next_value::<Option<Digits>>()?
+                            .map(|digits| Value::N(digits.0)),
                         Type::Bool => map.next_value::<Option<bool>>()?.map(Value::Bool),
                         Type::Null => map.next_value::<Option<bool>>()?.map(|_| Value::Null),
                         Type::M => map.next_value::<Option<Attributes>>()?.map(|map| Value::M(map.0)),

@@ -15,7 +15,8 @@ pub(in crate::table) struct Body {
 impl Body {
     /// The body of a request.
     pub(in crate::table) fn new() -> Self {
-        let mut text = Vec::with_capacity(1024);
+        // A debit of two limits has some 1,800 bytes.
+        let mut text = Vec::with_capacity(2048);
         text.push(b'{');
         Self { text, begun: false }
     }
@@ -96,12 +97,13 @@ impl Body {
     /// # Errors
     /// As [`item`](Self::item).
     pub(in crate::table) fn aliases(&mut self, aliases: &Aliases) -> Result<&mut Self, TableError> {
-        let alias = |out: &mut Vec<u8>, sigil: char, i: usize| {
-            let mut text = String::with_capacity(4);
+        let mut text = String::with_capacity(8);
+        let mut alias = |out: &mut Vec<u8>, sigil: char, i: usize| {
+            text.clear();
+            text.push_str(if i == 0 { "\"" } else { ",\"" });
             push_alias(&mut text, sigil, i);
-            out.extend_from_slice(if i == 0 { b"\"" } else { b",\"" });
+            text.push_str("\":");
             out.extend_from_slice(text.as_bytes());
-            out.extend_from_slice(b"\":");
         };
         if !aliases.names.is_empty() {
             self.name("ExpressionAttributeNames");
@@ -177,6 +179,15 @@ impl Body {
 
 /// Writing to memory does not fail, and a text can always be written.
 fn string(out: &mut Vec<u8>, text: &str) {
+    // Nearly every text needs no escapes, which is seen faster for all bytes together than for one after the other.
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     let written = serde_json::to_writer(out, text);
     debug_assert!(written.is_ok());
 }

@@ -14,7 +14,7 @@ use crate::table::render::{Aliases, PK, SK, push_alias};
 pub(super) fn to_attribute(value: Value) -> Result<AttributeValue, TableError> {
     Ok(match value {
         Value::S(text) => AttributeValue::S(text),
-        Value::N(digits) => AttributeValue::N(digits),
+        Value::N(digits) => AttributeValue::N(digits.into()),
         Value::Bool(truth) => AttributeValue::Bool(truth),
         Value::Null => AttributeValue::Null(true),
         Value::M(map) => AttributeValue::M(to_attributes(map)?),
@@ -75,7 +75,7 @@ pub(super) fn to_key(key: Key) -> HashMap<String, AttributeValue> {
 pub(super) fn from_attribute(value: AttributeValue) -> Value {
     match value {
         AttributeValue::S(text) => Value::S(text),
-        AttributeValue::N(digits) => Value::N(digits),
+        AttributeValue::N(digits) => Value::N(digits.into()),
         AttributeValue::Bool(truth) => Value::Bool(truth),
         AttributeValue::Null(_) => Value::Null,
         AttributeValue::M(map) => Value::M(from_attributes(map)),
