@@ -71,13 +71,11 @@ impl Millitokens {
 /// Quotient and remainder. Numbers of 128 bits are divided by a function call; nearly all that occur fit 64 bits, for which there
 /// is an instruction.
 pub(crate) fn div_rem(number: i128, by: i128) -> (i128, i128) {
-    match (u64::try_from(number), u64::try_from(by)) {
-        (Ok(number), Ok(by @ 1..)) => ((number / by).into(), (number % by).into()),
-        _ => {
-            let quotient = number / by;
-            (quotient, number - quotient * by)
-        }
+    if let (Ok(number), Ok(by @ 1..)) = (u64::try_from(number), u64::try_from(by)) {
+        return ((number / by).into(), (number % by).into());
     }
+    let quotient = number / by;
+    (quotient, number - quotient * by)
 }
 
 impl Add for Millitokens {

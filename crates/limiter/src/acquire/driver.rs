@@ -276,20 +276,11 @@ impl Drive {
         self.inner.place.gave_up(after, in_doubt, last)
     }
 
-    /// Runs to the decision.
+    /// Runs to the decision. While the circuit breaker is open it fails at once, unless it is the probe.
     ///
     /// # Cancellation
-    /// As [`finish`](Self::finish).
+    /// Drop this future and the drive, and what has been taken is given back in the background.
     pub(crate) async fn run(&mut self) -> Decision {
-        match self.begin() {
-            Some(decision) => decision,
-            None => self.finish().await,
-        }
-    }
-
-    /// Begins, and tells the decision if that needs no request. While the circuit breaker is open it fails at once, unless it
-    /// is the probe.
-    pub(crate) fn begin(&mut self) -> Option<Decision> {
         match self.inner.breaker.pass() {
             Pass::Free => {}
             Pass::Probe => self.patience = Patience::Probe,
@@ -297,7 +288,7 @@ impl Drive {
                 self.patience = Patience::Probe;
                 self.acquire = None;
                 let err = self.inner.breaker.refusal(since, next, self.inner.clock.now());
-                return Some(Decision::Failed(err.into()));
+                return Decision::Failed(err.into());
             }
         }
         if let Some(acquire) = &mut self.acquire {
@@ -310,14 +301,10 @@ impl Drive {
             let calls = acquire.start(&known, now, &mut FastRandom);
             self.send(calls);
         }
-        self.flights.0.is_empty().then(|| self.end())
+        self.finish().await
     }
 
-    /// Runs to the decision, from where it has [begun](Self::begin).
-    ///
-    /// # Cancellation
-    /// Drop this future and the drive, and what has been taken is given back in the background.
-    pub(crate) async fn finish(&mut self) -> Decision {
+    async fn finish(&mut self) -> Decision {
         while let Some((id, (reply, left))) = self.flights.next().await {
             if let (Some(acquire), Some(left)) = (&mut self.acquire, left) {
                 acquire.left(id, left);
@@ -333,11 +320,6 @@ impl Drive {
                 return Decision::Failed(err.into());
             }
         }
-        self.end()
-    }
-
-    /// The decision of a machine that waits for nothing.
-    fn end(&mut self) -> Decision {
         let Some(acquire) = self.acquire.take() else {
             return lost();
         };
@@ -626,9 +608,9 @@ impl Inner {
         }
     }
 
-    /// The refusal of a call by what is cached. It needs neither a machine nor a clock of the runtime, and nothing is kept for it.
+    /// The refusal of a call by what is cached: as a drive would decide, but without a machine, requests and timers.
     pub(crate) fn refused_from_memory(&self, request: &Request) -> Option<RateLimitExceeded> {
-        // While the circuit breaker may be open, calls are decided in the order of the drive.
+        // While the circuit breaker may be open, it has the first word.
         if !self.breaker.is_unharmed() {
             return None;
         }

@@ -405,8 +405,12 @@ impl Acquire {
         };
         let (patience, on_wait) = (self.patience, self.on_wait.clone());
         let request = self.request()?;
+        // What waits for the table needs much more memory than a refusal, and is apart from it.
         match patience {
-            None => attempt.take(&request).await,
+            None => match attempt.refused_at_once(&request) {
+                Some(refused) => Err(refused),
+                None => Box::pin(attempt.take(&request)).await,
+            },
             Some(patience) => Box::pin(attempt.take_in_turn(&request, patience, on_wait.as_ref())).await,
         }
     }
@@ -439,12 +443,6 @@ struct Attempt {
     prefetch: Option<Prefetch>,
 }
 
-/// A drive that has begun, with its decision if it needs no request.
-struct Begun {
-    drive: Drive,
-    decision: Option<Decision>,
-}
-
 impl Attempt {
     /// The time to wait is over, and the call's turn has not come.
     fn out_of_time(&self, request: &Request, last: Option<Error>) -> Result<Lease, Error> {
@@ -459,63 +457,46 @@ impl Attempt {
         }
     }
 
+    /// The refusal of a call by what is cached. There is none if tokens may be held for calls to come: they may be what is missing.
+    fn refused_at_once(&self, request: &Request) -> Option<Error> {
+        if self.prefetch.is_some() || self.inner.slices.are_held() {
+            return None;
+        }
+        let refused = self.inner.refused_from_memory(request)?;
+        Some(self.refused(request, refused))
+    }
+
+    /// The error of a call that limits have refused, whose corrections need not wait any longer.
+    fn refused(&self, request: &Request, refused: RateLimitExceeded) -> Error {
+        let inner = &self.inner;
+        if !inner.options.correction_delay.is_zero() {
+            for status in refused.violations() {
+                inner.release_corrections(&inner.bucket_id(&status.entity, &request.id.resource));
+            }
+        }
+        refused.into()
+    }
+
     /// Takes the tokens, or is refused.
     async fn take(&self, request: &Request) -> Result<Lease, Error> {
         let inner = &self.inner;
-        let prefetch = self.prefetch.filter(|_| request.limits.is_none());
-        if prefetch.is_none()
-            && !self.may_be_held(request)
-            && let Some(refused) = inner.refused_from_memory(request)
-        {
-            return Err(self.refused(request, refused));
-        }
-        let (asked, filling) = match prefetch.map(|prefetch| inner.source_of(request, prefetch)) {
-            None => (None, None),
-            Some(Source::Memory(grants)) => return Ok(Lease::granted(inner, request, grants)),
-            Some(Source::Table(asked)) => (Some(asked.0), Some(asked.1)),
-        };
-        let begun = self.begin(asked.as_ref().unwrap_or(request));
-        match begun.decision {
-            // The usual refusal: it waits for nothing, so it needs no timer and little memory.
-            Some(Decision::Rejected(refused)) if !self.may_be_held(request) => {
-                Err(self.refused(request, refused))
-            }
-            _ => Box::pin(self.take_begun(request, asked, filling, begun)).await,
-        }
-    }
-
-    /// Whether what a request lacks may be among the tokens that were taken ahead.
-    fn may_be_held(&self, request: &Request) -> bool {
-        request.limits.is_none() && self.inner.slices.are_held()
-    }
-
-    /// Begins to ask for the tokens of a request.
-    fn begin(&self, asked: &Request) -> Begun {
-        let mut drive = Drive::new(&self.inner, asked.clone()).under_policy(self.on_unavailable);
-        Begun {
-            decision: drive.begin(),
-            drive,
-        }
-    }
-
-    async fn take_begun(
-        &self,
-        request: &Request,
-        asked: Option<Request>,
-        filling: Option<Filling>,
-        begun: Begun,
-    ) -> Result<Lease, Error> {
-        let inner = &self.inner;
         let now = Instant::now();
         let until = now.checked_add(self.timeout).unwrap_or(now + LONGEST);
-        let asked = asked.as_ref().unwrap_or(request);
-        match self.take_from_table(request, asked, filling, begun, until).await {
+        let prefetch = self.prefetch.filter(|_| request.limits.is_none());
+        let taken = match prefetch.map(|prefetch| inner.source_of(request, prefetch)) {
+            None => self.take_from_table(request, request, None, until).await,
+            Some(Source::Memory(grants)) => return Ok(Lease::granted(inner, request, grants)),
+            Some(Source::Table(asked)) => {
+                let (asked, filling) = *asked;
+                self.take_from_table(request, &asked, Some(filling), until).await
+            }
+        };
+        match taken {
             // What this process holds may be what is missing.
-            Err(Error::RateLimitExceeded(refused)) if self.may_be_held(request) => {
+            Err(Error::RateLimitExceeded(refused)) if request.limits.is_none() => {
                 let returned = tokio::time::timeout_at(until, inner.return_slices(&refused)).await;
                 if returned.is_ok_and(|any| any) {
-                    let begun = self.begin(request);
-                    self.take_from_table(request, request, None, begun, until).await
+                    self.take_from_table(request, request, None, until).await
                 } else {
                     Err(refused.into())
                 }
@@ -524,36 +505,19 @@ impl Attempt {
         }
     }
 
-    /// The error of a call that a limit refused.
-    fn refused(&self, request: &Request, refused: RateLimitExceeded) -> Error {
-        if !self.inner.options.correction_delay.is_zero() {
-            for status in refused.violations() {
-                let id = self.inner.bucket_id(&status.entity, &request.id.resource);
-                self.inner.release_corrections(&id);
-            }
-        }
-        refused.into()
-    }
-
     /// Asks the table for the tokens of a request, and for those that `asked` has in addition.
     async fn take_from_table(
         &self,
         request: &Request,
         asked: &Request,
         mut filling: Option<Filling>,
-        begun: Begun,
         until: Instant,
     ) -> Result<Lease, Error> {
         let (inner, on_unavailable, timeout) = (&self.inner, self.on_unavailable, self.timeout);
-        let Begun { mut drive, decision } = begun;
-        let mut begun = decision;
+        let mut drive = Drive::new(inner, asked.clone()).under_policy(on_unavailable);
         let mut is_retry = false;
         let err = loop {
-            let decision = match begun.take() {
-                Some(decision) => Ok(decision),
-                None => tokio::time::timeout_at(until, drive.finish()).await,
-            };
-            match decision {
+            match tokio::time::timeout_at(until, drive.run()).await {
                 Ok(Decision::Admitted(grants)) => {
                     let grants = match filling.take() {
                         Some(filling) => filling.admitted(request, grants, drive.is_paid()),
@@ -586,7 +550,6 @@ impl Attempt {
                         .under_policy(on_unavailable)
                         .after(err);
                     tokio::time::sleep(pause).await;
-                    begun = drive.begin();
                     is_retry = true;
                 }
                 Ok(Decision::Failed(err)) => return Err(inner.place.acquire_error(err)),
