@@ -341,6 +341,11 @@ class Sequence:
                     return self.allow("rate before a change")
                 if shape.drips and abs(flat - need) <= 1:
                     return self.allow("fractions")
+        for entity in filter(None, map(PARENT.get, concerned)):
+            held, named = old.get((entity, resource)) or {}, self.shapes(entity, resource)
+            if any(f"b_{name}_tk" in held and name not in named for name in wanted):
+                # The original debits what the parent's bucket holds, ours what the parent's level names.
+                return self.allow("limits that are no longer named")
         self.differ("one is admitted")
 
     def compare_refusals(self, concerned, resource, wanted, old, outcomes):
@@ -377,6 +382,8 @@ class Sequence:
         if self.crosses(shape, item) and shape.held(item, self.now) != shape.held(item, self.now, by_parts=True):
             return self.allow("rate before a change")
         if first["exceeded"] != second["exceeded"]:
+            if shape.resets and self.is_out_of_sight(shape):
+                return self.allow("reset out of sight")
             if not shape.drips or item is None or abs(shape.held(item, self.now) - need * 1000) > 1:
                 self.differ(f"{name} exceeded", first["exceeded"], second["exceeded"])
             return self.allow("fractions")
@@ -431,6 +438,11 @@ class Sequence:
         moved = [self.is_refilled(shapes, wanted, before, item) for item in new]
         # The end of a session that is only begun by one is in the `vu` of one.
         apart = [f"b_{name}_tk" for name in shapes] + ["vu"] * bool(late)
+        held = {name[2:-3] for item in new for name in item if name.startswith("b_") and name.endswith("_tk")}
+        if held - set(self.shapes(entity, resource)) - {"wcu"}:
+            # The schedule and the period of such a limit have a say in ours.
+            self.allow("limits that are no longer named")
+            apart += ["vu", "ttl"]
         if before is None or moved[0] == moved[1]:
             self.compare_attributes(where, *new, apart=apart, shapes=shapes, before=(before, *new))
         else:
@@ -493,6 +505,9 @@ class Sequence:
             refilled_at = [item["rf"] for item in new]
             if refilled_at[0] != refilled_at[1]:
                 self.allow("when a refill is written")
+                if any(self.crosses(shape, item) for item in new):
+                    self.allow("rate before a change")
+                    continue
             if abs(worth[0] - worth[1]) > (2 if shape.drips else 0):
                 self.differ(f"{where} {name}", *worth, *new)
             for item in new:

@@ -68,6 +68,6 @@ fn roomiest(others: &[(u32, Arc<Bucket>)], rest: &[(SmolStr, i128)], now: EpochM
 fn room(image: &Bucket, name: &str, now: EpochMillis) -> i128 {
     image.limit(name).map_or(0, |limit| {
         let held = image.refilled(limit, now).tokens;
-        (image.ceiling(limit, now) - held.0).max(0)
+        image.ceiling(limit, now).saturating_sub(held.0).max(0)
     })
 }

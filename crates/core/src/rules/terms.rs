@@ -54,6 +54,8 @@ pub enum Regain<'a> {
     Resets(&'a ResetSchedule, Allowance),
     /// It is whole again by the first use after a session.
     Session(Session, Allowance),
+    /// It gains nothing, and when it is whole again is not known.
+    Unknown,
 }
 
 /// What a shard may hold until its balance is whole again.
@@ -163,6 +165,8 @@ impl<'a> Terms<'a> {
     pub fn ceiling(&self, at: EpochMillis) -> i128 {
         match self.regain {
             Regain::Rate => self.share(at).capacity,
+            // Nothing is cut by a rule that is not known.
+            Regain::Unknown => i128::MAX,
             Regain::Resets(_, allowance) | Regain::Session(_, allowance) => {
                 self.whole(at).share(allowance.shards).capacity + allowance.extra
             }
@@ -175,7 +179,7 @@ impl<'a> Terms<'a> {
             Regain::Resets(resets, _) if resets.last_edge(now).is_some_and(|edge| edge > at) => Turn::Reset,
             Regain::Session(session, _) if session.is_over(now) => Turn::Opens,
             Regain::Session(session, _) if !session.is_applied => Turn::Joins,
-            Regain::Rate | Regain::Resets(..) | Regain::Session(..) => Turn::None,
+            Regain::Rate | Regain::Resets(..) | Regain::Session(..) | Regain::Unknown => Turn::None,
         }
     }
 
@@ -183,7 +187,7 @@ impl<'a> Terms<'a> {
     /// if the next use begins a session.
     pub fn resets_at(&self, now: EpochMillis) -> Option<EpochMillis> {
         match self.regain {
-            Regain::Rate => None,
+            Regain::Rate | Regain::Unknown => None,
             Regain::Resets(resets, _) => next_edge(resets, now),
             Regain::Session(session, _) => session.end().filter(|end| *end > now),
         }
@@ -193,7 +197,7 @@ impl<'a> Terms<'a> {
     pub(crate) fn session_start(&self) -> Option<EpochMillis> {
         match self.regain {
             Regain::Session(session, _) => session.start,
-            Regain::Rate | Regain::Resets(..) => None,
+            Regain::Rate | Regain::Resets(..) | Regain::Unknown => None,
         }
     }
 
@@ -201,7 +205,7 @@ impl<'a> Terms<'a> {
     pub fn valid_until(&self, now: EpochMillis) -> Option<EpochMillis> {
         let scheduled = self.schedule.map(|schedule| schedule.valid_until(now));
         let whole = match self.regain {
-            Regain::Rate => None,
+            Regain::Rate | Regain::Unknown => None,
             Regain::Resets(resets, _) => Some(resets.valid_until(now)),
             Regain::Session(session, _) => session.end().filter(|end| *end > now),
         };
@@ -235,7 +239,7 @@ impl<'a> Terms<'a> {
     fn spent(&self) -> i128 {
         match self.regain {
             Regain::Session(session, _) => session.spent.max(0),
-            Regain::Rate | Regain::Resets(..) => 0,
+            Regain::Rate | Regain::Resets(..) | Regain::Unknown => 0,
         }
     }
 
@@ -318,7 +322,12 @@ impl<'a> Terms<'a> {
     fn wait_until_whole(&self, balance: Balance, need: Millitokens, now: EpochMillis) -> Wait {
         let mut at = now;
         for _ in 0..MAX_CHANGES {
-            let Some(next) = self.valid_until(at).filter(|next| *next > at) else {
+            // A schedule alone gives nothing back, unless the next use begins a session.
+            let next = match self.resets_at(at) {
+                None if self.turn(balance.at, at) == Turn::Opens => self.valid_until(at),
+                next => next,
+            };
+            let Some(next) = next.filter(|next| *next > at) else {
                 break;
             };
             at = next;

@@ -46,9 +46,9 @@ pub(crate) fn goal(
     let most = parts
         .iter()
         .map(|part| part.terms.ceiling(now).max(part.terms.share(now).capacity))
-        .sum::<i128>();
+        .fold(0, i128::saturating_add);
     // Shards that do not have a changed limit yet are not rounded: the difference is not there.
-    let rounded = (need.0 - most) < parts.len() as i128;
+    let rounded = need.0.saturating_sub(most) < parts.len() as i128;
     if need.0 <= most {
         Some(need)
     } else {

@@ -65,7 +65,7 @@ fn a_quota_on_the_item_is_not_refilled_by_time() {
     desk.admitted("u", &[("rpm", 100)]);
     desk.poke("u", 0, &[("b_rpm_ra", Value::int(0))]);
     desk.now += 3_600_000;
-    check_unsupported(&desk.failed("u", &[("rpm", 1)]), "b_rpm_ra");
+    assert!(desk.rejected("u", &[("rpm", 1)]).is_never());
 }
 
 #[test]

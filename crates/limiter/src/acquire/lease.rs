@@ -109,6 +109,38 @@ impl Lease {
         Millitokens(of(&self.request.consume) + of(&self.deltas)).floor_amount()
     }
 
+    /// The soft limits that this lease has left in debt, its entity's and its parent's, without repetitions.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// // A limit to be tried before it is enforced.
+    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("tpm", 1_000).soft()]).await?;
+    /// let lease = RateLimiter::new(repo).acquire("key-1", "gpt-4").consume("tpm", 1_500).await?;
+    /// assert_eq!(lease.overdrawn(), ["tpm"]);
+    /// lease.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn overdrawn(&self) -> Vec<&str> {
+        let Held::Table(grants) = &self.held else {
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for grant in grants {
+            for (name, _) in &grant.amounts {
+                let limit = grant.image.limit(name.as_str());
+                let is_overdrawn =
+                    limit.is_some_and(|limit| limit.is_soft && limit.balance < Millitokens::ZERO);
+                if is_overdrawn && !names.contains(&name.as_str()) {
+                    names.push(name.as_str());
+                }
+            }
+        }
+        names
+    }
+
     /// Whether the lease was granted during an outage, without the table: see
     /// [`OnUnavailable`](crate::OnUnavailable).
     pub fn is_degraded(&self) -> bool {

@@ -30,6 +30,11 @@ impl Lease {
         self.inner.consumed(limit)
     }
 
+    /// See [`Lease::overdrawn`](crate::Lease::overdrawn).
+    pub fn overdrawn(&self) -> Vec<&str> {
+        self.inner.overdrawn()
+    }
+
     /// See [`crate::Lease::is_degraded`].
     pub fn is_degraded(&self) -> bool {
         self.inner.is_degraded()

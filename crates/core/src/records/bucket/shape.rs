@@ -45,6 +45,8 @@ pub(crate) enum StoredRecovery {
         session: Session,
         allowance: Allowance,
     },
+    /// A quota whose times of reset are gone: a level that has replaced the item's schedules does not name it any more.
+    Unknown,
 }
 
 /// The schedules that an item has for all of its limits.
@@ -95,23 +97,18 @@ impl<'a> ItemSchedules<'a> {
         };
         let (schedule, resets) = (own("sched", self.schedule)?, own("rsched", self.resets)?);
         let session = reader.int_within(&limit_attr(name, "rsa"), 1, MAX_PERIOD_SECS.into())?;
-        if schedule.is_none() && resets.is_none() && session.is_none() {
-            // It gains nothing by time, and when it is whole again does not stand there.
-            return Ok(if held.params.refill == 0 {
-                Err(limit_attr(name, "ra"))
-            } else {
-                Ok(None)
-            });
-        }
-        if held.params.refill != 0
-            && let Some(part) = match (&session, &resets) {
-                (Some(_), _) => Some(limit_attr(name, "rsa")),
-                (None, Some((_, attr))) => Some(attr.clone()),
-                (None, None) => None,
-            }
-        {
+        let resets = match resets {
+            // That of another limit, which this one has not been marked against.
+            Some((_, attr)) if held.params.refill != 0 && attr == "rsched" => None,
+            Some((_, attr)) if held.params.refill != 0 => return Ok(Err(attr)),
+            resets => resets,
+        };
+        if session.is_some() && held.params.refill != 0 {
             // It gains by time, and is whole again at once: no client writes that.
-            return Ok(Err(part));
+            return Ok(Err(limit_attr(name, "rsa")));
+        }
+        if schedule.is_none() && resets.is_none() && session.is_none() && held.params.refill != 0 {
+            return Ok(Ok(None));
         }
         let zone = self.zone.unwrap_or("UTC");
         let schedule = match schedule {
@@ -146,7 +143,7 @@ impl<'a> ItemSchedules<'a> {
                 None => return Ok(Err(attr)),
             }
         } else if held.params.refill == 0 {
-            return Ok(Err(limit_attr(name, "ra")));
+            StoredRecovery::Unknown
         } else {
             StoredRecovery::Rate
         };
@@ -196,6 +193,7 @@ impl Shape {
     pub(crate) fn regain(&self) -> Regain<'_> {
         match &self.recovery {
             StoredRecovery::Rate => Regain::Rate,
+            StoredRecovery::Unknown => Regain::Unknown,
             StoredRecovery::Resets { resets, allowance } => Regain::Resets(resets, *allowance),
             StoredRecovery::Session {
                 session, allowance, ..
@@ -253,7 +251,7 @@ impl Shape {
                 .collect::<Vec<_>>()
         };
         match &self.recovery {
-            StoredRecovery::Rate => Vec::new(),
+            StoredRecovery::Rate | StoredRecovery::Unknown => Vec::new(),
             StoredRecovery::Resets { resets, .. } => {
                 let mut parts = same(&["rn", "rsched"]);
                 if let Some(edge) = resets.next_edge(at) {
