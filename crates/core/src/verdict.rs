@@ -248,30 +248,26 @@ impl LimitStatus {
     /// The status as it stands in [`RateLimitExceeded::to_json`]. `retry_after_seconds` is null for never.
     pub fn to_json(&self) -> serde_json::Value {
         let shards = u64::from(self.shards.max(1));
-        let mut status = serde_json::json!({
-            "entity_id": self.entity.as_str(),
-            "resource": self.resource.as_str(),
-            "limit_name": self.limit_name.as_str(),
-            "kind": if self.is_quota { "quota" } else { "rate" },
-            "capacity": self.capacity / shards,
-            "available": self.available,
-            "requested": self.requested,
-            "exceeded": self.exceeded,
-            "soft": self.is_soft,
-            "retry_after_seconds": self.wait.after().map(|wait| wait.as_millis() as f64 / 1000.0),
-        });
-        let more = if self.is_quota {
-            vec![("resets_at_ms", self.resets_at.map(|at| at.0).into())]
+        let mut status = serde_json::Map::new();
+        let mut put = |name: &str, value| drop(status.insert(name.to_owned(), value));
+        put("entity_id", self.entity.as_str().into());
+        put("resource", self.resource.as_str().into());
+        put("limit_name", self.limit_name.as_str().into());
+        put("kind", if self.is_quota { "quota" } else { "rate" }.into());
+        put("capacity", (self.capacity / shards).into());
+        if self.is_quota {
+            put("resets_at_ms", self.resets_at.map(|at| at.0).into());
         } else {
-            vec![
-                ("refill_amount", (self.refill_amount / shards).into()),
-                ("refill_period_seconds", self.refill_period.as_secs().into()),
-            ]
-        };
-        if let Some(status) = status.as_object_mut() {
-            status.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            put("refill_amount", (self.refill_amount / shards).into());
+            put("refill_period_seconds", self.refill_period.as_secs().into());
         }
-        status
+        put("available", self.available.into());
+        put("requested", self.requested.into());
+        put("exceeded", self.exceeded.into());
+        put("soft", self.is_soft.into());
+        let wait = self.wait.after().map(|wait| wait.as_millis() as f64 / 1000.0);
+        put("retry_after_seconds", wait.into());
+        status.into()
     }
 }
 

@@ -56,7 +56,7 @@ fn deployed_where_it_cannot_be() {
 fn compatible() {
     let mut world = World::new();
     version_and_check(&mut world);
-    change(&world, &[("lambda_version", Some("0.14.0"))]);
+    change(&world, &[("lambda_version", Some("0.16.0"))]);
     version_and_check(&mut world);
     change(&world, &[("lambda_version", Some("0.17.0"))]);
     world.run("check");
