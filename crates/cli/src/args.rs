@@ -390,10 +390,39 @@ pub(crate) struct WrittenLimits {
         short,
         long = "limit",
         value_name = "NAME:RATE[/PERIOD][:BURST]",
-        required = true,
+        required_unless_present_any = ["quotas", "sessions"],
         verbatim_doc_comment
     )]
     pub(crate) limits: Vec<String>,
+
+    /// Set a quota, such as rpd:10000/day or 'rpd:10000@0 6 * * *'; can be repeated
+    ///
+    /// A quota is whole again at the begin of each PERIOD of the calendar: hour, day, week (Monday) or month. CRON stands
+    /// for other times: minute, hour, day of month, month, day of week. Several expressions are separated by ';'.
+    #[arg(long = "quota", value_name = "NAME:AMOUNT/PERIOD|@CRON", verbatim_doc_comment)]
+    pub(crate) quotas: Vec<String>,
+
+    /// Set a session limit, such as messages:50/5hour; can be repeated
+    ///
+    /// A session begins with the first use and ends LENGTH later: sec, min, hour or day, or a multiple such as 5hour. Then
+    /// the limit is whole again.
+    #[arg(long = "session", value_name = "NAME:AMOUNT/LENGTH", verbatim_doc_comment)]
+    pub(crate) sessions: Vec<String>,
+
+    /// Change a given limit by local time, such as 'rpm@* 0-6 * * *:x0.5'; can be repeated
+    ///
+    /// EFFECT holds in each minute that CRON matches: a factor such as x0.5 for capacity and rate, or one or more of
+    /// 'capacity N', 'refill N' and 'every PERIOD'. Of several entries of a limit, the first that matches holds.
+    #[arg(long = "schedule", value_name = "NAME@CRON:EFFECT", verbatim_doc_comment)]
+    pub(crate) schedules: Vec<String>,
+
+    /// Time zone of quotas and schedules, such as Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) tz: Option<String>,
+
+    /// Let a given limit count and never refuse; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) soft: Vec<String>,
 }
 
 /// The decision about requests while the table cannot be used.

@@ -25,32 +25,13 @@ use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::out::Out;
 use crate::text::limit;
-use crate::text::table::printable;
 
 /// How a command ends.
 pub(crate) type Outcome = Result<Exit, Failure>;
 
 /// Reads limits as they were written; the first bad one ends it.
 fn written_limits(written: &WrittenLimits) -> Result<Vec<Limit>, Failure> {
-    let mut limits: Vec<Limit> = Vec::new();
-    for text in &written.limits {
-        let limit = limit::parse(text).map_err(|why| {
-            // The Python tool's texts; some of them do not show what they are about.
-            if why.contains(text) {
-                return Failure::usage(why);
-            }
-            let why = why.strip_prefix("Invalid ").unwrap_or(&why);
-            Failure::usage(format!("Invalid limit '{}': {why}", printable(text)))
-        })?;
-        if limits.iter().any(|other| other.name() == limit.name()) {
-            return Err(Failure::usage(format!(
-                "Invalid limit '{text}': '{}' is given twice. Give each limit once.",
-                limit.name()
-            )));
-        }
-        limits.push(limit);
-    }
-    Ok(limits)
+    limit::read(written).map_err(Failure::usage)
 }
 
 /// Prints a JSON Schema.
@@ -84,10 +65,13 @@ fn sorted(mut limits: Vec<Limit>) -> Vec<Limit> {
     limits
 }
 
-/// Prints limits, a line each.
+/// Prints limits, a line each, and the entries of their schedules below.
 fn print_limits(out: &mut Out, indent: &str, limits: &[Limit]) -> Result<(), Failure> {
     for limit in limits {
-        out.line(format_args!("{indent}{}", limit::describe(limit)))?;
+        for (index, line) in limit::lines(limit).iter().enumerate() {
+            let deeper = if index > 0 { "  " } else { "" };
+            out.line(format_args!("{indent}{deeper}{line}"))?;
+        }
     }
     Ok(())
 }

@@ -487,6 +487,7 @@ impl RepositoryBuilder {
             place,
             caller,
             offset,
+            has_functions,
         } = choice.reach(self.backend).await?;
         let config = caller.clone();
         let principal = match (&self.options.principal, caller) {
@@ -512,6 +513,7 @@ impl RepositoryBuilder {
             principal: Arc::new(principal),
             breaker,
             config,
+            has_functions,
         };
         Ok((parts, name))
     }
@@ -545,6 +547,8 @@ struct Reached {
     /// The configuration that other services are called with.
     caller: Option<SdkConfig>,
     offset: Option<Arc<TableOffset>>,
+    /// Whether functions can work on it.
+    has_functions: bool,
 }
 
 impl Choice<'_> {
@@ -555,6 +559,7 @@ impl Choice<'_> {
                 place: "a custom table".to_owned(),
                 caller: None,
                 offset: None,
+                has_functions: true,
             }),
             Backend::Client(client) => {
                 let place = self.place(client.region());
@@ -589,7 +594,10 @@ impl Choice<'_> {
                         crate::table::definition::create(&client, self.stack.as_str(), self.lean_index);
                     Box::pin(created).await.map_err(|err| at.table_error(err))?;
                 }
-                Ok(self.dynamo(client, place, None))
+                Ok(Reached {
+                    has_functions: false,
+                    ..self.dynamo(client, place, None)
+                })
             }
         }
     }
@@ -606,6 +614,7 @@ impl Choice<'_> {
             place,
             caller,
             offset,
+            has_functions: true,
         }
     }
 
@@ -624,6 +633,7 @@ impl Choice<'_> {
             place,
             caller: self.sdk_config.clone(),
             offset: Some(offset),
+            has_functions: true,
         }
     }
 

@@ -63,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) principal: Arc<Principal>,
     /// How to reach AWS, if that is where the table is.
     pub(crate) config_of_aws: Option<SdkConfig>,
+    /// Whether functions can work on the table, as on any but an embedded one.
+    pub(crate) has_functions: bool,
 }
 
 impl fmt::Debug for Inner {
@@ -142,6 +144,7 @@ impl Inner {
             breaker: Arc::clone(&self.breaker),
             permits: Arc::clone(&self.permits),
             config: self.config_of_aws.clone(),
+            has_functions: self.has_functions,
         }
     }
 }
@@ -198,6 +201,8 @@ pub(crate) struct Parts {
     pub(crate) permits: Arc<Permits>,
     /// How to reach AWS, if that is where the table is.
     pub(crate) config: Option<SdkConfig>,
+    /// Whether functions can work on the table, as on any but an embedded one.
+    pub(crate) has_functions: bool,
 }
 
 impl Parts {
@@ -213,6 +218,7 @@ impl Parts {
             breaker,
             permits,
             config,
+            has_functions,
         } = self;
         Inner {
             config: ConfigCache::new(
@@ -245,6 +251,7 @@ impl Parts {
             local: LocalBuckets::new(RandomState::new()),
             principal,
             config_of_aws: config,
+            has_functions,
         }
     }
 }

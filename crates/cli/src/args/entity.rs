@@ -244,7 +244,10 @@ Examples:
   zae-limiter entity set-limits user-premium -r gpt-4 -l tpm:100000 -l rpm:1000
 
   # Tokens an hour on claude-3
-  zae-limiter entity set-limits api-key-123 -r claude-3 -l tph:50000/hour"
+  zae-limiter entity set-limits api-key-123 -r claude-3 -l tph:50000/hour
+
+  # 10,000 a day, whole again at midnight in Berlin, and 50 in five hours from the first
+  zae-limiter entity set-limits user-premium -r gpt-4 --quota rpd:10000/day --tz Europe/Berlin --session messages:50/5hour"
 )]
 pub(crate) struct SetLimits {
     /// Entity to limit, such as user-123 or api-key-abc

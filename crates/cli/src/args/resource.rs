@@ -92,7 +92,13 @@ Examples:
   zae-limiter resource set-defaults gpt-4 -l tpm:100000 -l rpm:1000
 
   # Periods written out
-  zae-limiter resource set-defaults gpt-4 -l rpm:1000/min -l tph:50000/hour"
+  zae-limiter resource set-defaults gpt-4 -l rpm:1000/min -l tph:50000/hour
+
+  # Half the rate at night
+  zae-limiter resource set-defaults gpt-4 -l rpm:1000 --schedule 'rpm@* 0-6 * * *:x0.5' --tz Europe/Berlin
+
+  # Count tokens, and refuse no request because of them
+  zae-limiter resource set-defaults gpt-4 -l rpm:1000 -l tpm:50000 --soft tpm"
 )]
 pub(crate) struct SetDefaults {
     /// Resource to limit, such as gpt-4

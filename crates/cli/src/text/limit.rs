@@ -1,11 +1,16 @@
 //! Limits as they are given on the command line, `name:rate[/period][:burst]`, and as they are shown.
 
-use std::fmt::Write as _;
+mod shape;
+mod shown;
+mod written;
+
 use std::time::Duration;
 
-use zae_limiter_core::schedule::{Schedule, ScheduleEntry};
 use zae_limiter_core::units::{MAX_PERIOD_SECS, MAX_TOKENS};
-use zae_limiter_core::{Limit, LimitName, Recovery};
+use zae_limiter_core::{Limit, LimitBuilder, LimitName};
+
+pub(crate) use shown::{describe, lines};
+pub(crate) use written::read;
 
 use crate::text::literal::quoted;
 use crate::text::table::printable;
@@ -16,8 +21,11 @@ const UNITS: [(&str, u64); 4] = [("day", 86_400), ("hour", 3600), ("min", 60), (
 /// The period of a rate that names none.
 const DEFAULT_PERIOD_SECS: i128 = 60;
 
+/// A limit that can still be given a schedule, and its name.
+type Named = (String, LimitBuilder);
+
 /// Reads a limit such as `tpm:10000/min:50000`. The error is a sentence for the user.
-pub(crate) fn parse(text: &str) -> Result<Limit, String> {
+fn plain(text: &str) -> Result<Named, String> {
     let shown = printable(text);
     let malformed = |why: &str| {
         Err(format!(
@@ -58,75 +66,8 @@ pub(crate) fn parse(text: &str) -> Result<Limit, String> {
     check_name(name).map_err(|reason| format!("Invalid name: {reason}"))?;
     let invalid = |problem: String| format!("Invalid limit '{shown}': {problem}");
     let [capacity, rate, period] = check_values(capacity, rate, period).map_err(invalid)?;
-    Limit::custom(name, capacity, rate, Duration::from_secs(period))
-        .build()
-        .map_err(|err| invalid(format!("{} {}", err.field(), err.reason())))
-}
-
-/// Shows a limit: `rpm: 1000/min`, and its capacity if that is not the rate: `rpm: 10/5min (burst: 50)`. What else it has
-/// follows, separated by commas: `rpd: 10000, resets '0 0 * * *' UTC, soft`.
-pub(crate) fn describe(limit: &Limit) -> String {
-    let mut text = format!("{}: {}", limit.name(), amount(limit));
-    // Writing to a string does not fail.
-    match limit.recovery() {
-        Recovery::Refill { .. } => {}
-        Recovery::Resets(resets) => {
-            for cron in resets.crons() {
-                let _ = write!(text, ", resets '{cron}' {}", resets.zone());
-            }
-        }
-        Recovery::Session { secs } => {
-            let (times, unit) = in_units(*secs);
-            let _ = write!(text, ", resets {times}{unit} after first use");
-        }
-    }
-    for entry in limit.schedule().map_or(&[][..], Schedule::entries) {
-        let _ = write!(text, ", '{}' {}:{}", entry.cron(), entry.zone(), effect(entry));
-    }
-    if limit.is_soft() {
-        text.push_str(", soft");
-    }
-    text
-}
-
-fn amount(limit: &Limit) -> String {
-    let (rate, capacity) = (limit.refill_amount(), limit.capacity());
-    if limit.is_quota() {
-        return capacity.to_string();
-    }
-    let (times, unit) = in_units(limit.refill_period().as_secs());
-    let times = if times == 1 {
-        String::new()
-    } else {
-        times.to_string()
-    };
-    let burst = if capacity == rate {
-        String::new()
-    } else {
-        format!(" (burst: {capacity})")
-    };
-    format!("{rate}/{times}{unit}{burst}")
-}
-
-/// What an entry of a schedule changes, each after a blank.
-fn effect(entry: &ScheduleEntry) -> String {
-    let parts = [
-        entry.scale().map(|scale| format!(" x{scale}")),
-        entry.capacity().map(|tokens| format!(" capacity {tokens}")),
-        entry.refill_amount().map(|tokens| format!(" refill {tokens}")),
-        entry.refill_period().map(|period| {
-            let (times, unit) = in_units(period.as_secs());
-            format!(" every {times}{unit}")
-        }),
-    ];
-    parts.into_iter().flatten().collect()
-}
-
-/// Seconds in the largest unit of which they are a multiple.
-fn in_units(secs: u64) -> (u64, &'static str) {
-    let mut units = UNITS.into_iter();
-    let found = units.find(|(_, of_unit)| secs.is_multiple_of(*of_unit));
-    found.map_or((secs, "sec"), |(unit, of_unit)| (secs / of_unit, unit))
+    let limit = Limit::custom(name, capacity, rate, Duration::from_secs(period));
+    Ok((name.to_owned(), limit))
 }
 
 /// An integer in the shape that Python's `int()` takes: blanks around, one sign, `_` between digits. A number
@@ -219,7 +160,10 @@ fn check_values(capacity: i128, rate: i128, period: i128) -> Result<[u64; 3], St
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use zae_limiter_core::LimitBuilder;
+
+    fn parse(text: &str) -> Result<Limit, String> {
+        Ok(plain(text)?.1.build().unwrap())
+    }
 
     /// Checks capacity, refill amount and refill period.
     #[track_caller]
@@ -396,32 +340,6 @@ mod tests {
         check_error(
             &format!("rpm:-{nines}"),
             &format!("Invalid limit 'rpm:-{nines}': capacity must be positive"),
-        );
-    }
-
-    #[test]
-    fn shapes_are_shown_after_the_amount() {
-        let check = |limit: LimitBuilder, expected| assert_eq!(describe(&limit.build().unwrap()), expected);
-        check(
-            Limit::quota("rpd", 10_000)
-                .resets("0 0 * * MON", "Europe/Berlin")
-                .soft(),
-            "rpd: 10000, resets '0 0 * * MON' Europe/Berlin, soft",
-        );
-        check(
-            Limit::session("s", 50, Duration::from_hours(5)),
-            "s: 50, resets 5hour after first use",
-        );
-        let minute = Duration::from_mins(1);
-        check(
-            Limit::per_minute("rpm", 100).scheduled([
-                ScheduleEntry::on("* 9-17 * * MON-FRI").scale(0.5),
-                ScheduleEntry::on("* 0-6 * * *")
-                    .capacity(200)
-                    .refill_amount(20)
-                    .refill_period(minute),
-            ]),
-            "rpm: 100/min, '* 9-17 * * MON-FRI' UTC: x0.5, '* 0-6 * * *' UTC: capacity 200 refill 20 every 1min",
         );
     }
 

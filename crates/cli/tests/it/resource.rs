@@ -54,3 +54,29 @@ fn deleting_defaults_asks() {
     world.run("resource list");
     assert_transcript!(world);
 }
+
+#[test]
+fn defaults_with_shapes() {
+    let mut world = World::new();
+    let quota = "resource set-defaults gpt-4 --quota rpd:10000/day --tz Europe/Berlin";
+    for more in [
+        "",
+        " --schedule 'rpd@* 0-6 * * *:refill 5'",
+        " --schedule 'rph@* 0-6 * * *:x2'",
+        " -l rpd:5",
+        " --tz berlin",
+        " --soft tpm",
+        " -l rpm:100 --schedule 'rpm@* 9-17 * * MON-FRI:x0.5' --schedule 'rpm@* 0-6 * * *:capacity 500'",
+    ] {
+        world.run(&format!("{quota}{more}"));
+    }
+    world.run("resource get-defaults gpt-4");
+    world.run("resource get-defaults gpt-4 --output json");
+    world.run("resource set-defaults gpt-4 --tz UTC -l rpm:5");
+    world.run("resource set-defaults gpt-4 --soft rpm");
+    // Not stored by this release: the oldest client that could use the table would be a newer one.
+    world.run("resource set-defaults gpt-4 --session messages:50/5hour");
+    world.run("system set-defaults -l rpm:5 --soft rpm");
+    world.run("entity set-limits user-1 -l rpm:5 --soft rpm");
+    assert_transcript!(world);
+}

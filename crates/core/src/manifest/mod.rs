@@ -37,6 +37,7 @@ pub use owners::Owners;
 pub use plan::{Action, Change, LevelState, Plan};
 pub use problem::{Position, Problem, Problems};
 pub use properties::flag;
+pub use read::limit_from_json;
 pub use target::Target;
 
 /// The refill period of a limit that names none, in seconds.

@@ -97,19 +97,24 @@ impl LevelState {
     }
 
     /// Whether a record holds exactly this: the same limits without any addition, and the same policy. Other
-    /// attributes of the record do not belong to a manifest.
+    /// attributes of the record do not belong to a manifest, and the period in which a quota or a session limit gains
+    /// nothing is not compared: other clients store another one.
     pub fn is_stored(&self, item: &Item) -> bool {
         let stored = item.iter().filter(|(name, _)| is_limit_attribute(name));
         let declared: BTreeMap<SmolStr, Value> = limit_attributes(&self.limits).into_iter().collect();
-        let same = |a: &Value, b: &Value| match (a.as_int(), b.as_int()) {
-            (Some(a), Some(b)) => a == b,
+        let gains_nothing = |name: &str| {
+            let limit = name.strip_suffix("_rp");
+            limit.is_some_and(|limit| declared.get(&*format!("{limit}_ra")) == Some(&Value::int(0)))
+        };
+        let same = |name: &str, a: &Value, b: &Value| match (a.as_int(), b.as_int()) {
+            (Some(a), Some(b)) => a == b || gains_nothing(name),
             _ => a == b,
         };
         let limits = stored.clone().count() == declared.len()
             && stored.into_iter().all(|(name, value)| {
                 declared
                     .get(name.as_str())
-                    .is_some_and(|other| same(value, other))
+                    .is_some_and(|other| same(name, value, other))
             });
         limits && item.get("on_unavailable").and_then(Value::as_text) == policy_text(self.on_unavailable)
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use super::problem::{Path, Problem, Problems};
 use super::tree::Node;
 use super::{DEFAULT_PERIOD_SECS, Manifest, policy_text};
-use crate::limit::Limit;
+use crate::limit::{Limit, shape};
 
 impl Manifest {
     /// The manifest as properties of a custom resource: `Namespace`, `System`, `Resources` and `Entities`, without
@@ -53,17 +53,46 @@ fn write(manifest: &Manifest) -> Json {
 fn limits_of(limits: &[Limit]) -> Json {
     let mut map = Map::new();
     for limit in limits {
-        let mut numbers = json!({ "Capacity": limit.capacity() });
-        if limit.refill_amount() != limit.capacity() {
-            numbers["RefillAmount"] = json!(limit.refill_amount());
+        let mut parts = Map::new();
+        parts.insert("Capacity".into(), json!(limit.capacity()));
+        if !limit.is_quota() {
+            if limit.refill_amount() != limit.capacity() {
+                parts.insert("RefillAmount".into(), json!(limit.refill_amount()));
+            }
+            let period = limit.refill_period().as_secs();
+            if period != DEFAULT_PERIOD_SECS {
+                parts.insert("RefillPeriod".into(), json!(period));
+            }
         }
-        let period = limit.refill_period().as_secs();
-        if period != DEFAULT_PERIOD_SECS {
-            numbers["RefillPeriod"] = json!(period);
-        }
-        map.insert(limit.name().to_string(), numbers);
+        parts.extend(capitalised(shape(limit)));
+        map.insert(limit.name().to_string(), parts.into());
     }
     map.into()
+}
+
+/// The same with names as properties have them: `ResetAfterSeconds` for `reset_after_seconds`.
+fn capitalised(parts: Map<String, Json>) -> Map<String, Json> {
+    let name = |name: &str| -> String {
+        let words = name.split('_').map(|word| {
+            let (first, rest) = word.split_at(word.len().min(1));
+            first.to_ascii_uppercase() + rest
+        });
+        words.collect()
+    };
+    let value = |value| match value {
+        Json::Array(items) => {
+            let item = |item| match item {
+                Json::Object(parts) => Json::Object(capitalised(parts)),
+                other => other,
+            };
+            items.into_iter().map(item).collect()
+        }
+        other => other,
+    };
+    parts
+        .into_iter()
+        .map(|(key, item)| (name(&key), value(item)))
+        .collect()
 }
 
 /// A truth value among the properties: `true` or `false`, or their names in any case, since CloudFormation delivers

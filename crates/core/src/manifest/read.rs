@@ -1,19 +1,21 @@
 //! The rules of a manifest: from a tree to a [`Manifest`], or to all that is wrong with it.
 
+mod limit;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::ops::RangeInclusive;
 
 use serde_json::Value as Json;
 
 use super::problem::{Path, Problem, Problems};
 use super::suggest::nearest;
 use super::tree::{Entry, Node, Tree};
-use super::{DEFAULT_PERIOD_SECS, Manifest, SystemLevel};
+use super::{Manifest, SystemLevel};
 use crate::config::OnUnavailable;
 use crate::error::InvalidInput;
 use crate::limit::{Limit, MAX_LIMITS};
 use crate::name::{EntityId, LimitName, NamespaceName, ResourceName, ResourceScope};
-use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS};
+use limit::LevelZone;
 
 /// How the keys of a manifest are spelled, and what its scalars look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,10 @@ const SCHEDULE: Key = Key("schedule", "Schedule");
 const RESET_SCHEDULE: Key = Key("reset_schedule", "ResetSchedule");
 const RESET_AFTER: Key = Key("reset_after_seconds", "ResetAfterSeconds");
 const SOFT: Key = Key("soft", "Soft");
+const CRON: Key = Key("cron", "Cron");
+const TZ: Key = Key("tz", "Tz");
+const SCALE: Key = Key("scale", "Scale");
+const REFILL_PERIOD_SECONDS: Key = Key("refill_period_seconds", "RefillPeriodSeconds");
 
 /// Why a key of newer manifests is refused.
 const NOT_APPLIED: &str = "is not applied by this release, and would have no effect; remove it";
@@ -99,6 +105,29 @@ impl Manifest {
     /// Every problem, with the property's path.
     pub fn from_properties(value: &Json) -> Result<Self, Problems> {
         manifest(Some(Node::from_json(value)), Dialect::Stack, Vec::new())
+    }
+}
+
+/// Reads one limit of a level, as [`Manifest::to_json`] and the answers of the provisioner have it.
+///
+/// # Errors
+/// Every problem, with its path, which begins with the limit's name.
+pub fn limit_from_json(name: &str, value: &Json) -> Result<Limit, Problems> {
+    let mut rules = Rules {
+        dialect: Dialect::File,
+        problems: Vec::new(),
+    };
+    let entry = Entry {
+        name: name.to_owned(),
+        at: None,
+        node: Node::from_json(value),
+    };
+    let path = Path::of(&[name]);
+    let checked = rules.name(&path, &entry, LimitName::new(name));
+    let limit = rules.limit(&path, name, &entry.node, &mut LevelZone::default());
+    match checked.and(limit) {
+        Some(limit) if rules.problems.is_empty() => Ok(limit),
+        _ => Err(Problems::new(rules.problems)),
     }
 }
 
@@ -244,48 +273,25 @@ impl Rules {
             self.wrong(&path, node, &reason);
         }
         let mut limits = Vec::with_capacity(declared.len());
+        let mut zone = LevelZone::default();
         for entry in declared {
             let path = path.to(&entry.name);
             let name = self.name(&path, entry, LimitName::new(&entry.name));
-            let limit = self.limit(&path, &entry.name, &entry.node);
+            let limit = self.limit(&path, &entry.name, &entry.node, &mut zone);
             limits.extend(name.and(limit));
         }
         limits.sort_by(|a: &Limit, b| a.name().cmp(b.name()));
         limits
     }
 
-    fn limit(&mut self, path: &Path, name: &str, node: &Node) -> Option<Limit> {
-        let entries = self.map(path, node)?;
-        let refused = [SCHEDULE, RESET_SCHEDULE, RESET_AFTER, SOFT].map(|key| (key, NOT_APPLIED));
-        let known: &[Key] = match self.dialect {
-            Dialect::File => &[CAPACITY, BURST, REFILL_AMOUNT, REFILL_PERIOD],
-            Dialect::Stack => &[CAPACITY, REFILL_AMOUNT, REFILL_PERIOD],
-        };
-        self.known(path, entries, known, &refused);
-        let told = self.problems.len();
-        let mut number = |key, max| self.number(path, entries, key, max);
-        let capacity = number(CAPACITY, MAX_TOKENS);
-        let burst = number(BURST, MAX_TOKENS);
-        let refill = number(REFILL_AMOUNT, MAX_TOKENS);
-        let period = number(REFILL_PERIOD, MAX_PERIOD_SECS);
-        if self.problems.len() > told {
-            return None;
-        }
-        let Some(capacity) = capacity else {
-            let reason = format!("must be given: a whole number from 1 to {MAX_TOKENS}");
-            let path = self.path(path, CAPACITY);
-            self.problem(Problem::new(node.at, &path, reason));
-            return None;
-        };
-        let capacity = burst.unwrap_or(capacity);
-        let period = Duration::from_secs(period.unwrap_or(DEFAULT_PERIOD_SECS));
-        let limit = Limit::custom(name, capacity, refill.unwrap_or(capacity), period);
-        // A wrong name has been reported already.
-        limit.build().ok()
-    }
-
-    /// A number of at least 1; `None` if it is absent or wrong.
-    fn number(&mut self, path: &Path, entries: &[Entry], key: Key, max: u64) -> Option<u64> {
+    /// A whole number; `None` if it is absent or wrong.
+    fn number(
+        &mut self,
+        path: &Path,
+        entries: &[Entry],
+        key: Key,
+        within: RangeInclusive<u64>,
+    ) -> Option<u64> {
         let node = self.find(entries, key)?;
         let number = match &node.value {
             Tree::Null => return None,
@@ -299,11 +305,16 @@ impl Rules {
             _ => None,
         };
         let number = number.and_then(|number| u64::try_from(number).ok());
-        if let Some(number) = number.filter(|number| (1..=max).contains(number)) {
+        if let Some(number) = number.filter(|number| within.contains(number)) {
             return Some(number);
         }
         let path = self.path(path, key);
-        self.wrong(&path, node, &format!("must be a whole number from 1 to {max}"));
+        let (least, most) = (within.start(), within.end());
+        self.wrong(
+            &path,
+            node,
+            &format!("must be a whole number from {least} to {most}"),
+        );
         None
     }
 
@@ -333,15 +344,10 @@ impl Rules {
 
     /// Whether a key that is not applied says what holds without it.
     fn asks_for_nothing(&self, entry: &Entry) -> bool {
-        let in_stack = self.dialect == Dialect::Stack;
-        let is_soft = entry.name == SOFT.in_dialect(self.dialect);
         match &entry.node.value {
             Tree::Null => true,
             Tree::List(items) => items.is_empty(),
-            Tree::Bool(value) => is_soft && !value,
-            Tree::Text(text) if in_stack => {
-                text.is_empty() || (is_soft && text.eq_ignore_ascii_case("false"))
-            }
+            Tree::Text(text) => self.dialect == Dialect::Stack && text.is_empty(),
             _ => false,
         }
     }

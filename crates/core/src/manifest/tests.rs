@@ -1,5 +1,7 @@
 //! Manifests as JSON: what is read, what is refused, and that reading what was written changes nothing.
 
+mod shapes;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -10,6 +12,7 @@ use super::pending::{Pending, Share, owe, sync_key};
 use super::*;
 use crate::limit::MAX_LIMITS;
 use crate::name::NamespaceId;
+use crate::schedule::ScheduleEntry;
 use crate::table::{Item, Part, Value};
 use crate::units::{EpochMillis, MAX_PERIOD_SECS, MAX_TOKENS};
 
@@ -110,18 +113,6 @@ fn what_is_not_applied_is_refused_unless_it_asks_for_nothing() {
             "system.disabled has no effect at the system level; it belongs to a resource, or to a resource of an entity",
         ],
     );
-    for key in ["schedule", "reset_schedule", "reset_after_seconds", "soft"] {
-        let limit = |value: Json| level(json!({ "limits": { "x": { "capacity": 1, key: value } } }));
-        assert!(Manifest::from_json(&limit(json!(["x"]))).is_err(), "{key}");
-        assert!(Manifest::from_json(&limit(json!(true))).is_err(), "{key}");
-        assert!(Manifest::from_json(&limit(Json::Null)).is_ok(), "{key}");
-        assert!(Manifest::from_json(&limit(json!([]))).is_ok(), "{key}");
-        assert_eq!(
-            Manifest::from_json(&limit(json!(false))).is_ok(),
-            key == "soft",
-            "{key}"
-        );
-    }
     assert!(Manifest::from_json(&level(json!({ "disabled": null, "cascade": null }))).is_ok());
 }
 
@@ -197,7 +188,8 @@ fn properties_come_as_texts() {
     assert_eq!(
         err.unwrap_err().to_string(),
         "Resources.r.Limits.x.Capacity is '': it must be a whole number from 1 to 1000000000000000\n\
-         Resources.r.Limits.y.Burst is unknown; known here: Capacity, RefillAmount, RefillPeriod\n\
+         Resources.r.Limits.y.Burst is unknown; known here: Capacity, RefillAmount, RefillPeriod, Schedule, ResetSchedule, \
+         ResetAfterSeconds, Soft\n\
          Resources.r.Limits.y.Capacity is '1.5': it must be a whole number from 1 to 1000000000000000"
     );
     // What is misspelt would otherwise count as not declared, and be deleted.
@@ -445,7 +437,17 @@ fn level(limits: &BTreeMap<String, (u64, u64, u64)>) -> Vec<Limit> {
     let mut limits: Vec<Limit> = limits
         .iter()
         .map(|(name, (cp, ra, rp))| {
-            let limit = Limit::custom(name, *cp, *ra, Duration::from_secs(*rp));
+            let period = Duration::from_secs(*rp);
+            let entry = ScheduleEntry::on(format!("{} * * * *", rp % 60));
+            let limit = match rp % 8 {
+                0 => Limit::quota(name, *cp).resets(format!("0 {} * * *", rp % 24), "UTC"),
+                1 => Limit::session(name, *cp, period),
+                2 => Limit::custom(name, *cp, *ra, period).scheduled([entry.scale(*rp as f64 / 1e4)]),
+                3 => Limit::custom(name, *cp, *ra, period)
+                    .scheduled([entry.clone().refill_amount(*ra), entry.capacity(*cp)]),
+                _ => Limit::custom(name, *cp, *ra, period),
+            };
+            let limit = if ra % 8 == 0 { limit.soft() } else { limit };
             limit.build().unwrap()
         })
         .collect();

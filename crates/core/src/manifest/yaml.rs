@@ -52,7 +52,13 @@ pub(super) fn read(bytes: &[u8]) -> (Option<Node>, Vec<Problem>) {
                 }
             }
             Err(err) => {
-                let reason = format!("is not valid YAML: {}", err.info());
+                // A cron expression without quotes.
+                let hint = if err.info().contains("anchor") {
+                    "; put a text that begins with '*' in quotes"
+                } else {
+                    ""
+                };
+                let reason = format!("is not valid YAML: {}{hint}", err.info());
                 let problem = Problem::new(Some(position(*err.marker())), &builder.path(), reason);
                 builder.problems.push(problem);
                 return (None, builder.problems);

@@ -1,7 +1,11 @@
 //! The table's version record, and whether this client may use the table. Data model, section 5.
 
+mod gate;
+
 use std::fmt;
 use std::time::SystemTime;
+
+pub use gate::{Gate, GateClosed, Gated};
 
 use crate::error::RecordError;
 use crate::records::reader::Reader;

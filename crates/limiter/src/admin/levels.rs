@@ -14,9 +14,7 @@ use zae_limiter_core::schema::{
     resource_registry_key,
 };
 use zae_limiter_core::table::{Condition, Delete, Item, Key, Part, Put, Update, Value};
-use zae_limiter_core::{
-    CorruptRecord, EntityId, Limit, NamespaceId, ResourceName, ResourceScope, UnsupportedFeature,
-};
+use zae_limiter_core::{CorruptRecord, EntityId, Limit, NamespaceId, ResourceName, ResourceScope};
 
 use crate::admin::Admin;
 use crate::admin::audit::Event;
@@ -287,40 +285,6 @@ impl Admin {
             Some(feature) => Err(feature.into()),
             None => Ok(config),
         }
-    }
-
-    /// Whether limits can be stored at a level. Session limits and soft limits make clients that do not honour them leave the
-    /// table, this one included, so that they can only be kept.
-    pub(crate) async fn check_storable(&self, record: &LevelRecord, limits: &[Limit]) -> Result<(), Error> {
-        let gated = |limit: &&Limit| limit.is_soft() || limit.session_length().is_some();
-        if !limits.iter().any(|limit| gated(&limit)) {
-            return Ok(());
-        }
-        let stored = self.level(&record.key).await?.limits;
-        let is_new = |limit: &&Limit| {
-            let of_name = stored.iter().find(|stored| stored.name() == limit.name());
-            of_name.is_none_or(|stored| {
-                (limit.is_soft() && !stored.is_soft())
-                    || limit.session_length().is_some() != stored.session_length().is_some()
-            })
-        };
-        let Some(limit) = limits.iter().filter(gated).find(is_new) else {
-            return Ok(());
-        };
-        let (attribute, advice) = match limit.session_length() {
-            Some(_) => (
-                "reset_after",
-                "set session limits with a client of 0.15.0 or later",
-            ),
-            None => ("soft", "set soft limits with a client of 0.17.0 or later"),
-        };
-        Err(UnsupportedFeature {
-            record: "limit",
-            key: limit.name().to_string(),
-            attribute: attribute.to_owned(),
-            advice,
-        }
-        .into())
     }
 
     pub(crate) async fn read(&self, key: &Key) -> Result<Option<Item>, Error> {

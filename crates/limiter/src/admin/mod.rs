@@ -6,6 +6,7 @@ mod audit;
 mod capacity;
 mod declare;
 mod entities;
+mod gate;
 mod levels;
 mod limits;
 mod listings;

@@ -78,7 +78,7 @@ fn commands_take_these_options() {
         ("entity list-resources", with("", NAMESPACED)),
         (
             "entity set-limits",
-            with("--resource/-r=_default_ --limit/-l*+", NAMESPACED),
+            with("--resource/-r=_default_ --limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz", NAMESPACED),
         ),
         ("entity show", with("", NAMESPACED)),
         (
@@ -177,13 +177,13 @@ fn commands_take_these_options() {
         ("resource delete-defaults", with("--yes/-y", NAMESPACED)),
         ("resource get-defaults", with("", NAMESPACED)),
         ("resource list", with("", NAMESPACED)),
-        ("resource set-defaults", with("--limit/-l*+", NAMESPACED)),
+        ("resource set-defaults", with("--limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz", NAMESPACED)),
         ("status", NAMED.to_owned()),
         ("system delete-defaults", with("--yes/-y", NAMESPACED)),
         ("system get-defaults", with("", NAMESPACED)),
         (
             "system set-defaults",
-            with("--limit/-l*+ --on-unavailable", NAMESPACED),
+            with("--limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz --on-unavailable", NAMESPACED),
         ),
         (
             "upgrade",

@@ -1,11 +1,8 @@
 //! What a plan or an apply says. The library, this project's function and those of the Python original answer in one
 //! form; the oldest say less.
 
-use std::time::Duration;
-
 use serde_json::Value as Json;
-use zae_limiter::Limit;
-use zae_limiter_core::manifest::Target;
+use zae_limiter_core::manifest::{Target, limit_from_json};
 
 use crate::text::limit::describe;
 
@@ -154,10 +151,10 @@ fn change(json: &Json) -> Result<Change, String> {
 fn level(json: &Json) -> Vec<String> {
     let limits = json["limits"].as_object().into_iter().flatten();
     let mut lines: Vec<String> = limits
-        .map(|(name, numbers)| match limit(name, numbers) {
-            Some(limit) => describe(&limit),
+        .map(|(name, parts)| match limit_from_json(name, parts) {
+            Ok(limit) => describe(&limit),
             // Not a limit of this release; shown as the answer has it.
-            None => format!("{name}: {numbers}"),
+            Err(_) => format!("{name}: {parts}"),
         })
         .collect();
     lines.extend(
@@ -167,13 +164,6 @@ fn level(json: &Json) -> Vec<String> {
     );
     lines.extend(json["note"].as_str().map(str::to_owned));
     lines
-}
-
-fn limit(name: &str, numbers: &Json) -> Option<Limit> {
-    let capacity = numbers["capacity"].as_u64()?;
-    let refill = numbers["refill_amount"].as_u64()?;
-    let period = Duration::from_secs(numbers["refill_period"].as_u64()?);
-    Limit::custom(name, capacity, refill, period).build().ok()
 }
 
 #[cfg(test)]
@@ -229,6 +219,24 @@ mod tests {
             ["rpm: {\"capacity\":-1,\"refill_amount\":5,\"refill_period\":60}"]
         );
         assert_eq!((values[2], answer.changes[2].symbol()), (None, '?'));
+    }
+
+    #[test]
+    fn shapes_of_limits() {
+        let limits = json!({
+            "rpd": { "capacity": 5, "refill_amount": 0, "refill_period": 1, "soft": true,
+                "reset_schedule": [{ "cron": "0 0 * * *", "tz": "Asia/Tokyo" }] },
+            "s": { "capacity": 5, "refill_amount": 0, "refill_period": 1, "reset_after_seconds": 90 },
+            "x": { "capacity": 5, "kind": "rolling" },
+        });
+        assert_eq!(
+            level(&json!({ "limits": limits })),
+            [
+                "rpd: 5 quota (resets '0 0 * * *' Asia/Tokyo) (soft)",
+                "s: 5 quota (resets 1m30s after first use)",
+                "x: {\"capacity\":5,\"kind\":\"rolling\"}",
+            ]
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ use zae_limiter_core::manifest::pending::{LEASE_MARGIN_MS, LONGEST_RUN_MS, Pendi
 use zae_limiter_core::manifest::{Change, Managed, Manifest, Plan, Target, plan};
 use zae_limiter_core::schema::key_of;
 use zae_limiter_core::table::{Item, Key};
+use zae_limiter_core::version::Gate;
 use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, ResourceName, ResourceScope};
 
 use crate::admin::Admin;
@@ -172,6 +173,15 @@ struct Seen {
     plan: Plan,
 }
 
+/// The strictest gate of what is added to levels.
+fn gate(changes: &[Change]) -> Option<Gate> {
+    let gates = changes.iter().filter_map(|change| {
+        let old = change.old.as_ref().map_or(&[][..], |old| &old.limits);
+        Gate::of(&change.new.as_ref()?.limits, old)
+    });
+    gates.reduce(Gate::and)
+}
+
 /// How many levels' buckets are left to others.
 fn of_others(pending: &[Pending], now: EpochMillis) -> usize {
     pending.iter().filter(|pending| pending.is_of_others(now)).count()
@@ -222,11 +232,15 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if an apply would refuse the manifest.
+    /// [`Error::InvalidInput`] if an apply would refuse the manifest. [`Error::VersionMismatch`] if the table's functions do
+    /// not honour limits that it adds.
     pub async fn plan_limits(&self, manifest: &Manifest, options: ApplyOptions) -> Result<LimitsPlan, Error> {
         self.check_namespace(manifest)?;
         let seen = self.look(manifest, options, None).await?;
         self.check_size(&seen.record, manifest)?;
+        if let Some(gate) = gate(&seen.plan.changes) {
+            self.check_passable(&gate).await?;
+        }
         Ok(LimitsPlan {
             unchanged: seen.plan.unchanged,
             adopted: seen.plan.adopted,
@@ -246,7 +260,8 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::InvalidInput`] before anything is written: the manifest is for another namespace, or declares more
-    /// levels than the record of managed levels can hold. [`Error::Unavailable`] and the like if that record cannot be
+    /// levels than the record of managed levels can hold. [`Error::VersionMismatch`]: the table's functions do not honour
+    /// limits that it adds. [`Error::Unavailable`] and the like if that record cannot be
     /// read, or not be written before the first change.
     pub async fn apply_limits(
         &self,
@@ -282,6 +297,9 @@ impl Admin {
         options: ApplyOptions,
     ) -> Result<BegunApply<'a>, Error> {
         let mut seen = self.look(manifest, options, None).await?;
+        if let Some(gate) = gate(&seen.plan.changes) {
+            self.pass(&gate).await?;
+        }
         let created = seen.plan.changes.iter().filter(|change| change.creates());
         let created = Managed::of_targets(created.map(|change| &change.target));
         seen.record = self.write_ahead(seen.record, &created, manifest).await?;
