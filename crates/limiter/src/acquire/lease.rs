@@ -110,19 +110,6 @@ impl Lease {
     }
 
     /// The soft limits that this lease has left in debt, its entity's and its parent's, without repetitions.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
-    /// use zae_limiter::{Limit, RateLimiter, Repository};
-    ///
-    /// # let repo = Repository::in_memory().await?;
-    /// // A limit to be tried before it is enforced.
-    /// repo.admin().set_resource_defaults("gpt-4", [Limit::per_minute("tpm", 1_000).soft()]).await?;
-    /// let lease = RateLimiter::new(repo).acquire("key-1", "gpt-4").consume("tpm", 1_500).await?;
-    /// assert_eq!(lease.overdrawn(), ["tpm"]);
-    /// lease.commit().await?;
-    /// # Ok(()) }
-    /// ```
     pub fn overdrawn(&self) -> Vec<&str> {
         let Held::Table(grants) = &self.held else {
             return Vec::new();

@@ -5,9 +5,9 @@ use std::time::Duration;
 use zae_limiter::schedule::ScheduleEntry;
 use zae_limiter::table::TableExt as _;
 use zae_limiter::{Error, Limit, LimitBuilder};
-use zae_limiter_core::schema::resource_config_key;
+use zae_limiter_core::schema::{resource_config_key, version_key};
 use zae_limiter_core::table::{Update, Value};
-use zae_limiter_core::{EpochMillis, ResourceName};
+use zae_limiter_core::{EpochMillis, ResourceName, VersionRecord};
 
 use crate::world::{START, World};
 
@@ -118,20 +118,31 @@ async fn live_buckets_are_given_the_shapes() {
     lease.commit().await.unwrap();
 }
 
+#[tokio::test]
+async fn session_limits_can_be_set() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    let session = Limit::session("s", 50, Duration::from_hours(5));
+    admin.set_resource_defaults("r", [session]).await.unwrap();
+    let lease = w.limiter.acquire("k", "r").consume("s", 50).await.unwrap();
+    lease.commit().await.unwrap();
+    let version = VersionRecord::decode(&w.repo.table().get(version_key(), true).await.unwrap().unwrap());
+    assert_eq!(version.unwrap().client_minimum, "0.15.0");
+    // Another process opens the table.
+    let other = w.another().await;
+    let err = other.limiter.acquire("k", "r").consume("s", 1).await.unwrap_err();
+    assert!(matches!(err, Error::RateLimitExceeded(_)), "{err}");
+}
+
 /// Storing one for the first time would make this client leave the table.
 #[tokio::test]
-async fn session_limits_and_soft_limits_are_kept_but_not_set() {
+async fn soft_limits_are_kept_but_not_set() {
     let w = World::new().await;
     let admin = w.repo.admin();
     let session = Limit::session("s", 50, Duration::from_hours(5));
     let soft = Limit::per_minute("rpm", 5).soft();
-    check_unsupported(
-        admin.set_resource_defaults("r", [session.clone()]).await,
-        "reset_after",
-    );
     check_unsupported(admin.set_entity_limits("k", "r", [soft.clone()]).await, "soft");
     check_unsupported(admin.set_system_defaults([soft.clone()], None).await, "soft");
-    assert!(admin.resource_defaults("r").await.unwrap().is_empty());
 
     store(
         &w,
