@@ -56,7 +56,7 @@ pub struct LimitStatus {
         serde(rename = "quota", default, skip_serializing_if = "std::ops::Not::not")
     )]
     pub is_quota: bool,
-    /// When a quota or a session limit is whole again; `None` if no session has begun, or if it never is.
+    /// When a quota or a session limit is whole again, if it is used now; `None` if it never is.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "resets_at_ms", default, skip_serializing_if = "Option::is_none")
@@ -119,7 +119,7 @@ impl LimitStatus {
             exceeded: false,
             wait: Wait::Millis(0),
             is_quota: !terms.is_refilled(),
-            resets_at: terms.resets_at(now),
+            resets_at: terms.resets_at_if_used(now),
             is_soft: of.is_soft,
         }
     }

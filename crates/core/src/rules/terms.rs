@@ -193,6 +193,14 @@ impl<'a> Terms<'a> {
         }
     }
 
+    /// The same, if a use of `now` begins the session that is due.
+    pub fn resets_at_if_used(&self, now: EpochMillis) -> Option<EpochMillis> {
+        match self.regain {
+            Regain::Session(session, _) if session.is_over(now) => Some(now.plus(session.millis)),
+            _ => self.resets_at(now),
+        }
+    }
+
     /// When the session that the balance belongs to, or that another shard's use has begun, did so.
     pub(crate) fn session_start(&self) -> Option<EpochMillis> {
         match self.regain {
