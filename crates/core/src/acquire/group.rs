@@ -279,8 +279,11 @@ impl Draft {
         if self.amounts.is_empty() {
             return true;
         }
-        let held = self.base.as_ref().map(|(_, image)| &image.limits);
-        names <= MAX_LIMITS && held.is_none_or(|held| write::refill_fits(held, names, 0))
+        let base = self.base.as_ref();
+        names <= MAX_LIMITS
+            && base.is_none_or(|(refill, image)| {
+                write::refill_fits(&image.limits, Some(&refill.config), names, 0)
+            })
     }
 
     /// Adds a debit, if it fits.

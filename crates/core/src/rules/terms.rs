@@ -330,17 +330,18 @@ impl<'a> Terms<'a> {
     fn wait_until_whole(&self, balance: Balance, need: Millitokens, now: EpochMillis) -> Wait {
         let mut at = now;
         for _ in 0..MAX_CHANGES {
-            // A schedule alone gives nothing back, unless the next use begins a session.
-            let next = match self.resets_at(at) {
-                None if self.turn(balance.at, at) == Turn::Opens => self.valid_until(at),
-                next => next,
-            };
-            let Some(next) = next.filter(|next| *next > at) else {
-                break;
-            };
-            at = next;
-            if self.refilled(balance, at).tokens >= need {
-                return Wait::Millis(at.since(now));
+            // Under the parameters from `at` on: at once, if it is whole again by then, or else at its next reset.
+            let is_whole = self.turn(balance.at, at) != Turn::None;
+            let due = if is_whole { Some(at) } else { self.resets_at(at) };
+            if let Some(due) = due.filter(|_| self.share(at).capacity >= need.0)
+                && self.refilled(balance, due).tokens >= need
+            {
+                return Wait::Millis(due.since(now));
+            }
+            match self.schedule.map(|schedule| schedule.valid_until(at)) {
+                Some(next) if next > at => at = next,
+                // Its parameters do not change any more.
+                _ => break,
             }
         }
         if at == now {

@@ -18,10 +18,10 @@ pub mod sync;
 use smol_str::SmolStr;
 
 use crate::bucket::{
-    Bucket, BucketLimit, CARRY, FENCE, Owner, RECEIPT, WCU_COST, WCU_PARAMS, first_fence, least_life_secs,
-    limit_attr, write_carries,
+    Bucket, BucketLimit, CARRY, FENCE, MAX_AHEAD_MS, Owner, RECEIPT, WCU_COST, WCU_PARAMS, first_fence,
+    least_life_secs, limit_attr, write_carries,
 };
-use crate::config::Resolved;
+use crate::config::{Level, Resolved};
 use crate::limit::{Limit, Params};
 use crate::name::{LimitName, WCU};
 use crate::refill::Balance;
@@ -209,6 +209,24 @@ impl RefillDebit<'_> {
     fn is_soft(&self, limit: &str) -> bool {
         self.config.is_some_and(|config| config.is_soft(limit))
     }
+
+    fn leaves(&self, limit: &BucketLimit) -> bool {
+        is_left(limit, self.config)
+    }
+}
+
+/// Whether a refill leaves a limit as it is: a quota that is not configured any more. It gains nothing by time, and its conditions
+/// would take the room of others.
+pub(crate) fn is_left(limit: &BucketLimit, config: Option<&Resolved>) -> bool {
+    // The limits of a call are not all that are configured.
+    let config = config.filter(|config| config.level != Level::Override);
+    limit.is_quota()
+        && config.is_some_and(|config| {
+            config
+                .limits
+                .iter()
+                .all(|known| known.name().as_str() != limit.name)
+        })
 }
 
 /// The change of an item's expiry.
@@ -257,10 +275,11 @@ pub(crate) fn refill_debit(
     now: EpochMillis,
 ) -> Update {
     let mut update = Update::new(key);
-    // No session that has begun lies ahead of it.
+    // No session that has begun lies ahead of it, unless a wrong clock has begun it.
     let starts = refilled
         .iter()
-        .filter_map(|r| image.terms(r.limit).session_start());
+        .filter_map(|r| image.terms(r.limit).session_start())
+        .filter(|start| start.since(now) <= MAX_AHEAD_MS);
     let at = starts.fold(image.earned_until(now).max(now), EpochMillis::max);
     update.set.push((attr("rf"), Value::int(at.0)));
     let carries = refilled
@@ -270,7 +289,7 @@ pub(crate) fn refill_debit(
         Some(text) => update.set.push((attr(CARRY), Value::S(text))),
         None => update.remove.push(attr(CARRY)),
     }
-    let mut parts = pins(image);
+    let mut parts = pins(image, |limit| change.leaves(limit));
     let mut valid_until = None;
     for Refilled {
         limit,
@@ -280,6 +299,9 @@ pub(crate) fn refill_debit(
         ..
     } in refilled
     {
+        if change.leaves(limit) {
+            continue;
+        }
         if *turn == Turn::Opens && !change.is_use {
             // Only a use begins a session. Until then the balance of the last one may not be spent.
             valid_until = Some(EpochMillis(0));
@@ -354,9 +376,17 @@ const MAX_CONDITION: usize = 4096;
 
 /// Whether the condition of [`refill_debit`] is short enough for an item that holds these limits, so many of which it takes
 /// from, and that gains so many. Counted for names and values of three digits, and rounded up.
-pub(crate) fn refill_fits(held: &[BucketLimit], taken: usize, seeds: usize) -> bool {
-    let quotas = held.iter().filter(|limit| limit.is_quota()).count();
-    450 + 127 * held.len() + 210 * quotas + 17 * taken + 67 * seeds <= MAX_CONDITION
+pub(crate) fn refill_fits(
+    held: &[BucketLimit],
+    config: Option<&Resolved>,
+    taken: usize,
+    seeds: usize,
+) -> bool {
+    let held = held.iter().filter(|limit| !is_left(limit, config));
+    let (held, quotas) = held.fold((0, 0), |(held, quotas), limit| {
+        (held + 1, quotas + usize::from(limit.is_quota()))
+    });
+    450 + 127 * held + 210 * quotas + 17 * taken + 67 * seeds <= MAX_CONDITION
 }
 
 /// Whether a condition is short enough. Counted as above, for the longest form of each part.
@@ -420,7 +450,7 @@ pub(crate) fn overdraw(debit: &mut Update, limit: &str, by: Millitokens) {
 }
 
 /// Pins every attribute of an image that bears on a decision, balances excepted.
-fn pins(image: &Bucket) -> Vec<Condition> {
+fn pins(image: &Bucket, leaves: impl Fn(&BucketLimit) -> bool) -> Vec<Condition> {
     let is = |name, n: i64| Condition::Is(attr(name), Value::int(n));
     let text = |text: &str| Value::text(text);
     let mut parts = vec![
@@ -434,7 +464,7 @@ fn pins(image: &Bucket) -> Vec<Condition> {
     ];
     parts.extend(shapes::shared_pins(image));
     parts.extend(owner_pins(&image.owner));
-    for limit in &image.limits {
+    for limit in image.limits.iter().filter(|limit| !leaves(limit)) {
         parts.extend(has_params(&limit.name, limit.params));
         for (part, stored) in ["sched", "rsched"].into_iter().zip(&limit.marks) {
             let stored = stored.as_deref().map(text);

@@ -448,3 +448,47 @@ fn a_soft_limit_does_not_stand_in_the_way_of_a_split() {
     // 80 are in no single shard, and all of the soft one can be had.
     desk.admitted("u", &[("tpm", 500), ("rpm", 80)]);
 }
+
+/// Of the conditions of one write, a quota needs more than a rate.
+#[test]
+fn quotas_that_are_configured_no_more_do_not_fill_the_write() {
+    let named = |prefix: &str| {
+        let quotas = (0..8).map(|n| Limit::quota(format!("{prefix}{n}"), 5).resets("0 0 * * *", "UTC"));
+        quotas.map(|quota| quota.build().unwrap()).collect::<Vec<_>>()
+    };
+    let mut desk = desk(&[], "2027-05-05T12:00:00Z");
+    for prefix in ["a", "b", "c", "d"] {
+        desk.configure_resource(&named(prefix));
+        let one = format!("{prefix}0");
+        desk.admitted("u", &[(&one, 1)]);
+        desk.now += 60_000;
+    }
+    desk.now += 86_400_000;
+    desk.admitted("u", &[("d0", 5)]);
+    assert_eq!(desk.int("u", 0, "b_d0_tk"), 0);
+    assert_eq!(desk.int("u", 0, "b_a0_tk"), 4000, "left as it was");
+}
+
+#[test]
+fn a_session_from_a_wrong_clock_refuses_as_it_stands() {
+    let mut desk = desk(&[session()], "2027-03-10T09:00:00Z");
+    desk.admitted("u", &[("ses", 50)]);
+    desk.now -= 3_600_000;
+    let refused = desk.rejected("u", &[("ses", 1)]);
+    assert_eq!(refused.retry_after(), Some(Duration::from_secs(6 * 3600)));
+}
+
+#[test]
+fn the_wait_for_a_quota_under_a_schedule_is_exact() {
+    let twice = ScheduleEntry::on("* 9-17 * * *").scale(2.0);
+    let quota = Limit::quota("x", 5).resets("0 0 * * *", "UTC").scheduled([twice]);
+    let mut desk = desk(&[quota], "2027-05-07T08:00:00Z");
+    desk.admitted("u", &[("x", 1)]);
+    let wait = wait_of(&mut desk, &[("x", 6)]).unwrap();
+    assert_eq!(wait, Duration::from_secs(25 * 3600));
+    desk.now += i64::try_from(wait.as_millis()).unwrap() - 1;
+    desk.rejected("u", &[("x", 6)]);
+    desk.now += 1;
+    desk.admitted("u", &[("x", 6)]);
+    assert!(desk.rejected("u", &[("x", 11)]).is_never());
+}

@@ -111,7 +111,12 @@ impl Take {
     /// Whether the condition of a refilling write fits into a request.
     pub(super) fn check_refillable(&self, image: &Bucket, amounts: &Amounts) -> Result<(), RecordError> {
         let held = image.limits.len();
-        if write::refill_fits(&image.limits, amounts.len(), self.seeds(image).len()) {
+        if write::refill_fits(
+            &image.limits,
+            Some(&self.config),
+            amounts.len(),
+            self.seeds(image).len(),
+        ) {
             return Ok(());
         }
         Err(CorruptRecord {

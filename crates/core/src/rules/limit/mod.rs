@@ -372,7 +372,7 @@ pub fn check_limits<L: IntoLimit>(limits: impl IntoIterator<Item = L>) -> Result
 
 /// How many of so many limits can be quotas or session limits: the condition of the write that refills them is longer by about 210
 /// bytes for each, and has 3646 bytes for all of them.
-fn most_quotas(limits: usize) -> usize {
+pub(crate) fn most_quotas(limits: usize) -> usize {
     3646_usize.saturating_sub(144 * limits) / 210
 }
 
