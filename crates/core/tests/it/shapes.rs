@@ -475,7 +475,7 @@ fn a_session_from_a_wrong_clock_refuses_as_it_stands() {
     desk.admitted("u", &[("ses", 50)]);
     desk.now -= 3_600_000;
     let refused = desk.rejected("u", &[("ses", 1)]);
-    assert_eq!(refused.retry_after(), Some(Duration::from_secs(6 * 3600)));
+    assert_eq!(refused.retry_after(), Some(Duration::from_hours(6)));
 }
 
 #[test]
@@ -485,7 +485,7 @@ fn the_wait_for_a_quota_under_a_schedule_is_exact() {
     let mut desk = desk(&[quota], "2027-05-07T08:00:00Z");
     desk.admitted("u", &[("x", 1)]);
     let wait = wait_of(&mut desk, &[("x", 6)]).unwrap();
-    assert_eq!(wait, Duration::from_secs(25 * 3600));
+    assert_eq!(wait, Duration::from_hours(25));
     desk.now += i64::try_from(wait.as_millis()).unwrap() - 1;
     desk.rejected("u", &[("x", 6)]);
     desk.now += 1;
