@@ -55,6 +55,8 @@ ALLOWED = {
     "never": "of a request above every capacity that the limit ever has, ours says that no wait helps; the original tells a time.",
     "wait above a capacity in between": "a request above the capacity of a part of the schedule cannot be served in that part; the"
     " original counts what it would earn there, ours does not, so its wait is longer.",
+    "wait of a period under a schedule": "what a quota or a session is granted depends on when it is used. Ours tells the first instant"
+    " at which that covers the request, the original the next reset.",
     "vu of 0": "after a credit whose pins failed the original leaves `vu` at 0, which costs the next acquire another write; ours"
     " leaves it if the balance is within the capacity.",
     "wait of a cascade": "of an entity that cascades ours tells the statuses of child and parent together, the original those of the"
@@ -417,6 +419,8 @@ class Sequence:
             return self.allow("reset out of sight")
         if abs(waits[0] - waits[1]) <= 0.0021:
             return self.allow("wait to the millisecond")
+        if ours and not shape.drips and len(shape.capacities) > 1:
+            return self.allow("wait of a period under a schedule")
         _, amount, period = shape.params(self.now)
         if ours and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + period / amount / 1000:
             return self.allow("fractions")
