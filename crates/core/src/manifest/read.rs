@@ -13,7 +13,7 @@ use super::tree::{Entry, Node, Tree};
 use super::{Manifest, SystemLevel};
 use crate::config::OnUnavailable;
 use crate::error::InvalidInput;
-use crate::limit::{Limit, MAX_LIMITS, most_quotas};
+use crate::limit::{Limit, MAX_LIMITS, too_many_quotas};
 use crate::name::{EntityId, LimitName, NamespaceName, ResourceName, ResourceScope};
 use limit::LevelZone;
 
@@ -280,13 +280,7 @@ impl Rules {
             let limit = self.limit(&path, &entry.name, &entry.node, &mut zone);
             limits.extend(name.and(limit));
         }
-        let quotas = limits.iter().filter(|limit: &&Limit| limit.is_quota()).count();
-        if quotas > most_quotas(limits.len()) {
-            let reason = format!(
-                "must hold at most {} quotas and session limits among {} limits, so that one write can refill them all",
-                most_quotas(limits.len()),
-                limits.len()
-            );
+        if let Some((_, reason)) = too_many_quotas(&limits) {
             self.wrong(&path, node, &reason);
         }
         limits.sort_by(|a: &Limit, b| a.name().cmp(b.name()));

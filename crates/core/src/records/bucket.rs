@@ -259,6 +259,7 @@ impl Bucket {
             }
             None => None,
         };
+        let shared = ItemSchedules::read(&reader)?;
         let mut bucket = Self {
             refilled_at,
             shard_count,
@@ -276,11 +277,9 @@ impl Bucket {
             receipt: item.get(RECEIPT).cloned(),
             fence: item.get(FENCE).cloned(),
             fractions: item.get(CARRY).and_then(Value::as_text).map(SmolStr::new),
-            schedules: ["sched", "rsched", "sched_tz"]
-                .map(|name| item.get(name).and_then(Value::as_text).map(SmolStr::new)),
+            schedules: shared.stored(),
             unsupported: None,
         };
-        let shared = ItemSchedules::read(&reader)?;
         let mut parts = Vec::with_capacity(item.len());
         for (attr, value) in item {
             match classify(attr) {
@@ -545,7 +544,7 @@ impl Bucket {
         })
     }
 
-    /// Seconds until a quota or a session limit is whole again whatever it has spent, rounded up.
+    /// Seconds until a quota or a session limit is whole again, rounded up.
     fn secs_until_whole(&self, limit: &BucketLimit, now: EpochMillis) -> i64 {
         let until = self.terms(limit).resets_at(now).unwrap_or(now);
         until.since(now).saturating_add(999) / 1000

@@ -1,4 +1,4 @@
-//! [`Terms`]: the arithmetic of one limit on one shard of a bucket, whatever its shape.
+//! [`Terms`]: the arithmetic of one limit of any shape on one shard of a bucket.
 
 use crate::limit::{Limit, Params, Recovery};
 use crate::refill::{Balance, Wait};
@@ -18,7 +18,7 @@ const MAX_SEARCHES: usize = 9;
 /// that were in force in between. A balance above a ceiling that has become lower is cut to it; a debt stays.
 ///
 /// A quota is whole again at each [reset](ResetSchedule), a session limit by the first use after its session: then the balance is
-/// the shard's part of the capacity in force, whatever it was before.
+/// the shard's part of the capacity in force.
 ///
 /// ```
 /// use zae_limiter_core::refill::{Balance, Wait};
@@ -119,6 +119,11 @@ impl<'a> Terms<'a> {
     #[must_use]
     pub fn with_regain(self, regain: Regain<'a>) -> Self {
         Self { regain, ..self }
+    }
+
+    /// The same terms for one of so many shards.
+    pub(crate) fn among(self, shards: u32) -> Self {
+        Self { shards, ..self }
     }
 
     /// The terms of a limit for one of `shards` new shards.
@@ -233,10 +238,15 @@ impl<'a> Terms<'a> {
     ///
     /// With a clock behind the balance's instant nothing is gained and the instant stays.
     pub fn refilled(&self, balance: Balance, now: EpochMillis) -> Balance {
+        self.turned(self.turn(balance.at, now), balance, now)
+    }
+
+    /// The balance at `now`, with what becomes of it beside what it earns: see [`turn`](Self::turn).
+    pub(crate) fn turned(&self, turn: Turn, balance: Balance, now: EpochMillis) -> Balance {
         if self.is_refilled() {
             return self.refilled_by_rate(balance, now);
         }
-        let tokens = match self.turn(balance.at, now) {
+        let tokens = match turn {
             Turn::None => balance.tokens.0.min(self.ceiling(now)),
             Turn::Reset | Turn::Opens => self.share(now).capacity,
             Turn::Joins => self.share(now).capacity.saturating_sub(self.spent()),
@@ -286,14 +296,15 @@ impl<'a> Terms<'a> {
         if self.schedule.is_none() && self.is_refilled() {
             return balance.wait(self.base.share(self.shards), need, now);
         }
-        if self.refilled(balance, now).tokens >= need {
+        let held = self.refilled(balance, now);
+        if held.tokens >= need {
             return Wait::Millis(0);
         }
-        if self.is_never(need) {
+        if !self.ever_covers(need) {
             return Wait::Never;
         }
         if self.is_refilled() {
-            self.wait_by_rate(self.refilled(balance, now), need, now)
+            self.wait_by_rate(held, need, now)
         } else {
             self.wait_until_whole(balance, need, now)
         }
@@ -367,11 +378,6 @@ impl<'a> Terms<'a> {
 
     /// Whether parameters that are in force some time cover `need` from nothing.
     pub(crate) fn ever_covers(&self, need: Millitokens) -> bool {
-        !self.is_never(need)
-    }
-
-    /// Whether no parameters that are ever in force cover `need` from nothing.
-    fn is_never(&self, need: Millitokens) -> bool {
         let entries = self.schedule.map_or(&[][..], Schedule::entries);
         let scheduled = entries
             .iter()
@@ -382,7 +388,7 @@ impl<'a> Terms<'a> {
         let (capacity, refill) = shares.fold((0, 0), |(capacity, refill), share| {
             (share.capacity.max(capacity), share.refill.max(refill))
         });
-        need.0 > capacity || (self.is_refilled() && refill == 0)
+        need.0 <= capacity && (!self.is_refilled() || refill > 0)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::bucket::{
     least_life_secs, limit_attr, write_carries,
 };
 use crate::config::{Level, Resolved};
-use crate::limit::{Limit, Params};
+use crate::limit::{Limit, MAX_CONDITION, Params, refill_bytes};
 use crate::name::{LimitName, WCU};
 use crate::refill::Balance;
 use crate::schema::BucketId;
@@ -151,44 +151,64 @@ pub(crate) struct Refilled<'a> {
     pub(crate) turn: Turn,
 }
 
+impl<'a> Refilled<'a> {
+    /// The terms and the balance that a request is judged by at `now`: those of the item, or the parameters from now on.
+    pub(crate) fn standing(&self, image: &Bucket, now: EpochMillis) -> (Terms<'a>, Balance) {
+        if self.params == self.limit.params {
+            (image.terms(self.limit), image.balance(self.limit, now))
+        } else {
+            (Terms::new(self.params, None, image.shard_count), self.balance)
+        }
+    }
+}
+
 /// Refills every limit of an image to `now`, under the parameters that `exact` demands, if it does.
 pub(crate) fn refill_all<'a>(
     image: &'a Bucket,
     exact: Option<&[Limit]>,
     now: EpochMillis,
 ) -> Vec<Refilled<'a>> {
-    let refill = |limit: &'a BucketLimit| {
-        let terms = image.terms(limit);
-        let before = image.balance(limit, now);
-        // Time until now was earned under the old parameters; only the new ceiling applies at once.
-        let mut balance = terms.refilled(before, now);
-        let wanted = exact
-            .unwrap_or_default()
-            .iter()
-            .find(|wanted| wanted.name().as_str() == limit.name);
-        let params = wanted.map_or(limit.params, Limit::params);
-        if params != limit.params {
-            let ceiling = params.share(image.shard_count).capacity;
-            balance = Balance {
-                tokens: balance.tokens.min(Millitokens(ceiling)),
-                carry: 0,
-                ..balance
-            };
-        }
-        let period_ms = if params == limit.params {
-            terms.whole(balance.at).period_ms
-        } else {
-            params.period_ms
-        };
-        Refilled {
-            limit,
-            params,
-            balance,
-            period_ms,
-            turn: terms.turn(before.at, now),
-        }
-    };
+    let refill = |limit| refill(image, limit, exact, now);
     image.limits.iter().map(refill).collect()
+}
+
+/// Refills one limit of an image, as [`refill_all`] does.
+pub(crate) fn refill<'a>(
+    image: &'a Bucket,
+    limit: &'a BucketLimit,
+    exact: Option<&[Limit]>,
+    now: EpochMillis,
+) -> Refilled<'a> {
+    let terms = image.terms(limit);
+    let before = image.balance(limit, now);
+    // Time until now was earned under the old parameters; only the new ceiling applies at once.
+    let turn = terms.turn(before.at, now);
+    let mut balance = terms.turned(turn, before, now);
+    let wanted = exact
+        .unwrap_or_default()
+        .iter()
+        .find(|wanted| wanted.name().as_str() == limit.name);
+    let params = wanted.map_or(limit.params, Limit::params);
+    if params != limit.params {
+        let ceiling = params.share(image.shard_count).capacity;
+        balance = Balance {
+            tokens: balance.tokens.min(Millitokens(ceiling)),
+            carry: 0,
+            ..balance
+        };
+    }
+    let period_ms = if params == limit.params {
+        terms.whole(balance.at).period_ms
+    } else {
+        params.period_ms
+    };
+    Refilled {
+        limit,
+        params,
+        balance,
+        period_ms,
+        turn,
+    }
 }
 
 /// The parts of a refilling write beside the refill.
@@ -371,11 +391,8 @@ fn earlier(one: Option<EpochMillis>, other: Option<EpochMillis>) -> Option<Epoch
     one.into_iter().chain(other).min()
 }
 
-/// The longest condition that DynamoDB takes, in bytes.
-const MAX_CONDITION: usize = 4096;
-
 /// Whether the condition of [`refill_debit`] is short enough for an item that holds these limits, so many of which it takes
-/// from, and that gains so many. Counted for names and values of three digits, and rounded up.
+/// from, and that gains so many.
 pub(crate) fn refill_fits(
     held: &[BucketLimit],
     config: Option<&Resolved>,
@@ -386,10 +403,10 @@ pub(crate) fn refill_fits(
     let (held, quotas) = held.fold((0, 0), |(held, quotas), limit| {
         (held + 1, quotas + usize::from(limit.is_quota()))
     });
-    450 + 127 * held + 210 * quotas + 17 * taken + 67 * seeds <= MAX_CONDITION
+    refill_bytes(held, quotas, taken, seeds) <= MAX_CONDITION
 }
 
-/// Whether a condition is short enough. Counted as above, for the longest form of each part.
+/// Whether a condition is short enough. Counted as [`refill_bytes`] counts, for the longest form of each part.
 pub(crate) fn fits(condition: &Condition) -> bool {
     fn bytes(condition: &Condition) -> usize {
         match condition {

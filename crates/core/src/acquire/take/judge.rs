@@ -150,13 +150,15 @@ impl Take {
         let status = |(name, need): &(LimitName, Millitokens)| {
             let shards = image.shard_count;
             if let Some(r) = refilled.iter().find(|r| r.limit.name == name.as_str()) {
-                let of = self.of(name);
-                if r.params == r.limit.params {
-                    let (terms, balance) = (image.terms(r.limit), image.balance(r.limit, now));
-                    return Some(LimitStatus::check(of, &terms, shards, balance, *need, now));
-                }
-                let terms = Terms::new(r.params, None, shards);
-                return Some(LimitStatus::check(of, &terms, shards, r.balance, *need, now));
+                let (terms, balance) = r.standing(image, now);
+                return Some(LimitStatus::check(
+                    self.of(name),
+                    &terms,
+                    shards,
+                    balance,
+                    *need,
+                    now,
+                ));
             }
             let seed = seeds.iter().find(|limit| limit.name() == name)?;
             Some(LimitStatus::untouched(self.who(), seed, shards, *need, now))

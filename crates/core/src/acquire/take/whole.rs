@@ -346,33 +346,19 @@ impl Take {
         let mut whole = None;
         let mut parts = Vec::with_capacity(shards.len());
         for image in shards.values() {
-            let exact = self.exact().and_then(|all| all.iter().find(|l| l.name() == name));
             let part = match (image.limit(name.as_str()), self.config.limit(name)) {
                 (Some(limit), _) => {
-                    if let Some(exact) = exact.filter(|exact| exact.params() != limit.params) {
-                        whole.get_or_insert(Terms::of(exact, 1));
-                        let terms = Terms::of(exact, image.shard_count);
-                        let ceiling = Millitokens(terms.share(now).capacity);
-                        let tokens = image.refilled(limit, now).tokens.min(ceiling);
-                        let balance = Balance::new(tokens, now.max(image.earned_until(now)));
-                        together::Part { terms, balance }
-                    } else {
-                        whole.get_or_insert(image.terms_among(limit, 1));
-                        together::Part {
-                            terms: image.terms(limit),
-                            balance: image.balance(limit, now),
-                        }
-                    }
+                    let refilled = write::refill(image, limit, self.exact(), now);
+                    let (terms, balance) = refilled.standing(image, now);
+                    together::Part { terms, balance }
                 }
-                (None, Some(seed)) => {
-                    whole.get_or_insert(Terms::of(seed, 1));
-                    together::Part {
-                        terms: Terms::of(seed, image.shard_count),
-                        balance: Balance::new(Millitokens(share(seed, image, now)), now),
-                    }
-                }
+                (None, Some(seed)) => together::Part {
+                    terms: Terms::of(seed, image.shard_count),
+                    balance: Balance::new(Millitokens(share(seed, image, now)), now),
+                },
                 (None, None) => continue,
             };
+            whole.get_or_insert(part.terms.among(1));
             parts.push(part);
         }
         (whole, parts)

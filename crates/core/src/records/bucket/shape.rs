@@ -74,6 +74,11 @@ impl<'a> ItemSchedules<'a> {
         })
     }
 
+    /// As they stand on the item: `sched`, `rsched` and `sched_tz`.
+    pub(super) fn stored(&self) -> [Option<SmolStr>; 3] {
+        [self.schedule, self.resets, self.zone].map(|text| text.map(SmolStr::new))
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.schedule.is_none() && self.resets.is_none()

@@ -1,11 +1,13 @@
 //! [`Limit`]: one token bucket's rule.
 
 mod builder;
+mod room;
 mod shape;
 
 use std::time::Duration;
 
 pub use self::builder::{IntoScheduleEntry, LimitBuilder, Quota};
+pub(crate) use self::room::{MAX_CONDITION, refill_bytes, too_many_quotas};
 pub use self::shape::shape;
 use crate::error::InvalidInput;
 use crate::name::{IntoName, LimitName};
@@ -248,7 +250,7 @@ impl Limit {
         })
     }
 
-    /// Seconds after which an idle bucket is whole again whatever it has spent, in the floating point arithmetic that other
+    /// Seconds after which an idle bucket is whole again at the latest, in the floating point arithmetic that other
     /// clients of the table use: the longest time to fill, the shortest cycle of resets, or the length of a session.
     pub(crate) fn seconds_to_recover(&self) -> f64 {
         match &self.recovery {
@@ -358,22 +360,10 @@ pub fn check_limits<L: IntoLimit>(limits: impl IntoIterator<Item = L>) -> Result
             reason,
         ));
     }
-    let quotas = checked.iter().filter(|limit| limit.is_quota()).count();
-    let most = most_quotas(checked.len());
-    if quotas > most {
-        let reason = format!(
-            "must hold at most {most} quotas and session limits among {} limits, so that one write can refill them all",
-            checked.len()
-        );
+    if let Some((quotas, reason)) = too_many_quotas(&checked) {
         return Err(InvalidInput::new("limits", format!("{quotas} of them"), reason));
     }
     Ok(checked)
-}
-
-/// How many of so many limits can be quotas or session limits: the condition of the write that refills them is longer by about 210
-/// bytes for each, and has 3646 bytes for all of them.
-pub(crate) fn most_quotas(limits: usize) -> usize {
-    3646_usize.saturating_sub(144 * limits) / 210
 }
 
 /// A limit's parameters as a bucket stores them: millitokens and milliseconds.

@@ -1,3 +1,5 @@
+//! Limits that can be built, and those that cannot.
+
 use super::*;
 use crate::schedule::ScheduleEntryBuilder;
 use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS};
