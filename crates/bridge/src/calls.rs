@@ -16,8 +16,8 @@ use tokio::sync::{Mutex, mpsc};
 use zae_limiter::clock::ManualClock;
 use zae_limiter::table::{Connection, Timeouts, definition};
 use zae_limiter::{
-    Error, Lease, LimitStatus, NewEntity, OnUnavailable, RateLimiter, Repository, RepositoryBuilder,
-    UsageQuery,
+    Access, EntityId, Error, Lease, LimitStatus, NewEntity, OnUnavailable, RateLimiter, Repository,
+    RepositoryBuilder, UsageQuery,
 };
 use zae_limiter_core::EpochMillis;
 
@@ -249,7 +249,10 @@ impl State {
                 let client = self.client(arguments).await?;
                 match client.look(name, arguments).await? {
                     Some(answer) => Ok(answer),
-                    None => client.change(name, arguments).await,
+                    None => match client.flag(name, arguments).await? {
+                        Some(answer) => Ok(answer),
+                        None => client.change(name, arguments).await,
+                    },
                 }
             }
         }
@@ -467,6 +470,40 @@ impl Client {
                     .iter()
                     .map(|record| json!([record.name, record.id.as_str()]))
                     .collect()
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Calls that say who is refused or let through, and whose parent is debited.
+    async fn flag(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
+        let repo = &self.repo;
+        Ok(Some(match name {
+            "set_access" => {
+                let access = match arguments.text_opt("access") {
+                    Some("disable") => Some(Access::Disabled),
+                    Some("enable") => Some(Access::Enabled),
+                    Some("bypass") => Some(Access::Bypass),
+                    _ => None,
+                };
+                let resource = arguments.text("resource")?;
+                json!(match arguments.text_opt("entity") {
+                    Some(entity) => repo.admin().set_entity_access(entity, resource, access).await?,
+                    None => repo.admin().set_resource_access(resource, access).await?,
+                })
+            }
+            "set_cascade" => {
+                let cascade = arguments.0["cascade"].as_bool();
+                let resource = arguments.text("resource")?;
+                json!(match arguments.text_opt("entity") {
+                    Some(entity) => repo.admin().set_entity_cascade(entity, resource, cascade).await?,
+                    None => repo.admin().set_resource_cascade(resource, cascade).await?,
+                })
+            }
+            "set_parent" => {
+                let parent = arguments.text_opt("parent").map(EntityId::new).transpose();
+                let parent = parent.map_err(|err| err.to_string())?;
+                json!(repo.admin().set_parent(arguments.text("entity")?, parent).await?)
             }
             _ => return Ok(None),
         }))

@@ -3,6 +3,7 @@
 //! Doc comments on commands and options are the help texts. Shared options are groups that commands flatten.
 //! What only the table or the library can judge, such as names and limits, is not judged here.
 
+pub(crate) mod access;
 pub(crate) mod acquire;
 pub(crate) mod audit;
 pub(crate) mod entity;

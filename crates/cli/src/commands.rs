@@ -1,6 +1,7 @@
 //! The commands, one module for each group of them.
 
 pub(crate) mod above;
+pub(crate) mod access;
 pub(crate) mod acquire;
 pub(crate) mod audit;
 pub(crate) mod entity;

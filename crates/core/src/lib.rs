@@ -42,11 +42,11 @@ pub use operations::memory;
 pub use operations::table;
 pub use records::{audit, bucket, config, definition, entity, namespace, resolve, schema, usage, version};
 pub use rules::{limit, refill, schedule, terms};
-pub use write::{removal, sync};
+pub use write::{access, removal, sync};
 
 pub use audit::AuditEvent;
 pub use bucket::{Bucket, Owner};
-pub use config::{Level, OnUnavailable, Percent};
+pub use config::{Access, Level, OnUnavailable, Percent};
 pub use entity::{Entity, Metadata};
 pub use error::{CorruptRecord, InputKind, InvalidInput, RecordError, UnsupportedFeature};
 pub use limit::{IntoLimit, IntoScheduleEntry, Limit, LimitBuilder, Quota, Recovery};

@@ -196,6 +196,16 @@ impl RepositoryBuilder {
         self
     }
 
+    /// For how long at most a process goes by a [bypass](crate::Admin::set_entity_access) without reading the configuration again.
+    /// Default 60 s. Below 10 s it is 10 s, above 1 h it is 1 h.
+    ///
+    /// A bypass that ends is over at once. This bounds what is left of it if the call that ends it stops half-way.
+    pub fn stamp_ttl(mut self, ttl: Duration) -> Self {
+        let ttl = ttl.clamp(Duration::from_secs(10), Duration::from_hours(1));
+        self.options.settings.stamp_ttl_ms = ttl.as_millis() as u32;
+        self
+    }
+
     /// The decision while the table cannot be used, unless the call sets one. Default: the stored policy of the system,
     /// else refuse.
     pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {

@@ -105,7 +105,7 @@ pub enum Error {
     #[error("entity '{0}' does not exist")]
     EntityNotFound(String),
     /// The configuration was changed, but not every live bucket could be updated. Repeating the call finishes it.
-    #[error("the limits were changed, but only {done} of {total} live buckets were updated; repeat the call")]
+    #[error("the change is stored, but only {done} of {total} live buckets were updated; repeat the call")]
     FanoutIncomplete {
         /// Buckets that were updated.
         done: usize,

@@ -79,7 +79,7 @@ pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
 pub use zae_limiter_core::{
-    AuditEvent, Compatibility, Entity, EntityId, EpochMillis, InputKind, IntoLimit, IntoName,
+    Access, AuditEvent, Compatibility, Entity, EntityId, EpochMillis, InputKind, IntoLimit, IntoName,
     IntoScheduleEntry, InvalidInput, Limit, LimitBuilder, LimitName, LimitStatus, NamespaceId, NamespaceName,
     NamespaceRecord, NamespaceStatus, OnUnavailable, Percent, Quota, RateLimitExceeded, Recovery,
     ResourceName, ResourceScope, UsageSnapshot, UsageSummary, UsageTotal, VersionRecord, Wait, Window,

@@ -128,6 +128,7 @@ impl Quiet<'_> {
             limits: None,
             settings: Settings {
                 bucket_ttl_multiplier: self.plan.ttl_multiplier,
+                ..zae_limiter_core::acquire::Settings::default()
             },
             slices: None,
         });

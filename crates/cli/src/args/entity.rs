@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::access::OfEntity;
 use super::{Common, Consent, DEFAULT_RESOURCE, Namespaced, WrittenLimits};
 use crate::args::values::whole;
 
@@ -18,6 +19,8 @@ Examples:
   zae-limiter entity show user-123"
 )]
 pub(crate) enum EntityCommand {
+    #[command(flatten)]
+    Access(OfEntity),
     Children(Children),
     Create(Create),
     Delete(Delete),

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::access::OfResource;
 use super::{Common, Consent, Namespaced, WrittenLimits};
 
 /// Manage default limits of resources (models, endpoints).
@@ -16,6 +17,8 @@ Examples:
   zae-limiter resource list"
 )]
 pub(crate) enum ResourceCommand {
+    #[command(flatten)]
+    Access(OfResource),
     DeleteDefaults(DeleteDefaults),
     GetDefaults(GetDefaults),
     List(List),

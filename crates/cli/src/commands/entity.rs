@@ -5,6 +5,7 @@ use std::io::Write as _;
 use serde_json::json;
 use zae_limiter::{Entity, NewEntity};
 
+use super::access::{self, Flags};
 use super::{Outcome, above, failed, print_limits, sorted, written_limits};
 use crate::args::entity::{
     Children, Create, Delete, DeleteLimits, EntityCommand, GetLimits, List, ListResources, SetLimits, Show,
@@ -21,6 +22,7 @@ use crate::{json, names};
 
 pub(crate) async fn run(command: EntityCommand) -> Outcome {
     match command {
+        EntityCommand::Access(command) => access::of_entity(command).await,
         EntityCommand::Children(args) => children(args).await,
         EntityCommand::Create(args) => create(args).await,
         EntityCommand::Delete(args) => delete(args).await,
@@ -209,18 +211,25 @@ async fn get_limits(args: GetLimits) -> Outcome {
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
     let limits = sorted(limits);
+    let flags = Flags::of_entity(&repo, entity, resource).await;
+    let flags = flags.map_err(failed(&args.common.at.connection, WHAT))?;
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
-        out.json(&json!({ "entity_id": entity, "resource": resource, "limits": json::limits(&limits) }))?;
-    } else if limits.is_empty() {
-        out.line(format_args!(
-            "No limits configured for entity '{entity}' on resource '{resource}'"
-        ))?;
+        let mut told = json!({ "entity_id": entity, "resource": resource, "limits": json::limits(&limits) });
+        flags.add_to(&mut told);
+        out.json(&told)?;
     } else {
-        out.line(format_args!(
-            "Limits for entity '{entity}' on resource '{resource}':"
-        ))?;
-        print_limits(&mut out, "  ", &limits)?;
+        if limits.is_empty() {
+            out.line(format_args!(
+                "No limits configured for entity '{entity}' on resource '{resource}'"
+            ))?;
+        } else {
+            out.line(format_args!(
+                "Limits for entity '{entity}' on resource '{resource}':"
+            ))?;
+            print_limits(&mut out, "  ", &limits)?;
+        }
+        flags.print(&mut out)?;
     }
     out.flush()?;
     if !limits.is_empty() {

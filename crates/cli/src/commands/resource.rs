@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::access::{self, Flags};
 use super::{Outcome, cancelled, failed, print_limits, sorted, written_limits};
 use crate::args::resource::{DeleteDefaults, GetDefaults, List, ResourceCommand, SetDefaults};
 use crate::ask::agreed;
@@ -13,6 +14,7 @@ use crate::{json, names};
 
 pub(crate) async fn run(command: ResourceCommand) -> Outcome {
     match command {
+        ResourceCommand::Access(command) => access::of_resource(command).await,
         ResourceCommand::DeleteDefaults(args) => delete_defaults(args).await,
         ResourceCommand::GetDefaults(args) => get_defaults(args).await,
         ResourceCommand::List(args) => list(args).await,
@@ -59,14 +61,21 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
     let limits = sorted(limits);
+    let flags = Flags::of_resource(&repo, resource).await;
+    let flags = flags.map_err(failed(&args.common.at.connection, WHAT))?;
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
-        out.json(&json!({ "resource": resource, "limits": json::limits(&limits) }))?;
-    } else if limits.is_empty() {
-        out.line(format_args!("No defaults configured for resource '{resource}'"))?;
+        let mut told = json!({ "resource": resource, "limits": json::limits(&limits) });
+        flags.add_to(&mut told);
+        out.json(&told)?;
     } else {
-        out.line(format_args!("Defaults for resource '{resource}':"))?;
-        print_limits(&mut out, "  ", &limits)?;
+        if limits.is_empty() {
+            out.line(format_args!("No defaults configured for resource '{resource}'"))?;
+        } else {
+            out.line(format_args!("Defaults for resource '{resource}':"))?;
+            print_limits(&mut out, "  ", &limits)?;
+        }
+        flags.print(&mut out)?;
     }
     out.flush()?;
     Ok(Exit::Success)

@@ -26,6 +26,7 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
 
+mod access;
 mod acquire;
 mod audit;
 mod bad_values;

@@ -78,6 +78,7 @@ pub(super) fn short_shards(
 /// Whether a cached image may be judged by.
 fn is_trusted(image: &Bucket, now: EpochMillis) -> bool {
     !image.disabled
+        && image.bypass.is_none()
         && !image.is_expired(now)
         && !image.is_ahead(now)
         && image.unsupported.is_none()
@@ -139,6 +140,9 @@ pub(super) fn refused_by_images(
     now: EpochMillis,
 ) -> Option<RateLimitExceeded> {
     let amounts = &request.consume;
+    if child.config.is_bypassed() || parent.is_some_and(|parent| parent.config.is_bypassed()) {
+        return None;
+    }
     let of_parent = parent.map(|parent| (parent, parent_amounts(request, &parent.config)));
     let covers_parent = || {
         of_parent

@@ -81,12 +81,22 @@ pub struct Settings {
     /// An idle bucket under shared limits is kept this many times as long as it takes to fill; with 0 it
     /// never expires. Default 7.
     pub bucket_ttl_multiplier: u32,
+    /// For how long at most a client goes by a bypass without reading the configuration again, in milliseconds. Default 60,000.
+    pub stamp_ttl_ms: u32,
+}
+
+impl Settings {
+    /// The life of a stamp, which is up to a fifth shorter so that those of many shards do not end at once.
+    pub fn stamp_life_ms(self, random: &mut dyn Random) -> i64 {
+        i64::from(self.stamp_ttl_ms - random.below(self.stamp_ttl_ms / 5 + 1))
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             bucket_ttl_multiplier: 7,
+            stamp_ttl_ms: 60_000,
         }
     }
 }
@@ -223,6 +233,8 @@ pub struct Grant {
     pub amounts: Vec<(LimitName, Millitokens)>,
     /// The shard as the debit left it.
     pub image: Arc<Bucket>,
+    /// Whether the amounts were only counted, under a bypass. Then there is nothing to give back but the count.
+    pub is_bypassed: bool,
 }
 
 impl Grant {

@@ -43,7 +43,7 @@ impl Slice {
             Arc::ptr_eq(origin, config)
                 || (origin.limits == config.limits
                     && origin.owner == config.owner
-                    && origin.disabled == config.disabled)
+                    && origin.access == config.access)
         })
     }
 
@@ -219,7 +219,10 @@ fn amount_of(amounts: &[(LimitName, Millitokens)], limit: &LimitName) -> Millito
 pub fn merge(grants: &mut Vec<Grant>, new: impl IntoIterator<Item = Grant>) {
     for grant in new {
         let same = |held: &&mut Grant| {
-            held.id == grant.id && held.shard == grant.shard && held.image.is_one_item_with(&grant.image)
+            held.id == grant.id
+                && held.shard == grant.shard
+                && held.is_bypassed == grant.is_bypassed
+                && held.image.is_one_item_with(&grant.image)
         };
         match grants.iter_mut().find(same) {
             Some(held) => held.add(grant),
@@ -254,6 +257,7 @@ pub fn split(grants: Vec<Grant>, amounts: &[(LimitName, Millitokens)]) -> (Vec<G
             shard: grant.shard,
             amounts,
             image: Arc::clone(&grant.image),
+            is_bypassed: grant.is_bypassed,
         };
         if ours.iter().any(|(_, part)| *part > Millitokens::ZERO) || (first.is_empty() && !ours.is_empty()) {
             first.push(of(ours));

@@ -12,6 +12,7 @@
 //!  taken
 //! ```
 
+mod bypass;
 mod judge;
 mod portions;
 mod shards;
@@ -115,6 +116,16 @@ enum State {
     Propagate(u32),
     /// A debit that cannot be read is being undone.
     Undo(TakeError),
+    /// These amounts are being counted under a bypass.
+    Count(Amounts),
+    /// A fresh configuration was asked for, to see whether there is a bypass.
+    Access,
+    /// The item is being stamped for a bypass, until this instant.
+    Stamp(EpochMillis),
+    /// A fresh configuration was asked for, to see whether the bypass of this stamp has ended meanwhile.
+    Verify(EpochMillis),
+    /// A stamp is being removed.
+    Unstamp,
 }
 
 /// The step after a pause. Instants that a request depends on are those of its sending, so it is built anew.
@@ -122,6 +133,8 @@ enum State {
 enum Next {
     /// Debit the shard.
     Debit,
+    /// Count on the shard, under a bypass.
+    Count,
     /// Refill it, if the image that was last seen still calls for that.
     Refill,
     /// Create it.
@@ -280,13 +293,16 @@ impl Take {
             .collect();
         let draw = env.random.below(open.len().max(1) as u32) as usize;
         self.shard = open.get(draw).copied().unwrap_or(0);
-        if (open.is_empty() || self.is_large(env.now)) && self.gather(env) {
-            return;
-        }
         let mut known = hint.images.iter().chain(&hint.older);
         let image = known
             .find(|(shard, _)| *shard == self.shard)
             .map(|(_, image)| image);
+        if self.begins_bypassed(image, env) {
+            return;
+        }
+        if (open.is_empty() || self.is_large(env.now)) && self.gather(env) {
+            return;
+        }
         if let (Some(ahead), Some(image), None) = (self.ahead.take(), image, self.exact()) {
             let more = taken_ahead(&self.amounts, &ahead, image, &self.config, env.now);
             self.need = more.map(|more| std::mem::replace(&mut self.amounts, more));
@@ -389,24 +405,29 @@ impl Take {
                 if self.purpose == Purpose::Parent {
                     self.amounts.retain(|(name, _)| self.config.limit(name).is_some());
                 }
+                let was = std::mem::replace(&mut self.state, State::Config);
                 // What was in force when the acquire began may have gone since.
-                match check_config(&self.config, &self.id.resource, &self.amounts) {
+                if let Err(err) = check_config(&self.config, &self.id.resource, &self.amounts) {
+                    return self.fail(err);
+                }
+                match (was, self.seen.take()) {
+                    (State::Verify(until), _) => self.verified(until, env),
+                    (State::Access, Some(image)) => self.look_at(&image, env),
                     // Only one call can create the shard. The others debit it as soon as it should be there.
-                    Ok(()) if found.hint.refilling.contains(&self.shard) && !self.has_waited => {
+                    _ if found.hint.refilling.contains(&self.shard) && !self.has_waited => {
                         self.has_waited = true;
                         let wait = found.hint.round_trip_ms.clamp(0, MAX_RACE_WAIT_MS) + 1;
                         let wait = wait + i64::from(env.random.below(wait as u32));
-                        self.seen = None;
                         self.pause(wait.unsigned_abs(), Next::Debit, env);
                     }
-                    Ok(()) => self.create(env),
-                    Err(err) => self.fail(err),
+                    _ => self.create(env),
                 }
             }
             Reply::Config(Err(err)) => self.fail(err),
             Reply::Waited => match std::mem::replace(&mut self.state, State::Debit) {
                 State::Pause(Next::Create) => self.create(env),
                 State::Pause(Next::Shards) => self.read_shards(0, env),
+                State::Pause(Next::Count) => self.count(None, env),
                 State::Pause(next) => match self.seen.take() {
                     Some(image) if next == Next::Refill => self.plan(&image, env),
                     image => self.debit(image.as_ref(), env),
@@ -462,6 +483,7 @@ impl Take {
     fn again_after(&mut self, delay_ms: u64, env: &mut Env<'_>) {
         let next = match self.state {
             State::Debit => Next::Debit,
+            State::Count(_) | State::Stamp(_) => Next::Count,
             State::Refill => Next::Refill,
             State::Create { .. } => Next::Create,
             State::Portions(_) | State::RetuneAll => Next::Shards,
@@ -485,17 +507,28 @@ impl Take {
 
     fn table_answer(&mut self, answer: Answer, env: &mut Env<'_>) {
         match (std::mem::replace(&mut self.state, State::Debit), answer) {
-            (State::Debit | State::Refill, Answer::Applied(Some(item))) => self.taken(&item, env),
+            (State::Debit | State::Refill, Answer::Applied(Some(item))) => {
+                self.taken(&item, self.amounts.clone(), false, env);
+            }
+            (State::Count(amounts), Answer::Applied(Some(item))) => self.taken(&item, amounts, true, env),
+            (State::Stamp(until), Answer::Applied(_)) => self.stamped(until, env),
+            (State::Unstamp, Answer::Applied(_) | Answer::Refused(_)) => self.debit(None, env),
             (State::Refill, Answer::Refused(Some(item))) => {
                 self.lost_refills += 1;
                 self.has_just_lost = true;
                 self.look(&item, env);
             }
             (State::Retune, Answer::Applied(Some(item)))
-            | (State::Debit | State::Retune, Answer::Refused(Some(item))) => {
+            | (
+                State::Debit | State::Retune | State::Count(_) | State::Stamp(_),
+                Answer::Refused(Some(item)),
+            ) => {
                 self.look(&item, env);
             }
-            (State::Debit | State::Refill | State::Retune, Answer::Refused(None)) => self.create(env),
+            (
+                State::Debit | State::Refill | State::Retune | State::Count(_) | State::Stamp(_),
+                Answer::Refused(None),
+            ) => self.create(env),
             (State::Family, Answer::Items(items)) => self.create_sibling(&items, env),
             (State::Shards, Answer::Items(items)) => self.look_at_shards(&items, env),
             (State::Portions(grants), Answer::Applied(_)) => self.taken_together(grants, env),
@@ -530,7 +563,9 @@ impl Take {
     /// Takes the outcome of a debit that the driver may have joined with others.
     fn debited(&mut self, outcome: Outcome, image: &Arc<Bucket>, env: &mut Env<'_>) {
         match (std::mem::replace(&mut self.state, State::Debit), outcome) {
-            (State::Debit | State::Refill, Outcome::Taken) => self.took(Arc::clone(image), env),
+            (State::Debit | State::Refill, Outcome::Taken) => {
+                self.took(Arc::clone(image), self.amounts.clone(), false, env);
+            }
             (State::Refill, Outcome::Refused) => {
                 self.lost_refills += 1;
                 self.has_just_lost = true;
@@ -543,20 +578,22 @@ impl Take {
         }
     }
 
-    /// The tokens were taken, and left the shard like this.
-    fn took(&mut self, image: Arc<Bucket>, env: &mut Env<'_>) {
+    /// The amounts were taken, or counted, and left the shard like this.
+    fn took(&mut self, image: Arc<Bucket>, amounts: Amounts, is_bypassed: bool, env: &mut Env<'_>) {
         env.observe(&self.id, self.shard, &image);
         self.finish(TakeEnd::Taken(vec![Grant {
             id: self.id.clone(),
             shard: self.shard,
-            amounts: self.amounts.clone(),
+            amounts,
             image,
+            is_bypassed,
         }]));
     }
 
-    fn taken(&mut self, item: &Item, env: &mut Env<'_>) {
+    fn taken(&mut self, item: &Item, amounts: Amounts, is_bypassed: bool, env: &mut Env<'_>) {
         match Bucket::decode(item) {
-            Ok(image) => self.took(Arc::new(image), env),
+            Ok(image) => self.took(Arc::new(image), amounts, is_bypassed, env),
+            Err(err) if is_bypassed => self.fail(err),
             Err(err) => {
                 let key = self.id.key(self.shard);
                 if let Some(undo) = undo(&key, &self.amounts, item) {
@@ -585,6 +622,9 @@ impl Take {
         self.races += 1;
         if self.races > MAX_RACES {
             return self.finish(TakeEnd::Contended);
+        }
+        if self.look_at_bypass(image, env) {
+            return;
         }
         if let Some(attribute) = &image.unsupported {
             return self.look_at_foreign(image, attribute, env);

@@ -117,8 +117,8 @@ pub fn last_known(id: &BucketId, request: &Request, memory: &impl Memory) -> Opt
     let Some(limits) = request.limits.clone() else {
         return known.map(|known| (*known).clone());
     };
-    let (owner, disabled) = match &known {
-        Some(known) => (known.owner.clone(), known.disabled),
+    let (owner, access) = match &known {
+        Some(known) => (known.owner.clone(), known.access),
         None => (None, None),
     };
     Some(Resolved {
@@ -128,7 +128,7 @@ pub fn last_known(id: &BucketId, request: &Request, memory: &impl Memory) -> Opt
         unsupported: None,
         owner,
         meta_unchanged: Condition::ALWAYS,
-        disabled,
+        access,
         on_unavailable: None,
         read_at: EpochMillis::default(),
     })
@@ -146,7 +146,7 @@ fn last_owner(id: &BucketId, read: Option<&Owner>, memory: &impl Memory) -> Opti
 fn check_enabled(id: &BucketId, config: &Resolved, memory: &impl Memory) -> Result<(), Box<Decision>> {
     let hint = memory.hint(id);
     let mut images = hint.images.iter().chain(&hint.older);
-    let at = match config.disabled {
+    let at = match config.disabled() {
         Some(level) => DisabledAt::Config(level),
         None if images.any(|(_, image)| image.disabled) => DisabledAt::Bucket,
         None => return Ok(()),

@@ -35,6 +35,9 @@ const MAX_SHARDS_READ: i128 = 4096;
 /// The cost of one write on the reserved `wcu` limit: one unit, in thousandths.
 pub const WCU_COST: i128 = 1000;
 
+/// Stands for the deadline of a bypass whose stamp is not a number.
+pub(crate) const NO_DEADLINE: EpochMillis = EpochMillis(i64::MIN);
+
 /// The reserved limit's parameters: DynamoDB's write ceiling of 1000 units a second and partition.
 pub const WCU_PARAMS: Params = Params {
     capacity: 1_000_000,
@@ -154,6 +157,8 @@ pub struct Bucket {
     pub valid_until: Option<i64>,
     /// Whether requests are refused outright.
     pub disabled: bool,
+    /// Until when every request is admitted, and only counted, according to a stamp. One of an unknown type has passed.
+    pub bypass: Option<EpochMillis>,
     /// The application's limits, by name.
     pub limits: Vec<BucketLimit>,
     /// The reserved write ceiling, if the item has it.
@@ -272,6 +277,13 @@ impl Bucket {
             ttl: reader.int64("ttl")?,
             valid_until: reader.int64("vu")?,
             disabled: reader.bool_opt("disabled")?.unwrap_or(false),
+            bypass: reader.get("bypass").map(|_| {
+                reader
+                    .int64("bypass")
+                    .ok()
+                    .flatten()
+                    .map_or(NO_DEADLINE, EpochMillis)
+            }),
             limits: Vec::new(),
             wcu: None,
             receipt: item.get(RECEIPT).cloned(),
@@ -453,6 +465,11 @@ impl Bucket {
     /// The most that the shard may hold of a limit at `now`.
     pub fn ceiling(&self, limit: &BucketLimit, now: EpochMillis) -> i128 {
         self.terms(limit).ceiling(now)
+    }
+
+    /// Whether a stamp admits every request at `now`.
+    pub fn is_bypassed(&self, now: EpochMillis) -> bool {
+        self.bypass.is_some_and(|until| until > now)
     }
 
     /// Whether it has a quota or a session limit, whose parts cannot be divided as a rate can.

@@ -105,13 +105,44 @@ impl Percent {
     }
 }
 
+/// What a level says about access, beside its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Limits are enforced, even if a level further away says otherwise.
+    Enabled,
+    /// Every request is refused.
+    Disabled,
+    /// Every request is admitted and counted, and no balance changes.
+    Bypass,
+}
+
+impl Access {
+    /// Reads the stored form. Unknown texts read as enabled: enforcing is what every client may do.
+    pub fn read(value: &Value) -> Self {
+        match value {
+            Value::Bool(true) => Self::Disabled,
+            Value::S(text) if text == "bypass" => Self::Bypass,
+            _ => Self::Enabled,
+        }
+    }
+
+    /// The stored form: `true`, `false` or `"bypass"`.
+    pub fn value(self) -> Value {
+        match self {
+            Self::Enabled => Value::Bool(false),
+            Self::Disabled => Value::Bool(true),
+            Self::Bypass => Value::text("bypass"),
+        }
+    }
+}
+
 /// One level's configuration as stored.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
     /// The limits; none means that the level does not answer.
     pub limits: Vec<Limit>,
-    /// Explicitly disabled or enabled. `bypass` reads as enabled: enforcing is what every client may do.
-    pub disabled: Option<bool>,
+    /// What it says about access; `None` leaves that to the levels further away.
+    pub access: Option<Access>,
     /// Explicit cascade policy.
     pub cascade: Option<bool>,
     /// The stored policy for outages. System level only.
@@ -130,11 +161,7 @@ impl Config {
     pub fn decode(item: &Item) -> Result<Self, RecordError> {
         let reader = Reader::new("config", item);
         let mut config = Self {
-            disabled: match reader.get("disabled") {
-                None => None,
-                Some(Value::Bool(disabled)) => Some(*disabled),
-                Some(_) => Some(false),
-            },
+            access: reader.get("disabled").map(Access::read),
             cascade: reader.bool_opt("cascade")?,
             on_unavailable: match reader.get("on_unavailable").and_then(Value::as_text) {
                 Some("allow") => Some(OnUnavailable::Allow),
@@ -187,12 +214,10 @@ impl Levels {
         levels.find_map(|(level, config)| Some((level, config.filter(|config| config.answers())?)))
     }
 
-    /// The level that disables requests, if one does. The system level has no say.
-    pub fn disabled(&self) -> Option<Level> {
+    /// The first level that says something about access, and what. The system level has no say.
+    pub fn access(&self) -> Option<(Level, Access)> {
         let mut flags = self.in_order().into_iter().take(3);
-        flags
-            .find_map(|(level, config)| Some((level, config?.disabled?)))
-            .and_then(|(level, disabled)| disabled.then_some(level))
+        flags.find_map(|(level, config)| Some((level, config?.access?)))
     }
 
     /// The explicit cascade policy, if a level has one. The system level has no say.
@@ -224,8 +249,8 @@ pub struct Resolved {
     pub owner: Option<Owner>,
     /// The exact condition that META is still as read; goes into the transaction that creates a bucket.
     pub meta_unchanged: crate::table::Condition,
-    /// The level that disables the entity or resource, if one does.
-    pub disabled: Option<Level>,
+    /// The level that says something about access, and what.
+    pub access: Option<(Level, Access)>,
     /// The stored policy for outages.
     pub on_unavailable: Option<OnUnavailable>,
     /// When this was read.
@@ -242,6 +267,17 @@ impl Resolved {
     pub fn is_soft(&self, name: &str) -> bool {
         let mut limits = self.limits.iter();
         limits.any(|limit| limit.is_soft() && limit.name().as_str() == name)
+    }
+
+    /// The level that disables the entity or resource, if one does.
+    pub fn disabled(&self) -> Option<Level> {
+        let (level, access) = self.access?;
+        (access == Access::Disabled).then_some(level)
+    }
+
+    /// Whether every request is to be admitted.
+    pub fn is_bypassed(&self) -> bool {
+        matches!(self.access, Some((_, Access::Bypass)))
     }
 
     /// How long an idle bucket is kept, in seconds; `None` if it never expires.
@@ -315,7 +351,7 @@ mod tests {
     fn the_first_level_that_defines_limits_wins_as_a_whole() {
         let levels = Levels {
             entity: Some(Config {
-                disabled: Some(false),
+                access: Some(Access::Enabled),
                 ..Config::default()
             }),
             entity_default: None,
@@ -331,36 +367,40 @@ mod tests {
 
     #[test]
     fn flags_are_resolved_apart_from_limits() {
-        let flag = |disabled| {
+        let flag = |access| {
             Some(Config {
-                disabled: Some(disabled),
+                access: Some(access),
                 ..Config::default()
             })
         };
         let levels = Levels {
-            resource: flag(true),
+            resource: flag(Access::Disabled),
             ..Levels::default()
         };
-        assert_eq!(levels.disabled(), Some(Level::Resource));
+        assert_eq!(levels.access(), Some((Level::Resource, Access::Disabled)));
         let carved_out = Levels {
-            entity: flag(false),
-            resource: flag(true),
+            entity: flag(Access::Enabled),
+            resource: flag(Access::Disabled),
             ..Levels::default()
         };
-        assert_eq!(carved_out.disabled(), None);
+        assert_eq!(carved_out.access(), Some((Level::Entity, Access::Enabled)));
         let system = Levels {
-            system: flag(true),
+            system: flag(Access::Disabled),
             ..Levels::default()
         };
-        assert_eq!(system.disabled(), None);
+        assert_eq!(system.access(), None);
     }
 
     #[test]
-    fn bypass_is_not_disabled() {
-        assert_eq!(
-            config(&[("disabled", Value::text("bypass"))]).disabled,
-            Some(false)
-        );
+    fn what_is_not_known_of_access_enforces() {
+        let access = |value| config(&[("disabled", value)]).access;
+        assert_eq!(config(&[]).access, None);
+        for known in [Access::Enabled, Access::Disabled, Access::Bypass] {
+            assert_eq!(access(known.value()), Some(known));
+        }
+        for unknown in [Value::text("shrug"), Value::text(""), Value::int(1), Value::Null] {
+            assert_eq!(access(unknown), Some(Access::Enabled));
+        }
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub fn resolve(entity: &EntityId, stored: [&Stored; 5], read_at: EpochMillis) ->
             Some(meta) => meta.unchanged(),
             None => Condition::Absent("PK".into()),
         },
-        disabled: levels.disabled(),
+        access: levels.access(),
         on_unavailable: levels.on_unavailable(),
         read_at,
     }

@@ -70,7 +70,7 @@ impl fmt::Display for Version {
 ///
 /// This is the client's version for comparisons with the version record, independent of its release. A table
 /// whose `client_min_version` is above it may hold what only newer clients can evaluate.
-pub const FEATURE_LEVEL: Version = Version::new(0, 16, 0);
+pub const FEATURE_LEVEL: Version = Version::new(0, 17, 0);
 
 /// The version of this project's functions in the version record.
 ///
@@ -342,9 +342,10 @@ mod tests {
     fn what_a_table_demands_decides() {
         check(&[], &Compatibility::Compatible);
         check(
-            &[("client_min_version", "0.17.0")],
-            &Compatibility::ClientTooOld("0.17.0".into()),
+            &[("client_min_version", "0.17.1")],
+            &Compatibility::ClientTooOld("0.17.1".into()),
         );
+        check(&[("client_min_version", "0.17.0")], &Compatibility::Compatible);
         check(&[("client_min_version", "soon")], &Compatibility::Compatible);
         check(
             &[("schema_version", "1.0.0")],

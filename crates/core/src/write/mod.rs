@@ -11,6 +11,7 @@
 //!
 //! Balances move by `ADD` alone, so writers compose; the refill instant `rf` serialises refills.
 
+pub mod access;
 pub mod removal;
 pub(crate) mod shapes;
 pub mod sync;
@@ -598,6 +599,8 @@ pub(crate) struct NewShard<'a> {
     pub(crate) balances: Vec<(Params, SmolStr, Millitokens, Millitokens)>,
     /// The shapes of its limits, with the instant until which its balances may be spent as they stand.
     pub(crate) shapes: Vec<(Attr, Value)>,
+    /// Until when every request is admitted, if one is.
+    pub(crate) bypass: Option<EpochMillis>,
 }
 
 /// Creates a shard, if it does not exist.
@@ -622,6 +625,9 @@ pub(crate) fn create(new: &NewShard<'_>) -> Put {
     }
     for (name, value) in &new.shapes {
         put(name.clone(), value.clone());
+    }
+    if let Some(until) = new.bypass {
+        put(attr("bypass"), Value::int(until.0));
     }
     for (part, value) in wcu_parts() {
         put(limit_attr(WCU, part), Value::int(value));

@@ -247,6 +247,21 @@ pub fn reconcile(
     update
 }
 
+/// Stamps a shard with its owner, as the entity's record and the cascade policy have it by now. `None` if it has the stamp, or one
+/// of a later generation.
+pub fn stamp_owner(key: Key, image: &Bucket, owner: &Owner) -> Option<Update> {
+    let is_later = image.owner.incarnation == owner.incarnation && image.owner.generation > owner.generation;
+    if image.owner == *owner || is_later {
+        return None;
+    }
+    let mut update = Update::new(key);
+    stamp(&mut update, owner);
+    let mut parts = vec![Condition::Exists("PK".into())];
+    parts.extend(owner_pins(&image.owner));
+    update.condition = Condition::All(parts);
+    Some(update)
+}
+
 fn stamp(update: &mut Update, owner: &Owner) {
     update.set.extend(owner_attributes(Some(owner)));
     let absent = [

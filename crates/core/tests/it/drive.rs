@@ -148,6 +148,11 @@ impl Desk {
         self.counts.clear();
     }
 
+    /// Lets the process remember the configuration alone.
+    pub(crate) fn forget_images(&mut self) {
+        self.images.clear();
+    }
+
     /// Lets the process remember nothing but a shard count.
     pub(crate) fn remember_only_the_count(&mut self, entity: &str, count: u32) {
         self.forget();
@@ -190,6 +195,7 @@ impl Desk {
             limits: self.limits.clone(),
             settings: Settings {
                 bucket_ttl_multiplier: self.ttl_multiplier,
+                ..Settings::default()
             },
             slices: None,
         }

@@ -1,5 +1,6 @@
 //! The acquire and credit machines over a table in memory, driven as a limiter drives them.
 //!
+//! - [`access`]: bypasses admit, count, and end.
 //! - [`calls`]: how many requests each path costs.
 //! - [`waits`]: promised waits are exact.
 //! - [`changes`]: overrides, late-added limits, flags and forced passes on live buckets.
@@ -17,6 +18,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
+mod access;
 mod calls;
 mod carried;
 mod changes;

@@ -341,6 +341,7 @@ fn refund(desk: &mut Desk, shard: u32) {
         shard,
         amounts: vec![(LimitName::new("rpm").unwrap(), Millitokens::from_tokens(400))],
         image: Arc::new(Bucket::decode(desk.item("u", shard)).unwrap()),
+        is_bypassed: false,
     };
     let end = desk.credit(&grant, &[("rpm", 400)]);
     assert!(matches!(end, CreditEnd::Applied), "{end:?}");

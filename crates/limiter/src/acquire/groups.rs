@@ -488,6 +488,7 @@ impl Sender {
                     shard: self.shard.1,
                     amounts: debit.amounts().to_vec(),
                     image,
+                    is_bypassed: false,
                 };
                 let all = Correction::of_all(&grant);
                 drop(enqueue(&self.inner, all, COMPENSATION, Haste::Now));

@@ -128,6 +128,17 @@ impl Lease {
         names
     }
 
+    /// Whether the bucket of the entity is under a bypass, so that the tokens are only counted: see
+    /// [`Admin::bypass_entity`](crate::Admin::bypass_entity). Commit and rollback correct the count. That of its parent can be under
+    /// one of its own.
+    pub fn is_bypassed(&self) -> bool {
+        let Held::Table(grants) = &self.held else {
+            return false;
+        };
+        let mut own = grants.iter().filter(|grant| grant.id.entity == *self.entity());
+        own.any(|grant| grant.is_bypassed)
+    }
+
     /// Whether the lease was granted during an outage, without the table: see
     /// [`OnUnavailable`](crate::OnUnavailable).
     pub fn is_degraded(&self) -> bool {

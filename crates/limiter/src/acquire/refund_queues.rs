@@ -442,6 +442,7 @@ mod tests {
                     shard,
                     amounts: names.into_iter().map(|name| (name, amount)).collect(),
                     image: Arc::new(Bucket::decode(&item).unwrap()),
+                    is_bypassed: false,
                 },
             },
             done: oneshot::channel().0,

@@ -7,16 +7,19 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use zae_limiter_core::InvalidInput;
+use zae_limiter_core::access;
 use zae_limiter_core::acquire::Batch;
 use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::schema::BucketId;
-use zae_limiter_core::table::{Answer, TableError};
+use zae_limiter_core::table::{Answer, Applied, TableError};
 use zae_limiter_core::units::EpochMillis;
 
-use super::refund_queues::{Correction, Seat, Shard, Waiting, sum};
+use super::refund_queues::{Correction, Seat, Shard, Waiting, log_credit, sum};
 use crate::acquire::driver::FastRandom;
 use crate::acquire::groups::one_thread;
+use crate::admin::retry::{BRIEF, is_passing};
 use crate::inner::{Inner, Options};
+use crate::table::{TableExt as _, Write};
 
 /// The longest delay of a correction.
 const LONGEST_DELAY: Duration = Duration::from_mins(1);
@@ -65,6 +68,9 @@ pub(crate) fn enqueue(
     what: &'static str,
     haste: Haste,
 ) -> oneshot::Receiver<CreditEnd> {
+    if correction.grant.is_bypassed {
+        return inner.correct_count(correction, what);
+    }
     let shard = (correction.grant.id.clone(), correction.grant.shard);
     let is_urgent = haste == Haste::Now || inner.must_be_written(&correction);
     let (waiting, end) = Waiting::new(&inner.refunds, correction, what, is_urgent);
@@ -253,6 +259,33 @@ impl Inner {
             .plus(i64::try_from(longest.as_millis()).unwrap_or(i64::MAX));
         let ttl = correction.grant.image.ttl;
         charges && ttl.is_some_and(|secs| secs <= until.secs())
+    }
+
+    /// Corrects what was counted under a bypass. No balance depends on it, so that it needs no queue.
+    fn correct_count(
+        self: &Arc<Self>,
+        correction: Correction,
+        what: &'static str,
+    ) -> oneshot::Receiver<CreditEnd> {
+        let (done, end) = oneshot::channel();
+        let inner = Arc::clone(self);
+        self.background.spawn(what, async move {
+            let Correction { grant, deltas } = correction;
+            let update = access::correct_count(grant.id.key(grant.shard), &deltas);
+            // One that was counted twice would be wrong for good.
+            let again = |err: &TableError| is_passing(err) && err.applied == Applied::No;
+            let told = BRIEF.repeat(again, || inner.table.update(update.clone())).await;
+            let end = match told {
+                Ok(Write::Applied(_)) => CreditEnd::Applied,
+                Ok(Write::Refused(_)) => CreditEnd::Gone,
+                Err(err) if err.applied == Applied::No => CreditEnd::Failed(err),
+                Err(err) => CreditEnd::InDoubt(err),
+            };
+            if let Err(end) = done.send(end) {
+                log_credit(&grant.id, grant.shard, &end, what);
+            }
+        });
+        end
     }
 
     /// Sends a correction alone.

@@ -327,6 +327,9 @@ impl Inner {
     /// Settles the part of a correction that memory can: what is given back stays for calls to come, and what is charged is
     /// taken from what is there. Returns the rest.
     pub(crate) fn settle_in_slices(&self, mut correction: Correction) -> Correction {
+        if correction.grant.is_bypassed {
+            return correction;
+        }
         let mut held = self.slices.lock();
         let Some(held) = held.get_mut(&correction.grant.id) else {
             return correction;

@@ -224,7 +224,7 @@ impl Admin {
         self.above(levels, apply).await
     }
 
-    async fn meta(&self, id: &EntityId) -> Result<Option<MetaRecord>, Error> {
+    pub(crate) async fn meta(&self, id: &EntityId) -> Result<Option<MetaRecord>, Error> {
         let inner = &self.inner;
         let item = inner
             .place

@@ -1,8 +1,8 @@
 //! Whether the table's functions and clients honour what is about to be stored.
 
+use zae_limiter_core::Limit;
 use zae_limiter_core::schema::version_key;
-use zae_limiter_core::version::{FEATURE_LEVEL, Gate, Gated};
-use zae_limiter_core::{Limit, UnsupportedFeature};
+use zae_limiter_core::version::Gate;
 
 use crate::admin::Admin;
 use crate::admin::levels::{LevelRecord, MAX_RACES};
@@ -28,7 +28,6 @@ impl Admin {
     /// Before the limits are written: a process that stops in between leaves a table that demands too much, and not limits
     /// that a client does not see.
     pub(crate) async fn pass(&self, gate: &Gate) -> Result<(), Error> {
-        admitted(gate)?;
         let inner = &self.inner;
         for _ in 0..MAX_RACES {
             let found = self.read(&version_key()).await?;
@@ -46,31 +45,12 @@ impl Admin {
 
     /// Checks that a gate can be passed. Only reads.
     pub(crate) async fn check_passable(&self, gate: &Gate) -> Result<(), Error> {
-        admitted(gate)?;
         let found = self.read(&version_key()).await?;
         let raise = gate.pass(found.as_ref(), self.inner.has_functions)?;
         raise
             .map(drop)
             .map_err(|closed| Error::VersionMismatch(closed.to_string()))
     }
-}
-
-/// Whether this client honours what it is to store. Otherwise it would shut itself out of the table.
-fn admitted(gate: &Gate) -> Result<(), Error> {
-    if gate.admits(FEATURE_LEVEL) {
-        return Ok(());
-    }
-    let advice = match gate.part() {
-        Gated::Session => "set session limits with a client of 0.15.0 or later",
-        _ => "set soft limits with a client of 0.17.0 or later",
-    };
-    Err(UnsupportedFeature {
-        record: "limit",
-        key: gate.limit().to_string(),
-        attribute: gate.part().as_str().to_owned(),
-        advice,
-    }
-    .into())
 }
 
 #[cfg(all(test, feature = "embedded"))]
@@ -93,19 +73,9 @@ mod tests {
         assert!(repo.table().update(update).await.unwrap().is_applied());
     }
 
-    /// What is checked of the record once this client honours the limits.
     async fn passed(repo: &Repository, limit: zae_limiter_core::LimitBuilder) -> Result<(), String> {
         let gate = Gate::of(&[limit.build().unwrap()], &[]).unwrap();
-        let admin = repo.admin();
-        let found = admin.read(&version_key()).await.unwrap();
-        match gate.pass(found.as_ref(), admin.inner.has_functions).unwrap() {
-            Ok(Some(raise)) => {
-                assert!(repo.table().update(raise).await.unwrap().is_applied());
-                Ok(())
-            }
-            Ok(None) => Ok(()),
-            Err(closed) => Err(closed.to_string()),
-        }
+        repo.admin().pass(&gate).await.map_err(|err| err.to_string())
     }
 
     #[tokio::test]
@@ -132,21 +102,5 @@ mod tests {
         store(&repo, "lambda_version", Value::text(FUNCTIONS_LEVEL)).await;
         passed(&repo, soft).await.unwrap();
         assert_eq!(minimum(&repo).await, "0.17.0");
-    }
-
-    /// A minimum above the level of this client would shut it out.
-    #[tokio::test]
-    async fn what_this_client_does_not_honour_is_not_stored() {
-        let repo = Repository::in_memory().await.unwrap();
-        let limit = Limit::per_minute("rpm", 5).soft().build().unwrap();
-        let gate = Gate::of(&[limit], &[]).unwrap();
-        assert!(!gate.admits(FEATURE_LEVEL));
-        for refused in [
-            repo.admin().check_passable(&gate).await,
-            repo.admin().pass(&gate).await,
-        ] {
-            assert!(matches!(refused, Err(Error::Unsupported(_))));
-        }
-        assert_eq!(minimum(&repo).await, "0.0.0");
     }
 }

@@ -88,12 +88,23 @@ impl LevelRecord {
         old: Option<&Item>,
         attributes: &[(SmolStr, Value)],
     ) -> Result<Prepared, Error> {
+        self.replace(namespace, old, |name| !is_limit_attribute(name), attributes)
+    }
+
+    /// Writes the record with the attributes of the old one that `keeps` names, and these.
+    fn replace(
+        &self,
+        namespace: &NamespaceId,
+        old: Option<&Item>,
+        keeps: impl Fn(&str) -> bool,
+        attributes: &[(SmolStr, Value)],
+    ) -> Result<Prepared, Error> {
         let condition = match old {
             Some(old) => unchanged(&self.key, old)?,
             None => Condition::Absent("PK".into()),
         };
         let mut item = old.cloned().unwrap_or_else(|| key_item(&self.key));
-        item.retain(|name, _| !is_limit_attribute(name));
+        item.retain(|name, _| keeps(name));
         add_namespace_index(&mut item, namespace.as_str(), &self.key.pk);
         item.insert("config_version".into(), Value::int(1));
         for (name, value) in self.identity.iter().chain(attributes) {
@@ -113,6 +124,44 @@ impl LevelRecord {
             count: count.map(|registry| (registry, 1)),
             changes: true,
         })
+    }
+
+    /// Sets or removes a flag of a level, and leaves everything else on the record. A record that holds nothing any more is deleted.
+    /// `None` if there is nothing to do.
+    ///
+    /// Guards that the record is as it was read.
+    pub(crate) fn flag(
+        &self,
+        namespace: &NamespaceId,
+        old: Option<&Item>,
+        name: &'static str,
+        value: Option<Value>,
+    ) -> Result<Option<Prepared>, Error> {
+        let is_as_wanted = old.and_then(|old| old.get(name)) == value.as_ref();
+        if is_as_wanted {
+            return Ok(None);
+        }
+        if let (Some(old), None) = (old, &value)
+            && old.keys().all(|kept| kept == name || goes_with_limits(kept))
+            && !holds_level(old)
+        {
+            let bare: Item = old
+                .iter()
+                .filter(|(kept, _)| *kept != name)
+                .map(|(kept, value)| (kept.clone(), value.clone()))
+                .collect();
+            let cleared = self.clear(Some(&bare))?;
+            let condition = unchanged(&self.key, old)?;
+            return Ok(cleared.map(|prepared| Prepared {
+                part: Part::Delete(Delete {
+                    key: self.key.clone(),
+                    condition,
+                }),
+                ..prepared
+            }));
+        }
+        let flag = [(SmolStr::new_static(name), value.unwrap_or(Value::Null))];
+        self.replace(namespace, old, |_| true, &flag).map(Some)
     }
 
     /// Takes the limits of a level away, and its policy for outages: deletes the record, unless it holds anything
@@ -199,7 +248,7 @@ pub(crate) fn deleted_event(target: &Target, old: &Config) -> Event {
     event(target, "limits_deleted", details)
 }
 
-fn event(target: &Target, action: &'static str, details: Item) -> Event {
+pub(crate) fn event(target: &Target, action: &'static str, details: Item) -> Event {
     let (subject, resource) = match target {
         Target::System => (SYSTEM_SUBJECT.to_owned(), None),
         Target::Resource(resource) => (resource_subject(resource), Some(resource.to_string())),
@@ -306,6 +355,30 @@ impl Admin {
             let prepared = record.write(&self.inner.namespace, old.as_ref(), attributes)?;
             if self.commit_level(prepared).await? {
                 return Ok(old);
+            }
+        }
+        Err(self.inner.place.contended(&record.key))
+    }
+
+    /// Sets or removes a flag of a level, and its registry with it.
+    pub(crate) async fn write_flag(
+        &self,
+        record: &LevelRecord,
+        name: &'static str,
+        value: Option<Value>,
+    ) -> Result<(), Error> {
+        for _ in 0..MAX_RACES {
+            let old = self.read(&record.key).await?;
+            let prepared = record.flag(&self.inner.namespace, old.as_ref(), name, value.clone())?;
+            let Some(prepared) = prepared else {
+                return Ok(());
+            };
+            let gone = prepared.count.clone().filter(|(_, by)| *by < 0);
+            if self.commit_level(prepared).await? {
+                if let Some((registry, _)) = gone {
+                    self.tidy(&registry).await?;
+                }
+                return Ok(());
             }
         }
         Err(self.inner.place.contended(&record.key))

@@ -374,16 +374,21 @@ impl Admin {
         Ok(())
     }
 
+    /// The query that finds the shards of an entity's buckets.
+    pub(crate) fn query_of_buckets(&self, entity: &EntityId, scope: &ResourceScope) -> Query {
+        let prefix = match scope {
+            ResourceScope::All => "BUCKET#".to_owned(),
+            ResourceScope::One(resource) => format!("BUCKET#{resource}#"),
+        };
+        Query::new(Index::Gsi3, entity_pk(&self.inner.namespace, entity)).prefix(prefix)
+    }
+
     pub(crate) async fn buckets_of(
         &self,
         entity: &EntityId,
         scope: &ResourceScope,
     ) -> Result<Vec<Key>, Error> {
-        let prefix = match scope {
-            ResourceScope::All => "BUCKET#".to_owned(),
-            ResourceScope::One(resource) => format!("BUCKET#{resource}#"),
-        };
-        let query = Query::new(Index::Gsi3, entity_pk(&self.inner.namespace, entity)).prefix(prefix);
+        let query = self.query_of_buckets(entity, scope);
         let pages = Pages::new(&self.inner.place, &self.inner.table, Some(query), |item| {
             Ok(key_of(item))
         });

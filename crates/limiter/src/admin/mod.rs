@@ -1,6 +1,7 @@
 //! Administration: the table as a whole, stored limits and entities, audit events and usage.
 
 mod above;
+mod access;
 mod across;
 mod audit;
 mod capacity;
@@ -10,6 +11,7 @@ mod gate;
 mod levels;
 mod limits;
 mod listings;
+mod moves;
 mod pages;
 pub(crate) mod principal;
 #[cfg(feature = "provision")]
@@ -17,6 +19,7 @@ pub(crate) mod provision;
 mod retention;
 pub(crate) mod retry;
 pub(crate) mod stack;
+mod stamps;
 mod sweep;
 mod usage;
 

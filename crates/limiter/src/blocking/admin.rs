@@ -8,8 +8,8 @@ use zae_limiter_core::manifest::{Manifest, Target};
 use super::pages::Pages;
 use super::runtime::Engine;
 use crate::{
-    ApplyOptions, AuditEvent, CapacityOf, Entity, EntityId, Error, IntoLimit, IntoName, Limit, LimitName,
-    LimitsApplied, LimitsPlan, NewEntity, OnUnavailable, Progress, ResourceCapacity, ResourceName,
+    Access, ApplyOptions, AuditEvent, CapacityOf, Entity, EntityId, Error, IntoLimit, IntoName, Limit,
+    LimitName, LimitsApplied, LimitsPlan, NewEntity, OnUnavailable, Progress, ResourceCapacity, ResourceName,
     ResourceScope, UsageQuery, UsageSnapshot, UsageSummary,
 };
 
@@ -199,6 +199,81 @@ impl Admin {
 
     fn pages<T>(&self, inner: crate::Pages<T>) -> Pages<T> {
         Pages::new(inner, &self.runtime)
+    }
+
+    /// See [`crate::Admin::set_resource_access`].
+    pub fn set_resource_access(
+        &self,
+        resource: impl IntoName<ResourceName>,
+        access: impl Into<Option<Access>>,
+    ) -> Result<usize, Error> {
+        self.wait(self.inner.set_resource_access(resource, access))
+    }
+
+    /// See [`crate::Admin::set_entity_access`].
+    pub fn set_entity_access(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+        access: impl Into<Option<Access>>,
+    ) -> Result<usize, Error> {
+        self.wait(self.inner.set_entity_access(entity, resource, access))
+    }
+
+    /// See [`crate::Admin::resource_access`].
+    pub fn resource_access(&self, resource: impl IntoName<ResourceName>) -> Result<Option<Access>, Error> {
+        self.wait(self.inner.resource_access(resource))
+    }
+
+    /// See [`crate::Admin::entity_access`].
+    pub fn entity_access(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<Option<Access>, Error> {
+        self.wait(self.inner.entity_access(entity, resource))
+    }
+
+    /// See [`crate::Admin::set_resource_cascade`].
+    pub fn set_resource_cascade(
+        &self,
+        resource: impl IntoName<ResourceName>,
+        cascade: impl Into<Option<bool>>,
+    ) -> Result<usize, Error> {
+        self.wait(self.inner.set_resource_cascade(resource, cascade))
+    }
+
+    /// See [`crate::Admin::set_entity_cascade`].
+    pub fn set_entity_cascade(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+        cascade: impl Into<Option<bool>>,
+    ) -> Result<usize, Error> {
+        self.wait(self.inner.set_entity_cascade(entity, resource, cascade))
+    }
+
+    /// See [`crate::Admin::resource_cascade`].
+    pub fn resource_cascade(&self, resource: impl IntoName<ResourceName>) -> Result<Option<bool>, Error> {
+        self.wait(self.inner.resource_cascade(resource))
+    }
+
+    /// See [`crate::Admin::entity_cascade`].
+    pub fn entity_cascade(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceScope>,
+    ) -> Result<Option<bool>, Error> {
+        self.wait(self.inner.entity_cascade(entity, resource))
+    }
+
+    /// See [`crate::Admin::set_parent`].
+    pub fn set_parent(
+        &self,
+        entity: impl IntoName<EntityId>,
+        parent: impl Into<Option<EntityId>>,
+    ) -> Result<usize, Error> {
+        self.wait(self.inner.set_parent(entity, parent))
     }
 
     /// See [`crate::Admin::set_entity_limits`].

@@ -35,6 +35,11 @@ impl Lease {
         self.inner.overdrawn()
     }
 
+    /// See [`crate::Lease::is_bypassed`].
+    pub fn is_bypassed(&self) -> bool {
+        self.inner.is_bypassed()
+    }
+
     /// See [`crate::Lease::is_degraded`].
     pub fn is_degraded(&self) -> bool {
         self.inner.is_degraded()

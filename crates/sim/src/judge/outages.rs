@@ -498,7 +498,7 @@ fn expected(process: &Process, request: &Request, owner: Option<&Owner>, now: Ep
         let by_config = process
             .configs
             .get(&id.entity)
-            .is_some_and(|config| config.disabled.is_some());
+            .is_some_and(|config| config.disabled().is_some());
         by_config
             || hint
                 .images

@@ -57,6 +57,7 @@ impl World<'_> {
             limits: limits.as_deref().map(crate::state::setup::limits),
             settings: Settings {
                 bucket_ttl_multiplier: plan.ttl_multiplier,
+                ..Settings::default()
             },
             slices: None,
         };

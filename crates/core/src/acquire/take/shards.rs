@@ -35,13 +35,9 @@ impl Take {
     pub(super) fn create(&mut self, env: &mut Env<'_>) {
         if !self.fresh {
             // Flags and owner must be read in this very acquire, or a disabled entity gets a new bucket.
-            let ask = Ask::Config {
-                entity: self.id.entity.clone(),
-                fresh: true,
-            };
-            return self.send(ask, State::Config, env);
+            return self.ask_config(State::Config, env);
         }
-        if let Some(level) = self.config.disabled {
+        if let Some(level) = self.config.disabled() {
             return self.finish(TakeEnd::Disabled(DisabledAt::Config(level)));
         }
         if self.scope != Scope::One {
@@ -195,8 +191,11 @@ impl Take {
             let mut balances = new.balances.iter();
             balances.all(|start| start.tokens >= need(&start.name) || self.config.is_soft(&start.name))
         };
-        let takes = self.scope == Scope::One && newborns.iter().all(covers);
+        // Under a bypass, its tokens are not taken.
+        let is_bypassed = self.config.is_bypassed() && self.purpose != Purpose::Shard;
+        let takes = self.scope == Scope::One && newborns.iter().all(covers) && !is_bypassed;
         if let (Scope::One, false, [new]) = (self.scope, takes, newborns)
+            && !is_bypassed
             && new.shard == 0
             && (self.shard_count == 1 || !self.fits_whole(now))
         {
@@ -234,6 +233,7 @@ impl Take {
                 birth: &birth,
                 balances: new.balances.iter().map(row).collect(),
                 shapes: shapes_of_new(&self.config.limits, self.shard_count, new.refilled_at),
+                bypass: is_bypassed.then(|| now.plus(self.settings.stamp_life_ms(env.random))),
             })));
         }
         self.shard = drawn;
@@ -253,13 +253,16 @@ impl Take {
             if self.scope != Scope::One {
                 return self.read_shards(0, env);
             }
+            if self.config.is_bypassed() {
+                return self.count(None, env);
+            }
             return self.debit(None, env);
         }
         let Some(Ask::Table(Op::Transact(parts))) = self.last.take() else {
             return self.fail(out_of_order());
         };
         match parts.into_iter().next() {
-            Some(Part::Put(put)) => self.taken(&put.item, env),
+            Some(Part::Put(put)) => self.taken(&put.item, self.amounts.clone(), false, env),
             _ => self.fail(out_of_order()),
         }
     }

@@ -124,6 +124,15 @@ impl Take {
         if shards.values().any(|image| image.disabled) {
             return self.finish(TakeEnd::Disabled(DisabledAt::Bucket));
         }
+        let stamped = shards
+            .iter()
+            .find(|(_, image)| image.bypass.is_some() || self.config.is_bypassed());
+        if let Some((shard, image)) = stamped.map(|(shard, image)| (*shard, Arc::clone(image)))
+            && (!self.fresh || self.config.is_bypassed())
+        {
+            (self.scope, self.shard) = (Scope::One, shard);
+            return self.look_at(&image, env);
+        }
         let count = root.shard_count;
         if self.scope == Scope::One {
             // It was missing, and is there by now. Nothing else was to be found out.
@@ -399,6 +408,7 @@ impl Take {
                 shard: holding.shard,
                 amounts,
                 image,
+                is_bypassed: false,
             });
         }
         self.shard = drawn;

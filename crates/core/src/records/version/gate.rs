@@ -1,8 +1,8 @@
-//! What clients and functions must honour before a limit is stored.
+//! What clients and functions must honour before something is stored.
 //!
-//! Older clients do not see session limits, and refuse what a soft limit would admit. Before a level with such a limit is written,
-//! the version record must show that the table's functions honour it, and the oldest client that may use the table is raised
-//! to the version that does.
+//! Older clients do not see session limits, and refuse what a soft limit or a bypass would admit. Before it is written, the
+//! version record must show that the table's functions honour it, and the oldest client that may use the table is raised to
+//! the version that does.
 
 use std::fmt;
 
@@ -13,25 +13,32 @@ use crate::name::LimitName;
 use crate::schema::version_key;
 use crate::table::{Condition, Item, Update, Value};
 
-/// A part of a limit that older versions do not honour.
+/// A part of a limit or of a level, or of an entity, that older versions do not honour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Gated {
-    /// It is whole again some time after its first use.
+    /// A limit that is whole again some time after its first use.
     Session,
-    /// It counts and does not refuse.
+    /// A limit that counts and does not refuse.
     Soft,
+    /// Whether children of an entity cascade, by resource.
+    CascadePolicy,
+    /// All requests are admitted for a time.
+    Bypass,
+    /// An entity gets another parent.
+    Parent,
 }
 
 impl Gated {
-    /// All, in the order of their versions.
-    const ALL: [Self; 2] = [Self::Session, Self::Soft];
+    /// Those of limits, in the order of their versions.
+    const OF_LIMITS: [Self; 2] = [Self::Session, Self::Soft];
 
     /// The first version that honours it.
     pub const fn minimum(self) -> Version {
         match self {
             Self::Session => Version::new(0, 15, 0),
-            Self::Soft => Version::new(0, 17, 0),
+            Self::CascadePolicy => Version::new(0, 16, 0),
+            Self::Soft | Self::Bypass | Self::Parent => Version::new(0, 17, 0),
         }
     }
 
@@ -40,23 +47,28 @@ impl Gated {
         match self {
             Self::Session => limit.session_length().is_some(),
             Self::Soft => limit.is_soft(),
+            Self::CascadePolicy | Self::Bypass | Self::Parent => false,
         }
     }
 
-    /// The name of the part: `reset_after`, `soft`.
+    /// The name of the part: `reset_after`, `soft`, `cascade`, `bypass`, `parent_id`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Session => "reset_after",
             Self::Soft => "soft",
+            Self::CascadePolicy => "cascade",
+            Self::Bypass => "bypass",
+            Self::Parent => "parent_id",
         }
     }
 }
 
-/// The limit that demands the highest version of those that a write adds to a level.
+/// What demands the highest version of all that a write adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
     part: Gated,
-    limit: LimitName,
+    /// The limit, if it is part of one.
+    limit: Option<LimitName>,
 }
 
 /// Why a limit must not be stored.
@@ -88,10 +100,15 @@ impl Gate {
             let limit = limits.iter().find(|limit| adds(part, limit))?;
             Some(Self {
                 part,
-                limit: limit.name().clone(),
+                limit: Some(limit.name().clone()),
             })
         };
-        Gated::ALL.into_iter().rev().find_map(of_part)
+        Gated::OF_LIMITS.into_iter().rev().find_map(of_part)
+    }
+
+    /// The gate for something that is not part of a limit.
+    pub fn of_part(part: Gated) -> Self {
+        Self { part, limit: None }
     }
 
     /// The stricter of two.
@@ -109,19 +126,14 @@ impl Gate {
         self.part
     }
 
-    /// The limit that demands it.
-    pub fn limit(&self) -> &LimitName {
-        &self.limit
+    /// The limit that demands it, if one does.
+    pub fn limit(&self) -> Option<&LimitName> {
+        self.limit.as_ref()
     }
 
     /// The first version that honours it.
     pub fn minimum(&self) -> Version {
         self.part.minimum()
-    }
-
-    /// Whether a client of this level may store it. One of a lower level would shut itself out of the table.
-    pub fn admits(&self, client: Version) -> bool {
-        self.minimum() <= client
     }
 
     /// Checks the version record, as read consistently before the write. `has_functions` is whether the table can have any.
@@ -166,11 +178,14 @@ impl fmt::Display for GateClosed {
         let functions = record.as_ref().and_then(|record| record.functions.as_deref());
         write!(
             f,
-            "Version mismatch: client={FEATURE_LEVEL}, schema={schema}, lambda={}. Refusing to store '{}' of the limit '{}': ",
+            "Version mismatch: client={FEATURE_LEVEL}, schema={schema}, lambda={}. Refusing to store '{}'",
             functions.unwrap_or("unknown"),
             gate.part.as_str(),
-            gate.limit,
         )?;
+        if let Some(limit) = &gate.limit {
+            write!(f, " of the limit '{limit}'")?;
+        }
+        f.write_str(": ")?;
         let minimum = gate.minimum();
         match (record, functions) {
             (None, _) => f.write_str("the table has no version record")?,
@@ -227,8 +242,16 @@ mod tests {
         let of = |limit: Limit| Gate::of(&[limit], &[]).unwrap();
         assert_eq!(of(soft()).and(of(session())), of(soft()));
         assert_eq!(of(session()).and(of(soft())), of(soft()));
+        let parts = [
+            Gated::Session,
+            Gated::CascadePolicy,
+            Gated::Soft,
+            Gated::Bypass,
+            Gated::Parent,
+        ];
         assert!(
-            of(session()).admits(Version::new(0, 15, 0)) && !of(session()).admits(Version::new(0, 14, 9))
+            parts.into_iter().all(|part| part.minimum() <= FEATURE_LEVEL),
+            "this client would shut itself out"
         );
     }
 
