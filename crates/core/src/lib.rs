@@ -9,7 +9,7 @@
 //! 3. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
 //!    records of the shared table; [`definition`]: the table that holds them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
-//! 5. [`verdict`]: the answer to the caller.
+//! 5. [`verdict`]: the answer to the caller; [`alert`]: what is reported of the use of limits.
 //! 6. [`outage`]: decisions while the table cannot be used.
 //! 7. [`manifest`]: limits declared in one document, and what applying it would change.
 //!
@@ -18,6 +18,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod acquire;
+pub mod alert;
 pub mod credit;
 mod error;
 mod functions;
@@ -35,7 +36,7 @@ pub mod units;
 pub mod verdict;
 mod write;
 
-pub use functions::{assist, stream, tally};
+pub use functions::{alerts, assist, stream, tally};
 pub(crate) use operations::backoff;
 #[cfg(any(test, feature = "test-util"))]
 pub use operations::memory;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use zae_limiter_core::InvalidInput;
+use zae_limiter_core::alert::Thresholds;
 use zae_limiter_core::schema::SCHEMA_VERSION;
 
 use crate::names::{self, Format, POLICIES, ROLES};
@@ -59,6 +60,9 @@ pub struct StackOptions {
     pub enable_alarms: bool,
     /// The SNS topic that alarms are sent to.
     pub alarm_sns_topic: Option<String>,
+    /// The percentages of use at which the aggregator reports limits: up to 10, each from 1 to 100, separated by commas; `none` for
+    /// no reports.
+    pub alert_thresholds: String,
     /// The permission boundary of all roles: a policy's name or ARN.
     pub permission_boundary: Option<String>,
     /// How roles are named, with `{}` for the usual name.
@@ -101,6 +105,7 @@ impl Default for StackOptions {
             lambda_duration_threshold_pct: 80,
             enable_alarms: true,
             alarm_sns_topic: None,
+            alert_thresholds: Thresholds::default().to_string(),
             permission_boundary: None,
             role_name_format: None,
             policy_name_format: None,
@@ -169,6 +174,7 @@ impl StackOptions {
                 reason,
             ));
         }
+        Thresholds::parse("alert_thresholds", &self.alert_thresholds)?;
         for (field, text) in [
             ("alarm_sns_topic", &self.alarm_sns_topic),
             ("permission_boundary", &self.permission_boundary),
@@ -247,9 +253,11 @@ impl StackOptions {
     /// The template's parameters, except those about the functions' code.
     ///
     /// # Errors
-    /// As [`check`](Self::check), of names that are too long.
+    /// As [`check`](Self::check), of names that are too long and of thresholds.
     pub fn parameters(&self, stack: &str) -> Result<Vec<Parameter>, InvalidInput> {
         let truth = |value: bool| value.to_string();
+        // As the template's pattern has them.
+        let alerts = Thresholds::parse("alert_thresholds", &self.alert_thresholds)?;
         let threshold = u64::from(self.lambda_timeout) * 10 * u64::from(self.lambda_duration_threshold_pct);
         let mut parameters = vec![
             ("SnapshotWindows", self.snapshot_windows.clone()),
@@ -257,6 +265,7 @@ impl StackOptions {
             ("LambdaMemorySize", self.lambda_memory.to_string()),
             ("LambdaTimeout", self.lambda_timeout.to_string()),
             ("LambdaDurationThreshold", threshold.to_string()),
+            ("AlertThresholds", alerts.to_string()),
             ("EnableAggregator", truth(self.enable_aggregator)),
             ("EnableProvisioner", truth(self.enable_provisioner)),
             ("SchemaVersion", SCHEMA_VERSION.to_owned()),
@@ -351,6 +360,9 @@ impl StackOptions {
         if let Some(windows) = stored("SnapshotWindows") {
             all.snapshot_windows.clone_from(windows);
         }
+        if let Some(thresholds) = stored("AlertThresholds") {
+            all.alert_thresholds.clone_from(thresholds);
+        }
         if let Some(days) = stored("PITRRecoveryPeriodDays").and_then(|text| text.parse().ok()) {
             all.pitr_recovery_days = Some(days).filter(|days| *days > 0);
         }
@@ -400,6 +412,7 @@ mod tests {
     #[test]
     fn defaults_become_these_parameters() {
         let expected = [
+            ("AlertThresholds", "80,95,100"),
             ("AuditArchiveGlacierTransitionDays", "90"),
             ("EnableAggregator", "true"),
             ("EnableAlarms", "true"),
@@ -466,6 +479,14 @@ mod tests {
         check(
             |o| o.alarm_sns_topic = Some("arn:t".into()),
             &[("AlarmSNSTopicArn", "arn:t")],
+        );
+        check(
+            |o| o.alert_thresholds = "90, 50".into(),
+            &[("AlertThresholds", "50,90")],
+        );
+        check(
+            |o| o.alert_thresholds = "none".into(),
+            &[("AlertThresholds", "none")],
         );
         check(
             |o| o.permission_boundary = Some("pb".into()),
@@ -568,6 +589,16 @@ mod tests {
             |o| o.snapshot_windows = String::new(),
             "snapshot_windows",
             "hourly, daily",
+        );
+        check(
+            |o| o.alert_thresholds = "80,101".into(),
+            "alert_thresholds",
+            "from 1 to 100",
+        );
+        check(
+            |o| o.alert_thresholds = String::new(),
+            "alert_thresholds",
+            "or 'none'",
         );
         check(
             |o| o.alarm_sns_topic = Some(" ".into()),

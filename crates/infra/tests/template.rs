@@ -15,6 +15,7 @@ mod wholeness;
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use zae_limiter_core::alert::Thresholds;
 use zae_limiter_core::definition::{INDEXES, KEY, STREAM_VIEW, TTL_ATTRIBUTE};
 use zae_limiter_core::schema::{BucketId, SCHEMA_VERSION, audit_key, meta_key, version_key};
 use zae_limiter_core::table::Key;
@@ -218,6 +219,7 @@ fn functions_are_told_their_settings() {
     let stack = with_code(&[
         ("SnapshotWindows", "hourly,monthly"),
         ("SnapshotRetentionDays", "30"),
+        ("AlertThresholds", "50,90"),
     ]);
     let variables = |function: &str| stack.properties(function)["Environment"]["Variables"].clone();
     assert_eq!(
@@ -229,6 +231,7 @@ fn functions_are_told_their_settings() {
             "ZAE_LIMITER_SCHEMA_VERSION": SCHEMA_VERSION,
             "ENABLE_ARCHIVAL": "true",
             "ARCHIVE_BUCKET_NAME": "@AuditArchiveBucket",
+            "ALERT_THRESHOLDS": "50,90",
         })
     );
     assert_eq!(
@@ -355,6 +358,10 @@ fn the_aggregator_gets_buckets_and_expired_audit_records_and_nothing_else() {
         pk: "dSkXlbmmfyU/ENTITY#user-1".into(),
         sk: "#USAGE#gpt-4#2026-11-22T03:00:00Z".into(),
     };
+    let alert = Key {
+        pk: "dSkXlbmmfyU/ENTITY#user-1".into(),
+        sk: "#ALERT#gpt-4#tpd".into(),
+    };
     let operation = Key {
         pk: bucket.pk.clone(),
         sk: "#OP#1".into(),
@@ -378,7 +385,7 @@ fn the_aggregator_gets_buckets_and_expired_audit_records_and_nothing_else() {
     // A purge of the namespace.
     check("REMOVE", &audit, false, false);
     check("INSERT", &audit, false, false);
-    for other in [&meta, &config, &usage, &operation, &version_key()] {
+    for other in [&meta, &config, &usage, &alert, &operation, &version_key()] {
         check("INSERT", other, false, false);
         check("MODIFY", other, false, false);
         check("REMOVE", other, false, false);
@@ -399,6 +406,7 @@ fn alarms_watch_what_the_guide_says() {
         ("LambdaErrorRateAlarm", "aggregator-error-rate", "AWS/Lambda", "Errors", "Sum", above, "1", 2, "FunctionName", functions),
         ("LambdaDurationAlarm", "aggregator-duration", "AWS/Lambda", "Duration", "Average", above, "48000", 2, "FunctionName", functions),
         ("StreamIteratorAgeAlarm", "stream-iterator-age", "AWS/Lambda", "IteratorAge", "Maximum", above, "30000", 2, "FunctionName", functions),
+        ("LimitAlertAlarm", "limit-alerts", "ZaeLimiter", "LimitAlerts", "Sum", at_least, "1", 1, "TableName", "@RateLimitsTable"),
         ("DynamoDBReadThrottleAlarm", "read-throttle", "AWS/DynamoDB", "ReadThrottleEvents", "Sum", above, "1", 2, "TableName", "@RateLimitsTable"),
         ("DynamoDBWriteThrottleAlarm", "write-throttle", "AWS/DynamoDB", "WriteThrottleEvents", "Sum", above, "1", 2, "TableName", "@RateLimitsTable"),
     ];
@@ -412,6 +420,11 @@ fn alarms_watch_what_the_guide_says() {
             "{alarm} says nothing"
         );
         properties["Threshold"] = text(&properties["Threshold"]).into();
+        let mut dimensions = vec![json!({"Name": dimension, "Value": value})];
+        if alarm == "LimitAlertAlarm" {
+            // The metric is not of rates.
+            dimensions.push(json!({"Name": "Kind", "Value": "quota"}));
+        }
         assert_eq!(
             properties,
             json!({
@@ -419,7 +432,7 @@ fn alarms_watch_what_the_guide_says() {
                 "Namespace": namespace,
                 "MetricName": metric,
                 "Statistic": statistic,
-                "Dimensions": [{"Name": dimension, "Value": value}],
+                "Dimensions": dimensions,
                 "ComparisonOperator": comparison,
                 "Threshold": threshold,
                 "EvaluationPeriods": periods,
@@ -440,6 +453,7 @@ fn alarms_watch_what_the_guide_says() {
         "an alarm is not in this test's table"
     );
 
+    assert!(!with_code(&[("AlertThresholds", "none")]).has("LimitAlertAlarm"));
     let silent = with_code(&[]);
     for (alarm, ..) in expected {
         assert_eq!(
@@ -605,6 +619,14 @@ fn parameters_are_those_that_the_tools_pass() {
         ("EnableProvisioner", flag("true")),
         ("EnableDeletionProtection", flag("false")),
         ("LeanIndex", flag("false")),
+        (
+            "AlertThresholds",
+            json!({
+                "Type": "String",
+                "Default": Thresholds::default().to_string(),
+                "AllowedPattern": "none|(100|[1-9][0-9]?)(,(100|[1-9][0-9]?)){0,9}",
+            }),
+        ),
         (
             FUNCTION_ARCHITECTURE,
             json!({"Type": "String", "Default": "x86_64", "AllowedValues": ["x86_64", "arm64"]}),

@@ -1,8 +1,9 @@
-//! The stream's function: counts usage, refills and splits hot buckets, archives expired audit events.
+//! The stream's function: counts usage, reports it, refills and splits hot buckets, archives expired audit events.
 //!
 //! ```text
 //! records ─► archive expired audit events ─► S3           first: what is archived twice does no harm
 //!         ─► tally ─► one write a snapshot ─► table       counted once, however often a batch comes
+//!         ─► thresholds of use crossed ─► a mark each ─► table, then a line of the log
 //!         ─► last image of each shard ─► refill, split ─► table     pinned, as a client's writes
 //!         ─► a count that has risen ─► tell siblings, create shards ─► table
 //! ```
@@ -10,6 +11,8 @@
 //! What fails for a reason that may pass is reported as the record it comes from, and Lambda delivers the batch
 //! again from there. What will never succeed is logged, and listed in the answer. Refills, splits and new shards
 //! are help that clients can do without: their failures are logged, and nothing is delivered again for them.
+
+mod alerts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,6 +24,7 @@ use serde_json::{Value as Json, json};
 use zae_limiter::clock::Clock;
 use zae_limiter::{Error, Stack};
 use zae_limiter_core::EpochMillis;
+use zae_limiter_core::alerts::Crossing;
 use zae_limiter_core::assist::{self, Consumed};
 use zae_limiter_core::bucket::{Bucket as Image, MAX_SHARDS};
 use zae_limiter_core::name::WCU;
@@ -30,6 +34,7 @@ use zae_limiter_core::table::{Answer, FailureKind, Item, Op, TableError, Update,
 use zae_limiter_core::tally::{Addition, SnapshotId, Tally, consumption};
 use zae_limiter_core::{Millitokens, bucket::limit_attr};
 
+use self::alerts::Reported;
 use crate::archive::{Bucket, Collector};
 use crate::log::Log;
 use crate::settings::AggregatorSettings;
@@ -44,7 +49,7 @@ const IN_FLIGHT: usize = 32;
 /// How often a snapshot is looked at again because another function writes it too.
 const RACES: u32 = 20;
 
-/// Marks of how many snapshots are remembered between invocations.
+/// Marks of how many snapshots are remembered between invocations, and as many of alerts.
 const REMEMBERED: usize = 20_000;
 
 /// The most errors that an answer lists.
@@ -79,6 +84,8 @@ pub struct Report {
     pub refills_written: usize,
     /// Audit events put into the archive.
     pub events_archived: usize,
+    /// Limits reported because of their use.
+    pub alerts: Vec<Crossing>,
     /// The failure, as text.
     pub errors: Vec<String>,
     /// The records to be delivered again, by sequence number.
@@ -139,6 +146,8 @@ pub struct Aggregator {
     log: Log,
     /// The content of snapshots when they were last written, for a first guess. Each write is pinned to it.
     known: Mutex<HashMap<SnapshotId, Item>>,
+    /// Alerts that were reported.
+    reported: Reported,
 }
 
 impl fmt::Debug for Aggregator {
@@ -165,6 +174,7 @@ impl Aggregator {
             clock,
             log,
             known: Mutex::default(),
+            reported: Reported::default(),
         }
     }
 
@@ -236,6 +246,7 @@ impl Aggregator {
         let mut failed: Vec<Sequence> = Vec::new();
         failed.extend(self.archive(&records, &mut report).await);
         failed.extend(self.count(&records, &mut report).await);
+        failed.extend(self.alert(&records, &mut report).await);
         self.help(&records, &mut report).await;
         // Lambda continues from the first failure: one is enough.
         if let Some(first) = failed.into_iter().min() {

@@ -1,7 +1,7 @@
 //! The functions of zae-limiter's table, native for AWS Lambda (`provided.al2023`).
 //!
-//! - [`aggregator`] is fed by the table's stream. It counts usage, refills and splits hot buckets, and archives
-//!   audit events that expire.
+//! - [`aggregator`] is fed by the table's stream. It counts usage, reports limits that are nearly used up, refills and splits
+//!   hot buckets, and archives audit events that expire.
 //! - [`provisioner`] is called by `zae-limiter limits` and by CloudFormation.
 //!
 //! One executable serves both: [`run`] starts the function that the handler's name asks for. [`run_with`] runs a function of the

@@ -43,6 +43,19 @@ impl Level {
 /// Fields of a line, after those that every line has.
 pub type Fields<'a> = &'a [(&'a str, Json)];
 
+/// The namespace of all metrics.
+const NAMESPACE: &str = "ZaeLimiter";
+
+/// A metric that counts lines.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its dimensions: for each set, CloudWatch keeps a metric for each combination of their values. They are fields of the line
+    /// that are texts.
+    pub dimensions: &'a [&'a [&'a str]],
+}
+
 /// Writes lines of a level and above.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -104,6 +117,31 @@ impl Log {
         line.into()
     }
 
+    /// Writes a line of level WARNING that counts for a metric, whatever the least level.
+    pub fn count(&self, logger: &str, message: &str, metric: Counted<'_>, fields: Fields<'_>) {
+        print(&self.counted_line(logger, message, metric, fields));
+    }
+
+    pub(crate) fn counted_line(
+        &self,
+        logger: &str,
+        message: &str,
+        metric: Counted<'_>,
+        fields: Fields<'_>,
+    ) -> Json {
+        let mut line = self.line(Level::Warning, logger, message, fields);
+        line["_aws"] = json!({
+            "Timestamp": EpochMillis::from(self.clock.now()).0,
+            "CloudWatchMetrics": [{
+                "Namespace": NAMESPACE,
+                "Dimensions": metric.dimensions,
+                "Metrics": [{"Name": metric.name, "Unit": "Count"}],
+            }],
+        });
+        line[metric.name] = json!(1);
+        line
+    }
+
     /// Writes metrics of a table, whatever the level: counts, and milliseconds for names that end so.
     pub fn metrics(&self, table: &str, values: &[(&str, f64)]) {
         print(&self.metrics_line(table, values));
@@ -122,7 +160,7 @@ impl Log {
             "_aws": {
                 "Timestamp": EpochMillis::from(self.clock.now()).0,
                 "CloudWatchMetrics": [{
-                    "Namespace": "ZaeLimiter",
+                    "Namespace": NAMESPACE,
                     "Dimensions": [["TableName"]],
                     "Metrics": values.iter().map(metric).collect::<Vec<_>>(),
                 }],

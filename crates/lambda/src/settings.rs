@@ -1,6 +1,7 @@
 //! What the functions read from their environment.
 
 use zae_limiter::Window;
+use zae_limiter_core::alert::Thresholds;
 
 /// A variable with a value that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,13 +39,16 @@ pub struct AggregatorSettings {
     pub retention_days: i64,
     /// The S3 bucket for expired audit events; `None` if they are not kept.
     pub archive_bucket: Option<String>,
+    /// The percentages of use at which limits are reported.
+    pub alert_thresholds: Thresholds,
 }
 
 impl AggregatorSettings {
-    /// Reads `TABLE_NAME`, `SNAPSHOT_WINDOWS`, `SNAPSHOT_TTL_DAYS`, `ENABLE_ARCHIVAL` and `ARCHIVE_BUCKET_NAME`.
+    /// Reads `TABLE_NAME`, `SNAPSHOT_WINDOWS`, `SNAPSHOT_TTL_DAYS`, `ENABLE_ARCHIVAL`, `ARCHIVE_BUCKET_NAME`
+    /// and `ALERT_THRESHOLDS`.
     ///
     /// # Errors
-    /// [`BadSetting`] for an unknown window and for an invalid number of days.
+    /// [`BadSetting`] for an unknown window, an invalid number of days and invalid thresholds.
     pub fn from_env() -> Result<Self, BadSetting> {
         Self::read(&variable)
     }
@@ -67,6 +71,14 @@ impl AggregatorSettings {
                     expected: "a number of days from 1 to 36500",
                 })?,
             archive_bucket: variable("ARCHIVE_BUCKET_NAME").filter(|_| archive),
+            alert_thresholds: match variable("ALERT_THRESHOLDS") {
+                None => Thresholds::default(),
+                Some(text) => Thresholds::parse("", &text).map_err(|_| BadSetting {
+                    name: "ALERT_THRESHOLDS",
+                    value: text,
+                    expected: "a list of up to 10 percentages from 1 to 100, separated by commas, or 'none'",
+                })?,
+            },
         })
     }
 }
@@ -106,6 +118,7 @@ mod tests {
                 windows: vec![Window::Hourly, Window::Daily],
                 retention_days: 90,
                 archive_bucket: None,
+                alert_thresholds: Thresholds::default(),
             })
         );
     }
@@ -118,13 +131,17 @@ mod tests {
             ("SNAPSHOT_TTL_DAYS", "30"),
             ("ENABLE_ARCHIVAL", "True"),
             ("ARCHIVE_BUCKET_NAME", "b"),
+            ("ALERT_THRESHOLDS", "90,50"),
         ])
         .unwrap();
+        assert_eq!(settings.alert_thresholds.to_string(), "50,90");
         assert_eq!(settings.windows, [Window::Hourly, Window::Monthly]);
         assert_eq!(settings.retention_days, 30);
         assert_eq!(settings.archive_bucket.as_deref(), Some("b"));
         let off = read(&[("ENABLE_ARCHIVAL", "false"), ("ARCHIVE_BUCKET_NAME", "b")]).unwrap();
         assert_eq!(off.archive_bucket, None);
+        let quiet = read(&[("ALERT_THRESHOLDS", "none")]).unwrap();
+        assert!(quiet.alert_thresholds.is_empty());
     }
 
     #[test]
@@ -133,6 +150,8 @@ mod tests {
             ("SNAPSHOT_WINDOWS", "hourly,weekly"),
             ("SNAPSHOT_TTL_DAYS", "soon"),
             ("SNAPSHOT_TTL_DAYS", "0"),
+            ("ALERT_THRESHOLDS", "80,101"),
+            ("ALERT_THRESHOLDS", "80;95"),
         ] {
             let err = read(&[(name, value)]).unwrap_err();
             assert!(

@@ -11,6 +11,7 @@ use zae_limiter_core::{EntityId, InputKind, InvalidInput, NamespaceName, StackNa
 #[cfg(feature = "provision")]
 use zae_limiter_infra::StackOptions;
 
+use crate::acquire::alerts::{Alert, Alerts};
 use crate::acquire::breaker::Breaker;
 use crate::acquire::permits::{Permits, check_max_in_flight};
 use crate::acquire::refunds::check_correction_delay;
@@ -355,6 +356,54 @@ impl RepositoryBuilder {
         self
     }
 
+    /// Calls `tell` when the use of a limit reaches one of these percentages (1 to 100, at most 10), and when a limit refuses a
+    /// call: once for each entity, resource, limit and percentage in a period, in this process. By default nothing is called.
+    ///
+    /// The period of a quota ends with its next reset, and that of a session limit with its session. For a limit that is refilled,
+    /// it begins with the report, and lasts for the time in which the limit fills, but at least an hour. The last 10,000 reports
+    /// are remembered; beyond that, one can be repeated.
+    ///
+    /// Use is what is taken of the capacity, reservations of leases and tokens [taken ahead](Self::prefetch) included. It is known
+    /// from the answer to each acquire that the table admits, so corrections of leases show with the next acquire. Each shard of a
+    /// bucket that was split counts for itself, by its part of the capacity. A call that is refused because its amount is above the
+    /// capacity is not reported, nor is one that [waits](crate::Acquire::wait) and is then admitted.
+    ///
+    /// `tell` is called by the acquire itself, before that returns: it must be quick and must not block, so let it send to a
+    /// channel or increment a metric. If it panics, that is logged, and the acquire goes on.
+    ///
+    /// The stack's aggregator reports use once for all processes (`docs/alerts.md`), but does not see refusals, which write nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::sync::mpsc;
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// let (send, alerts) = mpsc::channel();
+    /// let builder = Repository::builder().in_memory();
+    /// let repo = builder.on_alert([80, 95], move |alert| drop(send.send(alert.to_string()))).open().await?;
+    /// let quota = Limit::quota("tpd", 1_000).resets("0 0 * * *", "Europe/Berlin");
+    /// repo.admin().set_system_defaults([quota], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// for tokens in [700, 150, 50, 200] {
+    ///     if let Ok(lease) = limiter.acquire("proj-1", "gpt-4").consume("tpd", tokens).await {
+    ///         lease.commit().await?;
+    ///     }
+    /// }
+    /// let alerts: Vec<String> = alerts.try_iter().collect();
+    /// assert_eq!(alerts[0], "proj-1/gpt-4: tpd has used 80 %, 150 of 1000 left");
+    /// assert_eq!(alerts[1], "proj-1/gpt-4: tpd refuses calls, 100 of 1000 left");
+    /// assert_eq!(alerts.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    pub fn on_alert(
+        mut self,
+        percents: impl IntoIterator<Item = u8>,
+        tell: impl Fn(&Alert) + Send + Sync + 'static,
+    ) -> Self {
+        self.options.alerts = Some(Alerts::new(percents, tell));
+        self
+    }
+
     /// Counts requests and capacity units; see [`Repository::request_cost`]. Off by default.
     pub fn measure(mut self) -> Self {
         self.measure = true;
@@ -483,6 +532,7 @@ impl RepositoryBuilder {
         check_max_in_flight(self.options.max_in_flight)?;
         check_correction_delay(&self.options)?;
         self.options.prefetch.map(Prefetch::check).transpose()?;
+        self.options.alerts.as_ref().map(Alerts::check).transpose()?;
         let meter = Arc::new(Meter::new());
         let choice = Choice {
             connection: self.connection,

@@ -689,7 +689,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Usage trails the requests by seconds, and each batch of the functions is counted once. To see what a key has left now, use
+//! Usage trails the requests by seconds, and each batch of the functions is counted once. To be notified when a limit is nearly used up,
+//! see [`RepositoryBuilder::on_alert`](crate::RepositoryBuilder::on_alert); the aggregator reports it, too (`docs/alerts.md`). To see what a key has left now, use
 //! [`RateLimiter::available`](crate::RateLimiter::available); for the cost of the requests to the table, see [Costs](#costs).
 //!
 //! # Audit log

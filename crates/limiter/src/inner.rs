@@ -15,6 +15,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::TableError;
 use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, ResourceName};
 
+use crate::acquire::alerts::Alerts;
 use crate::acquire::background::Background;
 use crate::acquire::breaker::Breaker;
 use crate::acquire::config_cache::ConfigCache;
@@ -166,6 +167,8 @@ pub(crate) struct Options {
     /// How many tokens are taken ahead, if any.
     pub(crate) prefetch: Option<Prefetch>,
     pub(crate) principal: Option<String>,
+    /// What is called when limits are nearly used up, if anything.
+    pub(crate) alerts: Option<Alerts>,
 }
 
 impl Default for Options {
@@ -182,6 +185,7 @@ impl Default for Options {
             correction_delay: Duration::ZERO,
             prefetch: None,
             principal: None,
+            alerts: None,
         }
     }
 }

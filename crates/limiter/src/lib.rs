@@ -70,7 +70,9 @@ pub use aws_credential_types::provider::ProvideCredentials;
 pub use aws_sdk_dynamodb::Client as SdkClient;
 pub use aws_types::SdkConfig;
 
-pub use acquire::{Acquire, Availability, CacheStats, Check, Lease, Prefetch, Prefetched, RateLimiter};
+pub use acquire::{
+    Acquire, Alert, AlertReason, Availability, CacheStats, Check, Lease, Prefetch, Prefetched, RateLimiter,
+};
 pub use admin::{
     ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, CapacityOf, Cursor, EntityCapacity,
     LimitsApplied, LimitsPlan, NewEntity, Pages, Progress, ResourceCapacity, Stack, UsageQuery,

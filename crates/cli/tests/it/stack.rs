@@ -28,6 +28,8 @@ fn options_that_are_refused_before_anything_is_called() {
         "deploy --audit-retention-days 0",
         "deploy --pitr-recovery-days 36",
         "deploy --snapshot-windows weekly",
+        "deploy --alert-thresholds 80,120",
+        "deploy --alert-thresholds most",
         "deploy --role-name-format pb",
         "deploy --policy-name-format {}{}",
         "deploy --role-name-format a-rather-long-prefix-for-each-of-the-roles-of-it-{} -n my-application",
@@ -50,6 +52,7 @@ fn a_directory_has_no_stack() {
     embedded_only!();
     let mut world = World::without_table();
     world.run("deploy --lambda-memory 512 --no-alarms -t a=b");
+    world.run("deploy --alert-thresholds 80");
     fs::write(world.path().join("bootstrap"), "").unwrap();
     world.run("deploy --lambda-package bootstrap");
     world.run("status");

@@ -1,6 +1,7 @@
-//! The decisions of the stack's functions: records of the table's stream, additions to usage snapshots, help for hot
-//! buckets.
+//! The decisions of the stack's functions: records of the table's stream, additions to usage snapshots, alerts, help for
+//! hot buckets.
 
+pub mod alerts;
 pub mod assist;
 pub mod stream;
 pub mod tally;

@@ -606,6 +606,11 @@ impl BucketLimit {
     pub fn is_plain(&self) -> bool {
         self.shape.is_none()
     }
+
+    /// How often an operator has reset it, as counted on the item for quotas and session limits.
+    pub(crate) fn resets(&self) -> i64 {
+        self.shape.as_ref().map_or(0, |shape| shape.resets())
+    }
 }
 
 /// How many seconds an item must exist at least after a write, so that a new one in its place would hold no more: the

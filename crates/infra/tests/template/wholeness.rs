@@ -169,6 +169,10 @@ impl Given {
         self.aggregator() && self.alarms()
     }
 
+    fn alert_alarm(&self) -> bool {
+        self.aggregator_alarms() && self.0["AlertThresholds"] != "none"
+    }
+
     fn provisioning(&self) -> bool {
         self.on("EnableProvisioner")
     }
@@ -192,8 +196,9 @@ impl Given {
 
 type Rule = fn(&Given) -> bool;
 
-/// Every resource: its type, and when it exists. Ids and types are shared with stacks of the Python library.
-const RESOURCES: [(&str, &str, Rule); 25] = [
+/// Every resource: its type, and when it exists. Ids and types are shared with stacks of the Python library, which have no
+/// `LimitAlertAlarm`.
+const RESOURCES: [(&str, &str, Rule); 26] = [
     ("RateLimitsTable", "AWS::DynamoDB::Table", Given::always),
     ("AuditArchiveBucket", "AWS::S3::Bucket", Given::archive),
     ("AcquireOnlyPolicy", "AWS::IAM::ManagedPolicy", Given::iam),
@@ -238,6 +243,7 @@ const RESOURCES: [(&str, &str, Rule); 25] = [
         "AWS::CloudWatch::Alarm",
         Given::aggregator_alarms,
     ),
+    ("LimitAlertAlarm", "AWS::CloudWatch::Alarm", Given::alert_alarm),
     (
         "DynamoDBReadThrottleAlarm",
         "AWS::CloudWatch::Alarm",
@@ -251,7 +257,7 @@ const RESOURCES: [(&str, &str, Rule); 25] = [
 ];
 
 /// Every output: what it is exported as, behind the stack's name, its value, and when it exists.
-const OUTPUTS: [(&str, &str, &str, Rule); 30] = [
+const OUTPUTS: [(&str, &str, &str, Rule); 31] = [
     ("TableName", "TableName", "@RateLimitsTable", Given::always),
     ("TableArn", "TableArn", "@RateLimitsTable.Arn", Given::always),
     (
@@ -302,6 +308,12 @@ const OUTPUTS: [(&str, &str, &str, Rule); 30] = [
         "StreamIteratorAgeAlarmName",
         "@StreamIteratorAgeAlarm",
         Given::aggregator_alarms,
+    ),
+    (
+        "LimitAlertAlarmName",
+        "LimitAlertAlarmName",
+        "@LimitAlertAlarm",
+        Given::alert_alarm,
     ),
     (
         "DynamoDBReadThrottleAlarmName",
@@ -435,6 +447,7 @@ fn every_combination_of_parameters_makes_a_whole_stack() {
         "true" => "false".to_owned(),
         "false" => "true".to_owned(),
         "" => "other".to_owned(),
+        _ if name == "AlertThresholds" => "none".to_owned(),
         same => same.to_owned(),
     };
     let changed: Parameters = defaults.keys().map(|name| (name.clone(), other(name))).collect();

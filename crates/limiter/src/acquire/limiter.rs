@@ -406,13 +406,17 @@ impl Acquire {
         let (patience, on_wait) = (self.patience, self.on_wait.clone());
         let request = self.request()?;
         // What waits for the table needs much more memory than a refusal, and is apart from it.
-        match patience {
+        let taken = match patience {
             None => match attempt.refused_at_once(&request) {
                 Some(refused) => Err(refused),
                 None => Box::pin(attempt.take(&request)).await,
             },
             Some(patience) => Box::pin(attempt.take_in_turn(&request, patience, on_wait.as_ref())).await,
+        };
+        if let Err(Error::RateLimitExceeded(refused)) = &taken {
+            attempt.inner.alert_refusal(refused);
         }
+        taken
     }
 
     /// Checks everything that can be checked without the table.
@@ -519,6 +523,7 @@ impl Attempt {
         let err = loop {
             match tokio::time::timeout_at(until, drive.run()).await {
                 Ok(Decision::Admitted(grants)) => {
+                    inner.alert_use(&grants);
                     let grants = match filling.take() {
                         Some(filling) => filling.admitted(request, grants, drive.is_paid()),
                         None => grants,

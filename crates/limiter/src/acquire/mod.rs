@@ -1,6 +1,7 @@
 //! The path of an acquire: [`RateLimiter`] and [`Lease`], what drives the machines of `zae-limiter-core`, and what a
 //! process caches and does in the background.
 
+pub(crate) mod alerts;
 mod availability;
 pub(crate) mod background;
 pub(crate) mod breaker;
@@ -19,6 +20,7 @@ pub(crate) mod slices;
 mod spread;
 pub(crate) mod waiting;
 
+pub use alerts::{Alert, AlertReason};
 pub use availability::{Availability, Check};
 pub use config_cache::CacheStats;
 pub use lease::Lease;

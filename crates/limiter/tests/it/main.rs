@@ -6,6 +6,7 @@
 //! - `clock`: a machine whose clock is wrong;
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
+//! - `alerts`: what is called when limits are nearly used up;
 //! - `testing`: what applications test with, under the feature `test-util`;
 //! - `waiting`: calls that wait for tokens, in turn;
 //! - `sdk_config`: an application's own AWS configuration;
@@ -23,6 +24,7 @@
 
 mod acquire;
 mod admin;
+mod alerts;
 mod audit;
 mod blocking_admin;
 mod blocking_ends;

@@ -187,6 +187,14 @@ struct AlarmOptions {
     #[arg(long, value_name = "ARN")]
     alarm_sns_topic: Option<String>,
 
+    /// Percentages of a limit's capacity whose use the aggregator reports, separated by commas; 'none' for no reports [default:
+    /// 80,95,100]
+    ///
+    /// Each is reported once in a period: until a quota is reset, a session ends, or a limit could have filled. A report is a line
+    /// of the aggregator's log and counts for a metric; those of quotas and session limits have an alarm.
+    #[arg(long, value_name = "PERCENTS")]
+    alert_thresholds: Option<String>,
+
     /// Alarm if the aggregator runs for this percentage of its timeout, 1 to 100 [default: 80]
     #[arg(long, value_name = "PERCENT", value_parser = whole::<u32>(1..=100))]
     lambda_duration_threshold_pct: Option<u32>,
@@ -473,6 +481,12 @@ impl Chosen {
             &["AlarmSNSTopicArn"],
         );
         self.take(
+            given.alert_thresholds.as_ref(),
+            |o| &mut o.alert_thresholds,
+            "--alert-thresholds",
+            &["AlertThresholds"],
+        );
+        self.take(
             given.lambda_duration_threshold_pct.as_ref(),
             |o| &mut o.lambda_duration_threshold_pct,
             "--lambda-duration-threshold-pct",
@@ -590,7 +604,7 @@ mod tests {
         let chosen = chosen(&format!(
             "--snapshot-windows monthly --usage-retention-days 1 --audit-retention-days 2 --pitr-recovery-days 3 \
              --log-retention-days 5 --lambda-timeout 6 --lambda-memory 777 --lambda-duration-threshold-pct 8 \
-             --audit-archive-glacier-days 9 --alarm-sns-topic t --permission-boundary p --role-name-format r{{}} \
+             --audit-archive-glacier-days 9 --alarm-sns-topic t --alert-thresholds 7 --permission-boundary p --role-name-format r{{}} \
              --policy-name-format p{{}} --aggregator-role-arn {role} --no-aggregator --no-provisioner --no-alarms \
              --no-audit-archival --enable-tracing --create-iam-roles --iam --enable-deletion-protection --lean-index -t a=b=c \
              --tag d= --code-bucket b --no-wait"
@@ -606,6 +620,7 @@ mod tests {
             lambda_duration_threshold_pct: 8,
             audit_archive_glacier_days: 9,
             alarm_sns_topic: Some("t".into()),
+            alert_thresholds: "7".into(),
             permission_boundary: Some("p".into()),
             role_name_format: Some("r{}".into()),
             policy_name_format: Some("p{}".into()),
@@ -623,7 +638,7 @@ mod tests {
         };
         assert_eq!(chosen.options, expected);
         // All but the audit log's retention, which is not a setting of the stack.
-        assert_eq!(chosen.given.len(), 22);
+        assert_eq!(chosen.given.len(), 23);
         assert_eq!(chosen.others, ["--tag", "--code-bucket", "--no-wait"]);
         // Each names parameters that the options really set.
         let set = expected.parameters("app").unwrap();

@@ -57,7 +57,7 @@ fn commands_take_these_options() {
                  --enable-provisioner --no-provisioner --lean-index --snapshot-windows --log-retention-days --lambda-timeout \
                  --lambda-memory --enable-audit-archival --no-audit-archival --audit-archive-glacier-days \
                  --enable-tracing --no-tracing --lambda-package --code-bucket --enable-alarms --no-alarms \
-                 --alarm-sns-topic --lambda-duration-threshold-pct --iam --no-iam --create-iam-roles \
+                 --alarm-sns-topic --alert-thresholds --lambda-duration-threshold-pct --iam --no-iam --create-iam-roles \
                  --no-create-iam-roles --aggregator-role-arn --permission-boundary --role-name-format \
                  --policy-name-format --quiet/-q --verbose/-v",
                 &connection,

@@ -37,6 +37,7 @@ pub(super) fn lines(at: &Connection, options: &StackOptions, audit_retention: Op
         say(format!("  Lambda timeout: {}s", options.lambda_timeout));
         say(format!("  Lambda memory: {}MB", options.lambda_memory));
         say(format!("  X-Ray tracing: {}", word(options.enable_tracing)));
+        say(format!("  Alert thresholds: {}", options.alert_thresholds));
     }
     say(format!("  Alarms: {}", word(options.enable_alarms)));
     if let (true, Some(topic)) = (options.enable_alarms, &options.alarm_sns_topic) {
@@ -116,6 +117,7 @@ Deploying stack: d10
   Lambda timeout: 60s
   Lambda memory: 256MB
   X-Ray tracing: enabled
+  Alert thresholds: 80,95,100
   Alarms: enabled
   Alarm SNS topic: arn:t
   IAM resources: enabled

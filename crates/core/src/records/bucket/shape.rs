@@ -219,6 +219,14 @@ impl Shape {
             .map(|(part, value)| Condition::same(limit_attr(limit, part), value.clone()))
     }
 
+    /// How often an operator has reset it.
+    pub(crate) fn resets(&self) -> i64 {
+        let mut stored = self.stored.iter();
+        let count = stored.find(|(part, _)| *part == "rn");
+        let count = count.and_then(|(_, value)| value.as_ref()?.as_int());
+        count.and_then(|count| i64::try_from(count).ok()).unwrap_or(0)
+    }
+
     /// Whether the item has a part.
     pub(crate) fn has(&self, part: &str) -> bool {
         let mut stored = self.stored.iter();
