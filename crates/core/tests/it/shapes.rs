@@ -173,6 +173,32 @@ fn a_quota_is_whole_again_at_local_midnight_and_not_before() {
 }
 
 #[test]
+fn what_others_took_in_the_last_period_is_not_missing_in_the_new_one() {
+    for (limit, name, edge) in [
+        (daily(), "rpd", "2027-03-10T23:00:00Z"),
+        (session(), "ses", "2027-03-10T13:30:00Z"),
+    ] {
+        let amount = if name == "rpd" { 1000 } else { 50 };
+        let mut desk = desk(&[limit], "2027-03-10T08:30:00Z");
+        desk.remembers = true;
+        desk.admitted("u", &[(name, 1)]);
+        // Another client takes most of the rest, and this one does not see it.
+        let attr = |part| format!("b_{name}_{part}");
+        desk.poke(
+            "u",
+            0,
+            &[
+                (&attr("tk"), Value::int(5000)),
+                (&attr("tc"), Value::int(amount * 1000 - 5000)),
+            ],
+        );
+        desk.now = at(edge);
+        desk.admitted("u", &[(name, 2)]);
+        assert_eq!(desk.int("u", 0, &attr("tk")), (amount - 2) * 1000, "{name}");
+    }
+}
+
+#[test]
 fn an_undeclared_quota_is_reset_with_the_others_and_its_debt_forgiven() {
     let mut desk = desk(&[daily(), Limit::per_minute("rpm", 60)], "2027-03-10T08:30:00Z");
     let grants = desk.admitted("u", &[("rpd", 1000), ("rpm", 60)]);
