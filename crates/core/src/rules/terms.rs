@@ -341,9 +341,12 @@ impl<'a> Terms<'a> {
     fn wait_until_whole(&self, balance: Balance, need: Millitokens, now: EpochMillis) -> Wait {
         let mut at = now;
         for _ in 0..MAX_CHANGES {
-            // Under the parameters from `at` on: at once, if it is whole again by then, or else at its next reset.
-            let is_whole = self.turn(balance.at, at) != Turn::None;
-            let due = if is_whole { Some(at) } else { self.resets_at(at) };
+            // Under the parameters from `at` on: at once, if it is whole again by then or was only short of room, or else at its
+            // next reset. What was above the amount in force is still stored, as long as no other client refills.
+            if self.refilled(balance, at).tokens >= need {
+                return Wait::Millis(at.since(now));
+            }
+            let due = self.resets_at(at);
             if let Some(due) = due.filter(|_| self.share(at).capacity >= need.0)
                 && self.refilled(balance, due).tokens >= need
             {

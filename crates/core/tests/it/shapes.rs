@@ -518,3 +518,22 @@ fn the_wait_for_a_quota_under_a_schedule_is_exact() {
     desk.admitted("u", &[("x", 6)]);
     assert!(desk.rejected("u", &[("x", 11)]).is_never());
 }
+
+#[test]
+fn the_wait_for_a_quota_ends_with_a_window_that_it_does_not_fit_in() {
+    let noon = ScheduleEntry::on("* 12 * * *").scale(0.5);
+    let quota = Limit::quota("x", 10).resets("0 0 * * *", "UTC").scheduled([noon]);
+    let mut desk = desk(&[quota], "2027-05-07T11:00:00Z");
+    desk.admitted("u", &[("x", 1)]);
+    // 9 are left, of which 5 can be used within the window. A refusal does not cut the rest.
+    desk.now = at("2027-05-07T12:30:00Z");
+    assert_eq!(wait_of(&mut desk, &[("x", 8)]), Some(Duration::from_mins(30)));
+    desk.now = at("2027-05-07T13:00:00Z") - 1;
+    desk.rejected("u", &[("x", 8)]);
+    desk.now += 1;
+    desk.admitted("u", &[("x", 8)]);
+    // An acquire within the window cuts it.
+    desk.now = at("2027-05-08T12:00:00Z");
+    desk.admitted("u", &[("x", 1)]);
+    assert_eq!(wait_of(&mut desk, &[("x", 8)]), Some(Duration::from_hours(12)));
+}
