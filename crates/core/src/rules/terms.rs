@@ -365,6 +365,24 @@ impl<'a> Terms<'a> {
         }
     }
 
+    /// How long after `now` the capacity in force covers `need`.
+    pub(crate) fn wait_for_room(&self, need: Millitokens, now: EpochMillis) -> Wait {
+        if !self.ever_covers(need) {
+            return Wait::Never;
+        }
+        let mut at = now;
+        for _ in 0..MAX_CHANGES {
+            if self.share(at).capacity >= need.0 {
+                break;
+            }
+            match self.schedule.map(|schedule| schedule.valid_until(at)) {
+                Some(next) if next > at => at = next,
+                _ => break,
+            }
+        }
+        Wait::Millis(at.since(now))
+    }
+
     /// Seconds that the shard's part takes to fill at its slowest, rounded down; 0 for a quota or a session limit.
     pub fn fill_secs(&self) -> i64 {
         let entries = self.schedule.map_or(&[][..], Schedule::entries);

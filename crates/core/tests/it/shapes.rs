@@ -520,6 +520,24 @@ fn the_wait_for_a_quota_under_a_schedule_is_exact() {
 }
 
 #[test]
+fn a_bucket_that_is_not_there_is_waited_for_until_it_would_have_room() {
+    let noon = ScheduleEntry::on("* 12 * * *").scale(0.5);
+    for limit in [
+        Limit::quota("x", 10)
+            .resets("0 0 * * *", "UTC")
+            .scheduled([noon.clone()]),
+        Limit::per_hour("x", 10).scheduled([noon]),
+    ] {
+        let mut desk = desk(&[limit], "2027-05-07T12:30:00Z");
+        assert_eq!(wait_of(&mut desk, &[("x", 8)]), Some(Duration::from_mins(30)));
+        desk.now = at("2027-05-07T13:00:00Z") - 1;
+        desk.rejected("u", &[("x", 8)]);
+        desk.now += 1;
+        desk.admitted("u", &[("x", 8)]);
+    }
+}
+
+#[test]
 fn the_wait_for_a_quota_ends_with_a_window_that_it_does_not_fit_in() {
     let noon = ScheduleEntry::on("* 12 * * *").scale(0.5);
     let quota = Limit::quota("x", 10).resets("0 0 * * *", "UTC").scheduled([noon]);
