@@ -246,12 +246,14 @@ impl<'a> Terms<'a> {
         if self.is_refilled() {
             return self.refilled_by_rate(balance, now);
         }
+        // A clock behind the balance's instant does not bring back what was in force before.
+        let now = balance.at.max(now);
         let tokens = match turn {
             Turn::None => balance.tokens.0.min(self.ceiling(now)),
             Turn::Reset | Turn::Opens => self.share(now).capacity,
             Turn::Joins => self.share(now).capacity.saturating_sub(self.spent()),
         };
-        Balance::new(Millitokens(tokens), balance.at.max(now))
+        Balance::new(Millitokens(tokens), now)
     }
 
     fn spent(&self) -> i128 {
@@ -521,6 +523,17 @@ mod tests {
             "2026-03-02T09:00:07Z",
             11_000,
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_does_not_cut_a_quota_by_a_window_that_is_over() {
+        let (schedule, zone) = (schedule("1h9-17s100"), Zone::UTC);
+        let resets = ResetSchedule::decode("1m0h0", &zone).unwrap();
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
+        let balance = Balance::new(Millitokens(500_000), at("2026-03-02T18:00:00Z"));
+        assert_eq!(terms.refilled(balance, balance.at.plus(-1000)), balance);
     }
 
     #[test]
