@@ -139,7 +139,14 @@ impl LimitStatus {
             name: limit.name().as_str(),
             is_soft: limit.is_soft(),
         };
-        Self::check(of, &terms, shards, full, need, now)
+        let status = Self::check(of, &terms, shards, full, need, now);
+        let wait = if status.exceeded {
+            // It is full whenever it is created.
+            terms.wait_for_room(need, now)
+        } else {
+            status.wait
+        };
+        Self { wait, ..status }
     }
 
     /// The status of a limit over all shards of a bucket, by what they hold together. `terms` are those of all together.

@@ -8,12 +8,13 @@
 //!
 //! Reading order:
 //!
-//! 1. [`plan`]: what will be asked of the limiter, drawn from a seed, and what the network does to a request.
+//! 1. [`plan`]: what will be asked of the limiter, drawn from a seed, and what the network does to a request; the shapes of
+//!    limits.
 //! 2. [`world`]: the event queue, the table, true time, and what happens at each event: machines of processes,
 //!    configuration, the ends of leases, operators and other clients, entities that are deleted and created again.
 //! 3. [`state`]: processes with their clocks and caches, their machines and leases; the table before a run.
-//! 4. [`judge`]: what must hold after every write ([`judge::check`]) and during outages, and the arithmetic beside it;
-//!    [`rows`]: items as it reads them.
+//! 4. [`judge`]: what must hold after every write ([`judge::check`]) and during outages, and the arithmetic beside it: of
+//!    limits with a rate, with a schedule, and with periods; [`rows`]: items as it reads them.
 //! 5. [`quiet`]: promised waits, tried out on what a run leaves behind.
 //! 6. [`progress`]: steady demand on a slow table: how much is admitted.
 //! 7. [`shrink`]: the shortest plan that still fails.
@@ -52,13 +53,21 @@ fn play(plan: &Plan, keeps_log: bool) -> Outcome {
     outcome
 }
 
-/// The plans of a seed: the same without group commit, with it, and with corrections that its writes carry.
-pub fn plans(seed: u64) -> [Plan; 3] {
-    [(false, false), (true, false), (true, true)].map(|(groups, rides)| Plan {
+/// The plans of a seed: the same without group commit, with it, and with corrections that its writes carry; and the first and
+/// the last of these with shapes for its limits.
+pub fn plans(seed: u64) -> [Plan; 5] {
+    let plain = |groups, rides| Plan {
         groups,
         rides,
         ..Plan::of(seed)
-    })
+    };
+    [
+        plain(false, false),
+        plain(true, false),
+        plain(true, true),
+        plain(false, false).with_shapes(),
+        plain(true, true).with_shapes(),
+    ]
 }
 
 /// Plays the plans of a seed, to the first violation, and counts what happened in all.

@@ -1,5 +1,5 @@
-//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--verbose]`. Each seed is played twice,
-//! without and with group commit.
+//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--verbose]`. Each seed is played five times:
+//! see [`plans`].
 //!
 //! Exits with 1 at the first violation, after printing the seed, the last events, the shortest plan that
 //! still fails and how to replay it; with 2 when it does not understand its arguments.
@@ -19,7 +19,7 @@ use zae_limiter_sim::{Plan, Stats, Violation, plans, run, run_and_tell, shrink};
 const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--verbose]
 
   --seed N   the first seed (default 0)
-  --runs N   how many seeds to run, each without and with group commit (default 1 with --seed, else 10000)
+  --runs N   how many seeds to run, each with all of its plans (default 1 with --seed, else 10000)
   --verbose  print the plan, the events and the counters of every run";
 
 /// How many of the last events a report shows.
@@ -91,7 +91,8 @@ fn report(plan: &Plan, violation: &Violation) {
         (true, false) => "with group commit",
         (true, true) => "with group commit that carries corrections",
     };
-    println!("VIOLATION in seed {} {how}", plan.seed);
+    let limits = if plan.shapes { ", limits with shapes" } else { "" };
+    println!("VIOLATION in seed {} {how}{limits}", plan.seed);
     print_violation(violation);
     println!("shrinking ...\n");
     let (shortest, _) = shrink::shrink(plan);

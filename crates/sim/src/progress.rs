@@ -4,6 +4,7 @@
 //! from several processes, at a given round trip to the table; what came of them is counted by the second.
 
 use crate::plan::faults::Faults;
+use crate::plan::shape::Shape;
 use crate::plan::{Action, End, EntityPlan, Origin, Plan, ProcessPlan, Rule};
 use crate::rng::Rng;
 use crate::world::World;
@@ -64,6 +65,7 @@ impl Demand {
             capacity: self.capacity,
             refill: self.refill,
             period_secs: 1,
+            shape: Shape::default(),
         };
         let process = |_| ProcessPlan {
             skew_ms: rng.range(-2, 2),
@@ -125,6 +127,7 @@ impl Demand {
             ttl_multiplier: 7,
             groups: self.groups,
             rides: false,
+            shapes: false,
             actions,
         }
     }

@@ -12,9 +12,9 @@ use zae_limiter_core::credit::Credit;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
 use zae_limiter_core::table::Op;
-use zae_limiter_core::{EpochMillis, Millitokens};
+use zae_limiter_core::{EntityId, EpochMillis, Millitokens, RateLimitExceeded};
 
-use crate::plan::Plan;
+use crate::plan::{LIMITS, Plan};
 use crate::rng::Rng;
 use crate::rows::row::Row;
 use crate::state::job::image_in;
@@ -26,16 +26,18 @@ use crate::world::{Outcome, Violation};
 pub fn check(plan: &Plan, outcome: &mut Outcome) {
     let names = Names::of(plan);
     let ahead = plan.most_ahead_ms();
-    for entity in 0..plan.entities.len() {
+    // With shapes, each limit has waits of its own.
+    let limits = if plan.shapes { LIMITS.len() } else { 1 };
+    for (entity, limit) in (0..plan.entities.len()).flat_map(|e| (0..limits).map(move |l| (e, l))) {
         let now = true_ms(outcome.ended_us) + ahead + 1;
         let mut quiet = Quiet {
             plan,
             names: &names,
             table: outcome.table.clone(),
-            rng: Rng::of(plan.seed, 7_000_000 + entity as u64),
+            rng: Rng::of(plan.seed, 7_000_000 + (limit * 1000 + entity) as u64),
             hints: Vec::new(),
         };
-        match quiet.try_bucket(entity, now) {
+        match quiet.try_bucket(entity, limit, now) {
             Ok(tried) => outcome.stats.waits_tried += u64::from(tried),
             Err(message) => {
                 outcome.violation = Some(Violation {
@@ -50,6 +52,12 @@ pub fn check(plan: &Plan, outcome: &mut Outcome) {
     }
 }
 
+/// The entity and the limit that a request waits for longest.
+fn worst(why: &RateLimitExceeded) -> Option<(EntityId, String)> {
+    let worst = why.worst()?;
+    Some((worst.entity.clone(), worst.limit_name.to_string()))
+}
+
 struct Quiet<'a> {
     plan: &'a Plan,
     names: &'a Names,
@@ -59,12 +67,12 @@ struct Quiet<'a> {
 }
 
 impl Quiet<'_> {
-    fn try_bucket(&mut self, entity: usize, now: i64) -> Result<bool, String> {
+    fn try_bucket(&mut self, entity: usize, at: usize, now: i64) -> Result<bool, String> {
         let id = self.names.bucket(entity);
         let Some(row) = self.table.get(&id.key(0)).and_then(|item| Row::read(item).ok()) else {
             return Ok(false);
         };
-        let Some((name, cell)) = row.limits.iter().next() else {
+        let Some((name, cell)) = row.limits.iter().nth(at) else {
             return Ok(false);
         };
         let Some(limit) = self.names.limits.iter().position(|limit| limit.as_str() == name) else {
@@ -94,7 +102,9 @@ impl Quiet<'_> {
             return Ok(false);
         };
         let wait = wait.as_millis() as i64;
-        if why.is_contended() || wait > 1 << 40 {
+        // The wait for a limit with a schedule is exact as far as its changes are followed: an hour at least.
+        let most = if self.plan.shapes { 3_600_000 } else { 1 << 40 };
+        if why.is_contended() || wait > most {
             return Ok(false);
         }
         let again = self.acquire(entity, limit, ask, at);
@@ -106,7 +116,13 @@ impl Quiet<'_> {
         if again.retry_after() != why.retry_after() {
             return Err(format!("waits differ: {why} and, at once again, {again}"));
         }
-        for early in [1, wait / 2, wait] {
+        // With shapes, a clock that goes back far would be a wrong clock, which may make one more reset.
+        let probes = if self.plan.shapes {
+            [wait, wait / 2, 1]
+        } else {
+            [1, wait / 2, wait]
+        };
+        for early in probes {
             let decision = self.acquire(entity, limit, ask, at + wait - early.max(1));
             if wait > 0 && !matches!(decision, Decision::Rejected(_)) {
                 return Err(format!("{why}, but {early} ms early: {decision:?}"));
@@ -115,6 +131,8 @@ impl Quiet<'_> {
         let decision = self.acquire(entity, limit, ask, at + wait);
         match decision {
             Decision::Admitted(_) => Ok(true),
+            // The longest wait of several limits: by then, the schedule of another one may have narrowed it.
+            Decision::Rejected(later) if self.plan.shapes && worst(&later) != worst(&why) => Ok(false),
             other => Err(format!("{why}, but then: {other:?}")),
         }
     }

@@ -197,6 +197,18 @@ stats! {
     swept,
     /// Writes by other kinds of clients.
     foreign_writes,
+    /// Quotas that were reset.
+    resets,
+    /// Sessions that have begun.
+    sessions,
+    /// Refunds within the period of a quota or a session.
+    period_refunds,
+    /// Refunds of which a part was dropped because its period is over.
+    periods_over,
+    /// Refills by which the parameters of a schedule changed.
+    windows_changed,
+    /// Refills of shaped limits by clients of another kind.
+    foreign_passes,
     /// Promised waits tried out.
     waits_tried,
     /// Admissions above capacity plus refill of a window that starts just before a refill is due: what lazy

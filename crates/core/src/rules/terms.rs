@@ -246,12 +246,14 @@ impl<'a> Terms<'a> {
         if self.is_refilled() {
             return self.refilled_by_rate(balance, now);
         }
+        // A clock behind the balance's instant does not bring back what was in force before.
+        let now = balance.at.max(now);
         let tokens = match turn {
             Turn::None => balance.tokens.0.min(self.ceiling(now)),
             Turn::Reset | Turn::Opens => self.share(now).capacity,
             Turn::Joins => self.share(now).capacity.saturating_sub(self.spent()),
         };
-        Balance::new(Millitokens(tokens), balance.at.max(now))
+        Balance::new(Millitokens(tokens), now)
     }
 
     fn spent(&self) -> i128 {
@@ -341,9 +343,12 @@ impl<'a> Terms<'a> {
     fn wait_until_whole(&self, balance: Balance, need: Millitokens, now: EpochMillis) -> Wait {
         let mut at = now;
         for _ in 0..MAX_CHANGES {
-            // Under the parameters from `at` on: at once, if it is whole again by then, or else at its next reset.
-            let is_whole = self.turn(balance.at, at) != Turn::None;
-            let due = if is_whole { Some(at) } else { self.resets_at(at) };
+            // Under the parameters from `at` on: at once, if it is whole again by then or was only short of room, or else at its
+            // next reset. What was above the amount in force is still stored, as long as no other client refills.
+            if self.refilled(balance, at).tokens >= need {
+                return Wait::Millis(at.since(now));
+            }
+            let due = self.resets_at(at);
             if let Some(due) = due.filter(|_| self.share(at).capacity >= need.0)
                 && self.refilled(balance, due).tokens >= need
             {
@@ -360,6 +365,24 @@ impl<'a> Terms<'a> {
         } else {
             Wait::Millis(at.since(now))
         }
+    }
+
+    /// How long after `now` the capacity in force covers `need`.
+    pub(crate) fn wait_for_room(&self, need: Millitokens, now: EpochMillis) -> Wait {
+        if !self.ever_covers(need) {
+            return Wait::Never;
+        }
+        let mut at = now;
+        for _ in 0..MAX_CHANGES {
+            if self.share(at).capacity >= need.0 {
+                break;
+            }
+            match self.schedule.map(|schedule| schedule.valid_until(at)) {
+                Some(next) if next > at => at = next,
+                _ => break,
+            }
+        }
+        Wait::Millis(at.since(now))
     }
 
     /// Seconds that the shard's part takes to fill at its slowest, rounded down; 0 for a quota or a session limit.
@@ -500,6 +523,17 @@ mod tests {
             "2026-03-02T09:00:07Z",
             11_000,
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_does_not_cut_a_quota_by_a_window_that_is_over() {
+        let (schedule, zone) = (schedule("1h9-17s100"), Zone::UTC);
+        let resets = ResetSchedule::decode("1m0h0", &zone).unwrap();
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
+        let balance = Balance::new(Millitokens(500_000), at("2026-03-02T18:00:00Z"));
+        assert_eq!(terms.refilled(balance, balance.at.plus(-1000)), balance);
     }
 
     #[test]

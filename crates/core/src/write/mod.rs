@@ -344,8 +344,9 @@ pub(crate) fn refill_debit(
         if cost != Millitokens::ZERO {
             update.add.push((limit_attr(name, "tc"), cost.0));
         }
-        if gained.0 < 0 {
-            // A surplus is cut: exact only on the very balance seen.
+        if gained.0 < 0 || *turn != Turn::None {
+            // A surplus is cut, or a quota is whole again: exact only on the very balance seen. What was taken since would otherwise
+            // be missing in the new period.
             parts.push(Condition::Is(tk.clone(), Value::int(limit.balance.0)));
         } else {
             // A refund that came in between must not be stacked on a refill that was capped without it; nor

@@ -173,6 +173,32 @@ fn a_quota_is_whole_again_at_local_midnight_and_not_before() {
 }
 
 #[test]
+fn what_others_took_in_the_last_period_is_not_missing_in_the_new_one() {
+    for (limit, name, edge) in [
+        (daily(), "rpd", "2027-03-10T23:00:00Z"),
+        (session(), "ses", "2027-03-10T13:30:00Z"),
+    ] {
+        let amount = if name == "rpd" { 1000 } else { 50 };
+        let mut desk = desk(&[limit], "2027-03-10T08:30:00Z");
+        desk.remembers = true;
+        desk.admitted("u", &[(name, 1)]);
+        // Another client takes most of the rest, and this one does not see it.
+        let attr = |part| format!("b_{name}_{part}");
+        desk.poke(
+            "u",
+            0,
+            &[
+                (&attr("tk"), Value::int(5000)),
+                (&attr("tc"), Value::int(amount * 1000 - 5000)),
+            ],
+        );
+        desk.now = at(edge);
+        desk.admitted("u", &[(name, 2)]);
+        assert_eq!(desk.int("u", 0, &attr("tk")), (amount - 2) * 1000, "{name}");
+    }
+}
+
+#[test]
 fn an_undeclared_quota_is_reset_with_the_others_and_its_debt_forgiven() {
     let mut desk = desk(&[daily(), Limit::per_minute("rpm", 60)], "2027-03-10T08:30:00Z");
     let grants = desk.admitted("u", &[("rpd", 1000), ("rpm", 60)]);
@@ -491,4 +517,41 @@ fn the_wait_for_a_quota_under_a_schedule_is_exact() {
     desk.now += 1;
     desk.admitted("u", &[("x", 6)]);
     assert!(desk.rejected("u", &[("x", 11)]).is_never());
+}
+
+#[test]
+fn a_bucket_that_is_not_there_is_waited_for_until_it_would_have_room() {
+    let noon = ScheduleEntry::on("* 12 * * *").scale(0.5);
+    for limit in [
+        Limit::quota("x", 10)
+            .resets("0 0 * * *", "UTC")
+            .scheduled([noon.clone()]),
+        Limit::per_hour("x", 10).scheduled([noon]),
+    ] {
+        let mut desk = desk(&[limit], "2027-05-07T12:30:00Z");
+        assert_eq!(wait_of(&mut desk, &[("x", 8)]), Some(Duration::from_mins(30)));
+        desk.now = at("2027-05-07T13:00:00Z") - 1;
+        desk.rejected("u", &[("x", 8)]);
+        desk.now += 1;
+        desk.admitted("u", &[("x", 8)]);
+    }
+}
+
+#[test]
+fn the_wait_for_a_quota_ends_with_a_window_that_it_does_not_fit_in() {
+    let noon = ScheduleEntry::on("* 12 * * *").scale(0.5);
+    let quota = Limit::quota("x", 10).resets("0 0 * * *", "UTC").scheduled([noon]);
+    let mut desk = desk(&[quota], "2027-05-07T11:00:00Z");
+    desk.admitted("u", &[("x", 1)]);
+    // 9 are left, of which 5 can be used within the window. A refusal does not cut the rest.
+    desk.now = at("2027-05-07T12:30:00Z");
+    assert_eq!(wait_of(&mut desk, &[("x", 8)]), Some(Duration::from_mins(30)));
+    desk.now = at("2027-05-07T13:00:00Z") - 1;
+    desk.rejected("u", &[("x", 8)]);
+    desk.now += 1;
+    desk.admitted("u", &[("x", 8)]);
+    // An acquire within the window cuts it.
+    desk.now = at("2027-05-08T12:00:00Z");
+    desk.admitted("u", &[("x", 1)]);
+    assert_eq!(wait_of(&mut desk, &[("x", 8)]), Some(Duration::from_hours(12)));
 }

@@ -21,33 +21,44 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key};
 
 use super::account::{Account, Lags};
-use super::rules::{Fraction, count, created, descends, eaten, explained, inherited, spent};
+use super::periods::{Moment, Periods, Step, spent_in_time, turned};
+use super::rules::{
+    Fraction, count, created, descends, explained, explained_by_schedule, inherited, item_changed, narrowed,
+    seeded, spent,
+};
+use super::scheduled::Scheduled;
+use super::settle::ItemChange;
 use crate::plan::Clocks;
 use crate::rows::change::{Change, Source, Sums};
-use crate::rows::row::{Cell, Row, bucket_of};
+use crate::rows::row::{Row, bucket_of};
 use crate::stats::Stats;
 use crate::time::{EPOCH_MS, true_ms};
 
 /// The independent account of a run.
 #[derive(Debug, Default)]
 pub struct Check {
-    clocks: Clocks,
-    lags: Lags,
-    rows: BTreeMap<String, BTreeMap<u32, Row>>,
-    accounts: BTreeMap<(String, String), Account>,
-    nets: BTreeMap<usize, Sums>,
-    buried: Sums,
-    others: Sums,
+    pub(super) clocks: Clocks,
+    pub(super) lags: Lags,
+    pub(super) rows: BTreeMap<String, BTreeMap<u32, Row>>,
+    pub(super) accounts: BTreeMap<(String, String), Account>,
+    pub(super) scheduled: BTreeMap<(String, String), Scheduled>,
+    /// Quotas and session limits.
+    pub(crate) periods: Periods,
+    /// Whether levels can cease to name a limit.
+    pub(crate) may_unname: bool,
+    pub(super) nets: BTreeMap<usize, Sums>,
+    pub(super) buried: Sums,
+    pub(super) others: Sums,
     receipts: BTreeMap<String, usize>,
     /// Whether processes crash, so that the expiry of a bucket in debt may not be moved.
-    may_forget: bool,
+    pub(super) may_forget: bool,
     /// Charges and refunds of which a request has failed, and that have not ended with a known outcome since. The expiry of their
     /// debts may not be moved.
-    doubtful: BTreeSet<usize>,
+    pub(super) doubtful: BTreeSet<usize>,
     /// Jobs whose call brought limits of its own.
     own_limits: BTreeSet<usize>,
     /// Parts of a millitoken that each limit of each shard may still claim.
-    fractions: BTreeMap<(String, u32, String), Fraction>,
+    pub(super) fractions: BTreeMap<(String, u32, String), Fraction>,
     /// The shards of each bucket that have ever existed.
     born: BTreeMap<String, BTreeSet<u32>>,
 }
@@ -73,9 +84,18 @@ impl Check {
             check.born.entry(bucket.to_owned()).or_default().insert(shard);
             for (name, cell) in &row.limits {
                 let id = (bucket.to_owned(), name.clone());
-                let due = i128::from((EPOCH_MS - row.rf).max(0)) * (cell.ra / parts) / cell.rp;
-                let spendable = cell.tk.max(0) + (due + cell.tk.min(0)).min(cell.cp / parts);
                 *check.others.entry(id.clone()).or_default() += cell.tc;
+                if cell.has_periods() {
+                    check.periods.begins((id.0, shard, id.1), cell, None);
+                    continue;
+                }
+                if cell.terms.is_scheduled() {
+                    let account = Scheduled::new(clocks, Lags::default(), EPOCH_MS);
+                    check.scheduled.insert(id, account);
+                    continue;
+                }
+                let due = cell.earned(parts, row.rf, EPOCH_MS);
+                let spendable = cell.tk.max(0) + (due + cell.tk.min(0)).min(cell.cp / parts);
                 match check.accounts.get_mut(&id) {
                     Some(account) => drop(account.pay(-spendable)),
                     None => drop(
@@ -134,6 +154,20 @@ impl Check {
             account.advance(now_us);
             account.mint(tokens);
         }
+        if let Some(account) = self.scheduled.get_mut(&(pk.to_owned(), limit.to_owned())) {
+            account.mint(tokens);
+        }
+        if tokens == 0 {
+            self.periods.minted(pk, limit);
+        }
+    }
+
+    pub(super) fn moment(&self, now_us: u64) -> Moment {
+        Moment {
+            now: true_ms(now_us),
+            behind: self.lags.arrival_ms + self.clocks.behind_ms,
+            ahead: self.clocks.ahead_ms,
+        }
     }
 
     /// The first shard of a bucket was deleted by an operator: its life has ended. What is created from now on belongs
@@ -144,6 +178,8 @@ impl Check {
             return Err(format!("{bucket} was deleted, and shard {shard} was left"));
         }
         self.accounts.retain(|(of, _), _| of != bucket);
+        self.scheduled.retain(|(of, _), _| of != bucket);
+        self.periods.ends(bucket, None);
         self.born.remove(bucket);
         Ok(())
     }
@@ -174,6 +210,9 @@ impl Check {
             Some((bucket.clone(), *shard, new.rf))
         };
         let newborn: Vec<_> = read.iter().filter_map(births).collect();
+        let born_at = newborn.iter().map(|(_, _, rf)| *rf).max().unwrap_or(i64::MIN);
+        let rows = read.iter().filter_map(|(_, _, old, _)| old.as_ref());
+        let narrowed = narrowed(rows, born_at);
         let ends = |(bucket, shard, _, new): &(String, u32, Option<Row>, Option<Row>)| {
             (source == Source::Admin && *shard == 0 && new.is_none()).then(|| bucket.clone())
         };
@@ -230,7 +269,14 @@ impl Check {
                     return Err(format!("{at}: rf {} is ahead of every clock", new.rf));
                 }
             }
-            self.settle(now_us, source, (&bucket, shard), old.as_ref(), new, stats)
+            let change = ItemChange {
+                now_us,
+                source,
+                bucket: &bucket,
+                shard,
+                old: old.as_ref(),
+            };
+            self.settle(change, new, stats)
                 .map_err(|err| format!("{at}: {err}"))?;
         }
         for bucket in ended {
@@ -240,7 +286,9 @@ impl Check {
             self.disjoint((&bucket, shard), starts_at, &raised)?;
         }
         let most = |limit: &String| earned.get(limit).copied().unwrap_or(0);
-        match moved.iter().find(|(limit, sum)| **sum < 0 || **sum > most(limit)) {
+        let is_wrong =
+            |(limit, sum): &(&String, &i128)| **sum < 0 && !narrowed.contains(*limit) || **sum > most(limit);
+        match moved.iter().find(is_wrong) {
             Some((limit, sum)) if creates => Err(format!(
                 "creating a shard changed the sum of {limit} by {sum}, with {} earned",
                 most(limit)
@@ -264,20 +312,7 @@ impl Check {
         if new.rf < old.rf && !is_ahead {
             return Err(format!("rf fell from {} to {}", old.rf, new.rf));
         }
-        if let (Some(was), Some(is), true) = (old.ttl, new.ttl, source.job().is_some())
-            && is < was
-        {
-            return Err(format!("the expiry fell from {was} to {is}"));
-        }
-        if new.count < old.count {
-            return Err(format!(
-                "the shard count fell from {} to {}",
-                old.count, new.count
-            ));
-        }
-        if new.debris.difference(&old.debris).next().is_some() {
-            return Err(format!("a balance without parameters appeared: {:?}", new.debris));
-        }
+        item_changed(source, old, new)?;
         if let Some(mark) = new
             .receipt
             .as_ref()
@@ -295,12 +330,22 @@ impl Check {
             if source.job().is_none() {
                 continue;
             }
-            let is_changed = (was.cp, was.ra, was.rp) != (is.cp, is.ra, is.rp);
+            let is_changed = was.base() != is.base() || !was.terms.is_same_rule(&is.terms);
             if is_changed && !self.own_limits.contains(&source.job().unwrap_or(usize::MAX)) {
                 return Err(format!("the parameters of {name} changed: {was:?} to {is:?}"));
             }
             let gained = (is.tk + is.tc) - (was.tk + was.tc);
-            if let Some(moved) = &mut moved {
+            let step = Step {
+                source,
+                old,
+                new,
+                was,
+                is,
+            };
+            let key = (bucket.to_owned(), shard, name.clone());
+            if was.has_periods() {
+                turned(name, &step, self.may_unname)?;
+            } else if let Some(moved) = &mut moved {
                 *moved.entry(name.clone()).or_default() += gained;
                 if gained > 0 {
                     return Err(format!("{name} gained {gained} while a shard was created"));
@@ -321,9 +366,12 @@ impl Check {
                         -gained
                     ));
                 }
-                let key = (bucket.to_owned(), shard, name.clone());
                 let elapsed = i128::from((new.rf - old.rf).max(0));
                 let fraction = self.fractions.entry(key).or_default();
+                if was.terms.is_scheduled() {
+                    explained_by_schedule(name, &step, gained, fraction)?;
+                    continue;
+                }
                 let ceiling = old.ceiling(was).min(new.ceiling(is));
                 explained(
                     name,
@@ -339,13 +387,11 @@ impl Check {
             }
             if matches!(source, Source::Acquire(_)) && is.tc > was.tc {
                 spent(name, is, old, new)?;
+                spent_in_time(name, &step, self.moment(now_us))?;
             }
         }
-        for (name, is) in &new.limits {
-            let full = new.ceiling(is);
-            if source.job().is_some() && !old.limits.contains_key(name) && is.tk + is.tc != full {
-                return Err(format!("seeded {name} holds {} of {full}", is.tk + is.tc));
-            }
+        if source.job().is_some() {
+            seeded(old, new)?;
         }
         Ok(())
     }
@@ -374,87 +420,6 @@ impl Check {
                 if i128::from(**one) % parts == i128::from(**other) % parts {
                     return Err(format!("shards {one} and {other} of {bucket} earn the same part"));
                 }
-            }
-        }
-        Ok(())
-    }
-
-    /// Books what an item's change means for the bucket as a whole.
-    fn settle(
-        &mut self,
-        now_us: u64,
-        source: Source,
-        (bucket, shard): (&str, u32),
-        old: Option<&Row>,
-        new: Option<Row>,
-        stats: &mut Stats,
-    ) -> Result<(), String> {
-        let Some(new) = new else {
-            for (name, cell) in old.iter().flat_map(|row| &row.limits) {
-                let id = (bucket.to_owned(), name.clone());
-                let (rf, count) = old.map_or((0, 1), |row| (row.rf, row.count));
-                let earned = i128::from((true_ms(now_us) - rf).max(0)) * (cell.ra / count) / cell.rp;
-                let is_deleted = source == Source::Admin;
-                let charged = |job: &usize| self.nets.get(job).is_some_and(|sums| sums.contains_key(&id));
-                let is_doubtful = self.doubtful.iter().any(charged);
-                if cell.tk + earned < 0 && !self.may_forget && !is_doubtful && !is_deleted {
-                    let debt = -cell.tk - earned;
-                    return Err(format!("{name} expired {debt} in debt"));
-                }
-                if let (Some(account), true) = (self.accounts.get_mut(&id), cell.tk < 0) {
-                    account.forgive(-cell.tk);
-                    stats.debts_expired += u64::from(!is_deleted);
-                }
-                *self.buried.entry(id).or_default() += cell.tc;
-            }
-            if let Some(rows) = self.rows.get_mut(bucket) {
-                rows.remove(&shard);
-            }
-            self.fractions
-                .retain(|(of, at, _), _| of != bucket || *at != shard);
-            return Ok(());
-        };
-        let rows = self.rows.entry(bucket.to_owned()).or_default();
-        rows.insert(shard, new.clone());
-        for (name, cell) in &new.limits {
-            let id = (bucket.to_owned(), name.clone());
-            let was = old.and_then(|old| old.limits.get(name));
-            let consumed = cell.tc - was.map_or(0, |was| was.tc);
-            if consumed != 0 {
-                let sums = match source.job() {
-                    Some(job) => self.nets.entry(job).or_default(),
-                    None => &mut self.others,
-                };
-                *sums.entry(id.clone()).or_default() += consumed;
-            }
-            let account = self
-                .accounts
-                .entry(id)
-                .or_insert_with(|| Account::new(cell, self.clocks, self.lags, cell.cp, now_us));
-            account.lag(self.lags);
-            account.advance(now_us);
-            if old.is_some_and(|old| new.rf < old.rf) {
-                account.dated_back();
-            }
-            let cells = || rows.values().filter_map(|row| row.limits.get(name));
-            let most = |part: fn(&Cell) -> i128| cells().map(part).max().unwrap_or(0);
-            account.change(most(|c| c.cp), most(|c| c.ra), cell.rp);
-            let eaten = match (source, old.zip(was)) {
-                // Others spend an idle bucket without refilling it first.
-                (Source::Credit(_) | Source::Foreign, Some((old, was))) => {
-                    let earned_ms = true_ms(now_us) + self.clocks.ahead_ms - old.rf;
-                    eaten(old, was, consumed, earned_ms, account.slack() / old.count)
-                }
-                _ => 0,
-            };
-            stats.lazy_bursts += u64::from(account.pay(consumed - eaten));
-            let debt: i128 = cells().map(|cell| (-cell.tk).max(0)).sum();
-            let is_judged = matches!(source, Source::Acquire(_));
-            if consumed > 0 && is_judged && account.level() < -debt {
-                return Err(format!(
-                    "limit {name} is overdrawn by {} (debts {debt}): {account:?}",
-                    -account.level()
-                ));
             }
         }
         Ok(())

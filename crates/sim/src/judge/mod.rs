@@ -4,4 +4,7 @@ pub mod account;
 pub mod check;
 pub(crate) mod lives;
 pub(crate) mod outages;
+pub(crate) mod periods;
 mod rules;
+mod scheduled;
+mod settle;

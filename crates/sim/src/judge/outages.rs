@@ -19,10 +19,11 @@ use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::outage::local_buckets::Claim;
 use zae_limiter_core::outage::policy::Decision;
 use zae_limiter_core::schema::BucketId;
-use zae_limiter_core::table::FailureKind;
-use zae_limiter_core::{EpochMillis, Limit, LimitName, Millitokens, OnUnavailable};
+use zae_limiter_core::table::{FailureKind, Item, Value};
+use zae_limiter_core::{EpochMillis, Limit, LimitName, Millitokens, OnUnavailable, Recovery};
 
 use crate::rows::change::Source;
+use crate::rows::terms::{self, Terms};
 use crate::state::process::Process;
 
 /// Why the table did not decide.
@@ -88,15 +89,11 @@ struct Part {
 }
 
 impl Part {
-    fn params(limit: &Limit, percent: i128) -> Params {
-        let of = |tokens: u64| i128::from(tokens) * 1000 * percent / 100;
-        let period_ms = i128::from(limit.refill_period().as_secs()) * 1000;
+    fn params(limit: &Limit, percent: i128, now: EpochMillis) -> Params {
+        let whole = in_force(limit, now);
+        let of = |millis: i128| millis * percent / 100;
         // At least a token, and a millitoken for each period: otherwise nothing would ever be admitted.
-        (
-            of(limit.capacity()).max(1000),
-            of(limit.refill_amount()).max(1),
-            period_ms,
-        )
+        (of(whole.cp).max(1000), of(whole.ra).max(1), whole.rp)
     }
 
     fn full((capacity, refill, period_ms): Params, now: EpochMillis) -> Self {
@@ -341,7 +338,7 @@ impl Outages {
         let parts: Vec<(PartOf, Part, Millitokens)> = limits
             .iter()
             .map(|(id, limit, amount)| {
-                let (key, params) = (key(id, limit.name()), Part::params(limit, percent));
+                let (key, params) = (key(id, limit.name()), Part::params(limit, percent, now));
                 let part = self
                     .parts
                     .get(&key)
@@ -443,6 +440,35 @@ impl Outages {
             ));
         }
         Ok(())
+    }
+}
+
+/// The parameters of a limit at an instant, of which a process has its part. A quota and a session limit come back evenly over
+/// their periods; all patterns in plans are of the minute, and repeat after an hour.
+fn in_force(limit: &Limit, now: EpochMillis) -> terms::Params {
+    let base = terms::Params {
+        cp: i128::from(limit.capacity()) * 1000,
+        ra: i128::from(limit.refill_amount()) * 1000,
+        rp: i128::from(limit.refill_period().as_secs().max(1)) * 1000,
+    };
+    let mut item = Item::new();
+    if let Some(schedule) = limit.schedule() {
+        item.insert("sched".into(), Value::text(schedule.encode()));
+    }
+    if let Some(zone) = limit.zone() {
+        item.insert("sched_tz".into(), Value::text(zone.name()));
+    }
+    let read = Terms::read(&item, "", base.ra);
+    let whole = read.map_or(base, |read| read.in_force(base, now.0));
+    let evenly = |secs: u64| terms::Params {
+        ra: whole.cp,
+        rp: i128::from(secs) * 1000,
+        ..whole
+    };
+    match limit.recovery() {
+        Recovery::Refill { .. } => whole,
+        Recovery::Resets(_) => evenly(3600),
+        Recovery::Session { secs } => evenly(*secs),
     }
 }
 

@@ -1,14 +1,23 @@
 //! The rules that [`super::check`] applies to one item's change. Plain functions of plain rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::periods::Step;
 use crate::rows::change::Source;
 use crate::rows::row::{Cell, Row};
+use crate::rows::terms::PARTS;
 use crate::stats::Stats;
 
 /// How much of a charge costs nothing that could have been spent: it comes out of a surplus that is yet to be
 /// cut, or of what an idle shard has earned beyond its ceiling and not been paid (see [`super::account`]).
 pub(crate) fn eaten(old: &Row, was: &Cell, charge: i128, earned_ms: i64, slack: i128) -> i128 {
+    if was.terms.is_scheduled() {
+        // Whatever may be cut on the way, or has been forgone.
+        let until = old.rf + earned_ms.max(0);
+        let held = was.tk + was.earned(old.count, old.rf, until);
+        let least = was.terms.least(was.base(), old.rf, until) / old.count;
+        return (held - least - slack).clamp(0, charge.max(0));
+    }
     let cut = if old.vu == Some(0) {
         was.tk - old.ceiling(was)
     } else {
@@ -20,6 +29,40 @@ pub(crate) fn eaten(old: &Row, was: &Cell, charge: i128, earned_ms: i64, slack: 
     cut + forgone.clamp(0, (charge - cut).max(0))
 }
 
+/// What holds for an item as a whole.
+pub(crate) fn item_changed(source: Source, old: &Row, new: &Row) -> Result<(), String> {
+    if let (Some(was), Some(is), true) = (old.ttl, new.ttl, source.job().is_some())
+        && is < was
+    {
+        return Err(format!("the expiry fell from {was} to {is}"));
+    }
+    if new.count < old.count {
+        return Err(format!(
+            "the shard count fell from {} to {}",
+            old.count, new.count
+        ));
+    }
+    let has_periods = old.limits.values().any(Cell::has_periods);
+    if has_periods && new.count > old.count && source.job().is_some() {
+        return Err("a bucket with a quota was split".to_owned());
+    }
+    if new.debris.difference(&old.debris).next().is_some() {
+        return Err(format!("a balance without parameters appeared: {:?}", new.debris));
+    }
+    Ok(())
+}
+
+/// A limit that an item gains is full.
+pub(crate) fn seeded(old: &Row, new: &Row) -> Result<(), String> {
+    for (name, is) in &new.limits {
+        let full = new.ceiling(is);
+        if !old.limits.contains_key(name) && is.tk + is.tc != full {
+            return Err(format!("seeded {name} holds {} of {full}", is.tk + is.tc));
+        }
+    }
+    Ok(())
+}
+
 /// A spender leaves no debt, and heeds flags and forced passes.
 pub(crate) fn spent(name: &str, is: &Cell, old: &Row, new: &Row) -> Result<(), String> {
     // A request of a whole split bucket owes what the rounding of shares hides: less than a millitoken a shard.
@@ -29,7 +72,7 @@ pub(crate) fn spent(name: &str, is: &Cell, old: &Row, new: &Row) -> Result<(), S
     if old.disabled {
         return Err("an acquire spent on a disabled bucket".to_owned());
     }
-    if old.vu == Some(0) && new.vu.is_some() {
+    if old.vu == Some(0) && new.vu == Some(0) {
         return Err("an acquire spent past a forced pass".to_owned());
     }
     Ok(())
@@ -96,6 +139,49 @@ pub(crate) fn explained(
     Ok(())
 }
 
+/// Whether a write of a client may have changed a limit with a schedule from `old` to `new` other than by consumption. It
+/// gains at most what is earned, and no more than the capacities on the way; what is above these may be cut.
+pub(crate) fn explained_by_schedule(
+    name: &str,
+    step: &Step<'_>,
+    gained: i128,
+    fraction: &mut Fraction,
+) -> Result<(), String> {
+    let Step { old, new, was, .. } = *step;
+    let held = was.tk + gained;
+    if !step.refills() {
+        return if gained == 0 {
+            Ok(())
+        } else {
+            Err(format!("{name} gained {gained} without a refill"))
+        };
+    }
+    let times = (old.rf.min(new.rf), new.rf);
+    let level = was.refilled(old.count, fraction.with_period(PARTS), times);
+    if held * PARTS > level {
+        return Err(format!(
+            "{name} was refilled from {} to {held}, and holds {} at most: {times:?}",
+            was.tk,
+            level / PARTS
+        ));
+    }
+    // Of a balance that has fallen since the image that the refill was computed from, less is cut or earned.
+    let least = was
+        .tk
+        .min(was.terms.least(was.base(), times.0, times.1) / old.count);
+    if held < least {
+        return Err(format!(
+            "{name} was cut from {} to {held}, below {least}: {times:?}",
+            was.tk
+        ));
+    }
+    *fraction = Fraction {
+        parts: (level - held * PARTS).min(PARTS - 1),
+        period: PARTS,
+    };
+    Ok(())
+}
+
 /// Whether one shard's part of a bucket once belonged to the other.
 pub(crate) fn descends(shard: u32, of: u32, count: u32) -> bool {
     let mut parts = count / 2;
@@ -121,10 +207,24 @@ pub(crate) fn inherited(shard: u32, new: &Row, raised: &[(u32, Row)], earned: &m
         let due = held.map_or(full, |old| {
             // It was earned under the parameters that were in force.
             let was = old.limits.get(name).unwrap_or(cell);
+            if was.terms.is_scheduled() {
+                return was.earned(new.count, old.rf, new.rf);
+            }
             (was.ra / new.count) * i128::from(new.rf - old.rf) / was.rp
         });
         *earned.entry(name.clone()).or_default() += due.min(full);
     }
+}
+
+/// The limits whose parameters change between the last refill of an item and the birth of a shard of its bucket: what changes
+/// hands then is cut to the capacities on the way.
+pub(crate) fn narrowed<'a>(rows: impl Iterator<Item = &'a Row>, born_at: i64) -> BTreeSet<String> {
+    let of_row = |row: &'a Row| {
+        let cells = row.limits.iter();
+        let cells = cells.filter(move |(_, cell)| cell.terms.changes_in(row.rf, born_at));
+        cells.map(|(name, _)| name.clone())
+    };
+    rows.flat_map(of_row).collect()
 }
 
 /// A new item: shard 0 is full, any other holds what was moved into it.
@@ -173,7 +273,7 @@ pub(crate) fn count(old: &Row, new: &Row, source: Source, stats: &mut Stats) {
             .filter_map(|(name, was)| Some((was, new.limits.get(name)?)));
         pairs.into_iter().any(|(was, is)| f(was, is))
     };
-    let refilled = new.rf != old.rf || (old.vu.is_some() && new.vu.is_none());
+    let refilled = new.rf != old.rf || (old.vu.is_some() && new.vu != old.vu);
     match source {
         Source::Acquire(_) => {
             stats.refills += u64::from(refilled);

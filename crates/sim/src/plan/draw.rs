@@ -3,6 +3,7 @@
 use zae_limiter_core::{OnUnavailable, Percent};
 
 use super::faults::{Faults, Outage, OutageKind};
+use super::shape::Shape;
 use super::{Action, End, EntityPlan, LIMITS, Origin, Plan, ProcessPlan, Rule};
 use crate::rng::Rng;
 
@@ -150,6 +151,7 @@ impl Draw<'_> {
             capacity,
             refill,
             period_secs,
+            shape: Shape::default(),
         }
     }
 
@@ -323,6 +325,7 @@ impl Draw<'_> {
             ttl_multiplier: 7,
             groups: false,
             rides: false,
+            shapes: false,
             actions: Vec::new(),
         }
     }
@@ -485,6 +488,7 @@ impl Draw<'_> {
             capacity,
             refill: capacity,
             period_secs: 1,
+            shape: Shape::default(),
         }];
         let mut entity = self.entity(most);
         entity.rules = None;

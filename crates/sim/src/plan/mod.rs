@@ -5,8 +5,11 @@
 
 mod draw;
 pub mod faults;
+pub mod shape;
+mod shaped;
 
 use faults::{Faults, Outage};
+use shape::Shape;
 use zae_limiter_core::OnUnavailable;
 
 /// How many actions a description shows.
@@ -26,6 +29,8 @@ pub struct Rule {
     pub refill: i64,
     /// The period.
     pub period_secs: i64,
+    /// What it is beyond these numbers.
+    pub shape: Shape,
 }
 
 /// One process: a clock and the caches behind it.
@@ -186,6 +191,8 @@ pub struct Plan {
     pub groups: bool,
     /// Whether corrections wait for a joined write of their shard, which carries them.
     pub rides: bool,
+    /// Whether limits have shapes.
+    pub shapes: bool,
     /// Actions with their times, in microseconds from the start.
     pub actions: Vec<(u64, Action)>,
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zae_limiter_core::table::{Item, Key, Op, Part, Update, Value};
 
+use super::terms::{PARTS, Params, Regain, Terms};
+
 /// The reserved limit; its units are the table's, not a caller's.
 pub const WCU: &str = "wcu";
 
@@ -20,6 +22,44 @@ pub struct Cell {
     pub ra: i128,
     /// The period.
     pub rp: i128,
+    /// The schedule, and how the balance comes back.
+    pub terms: Terms,
+}
+
+impl Cell {
+    /// The parameters as stored.
+    pub fn base(&self) -> Params {
+        Params {
+            cp: self.cp,
+            ra: self.ra,
+            rp: self.rp,
+        }
+    }
+
+    /// Whether it is a quota or a session limit.
+    pub fn has_periods(&self) -> bool {
+        self.terms.regain != Regain::Rate
+    }
+
+    /// What one of `count` shards may hold at an instant.
+    pub fn share(&self, count: i128, at: i64) -> i128 {
+        self.terms.in_force(self.base(), at).cp / count
+    }
+
+    /// What one of `count` shards earns from one instant to another, in millitokens, if nothing is cut.
+    pub fn earned(&self, count: i128, from: i64, to: i64) -> i128 {
+        if self.terms.is_scheduled() {
+            self.terms.earned(self.base(), count, from, to)
+        } else {
+            i128::from((to - from).max(0)) * (self.ra / count) / self.rp
+        }
+    }
+
+    /// What one of `count` shards holds at `to`, with this fraction in [`PARTS`], as earned since `from`.
+    pub fn refilled(&self, count: i128, fraction: i128, times: (i64, i64)) -> i128 {
+        let level = self.tk * PARTS + fraction;
+        self.terms.refilled(self.base(), count, level, times)
+    }
 }
 
 /// A bucket item.
@@ -29,7 +69,7 @@ pub struct Row {
     pub rf: i64,
     /// Shard count.
     pub count: i128,
-    /// The forced pass, if one is due.
+    /// Until when it may be spent without a refill; 0 forces one.
     pub vu: Option<i64>,
     /// Expiry in epoch seconds.
     pub ttl: Option<i64>,
@@ -83,6 +123,7 @@ impl Row {
                     cp: part("cp")?,
                     ra: part("ra")?,
                     rp: part("rp")?,
+                    terms: Terms::read(item, name, part("ra")?)?,
                 };
                 row.limits.insert(name.to_owned(), cell);
             }
@@ -90,9 +131,9 @@ impl Row {
         Ok(row)
     }
 
-    /// The most that one shard may hold of a limit.
+    /// The most that the shard may hold of a limit at its refill instant.
     pub fn ceiling(&self, cell: &Cell) -> i128 {
-        cell.cp / self.count
+        cell.share(self.count, self.rf)
     }
 }
 

@@ -6,12 +6,15 @@ use zae_limiter_core::bucket::limit_attr;
 use zae_limiter_core::config::limit_attributes;
 use zae_limiter_core::entity::{MetaRecord, Metadata};
 use zae_limiter_core::memory::MemoryTable;
+use zae_limiter_core::schedule::{ResetSchedule, Schedule, ScheduleEntry};
 use zae_limiter_core::schema::{BucketId, entity_config_key, key_item, resource_config_key};
 use zae_limiter_core::table::{Condition, Item, Key, Op, Put, Value};
 use zae_limiter_core::{
-    Entity, EntityId, EpochMillis, Limit, LimitName, NamespaceId, ResourceName, ResourceScope,
+    Entity, EntityId, EpochMillis, Limit, LimitBuilder, LimitName, NamespaceId, Recovery, ResourceName,
+    ResourceScope,
 };
 
+use crate::plan::shape::{Change, Regain, Shape, Window, ZONES};
 use crate::plan::{EntityPlan, LIMITS, Origin, Plan, Rule};
 use crate::time::EPOCH_MS;
 
@@ -73,18 +76,38 @@ impl Names {
 
 /// A plan's rules as limits.
 pub fn limits(rules: &[Rule]) -> Vec<Limit> {
-    let positive = |number: i64| u64::try_from(number).unwrap_or_default();
-    let limit = |rule: &Rule| {
-        let period = Duration::from_secs(positive(rule.period_secs));
-        Limit::custom(
-            LIMITS[rule.limit],
-            positive(rule.capacity),
-            positive(rule.refill),
-            period,
-        )
-        .build()
+    rules.iter().filter_map(|rule| limit(rule).build().ok()).collect()
+}
+
+fn positive(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+fn limit(rule: &Rule) -> LimitBuilder {
+    let zone = ZONES[rule.shape.zone];
+    let (name, capacity) = (LIMITS[rule.limit], positive(rule.capacity));
+    let secs = |secs: i64| Duration::from_secs(positive(secs));
+    let limit = match rule.shape.regain {
+        Regain::Rate => Limit::custom(name, capacity, positive(rule.refill), secs(rule.period_secs)),
+        Regain::Resets(minutes) => Limit::quota(name, capacity).resets(minutes.cron(), zone),
+        Regain::Session(length) => Limit::session(name, capacity, secs(length)),
     };
-    rules.iter().filter_map(|rule| limit(rule).ok()).collect()
+    let entry = |window: &Window| {
+        let entry = ScheduleEntry::on(window.minutes.cron()).zone(zone);
+        match window.change {
+            Change::Scale(thousandths) => entry.scale(f64::from(thousandths) / 1000.0),
+            Change::Capacity(tokens) => entry.capacity(positive(tokens)),
+            Change::Refill(tokens, period) => {
+                entry.refill_amount(positive(tokens)).refill_period(secs(period))
+            }
+        }
+    };
+    let entries: Vec<_> = rule.shape.windows.iter().flatten().map(entry).collect();
+    if entries.is_empty() {
+        limit
+    } else {
+        limit.scheduled(entries)
+    }
 }
 
 pub(crate) fn config_item(key: &Key, rules: &[Rule], disabled: Option<bool>) -> Item {
@@ -163,7 +186,18 @@ fn foreign_bucket(plan: &Plan, names: &Names, i: usize, entity: &EntityPlan, sha
             put("pinc", Value::text("80729c5437a39750"));
         }
     }
-    for (at, limit) in limits(rules).iter().enumerate() {
+    let mut rules = rules.clone();
+    if entity.origin == Origin::Old {
+        // From before the limits had shapes.
+        for rule in &mut rules {
+            rule.shape = Shape::default();
+        }
+    }
+    let zone = limits(&rules).iter().find_map(|limit| limit.zone().cloned());
+    if let Some(zone) = zone {
+        put("sched_tz", Value::text(zone.name()));
+    }
+    for (at, limit) in limits(&rules).iter().enumerate() {
         let (name, params) = (limit.name().as_str(), limit.params());
         if at > 0 && entity.origin == Origin::New && entity.filled < 100 {
             // A limit that was configured after this bucket was made; an old client has left a stub.
@@ -179,8 +213,20 @@ fn foreign_bucket(plan: &Plan, names: &Names, i: usize, entity: &EntityPlan, sha
         put(&limit_attr(name, "ra"), Value::int(params.refill));
         put(&limit_attr(name, "rp"), Value::int(params.period_ms));
         if entity.origin == Origin::New {
-            put(&limit_attr(name, "sched"), Value::text("-"));
-            put(&limit_attr(name, "rsched"), Value::text("-"));
+            let schedule = limit.schedule().map_or_else(|| "-".to_owned(), Schedule::encode);
+            let resets = limit
+                .reset_schedule()
+                .map_or_else(|| "-".to_owned(), ResetSchedule::encode);
+            put(&limit_attr(name, "sched"), Value::text(schedule));
+            put(&limit_attr(name, "rsched"), Value::text(resets));
+        }
+        if let Recovery::Session { secs } = limit.recovery() {
+            put(&limit_attr(name, "rsa"), Value::int(*secs));
+            put(&limit_attr(name, "ws"), Value::int(EPOCH_MS - 1000));
+            put(&limit_attr(name, "wa"), Value::int(EPOCH_MS - 1000));
+        }
+        if limit.is_quota() {
+            put(&limit_attr(name, "gc"), Value::int(entity.shards));
         }
     }
     for (part, value) in [("cp", 1_000_000), ("ra", 1_000_000), ("rp", 1000), ("tc", 0)] {

@@ -100,6 +100,7 @@ impl World<'_> {
     }
 
     pub(crate) fn add_job(&mut self, process: usize, action: usize, machine: Machine, rng: Rng) -> usize {
+        self.check.periods.actions.insert(self.jobs.len(), action);
         self.jobs.push(Job {
             process,
             incarnation: self.processes[process].incarnation,

@@ -146,6 +146,7 @@ impl World<'_> {
         let machine = std::mem::replace(&mut slot.machine, Machine::Ended);
         let Machine::Credit(credit) = machine else { return };
         let lost_one = !slot.doubtful.is_empty();
+        let mut lost = false;
         let mut known = Sums::new();
         self.stats.divided_credits += u64::from(
             slot.calls
@@ -162,12 +163,31 @@ impl World<'_> {
                 self.check.knows(job);
                 self.stats.recovered_credits += u64::from(lost_one && matches!(end, CreditEnd::Applied));
                 self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
+                if !matches!(end, CreditEnd::Failed(_)) {
+                    // What was to be given back, and was not.
+                    let dropped: Vec<_> = slot
+                        .low
+                        .iter()
+                        .map(|(id, low)| (id.clone(), known.get(id).copied().unwrap_or(0) - low))
+                        .filter(|(_, amount)| *amount > 0)
+                        .collect();
+                    for ((bucket, limit), amount) in dropped {
+                        let id = (bucket, credit.shard(), limit);
+                        lost |= self.check.periods.is_due(job, &id, amount);
+                        self.stats.periods_over += 1;
+                    }
+                }
                 (slot.low, slot.high) = (known.clone(), known);
             }
             None => return self.fail(format!("credit {job} stopped without an end")),
         }
         let end = format!("{:?}", credit.end());
         self.note(|| format!("job {job}: {end}"));
+        if lost {
+            return self.fail(format!(
+                "credit {job} has dropped what belongs to the present period"
+            ));
+        }
         self.expect(job);
         if let Some((acquire, call)) = self.jobs[job].awaited_by {
             self.given_back(acquire, call);

@@ -232,6 +232,8 @@ impl<'a> World<'a> {
         {
             world.check.expects_crashes();
         }
+        let is_recreated = |(_, action): &(u64, Action)| matches!(action, Action::Recreate { .. });
+        world.check.may_unname = plan.actions.iter().any(is_recreated);
         for (index, (at, _)) in plan.actions.iter().enumerate() {
             world.schedule(*at, Event::Act(index));
         }

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use zae_limiter_core::bucket::limit_attr;
 use zae_limiter_core::entity::MetaRecord;
 use zae_limiter_core::schema::meta_key;
+use zae_limiter_core::sync::{LimitChange, change_limits};
 use zae_limiter_core::table::{Condition, Delete, Item, Key, Op, Put, Update, Value};
+use zae_limiter_core::{EpochMillis, Level};
 
 use super::{Event, World};
 use crate::plan::{Action, LIMITS, Rule};
 use crate::rows::change::Source;
 use crate::rows::row::Row;
+use crate::rows::terms::Regain;
 use crate::state::setup::{config_item, limits};
 use crate::time::true_ms;
 
@@ -80,6 +83,18 @@ impl World<'_> {
         let _ = self.write(Source::Admin, &op);
         let Some(entity) = entity else { return };
         let limits = limits(rules);
+        if self.plan.shapes {
+            // As the library does it, with the shapes.
+            let now = EpochMillis(self.true_ms());
+            let change = LimitChange {
+                limits: &limits,
+                level: Level::Entity,
+                may_expire: false,
+                stale: &[],
+                bucket_ttl_multiplier: self.plan.ttl_multiplier,
+            };
+            return self.fan_out(entity, |key| change_limits(key, &change, &limits, now));
+        }
         self.fan_out(entity, |key| {
             let mut update = Update::new(key);
             let mut parts = vec![Condition::Exists("PK".into())];
@@ -176,7 +191,10 @@ impl World<'_> {
         let mut parts = vec![
             Condition::Exists("PK".into()),
             Condition::Absent("disabled".into()),
-            Condition::Absent("vu".into()),
+            Condition::Any(vec![
+                Condition::Absent("vu".into()),
+                Condition::AtLeast("vu".into(), i128::from(self.true_ms()) + 1),
+            ]),
             Condition::Absent("ttl".into()),
         ];
         for (limit, amount) in amounts {
@@ -200,8 +218,11 @@ impl World<'_> {
             return;
         };
         let now = self.true_ms() + off_ms;
-        if row.vu.is_some() || row.disabled || now <= row.rf {
+        if row.vu == Some(0) || row.disabled || now <= row.rf {
             return;
+        }
+        if row.limits.values().any(|cell| !cell.terms.is_plain()) {
+            return self.foreign_pass(entity, &row, now, off_ms);
         }
         let mut update = Update::new(self.names.bucket(entity).key(0));
         update.set.push(("rf".into(), Value::int(now)));
@@ -221,6 +242,62 @@ impl World<'_> {
             self.write(Source::Foreign, &Op::Update(update))
         {
             self.stats.foreign_writes += 1;
+        }
+    }
+
+    /// The refilling write of a 0.17 client on an item whose limits have shapes. It pays all the time since the last refill at
+    /// the rate of now.
+    fn foreign_pass(&mut self, entity: usize, row: &Row, now: i64, off_ms: i64) {
+        let mut update = Update::new(self.names.bucket(entity).key(0));
+        let mut parts = vec![
+            Condition::Is("rf".into(), Value::int(row.rf)),
+            Condition::same("vu".into(), row.vu.map(Value::int)),
+        ];
+        let mut valid_until = None;
+        let mut minted = Vec::new();
+        update.set.push(("rf".into(), Value::int(now)));
+        for (name, cell) in &row.limits {
+            let whole = cell.share(row.count, now);
+            let held = match cell.terms.regain {
+                Regain::Resets(minutes) if minutes.begins_in(row.rf, now) => {
+                    update.set.push((limit_attr(name, "gc"), Value::int(row.count)));
+                    if off_ms != 0 {
+                        minted.push((name, 0));
+                    }
+                    whole
+                }
+                // Only a use begins a session.
+                Regain::Session(millis, start) if start.is_none_or(|start| start + millis <= now) => return,
+                Regain::Rate => {
+                    let params = cell.terms.in_force(cell.base(), now);
+                    let earned = i128::from(now - row.rf) * (params.ra / row.count) / params.rp;
+                    if off_ms > 0 || cell.terms.is_scheduled() {
+                        minted.push((name, earned));
+                    }
+                    (cell.tk + earned).min(whole)
+                }
+                _ => cell.tk.min(whole),
+            };
+            if held != cell.tk {
+                update.add.push((limit_attr(name, "tk"), held - cell.tk));
+            }
+            parts.push(Condition::Is(limit_attr(name, "tk"), Value::int(cell.tk)));
+            valid_until = valid_until.into_iter().chain(cell.terms.valid_until(now)).min();
+        }
+        match valid_until {
+            Some(until) => update.set.push(("vu".into(), Value::int(until))),
+            None => update.remove.push("vu".into()),
+        }
+        update.condition = Condition::All(parts);
+        for (name, earned) in minted {
+            self.check
+                .minted(&self.names.bucket(entity), name, earned, self.now_us);
+        }
+        if let Ok(zae_limiter_core::table::Answer::Applied(_)) =
+            self.write(Source::Foreign, &Op::Update(update))
+        {
+            self.stats.foreign_writes += 1;
+            self.stats.foreign_passes += 1;
         }
     }
 }

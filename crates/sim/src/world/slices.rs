@@ -9,8 +9,9 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::{LimitName, Millitokens};
 
 use super::{Event, World};
-use crate::plan::Action;
+use crate::plan::{Action, EntityPlan, Origin};
 use crate::rng::Rng;
+use crate::rows::row::Row;
 use crate::state::job::Machine;
 use crate::state::lease::Held;
 use crate::state::slices::{Filling, Paid};
@@ -115,7 +116,32 @@ impl World<'_> {
         if let Err(err) = self.judge_parent(job, &grants) {
             self.fail(err);
         }
+        let is_changed = |(_, action): &(u64, Action)| {
+            matches!(action, Action::SetLimits { .. } | Action::Recreate { .. })
+        };
+        // A bucket of an old client gets the shapes later.
+        let is_old = |entity: &EntityPlan| entity.origin == Origin::Old;
+        let is_constant = !self.plan.actions.iter().any(is_changed) && !self.plan.entities.iter().any(is_old);
+        if is_constant && grants.iter().any(|grant| self.is_shaped(grant)) {
+            self.fail(format!(
+                "action {index} was served from memory under a limit with a shape"
+            ));
+        }
         self.hold(job, Held::Table(grants));
+    }
+
+    /// Whether a limit that was taken from has a schedule or periods.
+    fn is_shaped(&self, grant: &Grant) -> bool {
+        let item = self.table.get(&grant.id.key(grant.shard));
+        let row = item.and_then(|item| Row::read(item).ok());
+        let mut taken = grant.amounts.iter().filter(|(_, amount)| amount.0 > 0);
+        row.is_some_and(|row| {
+            taken.any(|(name, _)| {
+                row.limits
+                    .get(name.as_str())
+                    .is_some_and(|cell| !cell.terms.is_plain())
+            })
+        })
     }
 
     /// An acquire was admitted: what it has taken ahead stays in memory. Returns what is its own.

@@ -1,0 +1,351 @@
+//! Quotas and session limits, each on its own item: what a period admits.
+//!
+//! - A balance is whole again only by the refill of an acquire that moves `rf` past a reset, or that begins a session after
+//!   the end of the last one; and then it is. Other refills cut what is above the amount in force, and nothing else.
+//! - What an acquire takes after a reset, or after the end of a session, is not taken from the balance of the period before.
+//! - A period admits no more than its amount, less what was charged and with what was given back. What is given back was
+//!   taken in the same period, by the same action; and a refund inside its period is not dropped.
+//! - By the true time: between two resets, less the time by which clocks and requests may be off, no more is admitted than
+//!   the largest amount that was in force. This does not look at what is stored.
+//! - An item does not expire before its period is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::rows::change::Source;
+use crate::rows::row::{Cell, Row};
+use crate::rows::terms::Regain;
+use crate::stats::Stats;
+
+/// How one item changed, of which one limit is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step<'a> {
+    pub(crate) source: Source,
+    pub(crate) old: &'a Row,
+    pub(crate) new: &'a Row,
+    pub(crate) was: &'a Cell,
+    pub(crate) is: &'a Cell,
+}
+
+/// True time in milliseconds, and by how much clocks and requests may be off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) now: i64,
+    pub(crate) behind: i64,
+    pub(crate) ahead: i64,
+}
+
+impl Moment {
+    /// The earliest instant by which a write of this moment may have been decided.
+    pub(crate) fn earliest(&self) -> i64 {
+        self.now - self.behind
+    }
+}
+
+impl Step<'_> {
+    fn consumed(&self) -> i128 {
+        self.is.tc - self.was.tc
+    }
+
+    fn gained(&self) -> i128 {
+        self.is.tk - self.was.tk + self.consumed()
+    }
+
+    /// Whether it is a write that refills.
+    pub(crate) fn refills(&self) -> bool {
+        let is_acquire = matches!(self.source, Source::Acquire(_));
+        is_acquire && (self.new.rf != self.old.rf || self.new.vu != self.old.vu)
+    }
+
+    /// Whether the balance begins another period.
+    fn turns(&self) -> bool {
+        match (self.was.terms.regain, self.is.terms.regain) {
+            (Regain::Resets(minutes), _) => minutes.begins_in(self.old.rf, self.new.rf),
+            (Regain::Session(_, before), Regain::Session(_, after)) => before != after,
+            _ => false,
+        }
+    }
+
+    /// What the item may hold of the limit after a refill, taken as a whole.
+    fn ceiling(&self) -> i128 {
+        self.was.share(self.new.count, self.new.rf)
+    }
+}
+
+/// Whether one write of a client may have done this to a quota or session limit. If `may_unname`, levels can cease to name a
+/// limit, which refills then leave as it is.
+pub(crate) fn turned(name: &str, step: &Step<'_>, may_unname: bool) -> Result<(), String> {
+    let (was, is) = (step.was, step.is);
+    let held = was.tk + step.gained();
+    if !step.refills() {
+        if step.gained() != 0 || was.terms.regain != is.terms.regain {
+            return Err(format!("{name} changed from {was:?} to {is:?} without a refill"));
+        }
+        return Ok(());
+    }
+    if let (Regain::Session(millis, Some(before)), Regain::Session(_, Some(after))) =
+        (was.terms.regain, is.terms.regain)
+        && after != before
+        && after < before + millis
+    {
+        let early = before + millis - after;
+        return Err(format!(
+            "a session of {name} began {early} ms before the end of the last one"
+        ));
+    }
+    // Only a use begins a session. What else is written before leaves the balance as it is, and bars it.
+    let is_due = match is.terms.regain {
+        Regain::Session(millis, start) => start.is_none_or(|start| start + millis <= step.new.rf),
+        _ => false,
+    };
+    let is_barred = is_due && step.new.vu == Some(0);
+    let is_left = (may_unname || is_barred) && step.gained() == 0 && step.consumed() == 0;
+    let expected = if step.turns() {
+        is.share(step.new.count, step.new.rf)
+    } else {
+        was.tk.min(step.ceiling())
+    };
+    if held != expected && !is_left {
+        return Err(format!(
+            "{name} holds {held} instead of {expected} after a refill from {} to {}",
+            step.old.rf, step.new.rf
+        ));
+    }
+    Ok(())
+}
+
+/// Whether an acquire may have taken from this balance at this moment.
+pub(crate) fn spent_in_time(name: &str, step: &Step<'_>, moment: Moment) -> Result<(), String> {
+    let (from, earliest) = (step.new.rf, moment.earliest());
+    if !step.refills() && step.old.vu.is_some_and(|vu| vu <= earliest) {
+        return Err(format!(
+            "an acquire spent {name} at {earliest}, valid until {:?}",
+            step.old.vu
+        ));
+    }
+    if step.is.terms.changes_in(from, earliest) {
+        return Err(format!(
+            "an acquire spent {name} of {from} under other parameters at {earliest}"
+        ));
+    }
+    match step.is.terms.regain {
+        Regain::Resets(minutes) if minutes.begins_in(from, earliest) => Err(format!(
+            "an acquire spent {name} of {from} after a reset, at {earliest}"
+        )),
+        Regain::Session(millis, Some(start)) if start + millis <= earliest => Err(format!(
+            "an acquire spent {name} of the session of {start} after its end, at {earliest}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an item may expire at this moment with this of a quota or a session limit.
+pub(crate) fn expires(name: &str, row: &Row, cell: &Cell, now: i64) -> Result<(), String> {
+    let is_over = match cell.terms.regain {
+        Regain::Resets(minutes) => minutes.begins_in(row.rf, now),
+        Regain::Session(millis, start) => start.is_none_or(|start| start + millis <= now),
+        Regain::Rate | Regain::Never => true,
+    };
+    if is_over || cell.tk >= cell.share(row.count, now) {
+        return Ok(());
+    }
+    Err(format!("{name} expired within its period: {cell:?}"))
+}
+
+/// The present period of a limit on an item.
+#[derive(Debug, Default)]
+struct Ledger {
+    left: i128,
+    /// What each action has taken in it and not given back.
+    taken: BTreeMap<usize, i128>,
+    /// The actions that have taken of it under the present rule.
+    known: BTreeSet<usize>,
+    inner: Inner,
+}
+
+/// What was admitted well inside a period, by the true time.
+#[derive(Debug, Default)]
+struct Inner {
+    edge: Option<i64>,
+    admitted: i128,
+    /// The largest amount that was in force.
+    most: i128,
+    taken: BTreeMap<usize, i128>,
+}
+
+impl Ledger {
+    fn new(left: i128) -> Self {
+        Self {
+            left,
+            ..Self::default()
+        }
+    }
+}
+
+/// The shard of a bucket, and a limit.
+type Id = (String, u32, String);
+
+/// The independent account of quotas and session limits.
+#[derive(Debug, Default)]
+pub(crate) struct Periods {
+    ledgers: BTreeMap<Id, Ledger>,
+    /// The action that each job works for.
+    pub(crate) actions: BTreeMap<usize, usize>,
+}
+
+impl Periods {
+    /// An item begins with this of a limit.
+    pub(crate) fn begins(&mut self, id: Id, cell: &Cell, source: Option<Source>) {
+        let mut ledger = Ledger::new(cell.tk);
+        let job = source.and_then(Source::job);
+        if let Some(action) = job.and_then(|job| self.actions.get(&job)) {
+            ledger.taken.insert(*action, cell.tc);
+            ledger.known.insert(*action);
+        }
+        self.ledgers.insert(id, ledger);
+    }
+
+    /// A bucket or one of its shards has ended.
+    pub(crate) fn ends(&mut self, bucket: &str, shard: Option<u32>) {
+        self.ledgers
+            .retain(|(of, at, _), _| of != bucket || shard.is_some_and(|shard| *at != shard));
+    }
+
+    /// A limit has no periods any more.
+    pub(crate) fn forget(&mut self, id: &Id) {
+        self.ledgers.remove(id);
+    }
+
+    /// Another client, whose clock is off, has reset a limit.
+    pub(crate) fn minted(&mut self, bucket: &str, limit: &str) {
+        for ((of, _, name), ledger) in &mut self.ledgers {
+            if of == bucket && name == limit {
+                ledger.inner.admitted = i128::MIN / 4;
+                ledger.known.clear();
+            }
+        }
+    }
+
+    /// Whether a refund of this action has its tokens in the present period of an item.
+    pub(crate) fn is_due(&self, job: usize, id: &Id, amount: i128) -> bool {
+        let action = self.actions.get(&job);
+        let taken = self
+            .ledgers
+            .get(id)
+            .zip(action)
+            .and_then(|(ledger, action)| ledger.taken.get(action));
+        taken.is_some_and(|taken| *taken >= amount)
+    }
+
+    /// Books a change of an item.
+    pub(crate) fn settle(
+        &mut self,
+        id: Id,
+        step: &Step<'_>,
+        moment: Moment,
+        stats: &mut Stats,
+    ) -> Result<(), String> {
+        let name = id.2.clone();
+        let (was, is) = (step.was, step.is);
+        let ledger = self
+            .ledgers
+            .entry(id)
+            .or_insert_with(|| Ledger::new(is.tk + step.consumed()));
+        let consumed = step.consumed();
+        if !was.terms.is_same_rule(&is.terms) {
+            // What the balance of one rule means under another is not judged.
+            *ledger = Ledger::new(is.tk);
+            ledger.inner.admitted = i128::MIN / 4;
+            return Ok(());
+        }
+        let Some(job) = step.source.job() else {
+            ledger.left = if step.gained() > 0 {
+                is.tk
+            } else {
+                ledger.left - consumed
+            };
+            if step.gained() > 0 {
+                ledger.taken.clear();
+            }
+            return Ok(());
+        };
+        let action = self.actions.get(&job).copied().unwrap_or(usize::MAX);
+        if step.refills() && step.turns() {
+            // One that is left as it is belongs to no period any more.
+            ledger.taken.clear();
+            let whole = is.share(step.new.count, step.new.rf);
+            if was.tk + step.gained() == whole {
+                ledger.left = whole;
+                stats.resets += u64::from(matches!(is.terms.regain, Regain::Resets(_)));
+                stats.sessions += u64::from(matches!(is.terms.regain, Regain::Session(..)));
+            }
+        } else if step.refills() {
+            ledger.left = ledger.left.min(step.ceiling());
+        }
+        if step.new.rf < step.old.rf {
+            // What a clock has reset that was far ahead will be reset once more.
+            ledger.known.clear();
+        }
+        ledger.left -= consumed;
+        if consumed < 0 {
+            let taken = ledger.taken.entry(action).or_default();
+            *taken += consumed;
+            stats.period_refunds += 1;
+            if *taken < 0 && ledger.known.contains(&action) {
+                return Err(format!(
+                    "{} of {name} were given back beyond what action {action} took in the period",
+                    -*taken
+                ));
+            }
+        }
+        if matches!(step.source, Source::Acquire(_)) && consumed > 0 {
+            *ledger.taken.entry(action).or_default() += consumed;
+            ledger.known.insert(action);
+            if ledger.left < 0 {
+                return Err(format!("a period of {name} admitted {} too much", -ledger.left));
+            }
+        }
+        ledger.inner.book(&name, action, step, moment)
+    }
+}
+
+impl Inner {
+    fn book(&mut self, name: &str, action: usize, step: &Step<'_>, moment: Moment) -> Result<(), String> {
+        let Regain::Resets(minutes) = step.is.terms.regain else {
+            return Ok(());
+        };
+        let Some(edge) = minutes.last_edge(moment.now) else {
+            return Ok(());
+        };
+        let (behind, ahead) = (moment.behind + 1, moment.ahead + 1);
+        if edge + behind > moment.now || minutes.begins_in(moment.now, moment.now + ahead) {
+            return Ok(());
+        }
+        if self.edge != Some(edge) {
+            *self = Self {
+                edge: Some(edge),
+                ..Self::default()
+            };
+        }
+        for cell in [step.was, step.is] {
+            let (most, _) = cell.terms.most(cell.base(), edge - ahead, moment.now + ahead);
+            self.most = self.most.max(most / step.new.count);
+        }
+        let consumed = step.is.tc - step.was.tc;
+        let taken = self.taken.entry(action).or_default();
+        if consumed < 0 {
+            let back = (-consumed).min(*taken);
+            *taken -= back;
+            self.admitted -= back;
+        } else if matches!(step.source, Source::Acquire(_)) {
+            *taken += consumed;
+            self.admitted += consumed;
+        }
+        if self.admitted > self.most {
+            return Err(format!(
+                "{name} admitted {} since {edge}, of at most {}",
+                self.admitted, self.most
+            ));
+        }
+        Ok(())
+    }
+}
