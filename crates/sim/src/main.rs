@@ -1,5 +1,5 @@
-//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--verbose]`. Each seed is played five times:
-//! see [`plans`].
+//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--rates] [--verbose]`. Each seed is played
+//! five times: see [`plans`].
 //!
 //! Exits with 1 at the first violation, after printing the seed, the last events, the shortest plan that
 //! still fails and how to replay it; with 2 when it does not understand its arguments.
@@ -16,10 +16,11 @@ use std::time::Instant;
 
 use zae_limiter_sim::{Plan, Stats, Violation, plans, run, run_and_tell, shrink};
 
-const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--verbose]
+const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--rates] [--verbose]
 
   --seed N   the first seed (default 0)
   --runs N   how many seeds to run, each with all of its plans (default 1 with --seed, else 10000)
+  --rates    leave out the plans whose limits have shapes
   --verbose  print the plan, the events and the counters of every run";
 
 /// How many of the last events a report shows.
@@ -28,16 +29,18 @@ const LAST_EVENTS: usize = 60;
 struct Args {
     seed: u64,
     runs: u64,
+    rates: bool,
     verbose: bool,
 }
 
 fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
-    let (mut seed, mut runs, mut verbose) = (None, None, false);
+    let (mut seed, mut runs, mut rates, mut verbose) = (None, None, false, false);
     let mut args = args.skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--seed" => seed = Some(args.next()?.parse().ok()?),
             "--runs" => runs = Some(args.next()?.parse().ok()?),
+            "--rates" => rates = true,
             "--verbose" => verbose = true,
             _ => return None,
         }
@@ -45,6 +48,7 @@ fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
     Some(Args {
         seed: seed.unwrap_or(0),
         runs: runs.unwrap_or(if seed.is_some() { 1 } else { 10_000 }),
+        rates,
         verbose,
     })
 }
@@ -55,7 +59,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let (mut total, started) = (Stats::default(), Instant::now());
-    for plan in (args.seed..args.seed.saturating_add(args.runs)).flat_map(plans) {
+    let all = (args.seed..args.seed.saturating_add(args.runs)).flat_map(plans);
+    for plan in all.filter(|plan| !(args.rates && plan.shapes)) {
         if args.verbose {
             println!("{}", plan.describe());
         }

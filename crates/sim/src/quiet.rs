@@ -133,8 +133,20 @@ impl Quiet<'_> {
             Decision::Admitted(_) => Ok(true),
             // The longest wait of several limits: by then, the schedule of another one may have narrowed it.
             Decision::Rejected(later) if self.plan.shapes && worst(&later) != worst(&why) => Ok(false),
+            // A refusal may have refilled the bucket, and a reset within a window is only as large as the window allows.
+            Decision::Rejected(_) if worst(&why).is_some_and(|(of, name)| self.has_windows(&of, &name)) => {
+                Ok(false)
+            }
             other => Err(format!("{why}, but then: {other:?}")),
         }
+    }
+
+    /// Whether a limit is a quota or a session limit with a schedule.
+    fn has_windows(&self, entity: &EntityId, limit: &str) -> bool {
+        let key = self.names.bucket_of(entity).key(0);
+        let row = self.table.get(&key).and_then(|item| Row::read(item).ok());
+        row.and_then(|row| Some(row.limits.get(limit)?.terms.has_windows_and_periods()))
+            .unwrap_or_default()
     }
 
     /// An acquire on a perfect table that answers at once.

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Common, DEFAULT_RESOURCE, Namespaced};
 
-/// What `resource` is told.
+/// Commands of `resource`.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum OfResource {
     /// Admit every request for a resource, and count it without taking tokens.
@@ -70,7 +70,7 @@ Examples:
     SetCascade(ResourceCascade),
 }
 
-/// What `entity` is told.
+/// Commands of `entity`.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum OfEntity {
     /// Admit every request of an entity, and count it without taking tokens.

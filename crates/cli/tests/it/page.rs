@@ -66,7 +66,7 @@ fn check_and_version() {
     let mut update = Update::new(version_key());
     for (name, text) in [
         ("schema_version", "0.6.0"),
-        ("lambda_version", "0.16.0"),
+        ("lambda_version", "0.17.0"),
         ("client_min_version", "0.5.0"),
     ] {
         update.set.push((name.into(), Value::text(text)));
@@ -79,9 +79,9 @@ fn check_and_version() {
 Compatibility Check
 ====================
 
-Client:      0.16.0
+Client:      0.17.0
 Schema:      0.6.0
-Lambda:      0.16.0
+Lambda:      0.17.0
 
 Result: COMPATIBLE
 
@@ -95,11 +95,11 @@ Client and infrastructure are fully compatible.
 zae-limiter Infrastructure Version
 ====================================
 
-Client Version:     0.16.0
+Client Version:     0.17.0
 Schema Version:     0.10.0
 
 Infra Schema:       0.6.0
-Lambda Version:     0.16.0
+Lambda Version:     0.17.0
 Min Client Version: 0.5.0
 
 Status: COMPATIBLE

@@ -739,7 +739,8 @@ impl Take {
             return self.refill_debit(image, env);
         }
         let from = self.shard_count;
-        let update = write::double(self.id.key(0), from);
+        let held = image.limits.iter().map(|limit| limit.name.as_str());
+        let update = write::double(self.id.key(0), from, held);
         self.send(Ask::Table(Op::Update(update)), State::Double(from), env);
     }
 

@@ -5,6 +5,9 @@ use crate::refill::{Balance, Wait};
 use crate::schedule::{ResetSchedule, Schedule, ScheduleEntry};
 use crate::units::{EpochMillis, Millitokens};
 
+/// How many resets are looked at for one at which the capacity in force covers a request.
+const MAX_RESETS: usize = 32;
+
 /// How many changes of parameters a refill or a wait follows one after the other. The rest of a longer time counts as if the
 /// parameters at its end, or the last ones that were followed, had been in force.
 const MAX_CHANGES: usize = 64;
@@ -360,11 +363,16 @@ impl<'a> Terms<'a> {
                 _ => break,
             }
         }
-        if at == now {
-            Wait::Never
-        } else {
-            Wait::Millis(at.since(now))
+        // Until here, windows do not leave enough of any reset. A later one may come outside of them.
+        let mut due = self.resets_at(at);
+        for _ in 0..MAX_RESETS {
+            match due {
+                Some(reset) if self.share(reset).capacity >= need.0 => return Wait::Millis(reset.since(now)),
+                Some(reset) => due = self.resets_at(reset).filter(|next| *next > reset),
+                None => break,
+            }
         }
+        Wait::Never
     }
 
     /// How long after `now` the capacity in force covers `need`.
@@ -557,6 +565,28 @@ mod tests {
         assert_eq!(wait(600_001), Wait::Never);
         let quota = Terms::new(Params { refill: 0, ..BASE }, Some(&schedule), 1);
         assert_eq!(quota.wait(empty, Millitokens(1), noon), Wait::Never);
+    }
+
+    /// Whole again at 12 minutes past each hour, in an even minute.
+    #[test]
+    fn a_quota_that_windows_narrow_at_each_reset_never_covers_more() {
+        let (schedule, zone) = (schedule("1m*/2s333"), Zone::UTC);
+        let resets = ResetSchedule::decode("1m12", &zone).unwrap();
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
+        let now = at("2026-03-02T12:14:00Z");
+        let empty = Balance::new(Millitokens(0), now);
+        assert_eq!(
+            terms.wait(empty, Millitokens(199_000), now),
+            Wait::Millis(58 * 60_000)
+        );
+        assert_eq!(terms.wait(empty, Millitokens(200_000), now), Wait::Never);
+        // Every 13 minutes past some hour, which is odd.
+        let resets = ResetSchedule::decode("1m13h5", &zone).unwrap();
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
+        let wait = at("2026-03-03T05:13:00Z").since(now);
+        assert_eq!(terms.wait(empty, Millitokens(200_000), now), Wait::Millis(wait));
     }
 
     #[test]

@@ -699,17 +699,21 @@ pub(crate) fn count_is_still(key: Key, image: &Bucket, count: u32) -> Part {
     Part::Check(key, Condition::All(parts))
 }
 
-/// Doubles the shard count on shard 0, the authoritative one, which from now on must not expire.
-pub(crate) fn double(key: Key, from: u32) -> Update {
+/// Doubles the shard count on shard 0, the authoritative one, which from now on must not expire. `limits` are those that the
+/// bucket has.
+pub(crate) fn double<'a>(key: Key, from: u32, limits: impl IntoIterator<Item = &'a str>) -> Update {
     let mut update = Update::new(key);
     update.set.push((attr("shard_count"), Value::int(from * 2)));
     update.remove.push(attr("ttl"));
-    update.condition = Condition::All(vec![
+    let mut parts = vec![
         Condition::Exists(attr("PK")),
         shard_count_is(from),
-        // A quota cannot be divided by the count alone.
+        // A quota or a session limit cannot be divided by the count alone, and one may have been set since the image was seen.
         Condition::Absent(attr("rsched")),
-    ]);
+    ];
+    let sessions = limits.into_iter().map(|limit| limit_attr(limit, "rsa"));
+    parts.extend(sessions.map(Condition::Absent));
+    update.condition = Condition::All(parts);
     update
 }
 

@@ -42,6 +42,8 @@ pub struct Check {
     pub(super) rows: BTreeMap<String, BTreeMap<u32, Row>>,
     pub(super) accounts: BTreeMap<(String, String), Account>,
     pub(super) scheduled: BTreeMap<(String, String), Scheduled>,
+    /// Limits with a schedule that another client has added tokens to before they have an account.
+    pub(super) minted_unseen: BTreeSet<(String, String)>,
     /// Quotas and session limits.
     pub(crate) periods: Periods,
     /// Whether levels can cease to name a limit.
@@ -154,8 +156,10 @@ impl Check {
             account.advance(now_us);
             account.mint(tokens);
         }
-        if let Some(account) = self.scheduled.get_mut(&(pk.to_owned(), limit.to_owned())) {
-            account.mint(tokens);
+        let id = (pk.to_owned(), limit.to_owned());
+        match self.scheduled.get_mut(&id) {
+            Some(account) => account.mint(tokens),
+            None => drop(self.minted_unseen.insert(id)),
         }
         if tokens == 0 {
             self.periods.minted(pk, limit);
@@ -359,8 +363,9 @@ impl Check {
                 // lose their part. See ADR 7.
                 let first = self.rows.get(bucket).and_then(|rows| rows.get(&0));
                 let is_foreseen = first.is_some_and(|first| old.count > first.count);
-                // Limits of a call that are lower may cut what is left of the others.
-                if let (true, Some(unborn)) = (gained < 0 && !is_changed && !is_foreseen, unborn) {
+                // Limits of a call that are lower may cut what is left of the others, and so may a window.
+                let is_kept = !is_changed && !is_foreseen && !was.terms.is_scheduled();
+                if let (true, Some(unborn)) = (gained < 0 && is_kept, unborn) {
                     return Err(format!(
                         "{name} lost {} that belong to shard {unborn}, which has never existed",
                         -gained

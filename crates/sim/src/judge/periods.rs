@@ -50,10 +50,11 @@ impl Step<'_> {
         self.is.tk - self.was.tk + self.consumed()
     }
 
-    /// Whether it is a write that refills.
+    /// Whether it is a write that refills. One by a clock that is behind leaves the instant of the last refill as it is, and may cut
+    /// a surplus.
     pub(crate) fn refills(&self) -> bool {
         let is_acquire = matches!(self.source, Source::Acquire(_));
-        is_acquire && (self.new.rf != self.old.rf || self.new.vu != self.old.vu)
+        is_acquire && (self.new.rf != self.old.rf || self.new.vu != self.old.vu || self.gained() < 0)
     }
 
     /// Whether the balance begins another period.
@@ -166,6 +167,8 @@ struct Ledger {
 #[derive(Debug, Default)]
 struct Inner {
     edge: Option<i64>,
+    /// Given back of what was taken before the account began.
+    earlier: i128,
     admitted: i128,
     /// The largest amount that was in force.
     most: i128,
@@ -336,11 +339,12 @@ impl Inner {
             let back = (-consumed).min(*taken);
             *taken -= back;
             self.admitted -= back;
+            self.earlier += -consumed - back;
         } else if matches!(step.source, Source::Acquire(_)) {
             *taken += consumed;
             self.admitted += consumed;
         }
-        if self.admitted > self.most {
+        if self.admitted > self.most + self.earlier {
             return Err(format!(
                 "{name} admitted {} since {edge}, of at most {}",
                 self.admitted, self.most

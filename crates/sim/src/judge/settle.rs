@@ -156,12 +156,18 @@ impl Check {
         let (old, was, consumed) = (change.old, limit.was, limit.consumed);
         let cells = self.cells(change.bucket, limit.name);
         let debt: i128 = cells.iter().map(|cell| (-cell.tk).max(0)).sum();
+        let id = (change.bucket.to_owned(), limit.name.to_owned());
+        let held = cells.iter().map(|cell| cell.tk).sum::<i128>() + consumed;
+        let has_more = !self.scheduled.contains_key(&id) && self.minted_unseen.remove(&id);
         let account = self
             .scheduled
-            .entry((change.bucket.to_owned(), limit.name.to_owned()))
+            .entry(id)
             .or_insert_with(|| Scheduled::new(self.clocks, self.lags, moment.now));
         account.lag(self.lags, moment.now);
         account.advance(cells, moment.now);
+        if has_more {
+            account.mint((held - account.level()).max(0));
+        }
         let eaten = match (change.source, old.zip(was)) {
             (Source::Credit(_) | Source::Foreign, Some((old, was))) => {
                 eaten(old, was, consumed, moment.now + moment.ahead - old.rf, 0)

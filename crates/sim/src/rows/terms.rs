@@ -108,6 +108,11 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Whether it is of a quota or a session limit with a schedule.
+    pub fn has_windows_and_periods(&self) -> bool {
+        self.windows.iter().any(Option::is_some) && self.regain != Regain::Rate
+    }
+
     /// Reads those of a limit from its item.
     ///
     /// # Errors

@@ -248,6 +248,10 @@ impl World<'_> {
     /// The refilling write of a 0.17 client on an item whose limits have shapes. It pays all the time since the last refill at
     /// the rate of now.
     fn foreign_pass(&mut self, entity: usize, row: &Row, now: i64, off_ms: i64) {
+        // With a wrong clock, such a client begins periods and windows early: that is not the limiter's doing.
+        if off_ms != 0 {
+            return;
+        }
         let mut update = Update::new(self.names.bucket(entity).key(0));
         let mut parts = vec![
             Condition::Is("rf".into(), Value::int(row.rf)),
@@ -261,9 +265,6 @@ impl World<'_> {
             let held = match cell.terms.regain {
                 Regain::Resets(minutes) if minutes.begins_in(row.rf, now) => {
                     update.set.push((limit_attr(name, "gc"), Value::int(row.count)));
-                    if off_ms != 0 {
-                        minted.push((name, 0));
-                    }
                     whole
                 }
                 // Only a use begins a session.
@@ -271,7 +272,7 @@ impl World<'_> {
                 Regain::Rate => {
                     let params = cell.terms.in_force(cell.base(), now);
                     let earned = i128::from(now - row.rf) * (params.ra / row.count) / params.rp;
-                    if off_ms > 0 || cell.terms.is_scheduled() {
+                    if cell.terms.is_scheduled() {
                         minted.push((name, earned));
                     }
                     (cell.tk + earned).min(whole)
