@@ -69,16 +69,3 @@ pub fn plans(seed: u64) -> [Plan; 5] {
         plain(true, true).with_shapes(),
     ]
 }
-
-/// Plays the plans of a seed, to the first violation, and counts what happened in all.
-pub fn run_seed(seed: u64) -> (Stats, Option<Violation>) {
-    let mut stats = Stats::default();
-    for plan in plans(seed) {
-        let outcome = run(&plan);
-        stats.add(&outcome.stats);
-        if outcome.violation.is_some() {
-            return (stats, outcome.violation);
-        }
-    }
-    (stats, None)
-}

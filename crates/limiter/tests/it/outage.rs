@@ -202,7 +202,7 @@ async fn a_table_for_newer_clients_is_refused() {
     let mut update = Update::new(version_key());
     update
         .set
-        .push(("client_min_version".into(), Value::text("0.17.0")));
+        .push(("client_min_version".into(), Value::text("0.18.0")));
     assert!(w.repo.table().update(update).await.unwrap().is_applied());
     let err = Repository::builder()
         .custom_table(w.repo.table())
@@ -210,7 +210,7 @@ async fn a_table_for_newer_clients_is_refused() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&err, Error::VersionMismatch(why) if why.contains("0.17.0")),
+        matches!(&err, Error::VersionMismatch(why) if why.contains("0.18.0")),
         "{err:?}"
     );
 }

@@ -85,7 +85,7 @@ async fn connecting_to_a_table_without_a_record_writes_none() {
 #[tokio::test]
 async fn a_table_that_does_not_fit_is_refused_everywhere_but_its_version_is_told() {
     for (attr, value, said) in [
-        ("client_min_version", "0.17.0", "0.17.0"),
+        ("client_min_version", "0.17.1", "0.17.1"),
         ("client_min_version", "1.0.0", "1.0.0"),
         ("schema_version", "1.0.0", "Schema version mismatch"),
         ("schema_version", "ten", "ten"),
