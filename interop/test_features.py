@@ -148,7 +148,7 @@ GATED = {
 
 @pytest.mark.parametrize("feature", GATED)
 def test_features_of_newer_releases(pair, world, feature):
-    """Storing one shuts clients out that are opened later and do not know it; those open already stay safe."""
+    """Tables with each are opened, and a client that is open already goes by it."""
     theirs, ours = pair
     for project in ("proj-1", "proj-2"):
         theirs.create_entity(project)
@@ -158,12 +158,7 @@ def test_features_of_newer_releases(pair, world, feature):
     repo = theirs.repo
     repo.set_entity_limits_of = lambda limits: repo.set_limits("key-1", limits, resource="gpt-4")
     GATED[feature](repo)
-    minimum = stored(world, "_/SYSTEM#", "#VERSION")["client_min_version"]["S"]
-    if minimum == "0.17.0":
-        with pytest.raises(Failed, match="VersionMismatch"):
-            world.open("ours")
-    else:
-        world.open("ours")
+    world.open("ours")
     admitted = 0
     for _ in range(30):
         try:
@@ -173,7 +168,10 @@ def test_features_of_newer_releases(pair, world, feature):
             break
         ours.settle()
     # 5 were left; a top-up may add as many. A session begins with all of its tokens, and a soft limit refuses nothing.
-    assert admitted <= {"top-up": 10, "session window": 20, "soft limit": 30}.get(feature, 5)
+    assert admitted <= {"top-up": 10, "session window": 20, "soft limit": 30, "bypass": 30}.get(feature, 5)
+    if feature == "bypass":
+        assert admitted == 30
+        assert world.balance(ours, "key-1", "gpt-4", "rpm") == (5000, 45000)
     if feature == "moved parent":
         ours.forget()
         ours.acquire("child-1", "gpt-4", rpm=1).commit()
@@ -198,3 +196,78 @@ def test_resets_by_an_operator(pair, world):
     # The bucket's partition holds more than its state; deleting the entity takes all of it.
     ours.delete_entity("key-1")
     assert not [pk for pk, sk in world.items(ours.namespace_id) if "BUCKET#key-1#" in pk]
+
+
+def both(pair, entity="key-1", resource="gpt-4"):
+    """What each client does with a request: None if it admits it."""
+    theirs, ours = pair
+
+    def told(client):
+        try:
+            client.acquire(entity, resource, rpm=1).commit()
+        except Refused:
+            return "refused"
+        except (Failed, Exception) as err:
+            kind = getattr(err, "kind", None) or type(err).__name__
+            return {"ResourceDisabled": "Disabled"}.get(kind, kind)
+        return None
+
+    return [told(theirs), told(ours)]
+
+
+@pytest.mark.parametrize("who", ["resource", "entity", "entity everywhere"])
+def test_ours_switches_off_and_lets_through(pair, world, who):
+    theirs, ours = pair
+    entity = None if who == "resource" else "key-1"
+    resource = "_default_" if who == "entity everywhere" else "gpt-4"
+
+    def say(access):
+        ours.call("set_access", entity=entity, resource=resource, access=access)
+
+    theirs.acquire("key-1", "gpt-4", rpm=10).commit()
+    say("disable")
+    assert both(pair) == ["Disabled", "Disabled"]
+    say("enable")
+    assert both(pair) == [None, None]
+    say("bypass")
+    before = world.balance(ours, "key-1", "gpt-4", "rpm")
+    for _ in range(20):
+        assert both(pair) == [None, None]
+    after = world.balance(ours, "key-1", "gpt-4", "rpm")
+    assert after[0] == before[0] and after[1] == before[1] + 40_000
+    theirs.set_clock(START + 61_000)
+    ours.set_clock(START + 61_000)
+    # The stamp has passed, and each renews it.
+    assert both(pair) == [None, None]
+    say(None)
+    assert world.balance(ours, "key-1", "gpt-4", "rpm")[0] <= 20_000
+    spent = 0
+    while both(pair) != ["refused", "refused"]:
+        spent += 1
+        assert spent <= 20, "the limit is enforced again"
+    get = theirs.repo.get_resource_disabled("gpt-4") if who == "resource" else theirs.repo.get_entity_disabled("key-1", resource)
+    assert get is None
+
+
+def test_ours_moves_and_cascades(pair, world):
+    theirs, ours = pair
+    for project in ("proj-1", "proj-2"):
+        ours.create_entity(project)
+    ours.create_entity("child-1", parent="proj-1", cascade=True)
+    assert both(pair, "child-1") == [None, None]
+    assert world.balance(ours, "proj-1", "gpt-4", "rpm")[1] == 2000
+    ours.call("set_parent", entity="child-1", parent="proj-2")
+    assert both(pair, "child-1") == [None, None]
+    assert world.balance(ours, "proj-1", "gpt-4", "rpm")[1] == 2000
+    assert world.balance(ours, "proj-2", "gpt-4", "rpm")[1] == 2000
+    ours.call("set_cascade", entity=None, resource="gpt-4", cascade=False)
+    assert both(pair, "child-1") == [None, None]
+    assert world.balance(ours, "proj-2", "gpt-4", "rpm")[1] == 2000
+    ours.call("set_cascade", entity="child-1", resource="gpt-4", cascade=True)
+    assert both(pair, "child-1") == [None, None]
+    assert world.balance(ours, "proj-2", "gpt-4", "rpm")[1] == 4000
+    theirs.repo.set_parent("child-1", "proj-1")
+    assert both(pair, "child-1") == [None, None]
+    assert world.balance(ours, "proj-1", "gpt-4", "rpm")[1] == 4000
+    with pytest.raises(Failed):
+        ours.call("set_parent", entity="proj-1", parent="child-1")
