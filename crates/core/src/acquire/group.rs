@@ -28,6 +28,10 @@ use crate::write::{self, Amounts, Assumed, Basis};
 pub struct Group<T> {
     waiting: VecDeque<Waiter<T>>,
     batches: u64,
+    /// How many debits the next batch may carry, after one that was too large.
+    most: Option<usize>,
+    /// What is being taken by a debit that is no part of a batch.
+    elsewhere: Amounts,
 }
 
 #[derive(Debug)]
@@ -45,6 +49,8 @@ impl<T> Default for Group<T> {
         Self {
             waiting: VecDeque::new(),
             batches: 0,
+            most: None,
+            elsewhere: Amounts::new(),
         }
     }
 }
@@ -58,6 +64,12 @@ impl<T> Group<T> {
             left_out_by: None,
             is_put_off: false,
         });
+    }
+
+    /// Says what a debit of the shard takes that is on its way by itself: a batch leaves it that much. The last image may show it
+    /// as taken already, which makes the next batch smaller than it could be, and no more.
+    pub fn set_elsewhere(&mut self, amounts: &[(LimitName, Millitokens)]) {
+        self.elsewhere = amounts.to_vec();
     }
 
     /// How many debits wait.
@@ -99,6 +111,7 @@ impl<T> Group<T> {
                 .find_map(|waiter| base(&waiter.debit, latest, now)),
         };
         let mut draft = Draft::new(base, latest, now);
+        draft.leave(&self.elsewhere);
         let mut members: Vec<(Debit, T)> = Vec::new();
         if let Some(leader) = leader.and_then(|at| self.waiting.remove(at)) {
             draft.take(&leader.debit);
@@ -107,6 +120,10 @@ impl<T> Group<T> {
         self.batches += 1;
         let mut rest = VecDeque::new();
         for mut waiter in self.waiting.drain(..) {
+            if self.most.is_some_and(|most| members.len() >= most) {
+                rest.push_back(waiter);
+                continue;
+            }
             match draft.add(&waiter.debit) {
                 Fit::Fits => {
                     members.push((waiter.debit, waiter.who));
@@ -156,6 +173,14 @@ impl<T> Group<T> {
             return batch.members.into_iter().map(reply).collect();
         };
         let image = Arc::new(image);
+        self.most = match outcome {
+            // Others take from the shard at the same time, and have left too little for the sum. All that is left would be too much
+            // again if they take on.
+            Outcome::Refused if batch.members.len() > 1 && is_short_of(&image, &batch.amounts) => {
+                Some(batch.members.len() / 2)
+            }
+            _ => None,
+        };
         let mut replies = Vec::with_capacity(batch.members.len());
         for (debit, who) in batch.members {
             replies.push((debit, who, Reply::Debited(outcome, Arc::clone(&image))));
@@ -172,6 +197,14 @@ impl<T> Group<T> {
         self.waiting = rest;
         replies
     }
+}
+
+/// Whether the balance of a limit, as it stands, does not cover its amount.
+fn is_short_of(image: &Bucket, amounts: &Amounts) -> bool {
+    amounts.iter().any(|(name, amount)| {
+        let limit = image.limit(name.as_str());
+        limit.is_some_and(|limit| limit.balance < *amount)
+    })
 }
 
 /// The refill that a debit asks for, and the image that it is pinned to: the latest one, if it is of the same refill. `None` if
@@ -258,6 +291,16 @@ impl Draft {
         }
     }
 
+    /// Leaves amounts to another debit.
+    fn leave(&mut self, amounts: &Amounts) {
+        for (name, amount) in amounts {
+            let left = self.left.iter_mut().flatten();
+            for (_, left) in left.filter(|(known, _)| known == name.as_str()) {
+                *left = *left - *amount;
+            }
+        }
+    }
+
     /// Whether a limit may not be taken from under these parameters: the image of the refill has others, or a member has
     /// assumed others.
     fn is_other(&self, name: &LimitName, assumed: Option<Assumed>) -> bool {
@@ -313,11 +356,8 @@ impl Draft {
 
     /// Adds a debit, also if the image does not cover it.
     fn take(&mut self, debit: &Debit) {
+        self.leave(&debit.amounts);
         for (at, (name, amount)) in debit.amounts.iter().enumerate() {
-            let left = self.left.iter_mut().flatten();
-            for (_, left) in left.filter(|(known, _)| known == name.as_str()) {
-                *left = *left - *amount;
-            }
             if let Some((_, sum)) = self.amounts.iter_mut().find(|(known, _)| known == name) {
                 *sum += *amount;
             } else {

@@ -271,3 +271,44 @@ fn a_debit_that_is_taken_back_is_in_no_write() {
     let is_missing = |reply: &Reply| matches!(reply, Reply::Table(Ok(Answer::Refused(None))));
     assert!(replies.iter().all(|(_, _, reply)| is_missing(reply)));
 }
+
+/// Another client takes one token before each write, as a caller does that sends its debit by itself. If each batch asked for all that
+/// the last image shows, none would ever be accepted.
+#[test]
+fn a_batch_that_was_too_large_is_halved() {
+    let mut desk = desk();
+    let mut group = Group::default();
+    for number in 0..99 {
+        let debit = debit(&mut desk, &[("rpd", 1)]);
+        group.push(debit, number);
+    }
+    let mut taken = 0;
+    for writes in 1.. {
+        assert!(writes <= 16, "{taken} were admitted");
+        let seen = latest(&desk);
+        let left = desk.int("k", 0, "b_rpd_tk");
+        if left == 0 {
+            break;
+        }
+        desk.poke(
+            "k",
+            0,
+            &[("b_rpd_tk", zae_limiter_core::table::Value::int(left - 1000))],
+        );
+        let Some(batch) = group.next(Some(&seen), EpochMillis(desk.now)) else {
+            break;
+        };
+        for (number, outcome) in send(&mut desk, &mut group, batch) {
+            match outcome {
+                Some(Outcome::Taken) => taken += 1,
+                // It asks again.
+                Some(Outcome::Refused) => {
+                    let debit = debit(&mut desk, &[("rpd", 1)]);
+                    group.push(debit, number);
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(taken >= 85, "{taken}");
+}

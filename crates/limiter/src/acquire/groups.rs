@@ -190,6 +190,7 @@ impl Drop for Alone {
         let mut groups = self.inner.groups.lock();
         leave(&mut groups, &self.shard, |waiting| {
             waiting.alone = waiting.alone.saturating_sub(1);
+            waiting.group.set_elsewhere(&[]);
         });
     }
 }
@@ -223,6 +224,7 @@ impl Inner {
         let has_passengers = self.has_passengers(&shard.0, shard.1, shard.2);
         if waiting.alone == 0 && !has_sender && !has_passengers {
             waiting.alone = 1;
+            waiting.group.set_elsewhere(debit.amounts());
             drop(groups);
             let alone = Alone {
                 inner: Arc::clone(self),

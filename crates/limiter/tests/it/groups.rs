@@ -126,6 +126,21 @@ async fn many_callers_need_few_writes_and_exactly_what_there_is_is_admitted() {
     assert!(writes <= 5, "{writes} writes for 256 acquires");
 }
 
+/// The first caller sends its debit by itself, and the others ask for all that the last image shows, which includes that debit.
+#[tokio::test(start_paused = true)]
+async fn as_many_callers_as_there_are_tokens_or_a_few_more_get_them_all() {
+    for (tokens, callers) in [(127, 128), (128, 128), (100, 128), (110, 128), (255, 256)] {
+        let (world, table, limiter) = bucket(1 + tokens, |builder| builder).await;
+        let before = table.writes();
+        let ends = join_all((0..callers).map(|_| take(&limiter, "rpd", 1))).await;
+        let admitted = ends.iter().filter(|end| end.is_ok()).count() as u64;
+        assert_eq!(admitted, tokens, "of {callers} callers");
+        assert_eq!(world.balance("k", "r", "rpd").await, 0);
+        let writes = table.writes() - before;
+        assert!(writes <= 24, "{writes} writes for {callers} acquires");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_it_each_acquire_writes() {
     let (_world, table, limiter) = bucket(1000, |builder| builder.group_commit(false)).await;
