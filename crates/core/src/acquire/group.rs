@@ -30,7 +30,7 @@ pub struct Group<T> {
     batches: u64,
     /// How many debits the next batch may carry, after one that was too large.
     most: Option<usize>,
-    /// What is being taken by a debit that is no part of a batch.
+    /// What is being taken by a debit that is not part of a batch.
     elsewhere: Amounts,
 }
 
