@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::access::OfEntity;
+use super::access::{EntityCascade, OnEntity, SetParent};
 use super::{Common, Consent, DEFAULT_RESOURCE, Namespaced, WrittenLimits};
 use crate::args::values::whole;
 
@@ -19,16 +19,90 @@ Examples:
   zae-limiter entity show user-123"
 )]
 pub(crate) enum EntityCommand {
-    #[command(flatten)]
-    Access(OfEntity),
+    /// Admit every request of an entity, and count it without taking tokens.
+    ///
+    /// Its parent enforces its own limits. 'entity clear-disabled' ends it. Needs functions of 0.17.0 or later, if the stack has
+    /// any.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  # For all resources
+  zae-limiter entity bypass load-test
+
+  # For one
+  zae-limiter entity bypass load-test --resource gpt-4"
+    )]
+    Bypass(OnEntity),
     Children(Children),
+    /// Take the cascade policy of an entity back.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter entity clear-cascade user-123 --resource gpt-4"
+    )]
+    ClearCascade(OnEntity),
+    /// Take 'disable', 'enable' or 'bypass' of an entity back.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter entity clear-disabled user-123"
+    )]
+    ClearDisabled(OnEntity),
     Create(Create),
     Delete(Delete),
     DeleteLimits(DeleteLimits),
+    /// Refuse every request of an entity.
+    ///
+    /// Takes effect at the next request of each process.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  # For all resources
+  zae-limiter entity disable user-123
+
+  # For one
+  zae-limiter entity disable user-123 --resource gpt-4"
+    )]
+    Disable(OnEntity),
+    /// Enable an entity explicitly, also on a resource that is disabled.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter entity enable user-123 --resource gpt-4"
+    )]
+    Enable(OnEntity),
     GetLimits(GetLimits),
     List(List),
     ListResources(ListResources),
+    /// Set whether requests of an entity take tokens from its parent, too.
+    ///
+    /// Needs functions of 0.16.0 or later, if the stack has any.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter entity set-cascade user-123 on --resource gpt-4
+  zae-limiter entity set-cascade user-123 off"
+    )]
+    SetCascade(EntityCascade),
     SetLimits(SetLimits),
+    /// Move an entity to another parent, or to none.
+    ///
+    /// Each process takes tokens from the new parent from its next request on. What was taken from the old parent stays there.
+    /// Needs functions of 0.17.0 or later, if the stack has any.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter entity set-parent user-123 --parent org-b
+  zae-limiter entity set-parent user-123 --none"
+    )]
+    SetParent(SetParent),
     Show(Show),
 }
 

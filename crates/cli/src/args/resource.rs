@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::access::OfResource;
+use super::access::{Resource, ResourceCascade};
 use super::{Common, Consent, Namespaced, WrittenLimits};
 
 /// Manage default limits of resources (models, endpoints).
@@ -17,11 +17,65 @@ Examples:
   zae-limiter resource list"
 )]
 pub(crate) enum ResourceCommand {
-    #[command(flatten)]
-    Access(OfResource),
+    /// Admit every request for a resource, and count it without taking tokens.
+    ///
+    /// For incidents and load tests. Entities with a word of their own (disable, enable) keep it. 'resource clear-disabled' ends it.
+    /// Needs functions of 0.17.0 or later, if the stack has any.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource bypass gpt-4"
+    )]
+    Bypass(Resource),
+    /// Take the cascade policy of a resource back.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource clear-cascade gpt-4"
+    )]
+    ClearCascade(Resource),
+    /// Take 'disable', 'enable' or 'bypass' of a resource back.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource clear-disabled gpt-4"
+    )]
+    ClearDisabled(Resource),
     DeleteDefaults(DeleteDefaults),
+    /// Refuse every request for a resource.
+    ///
+    /// Takes effect at the next request of each process. Entities that are enabled explicitly keep their access.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource disable gpt-4"
+    )]
+    Disable(Resource),
+    /// Enable a resource explicitly.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource enable gpt-4"
+    )]
+    Enable(Resource),
     GetDefaults(GetDefaults),
     List(List),
+    /// Set whether requests for a resource take tokens from the parents of entities, too.
+    ///
+    /// Needs functions of 0.16.0 or later, if the stack has any.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource set-cascade gpt-4 on
+  zae-limiter resource set-cascade embeddings off"
+    )]
+    SetCascade(ResourceCascade),
     SetDefaults(SetDefaults),
 }
 

@@ -6,54 +6,13 @@ use serde_json::{Value as Json, json};
 use zae_limiter::{Access as Word, EntityId, Repository};
 
 use super::{Outcome, failed};
-use crate::args::access::{
-    EntityCascade, OfEntity, OfResource, OnEntity, Resource, ResourceCascade, SetParent, Switch,
-};
+use crate::args::access::{EntityCascade, OnEntity, Resource, ResourceCascade, SetParent, Switch};
 use crate::args::{Common, Namespaced};
 use crate::connect::{Access, namespace};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::names;
 use crate::out::Out;
-
-pub(crate) async fn of_resource(command: OfResource) -> Outcome {
-    match command {
-        OfResource::Bypass(args) => resource_access(args, Some(Word::Bypass)).await,
-        OfResource::ClearCascade(args) => resource_cascade(&args.resource_name, &args.common, None).await,
-        OfResource::ClearDisabled(args) => resource_access(args, None).await,
-        OfResource::Disable(args) => resource_access(args, Some(Word::Disabled)).await,
-        OfResource::Enable(args) => resource_access(args, Some(Word::Enabled)).await,
-        OfResource::SetCascade(ResourceCascade {
-            resource_name,
-            value,
-            common,
-        }) => resource_cascade(&resource_name, &common, Some(value)).await,
-    }
-}
-
-pub(crate) async fn of_entity(command: OfEntity) -> Outcome {
-    match command {
-        OfEntity::Bypass(args) => entity_access(args, Some(Word::Bypass)).await,
-        OfEntity::ClearCascade(args) => entity_cascade(args, None).await,
-        OfEntity::ClearDisabled(args) => entity_access(args, None).await,
-        OfEntity::Disable(args) => entity_access(args, Some(Word::Disabled)).await,
-        OfEntity::Enable(args) => entity_access(args, Some(Word::Enabled)).await,
-        OfEntity::SetCascade(EntityCascade {
-            entity_id,
-            value,
-            resource,
-            common,
-        }) => {
-            let args = OnEntity {
-                entity_id,
-                resource,
-                common,
-            };
-            entity_cascade(args, Some(value)).await
-        }
-        OfEntity::SetParent(args) => set_parent(args).await,
-    }
-}
 
 /// What was done, and what happened to buckets.
 fn words(access: Option<Word>) -> (&'static str, &'static str) {
@@ -75,7 +34,7 @@ pub(crate) fn access_json(access: Option<Word>) -> Json {
     }
 }
 
-async fn resource_access(args: Resource, access: Option<Word>) -> Outcome {
+pub(crate) async fn resource_access(args: Resource, access: Option<Word>) -> Outcome {
     let resource = &args.resource_name;
     names::resource(resource)?;
     let what = match access {
@@ -93,7 +52,7 @@ async fn resource_access(args: Resource, access: Option<Word>) -> Outcome {
     say(&args.common, &told, line)
 }
 
-async fn entity_access(args: OnEntity, access: Option<Word>) -> Outcome {
+pub(crate) async fn entity_access(args: OnEntity, access: Option<Word>) -> Outcome {
     let (entity, resource) = (&args.entity_id, &args.resource);
     names::entity("entity_id", entity)?;
     names::scope(resource)?;
@@ -114,6 +73,14 @@ async fn entity_access(args: OnEntity, access: Option<Word>) -> Outcome {
     say(&args.common, &told, line)
 }
 
+pub(crate) async fn set_resource_cascade(args: ResourceCascade) -> Outcome {
+    resource_cascade(&args.resource_name, &args.common, Some(args.value)).await
+}
+
+pub(crate) async fn clear_resource_cascade(args: Resource) -> Outcome {
+    resource_cascade(&args.resource_name, &args.common, None).await
+}
+
 async fn resource_cascade(resource: &str, common: &Common<Namespaced>, value: Option<Switch>) -> Outcome {
     names::resource(resource)?;
     let what = match value {
@@ -132,6 +99,19 @@ async fn resource_cascade(resource: &str, common: &Common<Namespaced>, value: Op
     };
     let line = format_args!("{done} for resource '{resource}' ({stamped} buckets {buckets})");
     say(common, &told, line)
+}
+
+pub(crate) async fn set_entity_cascade(args: EntityCascade) -> Outcome {
+    let on = OnEntity {
+        entity_id: args.entity_id,
+        resource: args.resource,
+        common: args.common,
+    };
+    entity_cascade(on, Some(args.value)).await
+}
+
+pub(crate) async fn clear_entity_cascade(args: OnEntity) -> Outcome {
+    entity_cascade(args, None).await
 }
 
 async fn entity_cascade(args: OnEntity, value: Option<Switch>) -> Outcome {
@@ -158,7 +138,7 @@ async fn entity_cascade(args: OnEntity, value: Option<Switch>) -> Outcome {
     say(common, &told, line)
 }
 
-async fn set_parent(args: SetParent) -> Outcome {
+pub(crate) async fn set_parent(args: SetParent) -> Outcome {
     const WHAT: &str = "set parent";
     let entity = &args.entity_id;
     names::entity("entity_id", entity)?;

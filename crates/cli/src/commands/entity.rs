@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use serde_json::json;
-use zae_limiter::{Entity, NewEntity};
+use zae_limiter::{Access as Word, Entity, NewEntity};
 
 use super::access::{self, Flags};
 use super::{Outcome, above, failed, print_limits, sorted, written_limits};
@@ -22,7 +22,13 @@ use crate::{json, names};
 
 pub(crate) async fn run(command: EntityCommand) -> Outcome {
     match command {
-        EntityCommand::Access(command) => access::of_entity(command).await,
+        EntityCommand::Bypass(args) => access::entity_access(args, Some(Word::Bypass)).await,
+        EntityCommand::ClearCascade(args) => access::clear_entity_cascade(args).await,
+        EntityCommand::ClearDisabled(args) => access::entity_access(args, None).await,
+        EntityCommand::Disable(args) => access::entity_access(args, Some(Word::Disabled)).await,
+        EntityCommand::Enable(args) => access::entity_access(args, Some(Word::Enabled)).await,
+        EntityCommand::SetCascade(args) => access::set_entity_cascade(args).await,
+        EntityCommand::SetParent(args) => access::set_parent(args).await,
         EntityCommand::Children(args) => children(args).await,
         EntityCommand::Create(args) => create(args).await,
         EntityCommand::Delete(args) => delete(args).await,

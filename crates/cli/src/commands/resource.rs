@@ -1,6 +1,7 @@
 //! `resource`.
 
 use serde_json::json;
+use zae_limiter::Access as Word;
 
 use super::access::{self, Flags};
 use super::{Outcome, cancelled, failed, print_limits, sorted, written_limits};
@@ -14,7 +15,12 @@ use crate::{json, names};
 
 pub(crate) async fn run(command: ResourceCommand) -> Outcome {
     match command {
-        ResourceCommand::Access(command) => access::of_resource(command).await,
+        ResourceCommand::Bypass(args) => access::resource_access(args, Some(Word::Bypass)).await,
+        ResourceCommand::ClearCascade(args) => access::clear_resource_cascade(args).await,
+        ResourceCommand::ClearDisabled(args) => access::resource_access(args, None).await,
+        ResourceCommand::Disable(args) => access::resource_access(args, Some(Word::Disabled)).await,
+        ResourceCommand::Enable(args) => access::resource_access(args, Some(Word::Enabled)).await,
+        ResourceCommand::SetCascade(args) => access::set_resource_cascade(args).await,
         ResourceCommand::DeleteDefaults(args) => delete_defaults(args).await,
         ResourceCommand::GetDefaults(args) => get_defaults(args).await,
         ResourceCommand::List(args) => list(args).await,
