@@ -21,8 +21,8 @@ Examples:
 pub(crate) enum EntityCommand {
     /// Admit every request of an entity, and count it without taking tokens.
     ///
-    /// Its parent enforces its own limits. 'entity clear-disabled' ends it. Needs functions of 0.17.0 or later, if the stack has
-    /// any.
+    /// Its parent enforces its own limits. 'entity clear-disabled' ends it. Needs functions of 0.17.0 or later, or a
+    /// table in a directory.
     #[command(
         verbatim_doc_comment,
         after_help = "\
@@ -81,7 +81,7 @@ Examples:
     ListResources(ListResources),
     /// Set whether requests of an entity take tokens from its parent, too.
     ///
-    /// Needs functions of 0.16.0 or later, if the stack has any.
+    /// Needs functions of 0.16.0 or later, or a table in a directory.
     #[command(
         verbatim_doc_comment,
         after_help = "\
@@ -94,7 +94,7 @@ Examples:
     /// Move an entity to another parent, or to none.
     ///
     /// Each process takes tokens from the new parent from its next request on. What was taken from the old parent stays there.
-    /// Needs functions of 0.17.0 or later, if the stack has any.
+    /// Needs functions of 0.17.0 or later, or a table in a directory.
     #[command(
         verbatim_doc_comment,
         after_help = "\

@@ -20,7 +20,7 @@ pub(crate) enum ResourceCommand {
     /// Admit every request for a resource, and count it without taking tokens.
     ///
     /// For incidents and load tests. Entities with a word of their own (disable, enable) keep it. 'resource clear-disabled' ends it.
-    /// Needs functions of 0.17.0 or later, if the stack has any.
+    /// Needs functions of 0.17.0 or later, or a table in a directory.
     #[command(
         verbatim_doc_comment,
         after_help = "\
@@ -67,7 +67,7 @@ Examples:
     List(List),
     /// Set whether requests for a resource take tokens from the parents of entities, too.
     ///
-    /// Needs functions of 0.16.0 or later, if the stack has any.
+    /// Needs functions of 0.16.0 or later, or a table in a directory.
     #[command(
         verbatim_doc_comment,
         after_help = "\

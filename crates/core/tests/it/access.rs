@@ -221,6 +221,14 @@ fn the_parent_enforces_its_own_limits() {
         grants.iter().map(|grant| grant.is_bypassed).collect::<Vec<_>>(),
         [true, false]
     );
+    // The entity's own limit is not named, which 500 would exceed.
+    let why = desk.rejected("user", &[("rpm", 500)]);
+    assert!(
+        why.statuses()
+            .iter()
+            .all(|status| status.entity.as_str() == "parent"),
+        "{why:?}"
+    );
     let why = desk.rejected("user", &[("rpm", 1)]);
     assert!(
         why.violations().all(|status| status.entity.as_str() == "parent"),

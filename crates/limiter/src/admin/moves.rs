@@ -140,7 +140,7 @@ impl Admin {
             }
             next = meta.and_then(|meta| meta.entity.parent);
         }
-        let reason = format!("has {MAX_ANCESTORS} ancestors or more, or is among its own");
+        let reason = format!("has {MAX_ANCESTORS} ancestors or more, or is one of its own ancestors");
         Err(InvalidInput::of_request("parent_id", parent, reason).into())
     }
 }
