@@ -129,7 +129,7 @@ impl Lease {
     }
 
     /// Whether the bucket of the entity is under a bypass, so that the tokens are only counted: see
-    /// [`Admin::bypass_entity`](crate::Admin::bypass_entity). Commit and rollback correct the count. That of its parent can be under
+    /// [`Admin::set_entity_access`](crate::Admin::set_entity_access). Commit and rollback correct the count. That of its parent can be under
     /// one of its own.
     pub fn is_bypassed(&self) -> bool {
         let Held::Table(grants) = &self.held else {
