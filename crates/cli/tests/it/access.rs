@@ -29,7 +29,6 @@ fn disabled_and_enabled() {
     world.run("resource disable gpt-4 --output json");
     world.run("entity bypass 'no good' -r gpt-4");
     world.run("resource disable ''");
-    world.run("resource disable");
     assert_transcript!(world);
 }
 
