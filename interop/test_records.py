@@ -207,7 +207,7 @@ def test_a_table_that_demands_newer_clients(world):
         TableName=world.stack,
         Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
         UpdateExpression="SET client_min_version = :v",
-        ExpressionAttributeValues={":v": {"S": "0.17.0"}},
+        ExpressionAttributeValues={":v": {"S": "0.18.0"}},
     )
     with pytest.raises(Failed, match="VersionMismatch"):
         world.open("ours")
