@@ -202,16 +202,21 @@ def test_registries_are_counted_alike(world):
 
 
 def test_a_table_that_demands_newer_clients(world):
+    def demand(version):
+        world.dynamo.update_item(
+            TableName=world.stack,
+            Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
+            UpdateExpression="SET client_min_version = :v",
+            ExpressionAttributeValues={":v": {"S": version}},
+        )
+
     world.open("theirs")
-    world.dynamo.update_item(
-        TableName=world.stack,
-        Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
-        UpdateExpression="SET client_min_version = :v",
-        ExpressionAttributeValues={":v": {"S": "0.18.0"}},
-    )
+    demand("0.17.0")
+    world.open("ours")
+    world.open("theirs")
+    demand("0.18.0")
     with pytest.raises(Failed, match="VersionMismatch"):
         world.open("ours")
-    world.open("theirs")
 
 
 def test_usage_that_their_aggregator_counts(world):
