@@ -271,3 +271,52 @@ def test_ours_moves_and_cascades(pair, world):
     assert world.balance(ours, "proj-1", "gpt-4", "rpm")[1] == 4000
     with pytest.raises(Failed):
         ours.call("set_parent", entity="proj-1", parent="child-1")
+
+
+def split_session(pair, world):
+    """A bucket of a session limit of 50 that the original has split in two after 5 were taken. Returns its shards' keys."""
+    theirs, ours = pair
+    theirs.repo.set_resource_defaults("gpt-4", [Limit.quota("rpm", 50, reset_after=timedelta(hours=5))])
+    theirs.acquire("key-1", "gpt-4", rpm=5).commit()
+    for _ in range(40):
+        shards = sorted(key for key in world.items() if "/BUCKET#key-1#gpt-4#" in key[0] and key[1] == "#STATE")
+        if len(shards) == 2:
+            return shards
+        for pk, sk in shards:
+            world.dynamo.update_item(
+                TableName=world.stack,
+                Key={"PK": {"S": pk}, "SK": {"S": sk}},
+                UpdateExpression="SET b_wcu_tk = :n",
+                ExpressionAttributeValues={":n": {"N": "0"}},
+            )
+        theirs.acquire("key-1", "gpt-4", rpm=0).commit()
+    raise AssertionError(f"not split: {shards}")
+
+
+@pytest.mark.parametrize("opener", ["theirs", "ours"])
+def test_a_session_of_several_shards_begins_on_all(pair, world, opener):
+    theirs, ours = pair
+    shards = split_session(pair, world)
+    client, other = (theirs, ours) if opener == "theirs" else (ours, theirs)
+    told = []
+    for session in range(1, 4):
+        now = START + session * 18_001_000
+        for one in pair:
+            one.set_clock(now)
+        client.acquire("key-1", "gpt-4", rpm=1).commit()
+        items = [world.items()[key] for key in shards]
+        assert [item["b_rpm_ws"] for item in items] == [{"N": str(now)}] * 2
+        begun, joins = sorted(items, key=lambda item: -int(item["b_rpm_wa"]["N"]))
+        assert begun["b_rpm_wa"] == {"N": str(now)}
+        told.append({name: joins.get(name) for name in ("vu", "b_rpm_rsa", "b_rpm_wtc", "b_rpm_gc")})
+        assert joins["b_rpm_wtc"] == joins["b_rpm_tc"] and joins["vu"] == {"N": "0"}
+        # Both clients take the rest, and not more.
+        admitted = 1
+        for n in range(120):
+            try:
+                (other if n % 2 else client).acquire("key-1", "gpt-4", rpm=1).commit()
+                admitted += 1
+            except Refused:
+                pass
+        assert admitted == 50
+    assert all(one["vu"] == {"N": "0"} and one["b_rpm_rsa"] == {"N": "18000"} for one in told)

@@ -269,6 +269,9 @@ async fn main() -> Outcome<()> {
     if wanted(&["refused by the table", "refused from memory"]) {
         cases.extend(rejected(&options).await?);
     }
+    if wanted(&["nothing"]) {
+        cases.push(nothing(&options).await);
+    }
     if wanted(&["one bucket, tokens taken ahead"]) {
         cases.push(ahead(&options).await?);
     }
@@ -633,6 +636,21 @@ async fn rejected(options: &Options) -> Outcome<Vec<Case>> {
         });
     }
     Ok(cases)
+}
+
+/// What the benchmark itself takes, which is in all other cases.
+async fn nothing(options: &Options) -> Case {
+    let mut rounds = Vec::new();
+    for _ in 0..options.rounds {
+        rounds.push(round(options.ops, 1, async |_| true).await);
+    }
+    Case {
+        name: "nothing",
+        concurrency: 1,
+        round: Round::joined(&rounds),
+        usage: RequestCost::default(),
+        ratios: None,
+    }
 }
 
 /// Acquire, then commit with a correction.

@@ -219,23 +219,25 @@ fn statuses(
     images: &[&Arc<Bucket>],
     now: EpochMillis,
 ) -> Option<Vec<LimitStatus>> {
-    let status = |(name, need): &(LimitName, Millitokens)| {
-        let first = images.first()?;
+    let first = images.first()?;
+    // A status is large, and a refusal from memory must be cheap: each is made in its place.
+    let mut statuses = Vec::with_capacity(amounts.len());
+    for (name, need) in amounts {
         let whole = first.terms_among(first.limit(name.as_str())?, 1);
-        let together = |parts: &[Part<'_>]| {
-            let of = Of {
-                who: (&id.entity, &id.resource),
-                name: name.as_str(),
-                is_soft: config.is_soft(name.as_str()),
-            };
-            LimitStatus::together(of, &whole, parts, *need, now)
+        let of = Of {
+            who: (&id.entity, &id.resource),
+            name: name.as_str(),
+            is_soft: config.is_soft(name.as_str()),
         };
         if let [image] = images {
             // The usual case, without a list.
-            return Some(together(&[part(image, name, now)?]));
+            let part = part(image, name, now)?;
+            statuses.push(LimitStatus::together(of, &whole, &[part], *need, now));
+        } else {
+            let parts = images.iter().map(|image| part(image, name, now));
+            let parts = parts.collect::<Option<Vec<_>>>()?;
+            statuses.push(LimitStatus::together(of, &whole, &parts, *need, now));
         }
-        let parts = images.iter().map(|image| part(image, name, now));
-        Some(together(&parts.collect::<Option<Vec<_>>>()?))
-    };
-    amounts.iter().map(status).collect()
+    }
+    Some(statuses)
 }

@@ -209,9 +209,7 @@ impl Acquire {
 
     /// Whether a leg has taken tokens.
     pub fn holds_tokens(&self) -> bool {
-        self.legs
-            .iter()
-            .any(|leg| matches!(leg.take.end(), Some(TakeEnd::Taken(_))))
+        self.legs.iter().any(|leg| leg.take.holds_tokens())
     }
 
     /// The decision, once there is one and nothing is on its way any more.

@@ -387,15 +387,22 @@ fn change(update: &Update, item: &mut Item) -> Result<(), TableError> {
             return Err(malformed(&format!("'{attr}' is not a set of strings")));
         }
     }
+    for (_, from) in &update.copy {
+        if !item.contains_key(from.as_str()) {
+            return Err(malformed(&format!("the item has no '{from}' to copy")));
+        }
+    }
     update.apply(item);
     Ok(())
 }
 
 fn names(update: &Update) -> impl Iterator<Item = &str> {
     let of_set = update.set.iter().map(|(attr, _)| attr.as_str());
+    let of_copy = update.copy.iter().map(|(attr, _)| attr.as_str());
     let of_add = update.add.iter().map(|(attr, _)| attr.as_str());
     let of_remove = update.remove.iter().map(Attr::as_str);
     of_set
+        .chain(of_copy)
         .chain(of_add)
         .chain(of_remove)
         .chain(texts(&update.add_to_set))

@@ -169,6 +169,8 @@ pub struct Update {
     pub key: Key,
     /// Attributes to set.
     pub set: Vec<(Attr, Value)>,
+    /// Attributes to set to what others have before the update. Those must exist.
+    pub copy: Vec<(Attr, Attr)>,
     /// Numbers to add to attributes; an absent attribute counts as 0.
     pub add: Vec<(Attr, i128)>,
     /// Texts to add to a set of texts.
@@ -187,6 +189,7 @@ impl Update {
         Self {
             key,
             set: Vec::new(),
+            copy: Vec::new(),
             add: Vec::new(),
             add_to_set: Vec::new(),
             delete_from_set: Vec::new(),
@@ -197,6 +200,11 @@ impl Update {
 
     /// Changes an item in place, as DynamoDB would. The condition is not looked at.
     pub fn apply(&self, item: &mut Item) {
+        let copied = self.copy.iter();
+        let copied: Vec<_> = copied
+            .filter_map(|(to, from)| Some((to.to_string(), item.get(from.as_str())?.clone())))
+            .collect();
+        item.extend(copied);
         for (attr, value) in &self.set {
             item.insert(attr.to_string(), value.clone());
         }

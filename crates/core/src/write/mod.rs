@@ -449,6 +449,7 @@ pub(crate) fn join(debit: &Update, credit: &Update) -> Update {
     }
     joined.add.retain(|(_, n)| *n != 0);
     joined.set.extend(credit.set.iter().cloned());
+    joined.copy.extend(credit.copy.iter().cloned());
     joined.condition = Condition::All(vec![debit.condition.clone(), credit.condition.clone()]);
     joined
 }

@@ -10,7 +10,7 @@ use crate::bucket::{Bucket, BucketLimit, NO_SCHEDULE, PERIOD_PARTS, limit_attr};
 use crate::config::{Level, Resolved};
 use crate::limit::{Limit, Recovery};
 use crate::schedule::{ResetSchedule, Schedule};
-use crate::table::{Attr, Condition, Update, Value};
+use crate::table::{Attr, Condition, Item, Key, Update, Value};
 use crate::terms::{Regain, Terms, Turn, secs_to_millis};
 use crate::units::EpochMillis;
 
@@ -52,7 +52,7 @@ pub(crate) fn shapes_of_new(limits: &[Limit], shards: u32, at: EpochMillis) -> V
     if limits.iter().all(Limit::is_plain) {
         return marks.collect();
     }
-    let mut update = Update::new(crate::table::Key {
+    let mut update = Update::new(Key {
         pk: String::new(),
         sk: SmolStr::default(),
     });
@@ -143,6 +143,35 @@ pub(super) fn apply_turn(
     earlier(until, Some(at.plus(session.millis)))
 }
 
+/// Tells a shard of a session that another shard's use has begun, unless its own is not over. What is taken from then on, until it
+/// applies the session, counts for that. `None` if the limit has no session.
+pub(crate) fn announce(key: Key, image: &Bucket, limit: &BucketLimit, start: EpochMillis) -> Option<Update> {
+    let Regain::Session(session, _) = image.terms(limit).regain() else {
+        return None;
+    };
+    let attr = |part| limit_attr(&limit.name, part);
+    let mut update = Update::new(key);
+    update.set.push((attr("ws"), Value::int(start.0)));
+    update.set.push((attr("rsa"), Value::int(session.millis / 1000)));
+    update.set.push(("vu".into(), Value::int(0)));
+    update.copy.push((attr("wtc"), attr("tc")));
+    let last = i128::from(start.0) - i128::from(session.millis);
+    update.condition = Condition::All(vec![
+        Condition::Exists(attr("cp")),
+        Condition::Exists(attr("tk")),
+        Condition::Exists(attr("tc")),
+        Condition::Any(vec![
+            Condition::Exists(attr("wa")),
+            Condition::AtMost("rf".into(), i128::from(start.0) - 1),
+        ]),
+        Condition::Any(vec![
+            Condition::Absent(attr("ws")),
+            Condition::AtMost(attr("ws"), last),
+        ]),
+    ]);
+    Some(update)
+}
+
 /// Marks a limit of an item as soft, or not, as it is configured. The mark is a deadline, which other clients go by until it has
 /// passed. This one has passed: it tells the table's functions what the limit is, and makes other clients look for themselves.
 pub(super) fn mark_soft(
@@ -168,6 +197,18 @@ pub(super) fn mark_soft(
         Some(false) if limit.is_soft => update.remove.push(limit_attr(&limit.name, "soft")),
         _ => {}
     }
+}
+
+/// Removes the soft stamps of limits that are configured as hard, so that no client admits by them any more. `None` if there are none.
+pub fn harden(key: Key, bucket: &Item, config: &Resolved) -> Option<Update> {
+    let hard = config.limits.iter().filter(|limit| !limit.is_soft());
+    let stamps = hard.map(|limit| limit_attr(limit.name().as_str(), "soft"));
+    let mut update = Update::new(key);
+    update.remove = stamps
+        .filter(|stamp| bucket.contains_key(stamp.as_str()))
+        .collect();
+    update.condition = Condition::Exists("PK".into());
+    (!update.remove.is_empty()).then_some(update)
 }
 
 /// The mark of a new limit, if it is soft.

@@ -6,6 +6,7 @@
 use smol_str::SmolStr;
 
 pub use super::owner_pins;
+pub use super::shapes::harden;
 use super::shapes::{PARTS, set_shapes, shared_pins};
 use super::{owner_attributes, set_params};
 use crate::bucket::{Bucket, BucketLimit, Owner, is_disputed, limit_attr, newest_owner};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::schedule::ScheduleEntry;
-use zae_limiter_core::table::Value;
+use zae_limiter_core::table::{Applied, FailureKind, Op, TableError, Value};
 use zae_limiter_core::{EpochMillis, Limit, LimitBuilder, Wait};
 
 use crate::drive::{Desk, per_minute};
@@ -374,17 +374,101 @@ fn a_bucket_gains_a_limit_with_a_shape() {
     assert_eq!(desk.int("u", 0, "b_rpd_tk"), 999_000);
 }
 
-/// Only other clients split a bucket with a session limit. All its shards have to begin a session together.
-#[test]
-fn a_session_of_several_shards_is_debited_while_it_lasts_and_not_begun() {
+/// A bucket with this session limit, split in two by another client after 5 of 50 were taken.
+fn split_session() -> Desk {
     let mut desk = desk(&[session()], "2027-03-10T09:00:00Z");
     desk.admitted("u", &[("ses", 5)]);
-    desk.poke("u", 0, &[("shard_count", Value::int(2))]);
-    desk.remember_only_the_count("u", 1);
-    desk.admitted("u", &[("ses", 5)]);
-    desk.now += 18_000_000;
-    let err = desk.failed("u", &[("ses", 1)]);
-    assert!(err.to_string().contains("b_ses_rsa"), "{err}");
+    desk.poke(
+        "u",
+        0,
+        &[("shard_count", Value::int(2)), ("b_ses_tk", Value::int(20_000))],
+    );
+    let mut second = desk.item("u", 0).clone();
+    second.insert("PK".into(), Value::S(desk.id("u").key(1).pk));
+    for (attr, value) in [("b_ses_tk", 25_000), ("b_ses_tc", 0), ("b_ses_gc", 2)] {
+        second.insert(attr.into(), Value::int(value));
+    }
+    desk.table.insert(second).unwrap();
+    desk.remember_only_the_count("u", 2);
+    desk
+}
+
+#[test]
+fn the_first_use_after_a_session_begins_the_next_one_on_all_shards() {
+    let mut desk = split_session();
+    let begin = desk.now;
+    for round in 1..=4 {
+        desk.now = begin + round * 18_000_000 + 1000 * round;
+        let now = desk.now;
+        let grant = desk.admitted("u", &[("ses", 1)]).remove(0);
+        let (opener, sibling) = (grant.shard, 1 - grant.shard);
+        assert_eq!(desk.int("u", opener, "b_ses_tk"), 24_000);
+        for (attr, value) in [("ws", now), ("wa", now), ("gc", 2)] {
+            assert_eq!(desk.int("u", opener, &format!("b_ses_{attr}")), i128::from(value));
+        }
+        for (attr, value) in [("b_ses_ws", now), ("b_ses_rsa", 18_000), ("vu", 0)] {
+            assert_eq!(desk.int("u", sibling, attr), i128::from(value), "{attr}");
+        }
+        let taken = desk.int("u", sibling, "b_ses_tc");
+        assert_eq!(desk.int("u", sibling, "b_ses_wtc"), taken);
+        assert_ne!(desk.int("u", sibling, "b_ses_wa"), i128::from(now));
+        // The rest of both shards, and not more, until the session is over.
+        for _ in 0..49 {
+            desk.admitted("u", &[("ses", 1)]);
+        }
+        let refused = desk.rejected("u", &[("ses", 1)]);
+        assert_eq!(refused.retry_after(), Some(Duration::from_hours(5)));
+        assert_eq!(desk.int("u", sibling, "b_ses_wa"), i128::from(now));
+        desk.remembers = round % 2 == 1;
+    }
+}
+
+#[test]
+fn a_shard_whose_session_goes_on_is_not_told_of_another_one() {
+    let mut desk = split_session();
+    let ahead = desk.now + 17_000_000;
+    // By a clock that is ahead.
+    for shard in [0, 1] {
+        desk.poke(
+            "u",
+            shard,
+            &[("b_ses_ws", Value::int(ahead)), ("b_ses_wa", Value::int(ahead))],
+        );
+    }
+    desk.poke(
+        "u",
+        0,
+        &[("b_ses_ws", Value::int(0)), ("b_ses_wa", Value::int(0))],
+    );
+    desk.now += 18_001_000;
+    let sibling = desk.item("u", 1).clone();
+    while desk.int("u", 0, "b_ses_ws") == 0 {
+        desk.forget_images();
+        desk.admitted("u", &[("ses", 0)]);
+    }
+    assert_eq!(*desk.item("u", 1), sibling);
+}
+
+#[test]
+fn tokens_are_kept_if_the_shards_cannot_be_told() {
+    let mut desk = split_session();
+    desk.now += 18_001_000;
+    desk.meddle = Some(Box::new(|_, op, _| match op {
+        Op::Update(update) if !update.copy.is_empty() => Some(Err(TableError::new(
+            FailureKind::Unreachable,
+            Applied::Unknown,
+            "lost",
+        ))),
+        _ => None,
+    }));
+    let grants = desk.admitted("u", &[("ses", 1)]);
+    assert_eq!(grants.len(), 1);
+    desk.meddle = None;
+    // The other one begins its own.
+    for _ in 0..49 {
+        desk.admitted("u", &[("ses", 1)]);
+    }
+    desk.rejected("u", &[("ses", 1)]);
 }
 
 /// A new shard of a quota would be free allowance.

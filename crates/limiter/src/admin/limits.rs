@@ -151,11 +151,12 @@ impl Admin {
         let inner = &self.inner;
         let record = LevelRecord::of(&inner.namespace, &target);
         self.check_storable(&record, &limits).await?;
-        let _ = self
-            .write_level(&record, &level_attributes(&target, &limits, None))
-            .await?;
+        let attributes = level_attributes(&target, &limits, None);
+        let old = self.write_level(&record, &attributes).await?;
         inner.config.forget(&record.key);
-        self.audit(set_event(&target, &limits, None)).await
+        let told = self.harden_all(&target, old.as_ref(), &attributes).await;
+        let logged = self.audit(set_event(&target, &limits, None)).await;
+        told.and(logged)
     }
 
     /// The limits of a resource; empty if none.
@@ -178,9 +179,12 @@ impl Admin {
         let target = Target::Resource(resource.into_name()?);
         let inner = &self.inner;
         let record = LevelRecord::of(&inner.namespace, &target);
+        let old = self.read(&record.key).await?;
         let existed = self.clear_level(&record).await?;
         inner.config.forget(&record.key);
-        self.audit(deleted_event(&target, &Config::default())).await?;
+        let told = self.harden_all(&target, old.as_ref(), &[]).await;
+        let logged = self.audit(deleted_event(&target, &Config::default())).await;
+        told.and(logged)?;
         Ok(existed)
     }
 
@@ -221,12 +225,13 @@ impl Admin {
         let target = Target::System;
         let record = LevelRecord::of(&inner.namespace, &target);
         self.check_storable(&record, &limits).await?;
-        let _ = self
-            .write_level(&record, &level_attributes(&target, &limits, on_unavailable))
-            .await?;
+        let attributes = level_attributes(&target, &limits, on_unavailable);
+        let old = self.write_level(&record, &attributes).await?;
         inner.config.forget(&record.key);
         inner.remember_policy(on_unavailable);
-        self.audit(set_event(&target, &limits, on_unavailable)).await
+        let told = self.harden_all(&target, old.as_ref(), &attributes).await;
+        let logged = self.audit(set_event(&target, &limits, on_unavailable)).await;
+        told.and(logged)
     }
 
     /// The limits of the namespace, empty if none, and the stored policy for outages.
@@ -243,11 +248,14 @@ impl Admin {
     pub async fn delete_system_defaults(&self) -> Result<bool, Error> {
         let inner = &self.inner;
         let record = LevelRecord::of(&inner.namespace, &Target::System);
-        let old = self.level(&record.key).await?;
+        let old = self.read(&record.key).await?;
+        let config = old.as_ref().map(Config::decode).transpose()?.unwrap_or_default();
         let existed = self.clear_level(&record).await?;
         inner.config.forget(&record.key);
         inner.remember_policy(None);
-        self.audit(deleted_event(&Target::System, &old)).await?;
+        let told = self.harden_all(&Target::System, old.as_ref(), &[]).await;
+        let logged = self.audit(deleted_event(&Target::System, &config)).await;
+        told.and(logged)?;
         Ok(existed)
     }
 

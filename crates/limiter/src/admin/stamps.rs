@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
+use smol_str::SmolStr;
 use zae_limiter_core::access::{is_stamped, stamp_access};
 use zae_limiter_core::bucket::Bucket;
-use zae_limiter_core::config::{Access, Resolved};
-use zae_limiter_core::schema::{BucketId, key_of};
-use zae_limiter_core::sync::stamp_owner;
-use zae_limiter_core::table::{Item, Key, Query, TableError, Update, Value};
+use zae_limiter_core::config::{Access, Resolved, is_limit_attribute};
+use zae_limiter_core::manifest::Target;
+use zae_limiter_core::schema::{BucketId, key_of, resource_pk};
+use zae_limiter_core::sync::{harden, stamp_owner};
+use zae_limiter_core::table::{Index, Item, Key, Query, TableError, Update, Value};
 
 use crate::acquire::driver::FastRandom;
 use crate::admin::Admin;
@@ -33,6 +35,8 @@ pub(crate) enum Stamp {
     Access,
     /// The parent, and whether it is debited.
     Owner,
+    /// Which limits still refuse, though they are stamped as soft.
+    Hard,
 }
 
 /// How many shards were stamped, for the event.
@@ -44,6 +48,35 @@ pub(crate) fn stamped_count(told: &Result<usize, Error>) -> Value {
 }
 
 impl Admin {
+    /// Removes the soft stamps from all live buckets that go by a resource's or the system's limits, if a limit that was soft there
+    /// is not any more. A stamp that this misses ends by itself, within a minute.
+    pub(crate) async fn harden_all(
+        &self,
+        target: &Target,
+        old: Option<&Item>,
+        new: &[(SmolStr, Value)],
+    ) -> Result<(), Error> {
+        let is_soft = |name: &str| is_limit_attribute(name) && name.ends_with("_soft");
+        let stays = |name: &str| {
+            new.iter()
+                .any(|(set, value)| set == name && *value != Value::Null)
+        };
+        let mut names = old.into_iter().flat_map(|old| old.keys());
+        if !names.any(|name| is_soft(name) && !stays(name)) {
+            return Ok(());
+        }
+        let namespace = &self.inner.namespace;
+        let buckets = match target {
+            Target::System => Query::new(Index::Gsi4, namespace.as_str()).prefix("BUCKET#"),
+            Target::Resource(resource) => {
+                Query::new(Index::Gsi2, resource_pk(namespace, resource)).prefix("BUCKET#")
+            }
+            // Their buckets are brought up to date with all parameters.
+            Target::Entity(..) => return Ok(()),
+        };
+        self.stamp_all(&buckets, Stamp::Hard).await.map(drop)
+    }
+
     /// Stamps all live buckets that a query finds with what is configured for them by now. Returns how many shards that changed.
     ///
     /// Looks again until nothing has to be changed: a bucket may have been created meanwhile, and another operator may have
@@ -133,6 +166,7 @@ impl Admin {
                 let until = now.plus(inner.options.settings.stamp_life_ms(&mut FastRandom));
                 (!is_stamped(item, access, now)).then(|| stamp_access(key.clone(), access, until))
             }
+            Stamp::Hard => harden(key.clone(), item, config),
             // Buckets of entities without a record have no parent. What cannot be read is left to a client that can.
             Stamp::Owner => stamp_owner(key.clone(), &Bucket::decode(item).ok()?, config.owner.as_ref()?),
         }

@@ -59,7 +59,7 @@ impl Renderer {
     ///
     /// Takes the parts out of the update, not its key and condition.
     pub(super) fn change(&mut self, update: &mut Update) -> Option<String> {
-        let parts = update.set.len() + update.add.len() + update.add_to_set.len();
+        let parts = update.set.len() + update.copy.len() + update.add.len() + update.add_to_set.len();
         let parts = parts + update.remove.len() + update.delete_from_set.len();
         if parts == 0 {
             return None;
@@ -75,6 +75,12 @@ impl Renderer {
             self.name(&mut text, attr);
             text.push_str(" = ");
             self.value(&mut text, value);
+        }
+        for (attr, from) in update.copy.drain(..) {
+            section.part(&mut text);
+            self.name(&mut text, attr);
+            text.push_str(" = ");
+            self.name(&mut text, from);
         }
         section = Section {
             name: "ADD ",

@@ -62,6 +62,7 @@ fn parts_without_a_say_are_dropped() {
 fn an_update_has_its_sections_in_order_and_shares_aliases_with_its_condition() {
     let mut update = Update {
         set: vec![("s".into(), Value::text("x")), ("t".into(), Value::Null)],
+        copy: vec![("copy".into(), "n".into())],
         add: vec![("n".into(), -1)],
         add_to_set: vec![("set".into(), "b".into()), ("set".into(), "a".into())],
         delete_from_set: vec![("old".into(), "z".into())],
@@ -75,20 +76,20 @@ fn an_update_has_its_sections_in_order_and_shares_aliases_with_its_condition() {
     let change = render.change(&mut update).unwrap();
     assert_eq!(
         change,
-        "SET #0 = :0, #1 = :1 ADD #2 :2, #3 :3 DELETE #4 :4 REMOVE #5, #6"
+        "SET #0 = :0, #1 = :1, #2 = #3 ADD #3 :2, #4 :3 DELETE #5 :4 REMOVE #6, #7"
     );
     assert_eq!(
         render
             .condition(Condition::AtLeast("n".into(), 7))
             .unwrap()
             .unwrap(),
-        "#2 >= :5"
+        "#3 >= :5"
     );
     let aliases = render.finish();
     let both = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
     assert_eq!(aliases.values[3], Value::Ss(both));
     assert_eq!(aliases.values[5], Value::int(7));
-    assert_eq!(aliases.names[2], "n");
+    assert_eq!(aliases.names[2..4], ["copy", "n"]);
 }
 
 #[test]

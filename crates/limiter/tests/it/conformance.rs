@@ -133,6 +133,9 @@ impl Draw {
             let name = self.name();
             update.set.push((name.into(), self.value(name)));
         }
+        if self.0.u8(..8) == 0 {
+            update.copy.push((self.name().into(), self.name().into()));
+        }
         for _ in 0..self.0.u8(..2) {
             update
                 .add

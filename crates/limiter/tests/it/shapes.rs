@@ -166,6 +166,42 @@ async fn soft_limits_count_and_do_not_refuse() {
 }
 
 #[tokio::test]
+async fn a_limit_that_is_not_soft_any_more_loses_its_stamps() {
+    let (soft, hard) = (Limit::per_minute("rpm", 5).soft(), Limit::per_minute("rpm", 5));
+    for level in ["resource", "deleted resource", "system", "deleted system"] {
+        let w = World::new().await;
+        let admin = w.repo.admin();
+        if level.ends_with("resource") {
+            admin.set_system_defaults([hard.clone()], None).await.unwrap();
+            admin.set_resource_defaults("r", [soft.clone()]).await.unwrap();
+        } else {
+            admin.set_system_defaults([soft.clone()], None).await.unwrap();
+        }
+        admin.set_entity_limits("own", "r", [soft.clone()]).await.unwrap();
+        for entity in ["k", "own"] {
+            let lease = w.limiter.acquire(entity, "r").consume("rpm", 9).await.unwrap();
+            lease.commit().await.unwrap();
+            // As a client of the Python library renews it.
+            let until = Value::int(START + 60_000);
+            w.poke(entity, "r", &[("b_rpm_soft", Some(until))]).await;
+        }
+        match level {
+            "resource" => admin.set_resource_defaults("r", [hard.clone()]).await.unwrap(),
+            "deleted resource" => assert!(admin.delete_resource_defaults("r").await.unwrap()),
+            "system" => admin.set_system_defaults([hard.clone()], None).await.unwrap(),
+            _ => {
+                // Nothing says any more that the limit is hard, and nothing refuses.
+                assert!(admin.delete_system_defaults().await.unwrap());
+            }
+        }
+        for (entity, is_kept) in [("k", level == "deleted system"), ("own", true)] {
+            let bucket = w.bucket(entity, "r").await.unwrap();
+            assert_eq!(bucket.limits[0].is_soft, is_kept, "{level}: {entity}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn limits_that_cannot_be_read_are_not_left_out() {
     let w = World::new().await;
     let admin = w.repo.admin();

@@ -30,6 +30,7 @@ suite! {
     every_type_of_value_comes_back_as_it_went,
     numbers_of_38_digits_are_exact,
     updates_change_what_they_say_and_return_the_new_image,
+    an_update_copies_what_was_there_before,
     an_update_of_nothing_creates_the_item,
     sets_grow_shrink_and_vanish,
     refused_writes_return_the_stored_item,

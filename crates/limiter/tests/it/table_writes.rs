@@ -245,6 +245,29 @@ pub(crate) async fn updates_change_what_they_say_and_return_the_new_image(table:
     assert_eq!(table.get(k, true).await.unwrap(), Some(expected));
 }
 
+pub(crate) async fn an_update_copies_what_was_there_before(table: &dyn Table) {
+    let k = key("p", "s");
+    let stored = item(&k, [("n", Value::int(10)), ("old", Value::text("x"))]);
+    assert!(table.put(put(stored)).await.unwrap().is_applied());
+    let update = Update {
+        copy: vec![("before".into(), "n".into())],
+        add: vec![("n".into(), 5)],
+        ..Update::new(k.clone())
+    };
+    let Write::Applied(written) = table.update(update.clone()).await.unwrap() else {
+        panic!("refused");
+    };
+    assert_eq!(written["before"], Value::int(10));
+    assert_eq!(written["n"], Value::int(15));
+    let nothing = Update {
+        copy: vec![("before".into(), "none".into())],
+        ..Update::new(k.clone())
+    };
+    let err = table.update(nothing).await.unwrap_err();
+    assert_eq!((err.kind, err.applied), (FailureKind::BadRequest, Applied::No));
+    assert_eq!(table.get(k, true).await.unwrap(), Some(written));
+}
+
 pub(crate) async fn an_update_of_nothing_creates_the_item(table: &dyn Table) {
     for (sk, update) in [
         ("nothing", Update::new(key("p", "nothing"))),

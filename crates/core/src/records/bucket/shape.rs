@@ -128,10 +128,6 @@ impl<'a> ItemSchedules<'a> {
             .chain(["rsa", "rsched"])
             .map(|part| (part, reader.get(&limit_attr(name, part)).cloned()))
             .collect();
-        if session.is_some() && held.shard_count > 1 {
-            // The use that begins a session would have to tell all shards of it.
-            return Ok(Err(limit_attr(name, "rsa")));
-        }
         let recovery = if let Some(secs) = session {
             let secs = secs as u64;
             StoredRecovery::Session {
