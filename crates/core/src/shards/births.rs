@@ -101,6 +101,8 @@ pub(crate) fn births(
         // Only relatives can have earned the slice, and none of them earns it any more: since then, it is due.
         let earned_until = relatives.iter().map(|(_, image)| image.earned_until(now)).max();
         let earned_until = earned_until.unwrap_or(now);
+        // A clock behind that does not bring back what was in force before.
+        let at = earned_until.max(now);
         let earner = earner(*shard, &relatives);
         let mut balances = Vec::with_capacity(limits.len());
         for limit in limits {
@@ -108,13 +110,13 @@ pub(crate) fn births(
             // Time until now was earned under the terms that the slice's holder still has.
             let held = earner.and_then(|image| Some(image.terms_among(image.limit(&name)?, count)));
             let terms = held.unwrap_or(new);
-            let most = new.share(now).capacity.min(terms.share(now).capacity);
+            let most = new.share(at).capacity.min(terms.share(at).capacity);
             let mut moved = 0;
             for (id, image) in givers(*shard, &relatives) {
                 let Some(held) = image.limit(&name) else { continue };
                 let gifts = given.entry(id).or_default();
                 let gone: i128 = gifts.iter().filter(|(of, _)| *of == name).map(|(_, n)| n.0).sum();
-                let beyond = held.balance.0 - gone - image.terms_among(held, count).share(now).capacity;
+                let beyond = held.balance.0 - gone - image.terms_among(held, count).share(at).capacity;
                 let part = beyond.min(most - moved);
                 if part > 0 {
                     gifts.push((name.clone(), Millitokens(part)));
@@ -132,7 +134,7 @@ pub(crate) fn births(
         }
         planned.push(Newborn {
             shard: *shard,
-            refilled_at: earned_until.max(now),
+            refilled_at: at,
             balances,
         });
     }

@@ -475,7 +475,7 @@ fn a_soft_limit_does_not_stand_in_the_way_of_a_split() {
     desk.admitted("u", &[("tpm", 500), ("rpm", 80)]);
 }
 
-/// Of the conditions of one write, a quota needs more than a rate.
+/// Of the conditions of one write, a quota needs more than a rate. They are removed when they would be whole again.
 #[test]
 fn quotas_that_are_configured_no_more_do_not_fill_the_write() {
     let named = |prefix: &str| {
@@ -492,7 +492,56 @@ fn quotas_that_are_configured_no_more_do_not_fill_the_write() {
     desk.now += 86_400_000;
     desk.admitted("u", &[("d0", 5)]);
     assert_eq!(desk.int("u", 0, "b_d0_tk"), 0);
-    assert_eq!(desk.int("u", 0, "b_a0_tk"), 4000, "left as it was");
+    let held = |desk: &Desk| {
+        desk.item("u", 0)
+            .keys()
+            .filter(|attr| attr.ends_with("_tk"))
+            .count()
+    };
+    assert_eq!(held(&desk), 2);
+    assert_eq!(desk.int("u", 0, "vu"), i128::from(at("2027-05-07T00:00:00Z")));
+}
+
+/// Its balance is of the period in which levels named it last. In the next one, an item that is given it again has it whole.
+#[test]
+fn a_quota_that_is_named_again_admits_no_more_than_itself_in_a_period() {
+    let limits = |limits: &[LimitBuilder]| -> Vec<Limit> {
+        let limits = limits.iter().map(|limit| limit.clone().build().unwrap());
+        limits.collect()
+    };
+    for (named, name, amount) in [(daily(), "rpd", 1000), (session(), "ses", 50)] {
+        let both = limits(&[Limit::per_minute("rpm", 600), named]);
+        let mut desk = Desk::with(&both);
+        desk.now = at("2027-03-10T12:00:00Z");
+        desk.admitted("u", &[("rpm", 1), (name, 10)]);
+        // Until it would be whole again, it stays, and the bucket is looked at then.
+        desk.configure_resource(&both[..1]);
+        desk.now += 60_000;
+        desk.admitted("u", &[("rpm", 100)]);
+        let held = 1000 * i128::from(amount - 10);
+        assert_eq!(desk.int("u", 0, &format!("b_{name}_tk")), held);
+        let over = desk.int("u", 0, "vu") as i64;
+        assert_eq!(
+            over,
+            at(if name == "rpd" {
+                "2027-03-10T23:00:00Z"
+            } else {
+                "2027-03-10T17:00:00Z"
+            })
+        );
+        desk.now = over;
+        desk.admitted("u", &[("rpm", 1)]);
+        let item = desk.item("u", 0);
+        let prefix = format!("b_{name}_");
+        assert!(!item.keys().any(|attr| attr.starts_with(&prefix)), "{item:?}");
+        desk.configure_resource(&both);
+        desk.now += 1;
+        desk.admitted("u", &[("rpm", 1), (name, amount - 1)]);
+        desk.admitted("u", &[(name, 1)]);
+        desk.rejected("u", &[(name, 1)]);
+        desk.now += 3_600_000;
+        desk.rejected("u", &[("rpm", 1), (name, 1)]);
+    }
 }
 
 #[test]
