@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::schedule::ScheduleEntry;
-use zae_limiter_core::table::Value;
-use zae_limiter_core::{EpochMillis, Limit, LimitBuilder, Wait};
+use zae_limiter_core::sync::{LimitChange, change_limits};
+use zae_limiter_core::table::{Answer, Op, Value};
+use zae_limiter_core::{EpochMillis, Level, Limit, LimitBuilder, Wait};
 
 use crate::drive::{Desk, per_minute};
 
@@ -45,6 +46,23 @@ fn check_item(desk: &Desk, expected: &[(&str, Value)]) {
     for (attr, value) in expected {
         assert_eq!(item.get(*attr), Some(value), "{attr} of {item:?}");
     }
+}
+
+/// An operator gives the bucket these limits.
+fn change(desk: &mut Desk, limits: &[Limit]) {
+    desk.configure_entity("u", limits);
+    let change = LimitChange {
+        limits,
+        level: Level::Entity,
+        may_expire: true,
+        stale: &[],
+        bucket_ttl_multiplier: 7,
+    };
+    let update = change_limits(desk.id("u").key(0), &change, limits, EpochMillis(desk.now));
+    assert!(matches!(
+        desk.table.call(&Op::Update(update)),
+        Ok(Answer::Applied(_))
+    ));
 }
 
 fn wait_of(desk: &mut Desk, consume: &[(&str, i64)]) -> Option<Duration> {
@@ -238,6 +256,45 @@ fn a_refund_of_a_quota_is_paid_in_its_period_only() {
         CreditEnd::Applied
     ));
     assert_eq!(desk.int("u", 0, "b_rpd_tk"), 493_000);
+}
+
+/// What was taken before the limit became a quota comes back until that is whole again, and not after.
+#[test]
+fn a_refund_from_before_a_limit_became_a_quota_is_paid_until_its_first_reset() {
+    for (named, name, taken) in [(daily(), "rpd", 300), (session(), "ses", 20)] {
+        let named = named.build().unwrap();
+        let amount = i128::from(named.capacity()) * 1000;
+        for is_reset in [false, true] {
+            let mut desk = desk(
+                &[Limit::per_minute(name, named.capacity())],
+                "2027-03-10T22:59:50Z",
+            );
+            let grants = desk.admitted("u", &[(name, taken)]);
+            change(&mut desk, &[named.clone()]);
+            if is_reset {
+                desk.now = at("2027-03-10T23:00:00Z");
+                desk.admitted("u", &[(name, taken)]);
+                assert_eq!(
+                    desk.int("u", 0, &format!("b_{name}_tk")),
+                    amount - i128::from(taken) * 1000
+                );
+            }
+            let end = desk.credit(&grants[0], &[(name, taken)]);
+            assert_eq!(matches!(end, CreditEnd::Gone), is_reset, "{name}: {end:?}");
+            assert_eq!(matches!(end, CreditEnd::Applied), !is_reset, "{name}: {end:?}");
+        }
+    }
+}
+
+/// A rate with or without a schedule is the same balance.
+#[test]
+fn a_refund_is_paid_although_a_rate_has_lost_its_schedule() {
+    let mut desk = desk(&[scheduled()], "2027-03-10T08:00:00Z");
+    let grants = desk.admitted("u", &[("rpm", 100)]);
+    change(&mut desk, &[Limit::per_minute("rpm", 600).build().unwrap()]);
+    let end = desk.credit(&grants[0], &[("rpm", 100)]);
+    assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+    assert_eq!(desk.int("u", 0, "b_rpm_tk"), 600_000);
 }
 
 #[test]

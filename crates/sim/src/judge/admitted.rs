@@ -43,14 +43,18 @@ impl Admitted {
 
     /// An item that begins with a limit has this of it, after the acquire of this action.
     pub(super) fn begins(&mut self, cell: &Cell, action: usize, moment: Moment) -> Result<(), String> {
-        self.meets(cell, moment);
-        self.takes(action, cell.tc, moment)
+        if self.meets(cell, moment) {
+            self.takes(action, cell.tc, moment)
+        } else {
+            Ok(())
+        }
     }
 
     /// Books a change of an item.
     pub(super) fn book(&mut self, action: usize, step: &Step<'_>, moment: Moment) -> Result<(), String> {
-        self.meets(step.was, moment);
-        self.meets(step.is, moment);
+        if !self.meets(step.was, moment) || !self.meets(step.is, moment) {
+            return Ok(());
+        }
         if self.is_unknown && step.new.count == 1 && step.is_reset() {
             *self = Self {
                 edge: self.edge,
@@ -73,9 +77,11 @@ impl Admitted {
         self.edge.is_none_or(|edge| moment.now <= edge + moment.behind)
     }
 
-    fn meets(&mut self, cell: &Cell, moment: Moment) {
+    /// Looks at the rule of an item. Returns whether it is that of a quota.
+    fn meets(&mut self, cell: &Cell, moment: Moment) -> bool {
         let Regain::Resets(minutes) = cell.terms.regain else {
-            return self.forget();
+            self.forget();
+            return false;
         };
         let known = self.minutes.replace(minutes);
         self.is_unknown |= known.is_some_and(|known| known != minutes);
@@ -93,6 +99,7 @@ impl Admitted {
         let since = self.edge.unwrap_or(latest).min(latest);
         let (most, _) = cell.terms.most(cell.base(), since, latest);
         self.most = self.most.max(most);
+        true
     }
 
     fn takes(&mut self, action: usize, amount: i128, moment: Moment) -> Result<(), String> {
