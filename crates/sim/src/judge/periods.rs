@@ -165,6 +165,19 @@ pub(crate) fn spent_in_time(name: &str, step: &Step<'_>, moment: Moment) -> Resu
     }
 }
 
+/// Whether a session that a write of a client begins does so at this moment, as far as clocks agree about it: it lasts for its
+/// length from then on. An item that was refilled by a clock which is ahead stays ahead.
+fn began_now(step: &Step<'_>, moment: Moment) -> Result<(), String> {
+    let Regain::Session(_, Some(start)) = step.is.terms.regain else {
+        return Ok(());
+    };
+    let latest = (moment.now + moment.ahead).max(step.old.rf);
+    if step.source.job().is_none() || !step.turns() || (moment.earliest()..=latest).contains(&start) {
+        return Ok(());
+    }
+    Err(format!("a session began at {start}, at {}", moment.now))
+}
+
 /// Whether an item may expire at this moment with this of a quota or a session limit.
 pub(crate) fn expires(name: &str, row: &Row, cell: &Cell, now: i64) -> Result<(), String> {
     let is_over = match cell.terms.regain {
@@ -320,6 +333,7 @@ impl Periods {
             ledger.known.clear();
             admitted.forget();
         }
+        began_now(step, moment).map_err(|err| format!("{name}: {err}"))?;
         admitted
             .book(action, step, moment)
             .map_err(|err| format!("of {name}, {err}"))?;
