@@ -232,7 +232,9 @@ impl RefillDebit<'_> {
     }
 
     fn leaves(&self, limit: &BucketLimit) -> bool {
-        is_left(limit, self.config)
+        // A write for several requests goes by the configuration of one, and another may know a limit that this one does not.
+        let is_taken = || self.amounts.iter().any(|(name, _)| name.as_str() == limit.name);
+        is_left(limit, self.config) && !is_taken()
     }
 }
 

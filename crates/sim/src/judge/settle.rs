@@ -7,6 +7,7 @@ use super::rules::eaten;
 use super::scheduled::Scheduled;
 use crate::rows::change::Source;
 use crate::rows::row::{Cell, Row};
+use crate::rows::terms::PARTS;
 use crate::stats::Stats;
 use crate::time::true_ms;
 
@@ -141,6 +142,13 @@ impl Check {
             }
             if let (Some(account), true) = (self.scheduled.get_mut(&id), cell.tk < 0) {
                 account.mint(-cell.tk);
+            }
+            // What comes in the place of a bucket that has expired is as full as the window of that time allows. The one that was
+            // kept would only be if its capacity did not rise meanwhile, so that this is allowed to one that was full.
+            let is_last = self.rows.get(bucket).is_some_and(|rows| rows.len() == 1);
+            let full = cell.share(old.count, now) * PARTS;
+            if is_last && cell.refilled(old.count, 0, (old.rf, now)) >= full {
+                self.scheduled.remove(&id);
             }
             *self.buried.entry(id).or_default() += cell.tc;
         }
