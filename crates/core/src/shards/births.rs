@@ -354,15 +354,16 @@ mod tests {
     /// Half as large since the last refill, which a clock that is behind has not seen.
     #[test]
     fn a_clock_that_is_behind_does_not_divide_by_a_window_that_is_over() {
-        let mut item = item(900, 2, NOW);
-        item.insert("sched".into(), Value::text("1m40-59s500"));
+        let refilled_at = NOW.plus(-17_000);
+        let mut item = item(900, 2, refilled_at);
+        item.insert("sched".into(), Value::text("1m43-59s500"));
         let relative = Arc::new(Bucket::decode(&item).unwrap());
         let limit = BucketLimit::clone(relative.limit("rpm").unwrap());
         let siblings = Shards::from([(0, Arc::clone(&relative))]);
         let limits = [NewLimit::held(&relative, &limit, 2)];
-        let births = births(&[1], 2, &siblings, &limits, NOW.plus(-1000));
+        let births = births(&[1], 2, &siblings, &limits, refilled_at.plus(-2000));
         assert_eq!(births.newborns[0].balances[0].tokens, Millitokens(400_000));
-        assert_eq!(births.newborns[0].refilled_at, NOW);
+        assert_eq!(births.newborns[0].refilled_at, refilled_at);
         assert_eq!(births.given(0, "rpm"), Millitokens(400_000));
     }
 

@@ -140,6 +140,22 @@ fn a_window_is_one_write_until_it_ends_and_then_one_refill() {
     assert_eq!(desk.int("u", 0, "b_rpm_tk"), 300_000);
 }
 
+/// The configured window is ten times as slow, and a bucket may be spent as it stands ten times as long.
+#[test]
+fn a_bucket_without_the_configured_schedule_is_refilled_as_often_as_its_rate_demands() {
+    let rate = Limit::per_second("rpm", 200);
+    let slow = ScheduleEntry::on("* * * * *").refill_amount(20);
+    let mut desk = desk(&[rate.clone()], "2027-03-10T08:00:00Z");
+    desk.admitted("u", &[("rpm", 50)]);
+    desk.now += 60_000;
+    desk.admitted("u", &[("rpm", 100)]);
+    let scheduled = rate.scheduled([slow]).build().unwrap();
+    desk.configure_resource(&[scheduled]);
+    desk.now += 126;
+    desk.admitted("u", &[("rpm", 1)]);
+    assert_eq!(desk.int("u", 0, "rf"), i128::from(desk.now));
+}
+
 #[test]
 fn waits_cross_the_boundary() {
     let mut desk = desk(&[scheduled()], "2027-03-10T08:59:00Z");
