@@ -1,5 +1,5 @@
-//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--rates] [--verbose]`. Each seed is played
-//! five times: see [`plans`].
+//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--rates | --shapes] [--verbose]`. Each seed
+//! is played five times: see [`plans`].
 //!
 //! Exits with 1 at the first violation, after printing the seed, the last events, the shortest plan that
 //! still fails and how to replay it; with 2 when it does not understand its arguments.
@@ -16,11 +16,12 @@ use std::time::Instant;
 
 use zae_limiter_sim::{Plan, Stats, Violation, plans, run, run_and_tell, shrink};
 
-const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--rates] [--verbose]
+const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--rates | --shapes] [--verbose]
 
   --seed N   the first seed (default 0)
   --runs N   how many seeds to run, each with all of its plans (default 1 with --seed, else 10000)
   --rates    leave out the plans whose limits have shapes
+  --shapes   leave out the others
   --verbose  print the plan, the events and the counters of every run";
 
 /// How many of the last events a report shows.
@@ -29,18 +30,20 @@ const LAST_EVENTS: usize = 60;
 struct Args {
     seed: u64,
     runs: u64,
-    rates: bool,
+    /// Whether the limits of all plans that are played have shapes, if only such or only others are.
+    shapes: Option<bool>,
     verbose: bool,
 }
 
 fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
-    let (mut seed, mut runs, mut rates, mut verbose) = (None, None, false, false);
+    let (mut seed, mut runs, mut shapes, mut verbose) = (None, None, None, false);
     let mut args = args.skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--seed" => seed = Some(args.next()?.parse().ok()?),
             "--runs" => runs = Some(args.next()?.parse().ok()?),
-            "--rates" => rates = true,
+            "--rates" if shapes.is_none() => shapes = Some(false),
+            "--shapes" if shapes.is_none() => shapes = Some(true),
             "--verbose" => verbose = true,
             _ => return None,
         }
@@ -48,7 +51,7 @@ fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
     Some(Args {
         seed: seed.unwrap_or(0),
         runs: runs.unwrap_or(if seed.is_some() { 1 } else { 10_000 }),
-        rates,
+        shapes,
         verbose,
     })
 }
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     };
     let (mut total, started) = (Stats::default(), Instant::now());
     let all = (args.seed..args.seed.saturating_add(args.runs)).flat_map(plans);
-    for plan in all.filter(|plan| !(args.rates && plan.shapes)) {
+    for plan in all.filter(|plan| args.shapes.is_none_or(|shapes| plan.shapes == shapes)) {
         if args.verbose {
             println!("{}", plan.describe());
         }

@@ -16,7 +16,7 @@ use zae_limiter_core::{EntityId, EpochMillis, Millitokens, RateLimitExceeded};
 
 use crate::plan::{LIMITS, Plan};
 use crate::rng::Rng;
-use crate::rows::row::Row;
+use crate::rows::row::{Cell, Row};
 use crate::state::job::image_in;
 use crate::state::setup::Names;
 use crate::time::true_ms;
@@ -107,6 +107,11 @@ impl Quiet<'_> {
         if why.is_contended() || wait > most {
             return Ok(false);
         }
+        if self.is_split(&self.names.entities[entity])
+            || worst(&why).is_some_and(|(of, _)| self.is_split(&of))
+        {
+            return Ok(false);
+        }
         let again = self.acquire(entity, limit, ask, at);
         let Decision::Rejected(again) = again else {
             return Err(format!(
@@ -139,6 +144,13 @@ impl Quiet<'_> {
             }
             other => Err(format!("{why}, but then: {other:?}")),
         }
+    }
+
+    /// Whether a bucket with a quota has several shards. A request is answered by one of them, and another may have more.
+    fn is_split(&self, entity: &EntityId) -> bool {
+        let key = self.names.bucket_of(entity).key(0);
+        let row = self.table.get(&key).and_then(|item| Row::read(item).ok());
+        row.is_some_and(|row| row.count > 1 && row.limits.values().any(Cell::has_periods))
     }
 
     /// Whether a limit is a quota or a session limit with a schedule.

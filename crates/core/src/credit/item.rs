@@ -406,14 +406,21 @@ impl ItemCredit {
 }
 
 /// Whether a correction still applies to an item: what was taken of a quota in an earlier period does not come back in a later
-/// one. What is charged afterwards does, as any other debit.
+/// one, nor does what was taken of a limit before it became a quota, once that has been whole again. What is charged afterwards
+/// does, as any other debit.
 fn is_due(debited: &Bucket, image: &Bucket, name: &str, delta: Millitokens) -> bool {
-    let shape = debited.limit(name).and_then(|limit| limit.shape.as_ref());
-    let (Some(then), true) = (shape, delta.0 > 0) else {
+    if delta.0 <= 0 {
         return true;
-    };
-    let now = image.limit(name).and_then(|limit| limit.shape.as_deref());
-    then.is_of_period(debited.refilled_at, now, image.refilled_at)
+    }
+    let shape = |image: &Bucket| image.limit(name).and_then(|limit| limit.shape.clone());
+    match (shape(debited), shape(image)) {
+        (None, None) => true,
+        (Some(then), now) if then.is_quota() => {
+            then.is_of_period(debited.refilled_at, now.as_deref(), image.refilled_at)
+        }
+        (_, Some(now)) => !now.is_whole_since(debited.refilled_at, image.refilled_at),
+        (Some(_), None) => true,
+    }
 }
 
 /// A mark that no other write leaves.

@@ -124,6 +124,14 @@ impl<'a> Terms<'a> {
         Self { regain, ..self }
     }
 
+    /// The same terms without their schedule.
+    pub(crate) fn unscheduled(self) -> Self {
+        Self {
+            schedule: None,
+            ..self
+        }
+    }
+
     /// The same terms for one of so many shards.
     pub(crate) fn among(self, shards: u32) -> Self {
         Self { shards, ..self }

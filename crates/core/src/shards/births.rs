@@ -101,6 +101,8 @@ pub(crate) fn births(
         // Only relatives can have earned the slice, and none of them earns it any more: since then, it is due.
         let earned_until = relatives.iter().map(|(_, image)| image.earned_until(now)).max();
         let earned_until = earned_until.unwrap_or(now);
+        // A clock behind that does not bring back what was in force before.
+        let at = earned_until.max(now);
         let earner = earner(*shard, &relatives);
         let mut balances = Vec::with_capacity(limits.len());
         for limit in limits {
@@ -108,13 +110,13 @@ pub(crate) fn births(
             // Time until now was earned under the terms that the slice's holder still has.
             let held = earner.and_then(|image| Some(image.terms_among(image.limit(&name)?, count)));
             let terms = held.unwrap_or(new);
-            let most = new.share(now).capacity.min(terms.share(now).capacity);
+            let most = new.share(at).capacity.min(terms.share(at).capacity);
             let mut moved = 0;
             for (id, image) in givers(*shard, &relatives) {
                 let Some(held) = image.limit(&name) else { continue };
                 let gifts = given.entry(id).or_default();
                 let gone: i128 = gifts.iter().filter(|(of, _)| *of == name).map(|(_, n)| n.0).sum();
-                let beyond = held.balance.0 - gone - image.terms_among(held, count).share(now).capacity;
+                let beyond = held.balance.0 - gone - image.terms_among(held, count).share(at).capacity;
                 let part = beyond.min(most - moved);
                 if part > 0 {
                     gifts.push((name.clone(), Millitokens(part)));
@@ -132,7 +134,7 @@ pub(crate) fn births(
         }
         planned.push(Newborn {
             shard: *shard,
-            refilled_at: earned_until.max(now),
+            refilled_at: at,
             balances,
         });
     }
@@ -347,6 +349,22 @@ mod tests {
         // Nothing before the latest of them.
         let two = [(0, image(400, 4, before)), (1, image(400, 4, NOW))];
         assert_eq!(plan(&[3], 4, &two).0, [0]);
+    }
+
+    /// Half as large since the last refill, which a clock that is behind has not seen.
+    #[test]
+    fn a_clock_that_is_behind_does_not_divide_by_a_window_that_is_over() {
+        let refilled_at = NOW.plus(-17_000);
+        let mut item = item(900, 2, refilled_at);
+        item.insert("sched".into(), Value::text("1m43-59s500"));
+        let relative = Arc::new(Bucket::decode(&item).unwrap());
+        let limit = BucketLimit::clone(relative.limit("rpm").unwrap());
+        let siblings = Shards::from([(0, Arc::clone(&relative))]);
+        let limits = [NewLimit::held(&relative, &limit, 2)];
+        let births = births(&[1], 2, &siblings, &limits, refilled_at.plus(-2000));
+        assert_eq!(births.newborns[0].balances[0].tokens, Millitokens(400_000));
+        assert_eq!(births.newborns[0].refilled_at, refilled_at);
+        assert_eq!(births.given(0, "rpm"), Millitokens(400_000));
     }
 
     #[test]

@@ -232,15 +232,17 @@ impl RefillDebit<'_> {
     }
 
     fn leaves(&self, limit: &BucketLimit) -> bool {
-        is_left(limit, self.config)
+        // A write for several requests goes by the configuration of one, and another may know a limit that this one does not.
+        let is_taken = || self.amounts.iter().any(|(name, _)| name.as_str() == limit.name);
+        is_left(limit, self.config) && !is_taken()
     }
 }
 
-/// Whether a refill leaves a limit as it is: a quota that is not configured any more. It gains nothing by time, and its conditions
-/// would take the room of others.
+/// Whether a refill leaves a limit as it is, until it would be whole again: a quota that is not configured any more. It gains nothing
+/// by time, and its conditions would take the room of others.
 pub(crate) fn is_left(limit: &BucketLimit, config: Option<&Resolved>) -> bool {
-    // The limits of a call are not all that are configured.
-    let config = config.filter(|config| config.level != Level::Override);
+    // The limits of a call are not all that are configured, and nor are those of a level that cannot be read.
+    let config = config.filter(|config| config.level != Level::Override && config.unsupported.is_none());
     limit.is_quota()
         && config.is_some_and(|config| {
             config
@@ -249,6 +251,10 @@ pub(crate) fn is_left(limit: &BucketLimit, config: Option<&Resolved>) -> bool {
                 .all(|known| known.name().as_str() != limit.name)
         })
 }
+
+/// So many limits that are not configured any more are removed by one refilling write, so that it is short enough. That is more
+/// than the levels have together.
+const MAX_REMOVED: usize = 40;
 
 /// The change of an item's expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,7 +317,7 @@ pub(crate) fn refill_debit(
         None => update.remove.push(attr(CARRY)),
     }
     let mut parts = pins(image, |limit| change.leaves(limit));
-    let mut valid_until = None;
+    let (mut valid_until, mut removed) = (None, 0);
     for Refilled {
         limit,
         params,
@@ -321,6 +327,15 @@ pub(crate) fn refill_debit(
     } in refilled
     {
         if change.leaves(limit) {
+            let is_over = matches!(turn, Turn::Reset | Turn::Opens);
+            let until = if is_over && removed < MAX_REMOVED {
+                removed += 1;
+                shapes::remove(&mut update, limit);
+                None
+            } else {
+                image.terms(limit).valid_until(at)
+            };
+            valid_until = earlier(valid_until, until);
             continue;
         }
         if *turn == Turn::Opens && !change.is_use {
@@ -769,6 +784,13 @@ pub(crate) fn credit(
             // What was taken in an earlier period does not come back in this one.
             parts.extend(shape.in_period(name, image.refilled_at));
             is_of_quota |= shape.is_quota();
+        }
+        if let (Guard::Overflow, Some(limit)) = (guard, image.limit(name)) {
+            // A limit that has become a quota since may have been whole again.
+            parts.push(Condition::Is(
+                limit_attr(name, "ra"),
+                Value::int(limit.params.refill),
+            ));
         }
         if let Guard::Ceiling(image) = guard
             && let Some(limit) = image.limit(name)

@@ -172,6 +172,24 @@ pub(crate) fn announce(key: Key, image: &Bucket, limit: &BucketLimit, start: Epo
     Some(update)
 }
 
+/// Removes a quota or a session limit that is not configured any more, when it would be whole again. If it stayed, `rf` would lie in
+/// a period that its balance is not of, and a client that still knows the limit, or knows it again, would spend the balance of
+/// one period in the next. An item that gains the limit gains it whole.
+///
+/// The balance need not be the one that was seen: what was taken meanwhile was of the period that is over.
+pub(super) fn remove(update: &mut Update, limit: &BucketLimit) {
+    let has = |part: &str| match part {
+        "sched" => limit.marks[0].is_some(),
+        "rsched" => limit.marks[1].is_some(),
+        "soft" => limit.is_soft,
+        _ => !PERIOD_PARTS.contains(&part) || limit.shape.as_ref().is_some_and(|shape| shape.has(part)),
+    };
+    let held = PARTS.into_iter().filter(|part| has(part));
+    update
+        .remove
+        .extend(held.map(|part| limit_attr(&limit.name, part)));
+}
+
 /// Marks a limit of an item as soft, or not, as it is configured. The mark is a deadline, which other clients go by until it has
 /// passed. This one has passed: it tells the table's functions what the limit is, and makes other clients look for themselves.
 pub(super) fn mark_soft(

@@ -92,6 +92,30 @@ fn one_write_takes_for_all_that_fit_and_leaves_out_the_others() {
     );
 }
 
+/// The write goes by the configuration of the last, which does not name a quota any more.
+#[test]
+fn a_write_takes_of_limits_that_only_some_requests_know() {
+    let quota = Limit::quota("rpm", 50)
+        .resets("0 * * * *", "UTC")
+        .build()
+        .unwrap();
+    let both = [day("rpd", 100), quota];
+    let mut desk = Desk::with(&both);
+    desk.admitted("k", &[("rpd", 1), ("rpm", 10)]);
+    let image = latest(&desk);
+    // Over the reset.
+    desk.now += 1_800_000;
+    let mut group = Group::default();
+    group.push(debit_after(&mut desk, &image, &[("rpd", 1), ("rpm", 1)]), 0);
+    desk.configure_resource(&both[..1]);
+    group.push(debit_after(&mut desk, &image, &[("rpd", 1)]), 1);
+    let batch = group.next(Some(&image), EpochMillis(desk.now)).unwrap();
+    assert_eq!(batch.members().count(), 2);
+    let heard = send(&mut desk, &mut group, batch);
+    assert_eq!(heard, [(0, Some(Outcome::Taken)), (1, Some(Outcome::Taken))]);
+    assert_eq!(desk.int("k", 0, "b_rpm_tk"), 49_000);
+}
+
 #[test]
 fn a_write_that_is_refused_takes_for_none() {
     let mut desk = desk();
@@ -120,7 +144,7 @@ fn what_no_image_covers_is_sent_alone() {
     );
     let mut group = Group::default();
     for number in 0..3 {
-        group.push(debit_after(&mut desk, &full), number);
+        group.push(debit_after(&mut desk, &full, &[("rpd", 10)]), number);
     }
     let batch = group.next(Some(&empty), EpochMillis(desk.now)).unwrap();
     assert_eq!(
@@ -132,9 +156,9 @@ fn what_no_image_covers_is_sent_alone() {
     assert_eq!(heard, [(0, Some(Outcome::Taken)), (1, left_out), (2, left_out)]);
 }
 
-/// A debit of 10 `rpd` by a caller that has seen this image.
-fn debit_after(desk: &mut Desk, image: &Arc<Bucket>) -> Debit {
-    let mut acquire = Acquire::new(desk.request("k", &[("rpd", 10)]));
+/// A debit by a caller that has seen this image.
+fn debit_after(desk: &mut Desk, image: &Arc<Bucket>, amounts: &[(&str, i64)]) -> Debit {
+    let mut acquire = Acquire::new(desk.request("k", amounts));
     let mut found = desk.config(&EntityId::new("k").unwrap(), false).unwrap();
     found.hint.images = vec![(0, Arc::clone(image))];
     let calls = acquire.start(&|_| Some(found.clone()), EpochMillis(desk.now), &mut desk.dice);

@@ -21,7 +21,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key};
 
 use super::account::{Account, Lags};
-use super::periods::{Moment, Periods, Step, spent_in_time, turned};
+use super::periods::{Moment, Periods, Step, removed, spent_in_time, turned};
 use super::rules::{
     Fraction, count, created, descends, explained, explained_by_schedule, inherited, item_changed, narrowed,
     seeded, spent,
@@ -30,7 +30,7 @@ use super::scheduled::Scheduled;
 use super::settle::ItemChange;
 use crate::plan::Clocks;
 use crate::rows::change::{Change, Source, Sums};
-use crate::rows::row::{Row, bucket_of};
+use crate::rows::row::{Cell, Row, bucket_of};
 use crate::stats::Stats;
 use crate::time::{EPOCH_MS, true_ms};
 
@@ -88,7 +88,7 @@ impl Check {
                 let id = (bucket.to_owned(), name.clone());
                 *check.others.entry(id.clone()).or_default() += cell.tc;
                 if cell.has_periods() {
-                    check.periods.begins((id.0, shard, id.1), cell, None);
+                    check.periods.is_there((id.0, shard, id.1), cell);
                     continue;
                 }
                 if cell.terms.is_scheduled() {
@@ -329,7 +329,8 @@ impl Check {
         }
         for (name, was) in &old.limits {
             let Some(is) = new.limits.get(name) else {
-                return Err(format!("limit {name} disappeared"));
+                removed(name, source, was, (old, new))?;
+                continue;
             };
             if source.job().is_none() {
                 continue;
@@ -363,8 +364,10 @@ impl Check {
                 // lose their part. See ADR 7.
                 let first = self.rows.get(bucket).and_then(|rows| rows.get(&0));
                 let is_foreseen = first.is_some_and(|first| old.count > first.count);
+                // A bucket that is given a quota before its shards exist does without them: see ADR 26.
+                let is_whole = old.limits.values().any(Cell::has_periods);
                 // Limits of a call that are lower may cut what is left of the others, and so may a window.
-                let is_kept = !is_changed && !is_foreseen && !was.terms.is_scheduled();
+                let is_kept = !is_changed && !is_foreseen && !is_whole && !was.terms.is_scheduled();
                 if let (true, Some(unborn)) = (gained < 0 && is_kept, unborn) {
                     return Err(format!(
                         "{name} lost {} that belong to shard {unborn}, which has never existed",

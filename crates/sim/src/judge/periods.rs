@@ -5,12 +5,13 @@
 //! - What an acquire takes after a reset, or after the end of a session, is not taken from the balance of the period before.
 //! - A period admits no more than its amount, less what was charged and with what was given back. What is given back was
 //!   taken in the same period, by the same action; and a refund inside its period is not dropped.
-//! - By the true time: between two resets, less the time by which clocks and requests may be off, no more is admitted than
-//!   the largest amount that was in force. This does not look at what is stored.
+//! - By the true time, a bucket admits no more between two resets than the largest amount that was in force: see
+//!   [`super::admitted`].
 //! - An item does not expire before its period is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::admitted::Admitted;
 use crate::rows::change::Source;
 use crate::rows::row::{Cell, Row};
 use crate::rows::terms::Regain;
@@ -42,7 +43,7 @@ impl Moment {
 }
 
 impl Step<'_> {
-    fn consumed(&self) -> i128 {
+    pub(super) fn consumed(&self) -> i128 {
         self.is.tc - self.was.tc
     }
 
@@ -66,9 +67,15 @@ impl Step<'_> {
         }
     }
 
-    /// What the item may hold of the limit after a refill, taken as a whole.
-    fn ceiling(&self) -> i128 {
-        self.was.share(self.new.count, self.new.rf)
+    /// Whether a refill of a client has made the balance whole.
+    pub(super) fn is_reset(&self) -> bool {
+        let whole = self.is.share(self.new.count, self.new.rf);
+        self.refills() && self.turns() && self.was.tk + self.gained() == whole
+    }
+
+    /// A balance of the limit as a refill within its period leaves it.
+    fn cut(&self, held: i128) -> i128 {
+        self.was.part(self.new.rf).map_or(held, |part| held.min(part))
     }
 }
 
@@ -103,7 +110,7 @@ pub(crate) fn turned(name: &str, step: &Step<'_>, may_unname: bool) -> Result<()
     let expected = if step.turns() {
         is.share(step.new.count, step.new.rf)
     } else {
-        was.tk.min(step.ceiling())
+        step.cut(was.tk)
     };
     if held != expected && !is_left {
         return Err(format!(
@@ -112,6 +119,25 @@ pub(crate) fn turned(name: &str, step: &Step<'_>, may_unname: bool) -> Result<()
         ));
     }
     Ok(())
+}
+
+/// Whether a write of a client may have removed a quota or a session limit that levels do not name any more: only by a refill after
+/// which it would be whole, so that one in its place holds no more.
+pub(crate) fn removed(
+    name: &str,
+    source: Source,
+    was: &Cell,
+    (old, new): (&Row, &Row),
+) -> Result<(), String> {
+    let is_over = match was.terms.regain {
+        Regain::Resets(minutes) => minutes.begins_in(old.rf, new.rf),
+        Regain::Session(millis, start) => start.is_none_or(|start| start + millis <= new.rf),
+        Regain::Rate | Regain::Never => false,
+    };
+    if is_over && matches!(source, Source::Acquire(_)) {
+        return Ok(());
+    }
+    Err(format!("limit {name} disappeared: {was:?}"))
 }
 
 /// Whether an acquire may have taken from this balance at this moment.
@@ -139,6 +165,19 @@ pub(crate) fn spent_in_time(name: &str, step: &Step<'_>, moment: Moment) -> Resu
     }
 }
 
+/// Whether a session that a write of a client begins does so at this moment, as far as clocks agree about it: it lasts for its
+/// length from then on. An item that was refilled by a clock which is ahead stays ahead.
+fn began_now(step: &Step<'_>, moment: Moment) -> Result<(), String> {
+    let Regain::Session(_, Some(start)) = step.is.terms.regain else {
+        return Ok(());
+    };
+    let latest = (moment.now + moment.ahead).max(step.old.rf);
+    if step.source.job().is_none() || !step.turns() || (moment.earliest()..=latest).contains(&start) {
+        return Ok(());
+    }
+    Err(format!("a session began at {start}, at {}", moment.now))
+}
+
 /// Whether an item may expire at this moment with this of a quota or a session limit.
 pub(crate) fn expires(name: &str, row: &Row, cell: &Cell, now: i64) -> Result<(), String> {
     let is_over = match cell.terms.regain {
@@ -160,19 +199,6 @@ struct Ledger {
     taken: BTreeMap<usize, i128>,
     /// The actions that have taken of it under the present rule.
     known: BTreeSet<usize>,
-    inner: Inner,
-}
-
-/// What was admitted well inside a period, by the true time.
-#[derive(Debug, Default)]
-struct Inner {
-    edge: Option<i64>,
-    /// Given back of what was taken before the account began.
-    earlier: i128,
-    admitted: i128,
-    /// The largest amount that was in force.
-    most: i128,
-    taken: BTreeMap<usize, i128>,
 }
 
 impl Ledger {
@@ -191,40 +217,79 @@ type Id = (String, u32, String);
 #[derive(Debug, Default)]
 pub(crate) struct Periods {
     ledgers: BTreeMap<Id, Ledger>,
+    /// What all shards of a bucket have admitted of a quota, by the true time.
+    admitted: BTreeMap<(String, String), Admitted>,
+    /// Limits that were removed from items when they were to be whole again.
+    removed: BTreeSet<Id>,
     /// The action that each job works for.
     pub(crate) actions: BTreeMap<usize, usize>,
 }
 
 impl Periods {
-    /// An item begins with this of a limit.
-    pub(crate) fn begins(&mut self, id: Id, cell: &Cell, source: Option<Source>) {
+    /// An item begins with this of a limit, before the run.
+    pub(crate) fn is_there(&mut self, id: Id, cell: &Cell) {
+        self.ledgers.insert(id, Ledger::new(cell.tk));
+    }
+
+    /// An item begins with this of a limit; a new one, or one that was there without it.
+    pub(crate) fn begins(
+        &mut self,
+        id: Id,
+        cell: &Cell,
+        is_new: bool,
+        (source, moment): (Source, Moment),
+    ) -> Result<(), String> {
         let mut ledger = Ledger::new(cell.tk);
-        let job = source.and_then(Source::job);
-        if let Some(action) = job.and_then(|job| self.actions.get(&job)) {
-            ledger.taken.insert(*action, cell.tc);
-            ledger.known.insert(*action);
+        let admitted = self.admitted.entry((id.0.clone(), id.2.clone())).or_default();
+        let action = source.job().and_then(|job| self.actions.get(&job));
+        let judged = match action {
+            Some(action) => {
+                ledger.taken.insert(*action, cell.tc);
+                ledger.known.insert(*action);
+                admitted.begins(cell, *action, moment)
+            }
+            None => Ok(()),
+        };
+        if !is_new && !self.removed.remove(&id) {
+            // It may have been there before, in the same period.
+            admitted.forget();
         }
+        let name = &id.2;
+        let judged = judged.map_err(|err| format!("of {name}, {err}"));
         self.ledgers.insert(id, ledger);
+        judged
     }
 
     /// A bucket or one of its shards has ended.
     pub(crate) fn ends(&mut self, bucket: &str, shard: Option<u32>) {
         self.ledgers
             .retain(|(of, at, _), _| of != bucket || shard.is_some_and(|shard| *at != shard));
+        if shard.is_none() {
+            self.admitted.retain(|(of, _), _| of != bucket);
+        }
+    }
+
+    /// A limit was removed from an item when it was to be whole again.
+    pub(crate) fn leaves(&mut self, id: Id) {
+        self.ledgers.remove(&id);
+        self.removed.insert(id);
     }
 
     /// A limit has no periods any more.
     pub(crate) fn forget(&mut self, id: &Id) {
         self.ledgers.remove(id);
+        self.admitted.remove(&(id.0.clone(), id.2.clone()));
     }
 
     /// Another client, whose clock is off, has reset a limit.
     pub(crate) fn minted(&mut self, bucket: &str, limit: &str) {
         for ((of, _, name), ledger) in &mut self.ledgers {
             if of == bucket && name == limit {
-                ledger.inner.admitted = i128::MIN / 4;
                 ledger.known.clear();
             }
+        }
+        if let Some(admitted) = self.admitted.get_mut(&(bucket.to_owned(), limit.to_owned())) {
+            admitted.forget();
         }
     }
 
@@ -249,6 +314,9 @@ impl Periods {
     ) -> Result<(), String> {
         let name = id.2.clone();
         let (was, is) = (step.was, step.is);
+        let action = step.source.job().and_then(|job| self.actions.get(&job));
+        let action = action.copied().unwrap_or(usize::MAX);
+        let admitted = self.admitted.entry((id.0.clone(), id.2.clone())).or_default();
         let ledger = self
             .ledgers
             .entry(id)
@@ -257,10 +325,19 @@ impl Periods {
         if !was.terms.is_same_rule(&is.terms) {
             // What the balance of one rule means under another is not judged.
             *ledger = Ledger::new(is.tk);
-            ledger.inner.admitted = i128::MIN / 4;
+            admitted.forget();
             return Ok(());
         }
-        let Some(job) = step.source.job() else {
+        if step.new.rf < step.old.rf {
+            // What a clock has reset that was far ahead will be reset once more.
+            ledger.known.clear();
+            admitted.forget();
+        }
+        began_now(step, moment).map_err(|err| format!("{name}: {err}"))?;
+        admitted
+            .book(action, step, moment)
+            .map_err(|err| format!("of {name}, {err}"))?;
+        if step.source.job().is_none() {
             ledger.left = if step.gained() > 0 {
                 is.tk
             } else {
@@ -270,23 +347,17 @@ impl Periods {
                 ledger.taken.clear();
             }
             return Ok(());
-        };
-        let action = self.actions.get(&job).copied().unwrap_or(usize::MAX);
+        }
         if step.refills() && step.turns() {
             // One that is left as it is belongs to no period any more.
             ledger.taken.clear();
-            let whole = is.share(step.new.count, step.new.rf);
-            if was.tk + step.gained() == whole {
-                ledger.left = whole;
+            if step.is_reset() {
+                ledger.left = is.share(step.new.count, step.new.rf);
                 stats.resets += u64::from(matches!(is.terms.regain, Regain::Resets(_)));
                 stats.sessions += u64::from(matches!(is.terms.regain, Regain::Session(..)));
             }
         } else if step.refills() {
-            ledger.left = ledger.left.min(step.ceiling());
-        }
-        if step.new.rf < step.old.rf {
-            // What a clock has reset that was far ahead will be reset once more.
-            ledger.known.clear();
+            ledger.left = step.cut(ledger.left);
         }
         ledger.left -= consumed;
         if consumed < 0 {
@@ -306,49 +377,6 @@ impl Periods {
             if ledger.left < 0 {
                 return Err(format!("a period of {name} admitted {} too much", -ledger.left));
             }
-        }
-        ledger.inner.book(&name, action, step, moment)
-    }
-}
-
-impl Inner {
-    fn book(&mut self, name: &str, action: usize, step: &Step<'_>, moment: Moment) -> Result<(), String> {
-        let Regain::Resets(minutes) = step.is.terms.regain else {
-            return Ok(());
-        };
-        let Some(edge) = minutes.last_edge(moment.now) else {
-            return Ok(());
-        };
-        let (behind, ahead) = (moment.behind + 1, moment.ahead + 1);
-        if edge + behind > moment.now || minutes.begins_in(moment.now, moment.now + ahead) {
-            return Ok(());
-        }
-        if self.edge != Some(edge) {
-            *self = Self {
-                edge: Some(edge),
-                ..Self::default()
-            };
-        }
-        for cell in [step.was, step.is] {
-            let (most, _) = cell.terms.most(cell.base(), edge - ahead, moment.now + ahead);
-            self.most = self.most.max(most / step.new.count);
-        }
-        let consumed = step.is.tc - step.was.tc;
-        let taken = self.taken.entry(action).or_default();
-        if consumed < 0 {
-            let back = (-consumed).min(*taken);
-            *taken -= back;
-            self.admitted -= back;
-            self.earlier += -consumed - back;
-        } else if matches!(step.source, Source::Acquire(_)) {
-            *taken += consumed;
-            self.admitted += consumed;
-        }
-        if self.admitted > self.most + self.earlier {
-            return Err(format!(
-                "{name} admitted {} since {edge}, of at most {}",
-                self.admitted, self.most
-            ));
         }
         Ok(())
     }

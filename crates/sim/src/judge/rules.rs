@@ -12,7 +12,7 @@ use crate::stats::Stats;
 /// cut, or of what an idle shard has earned beyond its ceiling and not been paid (see [`super::account`]).
 pub(crate) fn eaten(old: &Row, was: &Cell, charge: i128, earned_ms: i64, slack: i128) -> i128 {
     if was.terms.is_scheduled() {
-        // Whatever may be cut on the way, or has been forgone.
+        // All that may be cut on the way, or has been forgone.
         let until = old.rf + earned_ms.max(0);
         let held = was.tk + was.earned(old.count, old.rf, until);
         let least = was.terms.least(was.base(), old.rf, until) / old.count;

@@ -82,7 +82,7 @@ impl Scheduled {
     }
 
     /// Lets time pass until `now`, for shards of these rules. Under other rules than before, it starts anew.
-    pub(crate) fn advance(&mut self, cells: Vec<Cell>, now: i64) {
+    pub(crate) fn advance(&mut self, cells: &[Cell], now: i64) {
         let rules = |cells: &[Cell]| -> Vec<(Params, crate::rows::terms::Terms)> {
             let mut rules: Vec<_> = Vec::new();
             for cell in cells {
@@ -93,11 +93,11 @@ impl Scheduled {
             }
             rules
         };
-        let (before, after) = (rules(&self.cells), rules(&cells));
+        let (before, after) = (rules(&self.cells), rules(cells));
         if after.iter().any(|rule| !before.contains(rule)) {
             self.level = FULL;
         }
-        self.cells = cells;
+        self.cells = cells.to_vec();
         while self.at < now {
             let until = (self.at - self.at.rem_euclid(60_000) + 60_000).min(now);
             let (rate, most) = self.most(self.at, until);

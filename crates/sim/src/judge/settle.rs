@@ -7,6 +7,7 @@ use super::rules::eaten;
 use super::scheduled::Scheduled;
 use crate::rows::change::Source;
 use crate::rows::row::{Cell, Row};
+use crate::rows::terms::PARTS;
 use crate::stats::Stats;
 use crate::time::true_ms;
 
@@ -30,6 +31,29 @@ struct LimitChange<'a> {
     consumed: i128,
 }
 
+impl LimitChange<'_> {
+    /// Whether the reference bucket, which holds this after the change, allows it: it is overdrawn by no more than the debts of
+    /// the shards.
+    fn covered(
+        &self,
+        source: Source,
+        level: i128,
+        shards: &[Cell],
+        account: impl Fn() -> String,
+    ) -> Result<(), String> {
+        let debt: i128 = shards.iter().map(|cell| (-cell.tk).max(0)).sum();
+        if self.consumed <= 0 || !matches!(source, Source::Acquire(_)) || level >= -debt {
+            return Ok(());
+        }
+        Err(format!(
+            "limit {} is overdrawn by {} (debts {debt}): {}",
+            self.name,
+            -level,
+            account()
+        ))
+    }
+}
+
 impl Check {
     /// Books what an item's change means for the bucket as a whole.
     pub(super) fn settle(
@@ -42,6 +66,12 @@ impl Check {
         let Some(new) = new else {
             return self.removed(change, stats);
         };
+        for (name, cell) in change.old.iter().flat_map(|old| &old.limits) {
+            if !new.limits.contains_key(name) {
+                *self.buried.entry((bucket.to_owned(), name.clone())).or_default() += cell.tc;
+                self.periods.leaves((bucket.to_owned(), shard, name.clone()));
+            }
+        }
         let rows = self.rows.entry(bucket.to_owned()).or_default();
         rows.insert(shard, new.clone());
         for (name, cell) in &new.limits {
@@ -113,6 +143,13 @@ impl Check {
             if let (Some(account), true) = (self.scheduled.get_mut(&id), cell.tk < 0) {
                 account.mint(-cell.tk);
             }
+            // What comes in the place of a bucket that has expired is as full as the window of that time allows. The one that was
+            // kept would only be if its capacity did not rise meanwhile, so that this is allowed to one that was full.
+            let is_last = self.rows.get(bucket).is_some_and(|rows| rows.len() == 1);
+            let full = cell.share(old.count, now) * PARTS;
+            if is_last && cell.refilled(old.count, 0, (old.rf, now)) >= full {
+                self.scheduled.remove(&id);
+            }
             *self.buried.entry(id).or_default() += cell.tc;
         }
         if let Some(rows) = self.rows.get_mut(bucket) {
@@ -133,8 +170,8 @@ impl Check {
         let moment = self.moment(change.now_us);
         let id = (change.bucket.to_owned(), change.shard, limit.name.to_owned());
         let Some((old, was)) = change.old.zip(limit.was) else {
-            self.periods.begins(id, limit.is, Some(change.source));
-            return Ok(());
+            let by = (change.source, moment);
+            return self.periods.begins(id, limit.is, change.old.is_none(), by);
         };
         let step = Step {
             source: change.source,
@@ -155,7 +192,6 @@ impl Check {
         let moment = self.moment(change.now_us);
         let (old, was, consumed) = (change.old, limit.was, limit.consumed);
         let cells = self.cells(change.bucket, limit.name);
-        let debt: i128 = cells.iter().map(|cell| (-cell.tk).max(0)).sum();
         let id = (change.bucket.to_owned(), limit.name.to_owned());
         let held = cells.iter().map(|cell| cell.tk).sum::<i128>() + consumed;
         let has_more = !self.scheduled.contains_key(&id) && self.minted_unseen.remove(&id);
@@ -164,7 +200,7 @@ impl Check {
             .entry(id)
             .or_insert_with(|| Scheduled::new(self.clocks, self.lags, moment.now));
         account.lag(self.lags, moment.now);
-        account.advance(cells, moment.now);
+        account.advance(&cells, moment.now);
         if has_more {
             account.mint((held - account.level()).max(0));
         }
@@ -183,15 +219,8 @@ impl Check {
             .zip(was)
             .map_or(0, |(old, was)| was.terms.changes(old.rf, limit.new.rf));
         stats.windows_changed += u64::from(changes > 0 && change.source.job().is_some());
-        let is_judged = matches!(change.source, Source::Acquire(_));
-        if consumed > 0 && is_judged && account.level() < -debt {
-            return Err(format!(
-                "limit {} is overdrawn by {} (debts {debt}): {account:?}",
-                limit.name,
-                -account.level()
-            ));
-        }
-        Ok(())
+        let level = account.level();
+        limit.covered(change.source, level, &cells, || format!("{account:?}"))
     }
 
     fn settle_rate(
@@ -222,15 +251,7 @@ impl Check {
             _ => 0,
         };
         stats.lazy_bursts += u64::from(account.pay(consumed - eaten));
-        let debt: i128 = cells.iter().map(|cell| (-cell.tk).max(0)).sum();
-        let is_judged = matches!(change.source, Source::Acquire(_));
-        if consumed > 0 && is_judged && account.level() < -debt {
-            return Err(format!(
-                "limit {} is overdrawn by {} (debts {debt}): {account:?}",
-                limit.name,
-                -account.level()
-            ));
-        }
-        Ok(())
+        let level = account.level();
+        limit.covered(change.source, level, &cells, || format!("{account:?}"))
     }
 }

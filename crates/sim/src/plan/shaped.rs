@@ -4,7 +4,7 @@
 //! these.
 
 use super::shape::{Change, Minutes, Regain, Shape, Window, ZONES};
-use super::{Action, Plan, Rule};
+use super::{Action, Origin, Plan, Rule};
 use crate::rng::Rng;
 
 const MINUTE_US: u64 = 60_000_000;
@@ -35,6 +35,7 @@ impl Plan {
         let mut rng = Rng::of(self.seed, u64::MAX - 3);
         self.shapes = true;
         give_shapes(&mut self, &mut rng);
+        split(&mut self);
         spread(&mut self, &mut rng);
         rush(&mut self, &mut rng);
         self.actions.sort_by_key(|(at, _)| *at);
@@ -88,6 +89,41 @@ fn give_shapes(plan: &mut Plan, rng: &mut Rng) {
         }
     }
     plan.own_limits = 0;
+}
+
+/// Of some plans, buckets with quotas have shards that another client has made. Session limits of several shards would only be
+/// refused.
+fn split(plan: &mut Plan) {
+    let mut rng = Rng::of(plan.seed, u64::MAX - 4);
+    if !rng.chance(100) {
+        return;
+    }
+    let without_sessions = |rules: &mut Vec<Rule>, rng: &mut Rng| {
+        for rule in rules {
+            if matches!(rule.shape.regain, Regain::Session(_)) {
+                rule.shape.regain = Regain::Resets(minutes(rng));
+            }
+        }
+    };
+    without_sessions(&mut plan.rules, &mut rng);
+    for entity in &mut plan.entities {
+        if let Some(rules) = &mut entity.rules {
+            without_sessions(rules, &mut rng);
+        }
+        if entity.origin != Origin::Old {
+            entity.origin = Origin::New;
+            (entity.shards, entity.untold) = (rng.pick(&[2, 4]), rng.pick(&[0, 0, 1]));
+        }
+    }
+    for (_, action) in &mut plan.actions {
+        if let Action::SetLimits { rules, .. }
+        | Action::Recreate {
+            rules: Some(rules), ..
+        } = action
+        {
+            without_sessions(rules, &mut rng);
+        }
+    }
 }
 
 fn shape(kind: Kind, zone: usize, rng: &mut Rng) -> Shape {

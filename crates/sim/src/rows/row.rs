@@ -24,6 +24,8 @@ pub struct Cell {
     pub rp: i128,
     /// The schedule, and how the balance comes back.
     pub terms: Terms,
+    /// Of a quota or a session limit: of how many shards this one was granted its part as one.
+    pub granted: i128,
 }
 
 impl Cell {
@@ -44,6 +46,12 @@ impl Cell {
     /// What one of `count` shards may hold at an instant.
     pub fn share(&self, count: i128, at: i64) -> i128 {
         self.terms.in_force(self.base(), at).cp / count
+    }
+
+    /// The most that the shard may hold of a quota or a session limit at an instant, until it is whole again: its part as it was
+    /// granted. `None` if that is not known, as the times of reset are gone: then nothing is cut.
+    pub fn part(&self, at: i64) -> Option<i128> {
+        (self.terms.regain != Regain::Never).then(|| self.share(self.granted, at))
     }
 
     /// What one of `count` shards earns from one instant to another, in millitokens, if nothing is cut.
@@ -117,13 +125,18 @@ impl Row {
             if !item.contains_key(&format!("b_{name}_cp")) {
                 row.debris.insert(name.to_owned());
             } else if name != WCU {
+                let (tk, cp) = (part("tk")?, part("cp")?);
                 let cell = Cell {
-                    tk: part("tk")?,
+                    tk,
                     tc: part("tc")?,
-                    cp: part("cp")?,
+                    cp,
                     ra: part("ra")?,
                     rp: part("rp")?,
                     terms: Terms::read(item, name, part("ra")?)?,
+                    granted: match int(&format!("b_{name}_gc"))? {
+                        Some(granted) => granted,
+                        None => granted_before(row.count, tk, cp),
+                    },
                 };
                 row.limits.insert(name.to_owned(), cell);
             }
@@ -135,6 +148,16 @@ impl Row {
     pub fn ceiling(&self, cell: &Cell) -> i128 {
         cell.share(self.count, self.rf)
     }
+}
+
+/// The count that a part of a quota was granted for, where it is not stored, as on buckets whose limit was a rate before: that of
+/// the shards, or a lower one that the balance shows. A bucket that was split so keeps what its only shard holds.
+fn granted_before(count: i128, tk: i128, cp: i128) -> i128 {
+    let mut granted = count.max(1);
+    while granted > 1 && tk > cp / granted {
+        granted /= 2;
+    }
+    granted
 }
 
 /// The bucket and shard of a key, if it is a bucket's.

@@ -88,12 +88,18 @@ impl Take {
     ) -> Option<Horizon> {
         let demanded = self.exact();
         let spent = amounts.iter().filter(|(_, need)| *need > Millitokens::ZERO);
-        let params = spent.filter_map(|(name, _)| {
+        let params = spent.flat_map(|(name, _)| {
             let seen = image.filter(|_| demanded.is_none());
             let seen = seen.and_then(|image| Some(image.terms_among(image.limit(name.as_str())?, 1)));
-            let terms = seen.or_else(|| Some(Terms::of(self.config.limit(name)?, 1)))?;
+            let configured = || Some(Terms::of(self.config.limit(name)?, 1));
+            // The item may not have the configured schedule yet, or not have it any more.
+            let unscheduled = match &seen {
+                Some(_) => None,
+                None => configured().map(|terms| terms.unscheduled()),
+            };
             // What is whole again at once, and earns nothing, is as good as it was when it was refilled.
-            terms.is_refilled().then(|| terms.whole(now))
+            let terms = seen.or_else(configured).into_iter().chain(unscheduled);
+            terms.filter(Terms::is_refilled).map(|terms| terms.whole(now))
         });
         Horizon::of(params, self.round_trip_ms)
     }

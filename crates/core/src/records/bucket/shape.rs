@@ -229,8 +229,8 @@ impl Shape {
         stored.any(|(known, value)| *known == part && value.is_some())
     }
 
-    /// Whether a balance of `later`, refilled last at `later_at`, belongs to the same period as one of this shape, refilled last
-    /// at `at`.
+    /// Whether a balance of `later`, refilled last at `later_at`, belongs to the same period as one of this quota, refilled last at
+    /// `at`.
     pub(crate) fn is_of_period(&self, at: EpochMillis, later: Option<&Self>, later_at: EpochMillis) -> bool {
         let Some(later) = later else { return false };
         let part = |shape: &Self, part: &str| {
@@ -241,12 +241,22 @@ impl Shape {
         };
         let same = |name: &str| part(self, name) == part(later, name);
         match (&self.recovery, &later.recovery) {
-            (StoredRecovery::Rate, StoredRecovery::Rate) => true,
             (StoredRecovery::Resets { resets, .. }, StoredRecovery::Resets { resets: now, .. }) => {
-                resets == now && same("rn") && resets.last_edge(later_at).is_none_or(|edge| edge <= at)
+                resets == now && same("rn") && !later.is_whole_since(at, later_at)
             }
             (StoredRecovery::Session { .. }, StoredRecovery::Session { .. }) => same("ws") && same("wa"),
             _ => false,
+        }
+    }
+
+    /// Whether the balance of an item that was refilled last at `refilled_at` has been whole again since `at`.
+    pub(crate) fn is_whole_since(&self, at: EpochMillis, refilled_at: EpochMillis) -> bool {
+        match &self.recovery {
+            StoredRecovery::Rate | StoredRecovery::Unknown => false,
+            StoredRecovery::Resets { resets, .. } => {
+                resets.last_edge(refilled_at).is_some_and(|edge| edge > at)
+            }
+            StoredRecovery::Session { session, .. } => session.start.is_some_and(|start| start > at),
         }
     }
 
