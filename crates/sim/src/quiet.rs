@@ -155,6 +155,7 @@ impl Quiet<'_> {
         let mut acquire = Acquire::new(Request {
             id: self.names.bucket(entity),
             consume: vec![(self.names.limits[limit].clone(), Millitokens::from_tokens(tokens))],
+            also: Vec::new(),
             limits: None,
             settings: Settings {
                 bucket_ttl_multiplier: self.plan.ttl_multiplier,
@@ -162,7 +163,7 @@ impl Quiet<'_> {
             },
             slices: None,
         });
-        let mut calls: Vec<Call> = acquire.start(&|_| None, now, &mut self.rng);
+        let mut calls: Vec<Call> = acquire.start(&|_, _| None, now, &mut self.rng);
         while let Some(call) = calls.pop() {
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(self.table.call(&op)),

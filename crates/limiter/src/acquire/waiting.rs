@@ -1,7 +1,9 @@
 //! Calls that wait for tokens: in arrival order for each entity and resource of a process, and never before the time
 //! that a refusal has told.
 //!
-//! Calls that wait stand in a queue per bucket. The first may ask the table. Each admission doubles how many of those in
+//! Calls that wait stand in a queue per bucket; a call for several resources in that of each, and it asks when it may by all of
+//! them. It enters them at once, so that of two calls the same one is ahead in all queues that both are in. The first may ask the
+//! table. Each admission doubles how many of those in
 //! front may ask at the same time, up to 64, so that a fast limit is not slowed down to one call per round trip. A refusal
 //! brings it back to one, and no call behind one that was refused may ask before that one is admitted. So a call can be
 //! overtaken only by those that are asking at the same time as it asks for the first time.
@@ -111,26 +113,29 @@ impl Queues {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes to the end of a bucket's queue.
-    pub(crate) fn enter(self: &Arc<Self>, id: &BucketId) -> Place {
+    /// Goes to the end of the queues of these buckets, at once.
+    pub(crate) fn enter(self: &Arc<Self>, ids: impl IntoIterator<Item = BucketId>) -> Place {
         let turn = Arc::new(Notify::new());
         let mut queues = self.lock();
-        let queue = queues.entry(id.clone()).or_insert_with(|| Queue {
-            next: 0,
-            waiting: VecDeque::new(),
-            window: 1,
-        });
-        let number = queue.next;
-        queue.next += 1;
-        queue.waiting.push_back(Waiting {
-            number,
-            turn: Arc::clone(&turn),
-            was_refused: false,
-        });
+        let mut enter = |id: BucketId| {
+            let queue = queues.entry(id.clone()).or_insert_with(|| Queue {
+                next: 0,
+                waiting: VecDeque::new(),
+                window: 1,
+            });
+            let number = queue.next;
+            queue.next += 1;
+            queue.waiting.push_back(Waiting {
+                number,
+                turn: Arc::clone(&turn),
+                was_refused: false,
+            });
+            (id, number)
+        };
+        let numbers = ids.into_iter().map(&mut enter).collect();
         Place {
             queues: Arc::clone(self),
-            id: id.clone(),
-            number,
+            numbers,
             turn,
         }
     }
@@ -142,12 +147,11 @@ impl Queues {
     }
 }
 
-/// A call's place in a queue. It is given up when this is dropped.
+/// A call's place in the queues of its buckets. It is given up when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     queues: Arc<Queues>,
-    id: BucketId,
-    number: u64,
+    numbers: Vec<(BucketId, u64)>,
     turn: Arc<Notify>,
 }
 
@@ -160,25 +164,40 @@ impl Place {
     }
 
     fn may_ask(&self) -> bool {
-        self.queues
-            .lock()
-            .get(&self.id)
-            .is_none_or(|queue| queue.rank(self.number).is_some_and(|rank| rank < queue.open()))
+        let queues = self.queues.lock();
+        self.numbers.iter().all(|(id, number)| {
+            let queue = queues.get(id);
+            queue.is_none_or(|queue| queue.rank(*number).is_some_and(|rank| rank < queue.open()))
+        })
     }
 
     /// The call was admitted: more may ask at the same time.
     pub(crate) fn admitted(self) {
-        if let Some(queue) = self.queues.lock().get_mut(&self.id) {
-            queue.window = (queue.window * 2).min(WIDEST);
+        let mut queues = self.queues.lock();
+        for (id, _) in &self.numbers {
+            if let Some(queue) = queues.get_mut(id) {
+                queue.window = (queue.window * 2).min(WIDEST);
+            }
         }
+        // Giving the place up takes the lock.
+        drop(queues);
     }
 
-    /// The call was refused, and continues waiting: the others wait behind the first.
-    pub(crate) fn refused(&self) {
-        if let Some(queue) = self.queues.lock().get_mut(&self.id) {
-            queue.window = 1;
-            if let Some(rank) = queue.rank(self.number) {
-                queue.waiting[rank].was_refused = true;
+    /// The call was refused, and continues waiting: the others wait behind the first. Only for the resources that have refused it:
+    /// those that wait for others are not held up.
+    pub(crate) fn refused(&self, refused: &RateLimitExceeded) {
+        let mut queues = self.queues.lock();
+        let is_any = refused.violations().next().is_some();
+        for (id, number) in &self.numbers {
+            let mut violations = refused.violations();
+            if is_any && !violations.any(|status| status.resource == id.resource) {
+                continue;
+            }
+            if let Some(queue) = queues.get_mut(id) {
+                queue.window = 1;
+                if let Some(rank) = queue.rank(*number) {
+                    queue.waiting[rank].was_refused = true;
+                }
             }
         }
     }
@@ -187,16 +206,16 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut queues = self.queues.lock();
-        let Some(queue) = queues.get_mut(&self.id) else {
-            return;
-        };
-        if let Some(rank) = queue.rank(self.number) {
-            queue.waiting.remove(rank);
-        }
-        if queue.waiting.is_empty() {
-            queues.remove(&self.id);
-        } else {
-            queue.wake();
+        for (id, number) in &self.numbers {
+            let Some(queue) = queues.get_mut(id) else { continue };
+            if let Some(rank) = queue.rank(*number) {
+                queue.waiting.remove(rank);
+            }
+            if queue.waiting.is_empty() {
+                queues.remove(id);
+            } else {
+                queue.wake();
+            }
         }
     }
 }
@@ -223,13 +242,13 @@ mod tests {
 
     fn asking(places: &[Place]) -> Vec<u64> {
         let may = places.iter().filter(|place| place.may_ask());
-        may.map(|place| place.number).collect()
+        may.map(|place| place.numbers[0].1).collect()
     }
 
     #[test]
     fn each_admission_lets_more_ask_and_none_behind_one_that_was_refused() {
         let queues = Arc::new(Queues::default());
-        let mut places: Vec<Place> = (0..12).map(|_| queues.enter(&bucket("k"))).collect();
+        let mut places: Vec<Place> = (0..12).map(|_| queues.enter([bucket("k")])).collect();
         assert_eq!(asking(&places), [0]);
         places.remove(0).admitted();
         assert_eq!(asking(&places), [1, 2]);
@@ -245,7 +264,7 @@ mod tests {
         // One that gives up leaves its place to the next.
         drop(places.remove(0));
         assert_eq!(asking(&places), [5, 6, 7, 8]);
-        assert_eq!(asking(&[queues.enter(&bucket("other"))]), [0]);
+        assert_eq!(asking(&[queues.enter([bucket("other")])]), [0]);
         drop(places);
         assert_eq!(queues.waiting(), 0);
         assert!(queues.lock().is_empty());

@@ -54,6 +54,7 @@ impl World<'_> {
         let mut request = Request {
             id: self.names.bucket(*entity),
             consume: amounts.iter().map(amount).collect(),
+            also: Vec::new(),
             limits: limits.as_deref().map(crate::state::setup::limits),
             settings: Settings {
                 bucket_ttl_multiplier: plan.ttl_multiplier,
