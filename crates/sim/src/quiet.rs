@@ -173,6 +173,7 @@ impl Quiet<'_> {
                     self.give_back(grant, now);
                     Reply::GivenBack
                 }
+                // It asks for one resource.
                 Ask::Config { entity, .. } => Reply::Config(self.found(&entity, now)),
             };
             calls.extend(acquire.answer(call.id, reply, now, &mut self.rng));

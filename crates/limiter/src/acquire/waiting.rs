@@ -85,24 +85,31 @@ struct Waiting {
     turn: Arc<Notify>,
     /// It was refused, and waits until it may ask again.
     was_refused: bool,
+    /// It waits for tokens of another resource: until it is back, it holds up no call.
+    is_away: bool,
 }
 
 impl Queue {
-    fn rank(&self, number: u64) -> Option<usize> {
+    fn at(&self, number: u64) -> Option<usize> {
         self.waiting
             .binary_search_by_key(&number, |waiting| waiting.number)
             .ok()
     }
 
-    /// How many in front may ask: none behind the first that was refused.
-    fn open(&self) -> usize {
-        let mut front = self.waiting.iter().take(self.window);
-        let refused = front.position(|waiting| waiting.was_refused);
-        refused.map_or(self.window, |at| at + 1)
+    /// Those in front that may ask: none behind the first that was refused.
+    fn open(&self) -> impl Iterator<Item = &Waiting> {
+        let present = self.waiting.iter().filter(|waiting| !waiting.is_away);
+        present.take(self.window).scan(false, |is_closed, waiting| {
+            if *is_closed {
+                return None;
+            }
+            *is_closed = waiting.was_refused;
+            Some(waiting)
+        })
     }
 
     fn wake(&self) {
-        for waiting in self.waiting.iter().take(self.open()) {
+        for waiting in self.open() {
             waiting.turn.notify_one();
         }
     }
@@ -129,6 +136,7 @@ impl Queues {
                 number,
                 turn: Arc::clone(&turn),
                 was_refused: false,
+                is_away: false,
             });
             (id, number)
         };
@@ -158,8 +166,20 @@ pub(crate) struct Place {
 impl Place {
     /// Waits until the call may ask the table.
     pub(crate) async fn turn(&self) {
+        self.comes_back();
         while !self.may_ask() {
             self.turn.notified().await;
+        }
+    }
+
+    fn comes_back(&self) {
+        let mut queues = self.queues.lock();
+        for (id, number) in &self.numbers {
+            if let Some(queue) = queues.get_mut(id)
+                && let Some(at) = queue.at(*number)
+            {
+                queue.waiting[at].is_away = false;
+            }
         }
     }
 
@@ -167,7 +187,7 @@ impl Place {
         let queues = self.queues.lock();
         self.numbers.iter().all(|(id, number)| {
             let queue = queues.get(id);
-            queue.is_none_or(|queue| queue.rank(*number).is_some_and(|rank| rank < queue.open()))
+            queue.is_none_or(|queue| queue.open().any(|waiting| waiting.number == *number))
         })
     }
 
@@ -189,15 +209,15 @@ impl Place {
         let mut queues = self.queues.lock();
         let is_any = refused.violations().next().is_some();
         for (id, number) in &self.numbers {
+            let Some(queue) = queues.get_mut(id) else { continue };
+            let Some(at) = queue.at(*number) else { continue };
             let mut violations = refused.violations();
-            if is_any && !violations.any(|status| status.resource == id.resource) {
-                continue;
-            }
-            if let Some(queue) = queues.get_mut(id) {
+            if !is_any || violations.any(|status| status.resource == id.resource) {
                 queue.window = 1;
-                if let Some(rank) = queue.rank(*number) {
-                    queue.waiting[rank].was_refused = true;
-                }
+                queue.waiting[at].was_refused = true;
+            } else {
+                queue.waiting[at].is_away = true;
+                queue.wake();
             }
         }
     }
@@ -208,8 +228,8 @@ impl Drop for Place {
         let mut queues = self.queues.lock();
         for (id, number) in &self.numbers {
             let Some(queue) = queues.get_mut(id) else { continue };
-            if let Some(rank) = queue.rank(*number) {
-                queue.waiting.remove(rank);
+            if let Some(at) = queue.at(*number) {
+                queue.waiting.remove(at);
             }
             if queue.waiting.is_empty() {
                 queues.remove(id);
@@ -230,7 +250,7 @@ pub(crate) fn with_jitter(wait: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zae_limiter_core::{EntityId, NamespaceId, ResourceName};
+    use zae_limiter_core::{EntityId, LimitStatus, NamespaceId, ResourceName, Wait};
 
     fn bucket(entity: &str) -> BucketId {
         BucketId {
@@ -255,7 +275,7 @@ mod tests {
         places.remove(0).admitted();
         assert_eq!(asking(&places), [2, 3, 4, 5]);
         // The third one is refused, and while it waits, the second and then the fourth are admitted.
-        places[1].refused();
+        places[1].refused(&RateLimitExceeded::contended(Vec::new()));
         assert_eq!(asking(&places), [2]);
         places.remove(0).admitted();
         assert_eq!(asking(&places), [3]);
@@ -268,6 +288,54 @@ mod tests {
         drop(places);
         assert_eq!(queues.waiting(), 0);
         assert!(queues.lock().is_empty());
+    }
+
+    #[test]
+    fn a_call_for_several_buckets_asks_when_it_is_in_front_of_all() {
+        let queues = Arc::new(Queues::default());
+        let (a, b) = (bucket("a"), bucket("b"));
+        let first = queues.enter([a.clone(), b.clone()]);
+        let second = queues.enter([b.clone(), a.clone()]);
+        let alone = queues.enter([b.clone()]);
+        assert!(first.may_ask() && !second.may_ask() && !alone.may_ask());
+        drop(first);
+        assert!(second.may_ask() && !alone.may_ask());
+        second.refused(&RateLimitExceeded::contended(Vec::new()));
+        drop(second);
+        assert!(alone.may_ask());
+        drop(alone);
+        assert!(queues.lock().is_empty());
+    }
+
+    #[test]
+    fn a_call_that_waits_for_another_resource_keeps_its_place_and_holds_up_none() {
+        let queues = Arc::new(Queues::default());
+        let of = |resource: &str| BucketId {
+            resource: ResourceName::new(resource).unwrap(),
+            ..bucket("k")
+        };
+        let both = queues.enter([of("a"), of("b")]);
+        let (alone, behind) = (queues.enter([of("a")]), queues.enter([of("b")]));
+        let status = LimitStatus {
+            entity: EntityId::new("k").unwrap(),
+            resource: ResourceName::new("b").unwrap(),
+            limit_name: "n".into(),
+            capacity: 10,
+            refill_amount: 10,
+            refill_period: Duration::from_secs(1),
+            shards: 1,
+            available: 0,
+            requested: 1,
+            exceeded: true,
+            wait: Wait::Millis(100),
+            is_quota: false,
+            resets_at: None,
+            is_soft: false,
+        };
+        both.refused(&RateLimitExceeded::new(vec![status]));
+        assert!(alone.may_ask() && !behind.may_ask());
+        both.comes_back();
+        assert!(both.may_ask() && !alone.may_ask() && !behind.may_ask());
     }
 
     #[test]
