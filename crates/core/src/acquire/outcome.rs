@@ -65,7 +65,7 @@ impl Acquire {
             }),
             _ => None,
         };
-        if let Some(disabled) = ends().filter_map(disabled).last() {
+        if let Some(disabled) = ends().filter_map(disabled).next_back() {
             return disabled;
         }
         if ends().any(|(_, end)| matches!(end, TakeEnd::Short(_) | TakeEnd::Contended)) {

@@ -130,18 +130,16 @@ impl Lease {
     /// [`Error::InvalidInput`] for a resource that the call did not name.
     pub fn on(&mut self, resource: impl AsRef<str>) -> Result<LeasePart<'_>, Error> {
         let resource = resource.as_ref();
-        let mut parts = self.request.parts();
-        match parts.position(|(named, _)| named.as_str() == resource) {
-            Some(part) => {
-                drop(parts);
-                Ok(LeasePart { lease: self, part })
-            }
-            None => {
-                let names: Vec<&str> = self.request.parts().map(|(named, _)| named.as_str()).collect();
-                let reason = format!("is not a resource of this lease; it has: {}", names.join(", "));
-                Err(InvalidInput::of_request("resource", resource, reason).into())
-            }
+        let part = self
+            .request
+            .parts()
+            .position(|(named, _)| named.as_str() == resource);
+        if let Some(part) = part {
+            return Ok(LeasePart { lease: self, part });
         }
+        let names: Vec<&str> = self.request.parts().map(|(named, _)| named.as_str()).collect();
+        let reason = format!("is not a resource of this lease; it has: {}", names.join(", "));
+        Err(InvalidInput::of_request("resource", resource, reason).into())
     }
 
     /// Whole tokens of a limit that this lease holds, including adjustments; 0 for a limit that it did not name.

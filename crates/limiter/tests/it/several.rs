@@ -227,11 +227,7 @@ async fn a_lease_adjusts_each_resource_for_itself() {
         .consume("rpm", 1)
         .consume("tpm", 500);
     let mut lease = lease.also("budget", [("usd", 10)]).await.unwrap();
-    let named: Vec<_> = lease
-        .resources()
-        .iter()
-        .map(|resource| resource.to_string())
-        .collect();
+    let named: Vec<_> = lease.resources().iter().map(ToString::to_string).collect();
     assert_eq!(
         (lease.resource().as_str(), named),
         ("gpt-4", vec!["gpt-4".to_owned(), "budget".to_owned()])
@@ -367,7 +363,7 @@ async fn the_outage_of_one_resource_is_that_of_the_call() {
         let refused = call(&limiter, "k", 5).await;
         match refused {
             Err(Error::Unavailable(down)) => {
-                assert!(down.in_doubt() || fault == Fault::Throttled, "{fault:?}: {down}")
+                assert!(down.in_doubt() || fault == Fault::Throttled, "{fault:?}: {down}");
             }
             other => panic!("{fault:?}: {other:?}"),
         }

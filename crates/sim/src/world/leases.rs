@@ -73,7 +73,7 @@ impl World<'_> {
                 let limit = self.names.limits.iter().position(|known| known == name);
                 let used = limit.and_then(|limit| used.get(&limit)).copied().unwrap_or(0);
                 let given = if commits {
-                    let key = (grant.id.key(0).pk.to_string(), limit.unwrap_or(usize::MAX));
+                    let key = (grant.id.key(0).pk, limit.unwrap_or(usize::MAX));
                     let left = left.entry(key).or_insert(-Millitokens::from_tokens(used).0);
                     let part = (*left).min(amount.0);
                     *left -= part;
