@@ -172,6 +172,18 @@ impl<'a> Arguments<'a> {
         self.by_limit(name, Json::as_u64)
     }
 
+    /// Amounts by limit, by resource, if there are any.
+    fn amounts_by_resource(self, name: &str) -> Result<Vec<(&'a str, Vec<(&'a str, u64)>)>, String> {
+        let Some(parts) = self.0.get(name) else {
+            return Ok(Vec::new());
+        };
+        let resources = parts
+            .as_object()
+            .ok_or_else(|| format!("'{name}' must be an object"))?;
+        let amounts = |resource: &'a String| Ok((resource.as_str(), Arguments(parts).amounts(resource)?));
+        resources.keys().map(amounts).collect()
+    }
+
     /// Limits, see [`crate::limits::described`].
     fn limits(self) -> Result<Vec<crate::limits::Described>, String> {
         crate::limits::described(&self.0["limits"])
@@ -304,6 +316,9 @@ impl State {
         for (limit, tokens) in arguments.amounts("consume")? {
             request = request.consume(limit, tokens);
         }
+        for (resource, amounts) in arguments.amounts_by_resource("also")? {
+            request = request.also(resource, amounts);
+        }
         if arguments.0.get("limits").is_some() {
             request = request.limits(arguments.limits()?);
         }
@@ -323,16 +338,21 @@ impl State {
         let lease = self.lease(arguments).await?;
         let mut lease = lease.lock().await;
         let call = arguments.text("call")?;
+        let resource = match arguments.0.get("resource").and_then(Json::as_str) {
+            Some(resource) => resource.to_owned(),
+            None => lease.resource().to_string(),
+        };
+        let mut part = lease.on(resource)?;
         if call == "adjust" {
             for (limit, delta) in arguments.by_limit("amounts", Json::as_i64)? {
-                lease.adjust(limit, delta)?;
+                part.adjust(limit, delta)?;
             }
             return Ok(Json::Null);
         }
         for (limit, tokens) in arguments.amounts("amounts")? {
             match call {
-                "consume" => lease.consume(limit, tokens).await?,
-                _ => lease.release(limit, tokens)?,
+                "consume" => part.consume(limit, tokens).await?,
+                _ => part.release(limit, tokens)?,
             }
         }
         Ok(Json::Null)

@@ -92,6 +92,7 @@ impl Demand {
             let mut at = rng.range(0, latest_us).unsigned_abs();
             while at < self.secs * 1_000_000 {
                 let acquire = Action::Acquire {
+                    also: Vec::new(),
                     process: caller as usize % self.processes,
                     entity: 0,
                     amounts: vec![(0, 1)],
@@ -106,6 +107,7 @@ impl Demand {
         }
         actions.sort_by_key(|(at, _)| *at);
         Plan {
+            more: Vec::new(),
             seed: self.seed,
             kind: "progress",
             processes,

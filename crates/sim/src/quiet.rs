@@ -167,6 +167,7 @@ impl Quiet<'_> {
         let mut acquire = Acquire::new(Request {
             id: self.names.bucket(entity),
             consume: vec![(self.names.limits[limit].clone(), Millitokens::from_tokens(tokens))],
+            also: Vec::new(),
             limits: None,
             settings: Settings {
                 bucket_ttl_multiplier: self.plan.ttl_multiplier,
@@ -174,7 +175,7 @@ impl Quiet<'_> {
             },
             slices: None,
         });
-        let mut calls: Vec<Call> = acquire.start(&|_| None, now, &mut self.rng);
+        let mut calls: Vec<Call> = acquire.start(&|_, _| None, now, &mut self.rng);
         while let Some(call) = calls.pop() {
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(self.table.call(&op)),
@@ -184,6 +185,7 @@ impl Quiet<'_> {
                     self.give_back(grant, now);
                     Reply::GivenBack
                 }
+                // It asks for one resource.
                 Ask::Config { entity, .. } => Reply::Config(self.found(&entity, now)),
             };
             calls.extend(acquire.answer(call.id, reply, now, &mut self.rng));

@@ -57,6 +57,8 @@ stats! {
     abandoned,
     /// Acquires with a parent's grant beside the entity's.
     cascaded,
+    /// Acquires that took of several resources.
+    several,
     /// Acquires that took from several shards of a bucket.
     divided,
     /// Refunds of an acquire that was not to be.

@@ -119,6 +119,7 @@ impl Warm {
                 ("tpm".parse()?, Millitokens::from_tokens(500)),
             ],
             id,
+            also: Vec::new(),
             limits: None,
             settings: Settings::default(),
             slices: None,
@@ -138,7 +139,7 @@ impl Warm {
         found.hint.images = vec![(0, image)];
 
         let mut acquire = Acquire::new(request.clone());
-        let debit = debit(acquire.start(&|_| Some(found.clone()), NOW, &mut Constant))?;
+        let debit = debit(acquire.start(&|_, _| Some(found.clone()), NOW, &mut Constant))?;
         let update = debit.update(NOW);
         let Answer::Applied(Some(item)) = table.call(&Op::Update(update.clone()))? else {
             return Err("the debit was refused".into());
@@ -163,7 +164,7 @@ impl Warm {
             || (self.request.clone(), self.item.clone()),
             |(request, item)| {
                 let mut acquire = Acquire::new(request);
-                let calls = acquire.start(&|_| Some(self.found.clone()), NOW, &mut Constant);
+                let calls = acquire.start(&|_, _| Some(self.found.clone()), NOW, &mut Constant);
                 let update = debit(calls).map(|debit| debit.update(NOW)).ok();
                 let reply = Reply::Table(Ok(Answer::Applied(Some(item))));
                 let calls = acquire.answer(0, reply, LATER, &mut Constant);
@@ -291,7 +292,7 @@ fn found(request: &Request, table: &MemoryTable) -> Fallible<Found> {
 /// The first acquire of the bucket, which creates it. Returns its image.
 fn first(request: &Request, found: &Found, table: &mut MemoryTable) -> Fallible<Arc<Bucket>> {
     let mut acquire = Acquire::new(request.clone());
-    let mut calls = acquire.start(&|_| Some(found.clone()), NOW, &mut Constant);
+    let mut calls = acquire.start(&|_, _| Some(found.clone()), NOW, &mut Constant);
     while let Some(Call { id, ask, .. }) = calls.pop() {
         let op = match ask {
             Ask::Debit(debit) => Op::Update(debit.update(NOW)),

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{parse_amount, parse_duration, parse_positive_duration};
+use super::values::{Further, parse_amount, parse_duration, parse_further, parse_positive_duration};
 use super::{Amount, Common, Namespaced, OnUnavailable};
 
 /// Take tokens of an entity, and optionally run a command.
 ///
-/// Takes all amounts or none. If the entity cascades, the same amounts are taken from its parent.
+/// Takes all amounts or none, of all resources. If the entity cascades, the same amounts are taken from its parent.
 ///
 /// If there are too few tokens, nothing is taken, the wait until there are enough is printed, and the exit code
 /// is 75. With --wait, the command waits for the tokens, unless that would take longer than the given time.
@@ -24,6 +24,9 @@ use super::{Amount, Common, Namespaced, OnUnavailable};
 Examples:
   # One request of 500 tokens
   zae-limiter acquire user-123 --resource gpt-4 --consume rpm:1 --consume tpm:500
+
+  # The same, and 5 of another resource: all of it or nothing
+  zae-limiter acquire user-123 -r gpt-4 -c rpm:1 -c tpm:500 --also budget=cents:5
 
   # Wait up to 30 seconds for the tokens, then run a command
   zae-limiter acquire user-123 -r gpt-4 -c rpm:1 --wait 30s -- ./ask-model \"Why?\"
@@ -48,6 +51,12 @@ pub(crate) struct Acquire {
     /// An amount of 0 takes nothing, but is refused while the limit is in debt.
     #[arg(short, long, required = true, value_name = "LIMIT:AMOUNT", value_parser = parse_amount)]
     pub(crate) consume: Vec<Amount>,
+
+    /// Take tokens of a limit of another resource as well, such as budget=usd:5; can be repeated
+    ///
+    /// Up to 16 resources. If one of them refuses, nothing is taken of any.
+    #[arg(long, value_name = "RESOURCE=LIMIT:AMOUNT", value_parser = parse_further)]
+    pub(crate) also: Vec<Further>,
 
     /// Wait for tokens up to this time, such as 30s or 500ms [default: do not wait]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

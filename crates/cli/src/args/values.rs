@@ -51,6 +51,25 @@ pub(crate) fn parse_amount(text: &str) -> Result<Amount, String> {
     }
 }
 
+/// An amount of a further resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Further {
+    pub(crate) resource: String,
+    pub(crate) amount: Amount,
+}
+
+/// Reads `RESOURCE=LIMIT:AMOUNT`.
+pub(crate) fn parse_further(text: &str) -> Result<Further, String> {
+    const EXPECTED: &str = "expected RESOURCE=LIMIT:AMOUNT, such as budget=usd:5";
+    match text.split_once('=') {
+        Some((resource, amount)) if !resource.is_empty() => Ok(Further {
+            resource: resource.to_owned(),
+            amount: parse_amount(amount)?,
+        }),
+        _ => Err(format!("the resource is missing; {EXPECTED}")),
+    }
+}
+
 /// Reads a whole number within bounds.
 pub(crate) fn whole<T: TryFrom<i64>>(
     within: RangeInclusive<i64>,

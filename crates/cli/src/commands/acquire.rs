@@ -46,6 +46,9 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
     const WHAT: &str = "acquire";
     names::entity("entity_id", &args.entity_id)?;
     names::resource(&args.resource)?;
+    for further in &args.also {
+        names::resource(&further.resource)?;
+    }
     let args = Arc::new(args);
     let timeout = args.timeout.unwrap_or(TIMEOUT);
     // Before anything is taken: from here on no signal kills the process.
@@ -141,12 +144,31 @@ async fn open(args: &Acquire, timeout: Duration) -> Result<Result<Repository, Op
     }
 }
 
+/// The further resources, each with all its amounts, in the order of their first mention.
+fn also(args: &Acquire) -> Vec<(&str, Vec<(&str, u64)>)> {
+    let mut also: Vec<(&str, Vec<(&str, u64)>)> = Vec::new();
+    for further in &args.also {
+        let amount = (further.amount.limit.as_str(), further.amount.tokens);
+        match also
+            .iter_mut()
+            .find(|(resource, _)| *resource == further.resource)
+        {
+            Some((_, amounts)) => amounts.push(amount),
+            None => also.push((&further.resource, vec![amount])),
+        }
+    }
+    also
+}
+
 /// Takes the tokens; if waiting for them was asked for, once they are there.
 async fn take(repo: &Repository, args: &Acquire) -> Result<Lease, Error> {
     let limiter = RateLimiter::new(repo.clone());
     let mut request = limiter.acquire(&args.entity_id, &args.resource);
     for Amount { limit, tokens } in &args.consume {
         request = request.consume(limit, *tokens);
+    }
+    for (resource, amounts) in also(args) {
+        request = request.also(resource, amounts);
     }
     if let Some(written) = args.on_unavailable {
         request = request.on_unavailable(policy(written));
@@ -202,12 +224,19 @@ fn refusal(refused: &RateLimitExceeded) -> String {
         Some(wait) => format!("Retry after {}.", time::wait(wait)),
         None => "It can never be admitted: more is asked than the limit can hold.".to_owned(),
     };
+    let mut others = refused.statuses().windows(2);
+    let is_of_several = others.any(|pair| pair[0].resource != pair[1].resource);
     let line = |status: &LimitStatus| {
         let each = match status.shards {
             0 | 1 => String::new(),
             shards => format!(" in one of {shards} shards"),
         };
-        let (name, entity) = (&status.limit_name, &status.entity);
+        let name = if is_of_several {
+            format!("{} on '{}'", status.limit_name, status.resource)
+        } else {
+            status.limit_name.to_string()
+        };
+        let entity = &status.entity;
         let requested = grouped(status.requested.into());
         if status.wait == Wait::Never {
             let capacity = grouped(status.capacity.into());
@@ -267,12 +296,23 @@ fn acquired(args: &Acquire, degraded: bool) -> Outcome {
             .iter()
             .map(|amount| (amount.limit.clone(), json!(amount.tokens)))
             .collect();
-        out.json(&json!({
+        let mut value = json!({
             "entity_id": args.entity_id,
             "resource": args.resource,
             "consumed": consumed,
             "degraded": degraded,
-        }))?;
+        });
+        if !args.also.is_empty() {
+            let of = |(resource, amounts): (&str, Vec<(&str, u64)>)| {
+                let amounts = amounts.into_iter();
+                let amounts: Map<_, _> = amounts
+                    .map(|(limit, tokens)| (limit.to_owned(), json!(tokens)))
+                    .collect();
+                (resource.to_owned(), Json::from(amounts))
+            };
+            value["also"] = also(args).into_iter().map(of).collect::<Map<_, _>>().into();
+        }
+        out.json(&value)?;
     } else {
         out.line(format_args!(
             "Acquired for entity '{}' on resource '{}':",
@@ -280,6 +320,12 @@ fn acquired(args: &Acquire, degraded: bool) -> Outcome {
         ))?;
         for Amount { limit, tokens } in &args.consume {
             out.line(format_args!("  {limit}: {}", grouped((*tokens).into())))?;
+        }
+        for (resource, amounts) in also(args) {
+            out.line(format_args!("and on resource '{resource}':"))?;
+            for (limit, tokens) in amounts {
+                out.line(format_args!("  {limit}: {}", grouped(tokens.into())))?;
+            }
         }
     }
     out.flush()?;

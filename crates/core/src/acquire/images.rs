@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use super::known_owner;
 use super::protocol::{Found, Grant, Hint, Request, check_config};
+use super::{Known, MAX_LEVELS, known_owner};
 use crate::bucket::{Bucket, Owner};
 use crate::config::Resolved;
-use crate::name::{EntityId, LimitName};
-use crate::schema::BucketId;
+use crate::name::{EntityId, LimitName, ResourceName};
 use crate::shards::together::Part;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::{LimitStatus, Of, RateLimitExceeded};
@@ -71,7 +70,8 @@ pub(super) fn short_shards(
         names.all(|name| image.limit(name).is_some())
     };
     let is_short = |(shard, image): &(u32, Arc<Bucket>)| {
-        let is_short = is_trusted(image, now) && holds_all(image) && !covers(image, config, amounts, now);
+        let is_short =
+            is_trusted(image, now) && holds_all(image) && !covers(image, config, amounts.iter(), now);
         is_short.then_some(*shard)
     };
     hint.images.iter().filter_map(is_short).collect()
@@ -89,22 +89,16 @@ fn is_trusted(image: &Bucket, now: EpochMillis) -> bool {
 }
 
 /// Whether an image covers these amounts, refilled to now.
-fn covers(image: &Bucket, config: &Resolved, amounts: &[(LimitName, Millitokens)], now: EpochMillis) -> bool {
-    amounts.iter().all(|(name, need)| {
+fn covers<'a>(
+    image: &Bucket,
+    config: &Resolved,
+    mut amounts: impl Iterator<Item = &'a (LimitName, Millitokens)>,
+    now: EpochMillis,
+) -> bool {
+    amounts.all(|(name, need)| {
         let limit = image.limit(name.as_str());
         limit.is_some_and(|limit| config.is_soft(name.as_str()) || image.refilled(limit, now).tokens >= *need)
     })
-}
-
-/// Whether the cached image of one shard alone covers these amounts, so that all shards together do not refuse them.
-fn is_covered(
-    hint: &Hint,
-    config: &Resolved,
-    amounts: &[(LimitName, Millitokens)],
-    now: EpochMillis,
-) -> bool {
-    let mut images = hint.images.iter();
-    images.any(|(_, image)| is_trusted(image, now) && covers(image, config, amounts, now))
 }
 
 /// The refusal of a request by what is cached: what an [`Acquire`](super::Acquire) decides from the same before it asks for anything.
@@ -112,94 +106,123 @@ fn is_covered(
 /// For drivers that are to refuse without the machine. If there is no refusal, the machine has the decision.
 pub fn refused_from_memory(
     request: &Request,
-    known: &dyn Fn(&EntityId) -> Option<Found>,
+    known: &Known<'_>,
     now: EpochMillis,
 ) -> Option<RateLimitExceeded> {
     // Under limits of its own, a call is decided on the item alone.
     if request.limits.is_some() {
         return None;
     }
-    let (id, amounts) = (&request.id, &request.consume);
-    let child = known(&id.entity)?;
-    check_config(&child.config, &id.resource, amounts).ok()?;
-    let parent = known_owner(&child).and_then(Owner::cascade_parent);
-    let parent = match parent.filter(|parent| request.paid() != Some(parent)) {
-        Some(parent) => {
-            let found = known(parent)?;
-            check_config(&found.config, &id.resource, &[]).ok()?;
-            Some(found)
+    let mut legs: Vec<Cached<'_>> = Vec::with_capacity(1 + request.also.len());
+    for (part, (resource, amounts)) in request.parts().enumerate() {
+        let mut entity = request.id.entity.clone();
+        for level in 0..MAX_LEVELS {
+            let found = known(&entity, resource)?;
+            check_config(&found.config, resource, if level == 0 { amounts } else { &[] }).ok()?;
+            let above = known_owner(&found).and_then(Owner::cascade_parent);
+            let above = above
+                .filter(|above| part > 0 || request.paid() != Some(above))
+                .cloned();
+            legs.push(Cached {
+                entity,
+                resource,
+                level,
+                amounts,
+                found,
+            });
+            let is_below =
+                |above: &EntityId| legs.iter().rev().take(level + 1).any(|leg| leg.entity == *above);
+            match above.filter(|above| !is_below(above)) {
+                Some(above) => entity = above,
+                None => break,
+            }
         }
-        None => None,
-    };
-    refused_by_images(request, &child, parent.as_ref(), now)
+    }
+    refused_by_images(legs.iter().map(Cached::seen), now)
+}
+
+/// What is cached of a leg.
+struct Cached<'a> {
+    entity: EntityId,
+    resource: &'a ResourceName,
+    level: usize,
+    amounts: &'a [(LimitName, Millitokens)],
+    found: Found,
+}
+
+impl Cached<'_> {
+    fn seen(&self) -> Seen<'_> {
+        Seen {
+            who: (&self.entity, self.resource),
+            level: self.level,
+            amounts: self.amounts,
+            found: &self.found,
+        }
+    }
+}
+
+/// A leg as it is known before it starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'a> {
+    /// The entity and the resource.
+    pub(super) who: (&'a EntityId, &'a ResourceName),
+    /// 0 for the entity of the request.
+    pub(super) level: usize,
+    /// What is asked of the resource.
+    pub(super) amounts: &'a [(LimitName, Millitokens)],
+    pub(super) found: &'a Found,
+}
+
+impl<'a> Seen<'a> {
+    /// What is asked of it: of an entity above, of the limits that it has.
+    fn asked(self) -> impl Iterator<Item = &'a (LimitName, Millitokens)> + Clone {
+        let has = move |(name, _): &&(LimitName, Millitokens)| {
+            self.level == 0 || self.found.config.limit(name).is_some()
+        };
+        self.amounts.iter().filter(has)
+    }
+
+    /// Whether the cached image of one shard alone covers what is asked of it, so that all shards together do not refuse it.
+    fn is_covered(self, now: EpochMillis) -> bool {
+        if self.level > 0 && self.asked().next().is_none() {
+            return true;
+        }
+        let mut images = self.found.hint.images.iter();
+        images
+            .any(|(_, image)| is_trusted(image, now) && covers(image, &self.found.config, self.asked(), now))
+    }
 }
 
 /// The refusal by cached images alone. Only if all of them are known, so that the caller gets the whole wait.
-pub(super) fn refused_by_images(
-    request: &Request,
-    child: &Found,
-    parent: Option<&Found>,
+pub(super) fn refused_by_images<'a>(
+    legs: impl Iterator<Item = Seen<'a>> + Clone,
     now: EpochMillis,
 ) -> Option<RateLimitExceeded> {
-    let amounts = &request.consume;
-    if child.config.is_bypassed() || parent.is_some_and(|parent| parent.config.is_bypassed()) {
+    if legs.clone().any(|leg| leg.found.config.is_bypassed()) || legs.clone().all(|leg| leg.is_covered(now)) {
         return None;
     }
-    let of_parent = parent.map(|parent| (parent, parent_amounts(request, &parent.config)));
-    let covers_parent = || {
-        of_parent
-            .as_ref()
-            .is_none_or(|(parent, amounts)| is_covered(&parent.hint, &parent.config, amounts, now))
-    };
-    if is_covered(&child.hint, &child.config, amounts, now) && covers_parent() {
-        return None;
-    }
-    let mut statuses = remembered(&request.id, &child.config, amounts, &child.hint, now)?;
-    if let Some((parent, amounts)) = of_parent.filter(|(_, amounts)| !amounts.is_empty()) {
-        statuses.extend(remembered(
-            &parent_id(request, parent),
-            &parent.config,
-            &amounts,
-            &parent.hint,
-            now,
-        )?);
+    let mut statuses = Vec::with_capacity(2);
+    for leg in legs.filter(|leg| leg.level == 0 || leg.asked().next().is_some()) {
+        remembered(leg, &mut statuses, now)?;
     }
     let is_refused = statuses.iter().any(|status| status.exceeded);
     is_refused.then(|| RateLimitExceeded::new(statuses))
 }
 
-pub(super) fn parent_id(request: &Request, found: &Found) -> BucketId {
-    BucketId {
-        entity: found.config.entity.clone(),
-        ..request.id.clone()
-    }
-}
-
-/// A parent is debited for the limits that it has.
-pub(super) fn parent_amounts(request: &Request, config: &Resolved) -> Vec<(LimitName, Millitokens)> {
-    let has = |(name, _): &&(LimitName, Millitokens)| config.limit(name).is_some();
-    request.consume.iter().filter(has).cloned().collect()
-}
-
-/// How the limits stand by the last images, refilled to now, over all shards together. `None` unless every shard's
+/// Adds how the limits stand by the last images, refilled to now, over all shards together. `None` unless every shard's
 /// image is known and may be judged by.
-fn remembered(
-    id: &BucketId,
-    config: &Resolved,
-    amounts: &[(LimitName, Millitokens)],
-    hint: &Hint,
-    now: EpochMillis,
-) -> Option<Vec<LimitStatus>> {
+fn remembered(leg: Seen<'_>, statuses: &mut Vec<LimitStatus>, now: EpochMillis) -> Option<()> {
+    let hint = &leg.found.hint;
     let count = hint.shard_count.max(1);
     let image = |shard: u32| {
         let (_, image) = hint.images.iter().find(|(seen, _)| *seen == shard)?;
         (image.shard_count <= count && is_trusted(image, now)).then_some(image)
     };
     if count == 1 {
-        return statuses(id, config, amounts, &[image(0)?], now);
+        return add_statuses(leg, &[image(0)?], statuses, now);
     }
     let images: Vec<&Arc<Bucket>> = (0..count).map(image).collect::<Option<_>>()?;
-    statuses(id, config, amounts, &images, now)
+    add_statuses(leg, &images, statuses, now)
 }
 
 /// What a shard has of a limit.
@@ -211,33 +234,31 @@ fn part<'a>(image: &'a Bucket, name: &LimitName, now: EpochMillis) -> Option<Par
     })
 }
 
-/// How limits stand over the shards of these images together.
-fn statuses(
-    id: &BucketId,
-    config: &Resolved,
-    amounts: &[(LimitName, Millitokens)],
+/// Adds how limits stand over the shards of these images together.
+fn add_statuses(
+    leg: Seen<'_>,
     images: &[&Arc<Bucket>],
+    statuses: &mut Vec<LimitStatus>,
     now: EpochMillis,
-) -> Option<Vec<LimitStatus>> {
+) -> Option<()> {
     let first = images.first()?;
-    // A status is large, and a refusal from memory must be cheap: each is made in its place.
-    let mut statuses = Vec::with_capacity(amounts.len());
-    for (name, need) in amounts {
+    for (name, need) in leg.asked() {
         let whole = first.terms_among(first.limit(name.as_str())?, 1);
-        let of = Of {
-            who: (&id.entity, &id.resource),
-            name: name.as_str(),
-            is_soft: config.is_soft(name.as_str()),
+        let together = |parts: &[Part<'_>]| {
+            let of = Of {
+                who: leg.who,
+                name: name.as_str(),
+                is_soft: leg.found.config.is_soft(name.as_str()),
+            };
+            LimitStatus::together(of, &whole, parts, *need, now)
         };
-        if let [image] = images {
+        statuses.push(if let [image] = images {
             // The usual case, without a list.
-            let part = part(image, name, now)?;
-            statuses.push(LimitStatus::together(of, &whole, &[part], *need, now));
+            together(&[part(image, name, now)?])
         } else {
             let parts = images.iter().map(|image| part(image, name, now));
-            let parts = parts.collect::<Option<Vec<_>>>()?;
-            statuses.push(LimitStatus::together(of, &whole, &parts, *need, now));
-        }
+            together(&parts.collect::<Option<Vec<_>>>()?)
+        });
     }
-    Some(statuses)
+    Some(())
 }

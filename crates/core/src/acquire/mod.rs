@@ -16,9 +16,9 @@
 //! conditional write admits. Hints (the last images seen) may refuse a request without a call, and choose the
 //! shard; an admission always comes from an answer to this very acquire.
 //!
-//! An acquire has up to two legs, the entity's bucket and its parent's (`take`). They run concurrently once
-//! the parent is known. When one refuses, the driver gives the tokens of the other back ([`Ask::GiveBack`]) before
-//! the refusal is returned.
+//! An acquire has a leg for each bucket that it debits (`legs`): for each of its resources, the entity's and its parent's
+//! (`take`). They run concurrently once all of them are known. If one refuses, the driver gives the tokens of the others back
+//! ([`Ask::GiveBack`]) before the refusal is returned.
 //!
 //! A debit under stored limits is not built by the machine ([`Ask::Debit`]): the driver may send it together with others
 //! of its shard ([`Group`]).
@@ -27,6 +27,8 @@ mod debit;
 mod freshness;
 mod group;
 mod images;
+mod legs;
+mod outcome;
 mod protocol;
 mod slice;
 mod spread;
@@ -34,68 +36,47 @@ mod take;
 
 use std::sync::Arc;
 
-use crate::bucket::{Owner, is_disputed, newest_owner};
+use crate::bucket::{Owner, newest_owner};
 use crate::config::{Level, Resolved};
-use crate::name::{EntityId, LimitName};
+use crate::name::{EntityId, ResourceName};
 use crate::random::Random;
-use crate::schema::BucketId;
-use crate::units::{EpochMillis, Millitokens};
-use crate::verdict::RateLimitExceeded;
+use crate::units::EpochMillis;
 pub use debit::Debit;
 pub use freshness::{next_round_trip, refilled_by};
 pub use group::{Batch, Group};
 pub use images::refused_from_memory;
-use images::{parent_amounts, parent_id, refused_by_images, short_shards, statuses_before};
+use images::{refused_by_images, short_shards};
+use legs::Leg;
 pub use protocol::*;
 pub use slice::{Slice, merge, split};
 pub use spread::{Spread, SpreadEnd};
-use take::{Take, TakeEnd};
+use take::Take;
+
+/// How many entities are debited for one resource at most: the entity and its parent.
+pub(crate) const MAX_LEVELS: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
-    ChildConfig,
-    ParentConfig,
-    /// The child's configuration once more, read consistently: its bucket is stamped for another life of it.
-    OwnerConfig,
+    /// The configuration of a leg.
+    Config(usize),
+    /// It once more, read consistently: the leg's bucket is stamped for another life of its entity.
+    OwnerConfig(usize),
     Leg(usize),
     Refund,
 }
 
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Role {
-    Child,
-    Parent,
-    /// Turned out not to be the parent: whatever it takes goes back.
-    Stray,
-}
-
-#[derive(Debug)]
-struct Leg {
-    role: Role,
-    take: Take,
-}
+/// Looks up the cached configuration of an entity for a resource.
+pub type Known<'a> = dyn Fn(&EntityId, &ResourceName) -> Option<Found> + 'a;
 
 /// One request on its way to a decision. See the [module](self) for how to drive it.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own, not a state"
-)]
 pub struct Acquire {
     request: Request,
     started: EpochMillis,
-    child: Option<Found>,
+    /// In the order in which they were found: of one resource, the entity's before its parent's.
     legs: Vec<Leg>,
-    /// Whether the child's own item has been asked who its parent is.
-    parent_confirmed: bool,
-    /// The parent whose configuration was asked for last, or that is paid.
-    asked_parent: Option<EntityId>,
-    /// The parent, once the child's item has confirmed it.
-    parent: Option<EntityId>,
-    /// Whether the entity was read again because its bucket's stamp is of another incarnation.
-    owner_asked: bool,
-    /// The result of that read, which decides.
-    owner_read: Option<Arc<Resolved>>,
+    /// Whether debits were asked for.
+    has_begun: bool,
     /// Whether what was taken, or a part of it, goes back.
     gives_back: bool,
     routes: Vec<Route>,
@@ -111,13 +92,8 @@ impl Acquire {
         Self {
             request,
             started: EpochMillis(0),
-            child: None,
             legs: Vec::new(),
-            parent_confirmed: false,
-            asked_parent: None,
-            parent: None,
-            owner_asked: false,
-            owner_read: None,
+            has_begun: false,
             gives_back: false,
             routes: Vec::new(),
             outstanding: 0,
@@ -127,23 +103,17 @@ impl Acquire {
         }
     }
 
-    /// The first calls. `known` looks up the cached configuration of the entity, and of its parent; what it does not
-    /// have is asked for.
-    pub fn start(
-        &mut self,
-        known: &dyn Fn(&EntityId) -> Option<Found>,
-        now: EpochMillis,
-        random: &mut dyn Random,
-    ) -> Vec<Call> {
+    /// The first calls. `known` looks up the cached configuration of the entity, and of its parent, for a resource; what it
+    /// does not have is asked for.
+    pub fn start(&mut self, known: &Known<'_>, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
         self.started = now;
-        if let Some(found) = known(&self.request.id.entity) {
-            return self.child_config(Ok(found), known, now, random);
+        let mut calls = Vec::new();
+        for part in 0..=self.request.also.len() {
+            let entity = self.request.id.entity.clone();
+            append(&mut calls, self.climb(part, 0, entity, known));
         }
-        let ask = Ask::Config {
-            entity: self.request.id.entity.clone(),
-            fresh: false,
-        };
-        self.route(Route::ChildConfig, vec![(0, ask)])
+        append(&mut calls, self.begin(now, random));
+        calls
     }
 
     /// Takes the reply to a call, and gives the next ones.
@@ -156,13 +126,10 @@ impl Acquire {
     ) -> Vec<Call> {
         self.outstanding = self.outstanding.saturating_sub(1);
         let mut calls = match (self.routes.get(id).copied(), reply) {
-            (Some(Route::ChildConfig), Reply::Config(found)) => {
-                self.child_config(found, &|_| None, now, random)
-            }
-            (Some(Route::ParentConfig), Reply::Config(found)) => self.parent_config(found, now, random),
-            (Some(Route::OwnerConfig), Reply::Config(found)) => {
+            (Some(Route::Config(leg)), Reply::Config(found)) => self.config(leg, found, now, random),
+            (Some(Route::OwnerConfig(leg)), Reply::Config(found)) => {
                 match found {
-                    Ok(found) => self.owner_read = Some(found.config),
+                    Ok(found) => self.legs[leg].owner_was_read(found.config),
                     // The other buckets to debit are not known, so nothing may be admitted.
                     Err(err) => self.decide(Decision::Failed(err)),
                 }
@@ -177,7 +144,7 @@ impl Acquire {
                 Vec::new()
             }
         };
-        calls.extend(self.settle(now));
+        append(&mut calls, self.settle(now));
         calls
     }
 
@@ -192,9 +159,9 @@ impl Acquire {
     /// answer counts from then.
     pub fn left(&mut self, id: usize, at: EpochMillis) {
         if let Some(Route::Leg(leg)) = self.routes.get(id)
-            && let Some(leg) = self.legs.get_mut(*leg)
+            && let Some(take) = self.legs.get_mut(*leg).and_then(|leg| leg.take.as_mut())
         {
-            leg.take.left(at);
+            take.left(at);
         }
     }
 
@@ -202,14 +169,15 @@ impl Acquire {
     /// [`Ask::GiveBack`] is not an operation: its credit goes ahead in any case.
     pub fn gives_back(&self, id: usize) -> bool {
         match self.routes.get(id) {
-            Some(Route::Leg(leg)) => self.legs[*leg].take.is_undoing(),
+            Some(Route::Leg(leg)) => self.legs[*leg].take.as_ref().is_some_and(Take::is_undoing),
             _ => false,
         }
     }
 
     /// Whether a leg has taken tokens.
     pub fn holds_tokens(&self) -> bool {
-        self.legs.iter().any(|leg| leg.take.holds_tokens())
+        let mut takes = self.legs.iter().filter_map(|leg| leg.take.as_ref());
+        takes.any(Take::holds_tokens)
     }
 
     /// The decision, once there is one and nothing is on its way any more.
@@ -232,12 +200,12 @@ impl Acquire {
     /// Whether an admission counts on the tokens that the caller has for the parent ([`ForSlices::paid`]). If not, it has
     /// debited another parent, or there is none any more.
     pub fn is_paid(&self) -> bool {
-        self.parent.is_some() && self.parent.as_ref() == self.request.paid()
+        self.legs.iter().any(|leg| leg.is_paid && !leg.is_stray)
     }
 
     /// Whether it was decided from memory alone, without asking the table for tokens.
     pub fn is_local(&self) -> bool {
-        self.legs.is_empty()
+        !self.has_begun
     }
 
     /// The decision.
@@ -263,164 +231,94 @@ impl Acquire {
         asks.into_iter().map(call).collect()
     }
 
+    /// Notes a decision, unless there is one that goes before it.
     fn decide(&mut self, decision: Decision) {
-        self.decision.get_or_insert(decision);
+        self.decision = Some(match self.decision.take() {
+            Some(before @ Decision::Failed(_)) => before.or(decision),
+            Some(before) => before,
+            None => decision,
+        });
     }
 
-    fn child_config(
+    /// The configuration of a leg was read.
+    fn config(
         &mut self,
-        found: Result<Found, AcquireError>,
-        known: &dyn Fn(&EntityId) -> Option<Found>,
-        now: EpochMillis,
-        random: &mut dyn Random,
-    ) -> Vec<Call> {
-        let found = match found.and_then(|found| self.in_force(found)).and_then(|found| {
-            check_config(&found.config, &self.request.id.resource, &self.request.consume)?;
-            Ok(found)
-        }) {
-            Ok(found) => found,
-            Err(err) => {
-                self.decide(Decision::Failed(err));
-                return Vec::new();
-            }
-        };
-        let parent = known_owner(&found).and_then(|owner| owner.cascade_parent().cloned());
-        self.child = Some(found);
-        let Some(entity) = parent else {
-            return self.begin(None, now, random);
-        };
-        if self.request.paid() == Some(&entity) {
-            self.asked_parent = Some(entity);
-            return self.begin(None, now, random);
-        }
-        match known(&entity) {
-            Some(found) => {
-                self.asked_parent = Some(entity);
-                self.parent_config(Ok(found), now, random)
-            }
-            None => self.ask_parent(entity),
-        }
-    }
-
-    fn ask_parent(&mut self, entity: EntityId) -> Vec<Call> {
-        self.asked_parent = Some(entity.clone());
-        self.route(
-            Route::ParentConfig,
-            vec![(0, Ask::Config { entity, fresh: false })],
-        )
-    }
-
-    /// The configuration to enforce: the limits that came with the call, or the stored ones if there are any.
-    fn in_force(&self, found: Found) -> Result<Found, AcquireError> {
-        let Some(limits) = &self.request.limits else {
-            check_config(&found.config, &self.request.id.resource, &[])?;
-            return Ok(found);
-        };
-        let config = Resolved {
-            limits: limits.clone(),
-            level: Level::Override,
-            ..(*found.config).clone()
-        };
-        // An override is decided on the item alone.
-        let hint = Hint {
-            images: Vec::new(),
-            older: Vec::new(),
-            ..found.hint
-        };
-        Ok(Found {
-            config: Arc::new(config),
-            hint,
-        })
-    }
-
-    fn parent_config(
-        &mut self,
+        leg: usize,
         found: Result<Found, AcquireError>,
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Vec<Call> {
-        let found = match found.and_then(|found| self.in_force(found)) {
-            Ok(found) => found,
-            Err(err) => {
-                self.decide(Decision::Failed(err));
-                return Vec::new();
-            }
-        };
-        if self.abandoned {
+        let above = self.learn(leg, found);
+        if self.abandoned || self.decision.is_some() {
             return Vec::new();
         }
-        if self.legs.is_empty() {
-            self.begin(Some(found), now, random)
-        } else {
-            self.start_parent(&found, now, random)
-        }
+        let (part, level) = (self.legs[leg].part, self.legs[leg].level);
+        let mut calls = match above {
+            Some(entity) => self.climb(part, level + 1, entity, &|_, _| None),
+            None => Vec::new(),
+        };
+        append(&mut calls, self.begin(now, random));
+        calls
     }
 
-    /// Everything is known that can be known without the table: reject from memory, or start the legs.
-    fn begin(&mut self, parent: Option<Found>, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
-        let Some(child) = self.child.take() else {
-            return Vec::new();
-        };
-        if self.abandoned {
+    /// Once everything is known that can be known without the table, rejects from memory or starts the legs. Legs that are
+    /// found later are started as soon as their configuration is known.
+    fn begin(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+        if self.abandoned || self.decision.is_some() {
             return Vec::new();
         }
-        if let Some(refused) = refused_by_images(&self.request, &child, parent.as_ref(), now) {
-            self.decide(Decision::Rejected(refused));
-            return Vec::new();
+        if !self.has_begun {
+            if self.outstanding > 0 {
+                return Vec::new();
+            }
+            if let Some(refused) =
+                refused_by_images(self.legs.iter().filter_map(|leg| leg.seen(&self.request)), now)
+            {
+                self.decide(Decision::Rejected(refused));
+                return Vec::new();
+            }
+            self.has_begun = true;
         }
-        let (id, amounts) = (self.request.id.clone(), self.request.consume.clone());
-        let mut calls = self.start_leg(Role::Child, id, &child, amounts, now, random);
-        if let Some(parent) = parent {
-            calls.extend(self.start_parent(&parent, now, random));
+        let mut calls = Vec::new();
+        for leg in 0..self.legs.len() {
+            if let Some(found) = self.legs[leg].found.take() {
+                append(&mut calls, self.start_leg(leg, &found, now, random));
+            }
         }
         calls
     }
 
-    fn start_parent(&mut self, found: &Found, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
-        let amounts = parent_amounts(&self.request, &found.config);
-        if amounts.is_empty() {
-            return Vec::new();
-        }
-        self.start_leg(
-            Role::Parent,
-            parent_id(&self.request, found),
-            found,
-            amounts,
-            now,
-            random,
-        )
-    }
-
     fn start_leg(
         &mut self,
-        role: Role,
-        id: BucketId,
+        at: usize,
         found: &Found,
-        amounts: Vec<(LimitName, Millitokens)>,
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Vec<Call> {
+        let leg = &self.legs[at];
+        let amounts = leg.amounts(&self.request, &found.config);
+        let is_above = leg.level > 0;
+        if is_above && amounts.is_empty() {
+            return Vec::new();
+        }
         let short = short_shards(&found.hint, &found.config, &amounts, now);
-        let ahead = self
-            .request
-            .slices
-            .as_ref()
-            .and_then(|slices| match (role, &slices.parent) {
-                (Role::Child, _) => slices.child.clone(),
-                (_, Some((entity, ahead))) if *entity == id.entity => Some(ahead.clone()),
-                _ => None,
-            });
+        let slices = self.request.slices.as_ref().filter(|_| leg.part == 0);
+        let ahead = slices.and_then(|slices| match &slices.parent {
+            _ if !is_above => slices.child.clone(),
+            Some((entity, ahead)) if *entity == leg.entity => Some(ahead.clone()),
+            _ => None,
+        });
         let take = Take::new(
-            id,
+            leg.id(&self.request),
             Arc::clone(&found.config),
             amounts,
             self.request.settings,
             self.started,
-            role == Role::Parent,
+            is_above,
         )
         .taking_ahead(ahead);
-        self.legs.push(Leg { role, take });
-        self.step(self.legs.len() - 1, now, random, |take, env| {
+        self.legs[at].take = Some(take);
+        self.step(at, now, random, |take, env| {
             take.start(&found.hint, &short, env);
         })
     }
@@ -432,16 +330,15 @@ impl Acquire {
         random: &mut dyn Random,
         act: impl FnOnce(&mut Take, &mut Env<'_>),
     ) -> Vec<Call> {
+        let Some(take) = self.legs[leg].take.as_mut().filter(|take| take.end().is_none()) else {
+            return Vec::new();
+        };
         let mut env = Env {
             now,
             random,
             asks: Vec::new(),
             observations: &mut self.observations,
         };
-        let take = &mut self.legs[leg].take;
-        if take.end().is_some() {
-            return Vec::new();
-        }
         act(take, &mut env);
         let asks = env.asks;
         if self.abandoned && !take.is_undoing() {
@@ -456,131 +353,72 @@ impl Acquire {
         if self.abandoned && matches!(self.decision, Some(Decision::Admitted(_))) {
             // Given up while a stray parent's tokens were still on their way back.
             self.decision = Some(Decision::Failed(AcquireError::Abandoned));
-            return self.refund(|leg| leg.role != Role::Stray);
+            return self.refund(|leg| !leg.is_stray);
         }
-        if self.legs.is_empty() {
+        if !self.has_begun {
             if self.abandoned && self.outstanding == 0 {
                 self.decide(Decision::Failed(AcquireError::Abandoned));
             }
             return Vec::new();
         }
         if self.decision.is_none() && !self.abandoned {
-            let calls = self.confirm_parent();
+            let calls = self.confirm();
             if !calls.is_empty() {
                 return calls;
             }
         }
-        let running = self.legs.iter().any(|leg| leg.take.end().is_none());
-        if running || self.outstanding > 0 || self.gives_back {
+        if self.outstanding > 0 || self.gives_back || self.legs.iter().any(Leg::is_running) {
             return Vec::new();
         }
         let decision = match self.decision.take() {
+            Some(decision @ Decision::Failed(_)) => decision.or(self.judge(now)),
             Some(decision) => decision,
             None => self.judge(now),
         };
         let keep = matches!(decision, Decision::Admitted(_));
         self.decision = Some(decision);
-        self.refund(|leg| !keep || leg.role == Role::Stray)
-    }
-
-    /// Once the child was debited, its own item says who the parent is, and overrules the cache. If the item is
-    /// stamped for another incarnation of the entity than the cache has, META is read again, and decides.
-    fn confirm_parent(&mut self) -> Vec<Call> {
-        if self.parent_confirmed {
-            return Vec::new();
-        }
-        let Some(grant) = self.legs[0].take.end().and_then(|end| end.grants().first()) else {
-            return Vec::new();
-        };
-        let stamp = &grant.image.owner;
-        let config = self.owner_read.as_ref().unwrap_or(self.legs[0].take.config());
-        let read = config.owner.as_ref();
-        let owner = if !is_disputed(stamp, read) {
-            newest_owner(stamp, read)
-        } else if self.owner_read.is_some() {
-            read
-        } else if self.owner_asked {
-            return Vec::new();
-        } else {
-            self.owner_asked = true;
-            let entity = self.request.id.entity.clone();
-            return self.route(Route::OwnerConfig, vec![(0, Ask::Config { entity, fresh: true })]);
-        };
-        let wanted = owner.and_then(Owner::cascade_parent).cloned();
-        self.parent_confirmed = true;
-        self.parent.clone_from(&wanted);
-        // Looked at before, and without a leg of its own: it has none of the limits asked for.
-        let no_say = wanted.is_some() && wanted == self.asked_parent;
-        let current = self.legs.iter_mut().find(|leg| leg.role == Role::Parent);
-        match (current, wanted) {
-            (Some(leg), Some(wanted)) if leg.take.id.entity == wanted => return Vec::new(),
-            (Some(leg), wanted) => {
-                leg.role = Role::Stray;
-                if let Some(entity) = wanted {
-                    return self.ask_parent(entity);
-                }
-            }
-            (None, Some(entity)) if !no_say => return self.ask_parent(entity),
-            (None, _) => {}
-        }
-        Vec::new()
-    }
-
-    fn judge(&self, now: EpochMillis) -> Decision {
-        if self.abandoned {
-            return Decision::Failed(AcquireError::Abandoned);
-        }
-        let legs = || self.legs.iter().filter(|leg| leg.role != Role::Stray);
-        let ends = || legs().filter_map(|leg| leg.take.end().map(|end| (leg, end)));
-        for (leg, end) in ends().collect::<Vec<_>>().into_iter().rev() {
-            if let TakeEnd::Disabled(at) = end {
-                return Decision::Disabled {
-                    entity: leg.take.id.entity.clone(),
-                    at: *at,
-                };
-            }
-        }
-        if ends().any(|(_, end)| matches!(end, TakeEnd::Short(_) | TakeEnd::Contended)) {
-            let mut statuses = Vec::new();
-            for (_, end) in ends() {
-                match end {
-                    TakeEnd::Short(short) => statuses.extend(short.iter().cloned()),
-                    TakeEnd::Taken(grants) => statuses.extend(statuses_before(grants, now)),
-                    _ => {}
-                }
-            }
-            let short = ends().any(|(_, end)| matches!(end, TakeEnd::Short(_)));
-            return Decision::Rejected(if short {
-                RateLimitExceeded::new(statuses)
-            } else {
-                RateLimitExceeded::contended(statuses)
-            });
-        }
-        for (_, end) in ends() {
-            if let TakeEnd::Failed(err) = end {
-                return Decision::Failed(err.clone());
-            }
-        }
-        Decision::Admitted(ends().flat_map(|(_, end)| end.grants().to_vec()).collect())
+        self.refund(|leg| !keep || leg.is_stray)
     }
 
     /// Gives back what these legs have taken.
     fn refund(&mut self, of: impl Fn(&Leg) -> bool) -> Vec<Call> {
-        let grants = self.legs.iter().filter(|leg| of(leg));
-        let grants = grants.filter_map(|leg| Some(leg.take.end()?.grants())).flatten();
+        let grants = self.legs.iter().filter(|leg| of(leg)).flat_map(Leg::grants);
         let asks: Vec<_> = grants.map(|grant| (0, Ask::GiveBack(grant.clone()))).collect();
         self.gives_back |= !asks.is_empty();
         self.route(Route::Refund, asks)
     }
 }
 
-impl TakeEnd {
-    fn grants(&self) -> &[Grant] {
-        match self {
-            Self::Taken(grants) => grants,
-            _ => &[],
-        }
+/// Adds calls, without copying where there are none yet.
+fn append(calls: &mut Vec<Call>, more: Vec<Call>) {
+    if calls.is_empty() {
+        *calls = more;
+    } else {
+        calls.extend(more);
     }
+}
+
+/// The configuration to enforce: the limits that came with the call, or the stored ones if there are any.
+fn in_force(request: &Request, resource: &ResourceName, found: Found) -> Result<Found, AcquireError> {
+    let Some(limits) = &request.limits else {
+        check_config(&found.config, resource, &[])?;
+        return Ok(found);
+    };
+    let config = Resolved {
+        limits: limits.clone(),
+        level: Level::Override,
+        ..(*found.config).clone()
+    };
+    // An override is decided on the item alone.
+    let hint = Hint {
+        images: Vec::new(),
+        older: Vec::new(),
+        ..found.hint
+    };
+    Ok(Found {
+        config: Arc::new(config),
+        hint,
+    })
 }
 
 fn known_owner(found: &Found) -> Option<&Owner> {

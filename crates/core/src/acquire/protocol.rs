@@ -14,13 +14,15 @@ use crate::table::{Answer, Applied, FailureKind, Op, TableError};
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::RateLimitExceeded;
 
-/// An acquire: the bucket and the amounts to take.
+/// An acquire: the bucket and the amounts to take, of one resource or of several.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The bucket of the entity that asks.
     pub id: BucketId,
     /// Whole tokens by limit, each between 0 and the bound; an amount of 0 is refused in debt.
     pub consume: Vec<(LimitName, Millitokens)>,
+    /// Amounts of further resources, each named once. All are taken together with these, or none.
+    pub also: Vec<(ResourceName, Vec<(LimitName, Millitokens)>)>,
     /// Limits to enforce instead of the stored ones, for the entity and its parent alike.
     pub limits: Option<Vec<Limit>>,
     /// How buckets are kept.
@@ -30,6 +32,19 @@ pub struct Request {
 }
 
 impl Request {
+    /// Its resources with their amounts.
+    pub fn parts(&self) -> impl Iterator<Item = (&ResourceName, &[(LimitName, Millitokens)])> {
+        (0..=self.also.len()).map(|part| self.part(part))
+    }
+
+    /// The resource of this number, and its amounts. The first one is that of the [bucket](Self::id); so is one that there is not.
+    pub fn part(&self, part: usize) -> (&ResourceName, &[(LimitName, Millitokens)]) {
+        match part.checked_sub(1).and_then(|further| self.also.get(further)) {
+            Some((resource, amounts)) => (resource, amounts),
+            None => (&self.id.resource, &self.consume),
+        }
+    }
+
     /// The parent for which the caller has tokens already.
     pub(super) fn paid(&self) -> Option<&EntityId> {
         self.slices.as_ref()?.paid.as_ref()
@@ -171,10 +186,12 @@ pub enum Ask {
     /// A debit, alone ([`Debit::update`]) or with others in a [`Group`](super::Group). Answered by [`Reply::Table`] or
     /// [`Reply::Debited`].
     Debit(Box<Debit>),
-    /// The configuration of an entity for the request's resource.
+    /// The configuration of an entity for a resource of the request.
     Config {
         /// The entity.
         entity: EntityId,
+        /// The resource.
+        resource: ResourceName,
         /// Read it now, whatever is cached.
         fresh: bool,
     },
@@ -266,15 +283,15 @@ pub enum DisabledAt {
 /// How an acquire ended.
 #[derive(Debug, Clone)]
 pub enum Decision {
-    /// The tokens were taken: from the entity's bucket, and from its parent's if it cascades. Several grants of one
-    /// bucket are of several shards, where none covered the request alone.
+    /// The tokens were taken: of each resource from the entity's bucket, and from its parent's if it cascades. Several grants of
+    /// one bucket are of several shards, where none covered the request alone.
     Admitted(Vec<Grant>),
     /// A limit refused. Whatever was taken on the way has been given back.
     Rejected(RateLimitExceeded),
     /// The entity or resource is disabled.
     Disabled {
-        /// Whose bucket.
-        entity: EntityId,
+        /// The bucket.
+        bucket: BucketId,
         /// Where the flag is.
         at: DisabledAt,
     },

@@ -259,7 +259,14 @@ pub fn split(grants: Vec<Grant>, amounts: &[(LimitName, Millitokens)]) -> (Vec<G
             image: Arc::clone(&grant.image),
             is_bypassed: grant.is_bypassed,
         };
-        if ours.iter().any(|(_, part)| *part > Millitokens::ZERO) || (first.is_empty() && !ours.is_empty()) {
+        // A limit of which nothing was taken is named by one grant, where a correction of it will go.
+        let is_named = |limit: &LimitName| {
+            let mut named = first.iter().flat_map(|grant: &Grant| &grant.amounts);
+            named.any(|(named, _)| named == limit)
+        };
+        let is_ours =
+            |(limit, part): &(LimitName, Millitokens)| *part > Millitokens::ZERO || !is_named(limit);
+        if ours.iter().any(is_ours) {
             first.push(of(ours));
         }
         if !left.is_empty() {

@@ -51,6 +51,7 @@ impl Spread {
     pub fn start(&self) -> Ask {
         Ask::Config {
             entity: self.id.entity.clone(),
+            resource: self.id.resource.clone(),
             fresh: true,
         }
     }

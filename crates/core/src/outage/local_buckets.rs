@@ -74,6 +74,11 @@ impl Claim {
         &self.key.entity
     }
 
+    /// The resource.
+    pub fn resource(&self) -> &ResourceName {
+        &self.key.resource
+    }
+
     /// The limit's name.
     pub fn limit(&self) -> &LimitName {
         &self.key.limit
@@ -254,7 +259,7 @@ impl<S: BuildHasher + Clone> LocalBuckets<S> {
     /// # Errors
     /// This process's part of a limit does not cover its amount, or there is no memory for another limit.
     pub fn take(&self, wanted: &[(Claim, Millitokens)], now: EpochMillis) -> Result<(), Refused> {
-        // An entity and its parent: two locks at most, always in the same order.
+        // One lock for each bucket, always in the same order.
         let mut order: Vec<usize> = wanted
             .iter()
             .map(|(claim, _)| self.shard_of(&claim.key))

@@ -1,14 +1,14 @@
 //! The decision on a request while the table cannot be used: by the policy for outages, and by the limits and flags that
-//! the caches last held, of the entity and of its parent if it cascades.
+//! the caches last held, of the entity and of its parent if it cascades, for each resource of the request.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::local_buckets::{Claim, LocalBuckets, Refused};
-use crate::acquire::{AcquireError, DisabledAt, Hint, Request, check_config};
+use crate::acquire::{AcquireError, DisabledAt, Hint, MAX_LEVELS, Request, check_config};
 use crate::bucket::{Owner, newest_owner};
 use crate::config::{Level, OnUnavailable, Percent, Resolved};
-use crate::name::LimitName;
+use crate::name::{EntityId, LimitName, ResourceName};
 use crate::schema::BucketId;
 use crate::table::Condition;
 use crate::units::{EpochMillis, Millitokens};
@@ -74,8 +74,8 @@ pub fn decide<S: BuildHasher + Clone>(
     }
 }
 
-/// What a request takes from this process's part of the limits last seen: of the entity, and of its parent if it
-/// cascades. `None` if the limits of one of them were never seen, so that nothing bounds the request.
+/// What a request takes from this process's part of the limits last seen: of each of its resources, of the entity and of those
+/// above it if it cascades. `None` if the limits of one of them were never seen, so that nothing bounds the request.
 ///
 /// # Errors
 /// As with the table: a disabled entity or resource, an unknown limit, limits that cannot be enforced.
@@ -85,29 +85,42 @@ fn claims(
     memory: &impl Memory,
     now: EpochMillis,
 ) -> Result<Option<Vec<(Claim, Millitokens)>>, Box<Decision>> {
-    let resource = &request.id.resource;
     let failed = |err| Box::new(Decision::Failed(err));
-    let Some(own) = last_known(&request.id, request, memory) else {
-        return Ok(None);
-    };
-    check_config(&own, resource, &request.consume).map_err(failed)?;
-    let mut claims = claims_of(&own, request, part, now);
-    if let Some(parent) = last_owner(&request.id, own.owner.as_ref(), memory)
-        .as_ref()
-        .and_then(Owner::cascade_parent)
-    {
-        let id = BucketId {
-            entity: parent.clone(),
+    let mut legs: Vec<(BucketId, Resolved)> = Vec::with_capacity(2);
+    let mut claims = Vec::new();
+    for (resource, amounts) in request.parts() {
+        let mut id = BucketId {
+            resource: resource.clone(),
             ..request.id.clone()
         };
-        let Some(of_parent) = last_known(&id, request, memory) else {
-            return Ok(None);
-        };
-        check_config(&of_parent, resource, &[]).map_err(failed)?;
-        check_enabled(&id, &of_parent, memory)?;
-        claims.extend(claims_of(&of_parent, request, part, now));
+        for level in 0..MAX_LEVELS {
+            let Some(config) = last_known(&id, request, memory) else {
+                return Ok(None);
+            };
+            check_config(&config, resource, if level == 0 { amounts } else { &[] }).map_err(failed)?;
+            claims.extend(claims_of(&config, (resource, amounts), part, now));
+            let owner = last_owner(&id, config.owner.as_ref(), memory);
+            legs.push((id, config));
+            let above = owner.as_ref().and_then(Owner::cascade_parent);
+            let is_below = |above: &EntityId| {
+                legs.iter()
+                    .rev()
+                    .take(level + 1)
+                    .any(|leg| leg.0.entity == *above)
+            };
+            let Some(above) = above.filter(|above| !is_below(above)) else {
+                break;
+            };
+            id = BucketId {
+                entity: above.clone(),
+                resource: resource.clone(),
+                ..request.id.clone()
+            };
+        }
     }
-    check_enabled(&request.id, &own, memory)?;
+    for (id, config) in legs.iter().rev() {
+        check_enabled(id, config, memory)?;
+    }
     Ok(Some(claims))
 }
 
@@ -154,17 +167,17 @@ fn check_enabled(id: &BucketId, config: &Resolved, memory: &impl Memory) -> Resu
     Err(Box::new(Decision::Disabled { id: id.clone(), at }))
 }
 
-/// The request for the limits of a configuration. Soft limits refuse nothing.
+/// What is asked of the limits of a configuration. Soft limits refuse nothing.
 fn claims_of(
     config: &Resolved,
-    request: &Request,
+    (resource, amounts): (&ResourceName, &[(LimitName, Millitokens)]),
     part: Percent,
     now: EpochMillis,
-) -> Vec<(Claim, Millitokens)> {
-    let claim = |(name, amount): &(LimitName, Millitokens)| {
+) -> impl Iterator<Item = (Claim, Millitokens)> {
+    let claim = move |(name, amount): &(LimitName, Millitokens)| {
         let limit = config.limit(name).filter(|limit| !limit.is_soft())?;
-        let claim = Claim::new(&config.entity, &request.id.resource, limit, part, now);
+        let claim = Claim::new(&config.entity, resource, limit, part, now);
         Some((claim, *amount))
     };
-    request.consume.iter().filter_map(claim).collect()
+    amounts.iter().filter_map(claim)
 }

@@ -44,7 +44,7 @@ fn batch(desk: &mut Desk, amounts: &[(&str, i64)]) -> Batch<()> {
     let mut found = desk.config(&EntityId::new("k").unwrap(), false).unwrap();
     found.hint.images = vec![(0, latest(desk))];
     let now = EpochMillis(desk.now);
-    let calls = acquire.start(&|_| Some(found.clone()), now, &mut desk.dice);
+    let calls = acquire.start(&|_, _| Some(found.clone()), now, &mut desk.dice);
     let debit: Debit = match calls.into_iter().next().map(|call| call.ask) {
         Some(Ask::Debit(debit)) => *debit,
         other => panic!("{other:?}"),

@@ -87,10 +87,13 @@ fn a_disabled_entity_gets_no_bucket() {
     let mut item = desk.table.get(&key).unwrap().clone();
     item.insert("disabled".into(), Value::Bool(true));
     desk.table.insert(item).unwrap();
-    let Decision::Disabled { entity, at } = desk.acquire("u", &[("rpm", 1)]) else {
+    let Decision::Disabled { bucket, at } = desk.acquire("u", &[("rpm", 1)]) else {
         panic!("not disabled");
     };
-    assert_eq!((entity.as_str(), at), ("u", DisabledAt::Config(Level::Entity)));
+    assert_eq!(
+        (bucket.entity.as_str(), at),
+        ("u", DisabledAt::Config(Level::Entity))
+    );
     assert!(desk.table.get(&desk.id("u").key(0)).is_none());
 }
 
@@ -100,10 +103,10 @@ fn a_disabled_bucket_refuses_and_what_the_parent_gave_is_returned() {
     desk.entity("child", Some("parent"), true);
     desk.admitted("child", &[("rpm", 1)]);
     desk.poke("child", 0, &[("disabled", Value::Bool(true))]);
-    let Decision::Disabled { entity, at } = desk.acquire("child", &[("rpm", 1)]) else {
+    let Decision::Disabled { bucket, at } = desk.acquire("child", &[("rpm", 1)]) else {
         panic!("not disabled");
     };
-    assert_eq!((entity.as_str(), at), ("child", DisabledAt::Bucket));
+    assert_eq!((bucket.entity.as_str(), at), ("child", DisabledAt::Bucket));
     assert_eq!(desk.int("parent", 0, "b_rpm_tc"), 1000);
 }
 
@@ -277,7 +280,7 @@ fn without_knowing_its_parent_an_acquire_fails_and_gives_back() {
     desk.forget();
     let mut acquire = Acquire::new(desk.request("child", &[("rpm", 1)]));
     let now = EpochMillis(desk.now);
-    let mut calls = acquire.start(&|_| None, now, &mut desk.dice);
+    let mut calls = acquire.start(&|_, _| None, now, &mut desk.dice);
     let mut fresh_reads = 0;
     while !calls.is_empty() {
         let call = calls.remove(0);

@@ -292,7 +292,7 @@ fn tokens_taken_after_the_caller_gave_up_come_back() {
     for give_up_at in 0..6 {
         let mut acquire = Acquire::new(desk.request("child", &[("rpm", 10)]));
         let now = EpochMillis(desk.now);
-        let mut calls = acquire.start(&|_| None, now, &mut desk.dice);
+        let mut calls = acquire.start(&|_, _| None, now, &mut desk.dice);
         let mut answered = 0;
         while !calls.is_empty() {
             if answered == give_up_at {
@@ -302,7 +302,7 @@ fn tokens_taken_after_the_caller_gave_up_come_back() {
             let reply = match call.ask {
                 Ask::Table(op) => Reply::Table(desk.call(&op)),
                 Ask::Debit(debit) => Reply::Table(desk.debit(&debit)),
-                Ask::Config { entity, fresh } => Reply::Config(desk.config(&entity, fresh)),
+                Ask::Config { entity, fresh, .. } => Reply::Config(desk.config(&entity, fresh)),
                 Ask::Wait => Reply::Waited,
                 Ask::GiveBack(grant) => desk.give_back(&grant),
             };

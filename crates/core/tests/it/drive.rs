@@ -50,7 +50,7 @@ pub(crate) struct Desk {
     pub(crate) remembers: bool,
     pub(crate) limits: Option<Vec<Limit>>,
     pub(crate) ttl_multiplier: u32,
-    configs: HashMap<EntityId, Arc<Resolved>>,
+    configs: HashMap<(EntityId, ResourceName), Arc<Resolved>>,
     images: HashMap<(BucketId, u32), Arc<Bucket>>,
     counts: HashMap<BucketId, u32>,
     /// Operations since the last [`Desk::acquire`] began.
@@ -192,6 +192,7 @@ impl Desk {
         Request {
             id: self.id(entity),
             consume: consume.iter().map(amount).collect(),
+            also: Vec::new(),
             limits: self.limits.clone(),
             settings: Settings {
                 bucket_ttl_multiplier: self.ttl_multiplier,
@@ -210,7 +211,7 @@ impl Desk {
     /// Drives an acquire from beginning to end.
     pub(crate) fn drive(&mut self, acquire: &mut Acquire) -> Decision {
         (self.ops, self.configs_read) = (Vec::new(), 0);
-        let mut calls: Vec<Call> = acquire.start(&|_| None, EpochMillis(self.now), &mut self.dice);
+        let mut calls: Vec<Call> = acquire.start(&|_, _| None, EpochMillis(self.now), &mut self.dice);
         while !calls.is_empty() {
             assert!(self.ops.len() < 200, "no decision after {} calls", self.ops.len());
             let call = calls.remove(0);
@@ -250,11 +251,15 @@ impl Desk {
         }
     }
 
-    fn reply(&mut self, ask: Ask) -> Reply {
+    pub(crate) fn reply(&mut self, ask: Ask) -> Reply {
         match ask {
             Ask::Table(op) => Reply::Table(self.call(&op)),
             Ask::Debit(debit) => Reply::Table(self.debit(&debit)),
-            Ask::Config { entity, fresh } => Reply::Config(self.config(&entity, fresh)),
+            Ask::Config {
+                entity,
+                resource,
+                fresh,
+            } => Reply::Config(self.config_for(&entity, &resource, fresh)),
             Ask::Wait => Reply::Waited,
             Ask::GiveBack(grant) => self.give_back(&grant),
         }
@@ -279,9 +284,20 @@ impl Desk {
     }
 
     pub(crate) fn config(&mut self, entity: &EntityId, fresh: bool) -> Result<Found, AcquireError> {
+        let resource = self.resource.clone();
+        self.config_for(entity, &resource, fresh)
+    }
+
+    pub(crate) fn config_for(
+        &mut self,
+        entity: &EntityId,
+        resource: &ResourceName,
+        fresh: bool,
+    ) -> Result<Found, AcquireError> {
+        let pair = (entity.clone(), resource.clone());
         let cached = self
             .configs
-            .get(entity)
+            .get(&pair)
             .filter(|_| !fresh && self.remembers)
             .cloned();
         let config = if let Some(config) = cached {
@@ -289,15 +305,18 @@ impl Desk {
         } else {
             self.configs_read += 1;
             let read = |slot: Slot| {
-                let key = slot.key(&self.namespace, entity, &self.resource);
+                let key = slot.key(&self.namespace, entity, resource);
                 Stored::decode(slot, self.table.get(&key))
             };
             let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
             let stored = [&meta?, &entity_config?, &default?, &resource?, &system?];
             Arc::new(resolve(entity, stored, EpochMillis(self.now)))
         };
-        self.configs.insert(entity.clone(), Arc::clone(&config));
-        let id = self.id(entity.as_str());
+        self.configs.insert(pair, Arc::clone(&config));
+        let id = BucketId {
+            resource: resource.clone(),
+            ..self.id(entity.as_str())
+        };
         let images = self
             .images
             .iter()

@@ -26,7 +26,7 @@ fn debit(desk: &mut Desk, amounts: &[(&str, i64)]) -> Debit {
     let mut acquire = Acquire::new(desk.request("k", amounts));
     let found = desk.config(&EntityId::new("k").unwrap(), false).unwrap();
     let now = EpochMillis(desk.now);
-    let calls = acquire.start(&|_| Some(found.clone()), now, &mut desk.dice);
+    let calls = acquire.start(&|_, _| Some(found.clone()), now, &mut desk.dice);
     match calls.into_iter().next().map(|call| call.ask) {
         Some(Ask::Debit(debit)) => *debit,
         other => panic!("{other:?}"),
@@ -161,7 +161,7 @@ fn debit_after(desk: &mut Desk, image: &Arc<Bucket>, amounts: &[(&str, i64)]) ->
     let mut acquire = Acquire::new(desk.request("k", amounts));
     let mut found = desk.config(&EntityId::new("k").unwrap(), false).unwrap();
     found.hint.images = vec![(0, Arc::clone(image))];
-    let calls = acquire.start(&|_| Some(found.clone()), EpochMillis(desk.now), &mut desk.dice);
+    let calls = acquire.start(&|_, _| Some(found.clone()), EpochMillis(desk.now), &mut desk.dice);
     match calls.into_iter().next().map(|call| call.ask) {
         Some(Ask::Debit(debit)) => *debit,
         other => panic!("{other:?}"),

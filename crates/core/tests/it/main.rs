@@ -34,6 +34,7 @@ mod lifetime;
 mod lives;
 mod outcomes;
 mod schedules;
+mod several;
 mod shapes;
 mod shards;
 mod slices;

@@ -270,6 +270,22 @@ proptest! {
 }
 
 #[test]
+fn a_limit_of_which_nothing_was_taken_stays_named_on_whatever_shard_it_was() {
+    let mut desk = desk();
+    let [grant] = desk.admitted("k", &[("tpd", 5)]).try_into().unwrap();
+    let of = |shard: u32, named: &[(&str, i64)]| Grant {
+        shard,
+        amounts: amounts(named),
+        ..grant.clone()
+    };
+    let grants = vec![of(0, &[("tpd", 5)]), of(1, &[("rpd", 0)]), of(2, &[("rpd", 0)])];
+    let (ours, rest) = split(grants.clone(), &amounts(&[("tpd", 5), ("rpd", 0)]));
+    // A lease could not be charged for it otherwise.
+    assert_eq!(ours, grants[..2]);
+    assert!(rest.is_empty());
+}
+
+#[test]
 fn the_write_of_what_is_taken_ahead_is_an_ordinary_debit() {
     let mut desk = desk();
     let slices = for_child(ahead(3, &[("tpd", 100)]));

@@ -223,20 +223,29 @@ impl Inner {
     /// The error of a call whose time to wait ended before its turn came, from what this process last knew of the limits
     /// and the bucket: no request is sent for it.
     pub(crate) fn refused_in_queue(&self, request: &Request) -> Error {
-        let Some(config) = last_known(&request.id, request, self) else {
-            return self
-                .place
-                .unavailable("the time to wait ended behind other calls of this process".to_owned());
-        };
         let now = self.clock.now();
-        let hint = self.images.hint(&request.id, now);
-        let shards: BTreeMap<u32, Arc<Bucket>> = hint.older.into_iter().chain(hint.images).collect();
-        let who = (&request.id.entity, &request.id.resource);
-        let status = |(name, need): &(LimitName, Millitokens)| {
-            let limit = config.limit(name)?;
-            Some(LimitStatus::over_shards(who, limit, &shards, *need, now))
-        };
-        let statuses: Vec<LimitStatus> = request.consume.iter().filter_map(status).collect();
+        let mut statuses = Vec::new();
+        for (resource, amounts) in request.parts() {
+            let id = self.bucket_id(&request.id.entity, resource);
+            let Some(config) = last_known(&id, request, self) else {
+                return self
+                    .place
+                    .unavailable("the time to wait ended behind other calls of this process".to_owned());
+            };
+            let hint = self.images.hint(&id, now);
+            let shards: BTreeMap<u32, Arc<Bucket>> = hint.older.into_iter().chain(hint.images).collect();
+            let status = |(name, need): &(LimitName, Millitokens)| {
+                let limit = config.limit(name)?;
+                Some(LimitStatus::over_shards(
+                    (&id.entity, resource),
+                    limit,
+                    &shards,
+                    *need,
+                    now,
+                ))
+            };
+            statuses.extend(amounts.iter().filter_map(status));
+        }
         if statuses.iter().any(|status| status.exceeded) {
             RateLimitExceeded::new(statuses).into()
         } else {

@@ -68,8 +68,8 @@ type Waiting =
 /// The kind of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
-    /// Reads the configuration of this entity.
-    Config(EntityId),
+    /// Reads the configuration of this entity for this resource.
+    Config(EntityId, ResourceName),
     /// Reads items.
     Read,
     /// May take tokens.
@@ -128,7 +128,7 @@ impl Flight {
     /// The reply to a request that was dropped: it changed nothing.
     fn dropped(&self) -> Reply {
         match self.kind {
-            Kind::Config(_) => Reply::Config(Err(AcquireError::Abandoned)),
+            Kind::Config(..) => Reply::Config(Err(AcquireError::Abandoned)),
             Kind::Refund => Reply::GivenBack,
             Kind::Read | Kind::Write => Reply::Table(Err(TableError::new(
                 FailureKind::Unreachable,
@@ -181,6 +181,7 @@ enum Patience {
 )]
 pub(crate) struct Drive {
     inner: Arc<Inner>,
+    /// The first resource of the call.
     resource: ResourceName,
     /// Whether the call brought limits of its own.
     overridden: bool,
@@ -261,7 +262,7 @@ impl Drive {
         let in_doubt = self.in_doubt();
         let of_config = || {
             self.flights.0.iter().find_map(|flight| match &flight.kind {
-                Kind::Config(entity) => self.inner.config.last_failure(entity, &self.resource),
+                Kind::Config(entity, resource) => self.inner.config.last_failure(entity, resource),
                 Kind::Read | Kind::Write | Kind::Refund => None,
             })
         };
@@ -293,9 +294,9 @@ impl Drive {
         }
         if let Some(acquire) = &mut self.acquire {
             let now = self.inner.clock.now();
-            let known = |entity: &EntityId| {
-                let config = self.inner.config.peek(entity, &self.resource, now)?;
-                let hint = self.inner.hint(entity, &self.resource, now);
+            let known = |entity: &EntityId, resource: &ResourceName| {
+                let config = self.inner.config.peek(entity, resource, now)?;
+                let hint = self.inner.hint(entity, resource, now);
                 Some(Found { config, hint })
             };
             let calls = acquire.start(&known, now, &mut FastRandom);
@@ -380,9 +381,13 @@ impl Drive {
     fn send(&mut self, calls: Vec<Call>) {
         for call in calls {
             match call.ask {
-                Ask::Config { entity, fresh } => {
-                    let kind = Kind::Config(entity.clone());
-                    let reply = fetch(Arc::clone(&self.inner), entity, self.resource.clone(), fresh);
+                Ask::Config {
+                    entity,
+                    resource,
+                    fresh,
+                } => {
+                    let kind = Kind::Config(entity.clone(), resource.clone());
+                    let reply = fetch(Arc::clone(&self.inner), entity, resource, fresh);
                     self.push(call.id, kind, None, Box::pin(reply));
                 }
                 Ask::Wait => {
@@ -615,10 +620,10 @@ impl Inner {
             return None;
         }
         let (now, hits) = (self.clock.now(), Cell::new(0));
-        let known = |entity: &EntityId| {
-            let config = self.config.peek_uncounted(entity, &request.id.resource, now)?;
+        let known = |entity: &EntityId, resource: &ResourceName| {
+            let config = self.config.peek_uncounted(entity, resource, now)?;
             hits.set(hits.get() + 1);
-            let hint = self.hint(entity, &request.id.resource, now);
+            let hint = self.hint(entity, resource, now);
             Some(Found { config, hint })
         };
         let refused = refused_from_memory(request, &known, now)?;

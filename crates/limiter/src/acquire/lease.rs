@@ -1,23 +1,28 @@
 //! [`Lease`]: tokens that were taken, and may be corrected, kept or given back.
 
+mod corrections;
+mod part;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zae_limiter_core::acquire::{Decision, Grant, Request, merge};
+use zae_limiter_core::acquire::{Grant, Request};
 use zae_limiter_core::credit::CreditEnd;
-use zae_limiter_core::outage::local_buckets::{Claim, Refused};
-use zae_limiter_core::units::{check_amount, check_delta};
+use zae_limiter_core::outage::local_buckets::Claim;
 use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceName};
 
-use crate::acquire::degrade::NO_MEMORY;
-use crate::acquire::driver::Drive;
 use crate::acquire::refund_queues::Correction;
 use crate::acquire::refunds::{Haste, enqueue, with_help};
-use crate::error::{Error, level_name};
+use crate::error::Error;
 use crate::inner::Inner;
+use corrections::{all_of, spread};
+use part::Delta;
+pub use part::LeasePart;
 
-/// Tokens taken from an entity's bucket, and its parent's if it cascades.
+/// Tokens taken from an entity's bucket, and its parent's if it cascades: of one resource, or of several
+/// ([`Acquire::also`](crate::Acquire::also)). Then its methods are about the first resource, [`on`](Self::on) leads to the others,
+/// and [`commit`](Self::commit) and [`rollback`](Self::rollback) end all of them.
 ///
 /// The acquire has already taken the tokens from the table. Finish a lease with [`commit`](Self::commit), which writes
 /// the adjustments, or with [`rollback`](Self::rollback), which gives all tokens back.
@@ -31,8 +36,8 @@ pub struct Lease {
     inner: Arc<Inner>,
     request: Request,
     held: Held,
-    /// Corrections that are not written yet, by limit: positive is more consumption.
-    deltas: Vec<(LimitName, Millitokens)>,
+    /// Corrections that are not written yet.
+    deltas: Vec<Delta>,
     /// How long a commit or rollback waits for its writes.
     timeout: Duration,
     /// Why the table did not grant it.
@@ -91,52 +96,67 @@ impl Lease {
         &self.request.id.entity
     }
 
-    /// The resource.
+    /// The resource, of several the first.
     pub fn resource(&self) -> &ResourceName {
         &self.request.id.resource
     }
 
+    /// All resources, in the order of the call.
+    pub fn resources(&self) -> Vec<&ResourceName> {
+        self.request.parts().map(|(resource, _)| resource).collect()
+    }
+
+    /// One resource of a lease of several.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.set_resource_defaults("gpt-4", [Limit::per_minute("tpm", 10_000)]).await?;
+    /// admin.set_resource_defaults("budget", [Limit::per_day("cents", 500)]).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let call = limiter.acquire("key-1", "gpt-4").consume("tpm", 800).also("budget", [("cents", 5)]);
+    /// let mut lease = call.await?;
+    /// lease.adjust_to("tpm", 620)?;
+    /// lease.on("budget")?.adjust_to("cents", 4)?;
+    /// lease.commit().await?;
+    /// assert_eq!(limiter.available("key-1", "budget").await?["cents"], 496);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a resource that the call did not name.
+    pub fn on(&mut self, resource: impl AsRef<str>) -> Result<LeasePart<'_>, Error> {
+        let resource = resource.as_ref();
+        let part = self
+            .request
+            .parts()
+            .position(|(named, _)| named.as_str() == resource);
+        if let Some(part) = part {
+            return Ok(LeasePart { lease: self, part });
+        }
+        let names: Vec<&str> = self.request.parts().map(|(named, _)| named.as_str()).collect();
+        let reason = format!("is not a resource of this lease; it has: {}", names.join(", "));
+        Err(InvalidInput::of_request("resource", resource, reason).into())
+    }
+
     /// Whole tokens of a limit that this lease holds, including adjustments; 0 for a limit that it did not name.
     pub fn consumed(&self, limit: impl AsRef<str>) -> u64 {
-        let limit = limit.as_ref();
-        let of = |amounts: &[(LimitName, Millitokens)]| {
-            amounts
-                .iter()
-                .filter(|(name, _)| name.as_str() == limit)
-                .map(|(_, n)| n.0)
-                .sum::<i128>()
-        };
-        Millitokens(of(&self.request.consume) + of(&self.deltas)).floor_amount()
+        self.consumed_of(0, limit.as_ref())
     }
 
     /// The soft limits that this lease has left in debt, its entity's and its parent's, without repetitions.
     pub fn overdrawn(&self) -> Vec<&str> {
-        let Held::Table(grants) = &self.held else {
-            return Vec::new();
-        };
-        let mut names = Vec::new();
-        for grant in grants {
-            for (name, _) in &grant.amounts {
-                let limit = grant.image.limit(name.as_str());
-                let is_overdrawn =
-                    limit.is_some_and(|limit| limit.is_soft && limit.balance < Millitokens::ZERO);
-                if is_overdrawn && !names.contains(&name.as_str()) {
-                    names.push(name.as_str());
-                }
-            }
-        }
-        names
+        self.overdrawn_of(0)
     }
 
     /// Whether the bucket of the entity is under a bypass, so that the tokens are only counted: see
     /// [`Admin::set_entity_access`](crate::Admin::set_entity_access). Commit and rollback correct the count. That of its parent can be under
     /// one of its own.
     pub fn is_bypassed(&self) -> bool {
-        let Held::Table(grants) = &self.held else {
-            return false;
-        };
-        let mut own = grants.iter().filter(|grant| grant.id.entity == *self.entity());
-        own.any(|grant| grant.is_bypassed)
+        self.is_bypassed_of(0)
     }
 
     /// Whether the lease was granted during an outage, without the table: see
@@ -199,45 +219,7 @@ impl Lease {
     /// # Cancellation
     /// As for an acquire: no additional tokens are held.
     pub async fn consume(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
-        let limit = limit.as_ref();
-        let name = self.named("consume", limit)?;
-        let amount =
-            check_amount("consume", tokens).map_err(|err| err.in_field(format!("consume.{limit}")))?;
-        let more = Request {
-            consume: vec![(name.clone(), amount)],
-            ..self.request.clone()
-        };
-        if let Held::Table(grants) = &mut self.held {
-            let timeout = self.inner.options.acquire_timeout;
-            let mut drive = Drive::new(&self.inner, more);
-            match tokio::time::timeout(timeout, drive.run()).await {
-                Ok(Decision::Admitted(new)) => merge(grants, new),
-                Ok(Decision::Rejected(refused)) => return Err(refused.into()),
-                Ok(Decision::Disabled { entity, at }) => {
-                    return Err(Error::Disabled {
-                        entity: entity.to_string(),
-                        resource: self.request.id.resource.to_string(),
-                        level: level_name(at),
-                    });
-                }
-                Ok(Decision::Failed(err)) => return Err(self.inner.place.acquire_error(err)),
-                Err(_) => return Err(drive.gave_up(timeout)),
-            }
-        } else if let Held::Local(claims) = &self.held {
-            let of_limit = claims.iter().filter(|claim| *claim.limit() == name);
-            let wanted: Vec<_> = of_limit.map(|claim| (claim.clone(), amount)).collect();
-            match self.inner.local.take(&wanted, self.inner.clock.now()) {
-                Ok(()) => {}
-                Err(Refused::Exceeded(refused)) => return Err(refused.into()),
-                Err(Refused::Full) => return Err(self.inner.place.unavailable(NO_MEMORY.to_owned())),
-            }
-        }
-        for (held, sum) in &mut self.request.consume {
-            if *held == name {
-                *sum += amount;
-            }
-        }
-        Ok(())
+        self.take_more(0, limit.as_ref(), tokens).await
     }
 
     /// Corrects the consumption of a limit; [`commit`](Self::commit) writes it. A positive delta consumes more tokens,
@@ -264,27 +246,7 @@ impl Lease {
     /// # Errors
     /// [`Error::InvalidInput`] if the lease did not name the limit, or if it would give back more than it holds.
     pub fn adjust(&mut self, limit: impl AsRef<str>, delta: i64) -> Result<(), Error> {
-        let limit = limit.as_ref();
-        let name = self.named("adjust", limit)?;
-        check_delta("adjust", delta).map_err(|err| err.in_field(format!("adjust.{limit}")))?;
-        self.change(name, delta)
-            .map_err(|reason| InvalidInput::of_request(format!("adjust.{limit}"), delta, reason).into())
-    }
-
-    /// Notes a correction, or says why it cannot be made.
-    fn change(&mut self, name: LimitName, delta: i64) -> Result<(), String> {
-        let held = self.consumed(name.as_str());
-        if held.checked_add_signed(delta).is_none() {
-            return Err(format!(
-                "gives back more than the {held} tokens that the lease holds"
-            ));
-        }
-        let amount = Millitokens::from_tokens(delta);
-        match self.deltas.iter_mut().find(|(adjusted, _)| *adjusted == name) {
-            Some((_, sum)) => *sum += amount,
-            None => self.deltas.push((name, amount)),
-        }
-        Ok(())
+        self.adjust_of(0, limit.as_ref(), delta)
     }
 
     /// Corrects the consumption of a limit to `tokens`, such as what a model reports; [`commit`](Self::commit) writes the
@@ -310,16 +272,7 @@ impl Lease {
     /// # Errors
     /// [`Error::InvalidInput`] if the lease did not name the limit, or for more than 10^15 tokens.
     pub fn adjust_to(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
-        let limit = limit.as_ref();
-        let name = self.named("adjust", limit)?;
-        check_amount("adjust", tokens).map_err(|err| err.in_field(format!("adjust.{limit}")))?;
-        let held = self.consumed(limit);
-        let delta = tokens
-            .checked_signed_diff(held)
-            .ok_or_else(|| format!("is too far from the {held} tokens that the lease holds"));
-        delta
-            .and_then(|delta| self.change(name, delta))
-            .map_err(|reason| InvalidInput::of_request(format!("adjust.{limit}"), tokens, reason).into())
+        self.adjust_to_of(0, limit.as_ref(), tokens)
     }
 
     /// Gives tokens of a limit back; [`commit`](Self::commit) writes it.
@@ -342,30 +295,7 @@ impl Lease {
     /// # Errors
     /// As [`adjust`](Self::adjust).
     pub fn release(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
-        let limit = limit.as_ref();
-        let name = self.named("release", limit)?;
-        check_amount("release", tokens).map_err(|err| err.in_field(format!("release.{limit}")))?;
-        // Checked: it is far below the range of a signed number.
-        self.change(name, -tokens.cast_signed())
-            .map_err(|reason| InvalidInput::of_request(format!("release.{limit}"), tokens, reason).into())
-    }
-
-    fn named(&self, field: &str, limit: &str) -> Result<LimitName, Error> {
-        let found = self
-            .request
-            .consume
-            .iter()
-            .find(|(name, _)| name.as_str() == limit);
-        found.map(|(name, _)| name.clone()).ok_or_else(|| {
-            let names: Vec<&str> = self
-                .request
-                .consume
-                .iter()
-                .map(|(name, _)| name.as_str())
-                .collect();
-            let reason = format!("is not a limit of this lease; it named: {}", names.join(", "));
-            InvalidInput::of_request(format!("{field}.{limit}"), limit, reason).into()
-        })
+        self.release_of(0, limit.as_ref(), tokens)
     }
 
     /// Keeps the tokens, and writes the adjustments: one write for each bucket that changes, none if there are
@@ -384,11 +314,20 @@ impl Lease {
             self.held = Held::Finished;
             return Ok(());
         }
+        let request = &self.request;
+        let deltas = deltas
+            .iter()
+            .map(|delta| (request.part(delta.part).0, &delta.limit, delta.amount));
         match std::mem::replace(&mut self.held, Held::Finished) {
-            Held::Table(grants) => self.correct(spread(&grants, &deltas)).await,
+            Held::Table(grants) => {
+                let corrections = spread(&grants, deltas);
+                self.correct(corrections).await
+            }
             Held::Local(claims) => {
-                let back: Vec<_> = deltas.into_iter().map(|(name, delta)| (name, -delta)).collect();
-                self.correct_local(&claims, &back);
+                self.correct_local(
+                    &claims,
+                    deltas.map(|(resource, name, delta)| (resource, name, -delta)),
+                );
                 Ok(())
             }
             Held::Nothing | Held::Finished => Ok(()),
@@ -423,23 +362,37 @@ impl Lease {
         match std::mem::replace(&mut self.held, Held::Finished) {
             Held::Table(grants) => self.correct(all_of(&grants)).await,
             Held::Local(claims) => {
-                self.correct_local(&claims, &self.request.consume);
+                self.correct_local(&claims, self.all());
                 Ok(())
             }
             Held::Nothing | Held::Finished => Ok(()),
         }
     }
 
+    /// All amounts that it holds, without adjustments.
+    fn all(&self) -> impl Iterator<Item = (&ResourceName, &LimitName, Millitokens)> {
+        let of = |(resource, amounts)| {
+            let amounts: &[(LimitName, Millitokens)] = amounts;
+            amounts
+                .iter()
+                .map(move |(name, amount)| (resource, name, *amount))
+        };
+        self.request.parts().flat_map(of)
+    }
+
     /// Corrects limits in memory: positive deltas give back.
-    fn correct_local(&self, claims: &[Claim], deltas: &[(LimitName, Millitokens)]) {
-        let of = |(name, delta): &(LimitName, Millitokens)| {
-            let claims: Vec<_> = claims.iter().filter(|claim| claim.limit() == name).collect();
-            let delta = *delta;
-            claims.into_iter().map(move |claim| (claim, delta))
+    fn correct_local<'a>(
+        &self,
+        claims: &[Claim],
+        deltas: impl Iterator<Item = (&'a ResourceName, &'a LimitName, Millitokens)>,
+    ) {
+        let of = |(resource, name, delta)| {
+            let of_limit = move |claim: &&Claim| claim.limit() == name && claim.resource() == resource;
+            claims.iter().filter(of_limit).map(move |claim| (claim, delta))
         };
         self.inner
             .local
-            .correct(deltas.iter().flat_map(of), self.inner.clock.now());
+            .correct(deltas.flat_map(of), self.inner.clock.now());
     }
 
     /// Queues all corrections, and waits for their outcomes until the deadline. They are sent whether or not the
@@ -488,6 +441,7 @@ impl fmt::Debug for Lease {
             .field("entity", self.entity())
             .field("resource", self.resource())
             .field("consume", &self.request.consume)
+            .field("also", &self.request.also)
             .field("adjustments", &self.deltas)
             .field("degraded", &self.is_degraded())
             .finish_non_exhaustive()
@@ -513,54 +467,8 @@ impl Drop for Lease {
                     drop(enqueue(&self.inner, correction, "dropped lease", Haste::MayWait));
                 }
             }
-            Held::Local(claims) => self.correct_local(&claims, &self.request.consume),
+            Held::Local(claims) => self.correct_local(&claims, self.all()),
             Held::Nothing | Held::Finished => {}
         }
     }
-}
-
-fn all_of(grants: &[Grant]) -> Vec<Correction> {
-    grants.iter().map(Correction::of_all).collect()
-}
-
-/// Puts adjustments on the shards that were debited, for each entity on its own: no shard gets back more than
-/// it gave, and what is charged goes to the first.
-fn spread(grants: &[Grant], deltas: &[(LimitName, Millitokens)]) -> Vec<Correction> {
-    let mut corrections: Vec<Correction> = grants
-        .iter()
-        .map(|grant| Correction {
-            grant: grant.clone(),
-            deltas: Vec::new(),
-        })
-        .collect();
-    let mut entities: Vec<&EntityId> = grants.iter().map(|grant| &grant.id.entity).collect();
-    entities.dedup();
-    entities.sort();
-    entities.dedup();
-    for entity in entities {
-        for (name, delta) in deltas {
-            let mut back = -delta.0;
-            for correction in corrections.iter_mut().filter(|c| c.grant.id.entity == *entity) {
-                let held = correction
-                    .grant
-                    .amounts
-                    .iter()
-                    .find(|(held, _)| held == name)
-                    .map(|(_, n)| n.0);
-                let part = match held {
-                    Some(held) => back.min(held),
-                    None => continue,
-                };
-                if part != 0 {
-                    correction.deltas.push((name.to_smol(), Millitokens(part)));
-                    back -= part;
-                }
-                if back == 0 {
-                    break;
-                }
-            }
-        }
-    }
-    corrections.retain(|correction| !correction.deltas.is_empty());
-    corrections
 }

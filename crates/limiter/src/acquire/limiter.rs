@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use zae_limiter_core::acquire::{AcquireError, Decision, Request};
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::limit::check_limits;
+use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Applied;
 use zae_limiter_core::units::check_amount;
 use zae_limiter_core::{
@@ -19,6 +20,7 @@ use zae_limiter_core::{
 use crate::acquire::degrade::without_table;
 use crate::acquire::driver::Drive;
 use crate::acquire::lease::Lease;
+use crate::acquire::several::{self, Also, add_resource};
 use crate::acquire::slices::{Filling, Prefetch, Source};
 use crate::acquire::waiting::{OnWait, Patience, with_jitter};
 use crate::error::{Error, level_name};
@@ -87,6 +89,7 @@ impl RateLimiter {
             inner: Arc::clone(&self.repository.inner),
             names: both(entity, resource),
             consume: Ok(Vec::with_capacity(2)),
+            also: Ok(Vec::new()),
             limits: None,
             on_unavailable: None,
             timeout: None,
@@ -141,6 +144,7 @@ pub struct Acquire {
     inner: Arc<Inner>,
     names: Result<(EntityId, ResourceName), InvalidInput>,
     consume: Result<Amounts, InvalidInput>,
+    also: Result<Also, InvalidInput>,
     limits: Option<Result<Vec<Limit>, InvalidInput>>,
     on_unavailable: Option<OnUnavailable>,
     timeout: Option<Duration>,
@@ -178,7 +182,47 @@ impl Acquire {
         self
     }
 
-    /// Enforces these limits instead of the stored ones, for the entity and its parent alike.
+    /// Takes tokens of a further resource as well: all amounts of all resources, or nothing. Up to 16 resources can be named,
+    /// each once; their limits, flags and parents are those that are stored for each. Their requests are sent at the same time.
+    ///
+    /// A refusal has the limits of all resources, so that its wait is the time until all of them can be admitted. If one resource
+    /// is disabled, that is the error, even if another one refuses. Tokens that were taken of other resources are given back.
+    ///
+    /// The methods of the [`Lease`] are about the first resource; [`Lease::on`] leads to the others. Such a call does not use
+    /// tokens that were [taken ahead](crate::RepositoryBuilder::prefetch), and takes none. If it [waits](Self::wait), it is in
+    /// the queues of all its resources.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+    /// admin.set_resource_defaults("budget", [Limit::per_day("cents", 12)]).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let call = || limiter.acquire("key-1", "gpt-4").consume("rpm", 1).also("budget", [("cents", 10)]);
+    /// call().await?.commit().await?;
+    ///
+    /// // The budget does not cover a second call, so its request is not taken either.
+    /// match call().await {
+    ///     Err(Error::RateLimitExceeded(refused)) => assert_eq!(refused.worst().unwrap().resource, "budget"),
+    ///     other => panic!("expected a refusal, got {other:?}"),
+    /// }
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["rpm"], 99);
+    /// # Ok(()) }
+    /// ```
+    pub fn also<L: IntoName<LimitName>>(
+        mut self,
+        resource: impl IntoName<ResourceName>,
+        amounts: impl IntoIterator<Item = (L, u64)>,
+    ) -> Self {
+        add_resource(&mut self.also, resource, amounts);
+        self
+    }
+
+    /// Enforces these limits instead of the stored ones, for the entity and its parent alike. Not in a call of
+    /// [several resources](Self::also).
     ///
     /// A bucket with other parameters switches to these, and its balances are cut at the new capacity.
     ///
@@ -429,9 +473,12 @@ impl Acquire {
                 InvalidInput::of_request("consume", "nothing", "must name at least one limit").into(),
             );
         }
+        let also = self.also?;
+        several::check(&also, &resource, limits.is_some())?;
         Ok(Request {
             id: self.inner.bucket_id(&entity, &resource),
             consume,
+            also,
             limits,
             settings: self.inner.options.settings,
             slices: None,
@@ -467,15 +514,15 @@ impl Attempt {
             return None;
         }
         let refused = self.inner.refused_from_memory(request)?;
-        Some(self.refused(request, refused))
+        Some(self.refused(refused))
     }
 
     /// The error of a call that limits have refused, whose corrections need not wait any longer.
-    fn refused(&self, request: &Request, refused: RateLimitExceeded) -> Error {
+    fn refused(&self, refused: RateLimitExceeded) -> Error {
         let inner = &self.inner;
         if !inner.options.correction_delay.is_zero() {
             for status in refused.violations() {
-                inner.release_corrections(&inner.bucket_id(&status.entity, &request.id.resource));
+                inner.release_corrections(&inner.bucket_id(&status.entity, &status.resource));
             }
         }
         refused.into()
@@ -486,7 +533,8 @@ impl Attempt {
         let inner = &self.inner;
         let now = Instant::now();
         let until = now.checked_add(self.timeout).unwrap_or(now + LONGEST);
-        let prefetch = self.prefetch.filter(|_| request.limits.is_none());
+        let is_plain = request.limits.is_none() && request.also.is_empty();
+        let prefetch = self.prefetch.filter(|_| is_plain);
         let taken = match prefetch.map(|prefetch| inner.source_of(request, prefetch)) {
             None => self.take_from_table(request, request, None, until).await,
             Some(Source::Memory(grants)) => return Ok(Lease::granted(inner, request, grants)),
@@ -530,11 +578,11 @@ impl Attempt {
                     };
                     return Ok(Lease::granted(inner, request, grants));
                 }
-                Ok(Decision::Rejected(refused)) => return Err(self.refused(request, refused)),
-                Ok(Decision::Disabled { entity, at }) => {
+                Ok(Decision::Rejected(refused)) => return Err(self.refused(refused)),
+                Ok(Decision::Disabled { bucket, at }) => {
                     return Err(Error::Disabled {
-                        entity: entity.to_string(),
-                        resource: request.id.resource.to_string(),
+                        entity: bucket.entity.to_string(),
+                        resource: bucket.resource.to_string(),
                         level: level_name(at),
                     });
                 }
@@ -575,7 +623,10 @@ impl Attempt {
     ) -> Result<Lease, Error> {
         let inner = &self.inner;
         let until = patience.until(Instant::now());
-        let place = inner.queues.enter(&request.id);
+        let place = inner.queues.enter(request.parts().map(|(resource, _)| BucketId {
+            resource: resource.clone(),
+            ..request.id.clone()
+        }));
         let mut last = None;
         loop {
             let turn = place.turn();
@@ -604,7 +655,7 @@ impl Attempt {
             if until.is_some_and(|until| now + wait > until) {
                 return Err(refused.into());
             }
-            place.refused();
+            place.refused(&refused);
             if let Some(tell) = on_wait {
                 tell.tell(&refused, wait);
             }

@@ -93,9 +93,13 @@ impl Stack {
                 Ask::Wait => Reply::Waited,
                 // A spread takes nothing.
                 Ask::GiveBack(_) => Reply::GivenBack,
-                Ask::Config { entity, fresh } => {
+                Ask::Config {
+                    entity,
+                    resource,
+                    fresh,
+                } => {
                     let found = config
-                        .fetch_unhurried(table, clock, &entity, &id.resource, fresh)
+                        .fetch_unhurried(table, clock, &entity, &resource, fresh)
                         .await;
                     Reply::Config(found.map(|config| Found {
                         config,

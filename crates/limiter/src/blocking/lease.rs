@@ -25,6 +25,20 @@ impl Lease {
         self.inner.resource()
     }
 
+    /// See [`crate::Lease::resources`].
+    pub fn resources(&self) -> Vec<&crate::ResourceName> {
+        self.inner.resources()
+    }
+
+    /// See [`crate::Lease::on`].
+    pub fn on(&mut self, resource: impl AsRef<str>) -> Result<LeasePart<'_>, Error> {
+        let inner = self.inner.on(resource)?;
+        Ok(LeasePart {
+            inner,
+            runtime: &self.runtime,
+        })
+    }
+
     /// See [`crate::Lease::consumed`].
     pub fn consumed(&self, limit: impl AsRef<str>) -> u64 {
         self.inner.consumed(limit)
@@ -83,5 +97,54 @@ impl Lease {
     /// See [`crate::Lease::rollback`].
     pub fn rollback(self) -> Result<(), Error> {
         self.runtime.finish(self.inner.rollback())
+    }
+}
+
+/// The blocking [`LeasePart`](crate::LeasePart).
+#[derive(Debug)]
+pub struct LeasePart<'a> {
+    inner: crate::LeasePart<'a>,
+    runtime: &'a Engine,
+}
+
+impl LeasePart<'_> {
+    /// See [`crate::LeasePart::resource`].
+    pub fn resource(&self) -> &crate::ResourceName {
+        self.inner.resource()
+    }
+
+    /// See [`crate::LeasePart::consumed`].
+    pub fn consumed(&self, limit: impl AsRef<str>) -> u64 {
+        self.inner.consumed(limit)
+    }
+
+    /// See [`crate::LeasePart::overdrawn`].
+    pub fn overdrawn(&self) -> Vec<&str> {
+        self.inner.overdrawn()
+    }
+
+    /// See [`crate::LeasePart::is_bypassed`].
+    pub fn is_bypassed(&self) -> bool {
+        self.inner.is_bypassed()
+    }
+
+    /// See [`crate::LeasePart::consume`].
+    pub fn consume(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.consume(limit, tokens))
+    }
+
+    /// See [`crate::LeasePart::adjust`].
+    pub fn adjust(&mut self, limit: impl AsRef<str>, delta: i64) -> Result<(), Error> {
+        self.inner.adjust(limit, delta)
+    }
+
+    /// See [`crate::LeasePart::adjust_to`].
+    pub fn adjust_to(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
+        self.inner.adjust_to(limit, tokens)
+    }
+
+    /// See [`crate::LeasePart::release`].
+    pub fn release(&mut self, limit: impl AsRef<str>, tokens: u64) -> Result<(), Error> {
+        self.inner.release(limit, tokens)
     }
 }

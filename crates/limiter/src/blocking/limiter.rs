@@ -95,6 +95,16 @@ impl Acquire {
         self
     }
 
+    /// See [`crate::Acquire::also`].
+    pub fn also<L: IntoName<LimitName>>(
+        mut self,
+        resource: impl IntoName<ResourceName>,
+        amounts: impl IntoIterator<Item = (L, u64)>,
+    ) -> Self {
+        self.inner = self.inner.also(resource, amounts);
+        self
+    }
+
     /// See [`crate::Acquire::limits`].
     pub fn limits<L: IntoLimit>(mut self, limits: impl IntoIterator<Item = L>) -> Self {
         self.inner = self.inner.limits(limits);

@@ -38,7 +38,7 @@ mod runtime;
 mod stack;
 
 pub use admin::Admin;
-pub use lease::Lease;
+pub use lease::{Lease, LeasePart};
 pub use limiter::{Acquire, Check, RateLimiter};
 pub use pages::Pages;
 pub use repository::Repository;

@@ -183,13 +183,14 @@ fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
     let mut acquire = Acquire::new(Request {
         id,
         consume: (0..taken).map(|n| (name(n), Millitokens(1000))).collect(),
+        also: Vec::new(),
         limits: None,
         settings: Settings::default(),
         slices: None,
     });
     let random = &mut crate::acquire::driver::FastRandom;
     let config = Arc::new(config);
-    let known = |_: &EntityId| {
+    let known = |_: &EntityId, _: &ResourceName| {
         Some(Found {
             config: Arc::clone(&config),
             hint: Hint::default(),

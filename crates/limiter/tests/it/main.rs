@@ -13,6 +13,7 @@
 //! - `silence`: load during an outage;
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
+//! - `several`: several resources in one acquire;
 //! - `shapes`: schedules, quotas and session limits;
 //! - `declare`: limits from manifests, interrupted and at once;
 //! - `parity`: the blocking facade has every call;
@@ -53,6 +54,7 @@ mod refunds;
 mod registries;
 mod sdk_config;
 mod sendable;
+mod several;
 mod shapes;
 mod silence;
 mod support;

@@ -292,3 +292,26 @@ async fn an_entity_without_a_bucket_is_deleted() {
     let (_, usage) = w.cost(w.repo.admin().delete_entity("k")).await;
     check_deletion(usage, [0, 1, 0, 1], 9, 7.5, 4.0);
 }
+
+async fn take_two(w: &World, usd: u64) -> Result<zae_limiter::Lease, Error> {
+    let call = w.limiter.acquire("k", "r").consume("rpm", 1).consume("tpm", 100);
+    call.also("budget", [("rpm", 1), ("tpm", usd)]).await
+}
+
+#[tokio::test]
+async fn two_resources() {
+    let w = World::configured().await;
+    // Each resource as if it were alone, except that records of configuration are shared as far as they were read before.
+    let (lease, usage) = w.cost(take_two(&w, 100)).await;
+    lease.unwrap().commit().await.unwrap();
+    check(usage, 4, 2, 2, 3.5, 16.0);
+    let (lease, usage) = w.cost(take_two(&w, 100)).await;
+    lease.unwrap().commit().await.unwrap();
+    check(usage, 2, 0, 0, 0.0, 4.0);
+    let other = w.another().await;
+    let spent = other.limiter.acquire("k", "budget").consume("tpm", 750);
+    spent.await.unwrap().commit().await.unwrap();
+    let (refused, usage) = w.cost(take_two(&w, 100)).await;
+    assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
+    check(usage, 3, 1, 0, 0.0, 5.0);
+}

@@ -490,10 +490,7 @@ fn passes(kind: FailureKind) -> bool {
 
 /// The parents that a request may cascade to, by what the process has seen.
 fn parents(process: &Process, id: &BucketId, now: EpochMillis) -> Vec<Option<Owner>> {
-    let read = process
-        .configs
-        .get(&id.entity)
-        .and_then(|config| config.owner.clone());
+    let read = process.configs.get(id).and_then(|config| config.owner.clone());
     let hint = process.hint(id, now);
     let newest = |stamp: &Owner| {
         let is_known = stamp.generation.is_some() || stamp.parent.is_some();
@@ -514,16 +511,13 @@ fn parents(process: &Process, id: &BucketId, now: EpochMillis) -> Vec<Option<Own
 fn expected(process: &Process, request: &Request, owner: Option<&Owner>, now: EpochMillis) -> Expected {
     let limits_of = |id: &BucketId| match &request.limits {
         Some(limits) => Some(limits.clone()),
-        None => process
-            .configs
-            .get(&id.entity)
-            .map(|config| config.limits.clone()),
+        None => process.configs.get(id).map(|config| config.limits.clone()),
     };
     let is_disabled = |id: &BucketId| {
         let hint = process.hint(id, now);
         let by_config = process
             .configs
-            .get(&id.entity)
+            .get(id)
             .is_some_and(|config| config.disabled().is_some());
         by_config
             || hint

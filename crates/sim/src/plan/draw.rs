@@ -28,10 +28,36 @@ fn plan(seed: u64) -> Plan {
     if seed / 6 % 5 == 4 {
         recreations(&mut plan);
     }
-    if matches!(seed / 30 % 10, 2 | 7..=9) {
+    if seed / 6 % 5 == 1 {
+        several(&mut plan);
+    } else if matches!(seed / 30 % 10, 2 | 7..=9) {
         outages(&mut plan);
     }
     plan
+}
+
+/// Some acquires take tokens of further resources as well. What was drawn before stays as it is.
+fn several(plan: &mut Plan) {
+    let mut rng = Rng::of(plan.seed, u64::MAX - 4);
+    let mut draw = Draw { rng: &mut rng };
+    let (most, tries) = (draw.rng.pick(&[20, 1000]), draw.rng.pick(&[3, 12]));
+    plan.more = (0..draw.rng.range(1, 2)).map(|_| draw.rules(most)).collect();
+    for (_, action) in &mut plan.actions {
+        let Action::Acquire {
+            limits: None, also, ..
+        } = action
+        else {
+            continue;
+        };
+        for (at, rules) in plan.more.iter().enumerate() {
+            if draw.rng.chance(600) {
+                also.push((at, draw.amounts(rules, tries)));
+            }
+        }
+        if draw.rng.chance(500) {
+            also.reverse();
+        }
+    }
 }
 
 /// Entities are deleted and created again in the course of a plan. What was drawn before stays as it is.
@@ -257,6 +283,7 @@ impl Draw<'_> {
         Action::Acquire {
             process: self.rng.index(plan.processes.len()),
             entity,
+            also: Vec::new(),
             limits,
             patience_ms: if self.rng.chance(100) {
                 self.rng.range(0, 30)
@@ -316,6 +343,7 @@ impl Draw<'_> {
             processes: Vec::new(),
             entities: Vec::new(),
             rules: Vec::new(),
+            more: Vec::new(),
             faults: Faults::NONE,
             outages: Vec::new(),
             local_limits: 1000,

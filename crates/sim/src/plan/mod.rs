@@ -114,6 +114,8 @@ pub enum Action {
         entity: usize,
         /// Tokens by limit.
         amounts: Vec<(usize, i64)>,
+        /// Tokens of further resources, by limit: the index into [`Plan::more`], and the amounts.
+        also: Vec<(usize, Vec<(usize, i64)>)>,
         /// Limits that come with the call, instead of the stored ones.
         limits: Option<Vec<Rule>>,
         /// Milliseconds until the caller stops waiting.
@@ -172,6 +174,8 @@ pub struct Plan {
     pub entities: Vec<EntityPlan>,
     /// The resource's limits.
     pub rules: Vec<Rule>,
+    /// The limits of further resources, which do not change.
+    pub more: Vec<Vec<Rule>>,
     /// The faults.
     pub faults: Faults,
     /// When the table cannot be used.
@@ -240,6 +244,9 @@ impl Plan {
             let _ = writeln!(text, "  process {i}: {process:?}");
         }
         let _ = writeln!(text, "  resource: {:?}", self.rules);
+        for (i, rules) in self.more.iter().enumerate() {
+            let _ = writeln!(text, "  further resource {i}: {rules:?}");
+        }
         for (i, entity) in self.entities.iter().enumerate() {
             let _ = writeln!(text, "  entity {i}: {entity:?}");
         }

@@ -34,6 +34,8 @@ impl Plan {
     pub fn with_shapes(mut self) -> Self {
         let mut rng = Rng::of(self.seed, u64::MAX - 3);
         self.shapes = true;
+        // Further resources have rates, and are drawn for plans of rates.
+        self.more.clear();
         give_shapes(&mut self, &mut rng);
         split(&mut self);
         spread(&mut self, &mut rng);
@@ -84,7 +86,10 @@ fn give_shapes(plan: &mut Plan, rng: &mut Rng) {
                 rules: Some(rules), ..
             } => give(rules, rng),
             // A call with limits of its own cannot have shapes, and what it would make of a quota is not defined.
-            Action::Acquire { limits, .. } => *limits = None,
+            Action::Acquire { limits, also, .. } => {
+                *limits = None;
+                also.clear();
+            }
             _ => {}
         }
     }

@@ -7,6 +7,7 @@ use zae_limiter_core::acquire::{Acquire, Grant, Request};
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::credit::Credit;
 use zae_limiter_core::outage::breaker::Pass;
+use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Op, TableError};
 
 use super::groups::{Carried, Part, Sending};
@@ -40,7 +41,8 @@ pub(crate) struct Job {
     pub(crate) rng: Rng,
     /// Operations by call id; `None` for configuration.
     pub(crate) calls: Vec<Option<Op>>,
-    pub(crate) configs: BTreeMap<usize, zae_limiter_core::EntityId>,
+    /// The bucket whose configuration a call reads.
+    pub(crate) configs: BTreeMap<usize, BucketId>,
     /// When each call was made, before its wait, and when it left; in microseconds.
     pub(crate) made_us: Vec<u64>,
     pub(crate) left_us: BTreeMap<usize, u64>,

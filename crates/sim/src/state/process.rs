@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::acquire::{Found, Hint, Observation, next_round_trip, refilled_by};
 use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::config::Resolved;
@@ -14,7 +15,6 @@ use zae_limiter_core::outage::local_buckets::LocalBuckets;
 use zae_limiter_core::outage::policy::Memory;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Op;
-use zae_limiter_core::{EntityId, EpochMillis};
 
 use super::groups::{Groups, Shard};
 use super::slices::Slices;
@@ -31,7 +31,7 @@ pub struct Process {
     local_limits: usize,
     /// How often it has started.
     pub incarnation: u32,
-    pub(crate) configs: HashMap<EntityId, Arc<Resolved>>,
+    pub(crate) configs: HashMap<BucketId, Arc<Resolved>>,
     images: HashMap<BucketId, Seen>,
     /// When shards were last brought up to their configuration.
     pub(crate) reconciled: HashMap<(BucketId, u32), EpochMillis>,
@@ -102,21 +102,21 @@ impl Process {
     }
 
     /// A cached configuration that is still trusted.
-    pub fn config(&self, entity: &EntityId, ttl_ms: i64, now: EpochMillis) -> Option<Arc<Resolved>> {
-        let config = self.configs.get(entity)?;
+    pub fn config(&self, id: &BucketId, ttl_ms: i64, now: EpochMillis) -> Option<Arc<Resolved>> {
+        let config = self.configs.get(id)?;
         (now.since(config.read_at) < ttl_ms).then(|| Arc::clone(config))
     }
 
     /// A cached configuration that is still trusted, with what is remembered of the bucket.
-    pub fn found(&self, entity: &EntityId, id: &BucketId, ttl_ms: i64, now: EpochMillis) -> Option<Found> {
-        let config = self.config(entity, ttl_ms, now)?;
+    pub fn found(&self, id: &BucketId, ttl_ms: i64, now: EpochMillis) -> Option<Found> {
+        let config = self.config(id, ttl_ms, now)?;
         let hint = self.hint(id, now);
         Some(Found { config, hint })
     }
 
-    /// Remembers a configuration.
-    pub fn learn_config(&mut self, config: &Arc<Resolved>) {
-        self.configs.insert(config.entity.clone(), Arc::clone(config));
+    /// Remembers the configuration of a bucket.
+    pub fn learn_config(&mut self, id: &BucketId, config: &Arc<Resolved>) {
+        self.configs.insert(id.clone(), Arc::clone(config));
     }
 
     /// Remembers what an answer has shown.
@@ -188,7 +188,7 @@ pub(crate) struct Remembered<'a>(pub(crate) &'a Process, pub(crate) EpochMillis)
 
 impl Memory for Remembered<'_> {
     fn config(&self, id: &BucketId) -> Option<Arc<Resolved>> {
-        self.0.configs.get(&id.entity).cloned()
+        self.0.configs.get(id).cloned()
     }
 
     fn hint(&self, id: &BucketId) -> Hint {

@@ -25,6 +25,8 @@ pub struct Names {
     pub namespace: NamespaceId,
     /// The resource.
     pub resource: ResourceName,
+    /// Further resources.
+    pub more: Vec<ResourceName>,
     /// The entities.
     pub entities: Vec<EntityId>,
     /// The limits.
@@ -41,6 +43,9 @@ impl Names {
         Self {
             namespace: NamespaceId::new("dSkXlbmmfyU").expect("a valid name"),
             resource: ResourceName::new("a/b:8b").expect("a valid name"),
+            more: (0..plan.more.len())
+                .map(|i| ResourceName::new(format!("more-{i}")).expect("a valid name"))
+                .collect(),
             entities: (0..plan.entities.len()).map(name).collect(),
             limits: LIMITS
                 .iter()
@@ -60,6 +65,14 @@ impl Names {
             namespace: self.namespace.clone(),
             entity: entity.clone(),
             resource: self.resource.clone(),
+        }
+    }
+
+    /// An entity's bucket of any resource.
+    pub(crate) fn bucket_in(&self, entity: &EntityId, resource: &ResourceName) -> BucketId {
+        BucketId {
+            resource: resource.clone(),
+            ..self.bucket_of(entity)
         }
     }
 
@@ -133,6 +146,13 @@ pub fn table(plan: &Plan, names: &Names) -> MemoryTable {
         debug_assert!(done.is_ok(), "{done:?}");
     };
     put(config_item(&names.config_key(None), &plan.rules, None));
+    for (resource, rules) in names.more.iter().zip(&plan.more) {
+        put(config_item(
+            &resource_config_key(&names.namespace, resource),
+            rules,
+            None,
+        ));
+    }
     for (i, entity) in plan.entities.iter().enumerate() {
         if let Some(rules) = &entity.rules {
             put(config_item(&names.config_key(Some(i)), rules, None));

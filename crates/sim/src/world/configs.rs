@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::acquire::{Found, Observation, Reply};
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
-use zae_limiter_core::schema::key_of;
+use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::sync::{Drift, reconcile};
 use zae_limiter_core::table::{Item, Op};
-use zae_limiter_core::{EntityId, EpochMillis};
 
 use super::{Event, World};
 use crate::rows::change::Source;
@@ -17,7 +17,7 @@ impl World<'_> {
     /// once a second, from a configuration read just now.
     pub(crate) fn note_drift(&mut self, process: usize, seen: &Observation, now: EpochMillis) {
         let entity = &seen.id.entity;
-        let Some(known) = self.processes[process].configs.get(entity).cloned() else {
+        let Some(known) = self.processes[process].configs.get(&seen.id).cloned() else {
             return;
         };
         let key = (seen.id.clone(), seen.shard);
@@ -29,13 +29,13 @@ impl World<'_> {
         }
         self.processes[process].reconciled.insert(key, now);
         let read = |slot: Slot| {
-            let key = slot.key(&self.names.namespace, entity, &self.names.resource);
+            let key = slot.key(&self.names.namespace, entity, &seen.id.resource);
             Stored::decode(slot, self.table.get(&key)).unwrap_or_default()
         };
         let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
         let stored = [&meta, &entity_config, &default, &resource, &system];
         let config = Arc::new(resolve(entity, stored, now));
-        self.processes[process].learn_config(&config);
+        self.processes[process].learn_config(&seen.id, &config);
         if config.limits.is_empty() || !Drift::between(&seen.image, &config, now).is_some() {
             return;
         }
@@ -48,21 +48,16 @@ impl World<'_> {
     }
 
     /// Answers a machine that asks for configuration: from the process's cache, or by reading it.
-    pub(crate) fn ask_config(&mut self, job: usize, call: usize, entity: &EntityId, fresh: bool) {
+    pub(crate) fn ask_config(&mut self, job: usize, call: usize, id: &BucketId, fresh: bool) {
         let process = &self.processes[self.jobs[job].process];
         let now = process.clock(self.now_us);
-        let cached = process.found(
-            entity,
-            &self.names.bucket_of(entity),
-            self.plan.config_ttl_ms,
-            now,
-        );
+        let cached = process.found(id, self.plan.config_ttl_ms, now);
         if let Some(found) = cached.filter(|_| !fresh) {
             let reply = Box::new(Reply::Config(Ok(found)));
             return self.schedule(self.now_us, Event::Hear { job, call, reply });
         }
-        let (namespace, resource) = (&self.names.namespace, &self.names.resource);
-        let keys: Vec<_> = Slot::ALL.map(|slot| slot.key(namespace, entity, resource)).into();
+        let key = |slot: Slot| slot.key(&id.namespace, &id.entity, &id.resource);
+        let keys: Vec<_> = Slot::ALL.map(key).into();
         let op = Op::BatchGet {
             keys,
             consistent: fresh,
@@ -72,12 +67,12 @@ impl World<'_> {
 
     /// The records behind a configuration have arrived.
     pub(crate) fn config_read(&mut self, job: usize, call: usize, asked_us: u64, items: &[Item]) {
-        let Some(entity) = self.jobs[job].configs.get(&call).cloned() else {
+        let Some(id) = self.jobs[job].configs.get(&call).cloned() else {
             return;
         };
         let process = self.jobs[job].process;
         let find = |slot: Slot| {
-            let key = slot.key(&self.names.namespace, &entity, &self.names.resource);
+            let key = slot.key(&id.namespace, &id.entity, &id.resource);
             let item = items.iter().find(|item| key_of(item).as_ref() == Some(&key));
             Stored::decode(slot, item)
         };
@@ -89,13 +84,13 @@ impl World<'_> {
                     return;
                 };
                 let config = Arc::new(resolve(
-                    &entity,
+                    &id.entity,
                     [meta, entity_config, default, resource, system],
                     read_at,
                 ));
-                self.processes[process].learn_config(&config);
+                self.processes[process].learn_config(&id, &config);
                 let now = self.processes[process].clock(self.now_us);
-                let hint = self.processes[process].hint(&self.names.bucket_of(&entity), now);
+                let hint = self.processes[process].hint(&id, now);
                 Ok(Found { config, hint })
             }
             Err(err) => Err(err.into()),

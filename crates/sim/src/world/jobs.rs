@@ -6,8 +6,9 @@ use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
 };
 use zae_limiter_core::outage::breaker::Pass;
+use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Applied, Item, Op};
-use zae_limiter_core::{EntityId, Millitokens};
+use zae_limiter_core::{EntityId, LimitName, Millitokens, ResourceName};
 
 use super::{Event, Step, World};
 use crate::judge::outages::Cause;
@@ -34,6 +35,7 @@ impl World<'_> {
             process,
             entity,
             amounts,
+            also,
             limits,
             patience_ms,
             ..
@@ -54,6 +56,13 @@ impl World<'_> {
         let mut request = Request {
             id: self.names.bucket(*entity),
             consume: amounts.iter().map(amount).collect(),
+            also: also
+                .iter()
+                .map(|(more, amounts)| {
+                    let amounts = amounts.iter().map(amount).collect();
+                    (self.names.more[*more].clone(), amounts)
+                })
+                .collect(),
             limits: limits.as_deref().map(crate::state::setup::limits),
             settings: Settings {
                 bucket_ttl_multiplier: plan.ttl_multiplier,
@@ -79,8 +88,9 @@ impl World<'_> {
         }
         let own = &self.processes[*process];
         let now = own.clock(self.now_us);
-        let known =
-            |entity: &EntityId| own.found(entity, &self.names.bucket_of(entity), plan.config_ttl_ms, now);
+        let known = |entity: &EntityId, resource: &ResourceName| {
+            own.found(&self.names.bucket_in(entity, resource), plan.config_ttl_ms, now)
+        };
         let calls = acquire.start(&known, now, &mut rng);
         let is_decided = acquire.decision().is_some();
         let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
@@ -158,10 +168,15 @@ impl World<'_> {
                     slot.gave_back.push(grant.clone());
                     self.give_back(job, call.id, grant);
                 }
-                Ask::Config { entity, fresh } => {
+                Ask::Config {
+                    entity,
+                    resource,
+                    fresh,
+                } => {
+                    let id = self.names.bucket_in(&entity, &resource);
                     slot.calls.push(None);
-                    slot.configs.insert(call.id, entity.clone());
-                    self.ask_config(job, call.id, &entity, fresh);
+                    slot.configs.insert(call.id, id.clone());
+                    self.ask_config(job, call.id, &id, fresh);
                 }
             }
         }
@@ -440,10 +455,14 @@ impl World<'_> {
             }
         }
         if let Decision::Admitted(grants) = &decision {
-            let mut entities: Vec<_> = grants.iter().map(|grant| &grant.id.entity).collect();
-            entities.dedup();
-            self.stats.cascaded += u64::from(entities.len() > 1);
-            self.stats.divided += u64::from(entities.len() < grants.len());
+            let is_of = |same: fn(&BucketId, &BucketId) -> bool| {
+                grants.iter().any(|grant| !same(&grant.id, &grants[0].id))
+            };
+            self.stats.cascaded += u64::from(is_of(|one, other| one.entity == other.entity));
+            self.stats.several += u64::from(is_of(|one, other| one.resource == other.resource));
+            let mut buckets: Vec<_> = grants.iter().map(|grant| &grant.id).collect();
+            buckets.dedup();
+            self.stats.divided += u64::from(buckets.len() < grants.len());
             for grant in grants {
                 for (limit, amount) in &grant.amounts {
                     add(&mut known, &grant.id, limit.as_str(), amount.0);
@@ -464,11 +483,49 @@ impl World<'_> {
         };
         {
             let grants = self.settle_filling(job, filling, grants, is_paid);
-            if let Err(err) = self.judge_parent(job, &grants) {
+            if let Err(err) = self
+                .judge_whole(job, &grants)
+                .and(self.judge_parent(job, &grants))
+            {
                 self.fail(err);
             }
             self.hold(job, Held::Table(grants));
         }
+    }
+
+    /// An admission has all amounts of all its resources, of each bucket that it has debited.
+    fn judge_whole(&self, job: usize, grants: &[Grant]) -> Result<(), String> {
+        let Some(request) = &self.jobs[job].request else {
+            return Ok(());
+        };
+        let of_bucket = |id: &BucketId, limit: &LimitName| {
+            let grants = grants.iter().filter(|grant| grant.id == *id);
+            let amounts = grants.flat_map(|grant| &grant.amounts);
+            let of_limit = amounts.filter(|(named, _)| named == limit);
+            of_limit
+                .map(|(_, amount)| amount.0)
+                .reduce(|sum, amount| sum + amount)
+        };
+        for (resource, amounts) in request.parts() {
+            let own = self.names.bucket_in(&request.id.entity, resource);
+            for (limit, wanted) in amounts {
+                if of_bucket(&own, limit) != Some(wanted.0) {
+                    return Err(format!(
+                        "job {job} was admitted without {wanted} of {limit}, {resource}"
+                    ));
+                }
+                let mut others = grants.iter().filter(|grant| grant.id.resource == *resource);
+                if let Some(other) =
+                    others.find(|grant| of_bucket(&grant.id, limit).is_some_and(|taken| taken != wanted.0))
+                {
+                    return Err(format!(
+                        "job {job} has another amount of {limit} of {:?}",
+                        other.id
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn expect(&mut self, job: usize) {
@@ -498,11 +555,11 @@ impl World<'_> {
 fn shown(decision: &Decision) -> String {
     match decision {
         Decision::Admitted(grants) => {
-            let grant = |g: &Grant| format!("{}#{} {:?}", g.id.entity, g.shard, g.amounts);
+            let grant = |g: &Grant| format!("{}/{}#{} {:?}", g.id.entity, g.id.resource, g.shard, g.amounts);
             format!("admitted {:?}", grants.iter().map(grant).collect::<Vec<_>>())
         }
         Decision::Rejected(why) => format!("rejected: {why}"),
-        Decision::Disabled { entity, at } => format!("{entity} is disabled at {at:?}"),
+        Decision::Disabled { bucket, at } => format!("{} is disabled at {at:?}", bucket.entity),
         Decision::Failed(err) => format!("failed: {err}"),
     }
 }

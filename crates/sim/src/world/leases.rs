@@ -65,14 +65,15 @@ impl World<'_> {
             }
             Held::Nothing => return,
         };
-        // What is given back or charged of each limit of each entity, less what earlier grants have taken of it.
+        // What is given back or charged of each limit of each bucket, less what earlier grants have taken of it. Of further
+        // resources, the same was used beyond the estimate as of the first.
         let mut left: BTreeMap<(String, usize), i128> = BTreeMap::new();
         for (at, grant) in grants.into_iter().enumerate() {
             let mut delta = |(name, amount): &(LimitName, Millitokens)| {
                 let limit = self.names.limits.iter().position(|known| known == name);
                 let used = limit.and_then(|limit| used.get(&limit)).copied().unwrap_or(0);
                 let given = if commits {
-                    let key = (grant.id.entity.to_string(), limit.unwrap_or(usize::MAX));
+                    let key = (grant.id.key(0).pk, limit.unwrap_or(usize::MAX));
                     let left = left.entry(key).or_insert(-Millitokens::from_tokens(used).0);
                     let part = (*left).min(amount.0);
                     *left -= part;

@@ -168,7 +168,15 @@ impl World<'_> {
     /// Whether an admitted acquire debited a parent that was in force.
     pub(crate) fn judge_parent(&self, job: usize, grants: &[Grant]) -> Result<(), String> {
         let plan = self.plan;
-        let Some((began, Action::Acquire { entity, amounts, .. })) = plan.actions.get(self.jobs[job].action)
+        let Some((
+            began,
+            Action::Acquire {
+                entity,
+                amounts,
+                also,
+                ..
+            },
+        )) = plan.actions.get(self.jobs[job].action)
         else {
             return Ok(());
         };
@@ -188,25 +196,39 @@ impl World<'_> {
         }
         let name = |parent: usize| &self.names.entities[parent];
         let own = name(*entity);
-        let debited: BTreeSet<&EntityId> = grants
-            .iter()
-            .map(|grant| &grant.id.entity)
-            .filter(|id| *id != own)
-            .collect();
-        let allowed = |parent: &Option<usize>| match parent {
-            None => debited.is_empty(),
-            // A parent has a say only on the limits that it has.
-            Some(parent) if debited.is_empty() => {
-                !amounts.iter().any(|(limit, _)| self.has_limit(*parent, *limit))
-            }
-            Some(parent) => debited.len() == 1 && debited.contains(name(*parent)),
+        // Of each resource with its amounts: those of a further one are the same for all entities.
+        let of_further = |(more, amounts): &'_ (usize, Vec<(usize, i64)>)| {
+            let rules = &plan.more[*more];
+            let asks = amounts
+                .iter()
+                .any(|(limit, _)| rules.iter().any(|rule| rule.limit == *limit));
+            (&self.names.more[*more], asks)
         };
-        if in_force.iter().any(allowed) {
-            return Ok(());
+        let asks_parent = |parent: usize| amounts.iter().any(|(limit, _)| self.has_limit(parent, *limit));
+        let further = also
+            .iter()
+            .map(of_further)
+            .map(|(resource, asks)| (resource, Some(asks)));
+        for (resource, asks) in std::iter::once((&self.names.resource, None)).chain(further) {
+            let debited: BTreeSet<&EntityId> = grants
+                .iter()
+                .filter(|grant| grant.id.resource == *resource)
+                .map(|grant| &grant.id.entity)
+                .filter(|id| *id != own)
+                .collect();
+            let allowed = |parent: &Option<usize>| match parent {
+                None => debited.is_empty(),
+                // A parent has a say only on the limits that it has.
+                Some(parent) if debited.is_empty() => !asks.unwrap_or_else(|| asks_parent(*parent)),
+                Some(parent) => debited.len() == 1 && debited.contains(name(*parent)),
+            };
+            if !in_force.iter().any(allowed) {
+                return Err(format!(
+                    "job {job} debited the parents {debited:?} of {own} for {resource}, and not one of {in_force:?}"
+                ));
+            }
         }
-        Err(format!(
-            "job {job} debited the parents {debited:?} of {own}, and not one of {in_force:?}"
-        ))
+        Ok(())
     }
 
     /// Whether an entity has a limit at any time.

@@ -32,22 +32,26 @@ impl World<'_> {
         request: &mut Request,
     ) -> Option<Filling> {
         let mut rng = Rng::of(self.plan.seed, index as u64 | 1 << 60);
-        if !self.plan.rides || request.limits.is_some() || !rng.chance(TAKES) {
+        let is_plain = request.limits.is_none() && request.also.is_empty();
+        if !self.plan.rides || !is_plain || !rng.chance(TAKES) {
             return Some(Filling::default());
         }
         let ttl_ms = self.plan.config_ttl_ms;
         let own = &mut self.processes[process];
         let now = own.clock(self.now_us);
         let id = request.id.clone();
-        let Some(config) = own.config(&id.entity, ttl_ms, now) else {
+        let Some(config) = own.config(&id, ttl_ms, now) else {
             return Some(Filling::default());
         };
         let parent = match config.owner.as_ref().and_then(Owner::cascade_parent) {
             None => None,
-            Some(entity) => match own.config(entity, ttl_ms, now) {
-                None => return Some(Filling::default()),
-                Some(config) => Some((self.names.bucket_of(entity), config)),
-            },
+            Some(entity) => {
+                let above = self.names.bucket_of(entity);
+                match own.config(&above, ttl_ms, now) {
+                    None => return Some(Filling::default()),
+                    Some(config) => Some((above, config)),
+                }
+            }
         };
         let of_parent: Vec<(LimitName, Millitokens)> = match &parent {
             None => Vec::new(),
@@ -152,11 +156,12 @@ impl World<'_> {
         grants: Vec<Grant>,
         is_paid: bool,
     ) -> Vec<Grant> {
-        let Some(consume) = self.jobs[job]
+        // Of several resources, nothing is taken ahead.
+        let request = self.jobs[job]
             .request
             .as_ref()
-            .map(|request| request.consume.clone())
-        else {
+            .filter(|request| request.also.is_empty());
+        let Some(consume) = request.map(|request| request.consume.clone()) else {
             return grants;
         };
         let (process, action) = (self.jobs[job].process, self.jobs[job].action);

@@ -36,7 +36,7 @@ fn commands_take_these_options() {
         (
             "acquire",
             with(
-                "--resource/-r* --consume/-c*+ --wait --on-unavailable --timeout",
+                "--resource/-r* --consume/-c*+ --also+ --wait --on-unavailable --timeout",
                 NAMESPACED,
             ),
         ),

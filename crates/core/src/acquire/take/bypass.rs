@@ -91,6 +91,7 @@ impl Take {
     pub(super) fn ask_config(&mut self, state: State, env: &mut Env<'_>) {
         let ask = Ask::Config {
             entity: self.id.entity.clone(),
+            resource: self.id.resource.clone(),
             fresh: true,
         };
         self.send(ask, state, env);

@@ -1,0 +1,238 @@
+//! The buckets that an acquire debits: which there are, and who is above whom.
+//!
+//! Of each resource, the legs form a chain: the entity's, and those of the entities above it. The configuration of an entity names
+//! the one above, by what the cache holds. Once a bucket was debited, its own item says who is above, and overrules the cache.
+
+use std::sync::Arc;
+
+use super::images::Seen;
+use super::protocol::{AcquireError, Ask, Call, Decision, Found, Grant, Request, check_config};
+use super::take::{Take, TakeEnd};
+use super::{Acquire, Known, MAX_LEVELS, Route, append, in_force, known_owner};
+use crate::bucket::{Owner, is_disputed, newest_owner};
+use crate::config::Resolved;
+use crate::name::{EntityId, LimitName};
+use crate::schema::BucketId;
+use crate::units::Millitokens;
+
+/// Whether it is known who is above a leg's entity.
+#[derive(Debug)]
+enum Above {
+    /// Its own item has not been asked yet.
+    Open,
+    /// The entity is being read again, because its bucket's stamp is of another incarnation.
+    Asked,
+    /// The result of that read, which decides.
+    Read(Arc<Resolved>),
+    Confirmed,
+}
+
+/// One bucket that an acquire debits.
+#[derive(Debug)]
+pub(super) struct Leg {
+    /// Of which resource of the request.
+    pub(super) part: usize,
+    /// 0 for the entity, 1 for its parent.
+    pub(super) level: usize,
+    pub(super) entity: EntityId,
+    /// The configuration, from when it is known until the leg starts.
+    pub(super) found: Option<Found>,
+    /// Once it has started. Without it, it has none of the limits asked for, or its tokens are [paid](Self::is_paid).
+    pub(super) take: Option<Take>,
+    /// Whether the caller has the tokens already.
+    pub(super) is_paid: bool,
+    /// Turned out not to be above the entity: whatever it takes goes back.
+    pub(super) is_stray: bool,
+    above: Above,
+}
+
+impl Leg {
+    pub(super) fn id(&self, request: &Request) -> BucketId {
+        BucketId {
+            namespace: request.id.namespace.clone(),
+            entity: self.entity.clone(),
+            resource: request.part(self.part).0.clone(),
+        }
+    }
+
+    /// What is asked of it: of an entity above, of the limits that it has.
+    pub(super) fn amounts(&self, request: &Request, config: &Resolved) -> Vec<(LimitName, Millitokens)> {
+        let (_, amounts) = request.part(self.part);
+        if self.level == 0 {
+            return amounts.to_vec();
+        }
+        let has = |(name, _): &&(LimitName, Millitokens)| config.limit(name).is_some();
+        amounts.iter().filter(has).cloned().collect()
+    }
+
+    /// It as it is known before it starts.
+    pub(super) fn seen<'a>(&'a self, request: &'a Request) -> Option<Seen<'a>> {
+        let (resource, amounts) = request.part(self.part);
+        Some(Seen {
+            who: (&self.entity, resource),
+            level: self.level,
+            amounts,
+            found: self.found.as_ref()?,
+        })
+    }
+
+    pub(super) fn end(&self) -> Option<&TakeEnd> {
+        self.take.as_ref()?.end()
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.take.as_ref().is_some_and(|take| take.end().is_none())
+    }
+
+    pub(super) fn grants(&self) -> &[Grant] {
+        self.end().map_or(&[], TakeEnd::grants)
+    }
+
+    pub(super) fn owner_was_read(&mut self, config: Arc<Resolved>) {
+        self.above = Above::Read(config);
+    }
+}
+
+impl Acquire {
+    /// Adds the leg of an entity, and those of the entities above it as far as their configurations are known. What is not
+    /// known is asked for.
+    pub(super) fn climb(
+        &mut self,
+        part: usize,
+        mut level: usize,
+        mut entity: EntityId,
+        known: &Known<'_>,
+    ) -> Vec<Call> {
+        loop {
+            let is_paid = level > 0 && part == 0 && self.request.paid() == Some(&entity);
+            let leg = self.legs.len();
+            self.legs.push(Leg {
+                part,
+                level,
+                entity: entity.clone(),
+                found: None,
+                take: None,
+                is_paid,
+                is_stray: false,
+                above: Above::Open,
+            });
+            if is_paid {
+                return Vec::new();
+            }
+            let resource = self.request.part(part).0;
+            let Some(found) = known(&entity, resource) else {
+                let ask = Ask::Config {
+                    entity,
+                    resource: resource.clone(),
+                    fresh: false,
+                };
+                return self.route(Route::Config(leg), vec![(0, ask)]);
+            };
+            match self.learn(leg, Ok(found)) {
+                Some(above) => (level, entity) = (level + 1, above),
+                None => return Vec::new(),
+            }
+        }
+    }
+
+    /// Takes the configuration of a leg. Returns the entity above, whose bucket is to be debited as well.
+    pub(super) fn learn(&mut self, at: usize, found: Result<Found, AcquireError>) -> Option<EntityId> {
+        let leg = &self.legs[at];
+        if leg.is_stray {
+            return None;
+        }
+        let (resource, amounts) = self.request.part(leg.part);
+        let amounts = if leg.level == 0 { amounts } else { &[] };
+        let found = found.and_then(|found| in_force(&self.request, resource, found));
+        let found = found.and_then(|found| {
+            check_config(&found.config, resource, amounts)?;
+            Ok(found)
+        });
+        match found {
+            Ok(found) => {
+                let above = known_owner(&found).and_then(Owner::cascade_parent);
+                let above = above.filter(|above| self.may_climb(leg, above)).cloned();
+                self.legs[at].found = Some(found);
+                above
+            }
+            Err(AcquireError::Input(err)) if leg.part > 0 => {
+                // Named as the caller has named it.
+                let field = format!("also.{resource}{}", err.field().trim_start_matches("consume"));
+                self.decide(Decision::Failed(err.in_field(field).into()));
+                None
+            }
+            Err(err) => {
+                self.decide(Decision::Failed(err));
+                None
+            }
+        }
+    }
+
+    /// Whether an entity is debited because it is above that of a leg. Not if there are too many levels, and not twice.
+    fn may_climb(&self, leg: &Leg, above: &EntityId) -> bool {
+        let is_below = |other: &Leg| {
+            !other.is_stray && other.part == leg.part && other.level <= leg.level && other.entity == *above
+        };
+        leg.level + 1 < MAX_LEVELS && !self.legs.iter().any(is_below)
+    }
+
+    /// Once a bucket was debited, its own item says who is above its entity, and overrules the cache. If the item is
+    /// stamped for another incarnation of the entity than the cache has, META is read again, and decides.
+    pub(super) fn confirm(&mut self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        for at in 0..self.legs.len() {
+            let leg = &self.legs[at];
+            if leg.is_stray || matches!(leg.above, Above::Confirmed | Above::Asked) {
+                continue;
+            }
+            let (Some(take), Some(grant)) = (&leg.take, leg.grants().first()) else {
+                continue;
+            };
+            let (read, was_read) = match &leg.above {
+                Above::Read(config) => (config.owner.as_ref(), true),
+                _ => (take.config().owner.as_ref(), false),
+            };
+            let stamp = &grant.image.owner;
+            let owner = if !is_disputed(stamp, read) {
+                newest_owner(stamp, read)
+            } else if was_read {
+                read
+            } else {
+                let ask = Ask::Config {
+                    entity: leg.entity.clone(),
+                    resource: self.request.part(leg.part).0.clone(),
+                    fresh: true,
+                };
+                self.legs[at].above = Above::Asked;
+                append(&mut calls, self.route(Route::OwnerConfig(at), vec![(0, ask)]));
+                continue;
+            };
+            let wanted = owner.and_then(Owner::cascade_parent);
+            let wanted = wanted.filter(|above| self.may_climb(leg, above)).cloned();
+            append(&mut calls, self.lead_to(at, wanted));
+        }
+        calls
+    }
+
+    /// It is certain who is above a leg's entity. If the legs above are of others, they are stray.
+    fn lead_to(&mut self, at: usize, wanted: Option<EntityId>) -> Vec<Call> {
+        self.legs[at].above = Above::Confirmed;
+        let (part, level) = (self.legs[at].part, self.legs[at].level);
+        let mut above = self.legs.iter().filter(|leg| !leg.is_stray && leg.part == part);
+        let above = above.find(|leg| leg.level == level + 1);
+        if above.map(|leg| &leg.entity) == wanted.as_ref() {
+            return Vec::new();
+        }
+        for leg in self
+            .legs
+            .iter_mut()
+            .filter(|leg| leg.part == part && leg.level > level)
+        {
+            leg.is_stray = true;
+        }
+        match wanted {
+            Some(entity) => self.climb(part, level + 1, entity, &|_, _| None),
+            None => Vec::new(),
+        }
+    }
+}
