@@ -12,8 +12,9 @@ use super::{Acquire, Known, MAX_LEVELS, Route, append, in_force, known_owner};
 use crate::bucket::{Owner, is_disputed, newest_owner};
 use crate::config::Resolved;
 use crate::name::{EntityId, LimitName};
+use crate::random::Random;
 use crate::schema::BucketId;
-use crate::units::Millitokens;
+use crate::units::{EpochMillis, Millitokens};
 
 /// Whether it is known who is above a leg's entity.
 #[derive(Debug)]
@@ -82,6 +83,11 @@ impl Leg {
 
     pub(super) fn is_running(&self) -> bool {
         self.take.as_ref().is_some_and(|take| take.end().is_none())
+    }
+
+    /// Whether it holds its write back until the others have taken their tokens.
+    fn is_held(&self) -> bool {
+        self.take.as_ref().is_some_and(Take::is_held)
     }
 
     pub(super) fn grants(&self) -> &[Grant] {
@@ -174,6 +180,30 @@ impl Acquire {
             !other.is_stray && other.part == leg.part && other.level <= leg.level && other.entity == *above
         };
         leg.level + 1 < MAX_LEVELS && !self.legs.iter().any(is_below)
+    }
+
+    /// Once the other legs have ended, lets those go on that [hold back](Take::holding_back), or ends them if another leg has
+    /// not taken its tokens.
+    pub(super) fn release(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
+        let mut calls = Vec::new();
+        if !self.legs.iter().any(Leg::is_held) {
+            return calls;
+        }
+        let is_lost =
+            |leg: &Leg| !leg.is_stray && leg.end().is_some_and(|end| !matches!(end, TakeEnd::Taken(_)));
+        let is_lost = self.abandoned || self.decision.is_some() || self.legs.iter().any(is_lost);
+        for at in 0..self.legs.len() {
+            let is_stray = self.legs[at].is_stray;
+            let Some(take) = self.legs[at].take.as_mut().filter(|take| take.is_held()) else {
+                continue;
+            };
+            if is_lost || is_stray {
+                take.withdraw();
+            } else {
+                append(&mut calls, self.step(at, now, random, Take::go_on));
+            }
+        }
+        calls
     }
 
     /// Once a bucket was debited, its own item says who is above its entity, and overrules the cache. If the item is

@@ -113,6 +113,7 @@ impl Acquire {
             append(&mut calls, self.climb(part, 0, entity, known));
         }
         append(&mut calls, self.begin(now, random));
+        append(&mut calls, self.settle(now, random));
         calls
     }
 
@@ -144,7 +145,7 @@ impl Acquire {
                 Vec::new()
             }
         };
-        append(&mut calls, self.settle(now));
+        append(&mut calls, self.settle(now, random));
         calls
     }
 
@@ -280,9 +281,10 @@ impl Acquire {
             self.has_begun = true;
         }
         let mut calls = Vec::new();
+        let is_alone = self.legs.len() == 1;
         for leg in 0..self.legs.len() {
             if let Some(found) = self.legs[leg].found.take() {
-                append(&mut calls, self.start_leg(leg, &found, now, random));
+                append(&mut calls, self.start_leg(leg, &found, is_alone, now, random));
             }
         }
         calls
@@ -292,6 +294,7 @@ impl Acquire {
         &mut self,
         at: usize,
         found: &Found,
+        is_alone: bool,
         now: EpochMillis,
         random: &mut dyn Random,
     ) -> Vec<Call> {
@@ -316,7 +319,8 @@ impl Acquire {
             self.started,
             is_above,
         )
-        .taking_ahead(ahead);
+        .taking_ahead(ahead)
+        .holding_back(!is_alone);
         self.legs[at].take = Some(take);
         self.step(at, now, random, |take, env| {
             take.start(&found.hint, &short, env);
@@ -349,7 +353,7 @@ impl Acquire {
     }
 
     /// Looks whether the legs allow a decision yet.
-    fn settle(&mut self, now: EpochMillis) -> Vec<Call> {
+    fn settle(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
         if self.abandoned && matches!(self.decision, Some(Decision::Admitted(_))) {
             // Given up while a stray parent's tokens were still on their way back.
             self.decision = Some(Decision::Failed(AcquireError::Abandoned));
@@ -367,8 +371,12 @@ impl Acquire {
                 return calls;
             }
         }
-        if self.outstanding > 0 || self.gives_back || self.legs.iter().any(Leg::is_running) {
+        if self.outstanding > 0 || self.gives_back {
             return Vec::new();
+        }
+        let calls = self.release(now, random);
+        if !calls.is_empty() || self.legs.iter().any(Leg::is_running) {
+            return calls;
         }
         let decision = match self.decision.take() {
             Some(decision @ Decision::Failed(_)) => decision.or(self.judge(now)),

@@ -72,7 +72,9 @@ impl Acquire {
             let mut statuses = Vec::new();
             for (_, end) in ends() {
                 match end {
-                    TakeEnd::Short(short) => statuses.extend(short.iter().cloned()),
+                    TakeEnd::Short(short) | TakeEnd::Withdrawn(short) => {
+                        statuses.extend(short.iter().cloned())
+                    }
                     TakeEnd::Taken(grants) => statuses.extend(statuses_before(grants, now)),
                     _ => {}
                 }

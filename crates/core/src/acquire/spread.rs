@@ -87,6 +87,7 @@ impl Spread {
                 TakeEnd::Taken(_) => SpreadEnd::Created,
                 TakeEnd::Short(_)
                 | TakeEnd::Disabled(_)
+                | TakeEnd::Withdrawn(_)
                 | TakeEnd::Contended
                 | TakeEnd::Failed(TakeError::Abandoned) => SpreadEnd::NotNeeded,
                 TakeEnd::Failed(err) => SpreadEnd::Failed(err.clone()),

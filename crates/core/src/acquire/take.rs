@@ -63,6 +63,8 @@ pub(crate) enum TakeEnd {
     Short(Vec<LimitStatus>),
     Disabled(DisabledAt),
     Contended,
+    /// It would have taken its tokens, but another leg has not: how its limits stand.
+    Withdrawn(Vec<LimitStatus>),
     Failed(TakeError),
 }
 
@@ -168,6 +170,10 @@ pub(crate) struct Take {
     shard_count: u32,
     tried: Vec<u32>,
     best: Option<Vec<LimitStatus>>,
+    /// Whether it [holds back](Self::holding_back).
+    holds_back: bool,
+    /// How its limits stand, while it does.
+    held: Option<Vec<LimitStatus>>,
     /// A shard that has the tokens, but no write units, and its image.
     dry: Option<(u32, Arc<Bucket>)>,
     races: u32,
@@ -229,6 +235,8 @@ impl Take {
             shard_count: 1,
             tried: Vec::new(),
             best: None,
+            holds_back: false,
+            held: None,
             dry: None,
             races: 0,
             lost_refills: 0,
@@ -711,6 +719,9 @@ impl Take {
 
     /// Refills the shard from its image and takes the tokens, in one write.
     fn refill_debit(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
+        if self.holds(image, env.now) {
+            return;
+        }
         self.seen = Some(Arc::clone(image));
         let amounts = self.amounts.clone();
         if self.exact().is_some() || !self.seeds(image).is_empty() {

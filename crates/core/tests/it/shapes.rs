@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use zae_limiter_core::acquire::{Acquire, Decision};
 use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::schedule::ScheduleEntry;
 use zae_limiter_core::sync::{LimitChange, change_limits};
@@ -542,6 +543,103 @@ fn tokens_are_kept_if_the_shards_cannot_be_told() {
         desk.admitted("u", &[("ses", 1)]);
     }
     desk.rejected("u", &[("ses", 1)]);
+}
+
+/// A key under a project with a session limit, which the key has as well.
+fn cascading(of_key: LimitBuilder) -> Desk {
+    let mut desk = desk(&[of_key], "2027-03-10T09:00:00Z");
+    desk.entity("project", None, false);
+    desk.entity("u", Some("project"), true);
+    desk.configure_entity("project", &[session().build().unwrap()]);
+    desk
+}
+
+#[test]
+fn a_refused_request_begins_no_session_of_the_parent() {
+    for of_key in [
+        Limit::session("ses", 5, Duration::from_hours(1)),
+        Limit::per_hour("ses", 5),
+    ] {
+        let mut desk = cascading(of_key);
+        // Neither in a new bucket.
+        desk.rejected("u", &[("ses", 6)]);
+        assert!(desk.table.get(&desk.id("project").key(0)).is_none());
+        desk.admitted("u", &[("ses", 5)]);
+        let first = desk.now;
+        for remembers in [false, true] {
+            desk.remembers = remembers;
+            desk.forget();
+            desk.now += 18_000_000;
+            // The key's bucket holds 5 again.
+            let refused = desk.rejected("u", &[("ses", 6)]);
+            let names: Vec<_> = refused
+                .statuses()
+                .iter()
+                .map(|s| (s.entity.as_str(), s.exceeded))
+                .collect();
+            assert_eq!(names, [("u", true), ("project", false)]);
+            assert_eq!(refused.statuses()[1].available, 50);
+        }
+        assert_eq!(desk.int("project", 0, "b_ses_ws"), i128::from(first));
+        desk.now += 1000;
+        desk.admitted("u", &[("ses", 5)]);
+        assert_eq!(desk.int("project", 0, "b_ses_ws"), i128::from(desk.now));
+        assert_eq!(desk.int("project", 0, "b_ses_tk"), 45_000);
+    }
+}
+
+#[test]
+fn a_session_that_both_begin_begins_for_both_or_not_at_all() {
+    let mut desk = cascading(Limit::session("ses", 100, Duration::from_hours(5)));
+    desk.remembers = true;
+    desk.admitted("u", &[("ses", 1)]);
+    let first = desk.now;
+    desk.now += 18_001_000;
+    // The project refuses.
+    desk.rejected("u", &[("ses", 51)]);
+    for entity in ["u", "project"] {
+        assert_eq!(desk.int(entity, 0, "b_ses_ws"), i128::from(first), "{entity}");
+    }
+    desk.admitted("u", &[("ses", 50)]);
+    for entity in ["u", "project"] {
+        assert_eq!(desk.int(entity, 0, "b_ses_ws"), i128::from(desk.now), "{entity}");
+    }
+    // One write for each, although they waited for each other.
+    assert_eq!(desk.ops.len(), 2, "{:?}", desk.ops);
+}
+
+#[test]
+fn a_call_that_is_given_up_while_a_leg_waits_keeps_nothing() {
+    for steps in 0..12 {
+        let mut desk = cascading(Limit::per_hour("ses", 5));
+        let mut acquire = Acquire::new(desk.request("u", &[("ses", 1)]));
+        let now = EpochMillis(desk.now);
+        let mut calls = acquire.start(&|_, _| None, now, &mut desk.dice);
+        let mut step = 0;
+        while !calls.is_empty() {
+            if step == steps {
+                acquire.abandon();
+            }
+            step += 1;
+            let call = calls.remove(0);
+            let reply = desk.reply(call.ask);
+            calls.extend(acquire.answer(call.id, reply, now, &mut desk.dice));
+        }
+        let Some(decision) = acquire.decision() else {
+            panic!("no decision after {step} steps")
+        };
+        if steps < step {
+            assert!(
+                !matches!(decision, Decision::Admitted(_)),
+                "{steps}: {decision:?}"
+            );
+            for (entity, held) in [("u", 5000), ("project", 50_000)] {
+                if desk.table.get(&desk.id(entity).key(0)).is_some() {
+                    assert_eq!(desk.int(entity, 0, "b_ses_tk"), held, "{steps}: {entity}");
+                }
+            }
+        }
+    }
 }
 
 /// A new shard of a quota would be free allowance.

@@ -19,7 +19,6 @@ use crate::shards::births::{NewLimit, Newborn, Shards, Start, births, family};
 use crate::table::{Applied, Cancelled, FailureKind, Item, Op, Part, TableError};
 use crate::terms::Terms;
 use crate::units::Millitokens;
-use crate::verdict::LimitStatus;
 use crate::write::shapes::shapes_of_new;
 use crate::write::{self, NewShard};
 
@@ -199,15 +198,10 @@ impl Take {
             && new.shard == 0
             && (self.shard_count == 1 || !self.fits_whole(now))
         {
-            let limits = self.config.limits.iter();
-            let statuses = limits
-                .filter(|limit| self.amounts.iter().any(|(name, _)| name == limit.name()))
-                .map(|limit| {
-                    let need = need(limit.name().as_str());
-                    LimitStatus::untouched(self.who(), limit, 1, need, now)
-                })
-                .collect();
-            return self.finish(TakeEnd::Short(statuses));
+            return self.finish(TakeEnd::Short(self.untouched(now)));
+        }
+        if takes && self.holds_new() {
+            return self.hold_new(now);
         }
         let row = |start: &Start| -> (Params, SmolStr, Millitokens, Millitokens) {
             let cost = if takes {
