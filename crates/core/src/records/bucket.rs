@@ -251,6 +251,15 @@ impl Bucket {
     /// [`RecordError::Corrupt`] if an attribute contradicts the format. A feature that is not understood is
     /// not an error here; see [`Bucket::unsupported`].
     pub fn decode(item: &Item) -> Result<Self, RecordError> {
+        Self::read(item, false)
+    }
+
+    /// Reads a bucket item for a write of all shards at once, for which a session limit of several shards can be evaluated.
+    pub(crate) fn decode_with_others(item: &Item) -> Result<Self, RecordError> {
+        Self::read(item, true)
+    }
+
+    fn read(item: &Item, is_with_others: bool) -> Result<Self, RecordError> {
         let reader = Reader::new("bucket", item);
         let refilled_at = EpochMillis(
             reader
@@ -264,7 +273,7 @@ impl Bucket {
             }
             None => None,
         };
-        let shared = ItemSchedules::read(&reader)?;
+        let shared = ItemSchedules::read(&reader, is_with_others)?;
         let mut bucket = Self {
             refilled_at,
             shard_count,

@@ -54,6 +54,8 @@ pub(super) struct ItemSchedules<'a> {
     schedule: Option<&'a str>,
     resets: Option<&'a str>,
     zone: Option<&'a str>,
+    /// Whether the item is read together with all other shards.
+    is_with_others: bool,
 }
 
 /// The numbers of a limit that its shape is read with.
@@ -66,8 +68,9 @@ pub(super) struct Held {
 }
 
 impl<'a> ItemSchedules<'a> {
-    pub(super) fn read(reader: &Reader<'a>) -> Result<Self, RecordError> {
+    pub(super) fn read(reader: &Reader<'a>, is_with_others: bool) -> Result<Self, RecordError> {
         Ok(Self {
+            is_with_others,
             schedule: reader.text_opt("sched")?,
             resets: reader.text_opt("rsched")?,
             zone: reader.text_opt("sched_tz")?,
@@ -128,7 +131,7 @@ impl<'a> ItemSchedules<'a> {
             .chain(["rsa", "rsched"])
             .map(|part| (part, reader.get(&limit_attr(name, part)).cloned()))
             .collect();
-        if session.is_some() && held.shard_count > 1 {
+        if session.is_some() && held.shard_count > 1 && !self.is_with_others {
             // The use that begins a session would have to tell all shards of it.
             return Ok(Err(limit_attr(name, "rsa")));
         }
@@ -225,6 +228,29 @@ impl Shape {
         let count = stored.find(|(part, _)| *part == "rn");
         let count = count.and_then(|(_, value)| value.as_ref()?.as_int());
         count.and_then(|count| i64::try_from(count).ok()).unwrap_or(0)
+    }
+
+    /// Millitokens that were added to the shard's part.
+    pub(crate) fn extra(&self) -> i128 {
+        self.allowance().map_or(0, |allowance| allowance.extra)
+    }
+
+    /// What the shard's part is, of a quota or a session limit.
+    pub(crate) fn allowance(&self) -> Option<Allowance> {
+        match &self.recovery {
+            StoredRecovery::Resets { allowance, .. } | StoredRecovery::Session { allowance, .. } => {
+                Some(*allowance)
+            }
+            StoredRecovery::Rate | StoredRecovery::Unknown => None,
+        }
+    }
+
+    /// The length of its sessions in seconds.
+    pub(crate) fn session_secs(&self) -> Option<u64> {
+        match &self.recovery {
+            StoredRecovery::Session { secs, .. } => Some(*secs),
+            StoredRecovery::Rate | StoredRecovery::Resets { .. } | StoredRecovery::Unknown => None,
+        }
     }
 
     /// Whether the item has a part.
