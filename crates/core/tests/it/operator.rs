@@ -804,8 +804,8 @@ mod properties {
             let period = |desk: &Desk| {
                 let item = desk.table.get(&desk.id("u").key(0));
                 let part = |part: &str| item.and_then(|item| item.get(&format!("b_{name}_{part}")).and_then(Value::as_int));
-                let edge = item.and_then(|item| item["rf"].as_int()).map(|rf| rf / 86_400_000);
-                (part("rn"), if is_session { part("ws") } else { edge })
+                let day = Some(i128::from(desk.now / 86_400_000));
+                (part("rn"), if is_session { part("ws") } else { day })
             };
             let mut before = period(&desk);
             let mut left = i128::from(quota);

@@ -370,7 +370,7 @@ impl Admin {
             if self.bring_up(operation, &shards).await? {
                 continue;
             }
-            if !has_created && self.create_missing(operation, &shards).await {
+            if !has_created && self.create_missing(operation, &shards).await? {
                 has_created = true;
                 continue;
             }
@@ -402,27 +402,24 @@ impl Admin {
         Ok(was_behind)
     }
 
-    /// Creates shards that are missing, as the next requests would. Returns whether there are any that can be.
-    async fn create_missing(&self, operation: &Operation, shards: &Shards) -> bool {
+    /// Creates shards that are missing, as the next requests would. Returns whether any were: there are none of a bucket that is
+    /// disabled, nor of one with quotas, whose parts lie with others until a client that splits them creates the shards.
+    async fn create_missing(&self, operation: &Operation, shards: &Shards) -> Result<bool, Error> {
         let (count, missing) = (shard_count(shards), missing(shards));
         let has_quota = shards.values().any(|image| image.has_quota());
         if missing.is_empty() || count > MAX_SHARDS || has_quota || !shards.contains_key(&0) {
-            return false;
+            return Ok(false);
         }
         let stack = Stack {
             parts: self.inner.parts(),
         };
         let mut created = 0;
         for shard in missing {
-            match stack.create_shards(operation.id(), shard..shard + 1, count).await {
-                Ok(one) => created += one,
-                Err(error) => {
-                    tracing::warn!(shard, %error, "a missing shard was not created; what belongs to it is left to the next request");
-                    break;
-                }
-            }
+            created += stack
+                .create_shards(operation.id(), shard..shard + 1, count)
+                .await?;
         }
-        created > 0
+        Ok(created > 0)
     }
 
     /// Reads all shards of a bucket consistently: those that the index shows, which is behind, and those that there should be.

@@ -14,6 +14,7 @@
 //! - `namespaces`, `versions`, `deletion`, `registries`, `audit`, `usage`, `capacity`, `paging`, `blocking_admin`:
 //!   administration, on tables of `admin` that can be read through and through;
 //! - `shapes`: schedules, quotas and session limits;
+//! - `operations`: resets and top-ups;
 //! - `declare`: limits from manifests, interrupted and at once;
 //! - `parity`: the blocking facade has every call;
 //! - `blocking_ends`: blocking handles that are dropped, and used or dropped inside async code;
@@ -44,6 +45,7 @@ mod lean_index;
 mod lease;
 mod limits;
 mod namespaces;
+mod operations;
 mod outage;
 mod paging;
 mod parity;
