@@ -312,21 +312,21 @@ async fn a_bucket_is_reset_and_topped_up() {
     check_operation(usage, 4, 7.5, 9.0);
     let (done, usage) = w.cost(admin.reset_bucket(reset().idempotency_key("a"))).await;
     done.unwrap();
-    check_operation(usage, 5, 0.0, 0.0);
+    check_operation(usage, 5, 8.5, 9.0);
     let (done, usage) = w.cost(admin.reset_bucket(reset().idempotency_key("a"))).await;
     done.unwrap();
-    check(usage, 0, 0, 2, 0.0, 0.0);
+    check(usage, 0, 0, 2, 6.0, 0.0);
     let (done, usage) = w.cost(admin.reset_bucket(BucketReset::new("none", "r"))).await;
     done.unwrap();
-    check(usage, 0, 0, 4, 0.0, 0.0);
+    check(usage, 0, 0, 4, 7.5, 0.0);
     let quota = Limit::quota("rpd", 10).resets("0 0 * * *", "UTC");
     admin.set_resource_defaults("q", [quota]).await.unwrap();
     let order = || TopUp::new("k", "q").add("rpd", 5);
     // The gate is a read more, and the first one a write. The bucket is created: with three indexes, and a check of META.
     let (done, usage) = w.cost(admin.top_up(order())).await;
     done.unwrap();
-    check(usage, 2, 0, 5, 0.0, 0.0);
+    check(usage, 2, 0, 5, 8.5, 14.0);
     let (done, usage) = w.cost(admin.top_up(order())).await;
     done.unwrap();
-    check_operation(usage, 5, 0.0, 0.0);
+    check_operation(usage, 5, 8.5, 9.0);
 }
