@@ -1,5 +1,7 @@
 """Resets and top-ups: both clients write the same, obey what the other one did, and honour its keys."""
 
+import json
+
 import pytest
 from bridge import Failed, Refused, theirs_of
 from conftest import World
@@ -61,7 +63,7 @@ RANDOM = {"cf", "cr", "fr", "writer", "event_id", "pinc", "pgen", "created_at", 
 
 def written(world, client):
     """The buckets, the records of operations and the events of them, without what differs from run to run."""
-    found = {}
+    found = []
     for (pk, sk), item in world.items(client.namespace_id).items():
         is_event = item.get("action", {}).get("S", "").startswith("bucket_")
         if "/BUCKET#" not in pk and not is_event:
@@ -76,10 +78,13 @@ def written(world, client):
         if sk.startswith("#OP#0"):
             sk = "#OP#"
             left.pop("GSI4SK")
+        if int(left.get("shard_count", {}).get("N", 1)) > 1 and pk.endswith("#0"):
+            # Ours lets the first shard of a split bucket not expire: it has the count.
+            left.pop("ttl", None)
         left["SK"] = {"S": sk}
-        found[pk, sk] = left
-    text = str(sorted(found.items())).replace(client.namespace_id, "NS")
-    return text.replace("', ", "',\n")
+        text = json.dumps(left, sort_keys=True).replace(client.namespace_id, "NS")
+        found.append(text.replace("}, ", "},\n"))
+    return "\n".join(sorted(found))
 
 
 def spent(world, theirs, **amounts):
