@@ -18,7 +18,6 @@ fn reset() {
     world.run("acquire user-1 -r gpt-4 -c rpd:40 -c rph:5");
     world.run("audit list --entity-id user-1 --output json --limit 1");
     // Mistakes.
-    world.run("entity reset user-1");
     world.run("entity reset user-1 -r gpt-4 -l nope");
     world.run("entity reset user-1 -r gpt-4 -l 'a b'");
     world.run("entity reset 'no good' -r gpt-4");
@@ -39,7 +38,6 @@ fn topped_up_at_a_rate() {
     world.run("entity top-up user-1 -r gpt-4 -a rpd:90 --idempotency-key order-17 --output json");
     world.run("acquire user-1 -r gpt-4 -c rpd:40");
     // Mistakes.
-    world.run("entity top-up user-1 -r gpt-4");
     world.run("entity top-up user-1 -r gpt-4 -a rpd");
     world.run("entity top-up user-1 -r gpt-4 -a rpd:0");
     world.run("entity top-up user-1 -r gpt-4 -a rpd:-5");
