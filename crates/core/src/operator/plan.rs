@@ -11,7 +11,7 @@ use super::{Change, Operation, Plan, Shards, missing, shard_count};
 use crate::acquire::{AcquireError, expiry};
 use crate::bucket::{Bucket, BucketLimit, MAX_AHEAD_MS, birth_mark};
 use crate::error::{CorruptRecord, InvalidInput, RecordError};
-use crate::limit::MAX_LIMITS;
+use crate::limit::{Limit, MAX_LIMITS};
 use crate::name::LimitName;
 use crate::random::Random;
 use crate::schema::meta_key;
@@ -110,7 +110,7 @@ impl Operation {
     /// The caller has made sure that the entity is not [disabled](crate::config::Resolved::disabled).
     pub fn create(&self, now: EpochMillis, random: &mut dyn Random) -> Plan {
         let added = |name: &str| -> Millitokens {
-            let is_quota = self.limit(name).is_some_and(|limit| limit.is_quota());
+            let is_quota = self.limit(name).is_some_and(Limit::is_quota);
             let named = self.named.iter().find(|(known, _)| known.as_str() == name);
             named
                 .filter(|_| is_quota)
