@@ -16,8 +16,8 @@ use tokio::sync::{Mutex, mpsc};
 use zae_limiter::clock::ManualClock;
 use zae_limiter::table::{Connection, Timeouts, definition};
 use zae_limiter::{
-    Access, EntityId, Error, Lease, LimitStatus, NewEntity, OnUnavailable, RateLimiter, Repository,
-    RepositoryBuilder, UsageQuery,
+    Access, BucketReset, EntityId, Error, Lease, LimitStatus, NewEntity, OnUnavailable, OperationResult,
+    RateLimiter, Repository, RepositoryBuilder, TopUp, UsageQuery,
 };
 use zae_limiter_core::EpochMillis;
 
@@ -386,6 +386,15 @@ fn snapshot(snapshot: &zae_limiter::UsageSnapshot) -> Json {
     ])
 }
 
+/// The effect of a reset or a top-up: shards, and tokens by limit.
+fn operated(done: &OperationResult) -> Json {
+    let amounts = done.amounts.iter();
+    let amounts: Map<_, _> = amounts
+        .map(|(limit, gained)| (limit.to_string(), json!(gained)))
+        .collect();
+    json!([done.shards, amounts])
+}
+
 /// The clock that a client was opened with: one that stands still at `now_ms`, or the machine's.
 fn call_clock(arguments: Arguments<'_>) -> Option<ManualClock> {
     let now = arguments.0["now_ms"].as_i64()?;
@@ -495,7 +504,7 @@ impl Client {
         }))
     }
 
-    /// Calls that say who is refused or let through, and whose parent is debited.
+    /// Calls that say who is refused or let through, and whose parent is debited; resets and top-ups.
     async fn flag(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
         let repo = &self.repo;
         Ok(Some(match name {
@@ -524,6 +533,26 @@ impl Client {
                 let parent = arguments.text_opt("parent").map(EntityId::new).transpose();
                 let parent = parent.map_err(|err| err.to_string())?;
                 json!(repo.admin().set_parent(arguments.text("entity")?, parent).await?)
+            }
+            "reset_bucket" => {
+                let mut reset = BucketReset::new(arguments.text("entity")?, arguments.text("resource")?);
+                for limit in arguments.0["limits"].as_array().into_iter().flatten() {
+                    reset = reset.limit(limit.as_str().unwrap_or_default());
+                }
+                if let Some(key) = arguments.text_opt("key") {
+                    reset = reset.idempotency_key(key);
+                }
+                operated(&repo.admin().reset_bucket(reset).await?)
+            }
+            "top_up" => {
+                let mut order = TopUp::new(arguments.text("entity")?, arguments.text("resource")?);
+                for (limit, tokens) in arguments.amounts("amounts")? {
+                    order = order.add(limit, tokens);
+                }
+                if let Some(key) = arguments.text_opt("key") {
+                    order = order.idempotency_key(key);
+                }
+                operated(&repo.admin().top_up(order).await?)
             }
             _ => return Ok(None),
         }))

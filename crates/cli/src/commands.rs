@@ -9,6 +9,7 @@ pub(crate) mod limits;
 pub(crate) mod loadtest;
 pub(crate) mod local;
 pub(crate) mod namespace;
+pub(crate) mod operations;
 pub(crate) mod resource;
 pub(crate) mod shell;
 pub(crate) mod stack;

@@ -9,9 +9,10 @@
 //! 3. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
 //!    records of the shared table; [`definition`]: the table that holds them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
-//! 5. [`verdict`]: the answer to the caller; [`alert`]: what is reported of the use of limits.
-//! 6. [`outage`]: decisions while the table cannot be used.
-//! 7. [`manifest`]: limits declared in one document, and what applying it would change.
+//! 5. [`operator`]: what an operator gives back or adds to a bucket.
+//! 6. [`verdict`]: the answer to the caller; [`alert`]: what is reported of the use of limits.
+//! 7. [`outage`]: decisions while the table cannot be used.
+//! 8. [`manifest`]: limits declared in one document, and what applying it would change.
 //!
 //! Applications use the crate `zae-limiter`, which drives these machines.
 
@@ -25,6 +26,7 @@ mod functions;
 pub mod manifest;
 pub mod name;
 mod operations;
+pub mod operator;
 pub mod outage;
 pub mod random;
 mod records;

@@ -13,8 +13,9 @@
 //! 11. [Testing](#testing)
 //! 12. [Costs](#costs)
 //! 13. [Usage](#usage)
-//! 14. [Audit log](#audit-log)
-//! 15. [JSON and configuration](#json-and-configuration)
+//! 14. [Support operations: resets and top-ups](#support-operations)
+//! 15. [Audit log](#audit-log)
+//! 16. [JSON and configuration](#json-and-configuration)
 //!
 //! # Quick start
 //!
@@ -692,6 +693,44 @@
 //! Usage trails the requests by seconds, and each batch of the functions is counted once. To be notified when a limit is nearly used up,
 //! see [`RepositoryBuilder::on_alert`](crate::RepositoryBuilder::on_alert); the aggregator reports it, too (`docs/alerts.md`). To see what a key has left now, use
 //! [`RateLimiter::available`](crate::RateLimiter::available); for the cost of the requests to the table, see [Costs](#costs).
+//!
+//! # Support operations
+//!
+//! A customer gets the allowance back after an incident, or has bought more. [`Admin::reset_bucket`](crate::Admin::reset_bucket) and
+//! [`Admin::top_up`](crate::Admin::top_up) change the live bucket, at once and for all processes. Name the operation after the ticket or the
+//! order: a handler that runs twice, or again after an error, then changes nothing the second time.
+//!
+//! ```
+//! use zae_limiter::{BucketReset, Error, Limit, RateLimiter, Repository, TopUp};
+//!
+//! /// Called when an order is paid, perhaps more than once.
+//! async fn order_is_paid(repo: &Repository, order: &str, key: &str, tokens: u64) -> Result<(), Error> {
+//!     let bought = TopUp::new(key, "gpt-4").add("tokens", tokens).idempotency_key(format!("order-{order}"));
+//!     repo.admin().top_up(bought).await?;
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+//! let repo = Repository::in_memory().await?;
+//! let quota = Limit::quota("tokens", 1_000).resets("0 0 1 * *", "Europe/Berlin");
+//! repo.admin().set_system_defaults([quota], None).await?;
+//! let limiter = RateLimiter::new(repo.clone());
+//! limiter.acquire("key-1", "gpt-4").consume("tokens", 1_000).await?.commit().await?;
+//! for _ in 0..2 {
+//!     order_is_paid(&repo, "17", "key-1", 500).await?;
+//! }
+//! limiter.acquire("key-1", "gpt-4").consume("tokens", 500).await?.commit().await?;
+//! assert!(limiter.acquire("key-1", "gpt-4").consume("tokens", 1).await.is_err());
+//!
+//! // A wrong loop of ours has used up the month.
+//! let reset = BucketReset::new("key-1", "gpt-4").limit("tokens").idempotency_key("incident-3");
+//! assert_eq!(repo.admin().reset_bucket(reset).await?.shards, 1);
+//! assert_eq!(limiter.available("key-1", "gpt-4").await?["tokens"], 1_000);
+//! # Ok(()) }
+//! ```
+//!
+//! What was bought lasts until the period ends. A larger plan is another limit
+//! ([`set_entity_limits`](crate::Admin::set_entity_limits)), with a top-up of the difference for the period that has begun.
 //!
 //! # Audit log
 //!

@@ -75,12 +75,14 @@ pub use acquire::{
     RateLimiter,
 };
 pub use admin::{
-    ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, CapacityOf, Cursor, EntityCapacity,
-    LimitsApplied, LimitsPlan, NewEntity, Pages, Progress, ResourceCapacity, Stack, UsageQuery,
+    ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, BucketReset, CapacityOf, Cursor,
+    EntityCapacity, LimitsApplied, LimitsPlan, NewEntity, Pages, Progress, ResourceCapacity, Stack, TopUp,
+    UsageQuery,
 };
 pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
+pub use zae_limiter_core::operator::OperationResult;
 pub use zae_limiter_core::{
     Access, AuditEvent, Compatibility, Entity, EntityId, EpochMillis, InputKind, IntoLimit, IntoName,
     IntoScheduleEntry, InvalidInput, Limit, LimitBuilder, LimitName, LimitStatus, NamespaceId, NamespaceName,

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::access::{EntityCascade, OnEntity, SetParent};
+use super::operations::{Reset, TopUp};
 use super::{Common, Consent, DEFAULT_RESOURCE, Namespaced, WrittenLimits};
 use crate::args::values::whole;
 
@@ -79,6 +80,22 @@ Examples:
     GetLimits(GetLimits),
     List(List),
     ListResources(ListResources),
+    /// Make the limits of an entity on a resource whole again, at once.
+    ///
+    /// A limit that is refilled by its rate is full, and a debt is forgiven. A quota has all of its amount for the rest of its
+    /// period. Of a session limit the session ends, and the next request begins another one. What was counted as used stays,
+    /// and so do the buckets of the parent. A bucket that does not exist is left so: its first request finds it full.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  # All limits on gpt-4
+  zae-limiter entity reset user-123 --resource gpt-4
+
+  # The daily quota alone, once for this ticket however often the command runs
+  zae-limiter entity reset user-123 -r gpt-4 --limit rpd --idempotency-key ticket-4711"
+    )]
+    Reset(Reset),
     /// Set whether requests of an entity take tokens from its parent, too.
     ///
     /// Needs functions of 0.16.0 or later, or a table in a directory.
@@ -104,6 +121,22 @@ Examples:
     )]
     SetParent(SetParent),
     Show(Show),
+    /// Add tokens to limits of an entity on a resource, at once.
+    ///
+    /// A quota or a session limit gets exactly the amount, on top of what it is, until its period ends. A session begins with it
+    /// if none has begun. A limit that is refilled by its rate is filled up to its capacity at most. If there is no bucket, it is
+    /// created. For quotas it needs functions of 0.17.0 or later, or a table in a directory.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  # 5,000 more of today's quota, once for this order however often the command runs
+  zae-limiter entity top-up user-123 -r gpt-4 --add tokens:5000 --idempotency-key order-17
+
+  # Several limits
+  zae-limiter entity top-up user-123 -r gpt-4 -a rpd:100 -a tpd:50000"
+    )]
+    TopUp(TopUp),
 }
 
 /// List the children of an entity.

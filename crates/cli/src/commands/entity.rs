@@ -6,7 +6,7 @@ use serde_json::json;
 use zae_limiter::{Access as Word, Entity, NewEntity};
 
 use super::access::{self, Flags};
-use super::{Outcome, above, failed, print_limits, sorted, written_limits};
+use super::{Outcome, above, failed, operations, print_limits, sorted, written_limits};
 use crate::args::entity::{
     Children, Create, Delete, DeleteLimits, EntityCommand, GetLimits, List, ListResources, SetLimits, Show,
 };
@@ -29,6 +29,8 @@ pub(crate) async fn run(command: EntityCommand) -> Outcome {
         EntityCommand::Enable(args) => access::entity_access(args, Some(Word::Enabled)).await,
         EntityCommand::SetCascade(args) => access::set_entity_cascade(args).await,
         EntityCommand::SetParent(args) => access::set_parent(args).await,
+        EntityCommand::Reset(args) => operations::reset(args).await,
+        EntityCommand::TopUp(args) => operations::top_up(args).await,
         EntityCommand::Children(args) => children(args).await,
         EntityCommand::Create(args) => create(args).await,
         EntityCommand::Delete(args) => delete(args).await,

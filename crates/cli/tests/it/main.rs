@@ -47,6 +47,7 @@ mod loadtest_page;
 mod loadtest_stack;
 mod local;
 mod namespace;
+mod operations;
 mod page;
 mod resource;
 mod signals;

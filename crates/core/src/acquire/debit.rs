@@ -116,7 +116,7 @@ impl Refill {
 
 /// The expiry of a shard. Shard 0 of a split bucket does not expire: a client that finds it gone would start again with one
 /// shard that holds the whole limit, beside siblings that still hold their shares.
-pub(super) fn expiry(
+pub(crate) fn expiry(
     config: &Resolved,
     settings: Settings,
     shard: u32,

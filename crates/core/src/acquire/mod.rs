@@ -42,6 +42,7 @@ use crate::name::{EntityId, ResourceName};
 use crate::random::Random;
 use crate::units::EpochMillis;
 pub use debit::Debit;
+pub(crate) use debit::expiry;
 pub use freshness::{next_round_trip, refilled_by};
 pub use group::{Batch, Group};
 pub use images::refused_from_memory;

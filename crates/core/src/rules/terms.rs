@@ -156,6 +156,11 @@ impl<'a> Terms<'a> {
         Self::new(limit.params(), limit.schedule(), shards).with_regain(regain)
     }
 
+    /// Of how many shards it is one.
+    pub(crate) fn shards(&self) -> u32 {
+        self.shards
+    }
+
     /// How its balance comes back.
     pub fn regain(&self) -> Regain<'a> {
         self.regain
@@ -221,6 +226,14 @@ impl<'a> Terms<'a> {
     pub(crate) fn session_start(&self) -> Option<EpochMillis> {
         match self.regain {
             Regain::Session(session, _) => session.start,
+            Regain::Rate | Regain::Resets(..) | Regain::Unknown => None,
+        }
+    }
+
+    /// The end of that session.
+    pub(crate) fn session_end(&self) -> Option<EpochMillis> {
+        match self.regain {
+            Regain::Session(session, _) => session.end(),
             Regain::Rate | Regain::Resets(..) | Regain::Unknown => None,
         }
     }

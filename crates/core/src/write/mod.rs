@@ -8,10 +8,12 @@
 //! | [`create`] | the shard does not exist, the entity is as read | another client created it, or the entity moved |
 //! | [`double`] | the shard count is as read | another client doubled |
 //! | [`credit`] | the item exists and stays within its ceiling | see [`crate::credit`] |
+//! | [`operate`](operation::operate) | the shard was neither refilled nor split, and its limits are as read | read again |
 //!
 //! Balances move by `ADD` alone, so writers compose; the refill instant `rf` serialises refills.
 
 pub mod access;
+pub(crate) mod operation;
 pub mod removal;
 pub(crate) mod shapes;
 pub mod sync;
@@ -499,6 +501,14 @@ fn pins(image: &Bucket, leaves: impl Fn(&BucketLimit) -> bool) -> Vec<Condition>
     ];
     parts.extend(shapes::shared_pins(image));
     parts.extend(owner_pins(&image.owner));
+    parts.extend(limit_pins(image, leaves));
+    parts
+}
+
+/// Pins the parameters, the shape and the period of an image's limits.
+fn limit_pins(image: &Bucket, leaves: impl Fn(&BucketLimit) -> bool) -> Vec<Condition> {
+    let text = |text: &str| Value::text(text);
+    let mut parts = Vec::new();
     for limit in image.limits.iter().filter(|limit| !leaves(limit)) {
         parts.extend(has_params(&limit.name, limit.params));
         for (part, stored) in ["sched", "rsched"].into_iter().zip(&limit.marks) {

@@ -11,6 +11,7 @@
 //! - [`levels`]: limits with shapes are stored as by the original.
 //! - [`lives`]: buckets that are deleted and created again.
 //! - [`lifetime`]: buckets that a wrong clock has dated, and how long buckets are kept.
+//! - [`operator`]: resets and top-ups.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
 //! - [`outcomes`]: answers that do not show what they claim.
 //! - [`schedules`]: schedules and resets are those of the original.
@@ -32,6 +33,7 @@ mod hostile;
 mod levels;
 mod lifetime;
 mod lives;
+mod operator;
 mod outcomes;
 mod schedules;
 mod several;

@@ -312,6 +312,15 @@ impl Inner {
         any
     }
 
+    /// Returns the tokens of a bucket that this process holds for calls to come, and waits until they are back.
+    pub(crate) async fn return_slices_of(self: &Arc<Self>, id: &BucketId) {
+        let grants = self.slices.lock().get_mut(id).map(|held| held.slice.take_all());
+        for end in self.give_back_all(grants.unwrap_or_default()) {
+            // Without an outcome the runtime is ending.
+            let _ = end.await;
+        }
+    }
+
     /// Returns all tokens that this process holds for calls to come.
     pub(crate) fn return_all_slices(self: &Arc<Self>) {
         let held = std::mem::take(&mut *self.slices.lock());

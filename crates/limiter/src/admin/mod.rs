@@ -12,6 +12,7 @@ mod levels;
 mod limits;
 mod listings;
 mod moves;
+mod operations;
 mod pages;
 pub(crate) mod principal;
 #[cfg(feature = "provision")]
@@ -33,6 +34,7 @@ pub use capacity::{CapacityOf, EntityCapacity, ResourceCapacity};
 pub use declare::{ApplyOptions, BegunApply, LimitsApplied, LimitsPlan};
 pub use entities::NewEntity;
 pub use limits::ALL_RESOURCES;
+pub use operations::{BucketReset, TopUp};
 pub use pages::{Cursor, Pages};
 #[cfg(feature = "provision")]
 pub use provision::stack_manager;

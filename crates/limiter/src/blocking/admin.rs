@@ -8,9 +8,9 @@ use zae_limiter_core::manifest::{Manifest, Target};
 use super::pages::Pages;
 use super::runtime::Engine;
 use crate::{
-    Access, ApplyOptions, AuditEvent, CapacityOf, Entity, EntityId, Error, IntoLimit, IntoName, Limit,
-    LimitName, LimitsApplied, LimitsPlan, NewEntity, OnUnavailable, Progress, ResourceCapacity, ResourceName,
-    ResourceScope, UsageQuery, UsageSnapshot, UsageSummary,
+    Access, ApplyOptions, AuditEvent, BucketReset, CapacityOf, Entity, EntityId, Error, IntoLimit, IntoName,
+    Limit, LimitName, LimitsApplied, LimitsPlan, NewEntity, OnUnavailable, OperationResult, Progress,
+    ResourceCapacity, ResourceName, ResourceScope, TopUp, UsageQuery, UsageSnapshot, UsageSummary,
 };
 
 /// The blocking [`Admin`](crate::Admin).
@@ -274,6 +274,16 @@ impl Admin {
         parent: impl Into<Option<EntityId>>,
     ) -> Result<usize, Error> {
         self.wait(self.inner.set_parent(entity, parent))
+    }
+
+    /// See [`crate::Admin::reset_bucket`].
+    pub fn reset_bucket(&self, reset: BucketReset) -> Result<OperationResult, Error> {
+        self.wait(self.inner.reset_bucket(reset))
+    }
+
+    /// See [`crate::Admin::top_up`].
+    pub fn top_up(&self, top_up: TopUp) -> Result<OperationResult, Error> {
+        self.wait(self.inner.top_up(top_up))
     }
 
     /// See [`crate::Admin::set_entity_limits`].

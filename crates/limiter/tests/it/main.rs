@@ -15,6 +15,7 @@
 //!   administration, on tables of `admin` that can be read through and through;
 //! - `several`: several resources in one acquire;
 //! - `shapes`: schedules, quotas and session limits;
+//! - `operations`: resets and top-ups;
 //! - `declare`: limits from manifests, interrupted and at once;
 //! - `parity`: the blocking facade has every call;
 //! - `blocking_ends`: blocking handles that are dropped, and used or dropped inside async code;
@@ -45,6 +46,7 @@ mod lean_index;
 mod lease;
 mod limits;
 mod namespaces;
+mod operations;
 mod outage;
 mod paging;
 mod parity;

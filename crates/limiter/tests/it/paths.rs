@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use zae_limiter::table::RequestCost;
-use zae_limiter::{Error, NewEntity};
+use zae_limiter::{BucketReset, Error, Limit, NewEntity, TopUp};
 
 use crate::world::World;
 
@@ -314,4 +314,42 @@ async fn two_resources() {
     let (refused, usage) = w.cost(take_two(&w, 100)).await;
     assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
     check(usage, 3, 1, 0, 0.0, 5.0);
+}
+
+/// Requests that write, requests that read, read units, write units of a reset or a top-up.
+#[track_caller]
+fn check_operation(usage: RequestCost, reads: u64, read_units: f64, write_units: f64) {
+    check(usage, 1, 0, reads, read_units, write_units);
+}
+
+#[tokio::test]
+async fn a_bucket_is_reset_and_topped_up() {
+    let w = World::configured().await;
+    spend(&w, "k", 100).await;
+    let admin = w.repo.admin();
+    let reset = || BucketReset::new("k", "r");
+    // The configuration; the days for which events are kept; the index; the bucket. In the transaction the bucket costs two units
+    // and one for an index, and so do the record and the event, which are in one index each.
+    let (done, usage) = w.cost(admin.reset_bucket(reset())).await;
+    done.unwrap();
+    check_operation(usage, 4, 7.5, 9.0);
+    let (done, usage) = w.cost(admin.reset_bucket(reset().idempotency_key("a"))).await;
+    done.unwrap();
+    check_operation(usage, 5, 8.5, 9.0);
+    let (done, usage) = w.cost(admin.reset_bucket(reset().idempotency_key("a"))).await;
+    done.unwrap();
+    check(usage, 0, 0, 2, 6.0, 0.0);
+    let (done, usage) = w.cost(admin.reset_bucket(BucketReset::new("none", "r"))).await;
+    done.unwrap();
+    check(usage, 0, 0, 4, 7.5, 0.0);
+    let quota = Limit::quota("rpd", 10).resets("0 0 * * *", "UTC");
+    admin.set_resource_defaults("q", [quota]).await.unwrap();
+    let order = || TopUp::new("k", "q").add("rpd", 5);
+    // The gate is a read more, and the first one a write. The bucket is created: with three indexes, and a check of META.
+    let (done, usage) = w.cost(admin.top_up(order())).await;
+    done.unwrap();
+    check(usage, 2, 0, 5, 8.5, 14.0);
+    let (done, usage) = w.cost(admin.top_up(order())).await;
+    done.unwrap();
+    check_operation(usage, 5, 8.5, 9.0);
 }

@@ -81,6 +81,10 @@ fn commands_take_these_options() {
         ("entity get-limits", with("--resource/-r=_default_", NAMESPACED)),
         ("entity list", with("--with-custom-limits* --limit", NAMESPACED)),
         ("entity list-resources", with("", NAMESPACED)),
+        (
+            "entity reset",
+            with("--resource/-r* --limit/-l+ --idempotency-key", NAMESPACED),
+        ),
         ("entity set-cascade", with("--resource/-r=_default_", NAMESPACED)),
         (
             "entity set-limits",
@@ -88,6 +92,10 @@ fn commands_take_these_options() {
         ),
         ("entity set-parent", with("--parent --none", NAMESPACED)),
         ("entity show", with("", NAMESPACED)),
+        (
+            "entity top-up",
+            with("--resource/-r* --add/-a*+ --idempotency-key", NAMESPACED),
+        ),
         (
             "lambda-export",
             "--output/-o=lambda.zip --info --force/-f --lambda-package".to_owned(),

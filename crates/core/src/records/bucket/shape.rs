@@ -223,6 +223,29 @@ impl Shape {
         count.and_then(|count| i64::try_from(count).ok()).unwrap_or(0)
     }
 
+    /// Millitokens that were added to the shard's part.
+    pub(crate) fn extra(&self) -> i128 {
+        self.allowance().map_or(0, |allowance| allowance.extra)
+    }
+
+    /// What the shard's part is, of a quota or a session limit.
+    pub(crate) fn allowance(&self) -> Option<Allowance> {
+        match &self.recovery {
+            StoredRecovery::Resets { allowance, .. } | StoredRecovery::Session { allowance, .. } => {
+                Some(*allowance)
+            }
+            StoredRecovery::Rate | StoredRecovery::Unknown => None,
+        }
+    }
+
+    /// The length of its sessions in seconds.
+    pub(crate) fn session_secs(&self) -> Option<u64> {
+        match &self.recovery {
+            StoredRecovery::Session { secs, .. } => Some(*secs),
+            StoredRecovery::Rate | StoredRecovery::Resets { .. } | StoredRecovery::Unknown => None,
+        }
+    }
+
     /// Whether the item has a part.
     pub(crate) fn has(&self, part: &str) -> bool {
         let mut stored = self.stored.iter();

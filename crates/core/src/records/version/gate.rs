@@ -27,6 +27,8 @@ pub enum Gated {
     Bypass,
     /// An entity gets another parent.
     Parent,
+    /// Tokens are added to a quota, above what it is.
+    TopUp,
 }
 
 impl Gated {
@@ -38,7 +40,7 @@ impl Gated {
         match self {
             Self::Session => Version::new(0, 15, 0),
             Self::CascadePolicy => Version::new(0, 16, 0),
-            Self::Soft | Self::Bypass | Self::Parent => Version::new(0, 17, 0),
+            Self::Soft | Self::Bypass | Self::Parent | Self::TopUp => Version::new(0, 17, 0),
         }
     }
 
@@ -47,11 +49,11 @@ impl Gated {
         match self {
             Self::Session => limit.session_length().is_some(),
             Self::Soft => limit.is_soft(),
-            Self::CascadePolicy | Self::Bypass | Self::Parent => false,
+            Self::CascadePolicy | Self::Bypass | Self::Parent | Self::TopUp => false,
         }
     }
 
-    /// The name of the part: `reset_after`, `soft`, `cascade`, `bypass`, `parent_id`.
+    /// The name of the part: `reset_after`, `soft`, `cascade`, `bypass`, `parent_id`, `top_up`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Session => "reset_after",
@@ -59,6 +61,7 @@ impl Gated {
             Self::CascadePolicy => "cascade",
             Self::Bypass => "bypass",
             Self::Parent => "parent_id",
+            Self::TopUp => "top_up",
         }
     }
 }
@@ -248,6 +251,7 @@ mod tests {
             Gated::Soft,
             Gated::Bypass,
             Gated::Parent,
+            Gated::TopUp,
         ];
         assert!(
             parts.into_iter().all(|part| part.minimum() <= FEATURE_LEVEL),
