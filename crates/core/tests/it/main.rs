@@ -34,6 +34,7 @@ mod lifetime;
 mod lives;
 mod outcomes;
 mod schedules;
+mod shape_changes;
 mod shapes;
 mod shards;
 mod slices;
