@@ -31,7 +31,7 @@ fn change(desk: &mut Desk, limits: &[Limit]) {
 fn a_bucket_without_the_configured_schedule_is_refilled_as_often_as_its_rate_demands() {
     let rate = Limit::per_second("rpm", 200);
     let slow = ScheduleEntry::on("* * * * *").refill_amount(20);
-    let mut desk = desk(&[rate.clone()], "2027-03-10T08:00:00Z");
+    let mut desk = desk(std::slice::from_ref(&rate), "2027-03-10T08:00:00Z");
     desk.admitted("u", &[("rpm", 50)]);
     desk.now += 60_000;
     desk.admitted("u", &[("rpm", 100)]);
@@ -54,7 +54,7 @@ fn a_refund_from_before_a_limit_became_a_quota_is_paid_until_its_first_reset() {
                 "2027-03-10T22:59:50Z",
             );
             let grants = desk.admitted("u", &[(name, taken)]);
-            change(&mut desk, &[named.clone()]);
+            change(&mut desk, std::slice::from_ref(&named));
             if is_reset {
                 desk.now = at("2027-03-10T23:00:00Z");
                 desk.admitted("u", &[(name, taken)]);
