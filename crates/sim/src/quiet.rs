@@ -107,9 +107,8 @@ impl Quiet<'_> {
         if why.is_contended() || wait > most {
             return Ok(false);
         }
-        if self.is_split(&self.names.entities[entity])
-            || worst(&why).is_some_and(|(of, _)| self.is_split(&of))
-        {
+        // The parent may have refused as well.
+        if self.names.entities.iter().any(|of| self.is_split(of)) {
             return Ok(false);
         }
         let again = self.acquire(entity, limit, ask, at);

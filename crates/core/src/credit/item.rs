@@ -414,12 +414,11 @@ fn is_due(debited: &Bucket, image: &Bucket, name: &str, delta: Millitokens) -> b
     }
     let shape = |image: &Bucket| image.limit(name).and_then(|limit| limit.shape.clone());
     match (shape(debited), shape(image)) {
-        (None, None) => true,
         (Some(then), now) if then.is_quota() => {
             then.is_of_period(debited.refilled_at, now.as_deref(), image.refilled_at)
         }
         (_, Some(now)) => !now.is_whole_since(debited.refilled_at, image.refilled_at),
-        (Some(_), None) => true,
+        (_, None) => true,
     }
 }
 

@@ -37,6 +37,7 @@ mod operator;
 mod outcomes;
 mod schedules;
 mod several;
+mod shape_changes;
 mod shapes;
 mod shards;
 mod slices;

@@ -5,17 +5,16 @@ use std::time::Duration;
 use zae_limiter_core::acquire::{Acquire, Decision};
 use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::schedule::ScheduleEntry;
-use zae_limiter_core::sync::{LimitChange, change_limits};
-use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
-use zae_limiter_core::{EpochMillis, Level, Limit, LimitBuilder, Wait};
+use zae_limiter_core::table::{Applied, FailureKind, Op, TableError, Value};
+use zae_limiter_core::{EpochMillis, Limit, LimitBuilder, Wait};
 
 use crate::drive::{Desk, per_minute};
 
-fn at(text: &str) -> i64 {
+pub(crate) fn at(text: &str) -> i64 {
     EpochMillis::parse(text).unwrap().0
 }
 
-fn desk(limits: &[LimitBuilder], now: &str) -> Desk {
+pub(crate) fn desk(limits: &[LimitBuilder], now: &str) -> Desk {
     let limits: Vec<Limit> = limits
         .iter()
         .map(|limit| limit.clone().build().unwrap())
@@ -26,18 +25,18 @@ fn desk(limits: &[LimitBuilder], now: &str) -> Desk {
 }
 
 /// 600 a minute, and half of that from 9:00 to 18:00.
-fn scheduled() -> LimitBuilder {
+pub(crate) fn scheduled() -> LimitBuilder {
     let office = ScheduleEntry::on("* 9-17 * * *").scale(0.5);
     Limit::per_minute("rpm", 600).scheduled([office])
 }
 
 /// 1000 a day of Berlin.
-fn daily() -> LimitBuilder {
+pub(crate) fn daily() -> LimitBuilder {
     Limit::quota("rpd", 1000).resets("0 0 * * *", "Europe/Berlin")
 }
 
 /// 50 in five hours.
-fn session() -> LimitBuilder {
+pub(crate) fn session() -> LimitBuilder {
     Limit::session("ses", 50, Duration::from_hours(5))
 }
 
@@ -47,23 +46,6 @@ fn check_item(desk: &Desk, expected: &[(&str, Value)]) {
     for (attr, value) in expected {
         assert_eq!(item.get(*attr), Some(value), "{attr} of {item:?}");
     }
-}
-
-/// An operator gives the bucket these limits.
-fn change(desk: &mut Desk, limits: &[Limit]) {
-    desk.configure_entity("u", limits);
-    let change = LimitChange {
-        limits,
-        level: Level::Entity,
-        may_expire: true,
-        stale: &[],
-        bucket_ttl_multiplier: 7,
-    };
-    let update = change_limits(desk.id("u").key(0), &change, limits, EpochMillis(desk.now));
-    assert!(matches!(
-        desk.table.call(&Op::Update(update)),
-        Ok(Answer::Applied(_))
-    ));
 }
 
 fn wait_of(desk: &mut Desk, consume: &[(&str, i64)]) -> Option<Duration> {
@@ -139,22 +121,6 @@ fn a_window_is_one_write_until_it_ends_and_then_one_refill() {
     assert_eq!(desk.ops.len(), 2);
     // 300 at 18:00, and a second at 10 a second.
     assert_eq!(desk.int("u", 0, "b_rpm_tk"), 300_000);
-}
-
-/// The configured window is ten times as slow, and a bucket may be spent as it stands ten times as long.
-#[test]
-fn a_bucket_without_the_configured_schedule_is_refilled_as_often_as_its_rate_demands() {
-    let rate = Limit::per_second("rpm", 200);
-    let slow = ScheduleEntry::on("* * * * *").refill_amount(20);
-    let mut desk = desk(&[rate.clone()], "2027-03-10T08:00:00Z");
-    desk.admitted("u", &[("rpm", 50)]);
-    desk.now += 60_000;
-    desk.admitted("u", &[("rpm", 100)]);
-    let scheduled = rate.scheduled([slow]).build().unwrap();
-    desk.configure_resource(&[scheduled]);
-    desk.now += 126;
-    desk.admitted("u", &[("rpm", 1)]);
-    assert_eq!(desk.int("u", 0, "rf"), i128::from(desk.now));
 }
 
 #[test]
@@ -273,45 +239,6 @@ fn a_refund_of_a_quota_is_paid_in_its_period_only() {
         CreditEnd::Applied
     ));
     assert_eq!(desk.int("u", 0, "b_rpd_tk"), 493_000);
-}
-
-/// What was taken before the limit became a quota comes back until that is whole again, and not after.
-#[test]
-fn a_refund_from_before_a_limit_became_a_quota_is_paid_until_its_first_reset() {
-    for (named, name, taken) in [(daily(), "rpd", 300), (session(), "ses", 20)] {
-        let named = named.build().unwrap();
-        let amount = i128::from(named.capacity()) * 1000;
-        for is_reset in [false, true] {
-            let mut desk = desk(
-                &[Limit::per_minute(name, named.capacity())],
-                "2027-03-10T22:59:50Z",
-            );
-            let grants = desk.admitted("u", &[(name, taken)]);
-            change(&mut desk, &[named.clone()]);
-            if is_reset {
-                desk.now = at("2027-03-10T23:00:00Z");
-                desk.admitted("u", &[(name, taken)]);
-                assert_eq!(
-                    desk.int("u", 0, &format!("b_{name}_tk")),
-                    amount - i128::from(taken) * 1000
-                );
-            }
-            let end = desk.credit(&grants[0], &[(name, taken)]);
-            assert_eq!(matches!(end, CreditEnd::Gone), is_reset, "{name}: {end:?}");
-            assert_eq!(matches!(end, CreditEnd::Applied), !is_reset, "{name}: {end:?}");
-        }
-    }
-}
-
-/// A rate with or without a schedule is the same balance.
-#[test]
-fn a_refund_is_paid_although_a_rate_has_lost_its_schedule() {
-    let mut desk = desk(&[scheduled()], "2027-03-10T08:00:00Z");
-    let grants = desk.admitted("u", &[("rpm", 100)]);
-    change(&mut desk, &[Limit::per_minute("rpm", 600).build().unwrap()]);
-    let end = desk.credit(&grants[0], &[("rpm", 100)]);
-    assert!(matches!(end, CreditEnd::Applied), "{end:?}");
-    assert_eq!(desk.int("u", 0, "b_rpm_tk"), 600_000);
 }
 
 #[test]
@@ -728,75 +655,6 @@ fn a_soft_limit_does_not_stand_in_the_way_of_a_split() {
     assert_eq!(desk.int("u", 0, "shard_count"), 2);
     // 80 are in no single shard, and all of the soft one can be had.
     desk.admitted("u", &[("tpm", 500), ("rpm", 80)]);
-}
-
-/// Of the conditions of one write, a quota needs more than a rate. They are removed when they would be whole again.
-#[test]
-fn quotas_that_are_configured_no_more_do_not_fill_the_write() {
-    let named = |prefix: &str| {
-        let quotas = (0..8).map(|n| Limit::quota(format!("{prefix}{n}"), 5).resets("0 0 * * *", "UTC"));
-        quotas.map(|quota| quota.build().unwrap()).collect::<Vec<_>>()
-    };
-    let mut desk = desk(&[], "2027-05-05T12:00:00Z");
-    for prefix in ["a", "b", "c", "d"] {
-        desk.configure_resource(&named(prefix));
-        let one = format!("{prefix}0");
-        desk.admitted("u", &[(&one, 1)]);
-        desk.now += 60_000;
-    }
-    desk.now += 86_400_000;
-    desk.admitted("u", &[("d0", 5)]);
-    assert_eq!(desk.int("u", 0, "b_d0_tk"), 0);
-    let held = |desk: &Desk| {
-        desk.item("u", 0)
-            .keys()
-            .filter(|attr| attr.ends_with("_tk"))
-            .count()
-    };
-    assert_eq!(held(&desk), 2);
-    assert_eq!(desk.int("u", 0, "vu"), i128::from(at("2027-05-07T00:00:00Z")));
-}
-
-/// Its balance is of the period in which levels named it last. In the next one, an item that is given it again has it whole.
-#[test]
-fn a_quota_that_is_named_again_admits_no_more_than_itself_in_a_period() {
-    let limits = |limits: &[LimitBuilder]| -> Vec<Limit> {
-        let limits = limits.iter().map(|limit| limit.clone().build().unwrap());
-        limits.collect()
-    };
-    for (named, name, amount) in [(daily(), "rpd", 1000), (session(), "ses", 50)] {
-        let both = limits(&[Limit::per_minute("rpm", 600), named]);
-        let mut desk = Desk::with(&both);
-        desk.now = at("2027-03-10T12:00:00Z");
-        desk.admitted("u", &[("rpm", 1), (name, 10)]);
-        // Until it would be whole again, it stays, and the bucket is looked at then.
-        desk.configure_resource(&both[..1]);
-        desk.now += 60_000;
-        desk.admitted("u", &[("rpm", 100)]);
-        let held = 1000 * i128::from(amount - 10);
-        assert_eq!(desk.int("u", 0, &format!("b_{name}_tk")), held);
-        let over = desk.int("u", 0, "vu") as i64;
-        assert_eq!(
-            over,
-            at(if name == "rpd" {
-                "2027-03-10T23:00:00Z"
-            } else {
-                "2027-03-10T17:00:00Z"
-            })
-        );
-        desk.now = over;
-        desk.admitted("u", &[("rpm", 1)]);
-        let item = desk.item("u", 0);
-        let prefix = format!("b_{name}_");
-        assert!(!item.keys().any(|attr| attr.starts_with(&prefix)), "{item:?}");
-        desk.configure_resource(&both);
-        desk.now += 1;
-        desk.admitted("u", &[("rpm", 1), (name, amount - 1)]);
-        desk.admitted("u", &[(name, 1)]);
-        desk.rejected("u", &[(name, 1)]);
-        desk.now += 3_600_000;
-        desk.rejected("u", &[("rpm", 1), (name, 1)]);
-    }
 }
 
 #[test]

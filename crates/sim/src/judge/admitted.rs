@@ -24,7 +24,7 @@ pub(super) struct Admitted {
     edge: Option<i64>,
     /// Whether nothing is known of the period.
     is_unknown: bool,
-    admitted: i128,
+    sum: i128,
     /// The largest amount that was in force.
     most: i128,
     /// What each action has taken, and not given back.
@@ -108,11 +108,11 @@ impl Admitted {
             return Ok(());
         }
         *self.taken.entry(action).or_default() += amount;
-        self.admitted += amount;
-        if self.admitted > self.most + self.back && !self.is_unknown {
+        self.sum += amount;
+        if self.sum > self.most + self.back && !self.is_unknown {
             return Err(format!(
                 "{} were admitted since the reset of {:?}, of at most {}",
-                self.admitted, self.edge, self.most
+                self.sum, self.edge, self.most
             ));
         }
         Ok(())
@@ -127,7 +127,7 @@ impl Admitted {
             left -= back;
             back
         };
-        self.admitted -= back_of(&mut self.taken);
+        self.sum -= back_of(&mut self.taken);
         self.back += back_of(&mut self.uncounted);
     }
 }

@@ -117,6 +117,8 @@ fn split(plan: &mut Plan) {
         }
         if entity.origin != Origin::Old {
             entity.origin = Origin::New;
+            // All of them have all limits.
+            entity.filled = 100;
             (entity.shards, entity.untold) = (rng.pick(&[2, 4]), rng.pick(&[0, 0, 1]));
         }
     }

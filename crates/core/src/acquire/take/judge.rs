@@ -95,7 +95,7 @@ impl Take {
             // The item may not have the configured schedule yet, or not have it any more.
             let unscheduled = match &seen {
                 Some(_) => None,
-                None => configured().map(|terms| terms.unscheduled()),
+                None => configured().map(Terms::unscheduled),
             };
             // What is whole again at once, and earns nothing, is as good as it was when it was refilled.
             let terms = seen.or_else(configured).into_iter().chain(unscheduled);
