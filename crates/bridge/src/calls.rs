@@ -140,6 +140,9 @@ fn kind(err: &Error) -> &'static str {
 #[derive(Clone, Copy)]
 struct Arguments<'a>(&'a Json);
 
+/// Amounts by limit.
+type Amounts<'a> = Vec<(&'a str, u64)>;
+
 impl<'a> Arguments<'a> {
     fn text(self, name: &str) -> Result<&'a str, String> {
         self.text_opt(name)
@@ -168,12 +171,12 @@ impl<'a> Arguments<'a> {
         amounts.iter().map(amount).collect()
     }
 
-    fn amounts(self, name: &str) -> Result<Vec<(&'a str, u64)>, String> {
+    fn amounts(self, name: &str) -> Result<Amounts<'a>, String> {
         self.by_limit(name, Json::as_u64)
     }
 
     /// Amounts by limit, by resource, if there are any.
-    fn amounts_by_resource(self, name: &str) -> Result<Vec<(&'a str, Vec<(&'a str, u64)>)>, String> {
+    fn amounts_by_resource(self, name: &str) -> Result<Vec<(&'a str, Amounts<'a>)>, String> {
         let Some(parts) = self.0.get(name) else {
             return Ok(Vec::new());
         };

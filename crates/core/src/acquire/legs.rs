@@ -1,4 +1,4 @@
-//! The buckets that an acquire debits: which there are, and which entity is above another.
+//! The buckets that an acquire debits: which there are, and which entity is above which.
 //!
 //! Of each resource, the legs form a chain: the entity's, and those of the entities above it. The configuration of an entity names
 //! the one above, by what the cache holds. Once a bucket was debited, its own item says who is above, and overrules the cache.
