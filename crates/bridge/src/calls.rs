@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 use zae_limiter::clock::ManualClock;
 use zae_limiter::table::{Connection, Timeouts, definition};
 use zae_limiter::{
-    Access, EntityId, Error, Lease, LimitStatus, NewEntity, OnUnavailable, RateLimiter, Repository,
+    Access, EntityId, Error, Lease, LimitStatus, NewEntity, OnUnavailable, RateLimiter, Refusal, Repository,
     RepositoryBuilder, UsageQuery,
 };
 use zae_limiter_core::EpochMillis;
@@ -107,8 +107,11 @@ pub(crate) async fn answer() -> Result<(), Box<dyn std::error::Error>> {
 
 fn describe(err: &Error) -> Json {
     let mut value = json!({ "kind": kind(err), "message": err.to_string() });
+    if let Some(refusal) = err.refusal() {
+        value["status"] = json!(refusal.status());
+        value["body"] = refusal.into_body();
+    }
     match err {
-        Error::RateLimitExceeded(refused) => value["body"] = refused.to_json(),
         Error::InvalidInput(err) => value["field"] = json!(err.field()),
         Error::NamespaceState { state, .. } => value["state"] = json!(state),
         _ => {}
@@ -227,6 +230,7 @@ impl State {
             "open" => self.open(arguments).await,
             "check_manifest" => Ok(crate::limits::check(call)),
             "manifest_schema" => Ok(crate::limits::schema()),
+            "refusal_schema" => Ok(serde_json::from_str(Refusal::SCHEMA).unwrap_or_default()),
             "limits" => {
                 let client = self.client(arguments).await?;
                 let served = crate::limits::serve(&client.repo, call).await;

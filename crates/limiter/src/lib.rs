@@ -59,6 +59,7 @@ pub mod clock;
 mod error;
 pub mod guide;
 mod inner;
+mod refusal;
 mod repository;
 pub mod table;
 #[cfg(feature = "test-util")]
@@ -79,6 +80,7 @@ pub use admin::{
 };
 pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
+pub use refusal::Refusal;
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
 pub use zae_limiter_core::{
     Access, AuditEvent, Compatibility, Entity, EntityId, EpochMillis, InputKind, IntoLimit, IntoName,

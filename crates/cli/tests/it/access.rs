@@ -12,6 +12,7 @@ fn disabled_and_enabled() {
     world.run("resource disable gpt-4");
     world.run(CALL);
     world.run("acquire user-2 -r gpt-4 -c rpm:1");
+    world.run("acquire user-2 -r gpt-4 -c rpm:1 --output json");
     world.run("resource get-defaults gpt-4");
     world.run("entity enable user-1 -r gpt-4");
     world.run(CALL);

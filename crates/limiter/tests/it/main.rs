@@ -50,6 +50,7 @@ mod parity;
 mod paths;
 mod prefetch;
 mod refunds;
+mod refusal;
 mod registries;
 mod sdk_config;
 mod sendable;
