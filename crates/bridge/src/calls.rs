@@ -387,12 +387,30 @@ impl Client {
             }
             "time_until_available" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
+                let needed = arguments.amounts("consume")?;
+                let wait = self
+                    .limiter
+                    .time_until_available(entity, resource, needed)
+                    .await?;
+                json!(wait.map(|wait| wait.as_secs_f64()))
+            }
+            "availability" => {
+                let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
                 let mut check = self.limiter.check(entity, resource);
                 for (limit, tokens) in arguments.amounts("consume")? {
                     check = check.needed(limit, tokens);
                 }
-                let wait = check.await?.retry_after();
-                json!(wait.map(|wait| wait.as_secs_f64()))
+                let found = check.await?;
+                json!({
+                    "available": found.available(),
+                    "needed": found.needed(),
+                    "deficit": found.deficit(),
+                    "exceeded": found.exceeded().map(|status| status.limit_name.as_str()).collect::<Vec<_>>(),
+                    "allowed": found.is_admitted(),
+                    "bypassed": found.is_bypassed(),
+                    "disabled": found.disabled.as_ref().map(|by| &by.level),
+                    "retry_after": found.retry_after().map(|wait| wait.as_secs_f64()),
+                })
             }
             "check" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);

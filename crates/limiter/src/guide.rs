@@ -740,7 +740,7 @@
 //! | [`Window`](crate::Window) | `"hourly"`, `"daily"`, `"monthly"` |
 //! | [`LimitStatus`](crate::LimitStatus) | `entity_id`, `resource`, `limit_name`, `capacity`, `refill_amount`, `refill_period_seconds`, `shards`, `available`, `requested`, `exceeded`, `retry_after_ms` (null for never), `quota` and `soft` (if true), `resets_at_ms` (of a quota or a session) |
 //! | [`RateLimitExceeded`](crate::RateLimitExceeded) | `limits` (a list of statuses), `contended`. The body of a 429 response is [`to_json`](crate::RateLimitExceeded::to_json) |
-//! | [`Availability`](crate::Availability) | `checked_at`, `limits` |
+//! | [`Availability`](crate::Availability) | `entity_id`, `resource`, `checked_at`, `limits` (a list of statuses), `configured` (the entity's limits), `disabled` (if it is: `entity_id`, `level`), `bypassed` (a list of ids, if there are any) |
 //! | [`UsageSnapshot`](crate::UsageSnapshot) | `entity_id`, `resource`, `window`, `window_start`, `total_events`, `counters` |
 //! | [`UsageSummary`](crate::UsageSummary) | `window`, `other_windows`, `snapshots`, `limits` (by name: `total`, `snapshots`), `first_window_start`, `last_window_start` |
 //! | [`AuditEvent`](crate::AuditEvent) | `event_id`, `entity_id` (the subject), `action`, `principal`, `resource`, `details`, `timestamp` |

@@ -72,7 +72,8 @@ pub use aws_sdk_dynamodb::Client as SdkClient;
 pub use aws_types::SdkConfig;
 
 pub use acquire::{
-    Acquire, Alert, AlertReason, Availability, CacheStats, Check, Lease, Prefetch, Prefetched, RateLimiter,
+    Acquire, Alert, AlertReason, Availability, CacheStats, Check, DisabledBy, Lease, Prefetch, Prefetched,
+    RateLimiter,
 };
 pub use admin::{
     ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, CapacityOf, Cursor, EntityCapacity,

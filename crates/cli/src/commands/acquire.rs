@@ -11,7 +11,9 @@ use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
-use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Refusal, Repository, Wait};
+use zae_limiter::{
+    EntityId, Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Refusal, Repository, Wait,
+};
 
 use super::system::policy;
 use super::{Outcome, failed, print_schema};
@@ -390,6 +392,12 @@ pub(crate) async fn available(args: Available) -> Outcome {
             "resource": args.resource,
             "available": found.available(),
             "limits": limits,
+            "allowed": found.is_admitted(),
+            "bypassed": found.bypassed.iter().map(EntityId::as_str).collect::<Vec<_>>(),
+            "disabled": found.disabled.as_ref().map(|by| json!({
+                "entity_id": by.entity.as_str(),
+                "level": by.level,
+            })),
         });
         if !args.consume.is_empty() {
             value["retry_after_seconds"] = json!(wait.map(|wait| wait.as_millis() as f64 / 1000.0));
@@ -413,7 +421,17 @@ pub(crate) async fn available(args: Available) -> Outcome {
                 grouped(status.capacity.into()),
             ))?;
         }
-        if !args.consume.is_empty() {
+        for entity in &found.bypassed {
+            out.line(format_args!(
+                "  '{entity}' is under a bypass: every request is admitted and counted"
+            ))?;
+        }
+        if let Some(by) = &found.disabled {
+            out.line(format_args!(
+                "  '{}' is disabled for entity '{}' (by the {}): every request is refused",
+                args.resource, by.entity, by.level
+            ))?;
+        } else if !args.consume.is_empty() {
             out.line(match wait {
                 Some(Duration::ZERO) => "The tokens are available now".to_owned(),
                 Some(wait) => format!("The tokens will be available in {}", time::wait(wait)),

@@ -26,6 +26,7 @@ mod acquire;
 mod admin;
 mod alerts;
 mod audit;
+mod availability;
 mod blocking_admin;
 mod blocking_ends;
 mod capacity;
