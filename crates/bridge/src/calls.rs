@@ -377,9 +377,8 @@ fn call_clock(arguments: Arguments<'_>) -> Option<ManualClock> {
 }
 
 impl Client {
-    /// Calls that only read; `None` for others.
-    async fn look(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
-        let (repo, admin) = (&self.repo, self.repo.admin());
+    /// Calls that look at tokens; `None` for others.
+    async fn look_at_tokens(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
         Ok(Some(match name {
             "available" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
@@ -421,6 +420,17 @@ impl Client {
                 let statuses = check.await?.statuses;
                 statuses.iter().map(LimitStatus::to_json).collect()
             }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Calls that only read; `None` for others.
+    async fn look(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
+        if let Some(found) = self.look_at_tokens(name, arguments).await? {
+            return Ok(Some(found));
+        }
+        let (repo, admin) = (&self.repo, self.repo.admin());
+        Ok(Some(match name {
             "entity" => {
                 let Some(entity) = admin.entity(arguments.text("entity")?).await? else {
                     return Ok(Some(Json::Null));

@@ -55,7 +55,7 @@ impl Refusal {
         }
     }
 
-    fn disabled(message: String, entity: &str, resource: &str, level: &str) -> Self {
+    fn disabled(message: &str, entity: &str, resource: &str, level: &str) -> Self {
         Self {
             status: 403,
             retry_after: None,
@@ -120,7 +120,7 @@ impl Error {
                 entity,
                 resource,
                 level,
-            } => Some(Refusal::disabled(self.to_string(), entity, resource, level)),
+            } => Some(Refusal::disabled(&self.to_string(), entity, resource, level)),
             Self::Unavailable(down) if down.is_retryable() => Some(Refusal::unavailable(down.in_doubt())),
             _ => None,
         }

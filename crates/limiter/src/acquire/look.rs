@@ -49,20 +49,21 @@ impl Side {
         self.shards.get(&0).map_or(1, |first| first.shard_count)
     }
 
-    /// Who is debited, too, according to META and the bucket. `None` if they contradict each other.
-    fn parent(&self) -> Option<Option<EntityId>> {
+    /// Whether META and the bucket contradict each other. What is read of META after the bucket decides.
+    fn is_disputed(&self) -> bool {
+        let read = self.config.owner.as_ref();
+        self.first()
+            .is_some_and(|bucket| is_disputed(&bucket.owner, read))
+    }
+
+    /// Who is debited, too, according to META and the bucket.
+    fn parent(&self) -> Option<EntityId> {
         let read = self.config.owner.as_ref();
         let owner = match self.first() {
-            Some(bucket) if is_disputed(&bucket.owner, read) => {
-                if !self.is_read {
-                    return None;
-                }
-                read
-            }
-            Some(bucket) => newest_owner(&bucket.owner, read),
-            None => read,
+            Some(bucket) if !self.is_disputed() => newest_owner(&bucket.owner, read),
+            _ => read,
         };
-        Some(owner.and_then(|owner| owner.cascade_parent().cloned()))
+        owner.and_then(|owner| owner.cascade_parent().cloned())
     }
 
     fn applies(&self, now: EpochMillis) -> Applies {
@@ -115,19 +116,18 @@ impl Inner {
         let mut sides: Vec<&mut Side> = vec![&mut own];
         sides.extend(parent.as_mut().and_then(|side| side.as_mut().ok()));
         self.read_sides(&mut sides, consistent).await?;
-        if own.parent().is_none() {
+        if own.is_disputed() && !own.is_read {
             self.read_config(&mut own, resource).await?;
         }
-        let actual = own.parent().flatten();
+        let actual = own.parent();
         let mut sides = vec![own];
         if let Some(actual) = actual {
-            match parent.filter(|_| known.as_ref() == Some(&actual)) {
-                Some(side) => sides.push(side?),
-                None => {
-                    let mut side = self.side(&actual, resource, consistent).await?;
-                    self.read_sides(&mut [&mut side], consistent).await?;
-                    sides.push(side);
-                }
+            if let Some(side) = parent.filter(|_| known.as_ref() == Some(&actual)) {
+                sides.push(side?);
+            } else {
+                let mut side = self.side(&actual, resource, consistent).await?;
+                self.read_sides(&mut [&mut side], consistent).await?;
+                sides.push(side);
             }
         }
         for side in &mut sides {
@@ -182,7 +182,7 @@ impl Inner {
             }
         }
         if let Some(own) = sides.first() {
-            found.configured = own.config.limits.clone();
+            found.configured.clone_from(&own.config.limits);
         }
         found
     }
