@@ -208,7 +208,7 @@ async fn what_is_under_a_bypass() {
         .unwrap();
     let found = look(&w, "k", "rpm", 10).await;
     assert_eq!((found.bypassed.len(), found.is_admitted()), (2, true));
-    assert!(check(&w, "p", "rpm", 10).await.is_bypassed());
+    assert!(look(&w, "p", "rpm", 10).await.is_bypassed());
     // The stamps are older than a minute: the configuration decides.
     w.clock.advance(Duration::from_mins(2));
     assert!(look(&w, "k", "rpm", 10).await.is_bypassed());

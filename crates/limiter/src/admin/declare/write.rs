@@ -33,7 +33,7 @@ const DELETED: &str = "the namespace was deleted meanwhile.";
 pub(super) struct Outcome<'a> {
     /// Those that are done.
     pub(super) done: Vec<&'a Change>,
-    /// The levels whose buckets were updated, or could not be.
+    /// The work of which buckets were updated, or could not be.
     pub(super) told: Vec<(Kind, Target)>,
     /// Failures.
     pub(super) errors: Vec<String>,
