@@ -26,12 +26,13 @@ from zae_limiter import (
 
 
 class Refused(Exception):
-    """A limit refused the request. `retry_after` is in seconds, None for never. `statuses` are the limits of the body of a 429."""
+    """A limit refused the request. `retry_after` is in seconds, None for never. `body` is the body of a 429, and `statuses` are its limits."""
 
-    def __init__(self, retry_after, statuses=()):
+    def __init__(self, retry_after, body):
         super().__init__(f"refused, retry after {retry_after}")
         self.retry_after = retry_after
-        self.statuses = list(statuses)
+        self.body = body
+        self.statuses = list(body["limits"])
 
 
 class Failed(Exception):
@@ -81,7 +82,7 @@ class Bridge:
             return answer["ok"]
         error = answer["error"]
         if error["kind"] == "RateLimitExceeded":
-            raise Refused(error["body"]["retry_after_seconds"], error["body"]["limits"])
+            raise Refused(error["body"]["retry_after_seconds"], error["body"])
         raise Failed(error["kind"], error["message"], error)
 
     def close(self):
@@ -302,7 +303,7 @@ class Theirs:
         try:
             return call(*arguments, **options)
         except RateLimitExceeded as err:
-            raise Refused(err.retry_after_seconds, self._body(err.as_dict)["limits"]) from err
+            raise Refused(err.retry_after_seconds, self._body(err.as_dict)) from err
         except RateLimiterUnavailable as err:
             raise Failed("Unavailable", str(err)) from err
 

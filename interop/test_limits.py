@@ -7,7 +7,7 @@ live buckets and the record of what is managed must agree. What is known to diff
 - ours counts the revisions of the record of what is managed;
 - where an entity's limits for a resource go and those for all resources take over, the original lets the bucket
   expire, though limits of an entity are kept with its balance;
-- ours leaves flags and retention on a level alone, and refuses manifests with keys that it does not apply.
+- ours leaves the retention on a level alone.
 A second test lets both work on one namespace in turns.
 """
 
@@ -324,6 +324,97 @@ def test_work_left_behind_is_done_by_either(world, monkeypatch):
         assert world.bucket(side.client, "user-1", "gpt-4")["b_rpm_cp"]["N"] == "5000"
 
 
+LIMITED = {"limits": {"rpm": {"capacity": 5}}}
+FLAGS = [
+    {
+        "resources": {"gpt-4": {"disabled": True, **LIMITED}},
+        "entities": {"user-1": {"resources": {"_default_": {"disabled": False}}}},
+    },
+    {
+        "resources": {"gpt-4": {"cascade": False, **LIMITED}},
+        "entities": {"child": {"resources": {"gpt-4": {"cascade": True}, "claude-3": {"disabled": True, **LIMITED}}}},
+    },
+    {"resources": {"gpt-4": LIMITED}, "entities": {"child": {"resources": {"gpt-4": LIMITED}}}},
+    {"resources": {"gpt-4": {"disabled": "bypass", "cascade": False}}},
+    {},
+]
+
+
+def flags(world, side):
+    """What live buckets say of access and cascade."""
+    return {
+        (item["entity_id"]["S"], item["resource"]["S"]): (
+            item.get("disabled"),
+            "bypass" in item,
+            item.get("cascade"),
+            item.get("parent_id"),
+        )
+        for (_, sk), item in world.items(side.id).items()
+        if sk == "#STATE"
+    }
+
+
+@engine_only
+def test_flags(world, monkeypatch):
+    """Both store the same, and stamp the same on live buckets; each finishes what the other has left."""
+    ours, theirs = OurSide(world), TheirSide(world, monkeypatch)
+    world.dynamo.update_item(
+        TableName=world.stack,
+        Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
+        UpdateExpression="SET lambda_version = :v",
+        ExpressionAttributeValues={":v": {"S": "0.17.0"}},
+    )
+    for side in (ours, theirs):
+        side.client.set_system_defaults([["rpm", 9, 9, 60]])
+        side.client.create_entity("parent")
+        side.client.create_entity("child", parent="parent", cascade=True)
+        for entity in ("child", "user-1"):
+            for resource in ("gpt-4", "claude-3"):
+                side.client.acquire(entity, resource, rpm=1).commit()
+        side.client.settle()
+    for manifest in FLAGS:
+        for side in (ours, theirs):
+            answer = side.call("apply", manifest)
+            assert (answer["errors"], answer["pending"]) == ([], 0), (side, manifest)
+            assert side.call("plan", manifest)["changes"] == []
+        stored = [
+            {key: item for key, item in levels(world, side).items() if key[0] != "NS/SYSTEM#"} for side in (ours, theirs)
+        ]
+        assert stored[0] == stored[1], manifest
+        assert flags(world, ours) == flags(world, theirs), manifest
+    # What either has written, and not carried to the buckets.
+    for kind, flag, value in [("disabled", "disabled", {"BOOL": True}), ("cascade", "cascade", {"BOOL": False})]:
+        for side in (ours, theirs):
+            manifest = {"resources": {"gpt-4": {flag: value["BOOL"], **LIMITED}}}
+            side.call("apply", {"resources": {"gpt-4": LIMITED}})
+            before = flags(world, side)
+            world.dynamo.update_item(
+                TableName=world.stack,
+                Key={"PK": {"S": f"{side.id}/RESOURCE#gpt-4"}, "SK": {"S": "#CONFIG"}},
+                UpdateExpression="SET #f = :v",
+                ExpressionAttributeNames={"#f": flag},
+                ExpressionAttributeValues={":v": value},
+            )
+            world.dynamo.put_item(
+                TableName=world.stack,
+                Item={
+                    "PK": {"S": f"{side.id}/SYSTEM#"},
+                    "SK": {"S": f"#PROVISIONER#PENDING#{kind}#resource#gpt-4"},
+                    "GSI4PK": {"S": side.id},
+                    "GSI4SK": {"S": f"{side.id}/SYSTEM#"},
+                    "kind": {"S": kind},
+                    "level": {"S": "resource"},
+                    "target": {"S": "gpt-4"},
+                    "written_ms": {"N": "1"},
+                    "owners": {"M": {"0" * 32: {"M": {"lease": {"N": "1"}, "full": {"BOOL": False}}}}},
+                },
+            )
+            answer = side.call("apply", manifest)
+            assert (answer["updated"], answer["pending"], answer["errors"]) == (0, 0, []), answer
+            assert flags(world, side) != before
+        assert flags(world, ours) == flags(world, theirs), kind
+
+
 SAMPLES = [
     # (a manifest, whether it is right)
     ({"namespace": "d"}, True),
@@ -343,7 +434,12 @@ SAMPLES = [
     ({"namespace": "d", "resources": []}, False),
     ({"namespace": "d", "resources": {"_default_": {}}}, False),
     ({"namespace": "d", "resources": {"no name": {}}}, False),
-    ({"namespace": "d", "resources": {"r": {"cascade": True}}}, False),
+    ({"namespace": "d", "resources": {"r": {"cascade": True, "disabled": "bypass"}}}, True),
+    ({"namespace": "d", "entities": {"u": {"resources": {"_default_": {"cascade": None, "disabled": False}}}}}, True),
+    ({"namespace": "d", "resources": {"r": {"cascade": "on"}}}, False),
+    ({"namespace": "d", "resources": {"r": {"disabled": 1}}}, False),
+    ({"namespace": "d", "resources": {"r": {"disabled": "true"}}}, False),
+    ({"namespace": "d", "system": {"cascade": False}}, False),
     ({"namespace": "d", "resources": {"r": {"limits": {"wcu": {"capacity": 1}}}}}, False),
     ({"namespace": "d", "resources": {"r": {"limits": {"x": {}}}}}, False),
     ({"namespace": "d", "resources": {"r": {"limits": {"x": {"capacity": 0}}}}}, False),

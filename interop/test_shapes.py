@@ -73,6 +73,8 @@ ALLOWED = {
     "whose schedule is the default": "a bucket has one default for the schedules of its limits, that of the first limit that has"
     " one. Which one is first for the original depends on the order in which the service returns attributes, which DynamoDB does"
     " not define.",
+    "a look at 0 tokens of a debt": "an acquire of 0 tokens is refused while the limit is in debt. Ours tells so when it looks, the"
+    " original does not.",
     "a session that has not begun": "where a use would begin a session, ours tells when that would end; the original does so in some"
     " answers.",
     "reset out of sight": "beyond the original's horizon of search no instant of reset is told.",
@@ -394,6 +396,8 @@ class Sequence:
         if self.crosses(shape, item) and shape.held(item, self.now) != shape.held(item, self.now, by_parts=True):
             return self.allow("rate before a change")
         if first["exceeded"] != second["exceeded"]:
+            if is_look and need == 0 and item is not None and shape.held(item, self.now) < 0:
+                return self.allow("a look at 0 tokens of a debt")
             if shape.resets and self.is_out_of_sight(shape):
                 return self.allow("reset out of sight")
             if not shape.drips or item is None or abs(shape.held(item, self.now) - need * 1000) > 1:

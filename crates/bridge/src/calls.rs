@@ -17,7 +17,7 @@ use zae_limiter::clock::ManualClock;
 use zae_limiter::table::{Connection, Timeouts, definition};
 use zae_limiter::{
     Access, BucketReset, EntityId, Error, Lease, LimitStatus, NewEntity, OnUnavailable, OperationResult,
-    RateLimiter, Repository, RepositoryBuilder, TopUp, UsageQuery,
+    RateLimiter, Refusal, Repository, RepositoryBuilder, TopUp, UsageQuery,
 };
 use zae_limiter_core::EpochMillis;
 
@@ -107,8 +107,11 @@ pub(crate) async fn answer() -> Result<(), Box<dyn std::error::Error>> {
 
 fn describe(err: &Error) -> Json {
     let mut value = json!({ "kind": kind(err), "message": err.to_string() });
+    if let Some(refusal) = err.refusal() {
+        value["status"] = json!(refusal.status());
+        value["body"] = refusal.into_body();
+    }
     match err {
-        Error::RateLimitExceeded(refused) => value["body"] = refused.to_json(),
         Error::InvalidInput(err) => value["field"] = json!(err.field()),
         Error::NamespaceState { state, .. } => value["state"] = json!(state),
         _ => {}
@@ -242,6 +245,7 @@ impl State {
             "open" => self.open(arguments).await,
             "check_manifest" => Ok(crate::limits::check(call)),
             "manifest_schema" => Ok(crate::limits::schema()),
+            "refusal_schema" => Ok(serde_json::from_str(Refusal::SCHEMA).unwrap_or_default()),
             "limits" => {
                 let client = self.client(arguments).await?;
                 let served = crate::limits::serve(&client.repo, call).await;
@@ -405,9 +409,8 @@ fn call_clock(arguments: Arguments<'_>) -> Option<ManualClock> {
 }
 
 impl Client {
-    /// Calls that only read; `None` for others.
-    async fn look(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
-        let (repo, admin) = (&self.repo, self.repo.admin());
+    /// Calls that look at tokens; `None` for others.
+    async fn look_at_tokens(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
         Ok(Some(match name {
             "available" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
@@ -415,12 +418,30 @@ impl Client {
             }
             "time_until_available" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
+                let needed = arguments.amounts("consume")?;
+                let wait = self
+                    .limiter
+                    .time_until_available(entity, resource, needed)
+                    .await?;
+                json!(wait.map(|wait| wait.as_secs_f64()))
+            }
+            "availability" => {
+                let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
                 let mut check = self.limiter.check(entity, resource);
                 for (limit, tokens) in arguments.amounts("consume")? {
                     check = check.needed(limit, tokens);
                 }
-                let wait = check.await?.retry_after();
-                json!(wait.map(|wait| wait.as_secs_f64()))
+                let found = check.await?;
+                json!({
+                    "available": found.available(),
+                    "needed": found.needed(),
+                    "deficit": found.deficit(),
+                    "exceeded": found.exceeded().map(|status| status.limit_name.as_str()).collect::<Vec<_>>(),
+                    "allowed": found.is_admitted(),
+                    "bypassed": found.is_bypassed(),
+                    "disabled": found.disabled.as_ref().map(|by| &by.level),
+                    "retry_after": found.retry_after().map(|wait| wait.as_secs_f64()),
+                })
             }
             "check" => {
                 let (entity, resource) = (arguments.text("entity")?, arguments.text("resource")?);
@@ -431,6 +452,17 @@ impl Client {
                 let statuses = check.await?.statuses;
                 statuses.iter().map(LimitStatus::to_json).collect()
             }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Calls that only read; `None` for others.
+    async fn look(&self, name: &str, arguments: Arguments<'_>) -> Result<Option<Json>, Failure> {
+        if let Some(found) = self.look_at_tokens(name, arguments).await? {
+            return Ok(Some(found));
+        }
+        let (repo, admin) = (&self.repo, self.repo.admin());
+        Ok(Some(match name {
             "entity" => {
                 let Some(entity) = admin.entity(arguments.text("entity")?).await? else {
                     return Ok(Some(Json::Null));

@@ -108,6 +108,7 @@ pub(crate) enum Command {
     Man(shell::Man),
     #[command(subcommand)]
     Namespace(namespace::NamespaceCommand),
+    RefusalSchema(acquire::RefusalSchema),
     #[command(subcommand)]
     Resource(resource::ResourceCommand),
     Status(stack::Status),

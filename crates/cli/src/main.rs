@@ -198,6 +198,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Local(command) => Box::pin(commands::local::run(command)).await,
         Command::Man(args) => commands::shell::man(&args),
         Command::Namespace(command) => commands::namespace::run(command).await,
+        Command::RefusalSchema(_) => commands::acquire::schema(),
         Command::Resource(command) => commands::resource::run(command).await,
         Command::Status(args) => commands::stack::status::status(args).await,
         Command::System(command) => commands::system::run(command).await,

@@ -242,16 +242,13 @@
 //!
 //! /// Status and `Retry-After` of a gateway's answer.
 //! fn answer(err: &Error) -> (u16, Option<String>) {
+//!     // A limit refused (429, or 413 if no wait helps), the key is disabled (403), or the table cannot be used (503).
+//!     if let Some(refusal) = err.refusal() {
+//!         return (refusal.status(), refusal.retry_after_header().map(str::to_owned));
+//!     }
 //!     match err {
-//!         // The refusal's JSON is `refused.to_json()`.
-//!         Error::RateLimitExceeded(refused) if refused.is_never() => (413, None),
-//!         Error::RateLimitExceeded(refused) => (429, refused.retry_after_header()),
-//!         Error::Disabled { .. } => (403, None),
 //!         // The client has named the model, for example. All else is a fault of the gateway.
 //!         Error::InvalidInput(bad) if bad.kind() == InputKind::Request => (400, None),
-//!         Error::NotConfigured { .. } | Error::InvalidInput(_) => (500, None),
-//!         // A retry of a call in doubt may take its tokens twice, so it is not asked for.
-//!         Error::Unavailable(down) if down.is_retryable() => (503, (!down.in_doubt()).then(|| "1".to_owned())),
 //!         _ => (500, None),
 //!     }
 //! }
@@ -269,7 +266,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! `docs/errors.md` in the repository lists every error, and which are worth a retry.
+//! The JSON of the answer is [`refusal.body()`](crate::Refusal::body), with a schema for the documentation of an API
+//! ([`Refusal::SCHEMA`](crate::Refusal::SCHEMA)). `docs/errors.md` in the repository lists every error, and which are worth a retry.
 //!
 //! # A request handler
 //!
@@ -300,18 +298,12 @@
 //!
 //!     /// The answer to a request that was not admitted.
 //!     fn refused(err: &Error) -> Self {
+//!         if let Some(refusal) = err.refusal() {
+//!             let retry_after = refusal.retry_after_header().map(str::to_owned);
+//!             return Self { retry_after, ..Self::new(refusal.status(), refusal.body().to_string()) };
+//!         }
 //!         match err {
-//!             Error::RateLimitExceeded(refused) => Self {
-//!                 status: if refused.is_never() { 413 } else { 429 },
-//!                 retry_after: refused.retry_after_header(),
-//!                 body: refused.to_json().to_string(),
-//!             },
-//!             Error::Disabled { .. } => Self::new(403, "this key or model is disabled"),
 //!             Error::InvalidInput(bad) if bad.kind() == InputKind::Request => Self::new(400, bad.to_string()),
-//!             Error::Unavailable(down) if down.is_retryable() => {
-//!                 let retry_after = (!down.in_doubt()).then(|| "1".to_owned());
-//!                 Self { retry_after, ..Self::new(503, "try again later") }
-//!             }
 //!             // A fault of the service or its configuration, whose text is for its log.
 //!             _ => Self::new(500, "internal error"),
 //!         }
@@ -787,7 +779,7 @@
 //! | [`Window`](crate::Window) | `"hourly"`, `"daily"`, `"monthly"` |
 //! | [`LimitStatus`](crate::LimitStatus) | `entity_id`, `resource`, `limit_name`, `capacity`, `refill_amount`, `refill_period_seconds`, `shards`, `available`, `requested`, `exceeded`, `retry_after_ms` (null for never), `quota` and `soft` (if true), `resets_at_ms` (of a quota or a session) |
 //! | [`RateLimitExceeded`](crate::RateLimitExceeded) | `limits` (a list of statuses), `contended`. The body of a 429 response is [`to_json`](crate::RateLimitExceeded::to_json) |
-//! | [`Availability`](crate::Availability) | `checked_at`, `limits` |
+//! | [`Availability`](crate::Availability) | `entity_id`, `resource`, `checked_at`, `limits` (a list of statuses), `configured` (the entity's limits), `disabled` (if it is: `entity_id`, `level`), `bypassed` (a list of ids, if there are any) |
 //! | [`UsageSnapshot`](crate::UsageSnapshot) | `entity_id`, `resource`, `window`, `window_start`, `total_events`, `counters` |
 //! | [`UsageSummary`](crate::UsageSummary) | `window`, `other_windows`, `snapshots`, `limits` (by name: `total`, `snapshots`), `first_window_start`, `last_window_start` |
 //! | [`AuditEvent`](crate::AuditEvent) | `event_id`, `entity_id` (the subject), `action`, `principal`, `resource`, `details`, `timestamp` |

@@ -59,6 +59,7 @@ pub mod clock;
 mod error;
 pub mod guide;
 mod inner;
+mod refusal;
 mod repository;
 pub mod table;
 #[cfg(feature = "test-util")]
@@ -71,8 +72,8 @@ pub use aws_sdk_dynamodb::Client as SdkClient;
 pub use aws_types::SdkConfig;
 
 pub use acquire::{
-    Acquire, Alert, AlertReason, Availability, CacheStats, Check, Lease, LeasePart, Prefetch, Prefetched,
-    RateLimiter,
+    Acquire, Alert, AlertReason, Availability, CacheStats, Check, DisabledBy, Lease, LeasePart, Prefetch,
+    Prefetched, RateLimiter,
 };
 pub use admin::{
     ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, BucketReset, CapacityOf, Cursor,
@@ -81,6 +82,7 @@ pub use admin::{
 };
 pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
+pub use refusal::Refusal;
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
 pub use zae_limiter_core::operator::OperationResult;
 pub use zae_limiter_core::{

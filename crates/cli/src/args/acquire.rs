@@ -75,6 +75,18 @@ pub(crate) struct Acquire {
     pub(crate) common: Common<Namespaced>,
 }
 
+/// Print the JSON Schema of refusals.
+///
+/// It describes what a refused 'acquire --output json' prints, which is also the body of the library's HTTP answers.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter refusal-schema > refusal.schema.json"
+)]
+pub(crate) struct RefusalSchema {}
+
 /// Show the available tokens of an entity.
 ///
 /// Takes no tokens. With --consume, also shows the time until these amounts are available.

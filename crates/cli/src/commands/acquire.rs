@@ -11,10 +11,12 @@ use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
-use zae_limiter::{Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Repository, Wait};
+use zae_limiter::{
+    EntityId, Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Refusal, Repository, Wait,
+};
 
 use super::system::policy;
-use super::{Outcome, failed};
+use super::{Outcome, failed, print_schema};
 use crate::args::acquire::{Acquire, Available};
 use crate::args::{Amount, OnUnavailable};
 use crate::connect::{Access, Opening, namespace, open_namespace};
@@ -69,12 +71,18 @@ pub(crate) async fn acquire(args: Acquire) -> Outcome {
             let cause = outage(&down.into(), &args.common.at.connection);
             return without_table(&args, signals, &cause).await;
         }
-        Ok(Err(err)) => return Err(err.into_failure(&args.common.at.connection, WHAT)),
+        Ok(Err(err)) => {
+            if let Opening::Failed(err) = &err {
+                print_refusal(&args, err.refusal())?;
+            }
+            return Err(err.into_failure(&args.common.at.connection, WHAT));
+        }
         Err(_) => {
             let text = format!("the table did not answer within {}", time::wait(timeout));
             if may_pass {
                 return without_table(&args, signals, &text).await;
             }
+            print_refusal(&args, Some(Refusal::unavailable(false)))?;
             return Err(Failure::with(text, Exit::Aws));
         }
     };
@@ -192,17 +200,25 @@ async fn drain(repo: &Repository) {
     }
 }
 
+/// Prints the body of the HTTP answer that a service would give, for programs.
+fn print_refusal(args: &Acquire, refusal: Option<Refusal>) -> Result<(), Failure> {
+    // A refusal keeps its exit code even if this cannot be written.
+    let mut out = Out::to_the_end(&args.common.format);
+    match refusal {
+        Some(refusal) if out.is_json() => {
+            out.json(refusal.body())?;
+            out.flush()
+        }
+        _ => Ok(()),
+    }
+}
+
 fn refused(args: &Acquire, err: Error) -> Outcome {
+    print_refusal(args, err.refusal())?;
     let refused = match err {
         Error::RateLimitExceeded(refused) => refused,
         other => return Err(failed(&args.common.at.connection, "acquire")(other)),
     };
-    let mut out = Out::to_the_end(&args.common.format);
-    if out.is_json() {
-        // A refusal keeps its exit code even if this cannot be written.
-        out.json(&refused.to_json())?;
-        out.flush()?;
-    }
     let exit = if refused.is_never() {
         Exit::Failure
     } else {
@@ -390,6 +406,11 @@ async fn run_command(command: &[OsString], signals: &mut Signals) -> io::Result<
     signals.run(Command::new(program).args(arguments)).await
 }
 
+/// Prints the schema of the bodies that a refused `acquire` prints.
+pub(crate) fn schema() -> Outcome {
+    print_schema(Refusal::SCHEMA)
+}
+
 /// How a limit stands, over all shards.
 fn standing(status: &LimitStatus) -> Json {
     let mut value = status.to_json();
@@ -417,6 +438,12 @@ pub(crate) async fn available(args: Available) -> Outcome {
             "resource": args.resource,
             "available": found.available(),
             "limits": limits,
+            "allowed": found.is_admitted(),
+            "bypassed": found.bypassed.iter().map(EntityId::as_str).collect::<Vec<_>>(),
+            "disabled": found.disabled.as_ref().map(|by| json!({
+                "entity_id": by.entity.as_str(),
+                "level": by.level,
+            })),
         });
         if !args.consume.is_empty() {
             value["retry_after_seconds"] = json!(wait.map(|wait| wait.as_millis() as f64 / 1000.0));
@@ -440,7 +467,17 @@ pub(crate) async fn available(args: Available) -> Outcome {
                 grouped(status.capacity.into()),
             ))?;
         }
-        if !args.consume.is_empty() {
+        for entity in &found.bypassed {
+            out.line(format_args!(
+                "  '{entity}' is under a bypass: every request is admitted and counted"
+            ))?;
+        }
+        if let Some(by) = &found.disabled {
+            out.line(format_args!(
+                "  '{}' is disabled for entity '{}' (by the {}): every request is refused",
+                args.resource, by.entity, by.level
+            ))?;
+        } else if !args.consume.is_empty() {
             out.line(match wait {
                 Some(Duration::ZERO) => "The tokens are available now".to_owned(),
                 Some(wait) => format!("The tokens will be available in {}", time::wait(wait)),

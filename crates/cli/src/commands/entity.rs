@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use serde_json::json;
-use zae_limiter::{Access as Word, Entity, NewEntity};
+use zae_limiter::{ALL_RESOURCES, Access as Word, Entity, NewEntity};
 
 use super::access::{self, Flags};
 use super::{Outcome, above, failed, operations, print_limits, sorted, written_limits};
@@ -345,11 +345,26 @@ async fn show(args: Show) -> Outcome {
             Exit::Failure,
         ));
     };
+    let access = repo
+        .admin()
+        .entity_access(&args.entity_id, ALL_RESOURCES)
+        .await
+        .map_err(failed(&args.common.at.connection, ""))?;
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
-        out.json(&json::entity(&entity))?;
+        let mut shown = json::entity(&entity);
+        shown["disabled"] = access::access_json(access);
+        out.json(&shown)?;
     } else {
         print_entity(&mut out, &entity)?;
+        if let Some(access) = access {
+            let word = match access {
+                Word::Disabled => "disabled for all resources that have no flag of their own",
+                Word::Enabled => "enabled, also for disabled resources",
+                Word::Bypass => "bypassed: requests are admitted and counted",
+            };
+            out.line(format_args!("  Access:     {word}"))?;
+        }
     }
     out.flush()?;
     above::note(repo.admin().all_limits_above_parent(&args.entity_id), true).await;

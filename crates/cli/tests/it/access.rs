@@ -12,6 +12,9 @@ fn disabled_and_enabled() {
     world.run("resource disable gpt-4");
     world.run(CALL);
     world.run("acquire user-2 -r gpt-4 -c rpm:1");
+    world.run("acquire user-2 -r gpt-4 -c rpm:1 --output json");
+    world.run("available user-1 -r gpt-4 -c rpm:1");
+    world.run("available user-2 -r gpt-4 -c rpm:1 --output json");
     world.run("resource get-defaults gpt-4");
     world.run("entity enable user-1 -r gpt-4");
     world.run(CALL);
@@ -19,6 +22,9 @@ fn disabled_and_enabled() {
     world.run("entity get-limits user-1 -r gpt-4 --output json");
     world.run("entity disable user-1");
     world.run(CALL);
+    world.run("entity create user-1");
+    world.run("entity show user-1");
+    world.run("entity show user-1 --output json");
     world.run("entity clear-disabled user-1 --resource gpt-4");
     world.run(CALL);
     world.run("entity clear-disabled user-1");
@@ -42,6 +48,8 @@ fn bypassed() {
     world.run("resource bypass gpt-4");
     world.run(CALL);
     world.run(CALL);
+    world.run("available user-1 -r gpt-4 -c rpm:1");
+    world.run("available user-1 -r gpt-4 --output json");
     world.run("resource get-defaults gpt-4");
     world.run("resource clear-disabled gpt-4");
     world.run(CALL);

@@ -7,8 +7,10 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use serde_json::Value as Json;
+use zae_limiter::Refusal;
 
-use crate::world::{Ran, World, assert_transcript, embedded_only, ended};
+use crate::world::{Ran, World, assert_transcript, embedded_only, ended, finish};
 
 /// A table on which every entity has some tokens of each limit.
 pub(crate) fn limited(limits: &[&str]) -> World {
@@ -60,6 +62,25 @@ fn never_possible() {
     world.run("available user-1 -r gpt-4 -c rpm:11 --output json");
     world.run("available user-1 -r gpt-4");
     assert_transcript!(world);
+}
+
+#[test]
+fn the_schema_of_refusals() {
+    let world = World::without_table();
+    let schema = finish(&mut world.command(&["refusal-schema"]), None).json();
+    assert_eq!(schema, serde_json::from_str::<Json>(Refusal::SCHEMA).unwrap());
+}
+
+/// Refuses a connection, so that there is no answer.
+#[test]
+fn a_table_that_does_not_answer() {
+    let world = World::without_table();
+    let arguments = "acquire user-1 -r gpt-4 -c rpm:1 --timeout 300ms --output json --endpoint-url http://127.0.0.1:1 --region eu-west-1";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let ran = finish(&mut world.command(&arguments), None);
+    let body = Refusal::unavailable(false).into_body();
+    let printed: Json = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, printed), (Some(3), body), "{}", ran.stderr);
 }
 
 #[test]

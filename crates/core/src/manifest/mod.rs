@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::OnUnavailable;
+use crate::config::{Access, OnUnavailable};
 use crate::limit::{Limit, shape};
 use crate::name::{EntityId, NamespaceName, ResourceName, ResourceScope};
 
@@ -53,7 +53,7 @@ pub const DEFAULT_PERIOD_SECS: u64 = 60;
 ///     "namespace": "default",
 ///     "resources": { "gpt-4": { "limits": { "tpm": { "capacity": 50_000 } } } },
 /// }))?;
-/// let tpm = &manifest.resources.values().next().unwrap()[0];
+/// let tpm = &manifest.resources.values().next().unwrap().limits[0];
 /// assert_eq!((tpm.refill_amount(), tpm.refill_period().as_secs()), (50_000, 60));
 ///
 /// let err = Manifest::from_json(&serde_json::json!({ "namespace": "default", "resorces": {} })).unwrap_err();
@@ -66,10 +66,21 @@ pub struct Manifest {
     pub namespace: NamespaceName,
     /// The system level; `None` if the manifest does not declare it.
     pub system: Option<SystemLevel>,
-    /// The limits of resources, each sorted by name.
-    pub resources: BTreeMap<ResourceName, Vec<Limit>>,
-    /// The limits of entities for resources, each sorted by name.
-    pub entities: BTreeMap<EntityId, BTreeMap<ResourceScope, Vec<Limit>>>,
+    /// The levels of resources.
+    pub resources: BTreeMap<ResourceName, Level>,
+    /// The levels of entities for resources.
+    pub entities: BTreeMap<EntityId, BTreeMap<ResourceScope, Level>>,
+}
+
+/// A resource's level of a manifest, or an entity's for a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Level {
+    /// The limits, sorted by name.
+    pub limits: Vec<Limit>,
+    /// What it says about access (`disabled`); `None` leaves that to the levels further away.
+    pub access: Option<Access>,
+    /// Whether requests are debited from the parent; `None` leaves that to the levels further away.
+    pub cascade: Option<bool>,
 }
 
 /// The system level of a manifest.
@@ -98,6 +109,11 @@ impl Manifest {
     /// The manifest with every default written out. [`from_json`](Self::from_json) reads it back.
     pub fn to_json(&self) -> Json {
         let limits = |limits: &[Limit]| json!({ "limits": normalised(limits) });
+        let level = |level: &Level| {
+            let mut json = limits(&level.limits);
+            put_flags(&mut json, level.access, level.cascade);
+            json
+        };
         let mut manifest = Map::new();
         manifest.insert("namespace".into(), json!(self.namespace.as_str()));
         if let Some(system) = &self.system {
@@ -110,15 +126,15 @@ impl Manifest {
         if !self.resources.is_empty() {
             let levels = self.resources.iter();
             let levels: Map<_, _> = levels
-                .map(|(name, level)| (name.to_string(), limits(level)))
+                .map(|(name, declared)| (name.to_string(), level(declared)))
                 .collect();
             manifest.insert("resources".into(), levels.into());
         }
         if !self.entities.is_empty() {
-            let entity = |levels: &BTreeMap<ResourceScope, Vec<Limit>>| {
+            let entity = |levels: &BTreeMap<ResourceScope, Level>| {
                 let levels = levels.iter();
                 let levels: Map<_, _> = levels
-                    .map(|(name, level)| (name.to_string(), limits(level)))
+                    .map(|(name, declared)| (name.to_string(), level(declared)))
                     .collect();
                 json!({ "resources": levels })
             };
@@ -140,6 +156,25 @@ impl Manifest {
     pub fn levels(&self) -> usize {
         let entities = self.entities.values().map(BTreeMap::len);
         usize::from(self.system.is_some()) + self.resources.len() + entities.sum::<usize>()
+    }
+}
+
+/// Adds the flags of a level, as manifests and the answers of the provisioner have them.
+fn put_flags(level: &mut Json, access: Option<Access>, cascade: Option<bool>) {
+    if let Some(access) = access {
+        level["disabled"] = access_json(access);
+    }
+    if let Some(cascade) = cascade {
+        level["cascade"] = json!(cascade);
+    }
+}
+
+/// `true`, `false` or `"bypass"`.
+fn access_json(access: Access) -> Json {
+    match access {
+        Access::Enabled => json!(false),
+        Access::Disabled => json!(true),
+        Access::Bypass => json!("bypass"),
     }
 }
 

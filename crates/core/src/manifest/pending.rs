@@ -5,7 +5,7 @@
 //! any more. Shares are only ever taken back by their owner or, once the lease has expired, by the apply that has done
 //! the work.
 //!
-//! Other clients know further kinds, for flags that this release does not set; their records are left to them.
+//! Other clients know a further kind, for soft limits of resources and of the system; its records are left to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +20,38 @@ use crate::units::EpochMillis;
 /// The prefix of the sort keys of these records.
 const PREFIX: &str = "#PROVISIONER#PENDING#";
 
-/// Live buckets of an entity must take over changed limits.
-const SYNC: &str = "sync";
+/// What live buckets must take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Changed limits of an entity.
+    Sync,
+    /// Whether requests are refused or let through.
+    Disabled,
+    /// Whether the parent is debited.
+    Cascade,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sync, Self::Disabled, Self::Cascade];
+
+    /// The word for it in records: `sync`, `disabled` or `cascade`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Disabled => "disabled",
+            Self::Cascade => "cascade",
+        }
+    }
+
+    fn is_of(self, target: &Target) -> bool {
+        match target {
+            Target::System => false,
+            Target::Resource(_) => self != Self::Sync,
+            Target::Entity(..) => true,
+        }
+    }
+}
 
 /// How long an apply may run that does not know how long it may, in milliseconds: as long as any function.
 pub const LONGEST_RUN_MS: i64 = 900_000;
@@ -109,11 +139,13 @@ impl Pending {
         Some(Self { item, shares, single })
     }
 
-    /// The entity's level whose buckets must be updated; `None` for work that this release does not support.
-    pub fn target(&self) -> Option<Target> {
+    /// What must be updated, and the level whose buckets they are; `None` for work that this release does not support.
+    pub fn work(&self) -> Option<(Kind, Target)> {
         let text = |name| self.item.get(name).and_then(Value::as_text);
         let target = Target::parse(text("level")?, text("target")?)?;
-        (text("kind")? == SYNC && matches!(target, Target::Entity(..))).then_some(target)
+        let word = text("kind")?;
+        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == word)?;
+        kind.is_of(&target).then_some((kind, target))
     }
 
     /// Limits that the level no longer has, and that its buckets must lose.
@@ -130,7 +162,7 @@ impl Pending {
 
     /// Whether it is left to others: to an apply that may still run, or to a release that knows the kind of work.
     pub fn is_of_others(&self, now: EpochMillis) -> bool {
-        self.target().is_none() || !self.is_releasable("", now)
+        self.work().is_none() || !self.is_releasable("", now)
     }
 
     /// Whether an apply has a share in it.
@@ -207,12 +239,12 @@ fn owners<'a>(shares: impl Iterator<Item = &'a Share>) -> Value {
     Value::M(owners.collect::<BTreeMap<_, _>>())
 }
 
-/// The key of the record of a level whose live buckets must take over changed limits.
-pub fn sync_key(namespace: &NamespaceId, target: &Target) -> Key {
+/// The key of the record of a level whose live buckets must be updated.
+pub fn key(namespace: &NamespaceId, kind: Kind, target: &Target) -> Key {
     let name = target.name().unwrap_or_default();
     Key {
         pk: system_pk(namespace),
-        sk: format!("{PREFIX}{SYNC}#{}#{name}", target.level()).into(),
+        sk: format!("{PREFIX}{}#{}#{name}", kind.as_str(), target.level()).into(),
     }
 }
 
@@ -221,16 +253,16 @@ pub fn sync_key(namespace: &NamespaceId, target: &Target) -> Key {
 /// Guards that the record is absent, or as it was read; refused, it must be read again.
 pub fn owe(
     namespace: &NamespaceId,
-    target: &Target,
+    (kind, target): (Kind, &Target),
     share: &Share,
     stale: &[SmolStr],
     found: Option<&Pending>,
     now: EpochMillis,
 ) -> Put {
-    let key = sync_key(namespace, target);
+    let key = key(namespace, kind, target);
     let mut item = found.map_or_else(|| key_item(&key), |found| found.item.clone());
     add_namespace_index(&mut item, namespace.as_str(), &key.pk);
-    item.insert("kind".into(), Value::text(SYNC));
+    item.insert("kind".into(), Value::text(kind.as_str()));
     item.insert("level".into(), Value::text(target.level()));
     item.insert("target".into(), Value::text(target.name().unwrap_or_default()));
     item.insert("written_ms".into(), Value::int(now.0));

@@ -10,8 +10,8 @@ use smol_str::SmolStr;
 
 use super::managed::Managed;
 use super::target::Target;
-use super::{Manifest, normalised, policy_text};
-use crate::config::{Config, OnUnavailable, is_limit_attribute, limit_attributes};
+use super::{Level, Manifest, normalised, policy_text, put_flags};
+use crate::config::{Access, Config, OnUnavailable, is_limit_attribute, limit_attributes};
 use crate::limit::Limit;
 use crate::name::{NamespaceId, ResourceScope};
 use crate::table::{Item, Key, Value};
@@ -60,6 +60,10 @@ pub struct LevelState {
     pub limits: Vec<Limit>,
     /// The policy for outages. System level only.
     pub on_unavailable: Option<OnUnavailable>,
+    /// What it says about access. Resource and entity levels only.
+    pub access: Option<Access>,
+    /// Whether requests are debited from the parent. Resource and entity levels only.
+    pub cascade: Option<bool>,
     /// Why not all that is stored can be shown.
     pub note: Option<String>,
 }
@@ -74,10 +78,15 @@ impl LevelState {
                 Self {
                     limits,
                     on_unavailable: config.on_unavailable,
+                    access: config.access,
+                    cascade: config.cascade,
                     note: config.unsupported.map(|feature| feature.to_string()),
                 }
             }
+            // Live buckets go by its flags, whatever is wrong with its limits.
             Err(err) => Self {
+                access: item.get("disabled").map(Access::read),
+                cascade: item.get("cascade").and_then(Value::as_bool),
                 note: Some(err.to_string()),
                 ..Self::default()
             },
@@ -90,13 +99,14 @@ impl LevelState {
         if let Some(policy) = policy_text(self.on_unavailable) {
             level["on_unavailable"] = json!(policy);
         }
+        put_flags(&mut level, self.access, self.cascade);
         if let Some(note) = &self.note {
             level["note"] = json!(note);
         }
         level
     }
 
-    /// Whether a record holds exactly this: the same limits without any addition, and the same policy. Other
+    /// Whether a record holds exactly this: the same limits without any addition, the same policy and flags. Other
     /// attributes of the record do not belong to a manifest, and the period in which a quota or a session limit gains
     /// nothing is not compared: other clients store another one.
     pub fn is_stored(&self, item: &Item) -> bool {
@@ -116,7 +126,20 @@ impl LevelState {
                     .get(name.as_str())
                     .is_some_and(|other| same(name, value, other))
             });
-        limits && item.get("on_unavailable").and_then(Value::as_text) == policy_text(self.on_unavailable)
+        limits
+            && item.get("on_unavailable").and_then(Value::as_text) == policy_text(self.on_unavailable)
+            && item.get("disabled").map(Access::read) == self.access
+            && item.get("cascade") == self.cascade.map(Value::Bool).as_ref()
+    }
+
+    /// The same limits and policy with the flags of another level.
+    #[must_use]
+    pub fn with_flags_of(&self, other: &Self) -> Self {
+        Self {
+            access: other.access,
+            cascade: other.cascade,
+            ..self.clone()
+        }
     }
 }
 
@@ -169,25 +192,28 @@ pub struct Plan {
 
 /// The levels that a manifest declares, in the order of a plan.
 pub fn declared(manifest: &Manifest) -> Vec<(Target, LevelState)> {
-    let state = |limits: &[Limit]| LevelState {
-        limits: limits.to_vec(),
+    let state = |level: &Level| LevelState {
+        limits: level.limits.clone(),
+        access: level.access,
+        cascade: level.cascade,
         ..LevelState::default()
     };
     let mut levels = Vec::with_capacity(manifest.levels());
     if let Some(system) = &manifest.system {
         let state = LevelState {
+            limits: system.limits.clone(),
             on_unavailable: system.on_unavailable,
-            ..state(&system.limits)
+            ..LevelState::default()
         };
         levels.push((Target::System, state));
     }
     let resources = manifest.resources.iter();
-    levels.extend(resources.map(|(name, limits)| (Target::Resource(name.clone()), state(limits))));
+    levels.extend(resources.map(|(name, level)| (Target::Resource(name.clone()), state(level))));
     for (id, scopes) in &manifest.entities {
         let mut scopes: Vec<_> = scopes.iter().collect();
         scopes.sort_by_key(|(scope, _)| scope.as_str());
-        let level = |(scope, limits): (&ResourceScope, &Vec<Limit>)| {
-            (Target::Entity(id.clone(), scope.clone()), state(limits))
+        let level = |(scope, level): (&ResourceScope, &Level)| {
+            (Target::Entity(id.clone(), scope.clone()), state(level))
         };
         levels.extend(scopes.into_iter().map(level));
     }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::problem::{Path, Problem, Problems};
 use super::tree::Node;
-use super::{DEFAULT_PERIOD_SECS, Manifest, policy_text};
+use super::{DEFAULT_PERIOD_SECS, Level, Manifest, access_json, policy_text};
 use crate::limit::{Limit, shape};
 
 impl Manifest {
@@ -16,7 +16,16 @@ impl Manifest {
 }
 
 fn write(manifest: &Manifest) -> Json {
-    let level = |limits: &[Limit]| json!({ "Limits": limits_of(limits) });
+    let level = |level: &Level| {
+        let mut json = json!({ "Limits": limits_of(&level.limits) });
+        if let Some(access) = level.access {
+            json["Disabled"] = access_json(access);
+        }
+        if let Some(cascade) = level.cascade {
+            json["Cascade"] = json!(cascade);
+        }
+        json
+    };
     let mut properties = Map::new();
     properties.insert("Namespace".into(), json!(manifest.namespace.as_str()));
     if let Some(system) = &manifest.system {
@@ -32,7 +41,7 @@ fn write(manifest: &Manifest) -> Json {
     if !manifest.resources.is_empty() {
         let levels = manifest.resources.iter();
         let levels: Map<_, _> = levels
-            .map(|(name, limits)| (name.to_string(), level(limits)))
+            .map(|(name, declared)| (name.to_string(), level(declared)))
             .collect();
         properties.insert("Resources".into(), levels.into());
     }
@@ -41,7 +50,7 @@ fn write(manifest: &Manifest) -> Json {
         for (id, levels) in &manifest.entities {
             let levels = levels.iter();
             let levels: Map<_, _> = levels
-                .map(|(name, limits)| (name.to_string(), level(limits)))
+                .map(|(name, declared)| (name.to_string(), level(declared)))
                 .collect();
             entities.insert(id.to_string(), json!({ "Resources": levels }));
         }

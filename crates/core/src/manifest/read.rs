@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 use super::problem::{Path, Problem, Problems};
 use super::suggest::nearest;
 use super::tree::{Entry, Node, Tree};
-use super::{Manifest, SystemLevel};
-use crate::config::OnUnavailable;
+use super::{Level, Manifest, SystemLevel};
+use crate::config::{Access, OnUnavailable};
 use crate::error::InvalidInput;
 use crate::limit::{Limit, MAX_LIMITS, too_many_quotas};
 use crate::name::{EntityId, LimitName, NamespaceName, ResourceName, ResourceScope};
@@ -71,10 +71,7 @@ const TZ: Key = Key("tz", "Tz");
 const SCALE: Key = Key("scale", "Scale");
 const REFILL_PERIOD_SECONDS: Key = Key("refill_period_seconds", "RefillPeriodSeconds");
 
-/// Why a key of newer manifests is refused.
-const NOT_APPLIED: &str = "is not applied by this release, and would have no effect; remove it";
-
-/// Why such a key is refused under `system`.
+/// Why a flag is refused under `system`.
 const NOT_AT_SYSTEM: &str =
     "has no effect at the system level; it belongs to a resource, or to a resource of an entity";
 
@@ -170,8 +167,8 @@ impl Rules {
             for entry in self.map(&path, node).unwrap_or_default() {
                 let path = path.to(&entry.name);
                 let name = self.name(&path, entry, ResourceName::new(&entry.name));
-                let limits = self.level(&path, &entry.node);
-                resources.extend(name.map(|name| (name, limits)));
+                let level = self.level(&path, &entry.node);
+                resources.extend(name.map(|name| (name, level)));
             }
         }
         let mut entities = BTreeMap::new();
@@ -238,7 +235,7 @@ impl Rules {
         }
     }
 
-    fn entity(&mut self, path: &Path, node: &Node) -> BTreeMap<ResourceScope, Vec<Limit>> {
+    fn entity(&mut self, path: &Path, node: &Node) -> BTreeMap<ResourceScope, Level> {
         let entries = self.map(path, node).unwrap_or_default();
         self.known(path, entries, &[RESOURCES], &[]);
         let mut levels = BTreeMap::new();
@@ -247,18 +244,35 @@ impl Rules {
             for entry in self.map(&path, node).unwrap_or_default() {
                 let path = path.to(&entry.name);
                 let scope = self.name(&path, entry, ResourceScope::new(&entry.name));
-                let limits = self.level(&path, &entry.node);
-                levels.extend(scope.map(|scope| (scope, limits)));
+                let level = self.level(&path, &entry.node);
+                levels.extend(scope.map(|scope| (scope, level)));
             }
         }
         levels
     }
 
-    fn level(&mut self, path: &Path, node: &Node) -> Vec<Limit> {
+    fn level(&mut self, path: &Path, node: &Node) -> Level {
         let entries = self.map(path, node).unwrap_or_default();
-        let refused = [(DISABLED, NOT_APPLIED), (CASCADE, NOT_APPLIED)];
-        self.known(path, entries, &[LIMITS], &refused);
-        self.limits(path, entries)
+        self.known(path, entries, &[LIMITS, DISABLED, CASCADE], &[]);
+        Level {
+            limits: self.limits(path, entries),
+            access: self.access(path, entries),
+            cascade: self.flag(path, entries, CASCADE, "must be true or false"),
+        }
+    }
+
+    fn access(&mut self, path: &Path, entries: &[Entry]) -> Option<Access> {
+        if let Some(node) = self.find(entries, DISABLED)
+            && matches!(&node.value, Tree::Text(text) if text == "bypass")
+        {
+            return Some(Access::Bypass);
+        }
+        let disabled = self.flag(path, entries, DISABLED, "must be true, false or 'bypass'")?;
+        Some(if disabled {
+            Access::Disabled
+        } else {
+            Access::Enabled
+        })
     }
 
     fn limits(&mut self, path: &Path, entries: &[Entry]) -> Vec<Limit> {

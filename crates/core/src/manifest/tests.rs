@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::managed::{Applied, MOST_BYTES, size_of};
-use super::pending::{Pending, Share, owe, sync_key};
+use super::pending::{Kind, Pending, Share, key as pending_key, owe};
 use super::*;
+use crate::config::Access;
 use crate::limit::MAX_LIMITS;
 use crate::name::NamespaceId;
 use crate::schedule::ScheduleEntry;
@@ -98,13 +99,47 @@ fn every_problem_is_told_with_its_path_and_value() {
 }
 
 #[test]
-fn what_is_not_applied_is_refused_unless_it_asks_for_nothing() {
+fn flags_of_resources_and_entities() {
     let level = |level: Json| json!({ "namespace": "d", "resources": { "r": level } });
+    let manifest = read(&json!({
+        "namespace": "d",
+        "resources": { "a": { "disabled": true }, "b": { "disabled": false, "cascade": true }, "c": { "disabled": "bypass" } },
+        "entities": { "u": { "resources": { "_default_": { "cascade": false, "limits": {} }, "a": {} } } },
+    }));
+    let flags: Vec<_> = plan::declared(&manifest)
+        .into_iter()
+        .map(|(target, state)| (target.to_string(), state.access, state.cascade))
+        .collect();
+    assert_eq!(
+        flags,
+        [
+            ("a".into(), Some(Access::Disabled), None),
+            ("b".into(), Some(Access::Enabled), Some(true)),
+            ("c".into(), Some(Access::Bypass), None),
+            ("u/_default_".into(), None, Some(false)),
+            ("u/a".into(), None, None),
+        ]
+    );
+    let text = json!({ "Namespace": "d", "Resources": { "r": { "Disabled": "TRUE", "Cascade": "false" }, "s": { "Disabled": "" } } });
+    let read = Manifest::from_properties(&text).unwrap();
+    let levels: Vec<_> = read
+        .resources
+        .values()
+        .map(|level| (level.access, level.cascade))
+        .collect();
+    assert_eq!(levels, [(Some(Access::Disabled), Some(false)), (None, None)]);
     check_refused(
-        &level(json!({ "cascade": true, "disabled": false })),
+        &level(json!({ "cascade": "on", "disabled": "Bypass" })),
         &[
-            "resources.r.cascade is not applied by this release, and would have no effect; remove it",
-            "resources.r.disabled is not applied by this release, and would have no effect; remove it",
+            "resources.r.disabled is 'Bypass': it must be true, false or 'bypass'",
+            "resources.r.cascade is 'on': it must be true or false",
+        ],
+    );
+    check_refused(
+        &level(json!({ "cascade": 1, "disabled": "true" })),
+        &[
+            "resources.r.disabled is 'true': it must be true, false or 'bypass'",
+            "resources.r.cascade is 1: it must be true or false",
         ],
     );
     check_refused(
@@ -342,7 +377,7 @@ fn shares_are_taken_back_by_their_owners_or_when_they_have_run_out() {
     let (ns, now) = (namespace(), EpochMillis(1_000_000));
     let target = Target::parse("entity", "u/gpt/4").unwrap();
     assert_eq!(
-        sync_key(&ns, &target).sk,
+        pending_key(&ns, Kind::Sync, &target).sk,
         "#PROVISIONER#PENDING#sync#entity#u/gpt/4"
     );
     let share = |token: &str, lease| Share {
@@ -352,7 +387,7 @@ fn shares_are_taken_back_by_their_owners_or_when_they_have_run_out() {
     };
     let ours = owe(
         &ns,
-        &target,
+        (Kind::Sync, &target),
         &share("ours", 2_000_000),
         &["old".into()],
         None,
@@ -361,8 +396,8 @@ fn shares_are_taken_back_by_their_owners_or_when_they_have_run_out() {
     assert!(ours.condition.holds(None) && !ours.condition.holds(Some(&ours.item)));
     let found = Pending::decode(ours.item.clone()).unwrap();
     assert_eq!(
-        (found.target(), found.stale()),
-        (Some(target.clone()), vec!["old".into()])
+        (found.work(), found.stale()),
+        (Some((Kind::Sync, target.clone())), vec!["old".into()])
     );
     assert!(!found.is_releasable("theirs", now));
     // Alone, the record goes with the share.
@@ -373,7 +408,7 @@ fn shares_are_taken_back_by_their_owners_or_when_they_have_run_out() {
     // With others, it stays for them.
     let theirs = owe(
         &ns,
-        &target,
+        (Kind::Sync, &target),
         &share("full", 3_000_000),
         &["older".into()],
         Some(&found),
@@ -401,7 +436,7 @@ fn shares_are_taken_back_by_their_owners_or_when_they_have_run_out() {
 fn records_of_older_forms_and_of_other_kinds_are_understood() {
     let ns = namespace();
     let target = Target::parse("entity", "u/r").unwrap();
-    let key = sync_key(&ns, &target);
+    let key = pending_key(&ns, Kind::Sync, &target);
     let mut item = crate::schema::key_item(&key);
     for (name, value) in [
         ("kind", "sync"),
@@ -419,10 +454,16 @@ fn records_of_older_forms_and_of_other_kinds_are_understood() {
         single.release("me", EpochMillis(6)),
         Some(Part::Delete(_))
     ));
-    for (name, other) in [("kind", "disabled"), ("level", "resource"), ("target", "no such")] {
+    let work = |name: &str, other| {
         let mut item = item.clone();
         item.insert(name.into(), Value::text(other));
-        assert_eq!(Pending::decode(item).unwrap().target(), None);
+        Pending::decode(item).unwrap().work()
+    };
+    for (name, other) in [("kind", "soft"), ("level", "resource"), ("target", "no such")] {
+        assert_eq!(work(name, other), None);
+    }
+    for kind in Kind::ALL {
+        assert_eq!(work("kind", kind.as_str()), Some((kind, target.clone())));
     }
 }
 
@@ -455,6 +496,24 @@ fn level(limits: &BTreeMap<String, (u64, u64, u64)>) -> Vec<Limit> {
     limits
 }
 
+/// A level with flags, which depend on its limits.
+fn declared(limits: &BTreeMap<String, (u64, u64, u64)>) -> Level {
+    let draw = limits
+        .values()
+        .map(|(cp, ra, rp)| cp ^ ra ^ rp)
+        .fold(limits.len() as u64, u64::wrapping_add);
+    Level {
+        limits: level(limits),
+        access: [
+            None,
+            Some(Access::Enabled),
+            Some(Access::Disabled),
+            Some(Access::Bypass),
+        ][(draw % 4) as usize],
+        cascade: [None, Some(false), Some(true)][(draw % 3) as usize],
+    }
+}
+
 fn policy() -> impl Strategy<Value = Option<OnUnavailable>> {
     prop::sample::select(vec![None, Some(OnUnavailable::Allow), Some(OnUnavailable::Block)])
 }
@@ -473,9 +532,9 @@ prop_compose! {
         Manifest {
             namespace: NamespaceName::new(namespace).unwrap(),
             system: system.map(|(limits, on_unavailable)| SystemLevel { limits: level(&limits), on_unavailable }),
-            resources: resources.iter().map(|(name, limits)| (ResourceName::new(name).unwrap(), level(limits))).collect(),
+            resources: resources.iter().map(|(name, limits)| (ResourceName::new(name).unwrap(), declared(limits))).collect(),
             entities: entities.iter().map(|(id, scopes)| {
-                let scopes = scopes.iter().map(|(name, limits)| (ResourceScope::new(name).unwrap(), level(limits)));
+                let scopes = scopes.iter().map(|(name, limits)| (ResourceScope::new(name).unwrap(), declared(limits)));
                 (EntityId::new(id).unwrap(), scopes.collect())
             }).collect(),
         }
@@ -503,6 +562,8 @@ fn any_json() -> impl Strategy<Value = Json> {
                 "burst",
                 "refill_amount",
                 "on_unavailable",
+                "disabled",
+                "cascade",
                 "schedule",
                 "Namespace",
                 "Resources",
@@ -544,6 +605,8 @@ proptest! {
             if let Some(policy) = policy_text(state.on_unavailable) {
                 item.insert("on_unavailable".into(), Value::text(policy));
             }
+            item.extend(state.access.map(|access| ("disabled".to_owned(), access.value())));
+            item.extend(state.cascade.map(|cascade| ("cascade".to_owned(), Value::Bool(cascade))));
             (target.key(&ns), item)
         };
         let stored: BTreeMap<_, _> = plan::declared(&manifest).into_iter().map(item).collect();

@@ -772,7 +772,7 @@ fn managed(samples: &mut Samples, dice: &mut Dice) -> bool {
     }
     if let Some(pending) = manifest::pending::Pending::decode(item) {
         let _ = (
-            pending.target(),
+            pending.work(),
             pending.stale(),
             pending.is_of_others(now),
             pending.is_owned_by("t"),

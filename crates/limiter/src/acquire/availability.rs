@@ -6,59 +6,126 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use zae_limiter_core::acquire::Request;
-use zae_limiter_core::bucket::{is_disputed, newest_owner};
-use zae_limiter_core::config::Resolved;
 use zae_limiter_core::limit::Limit;
-use zae_limiter_core::outage::policy::last_known;
-use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::verdict::LimitStatus;
-use zae_limiter_core::{
-    Bucket, EntityId, IntoName, InvalidInput, LimitName, Millitokens, RateLimitExceeded, ResourceName, Wait,
-};
+use zae_limiter_core::{EntityId, IntoName, InvalidInput, LimitName, RateLimitExceeded, ResourceName};
 
 use crate::acquire::limiter::{Amounts, RateLimiter, add, both};
 use crate::error::Error;
 use crate::inner::Inner;
-use crate::table::TableExt;
 
-/// How every limit stood at one moment: the entity's, and its parent's if it cascades.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an acquire would have found at one moment: how every limit stood, the entity's and its parent's if it cascades, and whether
+/// they applied.
+#[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Availability {
-    /// When the balances were refilled to.
+    /// The entity asked about.
+    #[cfg_attr(feature = "serde", serde(rename = "entity_id"))]
+    pub entity: EntityId,
+    /// The resource asked about.
+    pub resource: ResourceName,
+    /// The moment. All numbers are as of then.
     #[cfg_attr(feature = "serde", serde(with = "zae_limiter_core::serialized::time"))]
     pub checked_at: SystemTime,
-    /// The limits in order, the entity's before its parent's.
+    /// How the limits stood, the entity's before its parent's.
     #[cfg_attr(feature = "serde", serde(rename = "limits"))]
     pub statuses: Vec<LimitStatus>,
+    /// The limits of the entity as they are configured, in the order of its statuses.
+    pub configured: Vec<Limit>,
+    /// Who is refused every request: the parent, or else the entity.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub disabled: Option<DisabledBy>,
+    /// Those of the entity and its parent whose requests are only counted, under a bypass.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
+    pub bypassed: Vec<EntityId>,
+}
+
+/// Who is disabled, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct DisabledBy {
+    /// The entity, or its parent.
+    #[cfg_attr(feature = "serde", serde(rename = "entity_id"))]
+    pub entity: EntityId,
+    /// Where the flag is: `entity`, `entity_default`, `resource` or `bucket`, as in [`Error::Disabled`].
+    pub level: String,
 }
 
 impl Availability {
-    /// Whether the tokens asked for could be taken.
+    /// Whether an acquire of the tokens asked for would have been admitted. Without tokens asked for: whether the entity is not
+    /// disabled.
     pub fn is_admitted(&self) -> bool {
-        self.statuses.iter().all(|status| !status.exceeded)
+        self.disabled.is_none() && self.statuses.iter().all(|status| !status.exceeded)
     }
 
-    /// How long until they can be taken, if no other client takes tokens; `None` if never.
+    /// Whether requests of the entity are only counted, under a bypass. Those of its parent can be under one of its own, see
+    /// [`bypassed`](Self::bypassed).
+    pub fn is_bypassed(&self) -> bool {
+        self.bypassed.contains(&self.entity)
+    }
+
+    /// How long until the tokens asked for can be taken, if no other client takes tokens. `None` if no wait helps: an amount is larger
+    /// than its limit, or the entity is disabled.
     pub fn retry_after(&self) -> Option<Duration> {
+        if self.disabled.is_some() {
+            return None;
+        }
         if self.is_admitted() {
             return Some(Duration::ZERO);
         }
         RateLimitExceeded::new(self.statuses.clone()).retry_after()
     }
 
+    /// How a limit of the entity stood. For those of the parent, look through [`statuses`](Self::statuses).
+    pub fn status(&self, limit: &str) -> Option<&LimitStatus> {
+        let mut own = self.statuses.iter().filter(|status| status.entity == self.entity);
+        own.find(|status| status.limit_name == limit)
+    }
+
+    /// The limits that the tokens asked for exceed.
+    pub fn exceeded(&self) -> impl Iterator<Item = &LimitStatus> {
+        self.statuses.iter().filter(|status| status.exceeded)
+    }
+
     /// Available whole tokens by limit: the lesser of the entity's and its parent's. Negative in debt.
     pub fn available(&self) -> BTreeMap<String, i64> {
-        let mut least = BTreeMap::new();
+        self.by_limit(|status| Some(status.available), i64::min)
+    }
+
+    /// The tokens that were asked for, by limit, without amounts of 0.
+    pub fn needed(&self) -> BTreeMap<String, u64> {
+        self.by_limit(
+            |status| Some(status.requested).filter(|tokens| *tokens > 0),
+            u64::max,
+        )
+    }
+
+    /// The tokens that are missing, by limit that is exceeded: the greater of the entity's and its parent's.
+    pub fn deficit(&self) -> BTreeMap<String, u64> {
+        self.by_limit(|status| status.exceeded.then(|| status.deficit()), u64::max)
+    }
+
+    /// When each quota and session limit is whole again: the later of the entity's and its parent's.
+    pub fn resets_at(&self) -> BTreeMap<String, SystemTime> {
+        self.by_limit(|status| status.resets_at.map(SystemTime::from), SystemTime::max)
+    }
+
+    fn by_limit<T>(
+        &self,
+        value: impl Fn(&LimitStatus) -> Option<T>,
+        both: fn(T, T) -> T,
+    ) -> BTreeMap<String, T> {
+        let mut found = BTreeMap::new();
         for status in &self.statuses {
-            let entry = least
-                .entry(status.limit_name.to_string())
-                .or_insert(status.available);
-            *entry = status.available.min(*entry);
+            let Some(mut value) = value(status) else { continue };
+            if let Some(other) = found.remove(status.limit_name.as_str()) {
+                value = both(value, other);
+            }
+            found.insert(status.limit_name.to_string(), value);
         }
-        least
+        found
     }
 }
 
@@ -69,6 +136,7 @@ pub struct Check {
     inner: Arc<Inner>,
     names: Result<(EntityId, ResourceName), InvalidInput>,
     needed: Result<Amounts, InvalidInput>,
+    consistent: bool,
 }
 
 impl Check {
@@ -86,8 +154,7 @@ impl Check {
     ///
     /// let check = limiter.check("key-1", "gpt-4").needed("rph", 1).needed("tpd", 500).await?;
     /// assert!(!check.is_admitted());
-    /// let refused: Vec<_> = check.statuses.iter().filter(|status| status.exceeded).collect();
-    /// assert_eq!((refused.len(), refused[0].limit_name.as_str()), (1, "tpd"));
+    /// assert_eq!(check.deficit(), [("tpd".to_owned(), 500)].into());
     /// // 500 of 1,000 a day.
     /// assert!(check.retry_after().unwrap() <= Duration::from_hours(12));
     /// # Ok(()) }
@@ -97,13 +164,22 @@ impl Check {
         self
     }
 
+    /// Reads what all writes that were answered before have left, the configuration included. Costs twice as much for buckets, and a
+    /// read of the configuration.
+    pub fn consistent(mut self) -> Self {
+        self.consistent = true;
+        self
+    }
+
     /// Looks; the same as awaiting the check itself.
     ///
     /// # Errors
     /// [`Error::NotConfigured`], [`Error::InvalidInput`], or the table's.
     pub async fn send(self) -> Result<Availability, Error> {
         let (entity, resource) = self.names?;
-        self.inner.check(&entity, &resource, &self.needed?).await
+        self.inner
+            .check(&entity, &resource, &self.needed?, self.consistent)
+            .await
     }
 }
 
@@ -120,8 +196,15 @@ impl RateLimiter {
     /// Prepares to look at all limits of an entity and resource, and its parent's if it cascades, without taking anything.
     /// Name what would be taken with [`needed`](Check::needed), if anything, then `.await` it.
     ///
-    /// Reads are eventually consistent. What it says may be outdated at once: it never admits, only
-    /// [`acquire`](Self::acquire) does.
+    /// The answer is what an acquire of these tokens would find: over all shards of the bucket, refilled to the moment, with
+    /// resets and ends of sessions that no write has applied yet, and with what is disabled or under a bypass. Limits that are not
+    /// named never refuse. One that is named with 0 tokens does if it is in debt, as in an acquire. What it says may be outdated at
+    /// once: it never admits, only [`acquire`](Self::acquire) does. An acquire that is larger than what one shard holds of a quota can
+    /// be refused although all shards have enough together.
+    ///
+    /// It reads the shards of the one resource, in one or two batches with those of the parent, however many resources the entity
+    /// uses. Reads are eventually consistent; see [`consistent`](Check::consistent). The configuration comes from the cache, but
+    /// where an acquire would read it: before the first use of a bucket, and where it disables or lets through.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
@@ -142,6 +225,7 @@ impl RateLimiter {
             inner: Arc::clone(&self.repository().inner),
             names: both(entity, resource),
             needed: Ok(Vec::new()),
+            consistent: false,
         }
     }
 
@@ -174,163 +258,32 @@ impl RateLimiter {
     ) -> Result<BTreeMap<String, i64>, Error> {
         Ok(self.check(entity, resource).await?.available())
     }
-}
 
-impl Inner {
-    /// See [`Check::send`].
-    async fn check(
+    /// How long until these tokens can be taken, if no other client takes tokens; `None` if no wait helps. See
+    /// [`check`](Self::check).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use std::time::Duration;
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_hour("rph", 10)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// assert_eq!(limiter.time_until_available("key-1", "gpt-4", [("rph", 10)]).await?, Some(Duration::ZERO));
+    /// assert_eq!(limiter.time_until_available("key-1", "gpt-4", [("rph", 11)]).await?, None);
+    /// # Ok(()) }
+    /// ```
+    pub async fn time_until_available<L: IntoName<LimitName>>(
         &self,
-        entity: &EntityId,
-        resource: &ResourceName,
-        needed: &[(LimitName, Millitokens)],
-    ) -> Result<Availability, Error> {
-        let config = self.limits_of(entity, resource).await?;
-        for (name, amount) in needed {
-            if config.limit(name).is_none() {
-                let reason = "no limit of this name is configured for this entity and resource";
-                return Err(InvalidInput::of_request(format!("needed.{name}"), amount, reason).into());
-            }
-        }
-        let (mut statuses, bucket) = self.statuses(entity, resource, &config, needed).await?;
-        let config = match &bucket {
-            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => {
-                self.resolve_now(entity, resource).await?
-            }
-            _ => config,
-        };
-        let owner = match &bucket {
-            Some(bucket) if is_disputed(&bucket.owner, config.owner.as_ref()) => config.owner.as_ref(),
-            Some(bucket) => newest_owner(&bucket.owner, config.owner.as_ref()),
-            None => config.owner.as_ref(),
-        };
-        if let Some(parent) = owner.and_then(|owner| owner.cascade_parent().cloned()) {
-            let config = self.limits_of(&parent, resource).await?;
-            statuses.extend(self.statuses(&parent, resource, &config, needed).await?.0);
-        }
-        for status in &mut statuses {
-            // Tokens that this process has taken ahead are for its own calls.
-            status.available += self.held_ahead(&status.entity, resource, &status.limit_name);
-            if status.exceeded && i128::from(status.available) >= i128::from(status.requested) {
-                (status.exceeded, status.wait) = (false, Wait::Millis(0));
-            }
-        }
-        Ok(Availability {
-            checked_at: self.clock.now().into(),
-            statuses,
-        })
-    }
-
-    /// The error of a call whose time to wait ended before its turn came, from what this process last knew of the limits
-    /// and the bucket: no request is sent for it.
-    pub(crate) fn refused_in_queue(&self, request: &Request) -> Error {
-        let now = self.clock.now();
-        let mut statuses = Vec::new();
-        for (resource, amounts) in request.parts() {
-            let id = self.bucket_id(&request.id.entity, resource);
-            let Some(config) = last_known(&id, request, self) else {
-                return self
-                    .place
-                    .unavailable("the time to wait ended behind other calls of this process".to_owned());
-            };
-            let hint = self.images.hint(&id, now);
-            let shards: BTreeMap<u32, Arc<Bucket>> = hint.older.into_iter().chain(hint.images).collect();
-            let status = |(name, need): &(LimitName, Millitokens)| {
-                let limit = config.limit(name)?;
-                Some(LimitStatus::over_shards(
-                    (&id.entity, resource),
-                    limit,
-                    &shards,
-                    *need,
-                    now,
-                ))
-            };
-            statuses.extend(amounts.iter().filter_map(status));
-        }
-        if statuses.iter().any(|status| status.exceeded) {
-            RateLimitExceeded::new(statuses).into()
-        } else {
-            RateLimitExceeded::contended(statuses).into()
-        }
-    }
-
-    async fn limits_of(&self, entity: &EntityId, resource: &ResourceName) -> Result<Arc<Resolved>, Error> {
-        let known = self.config.peek(entity, resource, self.clock.now());
-        let config = if let Some(config) = known {
-            config
-        } else {
-            let fetched = self
-                .config
-                .fetch_unhurried(&self.table, &self.clock, entity, resource, false)
-                .await;
-            fetched.map_err(|err| self.place.acquire_error(err))?
-        };
-        if let Some(feature) = &config.unsupported {
-            return Err(feature.clone().into());
-        }
-        if config.limits.is_empty() {
-            return Err(Error::NotConfigured {
-                entity: entity.to_string(),
-                resource: resource.to_string(),
-            });
-        }
-        Ok(config)
-    }
-
-    /// The statuses of one entity's limits over all shards, and its first shard.
-    async fn statuses(
-        &self,
-        entity: &EntityId,
-        resource: &ResourceName,
-        config: &Resolved,
-        needed: &[(LimitName, Millitokens)],
-    ) -> Result<(Vec<LimitStatus>, Option<Arc<Bucket>>), Error> {
-        let id = self.bucket_id(entity, resource);
-        let shards = self.shards(&id).await?;
-        let now = self.clock.now();
-        let need = |limit: &Limit| {
-            needed
-                .iter()
-                .find(|(name, _)| name == limit.name())
-                .map_or(Millitokens::ZERO, |(_, need)| *need)
-        };
-        let status =
-            |limit: &Limit| LimitStatus::over_shards((entity, resource), limit, &shards, need(limit), now);
-        Ok((
-            config.limits.iter().map(status).collect(),
-            shards.into_values().next(),
-        ))
-    }
-
-    /// All shards of a bucket; the first one's count says how many there may be.
-    async fn shards(&self, id: &BucketId) -> Result<BTreeMap<u32, Arc<Bucket>>, Error> {
-        let known = self.images.hint(id, self.clock.now()).shard_count.max(1);
-        let mut shards = self.read_shards(id, 0..known).await?;
-        let count = shards.get(&0).map_or(1, |first| first.shard_count);
-        if count > known {
-            shards.extend(self.read_shards(id, known..count).await?);
-        }
-        Ok(shards)
-    }
-
-    async fn read_shards(
-        &self,
-        id: &BucketId,
-        shards: std::ops::Range<u32>,
-    ) -> Result<BTreeMap<u32, Arc<Bucket>>, Error> {
-        let keys = shards.map(|shard| id.key(shard)).collect();
-        let items = self
-            .table
-            .batch_get(keys, false)
-            .await
-            .map_err(|err| self.table_error(err))?;
-        let mut images = BTreeMap::new();
-        for item in &items {
-            let shard = key_of(item).and_then(|key| BucketId::parse(&key));
-            let image = Bucket::decode(item)?;
-            if let Some((_, shard)) = shard {
-                images.insert(shard, Arc::new(image));
-            }
-        }
-        Ok(images)
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceName>,
+        needed: impl IntoIterator<Item = (L, u64)>,
+    ) -> Result<Option<Duration>, Error> {
+        let check = self.check(entity, resource);
+        let check = needed
+            .into_iter()
+            .fold(check, |check, (limit, tokens)| check.needed(limit, tokens));
+        Ok(check.await?.retry_after())
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod groups;
 pub(crate) mod image_cache;
 pub(crate) mod lease;
 mod limiter;
+mod look;
 pub(crate) mod occasional;
 pub(crate) mod permits;
 pub(crate) mod refund_queues;
@@ -22,7 +23,7 @@ mod spread;
 pub(crate) mod waiting;
 
 pub use alerts::{Alert, AlertReason};
-pub use availability::{Availability, Check};
+pub use availability::{Availability, Check, DisabledBy};
 pub use config_cache::CacheStats;
 pub use lease::{Lease, LeasePart};
 pub use limiter::{Acquire, RateLimiter};

@@ -212,12 +212,12 @@ impl Admin {
             if let Some(system) = &manifest.system {
                 set(&Target::System, &system.limits);
             }
-            for (resource, limits) in &manifest.resources {
-                set(&Target::Resource(resource.clone()), limits);
+            for (resource, level) in &manifest.resources {
+                set(&Target::Resource(resource.clone()), &level.limits);
             }
             for (id, levels) in &manifest.entities {
-                for (scope, limits) in levels {
-                    set(&Target::Entity(id.clone(), scope.clone()), limits);
+                for (scope, level) in levels {
+                    set(&Target::Entity(id.clone(), scope.clone()), &level.limits);
                 }
             }
         };

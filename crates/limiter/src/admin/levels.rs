@@ -280,7 +280,7 @@ const MAX_COMPARED: usize = 220;
 ///
 /// Other clients store levels of any size. Of a very large one, not every limit is compared: a change of the rest
 /// is replaced, as if it had come before.
-fn unchanged(key: &Key, old: &Item) -> Result<Condition, Error> {
+pub(crate) fn unchanged(key: &Key, old: &Item) -> Result<Condition, Error> {
     let mut parts = Vec::with_capacity(old.len() + FLAGS.len());
     let (limits, rest): (Vec<_>, Vec<_>) = old.iter().partition(|(name, _)| is_limit_attribute(name));
     for (name, value) in rest.into_iter().chain(limits).take(MAX_COMPARED) {

@@ -57,6 +57,17 @@ impl RateLimiter {
     ) -> Result<BTreeMap<String, i64>, Error> {
         self.repository.wait(self.inner.available(entity, resource))
     }
+
+    /// See [`crate::RateLimiter::time_until_available`].
+    pub fn time_until_available<L: IntoName<LimitName>>(
+        &self,
+        entity: impl IntoName<EntityId>,
+        resource: impl IntoName<ResourceName>,
+        needed: impl IntoIterator<Item = (L, u64)>,
+    ) -> Result<Option<Duration>, Error> {
+        let wait = self.inner.time_until_available(entity, resource, needed);
+        self.repository.wait(wait)
+    }
 }
 
 /// The blocking [`Check`](crate::Check).
@@ -71,6 +82,12 @@ impl Check {
     /// See [`crate::Check::needed`].
     pub fn needed(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
         self.inner = self.inner.needed(limit, tokens);
+        self
+    }
+
+    /// See [`crate::Check::consistent`].
+    pub fn consistent(mut self) -> Self {
+        self.inner = self.inner.consistent();
         self
     }
 

@@ -1,5 +1,7 @@
 //! Declared limits: planned, applied, interrupted at every point, applied twice at once.
 
+mod flags;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -74,6 +76,7 @@ async fn state(a: &Admin) -> BTreeMap<String, String> {
             "updated_at",
             "created_at",
             "cf",
+            "pinc",
         ] {
             item.remove(name);
         }
@@ -199,7 +202,7 @@ async fn only_what_is_managed_is_deleted_and_the_rest_is_listed() {
 }
 
 #[tokio::test]
-async fn flags_and_retention_stay_and_foreign_limits_are_replaced() {
+async fn flags_that_are_not_declared_go_and_foreign_limits_are_replaced() {
     let a = Admin::new().await;
     let repo = &a.repo;
     let resource = ResourceName::new("r").unwrap();
@@ -223,15 +226,14 @@ async fn flags_and_retention_stay_and_foreign_limits_are_replaced() {
     assert_eq!((&old.note, old.limits[0].is_quota()), (&None, true));
     apply(repo, &declared).await;
     let item = a.item(at.clone()).await.unwrap();
-    assert_eq!(item["disabled"], Value::Bool(true));
+    assert!(!item.contains_key("disabled"));
     assert!(!item.contains_key("l_rpm_rsched") && !item.contains_key("sched_tz"));
     apply(repo, &Manifest::empty("default".parse().unwrap())).await;
-    let item = a.item(at).await.unwrap();
-    assert!(item.contains_key("disabled") && !item.contains_key("l_rpm_cp"));
+    assert_eq!(a.item(at).await, None);
     // The level is gone as far as a manifest goes.
     let none = Manifest::empty("default".parse().unwrap());
     assert_eq!(plan(repo, &none).await, Vec::<String>::new());
-    // Also where an index continues listing what keeps a flag.
+    // Also where a flag was set by hand meanwhile, which goes with its level.
     let of_entity = manifest(json!({ "entities": { "u": { "resources": { "r": limits(&[("rpm", 5)]) } } } }));
     apply(repo, &of_entity).await;
     let target = Target::parse("entity", "u/r").unwrap();
@@ -250,7 +252,7 @@ async fn flags_and_retention_stay_and_foreign_limits_are_replaced() {
     ];
     a.write(&at.pk, &at.sk, attrs).await;
     apply(repo, &none).await;
-    assert!(a.item(at).await.unwrap().contains_key("disabled"));
+    assert_eq!(a.item(at).await, None);
     assert_eq!(
         repo.admin().hand_made_limits(&none).await.unwrap(),
         Vec::<Target>::new()
@@ -638,7 +640,7 @@ async fn work_that_the_original_left_behind_is_done_and_released() {
     };
     pending("sync", "entity", "kept/gpt-4", 5).await;
     pending("sync", "entity", "gone/gpt-4", i64::MAX).await;
-    pending("disabled", "resource", "gpt-4", 5).await;
+    pending("soft", "resource", "gpt-4", 5).await;
     let applied = apply(&a.repo, &first()).await;
     // What another apply still holds stays with it, and kinds that are not known stay, too.
     assert_eq!(applied.pending, 2);

@@ -189,6 +189,7 @@ fn commands_take_these_options() {
         ("namespace recover", connection.clone()),
         ("namespace register", connection.clone()),
         ("namespace show", connection.clone()),
+        ("refusal-schema", String::new()),
         ("resource bypass", with("", NAMESPACED)),
         ("resource clear-cascade", with("", NAMESPACED)),
         ("resource clear-disabled", with("", NAMESPACED)),

@@ -162,6 +162,13 @@ fn level(json: &Json) -> Vec<String> {
             .as_str()
             .map(|policy| format!("on_unavailable: {policy}")),
     );
+    for flag in ["disabled", "cascade"] {
+        match &json[flag] {
+            Json::Bool(value) => lines.push(format!("{flag}: {value}")),
+            Json::String(word) => lines.push(format!("{flag}: {word}")),
+            _ => {}
+        }
+    }
     lines.extend(json["note"].as_str().map(str::to_owned));
     lines
 }

@@ -345,18 +345,22 @@ impl Rules {
 
     /// A truth value; `false` if it is absent or wrong.
     fn truth(&mut self, path: &Path, entries: &[Entry], key: Key) -> bool {
-        let Some(node) = self.find(entries, key).filter(|_| self.is_given(entries, key)) else {
-            return false;
-        };
+        self.flag(path, entries, key, "must be true or false")
+            .unwrap_or(false)
+    }
+
+    /// A truth value; `None` if it is absent or wrong.
+    pub(super) fn flag(&mut self, path: &Path, entries: &[Entry], key: Key, reason: &str) -> Option<bool> {
+        let node = self.find(entries, key).filter(|_| self.is_given(entries, key))?;
         let in_stack = self.dialect == Dialect::Stack;
         match &node.value {
-            Tree::Bool(value) => *value,
-            Tree::Text(text) if in_stack && text.eq_ignore_ascii_case("true") => true,
-            Tree::Text(text) if in_stack && text.eq_ignore_ascii_case("false") => false,
+            Tree::Bool(value) => Some(*value),
+            Tree::Text(text) if in_stack && text.eq_ignore_ascii_case("true") => Some(true),
+            Tree::Text(text) if in_stack && text.eq_ignore_ascii_case("false") => Some(false),
             _ => {
                 let path = self.path(path, key);
-                self.wrong(&path, node, "must be true or false");
-                false
+                self.wrong(&path, node, reason);
+                None
             }
         }
     }

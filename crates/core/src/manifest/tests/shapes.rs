@@ -145,7 +145,7 @@ fn a_limit_is_refilled_or_reset() {
     );
     // The capacity of a quota can change by local time.
     let quota = json!({ "x": { "capacity": 5, "reset_schedule": reset, "schedule": [{ "cron": "* 1 * * *", "scale": 2 }] } });
-    let limit = &read(&with(&quota)).resources.into_values().next().unwrap()[0];
+    let limit = &read(&with(&quota)).resources.into_values().next().unwrap().limits[0];
     assert!(matches!(limit.recovery(), Recovery::Resets(_)));
     assert_eq!(limit.schedule().unwrap().encode(), "1h1s2000");
 }
@@ -286,7 +286,7 @@ fn a_change_of_the_shape_alone_is_a_change() {
     };
     let declared = quota("0 0 * * sun", "Europe/Berlin");
     let target = Target::Resource(ResourceName::new("r").unwrap());
-    let limits = declared.resources.values().next().unwrap();
+    let limits = &declared.resources.values().next().unwrap().limits;
     let item: Item = crate::config::limit_attributes(limits)
         .into_iter()
         .map(|(name, value)| (name.to_string(), value))

@@ -12,6 +12,7 @@
 //!
 //! The rules of manifests and plans are in [`zae_limiter_core::manifest`].
 
+mod flags;
 mod owed;
 mod state;
 mod turn;
@@ -22,11 +23,12 @@ use std::time::Duration;
 
 use futures_util::future::try_join;
 use serde_json::{Value as Json, json};
-use zae_limiter_core::manifest::pending::{LEASE_MARGIN_MS, LONGEST_RUN_MS, Pending, Share};
-use zae_limiter_core::manifest::{Change, Managed, Manifest, Plan, Target, plan};
+use zae_limiter_core::config::Access;
+use zae_limiter_core::manifest::pending::{Kind, LEASE_MARGIN_MS, LONGEST_RUN_MS, Pending, Share};
+use zae_limiter_core::manifest::{Change, LevelState, Managed, Manifest, Plan, Target, plan};
 use zae_limiter_core::schema::key_of;
 use zae_limiter_core::table::{Item, Key};
-use zae_limiter_core::version::Gate;
+use zae_limiter_core::version::{Gate, Gated};
 use zae_limiter_core::{EntityId, EpochMillis, InvalidInput, ResourceName, ResourceScope};
 
 use crate::admin::Admin;
@@ -175,11 +177,19 @@ struct Seen {
 
 /// The strictest gate of what is added to levels.
 fn gate(changes: &[Change]) -> Option<Gate> {
-    let gates = changes.iter().filter_map(|change| {
-        let old = change.old.as_ref().map_or(&[][..], |old| &old.limits);
-        Gate::of(&change.new.as_ref()?.limits, old)
+    let nothing = LevelState::default();
+    let gates = changes.iter().flat_map(|change| {
+        let (old, new) = (change.old.as_ref().unwrap_or(&nothing), change.new.as_ref());
+        let new = new.unwrap_or(&nothing);
+        let bypasses = new.access == Some(Access::Bypass) && old.access != new.access;
+        let cascades = new.cascade.is_some() && old.cascade != new.cascade;
+        [
+            Gate::of(&new.limits, &old.limits),
+            bypasses.then(|| Gate::of_part(Gated::Bypass)),
+            cascades.then(|| Gate::of_part(Gated::CascadePolicy)),
+        ]
     });
-    gates.reduce(Gate::and)
+    gates.flatten().reduce(Gate::and)
 }
 
 /// How many levels' buckets are left to others.
@@ -508,10 +518,11 @@ impl BegunApply<'_> {
             applied.changes = seen.plan.changes;
             return Ok(applied);
         }
-        let told: BTreeSet<&Target> = outcome.told.iter().collect();
+        let told: BTreeSet<&(Kind, Target)> = outcome.told.iter().collect();
         let left = seen.pending.into_iter().filter_map(|pending| {
-            let target = pending.target().filter(|target| !told.contains(target))?;
+            let (kind, target) = pending.work().filter(|work| !told.contains(work))?;
             Some(Owed {
+                kind,
                 target,
                 pending,
                 stored: None,
@@ -559,8 +570,6 @@ impl BegunApply<'_> {
 
 #[cfg(test)]
 mod tests {
-    use zae_limiter_core::manifest::LevelState;
-
     use super::*;
     use crate::Limit;
 

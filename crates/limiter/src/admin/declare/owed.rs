@@ -4,18 +4,21 @@ use futures_util::stream::{self, StreamExt as _};
 use smol_str::SmolStr;
 use zae_limiter_core::config::is_limit_attribute;
 use zae_limiter_core::manifest::Target;
-use zae_limiter_core::manifest::pending::{Pending, query, sync_key};
+use zae_limiter_core::manifest::pending::{Kind, Pending, key, query};
 use zae_limiter_core::table::{Item, Part};
 
 use super::Run;
 use crate::admin::Admin;
 use crate::admin::levels::MAX_RACES;
 use crate::admin::pages::Pages;
+use crate::admin::stamps::Stamp;
 use crate::error::Error;
 use crate::table::TableExt as _;
 
 /// A level whose live buckets must be updated.
 pub(super) struct Owed {
+    /// What they must take over.
+    pub(super) kind: Kind,
     /// Which.
     pub(super) target: Target,
     /// The record that says so.
@@ -43,13 +46,13 @@ impl Admin {
 }
 
 impl Run<'_> {
-    /// Updates the live buckets of several levels. Returns the levels, and a line for each that failed.
-    pub(super) async fn tell_all(&self, owed: Vec<Owed>) -> (Vec<Target>, Vec<String>) {
+    /// Updates the live buckets of several levels. Returns the work, and a line for each that failed.
+    pub(super) async fn tell_all(&self, owed: Vec<Owed>) -> (Vec<(Kind, Target)>, Vec<String>) {
         let work = owed.into_iter().map(async |owed| {
-            let target = owed.target.clone();
+            let (kind, target) = (owed.kind, owed.target.clone());
             let done = self.tell_and_release(owed).await;
-            let error = done.err().map(|err| not_told(&target, &err));
-            (target, error)
+            let error = done.err().map(|err| not_told(kind, &target, &err));
+            ((kind, target), error)
         });
         let done: Vec<_> = stream::iter(work).buffer_unordered(TOLD_AT_ONCE).collect().await;
         let (targets, errors): (Vec<_>, Vec<_>) = done.into_iter().unzip();
@@ -60,16 +63,29 @@ impl Run<'_> {
     /// applies that are certainly gone. An apply that may still run keeps its own.
     async fn tell_and_release(&self, owed: Owed) -> Result<(), Error> {
         let Owed {
+            kind,
             target,
             pending,
             stored,
         } = owed;
-        self.tell(&target, &pending.stale(), stored).await?;
+        match kind {
+            Kind::Sync => self.tell(&target, &pending.stale(), stored).await?,
+            Kind::Disabled => self.stamp(&target, Stamp::Access).await?,
+            Kind::Cascade => self.stamp(&target, Stamp::Owner).await?,
+        }
         // The buckets have been updated, so a failure from here on costs only a repetition.
-        if let Err(error) = self.release(&target, pending).await {
+        if let Err(error) = self.release(kind, &target, pending).await {
             tracing::warn!(%error, %target, "live buckets were updated, and will be updated again");
         }
         Ok(())
+    }
+
+    /// Stamps a level's live buckets with the flags that are stored for them by now.
+    async fn stamp(&self, target: &Target, stamp: Stamp) -> Result<(), Error> {
+        match self.admin.buckets_below(target) {
+            Some(buckets) => self.admin.stamp_all(&buckets, stamp).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Updates a level's live buckets, and again if the level was changed in the meantime. Only if the level is the
@@ -101,7 +117,7 @@ impl Run<'_> {
         Err(self.admin.inner.place.contended(&key))
     }
 
-    async fn release(&self, target: &Target, mut pending: Pending) -> Result<(), Error> {
+    async fn release(&self, kind: Kind, target: &Target, mut pending: Pending) -> Result<(), Error> {
         let inner = &self.admin.inner;
         for _ in 0..MAX_RACES {
             let now = inner.clock.now();
@@ -129,7 +145,7 @@ impl Run<'_> {
             if written {
                 return Ok(());
             }
-            let key = sync_key(&inner.namespace, target);
+            let key = key(&inner.namespace, kind, target);
             match self.admin.read(&key).await?.and_then(Pending::decode) {
                 Some(found) => pending = found,
                 None => return Ok(()),
@@ -158,9 +174,11 @@ impl Run<'_> {
 }
 
 /// The line for buckets that were not updated.
-pub(super) fn not_told(target: &Target, err: &dyn std::fmt::Display) -> String {
-    format!(
-        "live buckets of {} {target}: {err} (done by the next apply)",
-        target.level()
-    )
+fn not_told(kind: Kind, target: &Target, err: &dyn std::fmt::Display) -> String {
+    let what = match kind {
+        Kind::Sync => String::new(),
+        kind => format!(" ({})", kind.as_str()),
+    };
+    let level = target.level();
+    format!("live buckets of {level} {target}{what}: {err} (done by the next apply)")
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use zae_limiter_core::config::{Config, is_limit_attribute};
-use zae_limiter_core::manifest::pending::{Pending, owe, sync_key};
-use zae_limiter_core::manifest::{Change, Target};
+use zae_limiter_core::manifest::pending::{Kind, Pending, key as pending_key, owe};
+use zae_limiter_core::manifest::{Change, LevelState, Target};
 use zae_limiter_core::namespace::is_named;
 use zae_limiter_core::table::{Cancelled, Item, Key, Part, Put};
 
 use super::Run;
+use super::flags;
 use super::owed::Owed;
 use crate::admin::levels::{
     LevelRecord, MAX_RACES, Registry, deleted_event, level_attributes, set_event, stale_names,
@@ -16,9 +17,11 @@ use crate::admin::levels::{
 use crate::error::Error;
 use crate::table::Transacted;
 
-/// How many levels one transaction changes: three items each, two registries and the namespace's record stay below
-/// DynamoDB's hundred.
+/// How many levels one transaction changes.
 const LEVELS_AT_ONCE: usize = 30;
+
+/// How many items of levels it writes: two registries and the namespace's record stay below DynamoDB's hundred with them.
+const PARTS_AT_ONCE: usize = 96;
 
 /// Why changes are not made.
 const SUPERSEDED: &str =
@@ -30,8 +33,8 @@ const DELETED: &str = "the namespace was deleted meanwhile.";
 pub(super) struct Outcome<'a> {
     /// Those that are done.
     pub(super) done: Vec<&'a Change>,
-    /// The levels whose buckets were updated, or could not be.
-    pub(super) told: Vec<Target>,
+    /// The work of which buckets were updated, or could not be.
+    pub(super) told: Vec<(Kind, Target)>,
     /// Failures.
     pub(super) errors: Vec<String>,
     /// Why the rest was not tried.
@@ -47,21 +50,24 @@ struct Step<'a> {
     change: &'a Change,
     parts: Vec<Part>,
     count: Option<(Registry, i8)>,
-    /// The record of the pending update of live buckets, as it will be written.
-    owed: Option<Pending>,
+    /// The records of pending updates of live buckets, as they will be written.
+    owed: Vec<(Kind, Pending)>,
 }
 
 impl Step<'_> {
-    fn owed(self) -> Option<Owed> {
-        let stored = match self.parts.into_iter().next() {
-            Some(Part::Put(put)) => put.item.into_iter(),
-            _ => Item::new().into_iter(),
+    fn owed(self) -> Vec<Owed> {
+        let mut stored = match self.parts.into_iter().next() {
+            Some(Part::Put(put)) => put.item,
+            _ => Item::new(),
         };
-        Some(Owed {
+        stored.retain(|name, _| is_limit_attribute(name));
+        let owed = self.owed.into_iter().map(|(kind, pending)| Owed {
+            kind,
             target: self.change.target.clone(),
-            pending: self.owed?,
-            stored: Some(stored.filter(|(name, _)| is_limit_attribute(name)).collect()),
-        })
+            pending,
+            stored: Some(stored.clone()),
+        });
+        owed.collect()
     }
 }
 
@@ -91,9 +97,9 @@ impl Run<'_> {
         pending: &[Pending],
     ) -> Outcome<'c> {
         let mut outcome = Outcome::default();
-        let owed: BTreeMap<Target, Pending> = pending
+        let owed: BTreeMap<(Kind, Target), Pending> = pending
             .iter()
-            .filter_map(|pending| Some((pending.target()?, pending.clone())))
+            .filter_map(|pending| Some((pending.work()?, pending.clone())))
             .collect();
         let mut rest = changes;
         while let Some(first) = rest.first() {
@@ -109,15 +115,17 @@ impl Run<'_> {
                 }
             }
             // A registry cannot gain and lose in one write.
-            let alike = rest
-                .iter()
-                .take(LEVELS_AT_ONCE)
-                .take_while(|change| change.new.is_none() == first.new.is_none())
-                .count();
+            let mut parts = 0;
+            let fits = |change: &&Change| {
+                // Record, event, and what is owed.
+                parts += 2 + self.kinds(change, change.old.as_ref(), true).len();
+                parts <= PARTS_AT_ONCE && change.new.is_none() == first.new.is_none()
+            };
+            let alike = rest.iter().take(LEVELS_AT_ONCE).take_while(fits).count().max(1);
             let (some, others) = rest.split_at(alike);
             rest = others;
             let steps = self.commit(some, stored, &owed, &mut outcome).await;
-            let owed_now = steps.into_iter().filter_map(Step::owed).collect();
+            let owed_now = steps.into_iter().flat_map(Step::owed).collect();
             let (told, errors) = self.tell_all(owed_now).await;
             outcome.told.extend(told);
             outcome.errors.extend(errors);
@@ -165,14 +173,14 @@ impl Run<'_> {
         &self,
         changes: &'c [Change],
         stored: &BTreeMap<Key, Item>,
-        owed: &BTreeMap<Target, Pending>,
+        owed: &BTreeMap<(Kind, Target), Pending>,
         outcome: &mut Outcome<'c>,
     ) -> Vec<Step<'c>> {
         let mut steps = Vec::with_capacity(changes.len());
         let mut alone = Vec::new();
         for change in changes {
             let old = stored.get(&change.target.key(&self.admin.inner.namespace));
-            match self.prepare(change, old, owed.get(&change.target)).await {
+            match self.prepare(change, old, owed).await {
                 Ok(Some(step)) => steps.push(step),
                 Ok(None) => outcome.done.push(change),
                 Err(err) => outcome.errors.push(failed(change, &err)),
@@ -231,18 +239,20 @@ impl Run<'_> {
     async fn commit_alone<'c>(&self, change: &'c Change) -> Result<Option<Step<'c>>, Error> {
         let inner = &self.admin.inner;
         let key = change.target.key(&inner.namespace);
+        let key_of_work = |kind| pending_key(&inner.namespace, kind, &change.target);
         for _ in 0..MAX_RACES {
             let old = self.admin.read(&key).await?;
             let declared = |old: &Item| change.new.as_ref().is_some_and(|new| new.is_stored(old));
             if !self.rewrite && old.as_ref().is_some_and(declared) {
                 return Ok(None);
             }
-            let owed = self
-                .admin
-                .read(&sync_key(&inner.namespace, &change.target))
-                .await?;
-            let owed = owed.and_then(Pending::decode);
-            let Some(step) = self.prepare(change, old.as_ref(), owed.as_ref()).await? else {
+            let mut owed = BTreeMap::new();
+            for kind in Kind::ALL {
+                let found = self.admin.read(&key_of_work(kind)).await?;
+                let found = found.and_then(Pending::decode);
+                owed.extend(found.map(|found| ((kind, change.target.clone()), found)));
+            }
+            let Some(step) = self.prepare(change, old.as_ref(), &owed).await? else {
                 return Ok(None);
             };
             let mut parts = step.parts.clone();
@@ -256,41 +266,71 @@ impl Run<'_> {
         Err(inner.place.contended(&key))
     }
 
+    /// What live buckets must take over when a level is changed from what was stored.
+    fn kinds(&self, change: &Change, before: Option<&LevelState>, limits_change: bool) -> Vec<Kind> {
+        let nothing = LevelState::default();
+        let before = before.unwrap_or(&nothing);
+        let after = change.new.as_ref().unwrap_or(&nothing);
+        let differs = |kind: &Kind| match kind {
+            Kind::Sync => matches!(change.target, Target::Entity(..)) && (limits_change || self.rewrite),
+            Kind::Disabled => before.access != after.access || self.rewrite && after.access.is_some(),
+            Kind::Cascade => before.cascade != after.cascade || self.rewrite && after.cascade.is_some(),
+        };
+        Kind::ALL.into_iter().filter(differs).collect()
+    }
+
     /// The writes of one change; `None` if there is nothing to do.
     async fn prepare<'c>(
         &self,
         change: &'c Change,
         old: Option<&Item>,
-        owed: Option<&Pending>,
+        owed: &BTreeMap<(Kind, Target), Pending>,
     ) -> Result<Option<Step<'c>>, Error> {
         let (admin, target) = (self.admin, &change.target);
         let namespace = &admin.inner.namespace;
         let record = LevelRecord::of(namespace, target);
         let prepared = match &change.new {
             Some(new) => {
-                let attributes = level_attributes(target, &new.limits, new.on_unavailable);
+                let mut attributes = level_attributes(target, &new.limits, new.on_unavailable);
+                attributes.extend(flags::attributes(target, new));
                 record.write(namespace, old, &attributes)?
             }
-            None => match record.clear(old)? {
+            None => match flags::erase(&record, target, old)? {
                 Some(prepared) => prepared,
                 None => return Ok(None),
             },
         };
         let mut parts = vec![prepared.part];
-        let mut work = None;
+        let mut work = Vec::new();
         if prepared.changes {
+            let before = old.map(LevelState::of);
+            let limits_change = match (&change.new, old, &before) {
+                (Some(new), Some(item), Some(before)) => !new.with_flags_of(before).is_stored(item),
+                _ => true,
+            };
+            let kinds = self.kinds(change, before.as_ref(), limits_change);
             let event = if let Some(new) = &change.new {
-                set_event(target, &new.limits, new.on_unavailable)
+                let mut event = set_event(target, &new.limits, new.on_unavailable);
+                let flags = flags::attributes(target, new).into_iter();
+                let changed = flags.filter(|(name, _)| kinds.iter().any(|kind| kind.as_str() == name));
+                event
+                    .details
+                    .extend(changed.map(|(name, value)| (name.to_string(), value)));
+                event
             } else {
                 let old = old.and_then(|old| Config::decode(old).ok());
                 deleted_event(target, &old.unwrap_or_default())
             };
             parts.push(Part::Put(admin.event_put(event, self.retention).await));
-            if matches!(target, Target::Entity(..)) {
-                let stale = stale_names(old, change.new.as_ref().map_or(&[], |new| &new.limits));
+            for kind in kinds {
+                let stale = match kind {
+                    Kind::Sync => stale_names(old, change.new.as_ref().map_or(&[], |new| &new.limits)),
+                    Kind::Disabled | Kind::Cascade => Vec::new(),
+                };
                 let now = admin.inner.clock.now();
-                let put: Put = owe(namespace, target, &self.share, &stale, owed, now);
-                work = Pending::decode(put.item.clone());
+                let found = owed.get(&(kind, target.clone()));
+                let put: Put = owe(namespace, (kind, target), &self.share, &stale, found, now);
+                work.extend(Pending::decode(put.item.clone()).map(|pending| (kind, pending)));
                 parts.push(Part::Put(put));
             }
         }
