@@ -219,18 +219,19 @@ impl Admin {
     async fn operate(&self, target: Target, change: Change) -> Result<OperationResult, Error> {
         let (entity, resource) = target.names?;
         let key = target.key?;
+        let has_key = key.is_some();
+        let key = if let Some(key) = key {
+            key
+        } else {
+            let tail = u128::from(fastrand::u64(..)) << 16 | u128::from(fastrand::u16(..));
+            let now = self.inner.clock.now().0.unsigned_abs();
+            OperationKey::new(ulid::Ulid::from_parts(now, tail).to_string())?
+        };
         let call = Call {
             id: self.inner.bucket_id(&entity, &resource),
             change,
-            has_key: key.is_some(),
-            key: match key {
-                Some(key) => key,
-                None => {
-                    let tail = u128::from(fastrand::u64(..)) << 16 | u128::from(fastrand::u16(..));
-                    let now = self.inner.clock.now().0.unsigned_abs();
-                    OperationKey::new(ulid::Ulid::from_parts(now, tail).to_string())?
-                }
-            },
+            key,
+            has_key,
             writer: format!("{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..)),
         };
         let done = self.attempts(&call).await;
