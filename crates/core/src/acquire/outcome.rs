@@ -73,7 +73,7 @@ impl Acquire {
             for (_, end) in ends() {
                 match end {
                     TakeEnd::Short(short) | TakeEnd::Withdrawn(short) => {
-                        statuses.extend(short.iter().cloned())
+                        statuses.extend(short.iter().cloned());
                     }
                     TakeEnd::Taken(grants) => statuses.extend(statuses_before(grants, now)),
                     _ => {}
