@@ -4,8 +4,6 @@
 //! apply that owes the work has its share in it, with a lease: the instant after which the apply certainly does not run
 //! any more. Shares are only ever taken back by their owner or, once the lease has expired, by the apply that has done
 //! the work.
-//!
-//! Other clients know a further kind, for soft limits of resources and of the system; its records are left to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,26 +27,29 @@ pub enum Kind {
     Disabled,
     /// Whether the parent is debited.
     Cascade,
+    /// Limits of a resource or the system that are not soft any more.
+    Soft,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Sync, Self::Disabled, Self::Cascade];
+    pub const ALL: [Self; 4] = [Self::Sync, Self::Disabled, Self::Cascade, Self::Soft];
 
-    /// The word for it in records: `sync`, `disabled` or `cascade`.
+    /// The word for it in records: `sync`, `disabled`, `cascade` or `soft`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sync => "sync",
             Self::Disabled => "disabled",
             Self::Cascade => "cascade",
+            Self::Soft => "soft",
         }
     }
 
     fn is_of(self, target: &Target) -> bool {
         match target {
-            Target::System => false,
+            Target::System => self == Self::Soft,
             Target::Resource(_) => self != Self::Sync,
-            Target::Entity(..) => true,
+            Target::Entity(..) => self != Self::Soft,
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use zae_limiter_core::config::Access;
 use zae_limiter_core::manifest::Target;
-use zae_limiter_core::schema::resource_pk;
-use zae_limiter_core::table::{Index, Item, Query, Value};
+use zae_limiter_core::table::{Item, Value};
 use zae_limiter_core::version::{Gate, Gated};
 use zae_limiter_core::{EntityId, IntoName, ResourceName, ResourceScope};
 
@@ -48,10 +47,7 @@ impl Admin {
         resource: impl IntoName<ResourceName>,
         access: impl Into<Option<Access>>,
     ) -> Result<usize, Error> {
-        let resource = resource.into_name()?;
-        let hash = resource_pk(&self.inner.namespace, &resource);
-        let query = Query::new(Index::Gsi2, hash).prefix("BUCKET#");
-        self.set_access(Target::Resource(resource), access.into(), query)
+        self.set_access(Target::Resource(resource.into_name()?), access.into())
             .await
     }
 
@@ -87,10 +83,8 @@ impl Admin {
         resource: impl IntoName<ResourceScope>,
         access: impl Into<Option<Access>>,
     ) -> Result<usize, Error> {
-        let (entity, scope) = (entity.into_name()?, resource.into_name()?);
-        let query = self.query_of_buckets(&entity, &scope);
-        self.set_access(Target::Entity(entity, scope), access.into(), query)
-            .await
+        let target = Target::Entity(entity.into_name()?, resource.into_name()?);
+        self.set_access(target, access.into()).await
     }
 
     /// What a resource says about access; `None` if nothing.
@@ -115,23 +109,12 @@ impl Admin {
         Ok(self.level(&target.key(&self.inner.namespace)).await?.access)
     }
 
-    async fn set_access(
-        &self,
-        target: Target,
-        access: Option<Access>,
-        buckets: Query,
-    ) -> Result<usize, Error> {
+    async fn set_access(&self, target: Target, access: Option<Access>) -> Result<usize, Error> {
         if access == Some(Access::Bypass) {
             self.pass(&Gate::of_part(Gated::Bypass)).await?;
         }
-        self.set_flag(
-            &target,
-            "disabled",
-            access.map(Access::value),
-            buckets,
-            Stamp::Access,
-        )
-        .await
+        let flag = access.map(Access::value);
+        self.set_flag(&target, "disabled", flag, Stamp::Access).await
     }
 
     /// Sets whether requests for a resource are debited from the parents of the entities that make them, for all entities that say
@@ -166,10 +149,7 @@ impl Admin {
         resource: impl IntoName<ResourceName>,
         cascade: impl Into<Option<bool>>,
     ) -> Result<usize, Error> {
-        let resource = resource.into_name()?;
-        let hash = resource_pk(&self.inner.namespace, &resource);
-        let query = Query::new(Index::Gsi2, hash).prefix("BUCKET#");
-        self.set_cascade(&Target::Resource(resource), cascade.into(), query)
+        self.set_cascade(&Target::Resource(resource.into_name()?), cascade.into())
             .await
     }
 
@@ -184,10 +164,8 @@ impl Admin {
         resource: impl IntoName<ResourceScope>,
         cascade: impl Into<Option<bool>>,
     ) -> Result<usize, Error> {
-        let (entity, scope) = (entity.into_name()?, resource.into_name()?);
-        let query = self.query_of_buckets(&entity, &scope);
-        self.set_cascade(&Target::Entity(entity, scope), cascade.into(), query)
-            .await
+        let target = Target::Entity(entity.into_name()?, resource.into_name()?);
+        self.set_cascade(&target, cascade.into()).await
     }
 
     /// What a resource says about cascading; `None` if nothing.
@@ -209,15 +187,10 @@ impl Admin {
         Ok(self.level(&target.key(&self.inner.namespace)).await?.cascade)
     }
 
-    async fn set_cascade(
-        &self,
-        target: &Target,
-        cascade: Option<bool>,
-        buckets: Query,
-    ) -> Result<usize, Error> {
+    async fn set_cascade(&self, target: &Target, cascade: Option<bool>) -> Result<usize, Error> {
         self.pass(&Gate::of_part(Gated::CascadePolicy)).await?;
-        self.set_flag(target, "cascade", cascade.map(Value::Bool), buckets, Stamp::Owner)
-            .await
+        let flag = cascade.map(Value::Bool);
+        self.set_flag(target, "cascade", flag, Stamp::Owner).await
     }
 
     /// Sets or removes a flag of a level, and stamps live buckets.
@@ -226,7 +199,6 @@ impl Admin {
         target: &Target,
         name: &'static str,
         value: Option<Value>,
-        buckets: Query,
         stamp: Stamp,
     ) -> Result<usize, Error> {
         let inner = &self.inner;
@@ -234,7 +206,7 @@ impl Admin {
         self.write_flag(&record, name, value.clone()).await?;
         // Before the buckets, so that no acquire of this process goes by the old word.
         inner.config.forget(&record.key);
-        let told = self.stamp_all(&buckets, stamp).await;
+        let told = self.stamp_all(&self.buckets_below(target), stamp).await;
         let details = Item::from([
             (name.into(), value.unwrap_or(Value::Null)),
             ("buckets_stamped".into(), stamped_count(&told)),

@@ -65,16 +65,21 @@ impl Admin {
         if !names.any(|name| is_soft(name) && !stays(name)) {
             return Ok(());
         }
+        self.stamp_all(&self.buckets_below(target), Stamp::Hard)
+            .await
+            .map(drop)
+    }
+
+    /// Finds the live buckets that a level concerns.
+    pub(super) fn buckets_below(&self, target: &Target) -> Query {
         let namespace = &self.inner.namespace;
-        let buckets = match target {
+        match target {
             Target::System => Query::new(Index::Gsi4, namespace.as_str()).prefix("BUCKET#"),
             Target::Resource(resource) => {
                 Query::new(Index::Gsi2, resource_pk(namespace, resource)).prefix("BUCKET#")
             }
-            // Their buckets are brought up to date with all parameters.
-            Target::Entity(..) => return Ok(()),
-        };
-        self.stamp_all(&buckets, Stamp::Hard).await.map(drop)
+            Target::Entity(entity, scope) => self.query_of_buckets(entity, scope),
+        }
     }
 
     /// Stamps all live buckets that a query finds with what is configured for them by now. Returns how many shards that changed.

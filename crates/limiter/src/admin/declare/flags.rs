@@ -1,12 +1,10 @@
-//! The flags of declared levels: how they are stored and taken away, and which buckets they concern.
+//! The flags of declared levels: how they are stored and taken away.
 
 use smol_str::SmolStr;
 use zae_limiter_core::config::Access;
 use zae_limiter_core::manifest::{LevelState, Target};
-use zae_limiter_core::schema::resource_pk;
-use zae_limiter_core::table::{Delete, Index, Item, Part, Put, Query, Value};
+use zae_limiter_core::table::{Delete, Item, Part, Put, Value};
 
-use crate::admin::Admin;
 use crate::admin::levels::{LevelRecord, Prepared, unchanged};
 use crate::error::Error;
 
@@ -60,18 +58,4 @@ pub(super) fn erase(
         count,
         changes: true,
     }))
-}
-
-impl Admin {
-    /// Finds the live buckets that a level concerns; `None` for the system level, which has no flags.
-    pub(super) fn buckets_below(&self, target: &Target) -> Option<Query> {
-        match target {
-            Target::System => None,
-            Target::Resource(resource) => {
-                let hash = resource_pk(&self.inner.namespace, resource);
-                Some(Query::new(Index::Gsi2, hash).prefix("BUCKET#"))
-            }
-            Target::Entity(entity, scope) => Some(self.query_of_buckets(entity, scope)),
-        }
-    }
 }

@@ -72,6 +72,7 @@ impl Run<'_> {
             Kind::Sync => self.tell(&target, &pending.stale(), stored).await?,
             Kind::Disabled => self.stamp(&target, Stamp::Access).await?,
             Kind::Cascade => self.stamp(&target, Stamp::Owner).await?,
+            Kind::Soft => self.stamp(&target, Stamp::Hard).await?,
         }
         // The buckets have been updated, so a failure from here on costs only a repetition.
         if let Err(error) = self.release(kind, &target, pending).await {
@@ -82,10 +83,10 @@ impl Run<'_> {
 
     /// Stamps a level's live buckets with the flags that are stored for them by now.
     async fn stamp(&self, target: &Target, stamp: Stamp) -> Result<(), Error> {
-        match self.admin.buckets_below(target) {
-            Some(buckets) => self.admin.stamp_all(&buckets, stamp).await.map(drop),
-            None => Ok(()),
-        }
+        self.admin
+            .stamp_all(&self.admin.buckets_below(target), stamp)
+            .await
+            .map(drop)
     }
 
     /// Updates a level's live buckets, and again if the level was changed in the meantime. Only if the level is the

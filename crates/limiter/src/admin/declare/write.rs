@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use zae_limiter_core::config::{Config, is_limit_attribute};
 use zae_limiter_core::manifest::pending::{Kind, Pending, key as pending_key, owe};
 use zae_limiter_core::manifest::{Change, LevelState, Target};
+use zae_limiter_core::name::LimitName;
 use zae_limiter_core::namespace::is_named;
 use zae_limiter_core::table::{Cancelled, Item, Key, Part, Put};
 
@@ -86,6 +87,18 @@ impl Outcome<'_> {
             ));
         }
     }
+}
+
+/// Whether a limit was soft and is not any more.
+fn ceases_to_be_soft(before: &LevelState, after: &LevelState) -> bool {
+    let is_soft = |name: &LimitName| {
+        after
+            .limits
+            .iter()
+            .any(|limit| limit.name() == name && limit.is_soft())
+    };
+    let mut soft = before.limits.iter().filter(|limit| limit.is_soft());
+    soft.any(|limit| !is_soft(limit.name()))
 }
 
 impl Run<'_> {
@@ -275,6 +288,7 @@ impl Run<'_> {
             Kind::Sync => matches!(change.target, Target::Entity(..)) && (limits_change || self.rewrite),
             Kind::Disabled => before.access != after.access || self.rewrite && after.access.is_some(),
             Kind::Cascade => before.cascade != after.cascade || self.rewrite && after.cascade.is_some(),
+            Kind::Soft => !matches!(change.target, Target::Entity(..)) && ceases_to_be_soft(before, after),
         };
         Kind::ALL.into_iter().filter(differs).collect()
     }
@@ -325,7 +339,7 @@ impl Run<'_> {
             for kind in kinds {
                 let stale = match kind {
                     Kind::Sync => stale_names(old, change.new.as_ref().map_or(&[], |new| &new.limits)),
-                    Kind::Disabled | Kind::Cascade => Vec::new(),
+                    Kind::Disabled | Kind::Cascade | Kind::Soft => Vec::new(),
                 };
                 let now = admin.inner.clock.now();
                 let found = owed.get(&(kind, target.clone()));

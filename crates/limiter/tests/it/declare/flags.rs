@@ -264,6 +264,39 @@ async fn work_of_other_clients_is_done() {
     );
 }
 
+/// A limit that ceases to be soft by a manifest, on buckets that another client has stamped.
+#[tokio::test]
+async fn limits_that_are_hard_again_lose_their_stamps() {
+    for level in ["resource", "system"] {
+        let a = used().await;
+        let declared = |soft: bool| {
+            let limits = json!({ "limits": { "rpm": { "capacity": 9, "soft": soft } } });
+            manifest(match level {
+                "resource" => json!({ "resources": { "gpt-4": limits } }),
+                _ => json!({ "system": limits }),
+            })
+        };
+        apply(&a.repo, &declared(true)).await;
+        let stamped = async |entity: &str| {
+            let bucket = a.bucket(entity, "gpt-4").await.unwrap();
+            bucket.limits.iter().any(|limit| limit.is_soft)
+        };
+        for entity in ["child", "other"] {
+            let key = a.id(entity, "gpt-4").key(0);
+            let stamp = [("b_rpm_soft", Value::int(i64::MAX))];
+            a.write(&key.pk, &key.sk, stamp).await;
+            assert!(stamped(entity).await);
+        }
+        let done = apply(&a.repo, &declared(false)).await;
+        assert_eq!((done.errors.len(), done.pending), (0, 0), "{level}");
+        for entity in ["child", "other"] {
+            assert!(!stamped(entity).await, "{level}: {entity}");
+        }
+        let left = a.traces(|_, sk| sk.contains("#PENDING#")).await;
+        assert_eq!(left, Vec::<String>::new());
+    }
+}
+
 /// A flag of a level whose limits cannot be read.
 #[tokio::test]
 async fn a_damaged_level_goes_with_its_flag() {
