@@ -39,7 +39,7 @@ pub(super) struct Leg {
     /// The configuration, from when it is known until the leg starts.
     pub(super) found: Option<Found>,
     /// Once it has started. Without it, it has none of the limits asked for, or its tokens are [paid](Self::is_paid).
-    pub(super) take: Option<Take>,
+    pub(super) take: Option<Box<Take>>,
     /// Whether the caller has the tokens already.
     pub(super) is_paid: bool,
     /// Turned out not to be above the entity: whatever it takes goes back.
@@ -78,16 +78,16 @@ impl Leg {
     }
 
     pub(super) fn end(&self) -> Option<&TakeEnd> {
-        self.take.as_ref()?.end()
+        self.take.as_deref()?.end()
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.take.as_ref().is_some_and(|take| take.end().is_none())
+        self.take.as_deref().is_some_and(|take| take.end().is_none())
     }
 
     /// Whether it holds its write back until the others have taken their tokens.
     fn is_held(&self) -> bool {
-        self.take.as_ref().is_some_and(Take::is_held)
+        self.take.as_deref().is_some_and(Take::is_held)
     }
 
     pub(super) fn grants(&self) -> &[Grant] {
@@ -182,7 +182,7 @@ impl Acquire {
         leg.level + 1 < MAX_LEVELS && !self.legs.iter().any(is_below)
     }
 
-    /// Once the other legs have ended, lets those go on that [hold back](Take::holding_back), or ends them if another leg has
+    /// Once the other legs have ended, lets those go on that [hold back](Take::hold_back), or ends them if another leg has
     /// not taken its tokens.
     pub(super) fn release(&mut self, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
         let mut calls = Vec::new();
@@ -194,7 +194,7 @@ impl Acquire {
         let is_lost = self.abandoned || self.decision.is_some() || self.legs.iter().any(is_lost);
         for at in 0..self.legs.len() {
             let is_stray = self.legs[at].is_stray;
-            let Some(take) = self.legs[at].take.as_mut().filter(|take| take.is_held()) else {
+            let Some(take) = self.legs[at].take.as_deref_mut().filter(|take| take.is_held()) else {
                 continue;
             };
             if is_lost || is_stray {

@@ -161,7 +161,7 @@ impl Acquire {
     /// answer counts from then.
     pub fn left(&mut self, id: usize, at: EpochMillis) {
         if let Some(Route::Leg(leg)) = self.routes.get(id)
-            && let Some(take) = self.legs.get_mut(*leg).and_then(|leg| leg.take.as_mut())
+            && let Some(take) = self.legs.get_mut(*leg).and_then(|leg| leg.take.as_deref_mut())
         {
             take.left(at);
         }
@@ -171,14 +171,14 @@ impl Acquire {
     /// [`Ask::GiveBack`] is not an operation: its credit goes ahead in any case.
     pub fn gives_back(&self, id: usize) -> bool {
         match self.routes.get(id) {
-            Some(Route::Leg(leg)) => self.legs[*leg].take.as_ref().is_some_and(Take::is_undoing),
+            Some(Route::Leg(leg)) => self.legs[*leg].take.as_deref().is_some_and(Take::is_undoing),
             _ => false,
         }
     }
 
     /// Whether a leg has taken tokens.
     pub fn holds_tokens(&self) -> bool {
-        let mut takes = self.legs.iter().filter_map(|leg| leg.take.as_ref());
+        let mut takes = self.legs.iter().filter_map(|leg| leg.take.as_deref());
         takes.any(Take::holds_tokens)
     }
 
@@ -302,7 +302,8 @@ impl Acquire {
         let leg = &self.legs[at];
         let amounts = leg.amounts(&self.request, &found.config);
         let is_above = leg.level > 0;
-        if is_above && amounts.is_empty() {
+        let only_looks = is_above && amounts.is_empty();
+        if only_looks && found.config.disabled().is_none() {
             return Vec::new();
         }
         let short = short_shards(&found.hint, &found.config, &amounts, now);
@@ -312,7 +313,7 @@ impl Acquire {
             Some((entity, ahead)) if *entity == leg.entity => Some(ahead.clone()),
             _ => None,
         });
-        let take = Take::new(
+        let mut take = Take::new(
             leg.id(&self.request),
             Arc::clone(&found.config),
             amounts,
@@ -320,11 +321,17 @@ impl Acquire {
             self.started,
             is_above,
         )
-        .taking_ahead(ahead)
-        .holding_back(!is_alone);
-        self.legs[at].take = Some(take);
+        .taking_ahead(ahead);
+        if !is_alone {
+            take.hold_back();
+        }
+        self.legs[at].take = Some(Box::new(take));
         self.step(at, now, random, |take, env| {
-            take.start(&found.hint, &short, env);
+            if only_looks {
+                take.look_only(env);
+            } else {
+                take.start(&found.hint, &short, env);
+            }
         })
     }
 
@@ -335,7 +342,11 @@ impl Acquire {
         random: &mut dyn Random,
         act: impl FnOnce(&mut Take, &mut Env<'_>),
     ) -> Vec<Call> {
-        let Some(take) = self.legs[leg].take.as_mut().filter(|take| take.end().is_none()) else {
+        let Some(take) = self.legs[leg]
+            .take
+            .as_deref_mut()
+            .filter(|take| take.end().is_none())
+        else {
             return Vec::new();
         };
         let mut env = Env {

@@ -103,6 +103,8 @@ enum State {
     Pause(Next),
     /// A fresh configuration was asked for, to create a shard.
     Config,
+    /// A fresh configuration was asked for, only to see whether the entity is disabled.
+    Look,
     /// The shards that may donate to a new one are being read.
     Family,
     /// All shards are being read.
@@ -170,7 +172,7 @@ pub(crate) struct Take {
     shard_count: u32,
     tried: Vec<u32>,
     best: Option<Vec<LimitStatus>>,
-    /// Whether it [holds back](Self::holding_back).
+    /// Whether it [holds back](Self::hold_back).
     holds_back: bool,
     /// How its limits stand, while it does.
     held: Option<Vec<LimitStatus>>,
@@ -338,6 +340,22 @@ impl Take {
         }
     }
 
+    /// Takes nothing, and ends as disabled if the entity is.
+    pub(crate) fn look_only(&mut self, env: &mut Env<'_>) {
+        if self.fresh {
+            return self.looked();
+        }
+        self.ask_config(State::Look, env);
+    }
+
+    fn looked(&mut self) {
+        let end = self
+            .config
+            .disabled()
+            .map(|level| TakeEnd::Disabled(DisabledAt::Config(level)));
+        self.finish(end.unwrap_or_else(|| TakeEnd::Taken(Vec::new())));
+    }
+
     /// Creates a shard other than the first, unless it exists, and then ends.
     pub(crate) fn create_only(&mut self, shard: u32, shard_count: u32, env: &mut Env<'_>) {
         self.purpose = Purpose::Shard;
@@ -429,6 +447,9 @@ impl Take {
                     self.amounts.retain(|(name, _)| self.config.limit(name).is_some());
                 }
                 let was = std::mem::replace(&mut self.state, State::Config);
+                if matches!(was, State::Look) {
+                    return self.looked();
+                }
                 // What was in force when the acquire began may have gone since.
                 if let Err(err) = check_config(&self.config, &self.id.resource, &self.amounts) {
                     return self.fail(err);

@@ -288,3 +288,40 @@ fn a_correction_changes_the_count_alone() {
         Ok(Answer::Refused(_))
     ));
 }
+
+/// A parent has no bucket to debit if it has none of the limits that are asked for.
+#[test]
+fn a_disabled_parent_refuses_without_a_limit_in_common() {
+    let mut desk = desk();
+    desk.entity("project", None, false);
+    desk.entity("user", Some("project"), true);
+    desk.configure_entity("project", &[per_minute("other", 10)]);
+    desk.admitted("user", &[("rpm", 1)]);
+    let key = desk.entity_config_key("project");
+    let say = |desk: &mut Desk, access: Option<Access>| {
+        let mut item = desk.table.get(&key).unwrap().clone();
+        item.remove("disabled");
+        item.extend(access.map(|access| ("disabled".to_owned(), access.value())));
+        desk.table.insert(item).unwrap();
+        desk.now += 1;
+    };
+    say(&mut desk, Some(Access::Disabled));
+    desk.forget();
+    let before = balance(&desk).0;
+    for _ in 0..2 {
+        let decision = desk.acquire("user", &[("rpm", 1)]);
+        let Decision::Disabled { bucket, .. } = decision else {
+            panic!("{decision:?}");
+        };
+        assert_eq!(bucket.entity.as_str(), "project");
+        assert_eq!(
+            balance(&desk).0,
+            before,
+            "what was taken of the key is given back"
+        );
+    }
+    // What the cache holds is looked at again before it refuses.
+    say(&mut desk, None);
+    desk.admitted("user", &[("rpm", 1)]);
+    assert!(desk.table.get(&desk.id("project").key(0)).is_none());
+}

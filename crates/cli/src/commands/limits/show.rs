@@ -207,15 +207,49 @@ enum Tense {
     Future,
 }
 
-/// Levels that are neither changed nor retried.
+/// The line of a flag among the values of a level.
+fn flag<'a>(lines: &'a [String], name: &str) -> Option<&'a String> {
+    lines.iter().find(|line| line.starts_with(name))
+}
+
+/// Flags that a level loses: what was switched off by hand is switched on.
+fn lost_flags(out: &mut Out, change: &Change, tense: Tense) -> Result<(), Failure> {
+    let Some(values) = &change.values else {
+        return Ok(());
+    };
+    for name in ["disabled: ", "cascade: "] {
+        let (Some(old), new) = (flag(&values.old, name), flag(&values.new, name)) else {
+            continue;
+        };
+        if new == Some(old) {
+            continue;
+        }
+        let fate = match (tense, new) {
+            (Tense::Future, None) => "is taken away".to_owned(),
+            (Tense::Past, None) => "was taken away".to_owned(),
+            (Tense::Future, Some(new)) => format!("becomes '{new}'"),
+            (Tense::Past, Some(new)) => format!("became '{new}'"),
+        };
+        let note = format!("Note: {} {}: '{old}' {fate}.", change.level, change.target());
+        out.line(printable(&note))?;
+    }
+    Ok(())
+}
+
+/// Flags that go, and levels that are neither changed nor retried.
 fn further_notes(out: &mut Out, answer: &Answer, tense: Tense) -> Result<(), Failure> {
+    for change in &answer.changes {
+        lost_flags(out, change, tense)?;
+    }
     let replaced = answer.changes.iter().filter(|change| change.replaces()).count();
     if replaced > 0 {
         out.line(match tense {
             Tense::Future => {
-                format!("Note: {replaced} level(s) set by hand hold other limits, and are replaced.")
+                format!("Note: {replaced} level(s) set by hand hold other limits or flags, and are replaced.")
             }
-            Tense::Past => format!("Note: {replaced} level(s) that were set by hand held other limits."),
+            Tense::Past => {
+                format!("Note: {replaced} level(s) that were set by hand held other limits or flags.")
+            }
         })?;
     }
     if answer.adopted > 0 {

@@ -18,8 +18,8 @@ use crate::write::{is_left, refill_all};
 
 impl Take {
     /// Holds back a write that would begin a session, until [`go_on`](Self::go_on) or [`withdraw`](Self::withdraw).
-    pub(crate) fn holding_back(self, holds_back: bool) -> Self {
-        Self { holds_back, ..self }
+    pub(crate) fn hold_back(&mut self) {
+        self.holds_back = true;
     }
 
     /// Whether it holds back a write.
