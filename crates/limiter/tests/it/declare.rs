@@ -641,6 +641,7 @@ async fn work_that_the_original_left_behind_is_done_and_released() {
     pending("sync", "entity", "kept/gpt-4", 5).await;
     pending("sync", "entity", "gone/gpt-4", i64::MAX).await;
     pending("soft", "resource", "gpt-4", 5).await;
+    pending("newer", "resource", "gpt-4", 5).await;
     let applied = apply(&a.repo, &first()).await;
     // What another apply still holds stays with it, and kinds that are not known stay, too.
     assert_eq!(applied.pending, 2);

@@ -282,9 +282,8 @@ async fn limits_that_are_hard_again_lose_their_stamps() {
             bucket.limits.iter().any(|limit| limit.is_soft)
         };
         for entity in ["child", "other"] {
-            let key = a.id(entity, "gpt-4").key(0);
-            let stamp = [("b_rpm_soft", Value::int(i64::MAX))];
-            a.write(&key.pk, &key.sk, stamp).await;
+            let until = Value::int(i64::MAX);
+            a.poke(entity, "gpt-4", &[("b_rpm_soft", Some(until))]).await;
             assert!(stamped(entity).await);
         }
         let done = apply(&a.repo, &declared(false)).await;
