@@ -303,7 +303,6 @@ class Sequence:
         before, outcomes = self.twin.do(self.dice, actions)
         self.trail.append((shown(self.now), "acquire", entity, resource, wanted, self.described(entity, resource), *outcomes))
         concerned = [entity]
-        defaults_differ = self.allowed["whose schedule is the default"]
         if entity in PARENT:
             if self.shapes(PARENT[entity], resource).keys() & wanted.keys():
                 concerned.append(PARENT[entity])
@@ -326,9 +325,6 @@ class Sequence:
         makes = any((one, resource) not in old for one in concerned)
         if makes and kept.client.name == "theirs" and "ours" in [client.name for client in self.clients]:
             # Our lease is of the bucket that ours made: it gives nothing back to another one.
-            return
-        if self.allowed["whose schedule is the default"] > defaults_differ:
-            # A lease of the original remembers how its bucket has stored the schedules.
             return
         if len(granted) == 2:
             self.leases.append(([outcome.value for outcome in outcomes], concerned, resource, wanted))

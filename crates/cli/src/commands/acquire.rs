@@ -469,7 +469,7 @@ pub(crate) async fn available(args: Available) -> Outcome {
         }
         for entity in &found.bypassed {
             out.line(format_args!(
-                "  '{entity}' is under a bypass: every request is admitted and counted"
+                "  '{entity}' is under a bypass: its limits count and refuse nothing"
             ))?;
         }
         if let Some(by) = &found.disabled {

@@ -802,7 +802,11 @@ impl Take {
         }
         let from = self.shard_count;
         let held = image.limits.iter().map(|limit| limit.name.as_str());
-        let update = write::double(self.id.key(0), from, held);
+        // Another call may just have added one that is configured.
+        let added = self.config.limits.iter().filter(|limit| limit.is_quota());
+        let added = added.map(|limit| limit.name().as_str());
+        let added = added.filter(|name| image.limit(name).is_none());
+        let update = write::double(self.id.key(0), from, held, added);
         self.send(Ask::Table(Op::Update(update)), State::Double(from), env);
     }
 

@@ -80,7 +80,7 @@ pub fn split(id: &BucketId, image: &Bucket, now: EpochMillis) -> Option<(Update,
     let may = image.unsupported.is_none() && !image.has_quota() && !image.disabled && count <= MAX_SHARDS;
     let held = image.limits.iter().map(|limit| limit.name.as_str());
     (is_low && may && image.limits.iter().all(is_useful))
-        .then(|| (write::double(id.key(0), image.shard_count, held), count))
+        .then(|| (write::double(id.key(0), image.shard_count, held, []), count))
 }
 
 /// Writes the count of a doubling to `count` to the shards below `from`. Guards that no count is lowered.

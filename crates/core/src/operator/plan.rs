@@ -283,6 +283,7 @@ fn held<'a>(image: &Bucket, limit: &'a BucketLimit, terms: Terms<'a>, ends: bool
             },
             session,
             is_reset: false,
+            ends_session: false,
         },
     }
 }
@@ -331,6 +332,7 @@ fn reset(work: &mut [Shard<'_>], name: &LimitName, whole: Whole) -> i128 {
                 // It has ended by now, and the next use begins another one with all of it. A balance that was whole already could
                 // be spent by a write on its way, and once more by that use.
                 changed.session = Some(NewSession::Of(whole.now.plus(-session.millis)));
+                changed.ends_session = true;
                 gained += share - before.min(terms.ceiling(at));
             }
             // Not configured like this.

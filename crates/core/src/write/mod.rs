@@ -726,8 +726,13 @@ pub(crate) fn count_is_still(key: Key, image: &Bucket, count: u32) -> Part {
 }
 
 /// Doubles the shard count on shard 0, the authoritative one, which from now on must not expire. `limits` are those that the
-/// bucket has.
-pub(crate) fn double<'a>(key: Key, from: u32, limits: impl IntoIterator<Item = &'a str>) -> Update {
+/// bucket has, `quotas` those that it does not have and that must not have been added since.
+pub(crate) fn double<'a>(
+    key: Key,
+    from: u32,
+    limits: impl IntoIterator<Item = &'a str>,
+    quotas: impl IntoIterator<Item = &'a str>,
+) -> Update {
     let mut update = Update::new(key);
     update.set.push((attr("shard_count"), Value::int(from * 2)));
     update.remove.push(attr("ttl"));
@@ -739,6 +744,8 @@ pub(crate) fn double<'a>(key: Key, from: u32, limits: impl IntoIterator<Item = &
     ];
     let sessions = limits.into_iter().map(|limit| limit_attr(limit, "rsa"));
     parts.extend(sessions.map(Condition::Absent));
+    let added = quotas.into_iter().map(|limit| limit_attr(limit, "cp"));
+    parts.extend(added.map(Condition::Absent));
     update.condition = Condition::All(parts);
     update
 }

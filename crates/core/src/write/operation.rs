@@ -22,6 +22,8 @@ pub(crate) struct Changed<'a> {
     pub(crate) session: Option<NewSession>,
     /// Whether it is another reset of a quota.
     pub(crate) is_reset: bool,
+    /// Whether a session is ended.
+    pub(crate) ends_session: bool,
 }
 
 /// The session of a limit from now on.
@@ -71,6 +73,12 @@ pub(crate) fn operate(
     }
     refill_wcu(&mut update, image, at);
     let is_left = |limit: &BucketLimit| changed.iter().all(|changed| changed.limit.name != limit.name);
+    // Of a session that ends, everything comes back: what the caller learns of that must be what was seen.
+    let ended = changed.iter().filter(|changed| changed.ends_session);
+    let ended = ended.map(|changed| {
+        let balance = Value::int(changed.limit.balance.0);
+        Condition::Is(limit_attr(&changed.limit.name, "tk"), balance)
+    });
     let mut parts = vec![
         Condition::Is(attr("rf"), Value::int(image.refilled_at.0)),
         Condition::same(attr(CARRY), image.fractions.as_deref().map(Value::text)),
@@ -78,6 +86,7 @@ pub(crate) fn operate(
     ];
     parts.extend(shapes::shared_pins(image));
     parts.extend(limit_pins(image, is_left));
+    parts.extend(ended);
     update.condition = Condition::All(parts);
     update
 }

@@ -211,6 +211,17 @@ fn a_reset_is_not_lost_between_two_clocks() {
     desk.admitted("u", &[("rpd", 100)]);
 }
 
+/// All of an ended session comes back, so a debit in between would come back untold.
+#[test]
+fn the_end_of_a_session_gives_back_what_it_tells() {
+    let mut desk = desk(&[session()]);
+    desk.admitted("u", &[("ses", 2)]);
+    let plan = planned(&mut desk, reset(&["ses"]));
+    desk.admitted("u", &[("ses", 5)]);
+    assert!(matches!(send(&mut desk, &plan), Answer::Cancelled(_)));
+    assert_eq!(operate(&mut desk, reset(&["ses"])), told(&[("ses", 7)]));
+}
+
 #[test]
 fn a_session_ends_and_the_next_request_begins_another() {
     let mut desk = desk(&[session(), Limit::per_day("rpd", 1000)]);

@@ -587,6 +587,46 @@ fn a_quota_is_not_split_however_many_writes_there_are() {
     assert_eq!(desk.int("u", 0, "b_rpd_tk"), 978_000);
 }
 
+/// The quota is added between the look at the bucket and the split.
+#[test]
+fn a_bucket_is_not_split_while_another_call_adds_a_quota() {
+    let mut desk = desk(&[Limit::per_minute("rpm", 600)], "2027-03-10T08:30:00Z");
+    desk.admitted("u", &[("rpm", 1)]);
+    desk.configure_resource(&[
+        Limit::per_minute("rpm", 600).build().unwrap(),
+        daily().build().unwrap(),
+    ]);
+    desk.poke("u", 0, &[("b_wcu_tk", Value::int(0))]);
+    let added = [
+        ("b_rpd_tk", Value::int(1_000_000)),
+        ("b_rpd_tc", Value::int(0)),
+        ("b_rpd_cp", Value::int(1_000_000)),
+        ("b_rpd_ra", Value::int(0)),
+        ("b_rpd_rp", Value::int(1000)),
+        ("b_rpd_gc", Value::int(1)),
+        ("b_rpd_sched", Value::text("-")),
+        ("b_rpd_rsched", Value::text("1m0h0")),
+        ("sched_tz", Value::text("Europe/Berlin")),
+    ];
+    let key = desk.id("u").key(0);
+    desk.meddle = Some(Box::new(move |_, op, table| {
+        let Op::Update(update) = op else { return None };
+        if update.set.iter().any(|(attr, _)| attr == "shard_count") {
+            let mut item = table.get(&key).unwrap().clone();
+            item.extend(
+                added
+                    .iter()
+                    .map(|(attr, value)| ((*attr).to_owned(), value.clone())),
+            );
+            table.insert(item).unwrap();
+        }
+        None
+    }));
+    desk.admitted("u", &[("rpm", 1), ("rpd", 1)]);
+    assert_eq!(desk.int("u", 0, "b_rpd_tk"), 999_000);
+    assert_eq!(desk.int("u", 0, "shard_count"), 1);
+}
+
 #[test]
 fn a_soft_limit_refuses_nothing_and_is_counted() {
     let soft = Limit::per_minute("tpm", 100).soft();
