@@ -67,6 +67,15 @@ class World:
         self.clients.append(client)
         return client
 
+    def functions_of(self, version):
+        """As on a stack whose functions are of this release, which newer features ask for."""
+        self.dynamo.update_item(
+            TableName=self.stack,
+            Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
+            UpdateExpression="SET lambda_version = :v",
+            ExpressionAttributeValues={":v": {"S": version}},
+        )
+
     def items(self, namespace_id=None):
         """Everything in the table, or in a namespace, in typed form by key."""
         found = {}

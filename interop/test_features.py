@@ -15,13 +15,7 @@ RPM = ["rpm", 20, 20, 60]
 def pair(world):
     """The original, which sets features, and ours, which was open before."""
     world.open("theirs")
-    # As on a stack whose functions are of the same release, which newer features ask for.
-    world.dynamo.update_item(
-        TableName=world.stack,
-        Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
-        UpdateExpression="SET lambda_version = :v",
-        ExpressionAttributeValues={":v": {"S": "0.17.0"}},
-    )
+    world.functions_of("0.17.0")
     theirs = world.open("theirs", now_ms=START)
     theirs.set_system_defaults([RPM])
     return theirs, world.open("ours", now_ms=START, config_cache_ms=0, reject_cache_ms=0)

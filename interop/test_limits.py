@@ -358,12 +358,7 @@ def flags(world, side):
 def test_flags(world, monkeypatch):
     """Both store the same, and stamp the same on live buckets; each finishes what the other has left."""
     ours, theirs = OurSide(world), TheirSide(world, monkeypatch)
-    world.dynamo.update_item(
-        TableName=world.stack,
-        Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
-        UpdateExpression="SET lambda_version = :v",
-        ExpressionAttributeValues={":v": {"S": "0.17.0"}},
-    )
+    world.functions_of("0.17.0")
     for side in (ours, theirs):
         side.client.set_system_defaults([["rpm", 9, 9, 60]])
         side.client.create_entity("parent")

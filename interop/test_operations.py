@@ -24,12 +24,7 @@ NIGHTS = {
 def prepared(world):
     """The clients of a table whose functions are of the same release."""
     world.open("theirs")
-    world.dynamo.update_item(
-        TableName=world.stack,
-        Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
-        UpdateExpression="SET lambda_version = :v",
-        ExpressionAttributeValues={":v": {"S": "0.17.0"}},
-    )
+    world.functions_of("0.17.0")
     theirs = world.open("theirs", now_ms=START)
     ours = world.open("ours", now_ms=START, config_cache_ms=0, reject_cache_ms=0, principal="ops")
     return theirs, ours
@@ -293,12 +288,7 @@ def test_both_at_once_with_one_key(pair, world):
 @pytest.mark.parametrize("who", ["theirs", "ours"])
 def test_functions_that_are_too_old(pair, world, who):
     client = pair[0] if who == "theirs" else pair[1]
-    world.dynamo.update_item(
-        TableName=world.stack,
-        Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
-        UpdateExpression="SET lambda_version = :v",
-        ExpressionAttributeValues={":v": {"S": "0.16.0"}},
-    )
+    world.functions_of("0.16.0")
     client.acquire("key-1", "gpt-4", rpd=10, tph=10).commit()
     with pytest.raises((Failed, Exception), match="0.17.0"):
         top_up(client, {"rpd": 1})

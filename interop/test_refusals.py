@@ -27,13 +27,7 @@ LIMITS = {
 @pytest.fixture
 def pair(world):
     world.open("theirs")
-    # As on a stack whose functions are of the same release, which newer features ask for.
-    world.dynamo.update_item(
-        TableName=world.stack,
-        Key={"PK": {"S": "_/SYSTEM#"}, "SK": {"S": "#VERSION"}},
-        UpdateExpression="SET lambda_version = :v",
-        ExpressionAttributeValues={":v": {"S": "0.17.0"}},
-    )
+    world.functions_of("0.17.0")
     theirs = world.open("theirs", now_ms=START)
     return theirs, world.open("ours", now_ms=START, config_cache_ms=0, reject_cache_ms=0)
 

@@ -23,7 +23,7 @@ use crate::acquire::groups::Groups;
 use crate::acquire::image_cache::ImageCache;
 use crate::acquire::occasional::CallLog;
 use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
-use crate::acquire::refund_queues::Refunds;
+use crate::acquire::refunds::queues::Refunds;
 use crate::acquire::slices::{Prefetch, Slices};
 use crate::acquire::waiting::Queues;
 use crate::admin::principal::Principal;

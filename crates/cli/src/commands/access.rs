@@ -24,16 +24,6 @@ fn words(access: Option<Word>) -> (&'static str, &'static str) {
     }
 }
 
-/// What is stored of access, as in manifests: `true`, `false`, `"bypass"`.
-pub(crate) fn access_json(access: Option<Word>) -> Json {
-    match access {
-        Some(Word::Disabled) => json!(true),
-        Some(Word::Enabled) => json!(false),
-        Some(Word::Bypass) => json!("bypass"),
-        None => Json::Null,
-    }
-}
-
 pub(crate) async fn resource_access(args: Resource, access: Option<Word>) -> Outcome {
     let resource = &args.resource_name;
     names::resource(resource)?;
@@ -47,7 +37,8 @@ pub(crate) async fn resource_access(args: Resource, access: Option<Word>) -> Out
     let stamped = repo.admin().set_resource_access(resource, access).await;
     let stamped = stamped.map_err(failed(&args.common.at.connection, what))?;
     let (done, buckets) = words(access);
-    let told = json!({ "resource": resource, "disabled": access_json(access), "buckets_stamped": stamped });
+    let told =
+        json!({ "resource": resource, "disabled": access.map(Word::to_json), "buckets_stamped": stamped });
     let line = format_args!("{done} resource '{resource}' ({stamped} buckets {buckets})");
     say(&args.common, &told, line)
 }
@@ -67,7 +58,7 @@ pub(crate) async fn entity_access(args: OnEntity, access: Option<Word>) -> Outco
     let stamped = stamped.map_err(failed(&args.common.at.connection, what))?;
     let (done, buckets) = words(access);
     let told = json!({
-        "entity_id": entity, "resource": resource, "disabled": access_json(access), "buckets_stamped": stamped,
+        "entity_id": entity, "resource": resource, "disabled": access.map(Word::to_json), "buckets_stamped": stamped,
     });
     let line = format_args!("{done} entity '{entity}' ({stamped} buckets {buckets})");
     say(&args.common, &told, line)
@@ -213,8 +204,8 @@ impl Flags {
 
     /// Adds those that are set to the description of a level.
     pub(crate) fn add_to(&self, level: &mut Json) {
-        if self.access.is_some() {
-            level["disabled"] = access_json(self.access);
+        if let Some(access) = self.access {
+            level["disabled"] = access.to_json();
         }
         if let Some(cascade) = self.cascade {
             level["cascade"] = json!(cascade);

@@ -353,7 +353,7 @@ async fn show(args: Show) -> Outcome {
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let mut shown = json::entity(&entity);
-        shown["disabled"] = access::access_json(access);
+        shown["disabled"] = access.map(Word::to_json).into();
         out.json(&shown)?;
     } else {
         print_entity(&mut out, &entity)?;

@@ -175,16 +175,21 @@ pub(super) struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     /// What is asked of it: of an entity above, of the limits that it has.
-    fn asked(self) -> impl Iterator<Item = &'a (LimitName, Millitokens)> + Clone {
+    pub(super) fn asked(self) -> impl Iterator<Item = &'a (LimitName, Millitokens)> + Clone {
         let has = move |(name, _): &&(LimitName, Millitokens)| {
             self.level == 0 || self.found.config.limit(name).is_some()
         };
         self.amounts.iter().filter(has)
     }
 
+    /// Whether something is asked of it. An entity above may have none of the limits.
+    pub(super) fn has_say(self) -> bool {
+        self.level == 0 || self.asked().next().is_some()
+    }
+
     /// Whether the cached image of one shard alone covers what is asked of it, so that all shards together do not refuse it.
     fn is_covered(self, now: EpochMillis) -> bool {
-        if self.level > 0 && self.asked().next().is_none() {
+        if !self.has_say() {
             return true;
         }
         let mut images = self.found.hint.images.iter();
@@ -202,7 +207,7 @@ pub(super) fn refused_by_images<'a>(
         return None;
     }
     let mut statuses = Vec::with_capacity(2);
-    for leg in legs.filter(|leg| leg.level == 0 || leg.asked().next().is_some()) {
+    for leg in legs.filter(|leg| leg.has_say()) {
         remembered(leg, &mut statuses, now)?;
     }
     let is_refused = statuses.iter().any(|status| status.exceeded);

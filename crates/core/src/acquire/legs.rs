@@ -11,10 +11,10 @@ use super::take::{Take, TakeEnd};
 use super::{Acquire, Known, MAX_LEVELS, Route, append, in_force, known_owner};
 use crate::bucket::{Owner, is_disputed, newest_owner};
 use crate::config::Resolved;
-use crate::name::{EntityId, LimitName};
+use crate::name::EntityId;
 use crate::random::Random;
 use crate::schema::BucketId;
-use crate::units::{EpochMillis, Millitokens};
+use crate::units::EpochMillis;
 
 /// Whether it is known who is above a leg's entity.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) struct Leg {
     pub(super) take: Option<Box<Take>>,
     /// Whether the caller has the tokens already.
     pub(super) is_paid: bool,
-    /// Turned out not to be above the entity: whatever it takes goes back.
+    /// Turned out not to be above the entity: all that it takes goes back.
     pub(super) is_stray: bool,
     above: Above,
 }
@@ -56,25 +56,19 @@ impl Leg {
         }
     }
 
-    /// What is asked of it: of an entity above, of the limits that it has.
-    pub(super) fn amounts(&self, request: &Request, config: &Resolved) -> Vec<(LimitName, Millitokens)> {
-        let (_, amounts) = request.part(self.part);
-        if self.level == 0 {
-            return amounts.to_vec();
-        }
-        let has = |(name, _): &&(LimitName, Millitokens)| config.limit(name).is_some();
-        amounts.iter().filter(has).cloned().collect()
-    }
-
     /// It as it is known before it starts.
     pub(super) fn seen<'a>(&'a self, request: &'a Request) -> Option<Seen<'a>> {
+        Some(self.seen_with(request, self.found.as_ref()?))
+    }
+
+    pub(super) fn seen_with<'a>(&'a self, request: &'a Request, found: &'a Found) -> Seen<'a> {
         let (resource, amounts) = request.part(self.part);
-        Some(Seen {
+        Seen {
             who: (&self.entity, resource),
             level: self.level,
             amounts,
-            found: self.found.as_ref()?,
-        })
+            found,
+        }
     }
 
     pub(super) fn end(&self) -> Option<&TakeEnd> {

@@ -178,8 +178,7 @@ impl Acquire {
 
     /// Whether a leg has taken tokens.
     pub fn holds_tokens(&self) -> bool {
-        let mut takes = self.legs.iter().filter_map(|leg| leg.take.as_deref());
-        takes.any(Take::holds_tokens)
+        self.legs.iter().any(|leg| !leg.grants().is_empty())
     }
 
     /// The decision, once there is one and nothing is on its way any more.
@@ -300,9 +299,11 @@ impl Acquire {
         random: &mut dyn Random,
     ) -> Vec<Call> {
         let leg = &self.legs[at];
-        let amounts = leg.amounts(&self.request, &found.config);
+        let seen = leg.seen_with(&self.request, found);
+        let mut amounts = Vec::with_capacity(seen.amounts.len());
+        amounts.extend(seen.asked().cloned());
         let is_above = leg.level > 0;
-        let only_looks = is_above && amounts.is_empty();
+        let only_looks = !seen.has_say();
         if only_looks && found.config.disabled().is_none() {
             return Vec::new();
         }

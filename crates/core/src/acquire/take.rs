@@ -119,8 +119,6 @@ enum State {
     Double(u32),
     /// Siblings are being updated to a new count; this many answers are missing.
     Propagate(u32),
-    /// Sessions that this grant has begun are being written to its siblings; this many answers are missing.
-    Announce(u32, Grant),
     /// A debit that cannot be read is being undone.
     Undo(TakeError),
     /// These amounts are being counted under a bypass.
@@ -283,19 +281,7 @@ impl Take {
 
     /// Ends it, unless it has ended: nothing more is sent.
     pub(crate) fn abandon(&mut self) {
-        let end = match std::mem::replace(&mut self.state, State::Debit) {
-            State::Announce(_, grant) => TakeEnd::Taken(vec![grant]),
-            other => {
-                self.state = other;
-                TakeEnd::Failed(TakeError::Abandoned)
-            }
-        };
-        self.end.get_or_insert(end);
-    }
-
-    /// Whether it has taken its tokens.
-    pub(crate) fn holds_tokens(&self) -> bool {
-        matches!(self.end, Some(TakeEnd::Taken(_))) || matches!(self.state, State::Announce(..))
+        self.end.get_or_insert(TakeEnd::Failed(TakeError::Abandoned));
     }
 
     fn who(&self) -> (&EntityId, &ResourceName) {
@@ -513,9 +499,6 @@ impl Take {
             // Best effort: a sibling that was not updated is raised before a shard is created from it.
             return self.propagated(left, env);
         }
-        if matches!(self.state, State::Announce(..)) {
-            return self.announced();
-        }
         match self.backoff.next(&err, env.random) {
             Again::After(delay) => self.again_after(delay, env),
             Again::Contended => self.finish(TakeEnd::Contended),
@@ -560,10 +543,6 @@ impl Take {
             (State::Refill, Answer::Applied(Some(item))) => {
                 self.taken(&item, self.amounts.clone(), false, env);
                 self.announce(env);
-            }
-            (state @ State::Announce(..), _) => {
-                self.state = state;
-                self.announced();
             }
             (State::Count(amounts), Answer::Applied(Some(item))) => self.taken(&item, amounts, true, env),
             (State::Stamp(until), Answer::Applied(_)) => self.stamped(until, env),

@@ -162,19 +162,10 @@ impl Manifest {
 /// Adds the flags of a level, as manifests and the answers of the provisioner have them.
 fn put_flags(level: &mut Json, access: Option<Access>, cascade: Option<bool>) {
     if let Some(access) = access {
-        level["disabled"] = access_json(access);
+        level["disabled"] = access.to_json();
     }
     if let Some(cascade) = cascade {
         level["cascade"] = json!(cascade);
-    }
-}
-
-/// `true`, `false` or `"bypass"`.
-fn access_json(access: Access) -> Json {
-    match access {
-        Access::Enabled => json!(false),
-        Access::Disabled => json!(true),
-        Access::Bypass => json!("bypass"),
     }
 }
 

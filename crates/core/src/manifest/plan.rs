@@ -83,7 +83,7 @@ impl LevelState {
                     note: config.unsupported.map(|feature| feature.to_string()),
                 }
             }
-            // Live buckets go by its flags, whatever is wrong with its limits.
+            // Live buckets go by its flags also if its limits cannot be read.
             Err(err) => Self {
                 access: item.get("disabled").map(Access::read),
                 cascade: item.get("cascade").and_then(Value::as_bool),

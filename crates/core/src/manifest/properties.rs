@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::problem::{Path, Problem, Problems};
 use super::tree::Node;
-use super::{DEFAULT_PERIOD_SECS, Level, Manifest, access_json, policy_text};
+use super::{DEFAULT_PERIOD_SECS, Level, Manifest, policy_text};
 use crate::limit::{Limit, shape};
 
 impl Manifest {
@@ -19,7 +19,7 @@ fn write(manifest: &Manifest) -> Json {
     let level = |level: &Level| {
         let mut json = json!({ "Limits": limits_of(&level.limits) });
         if let Some(access) = level.access {
-            json["Disabled"] = access_json(access);
+            json["Disabled"] = access.to_json();
         }
         if let Some(cascade) = level.cascade {
             json["Cascade"] = json!(cascade);

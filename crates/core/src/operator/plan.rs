@@ -199,8 +199,12 @@ impl Operation {
         );
         for held in &shard.limits {
             // What is added lasts as long as the session that it begins.
-            if let (Ttl::At(secs), Regain::Session(session, _), Some(NewSession::Of(start))) =
-                (ttl, held.terms.regain(), held.changed.session)
+            let session = held.changed.session;
+            if let (
+                Ttl::At(secs),
+                Regain::Session(session, _),
+                Some(NewSession::Begun(start) | NewSession::Ended(start)),
+            ) = (ttl, held.terms.regain(), session)
             {
                 ttl = Ttl::At(secs.max(start.plus(session.millis).plus(999).secs()));
             }
@@ -283,7 +287,6 @@ fn held<'a>(image: &Bucket, limit: &'a BucketLimit, terms: Terms<'a>, ends: bool
             },
             session,
             is_reset: false,
-            ends_session: false,
         },
     }
 }
@@ -331,8 +334,7 @@ fn reset(work: &mut [Shard<'_>], name: &LimitName, whole: Whole) -> i128 {
             Regain::Session(session, _) => {
                 // It has ended by now, and the next use begins another one with all of it. A balance that was whole already could
                 // be spent by a write on its way, and once more by that use.
-                changed.session = Some(NewSession::Of(whole.now.plus(-session.millis)));
-                changed.ends_session = true;
+                changed.session = Some(NewSession::Ended(whole.now.plus(-session.millis)));
                 gained += share - before.min(terms.ceiling(at));
             }
             // Not configured like this.
@@ -358,7 +360,7 @@ fn top_up(
             held.turn = Turn::None;
             let changed = &mut held.changed;
             changed.tokens = Millitokens(held.terms.share(at).capacity);
-            changed.session = Some(NewSession::Of(
+            changed.session = Some(NewSession::Begun(
                 held.terms.session_end().map_or(now, |end| end.max(now)),
             ));
             changed.granted = Some(count);

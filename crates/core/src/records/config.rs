@@ -134,6 +134,15 @@ impl Access {
             Self::Bypass => Value::text("bypass"),
         }
     }
+
+    /// The form in manifests and answers: `true`, `false` or `"bypass"`.
+    pub fn to_json(self) -> serde_json::Value {
+        match self {
+            Self::Enabled => false.into(),
+            Self::Disabled => true.into(),
+            Self::Bypass => "bypass".into(),
+        }
+    }
 }
 
 /// One level's configuration as stored.

@@ -270,6 +270,15 @@ pub(crate) enum Ttl {
 }
 
 impl Ttl {
+    /// Writes the change of an item that has been seen like this.
+    fn write(self, update: &mut Update, image: &Bucket) {
+        match self {
+            Self::At(secs) => update.set.push((attr("ttl"), Value::int(secs))),
+            Self::Remove if image.ttl.is_some() => update.remove.push(attr("ttl")),
+            Self::Remove | Self::Keep => {}
+        }
+    }
+
     /// The expiry of a bucket under these limits. A multiplier of 0 switches expiry off.
     ///
     /// `image` is the item as it is before the write, if there is one. Its expiry never moves backwards, and what it
@@ -389,11 +398,7 @@ pub(crate) fn refill_debit(
     {
         update.set.push((attr("sched_tz"), Value::text(zone.name())));
     }
-    match change.ttl {
-        Ttl::At(secs) => update.set.push((attr("ttl"), Value::int(secs))),
-        Ttl::Remove if image.ttl.is_some() => update.remove.push(attr("ttl")),
-        Ttl::Remove | Ttl::Keep => {}
-    }
+    change.ttl.write(&mut update, image);
     match valid_until {
         Some(until) if image.valid_until != Some(until.0) => {
             update.set.push((attr("vu"), Value::int(until.0)));

@@ -22,8 +22,6 @@ pub(crate) struct Changed<'a> {
     pub(crate) session: Option<NewSession>,
     /// Whether it is another reset of a quota.
     pub(crate) is_reset: bool,
-    /// Whether a session is ended.
-    pub(crate) ends_session: bool,
 }
 
 /// The session of a limit from now on.
@@ -31,8 +29,10 @@ pub(crate) struct Changed<'a> {
 pub(crate) enum NewSession {
     /// The one that another shard's use has begun.
     Joined(EpochMillis),
-    /// One that begins, or has begun and ended, as of this instant.
-    Of(EpochMillis),
+    /// One that begins at this instant.
+    Begun(EpochMillis),
+    /// One that has begun at this instant and is over.
+    Ended(EpochMillis),
 }
 
 /// The write to one shard, refilled to `at`. Balances move by `ADD`, so that debits which come between the read and this write
@@ -63,19 +63,15 @@ pub(crate) fn operate(
     if image.shard_count < count {
         update.set.push((attr("shard_count"), Value::int(count)));
     }
-    match ttl {
-        Ttl::At(secs) => update.set.push((attr("ttl"), Value::int(secs))),
-        Ttl::Remove if image.ttl.is_some() => update.remove.push(attr("ttl")),
-        Ttl::Remove | Ttl::Keep => {}
-    }
+    ttl.write(&mut update, image);
     for changed in changed {
         change(&mut update, changed);
     }
     refill_wcu(&mut update, image, at);
     let is_left = |limit: &BucketLimit| changed.iter().all(|changed| changed.limit.name != limit.name);
     // Of a session that ends, everything comes back: what the caller learns of that must be what was seen.
-    let ended = changed.iter().filter(|changed| changed.ends_session);
-    let ended = ended.map(|changed| {
+    let ended = |changed: &&&Changed<'_>| matches!(changed.session, Some(NewSession::Ended(_)));
+    let ended = changed.iter().filter(ended).map(|changed| {
         let balance = Value::int(changed.limit.balance.0);
         Condition::Is(limit_attr(&changed.limit.name, "tk"), balance)
     });
@@ -114,7 +110,7 @@ fn change(update: &mut Update, changed: &Changed<'_>) {
     }
     match changed.session {
         Some(NewSession::Joined(start)) => update.set.push((attr("wa"), Value::int(start.0))),
-        Some(NewSession::Of(start)) => {
+        Some(NewSession::Begun(start) | NewSession::Ended(start)) => {
             update.set.push((attr("ws"), Value::int(start.0)));
             update.set.push((attr("wa"), Value::int(start.0)));
             if let Some(secs) = shape.session_secs() {

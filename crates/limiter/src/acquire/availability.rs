@@ -1,5 +1,7 @@
 //! Asking without taking: how many tokens there are, and when there will be enough.
 
+mod look;
+
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
 use std::pin::Pin;

@@ -29,7 +29,7 @@ use zae_limiter_core::{Bucket, EntityId, EpochMillis, RateLimitExceeded, Resourc
 use crate::acquire::breaker::is_refusal;
 use crate::acquire::groups::{Ticket, Turn};
 use crate::acquire::permits::Permit;
-use crate::acquire::refund_queues::{Correction, log_credit};
+use crate::acquire::refunds::queues::{Correction, log_credit};
 use crate::acquire::refunds::{Haste, enqueue};
 use crate::error::{Error, Last};
 use crate::inner::Inner;

@@ -24,7 +24,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Update};
 
 use crate::acquire::driver::{COMPENSATION, CREDIT_ANSWER, Heard, no_answer};
-use crate::acquire::refund_queues::Correction;
+use crate::acquire::refunds::queues::Correction;
 use crate::acquire::refunds::{Haste, Passengers, enqueue};
 use crate::inner::Inner;
 

@@ -12,7 +12,7 @@ use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::outage::local_buckets::Claim;
 use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceName};
 
-use crate::acquire::refund_queues::Correction;
+use crate::acquire::refunds::queues::Correction;
 use crate::acquire::refunds::{Haste, enqueue, with_help};
 use crate::error::Error;
 use crate::inner::Inner;

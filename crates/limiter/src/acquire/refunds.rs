@@ -1,5 +1,7 @@
-//! Sends the corrections of leases that [`super::refund_queues`] holds, one at a time for each shard: alone, or with a debit of
+//! Sends the corrections of leases that [`queues`] holds, one at a time for each shard: alone, or with a debit of
 //! the shard.
+
+pub(crate) mod queues;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Applied, TableError};
 use zae_limiter_core::units::EpochMillis;
 
-use super::refund_queues::{Correction, Seat, Shard, Waiting, log_credit, sum};
+use self::queues::{Correction, Seat, Shard, Waiting, log_credit, sum};
 use crate::acquire::driver::FastRandom;
 use crate::acquire::groups::one_thread;
 use crate::admin::retry::{BRIEF, is_passing};

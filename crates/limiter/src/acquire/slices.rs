@@ -19,7 +19,7 @@ use zae_limiter_core::{
     ResourceName, Wait,
 };
 
-use crate::acquire::refund_queues::Correction;
+use crate::acquire::refunds::queues::Correction;
 use crate::acquire::refunds::{Haste, enqueue};
 use crate::inner::Inner;
 

@@ -1,5 +1,8 @@
 //! Flags of levels: who is refused, who is let through, and whose requests count for the parent too.
 
+mod moves;
+pub(crate) mod stamps;
+
 use zae_limiter_core::config::Access;
 use zae_limiter_core::manifest::Target;
 use zae_limiter_core::table::{Item, Value};
@@ -7,8 +10,8 @@ use zae_limiter_core::version::{Gate, Gated};
 use zae_limiter_core::{EntityId, IntoName, ResourceName, ResourceScope};
 
 use crate::admin::Admin;
+use crate::admin::access::stamps::{Stamp, stamped_count};
 use crate::admin::levels::{LevelRecord, event};
-use crate::admin::stamps::{Stamp, stamped_count};
 use crate::error::Error;
 
 impl Admin {

@@ -1,7 +1,7 @@
 //! Administration: the table as a whole, stored limits and entities, audit events and usage.
 
 mod above;
-mod access;
+pub(crate) mod access;
 mod across;
 mod audit;
 mod capacity;
@@ -11,7 +11,6 @@ mod gate;
 mod levels;
 mod limits;
 mod listings;
-mod moves;
 mod operations;
 mod pages;
 pub(crate) mod principal;
@@ -20,7 +19,6 @@ pub(crate) mod provision;
 mod retention;
 pub(crate) mod retry;
 pub(crate) mod stack;
-mod stamps;
 mod sweep;
 mod usage;
 

@@ -3,19 +3,15 @@
 use std::time::Duration;
 
 use zae_limiter::schedule::ScheduleEntry;
-use zae_limiter::table::TableExt as _;
 use zae_limiter::{ALL_RESOURCES, Access, Availability, EntityId, Error, Limit, NewEntity};
-use zae_limiter_core::schema::version_key;
-use zae_limiter_core::table::{Update, Value};
+use zae_limiter_core::table::Value;
 
 use crate::world::World;
 
 /// As on a stack whose functions are of this release, which bypasses and moves ask for.
 async fn with_functions() -> World {
     let w = World::configured().await;
-    let mut update = Update::new(version_key());
-    update.set.push(("lambda_version".into(), Value::text("0.17.0")));
-    assert!(w.repo.table().update(update).await.unwrap().is_applied());
+    w.functions_of("0.17.0").await;
     w
 }
 

@@ -12,7 +12,6 @@ use zae_limiter::{
     ALL_RESOURCES, Access, BucketReset, Error, Limit, LimitBuilder, NewEntity, OperationResult, Prefetch,
     RateLimiter, Repository, TopUp,
 };
-use zae_limiter_core::schema::version_key;
 use zae_limiter_core::table::{FailureKind, Index, Item, Op, Query, TableError, Update, Value};
 
 use crate::world::{Fault, Faulty, START, World, suffer};
@@ -24,17 +23,10 @@ fn quota() -> LimitBuilder {
 async fn with(limits: impl IntoIterator<Item = LimitBuilder>) -> World {
     let w = World::new().await;
     // For repositories that reach the table by themselves, as they do a stack's.
-    functions_of(&w, "0.17.0").await;
+    w.functions_of("0.17.0").await;
     let admin = w.repo.admin();
     admin.set_system_defaults(limits, None).await.unwrap();
     w
-}
-
-/// Records the version of the table's functions.
-async fn functions_of(w: &World, version: &str) {
-    let mut update = Update::new(version_key());
-    update.set.push(("lambda_version".into(), Value::text(version)));
-    assert!(w.repo.table().update(update).await.unwrap().is_applied());
 }
 
 async fn take(limiter: &RateLimiter, limit: &str, tokens: u64) -> Result<(), Error> {
@@ -557,7 +549,7 @@ async fn functions_that_would_cut_what_is_added_keep_it_from_being_added() {
     let w = with([quota(), Limit::per_day("tpd", 10)]).await;
     take(&w.limiter, "rpd", 10).await.unwrap();
     take(&w.limiter, "tpd", 10).await.unwrap();
-    functions_of(&w, "0.16.0").await;
+    w.functions_of("0.16.0").await;
     let admin = w.repo.admin();
     let order = || TopUp::new("k", "r").add("rpd", 1).idempotency_key("o");
     let err = admin.top_up(order()).await.unwrap_err();
@@ -582,7 +574,7 @@ async fn functions_that_would_cut_what_is_added_keep_it_from_being_added() {
             .client_minimum
     };
     assert_eq!(minimum().await, "0.0.0");
-    functions_of(&w, "0.17.0").await;
+    w.functions_of("0.17.0").await;
     admin.top_up(order()).await.unwrap();
     assert_eq!(minimum().await, "0.17.0");
 }

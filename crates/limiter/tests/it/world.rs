@@ -8,8 +8,9 @@ use zae_limiter::clock::ManualClock;
 use zae_limiter::table::{RequestCost, Table, TableExt as _, TableFuture};
 use zae_limiter::{Limit, RateLimiter, Repository, RepositoryBuilder, ResourceName};
 use zae_limiter_core::EpochMillis;
-use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
-use zae_limiter_core::{Bucket, EntityId, schema::BucketId};
+use zae_limiter_core::schema::{BucketId, version_key};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Update, Value};
+use zae_limiter_core::{Bucket, EntityId};
 
 /// When the tests' clock starts.
 pub(crate) const START: i64 = 1_800_000_000_000;
@@ -47,6 +48,13 @@ impl World {
     pub(crate) async fn configure(&self) {
         let limits = [Limit::per_minute("rpm", 10), Limit::per_minute("tpm", 1000)];
         self.repo.admin().set_system_defaults(limits, None).await.unwrap();
+    }
+
+    /// Records the version of the table's functions.
+    pub(crate) async fn functions_of(&self, version: &str) {
+        let mut update = Update::new(version_key());
+        update.set.push(("lambda_version".into(), Value::text(version)));
+        assert!(self.repo.table().update(update).await.unwrap().is_applied());
     }
 
     /// Another process on the same table: nothing shared but the table and the clock.

@@ -80,7 +80,8 @@ impl Take {
         self.config.limits.iter().filter_map(status).collect()
     }
 
-    /// Tells the siblings of sessions that the write that has ended this leg began.
+    /// Tells the siblings of sessions that the write that has ended this leg began. Nothing depends on their answers, but that the
+    /// call does not end before them.
     pub(super) fn announce(&mut self, env: &mut Env<'_>) {
         let (Some(TakeEnd::Taken(grants)), Some(before)) = (&self.end, &self.seen) else {
             return;
@@ -97,31 +98,12 @@ impl Take {
         });
         let begun: Vec<_> = begun.collect();
         let siblings = (0..image.shard_count).filter(|shard| *shard != grant.shard);
-        let mut told = 0;
         for shard in siblings {
             for (limit, start) in &begun {
-                let Some(update) = announce(self.id.key(shard), image, limit, *start) else {
-                    continue;
-                };
-                env.send(0, Ask::Table(Op::Update(update)));
-                told += 1;
+                if let Some(update) = announce(self.id.key(shard), image, limit, *start) {
+                    env.send(0, Ask::Table(Op::Update(update)));
+                }
             }
-        }
-        if told > 0
-            && let Some(TakeEnd::Taken(grants)) = self.end.take()
-            && let Some(grant) = grants.into_iter().next()
-        {
-            self.last = None;
-            self.state = State::Announce(told, grant);
-        }
-    }
-
-    /// A sibling has answered, or its write has failed.
-    pub(super) fn announced(&mut self) {
-        match std::mem::replace(&mut self.state, State::Debit) {
-            State::Announce(left, grant) if left > 1 => self.state = State::Announce(left - 1, grant),
-            State::Announce(_, grant) => self.finish(TakeEnd::Taken(vec![grant])),
-            other => self.state = other,
         }
     }
 }

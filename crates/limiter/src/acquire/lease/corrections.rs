@@ -3,7 +3,7 @@
 use zae_limiter_core::acquire::Grant;
 use zae_limiter_core::{LimitName, Millitokens, ResourceName};
 
-use crate::acquire::refund_queues::Correction;
+use crate::acquire::refunds::queues::Correction;
 
 pub(super) fn all_of(grants: &[Grant]) -> Vec<Correction> {
     grants.iter().map(Correction::of_all).collect()

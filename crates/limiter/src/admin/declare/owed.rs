@@ -9,9 +9,9 @@ use zae_limiter_core::table::{Item, Part};
 
 use super::Run;
 use crate::admin::Admin;
+use crate::admin::access::stamps::Stamp;
 use crate::admin::levels::MAX_RACES;
 use crate::admin::pages::Pages;
-use crate::admin::stamps::Stamp;
 use crate::error::Error;
 use crate::table::TableExt as _;
 

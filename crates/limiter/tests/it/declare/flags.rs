@@ -9,9 +9,7 @@ use super::*;
 /// A child and its parent with buckets, and an entity by itself, on a stack whose functions are of this release.
 async fn used() -> Admin {
     let a = Admin::new().await;
-    let mut update = Update::new(version_key());
-    update.set.push(("lambda_version".into(), Value::text("0.17.0")));
-    assert!(a.repo.table().update(update).await.unwrap().is_applied());
+    a.functions_of("0.17.0").await;
     let admin = a.repo.admin();
     admin.set_system_defaults(rpm(9), None).await.unwrap();
     admin.create_entity(NewEntity::new("parent")).await.unwrap();
@@ -124,16 +122,11 @@ async fn a_bypass_admits_until_its_line_goes() {
 #[tokio::test]
 async fn gates_are_checked_before_any_write() {
     let a = used().await;
-    let set = async |version: &'static str| {
-        let mut update = Update::new(version_key());
-        update.set.push(("lambda_version".into(), Value::text(version)));
-        assert!(a.repo.table().update(update).await.unwrap().is_applied());
-    };
     for (level, version) in [
         (json!({ "disabled": "bypass" }), "0.16.0"),
         (json!({ "cascade": true }), "0.15.0"),
     ] {
-        set(version).await;
+        a.functions_of(version).await;
         let before = without(state(&a).await, "#TURN");
         let declared = manifest(json!({
             "resources": { "a": limits(&[("rpm", 5)]) },
@@ -154,7 +147,7 @@ async fn gates_are_checked_before_any_write() {
         assert_same(&without(state(&a).await, "#TURN"), &before, version);
     }
     // A flag that is not gated needs no functions.
-    set("0.10.0").await;
+    a.functions_of("0.10.0").await;
     apply(
         &a.repo,
         &manifest(json!({ "resources": { "gpt-4": { "disabled": true } } })),

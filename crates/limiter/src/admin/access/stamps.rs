@@ -71,7 +71,7 @@ impl Admin {
     }
 
     /// Finds the live buckets that a level concerns.
-    pub(super) fn buckets_below(&self, target: &Target) -> Query {
+    pub(crate) fn buckets_below(&self, target: &Target) -> Query {
         let namespace = &self.inner.namespace;
         match target {
             Target::System => Query::new(Index::Gsi4, namespace.as_str()).prefix("BUCKET#"),

@@ -7,9 +7,9 @@ use zae_limiter_core::version::{Gate, Gated};
 use zae_limiter_core::{EntityId, IntoName, InvalidInput, ResourceScope};
 
 use crate::admin::Admin;
+use crate::admin::access::stamps::{Stamp, stamped_count};
 use crate::admin::audit::Event;
 use crate::admin::levels::MAX_RACES;
-use crate::admin::stamps::{Stamp, stamped_count};
 use crate::error::Error;
 use crate::table::TableExt as _;
 
