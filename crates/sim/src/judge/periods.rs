@@ -338,13 +338,12 @@ impl Periods {
             .book(action, step, moment)
             .map_err(|err| format!("of {name}, {err}"))?;
         if step.source.job().is_none() {
-            ledger.left = if step.gained() > 0 {
-                is.tk
-            } else {
-                ledger.left - consumed
-            };
-            if step.gained() > 0 {
+            // A foreign client's reset can lower the balance, if a schedule gives the new period less.
+            if step.gained() > 0 || step.turns() {
+                ledger.left = is.tk;
                 ledger.taken.clear();
+            } else {
+                ledger.left -= consumed;
             }
             return Ok(());
         }
