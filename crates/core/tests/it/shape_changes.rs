@@ -3,7 +3,7 @@
 use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::schedule::ScheduleEntry;
 use zae_limiter_core::sync::{LimitChange, change_limits};
-use zae_limiter_core::table::{Answer, Op};
+use zae_limiter_core::table::{Answer, Op, Update};
 use zae_limiter_core::{EpochMillis, Level, Limit, LimitBuilder};
 
 use crate::drive::Desk;
@@ -68,6 +68,24 @@ fn a_refund_from_before_a_limit_became_a_quota_is_paid_until_its_first_reset() {
             assert_eq!(matches!(end, CreditEnd::Applied), !is_reset, "{name}: {end:?}");
         }
     }
+}
+
+/// A quota that no level names any more can lose what says when it is reset. Nothing makes it whole then.
+#[test]
+fn a_refund_is_paid_to_a_quota_that_is_left_over() {
+    let mut desk = desk(&[Limit::per_minute("rpm", 600), daily()], "2027-03-10T12:00:00Z");
+    desk.admitted("u", &[("rpm", 1), ("rpd", 1)]);
+    let mut update = Update::new(desk.id("u").key(0));
+    let resets = ["rsched", "b_rpd_rsched"];
+    update.remove.extend(resets.map(Into::into));
+    desk.table.call(&Op::Update(update)).unwrap();
+    let grants = desk.admitted("u", &[("rpm", 100), ("rpd", 10)]);
+    // The first sending is refused: the rate is whole again.
+    desk.now += 60_000;
+    desk.admitted("u", &[("rpm", 1)]);
+    let end = desk.credit(&grants[0], &[("rpm", 100), ("rpd", 10)]);
+    assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+    assert_eq!(desk.int("u", 0, "b_rpd_tk"), 999_000);
 }
 
 /// A rate with or without a schedule is the same balance.

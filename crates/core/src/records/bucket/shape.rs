@@ -268,6 +268,8 @@ impl Shape {
                 resets == now && same("rn") && !later.is_whole_since(at, later_at)
             }
             (StoredRecovery::Session { .. }, StoredRecovery::Session { .. }) => same("ws") && same("wa"),
+            // Left over from a quota that no level names: nothing makes it whole while it stays as it is.
+            (StoredRecovery::Unknown, StoredRecovery::Unknown) => self.stored == later.stored,
             _ => false,
         }
     }
@@ -293,7 +295,8 @@ impl Shape {
                 .collect::<Vec<_>>()
         };
         match &self.recovery {
-            StoredRecovery::Rate | StoredRecovery::Unknown => Vec::new(),
+            StoredRecovery::Rate => Vec::new(),
+            StoredRecovery::Unknown => same(&["rn", "rsched", "rsa"]),
             StoredRecovery::Resets { resets, .. } => {
                 let mut parts = same(&["rn", "rsched"]);
                 if let Some(edge) = resets.next_edge(at) {
