@@ -6,7 +6,7 @@
 //! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic; [`schedule`] and
 //!    [`terms`]: how it depends on the local time.
 //! 2. [`table`]: operations on a table, as values; `memory` (feature `test-util`) executes them in memory.
-//! 3. [`schema`], [`bucket`], [`config`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
+//! 3. [`schema`], [`bucket`], [`config`], [`depth`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
 //!    records of the shared table; [`definition`]: the table that holds them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
 //! 5. [`operator`]: what an operator gives back or adds to a bucket.
@@ -43,7 +43,9 @@ pub(crate) use operations::backoff;
 #[cfg(any(test, feature = "test-util"))]
 pub use operations::memory;
 pub use operations::table;
-pub use records::{audit, bucket, config, definition, entity, namespace, resolve, schema, usage, version};
+pub use records::{
+    audit, bucket, config, definition, depth, entity, namespace, resolve, schema, usage, version,
+};
 pub use rules::{limit, refill, schedule, terms};
 pub use write::{access, removal, sync};
 

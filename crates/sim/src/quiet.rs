@@ -10,7 +10,7 @@ use zae_limiter_core::acquire::{
 };
 use zae_limiter_core::credit::Credit;
 use zae_limiter_core::memory::MemoryTable;
-use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::resolve::resolve_items;
 use zae_limiter_core::table::Op;
 use zae_limiter_core::{EntityId, EpochMillis, Millitokens, RateLimitExceeded};
 
@@ -224,13 +224,8 @@ impl Quiet<'_> {
         entity: &zae_limiter_core::EntityId,
         now: EpochMillis,
     ) -> Result<Found, zae_limiter_core::acquire::AcquireError> {
-        let read = |slot: Slot| {
-            let key = slot.key(&self.names.namespace, entity, &self.names.resource);
-            Stored::decode(slot, self.table.get(&key))
-        };
-        let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
-        let stored = [&meta?, &entity_config?, &default?, &resource?, &system?];
-        let config = resolve(entity, stored, now);
+        let who = (entity, &self.names.resource);
+        let config = resolve_items(&self.names.namespace, who, |key| self.table.get(key), now)?;
         let id = self.names.bucket_of(entity);
         let images = self.hints.iter().filter(|seen| seen.id == id);
         let hint = Hint {

@@ -21,7 +21,7 @@ use zae_limiter_core::bucket::Bucket;
 use zae_limiter_core::config::limit_attributes;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::random::Random;
-use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::resolve::resolve_items;
 use zae_limiter_core::schema::{BucketId, key_item, resource_config_key};
 use zae_limiter_core::table::{Answer, Item, Op, Update, Value};
 use zae_limiter_core::{EpochMillis, Limit, Millitokens};
@@ -273,14 +273,10 @@ impl Warm {
 /// The configuration, as a process reads it.
 fn found(request: &Request, table: &MemoryTable) -> Fallible<Found> {
     let id = &request.id;
-    let read = |slot: Slot| {
-        let item = table.get(&slot.key(&id.namespace, &id.entity, &id.resource));
-        Stored::decode(slot, item)
-    };
-    let [meta, entity, default, resource, system] = Slot::ALL.map(read);
-    let stored = [&meta?, &entity?, &default?, &resource?, &system?];
+    let who = (&id.entity, &id.resource);
+    let config = resolve_items(&id.namespace, who, |key| table.get(key), NOW)?;
     Ok(Found {
-        config: Arc::new(resolve(&id.entity, stored, NOW)),
+        config: Arc::new(config),
         hint: Hint {
             shard_count: 1,
             round_trip_ms: 5,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::protocol::{Found, Grant, Hint, Request, check_config};
-use super::{Known, MAX_LEVELS, known_owner};
+use super::{Known, known_owner};
 use crate::bucket::{Bucket, Owner};
 use crate::config::Resolved;
 use crate::name::{EntityId, LimitName, ResourceName};
@@ -116,12 +116,13 @@ pub fn refused_from_memory(
     let mut legs: Vec<Cached<'_>> = Vec::with_capacity(1 + request.also.len());
     for (part, (resource, amounts)) in request.parts().enumerate() {
         let mut entity = request.id.entity.clone();
-        for level in 0..MAX_LEVELS {
+        for level in 0.. {
             let found = known(&entity, resource)?;
             check_config(&found.config, resource, if level == 0 { amounts } else { &[] }).ok()?;
             let above = known_owner(&found).and_then(Owner::cascade_parent);
             let above = above
                 .filter(|above| part > 0 || request.paid() != Some(above))
+                .filter(|_| level + 1 < found.config.depth.get())
                 .cloned();
             legs.push(Cached {
                 entity,

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::images::Seen;
 use super::protocol::{AcquireError, Ask, Call, Decision, Found, Grant, Request, check_config};
 use super::take::{Take, TakeEnd};
-use super::{Acquire, Known, MAX_LEVELS, Route, append, in_force, known_owner};
+use super::{Acquire, Known, Route, append, in_force, known_owner};
 use crate::bucket::{Owner, is_disputed, newest_owner};
 use crate::config::Resolved;
+use crate::depth::CascadeDepth;
 use crate::name::EntityId;
 use crate::random::Random;
 use crate::schema::BucketId;
@@ -33,7 +34,7 @@ enum Above {
 pub(super) struct Leg {
     /// Of which resource of the request.
     pub(super) part: usize,
-    /// 0 for the entity, 1 for its parent.
+    /// 0 for the entity, 1 for its parent, and so on.
     pub(super) level: usize,
     pub(super) entity: EntityId,
     /// The configuration, from when it is known until the leg starts.
@@ -151,7 +152,9 @@ impl Acquire {
         match found {
             Ok(found) => {
                 let above = known_owner(&found).and_then(Owner::cascade_parent);
-                let above = above.filter(|above| self.may_climb(leg, above)).cloned();
+                let above = above
+                    .filter(|above| self.may_climb(leg, found.config.depth, above))
+                    .cloned();
                 self.legs[at].found = Some(found);
                 above
             }
@@ -169,11 +172,11 @@ impl Acquire {
     }
 
     /// Whether an entity is debited because it is above that of a leg. Not if there are too many levels, and not twice.
-    fn may_climb(&self, leg: &Leg, above: &EntityId) -> bool {
+    fn may_climb(&self, leg: &Leg, depth: CascadeDepth, above: &EntityId) -> bool {
         let is_below = |other: &Leg| {
             !other.is_stray && other.part == leg.part && other.level <= leg.level && other.entity == *above
         };
-        leg.level + 1 < MAX_LEVELS && !self.legs.iter().any(is_below)
+        leg.level + 1 < depth.get() && !self.legs.iter().any(is_below)
     }
 
     /// Once the other legs have ended, lets those go on that [hold back](Take::hold_back), or ends them if another leg has
@@ -212,10 +215,11 @@ impl Acquire {
             let (Some(take), Some(grant)) = (&leg.take, leg.grants().first()) else {
                 continue;
             };
-            let (read, was_read) = match &leg.above {
-                Above::Read(config) => (config.owner.as_ref(), true),
-                _ => (take.config().owner.as_ref(), false),
+            let (config, was_read) = match &leg.above {
+                Above::Read(config) => (config, true),
+                _ => (take.config(), false),
             };
+            let read = config.owner.as_ref();
             let stamp = &grant.image.owner;
             let owner = if !is_disputed(stamp, read) {
                 newest_owner(stamp, read)
@@ -232,7 +236,9 @@ impl Acquire {
                 continue;
             };
             let wanted = owner.and_then(Owner::cascade_parent);
-            let wanted = wanted.filter(|above| self.may_climb(leg, above)).cloned();
+            let wanted = wanted
+                .filter(|above| self.may_climb(leg, config.depth, above))
+                .cloned();
             append(&mut calls, self.lead_to(at, wanted));
         }
         calls

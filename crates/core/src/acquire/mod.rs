@@ -16,8 +16,8 @@
 //! conditional write admits. Hints (the last images seen) may refuse a request without a call, and choose the
 //! shard; an admission always comes from an answer to this very acquire.
 //!
-//! An acquire has a leg for each bucket that it debits (`legs`): for each of its resources, the entity's and its parent's
-//! (`take`). They run concurrently once all of them are known. If one refuses, the driver gives the tokens of the others back
+//! An acquire has a leg for each bucket that it debits (`legs`): for each of its resources, the entity's and those of the entities above
+//! it (`take`). They run concurrently once all of them are known. If one refuses, the driver gives the tokens of the others back
 //! ([`Ask::GiveBack`]) before the refusal is returned.
 //!
 //! A debit under stored limits is not built by the machine ([`Ask::Debit`]): the driver may send it together with others
@@ -53,9 +53,6 @@ pub use slice::{Slice, merge, split};
 pub use spread::{Spread, SpreadEnd};
 use take::Take;
 
-/// How many entities are debited for one resource at most: the entity and its parent.
-pub(crate) const MAX_LEVELS: usize = 2;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     /// The configuration of a leg.
@@ -74,7 +71,7 @@ pub type Known<'a> = dyn Fn(&EntityId, &ResourceName) -> Option<Found> + 'a;
 pub struct Acquire {
     request: Request,
     started: EpochMillis,
-    /// In the order in which they were found: of one resource, the entity's before its parent's.
+    /// In the order in which they were found: of one resource, each before the one above it.
     legs: Vec<Leg>,
     /// Whether debits were asked for.
     has_begun: bool,
@@ -104,8 +101,8 @@ impl Acquire {
         }
     }
 
-    /// The first calls. `known` looks up the cached configuration of the entity, and of its parent, for a resource; what it
-    /// does not have is asked for.
+    /// The first calls. `known` looks up the cached configuration of an entity for a resource; what it does not have is asked
+    /// for.
     pub fn start(&mut self, known: &Known<'_>, now: EpochMillis, random: &mut dyn Random) -> Vec<Call> {
         self.started = now;
         let mut calls = Vec::new();

@@ -1,13 +1,14 @@
 //! The decision on a request while the table cannot be used: by the policy for outages, and by the limits and flags that
-//! the caches last held, of the entity and of its parent if it cascades, for each resource of the request.
+//! the caches last held, of the entity and of those above it if it cascades, for each resource of the request.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::local_buckets::{Claim, LocalBuckets, Refused};
-use crate::acquire::{AcquireError, DisabledAt, Hint, MAX_LEVELS, Request, check_config};
+use crate::acquire::{AcquireError, DisabledAt, Hint, Request, check_config};
 use crate::bucket::{Owner, newest_owner};
 use crate::config::{Level, OnUnavailable, Percent, Resolved};
+use crate::depth::CascadeDepth;
 use crate::name::{EntityId, LimitName, ResourceName};
 use crate::schema::BucketId;
 use crate::table::Condition;
@@ -93,13 +94,14 @@ fn claims(
             resource: resource.clone(),
             ..request.id.clone()
         };
-        for level in 0..MAX_LEVELS {
+        for level in 0.. {
             let Some(config) = last_known(&id, request, memory) else {
                 return Ok(None);
             };
             check_config(&config, resource, if level == 0 { amounts } else { &[] }).map_err(failed)?;
             claims.extend(claims_of(&config, (resource, amounts), part, now));
             let owner = last_owner(&id, config.owner.as_ref(), memory);
+            let goes_on = level + 1 < config.depth.get();
             legs.push((id, config));
             let above = owner.as_ref().and_then(Owner::cascade_parent);
             let is_below = |above: &EntityId| {
@@ -108,7 +110,7 @@ fn claims(
                     .take(level + 1)
                     .any(|leg| leg.0.entity == *above)
             };
-            let Some(above) = above.filter(|above| !is_below(above)) else {
+            let Some(above) = above.filter(|above| goes_on && !is_below(above)) else {
                 break;
             };
             id = BucketId {
@@ -130,9 +132,9 @@ pub fn last_known(id: &BucketId, request: &Request, memory: &impl Memory) -> Opt
     let Some(limits) = request.limits.clone() else {
         return known.map(|known| (*known).clone());
     };
-    let (owner, access) = match &known {
-        Some(known) => (known.owner.clone(), known.access),
-        None => (None, None),
+    let (owner, access, depth) = match &known {
+        Some(known) => (known.owner.clone(), known.access, known.depth),
+        None => (None, None, CascadeDepth::default()),
     };
     Some(Resolved {
         entity: id.entity.clone(),
@@ -143,6 +145,7 @@ pub fn last_known(id: &BucketId, request: &Request, memory: &impl Memory) -> Opt
         meta_unchanged: Condition::ALWAYS,
         access,
         on_unavailable: None,
+        depth,
         read_at: EpochMillis::default(),
     })
 }

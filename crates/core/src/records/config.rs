@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use std::fmt;
 
 use crate::bucket::Owner;
+use crate::depth::CascadeDepth;
 use crate::error::{InvalidInput, RecordError, UnsupportedFeature};
 use crate::limit::Limit;
 use crate::name::{EntityId, LimitName};
@@ -262,6 +263,8 @@ pub struct Resolved {
     pub access: Option<(Level, Access)>,
     /// The stored policy for outages.
     pub on_unavailable: Option<OnUnavailable>,
+    /// How many entities a request debits at most.
+    pub depth: CascadeDepth,
     /// When this was read.
     pub read_at: EpochMillis,
 }

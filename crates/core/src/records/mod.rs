@@ -4,6 +4,7 @@ pub mod audit;
 pub mod bucket;
 pub mod config;
 pub mod definition;
+pub mod depth;
 pub mod entity;
 pub mod namespace;
 pub(crate) mod reader;

@@ -1,13 +1,14 @@
 //! Resolving what is stored about an entity and a resource into what an acquire needs.
 //!
-//! Five records bear on it: the entity's META and the four levels of configuration. A caller reads them in
-//! one batch, or keeps them cached one by one, and puts them together here.
+//! Six records bear on it: the entity's META, the four levels of configuration, and the namespace's cascade depth. A caller
+//! reads them in one batch, or keeps them cached one by one, and puts them together here.
 
 use crate::config::{Config, Level, Levels, Resolved};
+use crate::depth::CascadeDepth;
 use crate::entity::MetaRecord;
 use crate::error::RecordError;
 use crate::name::{EntityId, NamespaceId, ResourceName, ResourceScope};
-use crate::schema::{entity_config_key, meta_key, resource_config_key, system_config_key};
+use crate::schema::{depth_key, entity_config_key, meta_key, resource_config_key, system_config_key};
 use crate::table::{Condition, Item, Key};
 use crate::units::EpochMillis;
 
@@ -24,16 +25,19 @@ pub enum Slot {
     Resource,
     /// The namespace's configuration.
     System,
+    /// The namespace's cascade depth.
+    Depth,
 }
 
 impl Slot {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Meta,
         Self::Entity,
         Self::EntityDefault,
         Self::Resource,
         Self::System,
+        Self::Depth,
     ];
 
     /// The key of the record.
@@ -44,6 +48,7 @@ impl Slot {
             Self::EntityDefault => entity_config_key(namespace, entity, &ResourceScope::All),
             Self::Resource => resource_config_key(namespace, resource),
             Self::System => system_config_key(namespace),
+            Self::Depth => depth_key(namespace),
         }
     }
 }
@@ -55,6 +60,8 @@ pub struct Stored {
     pub meta: Option<MetaRecord>,
     /// The configuration.
     pub config: Option<Config>,
+    /// The cascade depth.
+    pub depth: Option<CascadeDepth>,
 }
 
 impl Stored {
@@ -66,22 +73,47 @@ impl Stored {
         Ok(match slot {
             Slot::Meta => Self {
                 meta: Some(MetaRecord::decode(item)?),
-                config: None,
+                ..Self::default()
+            },
+            Slot::Depth => Self {
+                depth: Some(CascadeDepth::decode(item)?),
+                ..Self::default()
             },
             _ => Self {
-                meta: None,
                 config: Some(Config::decode(item)?),
+                ..Self::default()
             },
         })
     }
 }
 
-/// Puts the five records together, in the order of [`Slot::ALL`]. `read_at` is when the oldest was asked for.
+/// Finds the six records of an entity and resource by their keys, and puts them together as [`resolve`] does.
+pub fn resolve_items<'a>(
+    namespace: &NamespaceId,
+    (entity, resource): (&EntityId, &ResourceName),
+    find: impl Fn(&Key) -> Option<&'a Item>,
+    read_at: EpochMillis,
+) -> Result<Resolved, RecordError> {
+    let mut stored: [Stored; 6] = Default::default();
+    for (slot, stored) in Slot::ALL.into_iter().zip(&mut stored) {
+        *stored = Stored::decode(slot, find(&slot.key(namespace, entity, resource)))?;
+    }
+    Ok(resolve(entity, stored.each_ref(), read_at))
+}
+
+/// Puts the six records together, in the order of [`Slot::ALL`]. `read_at` is when the oldest was asked for.
 ///
 /// The result says if nothing is configured, or if the configuration cannot be enforced, since a call may pass
 /// limits of its own.
-pub fn resolve(entity: &EntityId, stored: [&Stored; 5], read_at: EpochMillis) -> Resolved {
-    let [meta, entity_config, entity_default, resource_config, system] = stored;
+pub fn resolve(entity: &EntityId, stored: [&Stored; 6], read_at: EpochMillis) -> Resolved {
+    let [
+        meta,
+        entity_config,
+        entity_default,
+        resource_config,
+        system,
+        depth,
+    ] = stored;
     let levels = Levels {
         entity: entity_config.config.clone(),
         entity_default: entity_default.config.clone(),
@@ -107,6 +139,7 @@ pub fn resolve(entity: &EntityId, stored: [&Stored; 5], read_at: EpochMillis) ->
         },
         access: levels.access(),
         on_unavailable: levels.on_unavailable(),
+        depth: depth.depth.unwrap_or_default(),
         read_at,
     }
 }

@@ -170,6 +170,14 @@ pub fn system_config_key(namespace: &NamespaceId) -> Key {
     }
 }
 
+/// The record of a namespace's [cascade depth](crate::depth).
+pub fn depth_key(namespace: &NamespaceId) -> Key {
+    Key {
+        pk: system_pk(namespace),
+        sk: SmolStr::new_static("#CASCADE_DEPTH"),
+    }
+}
+
 /// The set of resources that have a configuration.
 pub fn resource_registry_key(namespace: &NamespaceId) -> Key {
     Key {

@@ -13,7 +13,7 @@ use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::entity::{MetaRecord, Metadata};
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::random::Random;
-use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::resolve::resolve_items;
 use zae_limiter_core::schema::{BucketId, entity_config_key, key_item, resource_config_key};
 use zae_limiter_core::table::{Answer, Item, Key, Op, TableError, Value};
 use zae_limiter_core::{
@@ -304,13 +304,9 @@ impl Desk {
             config
         } else {
             self.configs_read += 1;
-            let read = |slot: Slot| {
-                let key = slot.key(&self.namespace, entity, resource);
-                Stored::decode(slot, self.table.get(&key))
-            };
-            let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
-            let stored = [&meta?, &entity_config?, &default?, &resource?, &system?];
-            Arc::new(resolve(entity, stored, EpochMillis(self.now)))
+            let find = |key: &Key| self.table.get(key);
+            let now = EpochMillis(self.now);
+            Arc::new(resolve_items(&self.namespace, (entity, resource), find, now)?)
         };
         self.configs.insert(pair, Arc::clone(&config));
         let id = BucketId {

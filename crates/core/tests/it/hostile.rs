@@ -637,13 +637,9 @@ fn resolved(samples: &Samples, dice: &mut Dice) -> Resolved {
         let item = mutated(dice, &samples.names, of);
         Stored::decode(slot, Some(&item)).unwrap_or_default()
     };
-    let [meta, entity, default, resource, system] = Slot::ALL.map(&mut stored);
+    let stored = Slot::ALL.map(&mut stored);
     let id = samples.desk.id("u");
-    resolve(
-        &id.entity,
-        [&meta, &entity, &default, &resource, &system],
-        EpochMillis(NOW),
-    )
+    resolve(&id.entity, stored.each_ref(), EpochMillis(NOW))
 }
 
 fn configuration(samples: &mut Samples, dice: &mut Dice) -> bool {

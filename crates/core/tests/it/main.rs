@@ -2,6 +2,7 @@
 //!
 //! - [`access`]: bypasses admit, count, and end.
 //! - [`calls`]: how many requests each path costs.
+//! - [`chains`]: entities above each other.
 //! - [`waits`]: promised waits are exact.
 //! - [`changes`]: overrides, late-added limits, flags and forced passes on live buckets.
 //! - [`divided`]: refunds of leases that were held across a split.
@@ -22,6 +23,7 @@
 mod access;
 mod calls;
 mod carried;
+mod chains;
 mod changes;
 mod credits;
 mod divided;

@@ -88,6 +88,18 @@ fn a_refund_is_paid_to_a_quota_that_is_left_over() {
     assert_eq!(desk.int("u", 0, "b_rpd_tk"), 999_000);
 }
 
+/// It is the same quota.
+#[test]
+fn a_refund_is_paid_although_the_resets_are_written_another_way() {
+    let quota = |resets| Limit::quota("rpd", 1000).resets(resets, "UTC");
+    let mut desk = desk(&[quota("28,29 * * * *")], "2027-03-10T12:00:00Z");
+    let grants = desk.admitted("u", &[("rpd", 10)]);
+    change(&mut desk, &[quota("28-29 * * * *").build().unwrap()]);
+    let end = desk.credit(&grants[0], &[("rpd", 10)]);
+    assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+    assert_eq!(desk.int("u", 0, "b_rpd_tk"), 1_000_000);
+}
+
 /// A rate with or without a schedule is the same balance.
 #[test]
 fn a_refund_is_paid_although_a_rate_has_lost_its_schedule() {

@@ -1,7 +1,7 @@
 //! The configuration cache: what the levels say, cached for a while.
 //!
 //! Two layers. *Slots* hold single records (an entity's META, one level's configuration, or the knowledge that
-//! there is none), each for the time to live. *Assembled* results hold the five slots of an entity and
+//! there is none), each for the time to live. *Assembled* results hold the slots of an entity and
 //! resource put together, so that a warm acquire costs one lookup.
 //!
 //! Reads are shared per entity and resource. Concurrent misses wait for one read and get its outcome, be it a
@@ -33,6 +33,9 @@ use crate::acquire::breaker::{Breaker, is_refusal};
 use crate::acquire::permits::Permits;
 use crate::clock::Time;
 use crate::table::{Table, TableExt};
+
+/// How many records make a configuration.
+const SLOTS: usize = Slot::ALL.len();
 
 /// How many records and results are cached at most.
 const CAPACITY: usize = 100_000;
@@ -381,8 +384,8 @@ impl Memory {
         let generation = self.generation.load(Ordering::Acquire);
         let stored = self.slots(table, clock, &pair.0, &pair.1, fresh).await?;
         let oldest = stored.iter().map(|entry| entry.read_at).min().unwrap_or_default();
-        let refs: [&Stored; 5] = std::array::from_fn(|i| &*stored[i].stored);
-        let config = Arc::new(resolve(&pair.0, refs, oldest));
+        let stored = stored.each_ref().map(|entry| &*entry.stored);
+        let config = Arc::new(resolve(&pair.0, stored, oldest));
         self.assembled.insert(
             pair.clone(),
             Assembled {
@@ -411,10 +414,10 @@ impl Memory {
         entity: &EntityId,
         resource: &ResourceName,
         fresh: bool,
-    ) -> Result<[SlotEntry; 5], AcquireError> {
+    ) -> Result<[SlotEntry; SLOTS], AcquireError> {
         let keys = Slot::ALL.map(|slot| slot.key(&self.namespace, entity, resource));
         let now = clock.now();
-        let mut found: [Option<SlotEntry>; 5] = keys.each_ref().map(|key| {
+        let mut found: [Option<SlotEntry>; SLOTS] = keys.each_ref().map(|key| {
             let entry = self
                 .slots
                 .get(key)

@@ -1,20 +1,21 @@
-//! Limits of entities that their parents' limits keep from being reached.
+//! Limits of entities that the limits of an entity above keep from being reached.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use zae_limiter_core::config::Config;
+use zae_limiter_core::config::{Config, Resolved};
+use zae_limiter_core::depth::CascadeDepth;
 use zae_limiter_core::entity::MetaRecord;
 use zae_limiter_core::manifest::{Manifest, Target};
 use zae_limiter_core::resolve::{Slot, Stored, resolve};
 use zae_limiter_core::schema::{entity_config_key, entity_pk, key_of, meta_key, system_config_key};
 use zae_limiter_core::table::{Index, Key, Query};
-use zae_limiter_core::{EntityId, EpochMillis, IntoName, Limit, NamespaceId, ResourceScope};
+use zae_limiter_core::{EntityId, EpochMillis, IntoName, Limit, NamespaceId, ResourceName, ResourceScope};
 
 use crate::admin::Admin;
 use crate::admin::pages::Pages;
 use crate::error::Error;
 
-/// A limit of an entity that is above its parent's. See [`Admin::limits_above_parent`].
+/// A limit of an entity that is above that of an entity which its requests debit, too. See [`Admin::limits_above_parent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AboveParent {
@@ -22,7 +23,7 @@ pub struct AboveParent {
     pub entity: EntityId,
     /// The resource that the limit is for, or all.
     pub resource: ResourceScope,
-    /// The parent.
+    /// The parent, or another entity above it.
     pub parent: EntityId,
     /// The entity's limit.
     pub limit: Limit,
@@ -32,96 +33,126 @@ pub struct AboveParent {
 
 /// A level of an entity that has a parent.
 struct Level {
-    meta: MetaRecord,
-    parent: EntityId,
+    /// The entity, and those above it that have a parent of their own, as far as requests are followed.
+    chain: Vec<MetaRecord>,
     scope: ResourceScope,
 }
 
 impl Level {
-    /// The level, if the entity has a parent.
-    fn of(meta: &MetaRecord, scope: ResourceScope) -> Option<Self> {
-        Some(Self {
-            meta: meta.clone(),
-            parent: meta.entity.parent.clone()?,
-            scope,
-        })
+    /// The entity.
+    fn id(&self) -> Option<&EntityId> {
+        Some(&self.chain.first()?.entity.id)
     }
 
-    /// The records of configuration that decide whether its limits are above the parent's.
+    /// The entities above it, nearest first.
+    fn ancestors(&self) -> impl Iterator<Item = &EntityId> {
+        self.chain.iter().filter_map(|meta| meta.entity.parent.as_ref())
+    }
+
+    /// The records of configuration that decide whether its limits are above those of an entity above.
     fn keys(&self, namespace: &NamespaceId) -> Vec<Key> {
-        let id = &self.meta.entity.id;
+        let all = self.id().into_iter().chain(self.ancestors());
         match &self.scope {
             ResourceScope::One(resource) => {
-                let slots = Slot::ALL.into_iter().filter(|slot| *slot != Slot::Meta);
-                slots
-                    .flat_map(|slot| [id, &self.parent].map(|of| slot.key(namespace, of, resource)))
+                let levels = [Slot::Entity, Slot::EntityDefault, Slot::Resource, Slot::System];
+                all.flat_map(|id| levels.map(|slot| slot.key(namespace, id, resource)))
                     .collect()
             }
-            ResourceScope::All => vec![
-                entity_config_key(namespace, id, &ResourceScope::All),
-                entity_config_key(namespace, &self.parent, &ResourceScope::All),
-                system_config_key(namespace),
-            ],
+            ResourceScope::All => {
+                let of = |id| entity_config_key(namespace, id, &ResourceScope::All);
+                all.map(of).chain([system_config_key(namespace)]).collect()
+            }
         }
     }
 
-    /// Its limits that are above the parent's, with these records.
-    fn above(&self, namespace: &NamespaceId, configs: &BTreeMap<Key, Config>) -> Vec<AboveParent> {
-        let id = &self.meta.entity.id;
-        let limits = |key: &Key| configs.get(key).map_or(&[][..], |config| &config.limits);
-        let own = limits(&entity_config_key(namespace, id, &self.scope));
-        let of_parent = match &self.scope {
+    /// Whether requests of an entity debit its parent, with these records.
+    fn cascades(&self, meta: &MetaRecord, namespace: &NamespaceId, configs: &BTreeMap<Key, Config>) -> bool {
+        match &self.scope {
             ResourceScope::One(resource) => {
-                let of = |entity: &EntityId, meta: Option<&MetaRecord>| {
-                    let stored = Slot::ALL.map(|slot| Stored {
-                        meta: meta.filter(|_| slot == Slot::Meta).cloned(),
-                        config: configs.get(&slot.key(namespace, entity, resource)).cloned(),
-                    });
-                    resolve(entity, stored.each_ref(), EpochMillis::default())
-                };
-                let owner = of(id, Some(&self.meta)).owner;
-                if !owner.is_some_and(|owner| owner.cascade) {
-                    return Vec::new();
-                }
-                of(&self.parent, None).limits
+                let resolved = in_force((&meta.entity.id, Some(meta)), resource, namespace, configs);
+                resolved.owner.is_some_and(|owner| owner.cascade)
             }
-            ResourceScope::All if !self.meta.entity.cascade => return Vec::new(),
-            // Without a resource, the parent's limits for all of them, or those of the system.
+            ResourceScope::All => meta.entity.cascade,
+        }
+    }
+
+    /// The limits in force for an entity above, with these records.
+    fn limits_of(
+        &self,
+        id: &EntityId,
+        namespace: &NamespaceId,
+        configs: &BTreeMap<Key, Config>,
+    ) -> Vec<Limit> {
+        match &self.scope {
+            ResourceScope::One(resource) => in_force((id, None), resource, namespace, configs).limits,
+            // Without a resource, its limits for all of them, or those of the system.
             ResourceScope::All => {
-                let of_parent = limits(&entity_config_key(namespace, &self.parent, &ResourceScope::All));
-                let of_system = limits(&system_config_key(namespace));
-                if of_parent.is_empty() {
-                    of_system
-                } else {
-                    of_parent
-                }
-                .to_vec()
+                let own = entity_config_key(namespace, id, &ResourceScope::All);
+                let levels = [own, system_config_key(namespace)];
+                let mut levels = levels.iter().filter_map(|key| configs.get(key));
+                levels
+                    .find(|config| !config.limits.is_empty())
+                    .map_or_else(Vec::new, |config| config.limits.clone())
             }
-        };
-        let above = |limit: &Limit| {
-            let parents = of_parent.iter().find(|parents| parents.name() == limit.name())?;
-            let (of_own, of_parent) = (limit.params(), parents.params());
-            let have_rates = !limit.is_quota() && !parents.is_quota();
-            let faster =
-                have_rates && of_own.refill * of_parent.period_ms > of_parent.refill * of_own.period_ms;
-            (of_own.capacity > of_parent.capacity || faster).then(|| AboveParent {
-                entity: id.clone(),
-                resource: self.scope.clone(),
-                parent: self.parent.clone(),
-                limit: limit.clone(),
-                parents: parents.clone(),
-            })
-        };
-        own.iter().filter_map(above).collect()
+        }
+    }
+
+    /// Its limits that are above those of an entity above, with these records.
+    fn above(&self, namespace: &NamespaceId, configs: &BTreeMap<Key, Config>) -> Vec<AboveParent> {
+        let mut found = Vec::new();
+        let Some(id) = self.id() else { return found };
+        let own = entity_config_key(namespace, id, &self.scope);
+        let own = configs.get(&own).map_or(&[][..], |config| &config.limits);
+        for (below, parent) in self.chain.iter().zip(self.ancestors()) {
+            if !self.cascades(below, namespace, configs) {
+                break;
+            }
+            let of_parent = self.limits_of(parent, namespace, configs);
+            found.extend(own.iter().filter_map(|limit| {
+                let parents = of_parent.iter().find(|parents| parents.name() == limit.name())?;
+                is_above(limit, parents).then(|| AboveParent {
+                    entity: id.clone(),
+                    resource: self.scope.clone(),
+                    parent: parent.clone(),
+                    limit: limit.clone(),
+                    parents: parents.clone(),
+                })
+            }));
+        }
+        found
     }
 }
 
+/// What applies to an entity and resource, with these records.
+fn in_force(
+    (id, meta): (&EntityId, Option<&MetaRecord>),
+    resource: &ResourceName,
+    namespace: &NamespaceId,
+    configs: &BTreeMap<Key, Config>,
+) -> Resolved {
+    let stored = Slot::ALL.map(|slot| Stored {
+        meta: meta.filter(|_| slot == Slot::Meta).cloned(),
+        config: configs.get(&slot.key(namespace, id, resource)).cloned(),
+        depth: None,
+    });
+    resolve(id, stored.each_ref(), EpochMillis::default())
+}
+
+/// Whether a limit has a higher capacity or rate than another one.
+fn is_above(limit: &Limit, other: &Limit) -> bool {
+    let (one, two) = (limit.params(), other.params());
+    let have_rates = !limit.is_quota() && !other.is_quota();
+    let is_faster = have_rates && one.refill * two.period_ms > two.refill * one.period_ms;
+    one.capacity > two.capacity || is_faster
+}
+
 impl Admin {
-    /// The limits of an entity that its parent's keep it from reaching: for each of the entity's own limits for a
-    /// resource or for [`ALL_RESOURCES`](crate::ALL_RESOURCES) with a higher capacity or rate than the limit of the
-    /// same name that is in force for its parent, the two. Empty unless the entity cascades.
+    /// The limits of an entity that those of its parent, or of another entity that its requests debit, keep it from reaching: for each of
+    /// the entity's own limits for a resource or for [`ALL_RESOURCES`](crate::ALL_RESOURCES) with a higher capacity or rate
+    /// than the limit of the same name that is in force for an entity above, the two. Empty unless the entity cascades. How far
+    /// up it looks is for the [cascade depth](Self::cascade_depth) to say.
     ///
-    /// Requests above the parent's capacity are never admitted, so that such a limit is usually a mistake.
+    /// Requests above the capacity of an entity above are never admitted, so that such a limit is usually a mistake.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
@@ -143,11 +174,12 @@ impl Admin {
         resource: impl IntoName<ResourceScope>,
     ) -> Result<Vec<AboveParent>, Error> {
         let (id, scope) = (entity.into_name()?, resource.into_name()?);
-        let levels = match self.meta(&id).await? {
-            Some(meta) => Vec::from_iter(Level::of(&meta, scope)),
-            None => Vec::new(),
+        let levels = self.chains(Vec::from_iter(self.meta(&id).await?)).await?;
+        let level = |chain| Level {
+            chain,
+            scope: scope.clone(),
         };
-        self.above(levels, |_| ()).await
+        self.above(levels.into_iter().map(level).collect(), |_| ()).await
     }
 
     /// As [`limits_above_parent`](Self::limits_above_parent), for all limits that the entity has of its own.
@@ -157,7 +189,8 @@ impl Admin {
     ) -> Result<Vec<AboveParent>, Error> {
         let inner = &self.inner;
         let id = entity.into_name()?;
-        let Some(meta) = self.meta(&id).await?.filter(|meta| meta.entity.parent.is_some()) else {
+        let mut chains = self.chains(Vec::from_iter(self.meta(&id).await?)).await?;
+        let Some(chain) = chains.pop() else {
             return Ok(Vec::new());
         };
         let query = Query::new(Index::Primary, entity_pk(&inner.namespace, &id)).prefix("#CONFIG#");
@@ -167,11 +200,11 @@ impl Admin {
             Ok(scope)
         });
         let scopes = scopes.all().await?.into_iter();
-        self.above(
-            scopes.filter_map(|scope| Level::of(&meta, scope)).collect(),
-            |_| (),
-        )
-        .await
+        let level = |scope| Level {
+            chain: chain.clone(),
+            scope,
+        };
+        self.above(scopes.map(level).collect(), |_| ()).await
     }
 
     /// As [`limits_above_parent`](Self::limits_above_parent), for the limits of entities that a manifest declares, as
@@ -187,20 +220,19 @@ impl Admin {
             .keys()
             .map(|id| meta_key(namespace, id))
             .collect();
+        let metas = self.read_all(&keys).await?;
+        let metas = metas.iter().map(MetaRecord::decode);
         let mut levels = Vec::new();
-        for item in self.read_all(&keys).await? {
-            let meta = MetaRecord::decode(&item)?;
-            let scopes = manifest
-                .entities
-                .get(&meta.entity.id)
-                .into_iter()
-                .flat_map(BTreeMap::keys);
-            levels.extend(scopes.filter_map(|scope| Level::of(&meta, scope.clone())));
+        for chain in self.chains(metas.collect::<Result<_, _>>()?).await? {
+            let declared = chain
+                .first()
+                .and_then(|own| manifest.entities.get(&own.entity.id));
+            levels.extend(declared.into_iter().flat_map(BTreeMap::keys).map(|scope| Level {
+                chain: chain.clone(),
+                scope: scope.clone(),
+            }));
         }
-        levels.sort_by(|a, b| {
-            let name = |level: &Level| (level.meta.entity.id.clone(), level.scope.clone());
-            name(a).cmp(&name(b))
-        });
+        levels.sort_by(|a, b| (a.id(), &a.scope).cmp(&(b.id(), &b.scope)));
         let apply = |configs: &mut BTreeMap<Key, Config>| {
             let mut set = |target: &Target, limits: &[Limit]| {
                 let config = configs.entry(target.key(namespace)).or_default();
@@ -233,7 +265,37 @@ impl Admin {
         Ok(item.map(|item| MetaRecord::decode(&item)).transpose()?)
     }
 
-    /// The limits of these levels that are above the parent's, with the records as `change` leaves them.
+    /// Of these entities, those that have a parent, each with the entities above it that have one, as far as requests are followed.
+    async fn chains(&self, metas: Vec<MetaRecord>) -> Result<Vec<Vec<MetaRecord>>, Error> {
+        let has_parent = |meta: &MetaRecord| meta.entity.parent.is_some();
+        let chains = metas.into_iter().filter(has_parent).map(|meta| vec![meta]);
+        let mut chains: Vec<_> = chains.collect();
+        if chains.is_empty() {
+            return Ok(chains);
+        }
+        let namespace = &self.inner.namespace;
+        for _ in CascadeDepth::MIN.get()..self.depth().await?.get() {
+            let parent = |chain: &Vec<MetaRecord>| {
+                let parent = chain.last()?.entity.parent.clone()?;
+                let is_new = chain.iter().all(|meta| meta.entity.id != parent);
+                is_new.then_some(parent)
+            };
+            let wanted: BTreeSet<EntityId> = chains.iter().filter_map(parent).collect();
+            let keys: Vec<Key> = wanted.iter().map(|id| meta_key(namespace, id)).collect();
+            let mut above = BTreeMap::new();
+            for item in self.read_all(&keys).await? {
+                let meta = MetaRecord::decode(&item)?;
+                above.insert(meta.entity.id.clone(), meta);
+            }
+            for chain in &mut chains {
+                let meta = parent(chain).and_then(|parent| above.get(&parent));
+                chain.extend(meta.filter(|meta| has_parent(meta)).cloned());
+            }
+        }
+        Ok(chains)
+    }
+
+    /// The limits of these levels that are above those of an entity above, with the records as `change` leaves them.
     async fn above(
         &self,
         levels: Vec<Level>,

@@ -1,5 +1,6 @@
-//! Flags of levels: who is refused, who is let through, and whose requests count for the parent too.
+//! Flags of levels: who is refused, who is let through, whose requests count for the parent too, and for how many above.
 
+mod depth;
 mod moves;
 pub(crate) mod stamps;
 

@@ -76,6 +76,16 @@ impl Admin {
         self.wait(self.inner.set_audit_retention(days))
     }
 
+    /// See [`crate::Admin::cascade_depth`].
+    pub fn cascade_depth(&self) -> Result<u32, Error> {
+        self.wait(self.inner.cascade_depth())
+    }
+
+    /// See [`crate::Admin::set_cascade_depth`].
+    pub fn set_cascade_depth(&self, depth: u32) -> Result<u32, Error> {
+        self.wait(self.inner.set_cascade_depth(depth))
+    }
+
     /// See [`crate::Admin::create_entity`].
     pub fn create_entity(&self, new: NewEntity) -> Result<Entity, Error> {
         self.wait(self.inner.create_entity(new))

@@ -176,10 +176,10 @@ fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
             limits: limits.collect(),
             ..Config::default()
         }),
-        meta: None,
+        ..Stored::default()
     };
     let none = Stored::default();
-    let config = resolve(&id.entity, [&none, &none, &none, &none, &level], now);
+    let config = resolve(&id.entity, [&none, &none, &none, &none, &level, &none], now);
     let mut acquire = Acquire::new(Request {
         id,
         consume: (0..taken).map(|n| (name(n), Millitokens(1000))).collect(),

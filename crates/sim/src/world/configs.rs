@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::acquire::{Found, Observation, Reply};
-use zae_limiter_core::resolve::{Slot, Stored, resolve};
+use zae_limiter_core::resolve::{Slot, resolve_items};
 use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::sync::{Drift, reconcile};
-use zae_limiter_core::table::{Item, Op};
+use zae_limiter_core::table::{Item, Key, Op};
 
 use super::{Event, World};
 use crate::rows::change::Source;
@@ -28,13 +28,11 @@ impl World<'_> {
             return;
         }
         self.processes[process].reconciled.insert(key, now);
-        let read = |slot: Slot| {
-            let key = slot.key(&self.names.namespace, entity, &seen.id.resource);
-            Stored::decode(slot, self.table.get(&key)).unwrap_or_default()
+        let who = (entity, &seen.id.resource);
+        let Ok(config) = resolve_items(&self.names.namespace, who, |key| self.table.get(key), now) else {
+            return;
         };
-        let [meta, entity_config, default, resource, system] = Slot::ALL.map(read);
-        let stored = [&meta, &entity_config, &default, &resource, &system];
-        let config = Arc::new(resolve(entity, stored, now));
+        let config = Arc::new(config);
         self.processes[process].learn_config(&seen.id, &config);
         if config.limits.is_empty() || !Drift::between(&seen.image, &config, now).is_some() {
             return;
@@ -71,23 +69,11 @@ impl World<'_> {
             return;
         };
         let process = self.jobs[job].process;
-        let find = |slot: Slot| {
-            let key = slot.key(&id.namespace, &id.entity, &id.resource);
-            let item = items.iter().find(|item| key_of(item).as_ref() == Some(&key));
-            Stored::decode(slot, item)
-        };
-        let stored: Result<Vec<Stored>, _> = Slot::ALL.into_iter().map(find).collect();
-        let reply = match stored {
-            Ok(stored) => {
-                let read_at = self.processes[process].clock(asked_us);
-                let [meta, entity_config, default, resource, system] = &stored[..] else {
-                    return;
-                };
-                let config = Arc::new(resolve(
-                    &id.entity,
-                    [meta, entity_config, default, resource, system],
-                    read_at,
-                ));
+        let find = |key: &Key| items.iter().find(|item| key_of(item).as_ref() == Some(key));
+        let read_at = self.processes[process].clock(asked_us);
+        let reply = match resolve_items(&id.namespace, (&id.entity, &id.resource), find, read_at) {
+            Ok(config) => {
+                let config = Arc::new(config);
                 self.processes[process].learn_config(&id, &config);
                 let now = self.processes[process].clock(self.now_us);
                 let hint = self.processes[process].hint(&id, now);

@@ -265,7 +265,7 @@ impl Shape {
         let same = |name: &str| part(self, name) == part(later, name);
         match (&self.recovery, &later.recovery) {
             (StoredRecovery::Resets { resets, .. }, StoredRecovery::Resets { resets: now, .. }) => {
-                resets == now && same("rn") && !later.is_whole_since(at, later_at)
+                resets.is_like(now) && same("rn") && !later.is_whole_since(at, later_at)
             }
             (StoredRecovery::Session { .. }, StoredRecovery::Session { .. }) => same("ws") && same("wa"),
             // Left over from a quota that no level names: nothing makes it whole while it stays as it is.

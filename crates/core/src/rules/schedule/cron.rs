@@ -55,6 +55,15 @@ pub struct Cron {
 }
 
 impl Cron {
+    /// Whether it matches at the same times as another one, however both are written: `28,29 * * * *` and `28-29 * * * *` do.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let times = |cron: &Self| {
+            let days = (cron.days, cron.months, cron.weekdays, cron.both_days);
+            (cron.minutes, cron.hours, days)
+        };
+        times(self) == times(other)
+    }
+
     /// Reads an expression.
     ///
     /// # Errors

@@ -36,6 +36,14 @@ pub struct ResetSchedule {
 }
 
 impl ResetSchedule {
+    /// Whether it resets at the same times as another one, however both are written.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let pairs = || self.crons.iter().zip(&other.crons);
+        self.zone == other.zone
+            && self.crons.len() == other.crons.len()
+            && pairs().all(|(one, two)| one.is_like(two))
+    }
+
     /// Checks patterns and the names of their zones, which must be the same for all.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What an acquire would find: reads the configuration and the shards of an entity and its parent.
+//! What an acquire would find: reads the configuration and the shards of an entity and of those above it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -99,36 +99,44 @@ impl Inner {
         needed: &[(LimitName, Millitokens)],
         consistent: bool,
     ) -> Result<Availability, Error> {
-        let mut own = self.side(entity, resource, consistent).await?;
+        let own = self.side(entity, resource, consistent).await?;
         for (name, amount) in needed {
             if own.config.limit(name).is_none() {
                 let reason = "no limit of this name is configured for this entity and resource";
                 return Err(InvalidInput::of_request(format!("needed.{name}"), amount, reason).into());
             }
         }
-        // The parent that the configuration knows is read together with the entity.
-        let known = own.config.owner.as_ref();
-        let known = known.and_then(|owner| owner.cascade_parent().cloned());
-        let mut parent = match &known {
-            Some(parent) => Some(self.side(parent, resource, consistent).await),
-            None => None,
-        };
-        let mut sides: Vec<&mut Side> = vec![&mut own];
-        sides.extend(parent.as_mut().and_then(|side| side.as_mut().ok()));
-        self.read_sides(&mut sides, consistent).await?;
-        if own.is_disputed() && !own.is_read {
-            self.read_config(&mut own, resource).await?;
-        }
-        let actual = own.parent();
+        // Those above that the configuration knows are read together with the entity.
         let mut sides = vec![own];
-        if let Some(actual) = actual {
-            if let Some(side) = parent.filter(|_| known.as_ref() == Some(&actual)) {
-                sides.push(side?);
-            } else {
-                let mut side = self.side(&actual, resource, consistent).await?;
-                self.read_sides(&mut [&mut side], consistent).await?;
-                sides.push(side);
+        let mut unread = None;
+        while let Some(above) = next_above(&sides) {
+            match self.side(&above, resource, consistent).await {
+                Ok(side) => sides.push(side),
+                Err(err) => {
+                    unread = Some((above, err));
+                    break;
+                }
             }
+        }
+        self.read_sides(&mut sides, consistent).await?;
+        let mut at = 0;
+        while let Some(side) = sides.get_mut(at) {
+            if side.is_disputed() && !side.is_read {
+                self.read_config(side, resource).await?;
+            }
+            at += 1;
+            let above = next_above(&sides[..at]);
+            if above.as_ref() == sides.get(at).map(|side| &side.id.entity) {
+                continue;
+            }
+            sides.truncate(at);
+            let Some(above) = above else { break };
+            if let Some((_, err)) = unread.take().filter(|(of, _)| *of == above) {
+                return Err(err);
+            }
+            let mut side = [self.side(&above, resource, consistent).await?];
+            self.read_sides(&mut side, consistent).await?;
+            sides.extend(side);
         }
         for side in &mut sides {
             if side.applies(self.clock.now()) == Applies::Unsure {
@@ -158,7 +166,7 @@ impl Inner {
             let entity = &side.id.entity;
             let applies = side.applies(now);
             match applies {
-                // The parent's comes first, as in an acquire.
+                // That of an entity above comes first, as in an acquire.
                 Applies::No(at) => {
                     found.disabled = Some(DisabledBy {
                         entity: entity.clone(),
@@ -252,7 +260,7 @@ impl Inner {
 
     /// Reads all shards of these buckets: those that are known, in one batch, and in another what their first shards show
     /// beyond.
-    async fn read_sides(&self, sides: &mut [&mut Side], consistent: bool) -> Result<(), Error> {
+    async fn read_sides(&self, sides: &mut [Side], consistent: bool) -> Result<(), Error> {
         let now = self.clock.now();
         let known: Vec<u32> = sides
             .iter()
@@ -270,7 +278,7 @@ impl Inner {
 
     async fn read_shards(
         &self,
-        sides: &mut [&mut Side],
+        sides: &mut [Side],
         wanted: &[std::ops::Range<u32>],
         consistent: bool,
     ) -> Result<(), Error> {
@@ -293,6 +301,14 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// The entity above the last of these, by what is known of that: an acquire debits it as well.
+fn next_above(sides: &[Side]) -> Option<EntityId> {
+    let last = sides.last()?;
+    let is_new = |above: &EntityId| sides.iter().all(|side| side.id.entity != *above);
+    last.parent()
+        .filter(|above| sides.len() < last.config.depth.get() && is_new(above))
 }
 
 /// Checks that there are limits, and that they can be evaluated.
