@@ -3,6 +3,8 @@
 //! Safety alone would be kept by a client that refuses everything. These plans have a steady demand on one bucket
 //! from several processes, at a given round trip to the table; what came of them is counted by the second.
 
+use zae_limiter_core::depth::CascadeDepth;
+
 use crate::plan::faults::Faults;
 use crate::plan::shape::Shape;
 use crate::plan::{Action, End, EntityPlan, Origin, Plan, ProcessPlan, Rule};
@@ -107,6 +109,7 @@ impl Demand {
         }
         actions.sort_by_key(|(at, _)| *at);
         Plan {
+            depth: CascadeDepth::default(),
             more: Vec::new(),
             seed: self.seed,
             kind: "progress",

@@ -57,6 +57,8 @@ stats! {
     abandoned,
     /// Acquires with a parent's grant beside the entity's.
     cascaded,
+    /// Acquires with grants of three entities above each other, or more.
+    chained,
     /// Acquires that took of several resources.
     several,
     /// Acquires that took from several shards of a bucket.

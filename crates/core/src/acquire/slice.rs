@@ -231,8 +231,19 @@ pub fn merge(grants: &mut Vec<Grant>, new: impl IntoIterator<Item = Grant>) {
     }
 }
 
-/// Divides what was taken: into grants of these amounts, as far as it goes, and the rest.
-pub fn split(grants: Vec<Grant>, amounts: &[(LimitName, Millitokens)]) -> (Vec<Grant>, Vec<Grant>) {
+/// Divides what was taken of one or more buckets: into grants of these amounts of each, as far as it goes, and the rest.
+pub fn split(mut grants: Vec<Grant>, amounts: &[(LimitName, Millitokens)]) -> (Vec<Grant>, Vec<Grant>) {
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    while let Some(id) = grants.first().map(|grant| grant.id.clone()) {
+        let of_one: Vec<Grant> = grants.extract_if(.., |grant| grant.id == id).collect();
+        let (ours, more) = split_one(of_one, amounts);
+        first.extend(ours);
+        rest.extend(more);
+    }
+    (first, rest)
+}
+
+fn split_one(grants: Vec<Grant>, amounts: &[(LimitName, Millitokens)]) -> (Vec<Grant>, Vec<Grant>) {
     let mut wanted = amounts.to_vec();
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for grant in grants {

@@ -169,7 +169,6 @@ pub(crate) enum Source {
 /// What a call does for slices while it asks the table. If it ends without tokens, or is dropped, nothing has changed.
 pub(crate) struct Filling {
     inner: Arc<Inner>,
-    id: BucketId,
     /// The configuration of each bucket that it takes tokens ahead for.
     fills: Vec<(BucketId, Arc<Resolved>)>,
     /// The parent's tokens that the call has taken from memory, and their configuration.
@@ -181,14 +180,10 @@ impl Inner {
     pub(crate) fn source_of(self: &Arc<Self>, request: &Request, prefetch: Prefetch) -> Source {
         let now = self.clock.now();
         let id = &request.id;
-        let filling = |fills, paid| {
-            let id = id.clone();
-            Filling {
-                inner: Arc::clone(self),
-                id,
-                fills,
-                paid,
-            }
+        let filling = |fills, paid| Filling {
+            inner: Arc::clone(self),
+            fills,
+            paid,
         };
         let plain = || Source::Table(Box::new((request.clone(), filling(Vec::new(), None))));
         let Some(config) = self.config.peek(&id.entity, &id.resource, now) else {
@@ -397,17 +392,11 @@ impl Filling {
     /// taken from memory if that counts (`is_paid`).
     pub(crate) fn admitted(mut self, request: &Request, grants: Vec<Grant>, is_paid: bool) -> Vec<Grant> {
         let now = self.inner.clock.now();
-        let (of_child, of_parent): (Vec<_>, Vec<_>) = grants
-            .into_iter()
-            .partition(|grant| grant.id.entity == self.id.entity);
-        let (mut ours, ahead) = split(of_child, &request.consume);
-        let (parents, ahead_of_parent) = split(of_parent, &request.consume);
-        ours.extend(parents);
+        let (mut ours, mut ahead) = split(grants, &request.consume);
         let mut back = Vec::new();
         {
             let mut held = self.inner.slices.lock();
             let fills = std::mem::take(&mut self.fills);
-            let mut ahead: Vec<Grant> = ahead.into_iter().chain(ahead_of_parent).collect();
             for (id, config) in fills {
                 let (taken, others): (Vec<_>, Vec<_>) = ahead.into_iter().partition(|grant| grant.id == id);
                 ahead = others;

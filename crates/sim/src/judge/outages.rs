@@ -187,7 +187,7 @@ pub(crate) struct Outages {
 /// What a request under `Degrade` should come to.
 #[derive(Debug)]
 enum Expected {
-    /// The limits of the entity or its parent were never read.
+    /// The limits of the entity or of one above it were never read.
     Unknown,
     /// The request asks for a limit that is not there, or there is none.
     Mistaken,
@@ -299,10 +299,10 @@ impl Outages {
     ) -> Result<(), String> {
         let now = process.clock(asked.now_us);
         // Images of several shards may name different parents; which of them is believed does not matter.
-        let parents = parents(process, &asked.request.id, now);
-        let expected: Vec<Expected> = parents
+        let chains = chains(process, vec![asked.request.id.clone()], now);
+        let expected: Vec<Expected> = chains
             .iter()
-            .map(|parent| expected(process, asked.request, parent.as_ref(), now))
+            .map(|chain| expected(process, asked.request, chain, now))
             .collect();
         let mut why = String::new();
         for expected in &expected {
@@ -508,7 +508,35 @@ fn parents(process: &Process, id: &BucketId, now: EpochMillis) -> Vec<Option<Own
     if seen.is_empty() { vec![read] } else { seen }
 }
 
-fn expected(process: &Process, request: &Request, owner: Option<&Owner>, now: EpochMillis) -> Expected {
+/// The buckets that a request may take from: its own, and those above, by what the process has seen.
+fn chains(process: &Process, below: Vec<BucketId>, now: EpochMillis) -> Vec<Vec<BucketId>> {
+    let Some(last) = below.last() else {
+        return Vec::new();
+    };
+    let depth = process.configs.get(last).map(|config| config.depth);
+    if below.len() >= depth.unwrap_or_default().get() {
+        return vec![below];
+    }
+    let mut found = Vec::new();
+    let owners = parents(process, last, now).into_iter();
+    let parents = owners.map(|owner| owner.and_then(|owner| owner.parent.filter(|_| owner.cascade)));
+    for parent in parents.collect::<BTreeSet<_>>() {
+        let mut chain = below.clone();
+        match parent.filter(|parent| below.iter().all(|id| id.entity != *parent)) {
+            Some(entity) => {
+                chain.push(BucketId {
+                    entity,
+                    ..last.clone()
+                });
+                found.extend(chains(process, chain, now));
+            }
+            None => found.push(chain),
+        }
+    }
+    found
+}
+
+fn expected(process: &Process, request: &Request, chain: &[BucketId], now: EpochMillis) -> Expected {
     let limits_of = |id: &BucketId| match &request.limits {
         Some(limits) => Some(limits.clone()),
         None => process.configs.get(id).map(|config| config.limits.clone()),
@@ -538,30 +566,26 @@ fn expected(process: &Process, request: &Request, owner: Option<&Owner>, now: Ep
         };
         wanted.push((id.clone(), limit, *amount));
     }
-    let parent = owner.and_then(|owner| owner.parent.clone().filter(|_| owner.cascade));
-    if let Some(parent) = parent {
-        let above = BucketId {
-            entity: parent,
-            ..id.clone()
-        };
-        let Some(limits) = limits_of(&above) else {
+    let mut disabled = is_disabled(id).then_some(id);
+    for above in &chain[1..] {
+        let Some(limits) = limits_of(above) else {
             return Expected::Unknown;
         };
         if limits.is_empty() {
             return Expected::Mistaken;
         }
-        if is_disabled(&above) {
-            return Expected::Disabled(above);
+        if is_disabled(above) {
+            disabled = Some(above);
         }
-        // A parent has a say only on the limits that it has.
+        // An entity above has a say only on the limits that it has.
         for (name, amount) in &request.consume {
             if let Some(limit) = find(&limits, name) {
                 wanted.push((above.clone(), limit, *amount));
             }
         }
     }
-    if is_disabled(id) {
-        return Expected::Disabled(id.clone());
+    match disabled {
+        Some(id) => Expected::Disabled(id.clone()),
+        None => Expected::Limits(wanted),
     }
-    Expected::Limits(wanted)
 }

@@ -1,5 +1,6 @@
 //! Draws plans: six kinds of scenario, each with its own way of asking for trouble.
 
+use zae_limiter_core::depth::CascadeDepth;
 use zae_limiter_core::{OnUnavailable, Percent};
 
 use super::faults::{Faults, Outage, OutageKind};
@@ -33,7 +34,27 @@ fn plan(seed: u64) -> Plan {
     } else if matches!(seed / 30 % 10, 2 | 7..=9) {
         outages(&mut plan);
     }
+    if seed / 180 % 2 == 1 {
+        chains(&mut plan);
+    }
     plan
+}
+
+/// Requests debit more than two entities above each other. What was drawn before stays as it is, but for parents' parents.
+fn chains(plan: &mut Plan) {
+    let mut rng = Rng::of(plan.seed, u64::MAX - 5);
+    let Ok(depth) = CascadeDepth::new(rng.pick(&[3, 4, 8])) else {
+        return;
+    };
+    plan.depth = depth;
+    for child in 1..plan.entities.len() {
+        let is_free = plan.entities[child].parent.is_none();
+        if is_free && rng.chance(800) {
+            let parent = rng.index(child);
+            let entity = &mut plan.entities[child];
+            (entity.parent, entity.cascade, entity.meta) = (Some(parent), true, true);
+        }
+    }
 }
 
 /// Some acquires take tokens of further resources as well. What was drawn before stays as it is.
@@ -343,6 +364,7 @@ impl Draw<'_> {
             processes: Vec::new(),
             entities: Vec::new(),
             rules: Vec::new(),
+            depth: CascadeDepth::default(),
             more: Vec::new(),
             faults: Faults::NONE,
             outages: Vec::new(),

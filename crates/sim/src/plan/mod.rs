@@ -11,6 +11,7 @@ mod shaped;
 use faults::{Faults, Outage};
 use shape::Shape;
 use zae_limiter_core::OnUnavailable;
+use zae_limiter_core::depth::CascadeDepth;
 
 /// How many actions a description shows.
 const SHOWN: usize = 60;
@@ -174,6 +175,8 @@ pub struct Plan {
     pub entities: Vec<EntityPlan>,
     /// The resource's limits.
     pub rules: Vec<Rule>,
+    /// How many entities above each other a request debits.
+    pub depth: CascadeDepth,
     /// The limits of further resources, which do not change.
     pub more: Vec<Vec<Rule>>,
     /// The faults.

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use zae_limiter_core::bucket::limit_attr;
 use zae_limiter_core::config::limit_attributes;
+use zae_limiter_core::depth::CascadeDepth;
 use zae_limiter_core::entity::{MetaRecord, Metadata};
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::schedule::{ResetSchedule, Schedule, ScheduleEntry};
@@ -145,6 +146,9 @@ pub fn table(plan: &Plan, names: &Names) -> MemoryTable {
         let done = table.call(&Op::Put(put));
         debug_assert!(done.is_ok(), "{done:?}");
     };
+    if plan.depth != CascadeDepth::default() {
+        put(plan.depth.put(&names.namespace).item);
+    }
     put(config_item(&names.config_key(None), &plan.rules, None));
     for (resource, rules) in names.more.iter().zip(&plan.more) {
         put(config_item(

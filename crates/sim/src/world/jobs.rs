@@ -1,6 +1,6 @@
 //! Drives what the processes run: sends what machines ask for, feeds what comes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
@@ -22,7 +22,7 @@ use crate::state::slices::Filling;
 use crate::time::millis;
 
 /// More calls than any machine may make before it decides.
-const MAX_CALLS: usize = 150;
+const MAX_CALLS: usize = 400;
 
 impl World<'_> {
     /// Begins an action.
@@ -459,6 +459,8 @@ impl World<'_> {
                 grants.iter().any(|grant| !same(&grant.id, &grants[0].id))
             };
             self.stats.cascaded += u64::from(is_of(|one, other| one.entity == other.entity));
+            let entities: BTreeSet<_> = grants.iter().map(|grant| &grant.id.entity).collect();
+            self.stats.chained += u64::from(entities.len() > 2);
             self.stats.several += u64::from(is_of(|one, other| one.resource == other.resource));
             let mut buckets: Vec<_> = grants.iter().map(|grant| &grant.id).collect();
             buckets.dedup();

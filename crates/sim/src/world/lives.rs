@@ -185,17 +185,7 @@ impl World<'_> {
             return Ok(());
         }
         let since = began.saturating_sub(plan.config_ttl_ms.unsigned_abs() * 1000 + DRIFT_US);
-        let planned = &plan.entities[*entity];
-        let first = planned.parent.filter(|_| planned.cascade && planned.meta);
-        let mut in_force = vec![first];
-        for (at, parent) in self.owners.get(entity).into_iter().flatten() {
-            if *at < since {
-                in_force.clear();
-            }
-            in_force.push(*parent);
-        }
-        let name = |parent: usize| &self.names.entities[parent];
-        let own = name(*entity);
+        let own = &self.names.entities[*entity];
         // Of each resource with its amounts: those of a further one are the same for all entities.
         let of_further = |(more, amounts): &'_ (usize, Vec<(usize, i64)>)| {
             let rules = &plan.more[*more];
@@ -216,19 +206,56 @@ impl World<'_> {
                 .map(|grant| &grant.id.entity)
                 .filter(|id| *id != own)
                 .collect();
-            let allowed = |parent: &Option<usize>| match parent {
-                None => debited.is_empty(),
-                // A parent has a say only on the limits that it has.
-                Some(parent) if debited.is_empty() => !asks.unwrap_or_else(|| asks_parent(*parent)),
-                Some(parent) => debited.len() == 1 && debited.contains(name(*parent)),
-            };
-            if !in_force.iter().any(allowed) {
+            let asks = |parent: usize| asks.unwrap_or_else(|| asks_parent(parent));
+            if !self.is_chain(&mut vec![*entity], debited.clone(), since, &asks) {
                 return Err(format!(
-                    "job {job} debited the parents {debited:?} of {own} for {resource}, and not one of {in_force:?}"
+                    "job {job} debited {debited:?} above {own} for {resource}, which were not above it"
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Who was above an entity at some time since then.
+    fn parents_since(&self, entity: usize, since: u64) -> Vec<Option<usize>> {
+        let planned = &self.plan.entities[entity];
+        let first = planned.parent.filter(|_| planned.cascade && planned.meta);
+        let mut in_force = vec![first];
+        for (at, parent) in self.owners.get(&entity).into_iter().flatten() {
+            if *at < since {
+                in_force.clear();
+            }
+            in_force.push(*parent);
+        }
+        in_force
+    }
+
+    /// Whether these entities were debited because they are above the last of a chain: no other, and of those above none is left
+    /// out that has one of the limits asked for.
+    fn is_chain(
+        &self,
+        chain: &mut Vec<usize>,
+        debited: BTreeSet<&EntityId>,
+        since: u64,
+        asks: &dyn Fn(usize) -> bool,
+    ) -> bool {
+        let Some(last) = chain.last() else { return false };
+        let parents = self.parents_since(*last, since);
+        parents.into_iter().any(|parent| {
+            let ends = chain.len() >= self.plan.depth.get();
+            let Some(parent) = parent.filter(|parent| !ends && !chain.contains(parent)) else {
+                return debited.is_empty();
+            };
+            let mut others = debited.clone();
+            // An entity above has a say only on the limits that it has.
+            if !others.remove(&self.names.entities[parent]) && asks(parent) {
+                return false;
+            }
+            chain.push(parent);
+            let is_one = self.is_chain(chain, others, since, asks);
+            chain.pop();
+            is_one
+        })
     }
 
     /// Whether an entity has a limit at any time.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use zae_limiter_core::acquire::{ForSlices, Grant, Request, split};
 use zae_limiter_core::bucket::Owner;
 use zae_limiter_core::config::Resolved;
+use zae_limiter_core::depth::CascadeDepth;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::{LimitName, Millitokens};
 
@@ -49,6 +50,13 @@ impl World<'_> {
                 let above = self.names.bucket_of(entity);
                 match own.config(&above, ttl_ms, now) {
                     None => return Some(Filling::default()),
+                    // As in the limiter: tokens of more than two levels are not taken ahead.
+                    Some(config)
+                        if config.depth > CascadeDepth::MIN
+                            && config.owner.as_ref().and_then(Owner::cascade_parent).is_some() =>
+                    {
+                        return Some(Filling::default());
+                    }
                     Some(config) => Some((above, config)),
                 }
             }
@@ -165,16 +173,7 @@ impl World<'_> {
             return grants;
         };
         let (process, action) = (self.jobs[job].process, self.jobs[job].action);
-        let Some((_, Action::Acquire { entity, .. })) = self.plan.actions.get(action) else {
-            return grants;
-        };
-        let own = self.names.entities[*entity].clone();
-        let (of_child, of_parent): (Vec<_>, Vec<_>) =
-            grants.into_iter().partition(|grant| grant.id.entity == own);
-        let (mut ours, mut ahead) = split(of_child, &consume);
-        let (parents, more) = split(of_parent, &consume);
-        ours.extend(parents);
-        ahead.extend(more);
+        let (mut ours, mut ahead) = split(grants, &consume);
         let now = self.processes[process].clock(self.now_us);
         let mut back = Vec::new();
         for (id, config) in std::mem::take(&mut filling.fills) {
