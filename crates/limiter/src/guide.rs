@@ -75,8 +75,9 @@
 //! # Hierarchy
 //!
 //! An entity can have a parent. If it cascades, each acquire takes the same amounts from the parent's bucket too, or
-//! nothing at all. There is one step: the parent of a parent is not debited, also if the parent cascades. A service with keys,
-//! projects and tenants gives keys the project or the tenant as their parent.
+//! nothing at all. There is one step: the parent of a parent is not debited, also if the parent cascades, until the
+//! [cascade depth](crate::Admin::set_cascade_depth) of the namespace is raised. Then up to 8 entities above each other are, such as key,
+//! project, team and organisation.
 //!
 //! ```
 //! use zae_limiter::{ALL_RESOURCES, Error, Limit, NewEntity, RateLimiter, Repository};

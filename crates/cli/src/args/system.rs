@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{Common, Consent, Namespaced, OnUnavailable, WrittenLimits};
 
-/// Manage default limits of the system.
+/// Manage default limits and the cascade depth of the system.
 ///
 /// They apply if neither the entity nor the resource has limits.
 #[derive(Debug, Clone, Subcommand)]
@@ -15,11 +15,53 @@ Examples:
   zae-limiter system set-defaults -l tpm:10000 -l rpm:100
   zae-limiter system get-defaults"
 )]
-#[expect(clippy::enum_variant_names, reason = "the commands have these names")]
 pub(crate) enum SystemCommand {
     DeleteDefaults(DeleteDefaults),
+    GetCascadeDepth(GetCascadeDepth),
     GetDefaults(GetDefaults),
+    SetCascadeDepth(SetCascadeDepth),
     SetDefaults(SetDefaults),
+}
+
+/// Show how many entities above each other a request debits.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  zae-limiter system get-cascade-depth"
+)]
+pub(crate) struct GetCascadeDepth {
+    /// Where, and how results are printed.
+    #[command(flatten)]
+    pub(crate) common: Common<Namespaced>,
+}
+
+/// Set how many entities above each other a request debits.
+///
+/// A request debits its entity; if that cascades, its parent; if that cascades, the parent's parent; and so on. Processes go
+/// by the new depth within the time of their configuration cache, one minute by default. Entities above a parent that have
+/// no limits of their own have those of the resource or the system, for the requests of all entities below together:
+/// before the depth is raised, give them limits. Clients of the Python library debit the entity and its parent alone.
+#[derive(Debug, Clone, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  # Organisation, team, project and key
+  zae-limiter system set-cascade-depth 4
+
+  # The entity and its parent
+  zae-limiter system set-cascade-depth 2"
+)]
+pub(crate) struct SetCascadeDepth {
+    /// The depth: 2, the entity and its parent, to 8
+    #[arg(value_name = "DEPTH", value_parser = clap::value_parser!(u32).range(2..=8))]
+    pub(crate) depth: u32,
+
+    /// Where, and how results are printed.
+    #[command(flatten)]
+    pub(crate) common: Common<Namespaced>,
 }
 
 /// Delete the system's default limits and outage policy.

@@ -1,9 +1,10 @@
-//! Notes of limits that a parent's keep from being reached, on standard error: results stay as they are.
+//! Notes of limits that those of an entity above keep from being reached, and of entities above that requests do not debit, on
+//! standard error: results stay as they are.
 
 use std::future::Future;
 use std::time::Duration;
 
-use zae_limiter::{AboveParent, Error};
+use zae_limiter::{AboveParent, Admin, Error};
 
 use crate::say;
 use crate::text::limit::describe;
@@ -27,15 +28,17 @@ pub(crate) async fn note(found: impl Future<Output = Result<Vec<AboveParent>, Er
             parent,
             limit,
             parents,
+            distance,
             ..
         } = above;
+        let kind = if *distance == 1 { "parent" } else { "ancestor" };
         let resource = if with_resource {
             format!(" for resource '{}'", resource.as_str())
         } else {
             String::new()
         };
         let text = format!(
-            "Note: limit {}{resource} is above that of the parent '{parent}' ({}), which '{entity}' cannot exceed",
+            "Note: limit {}{resource} is above that of the {kind} '{parent}' ({}), which '{entity}' cannot exceed",
             describe(limit),
             describe(parents)
         );
@@ -46,5 +49,31 @@ pub(crate) async fn note(found: impl Future<Output = Result<Vec<AboveParent>, Er
         say(&format!(
             "Note: {more} more limits are above those of the parents"
         ));
+    }
+}
+
+/// Notes the nearest entity above that requests of this one do not debit, although all between cascade.
+pub(crate) async fn note_depth(admin: &Admin, id: &str) {
+    let look = async {
+        let Some(own) = admin
+            .entity(id)
+            .await?
+            .filter(|own| own.cascade && own.parent.is_some())
+        else {
+            return Ok(None);
+        };
+        let above = admin.ancestors(id).await?;
+        let depth = admin.cascade_depth().await?;
+        let links = std::iter::once(&own).chain(&above);
+        let debited = links.take_while(|entity| entity.cascade).count();
+        Ok::<_, Error>(above.get(depth as usize - 1).filter(|_| debited >= depth as usize).map(|beyond| {
+            format!(
+                "Note: requests of '{id}' do not debit '{}', the cascade depth is {depth} (see system set-cascade-depth)",
+                beyond.id
+            )
+        }))
+    };
+    if let Ok(Ok(Some(text))) = tokio::time::timeout(PATIENCE, look).await {
+        say(&text);
     }
 }

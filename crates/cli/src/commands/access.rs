@@ -5,7 +5,7 @@ use std::fmt::Display;
 use serde_json::{Value as Json, json};
 use zae_limiter::{Access as Word, EntityId, Repository};
 
-use super::{Outcome, failed};
+use super::{Outcome, above, failed};
 use crate::args::access::{EntityCascade, OnEntity, Resource, ResourceCascade, SetParent, Switch};
 use crate::args::{Common, Namespaced};
 use crate::connect::{Access, namespace};
@@ -155,7 +155,9 @@ pub(crate) async fn set_parent(args: SetParent) -> Outcome {
     let named = |parent: Option<EntityId>| parent.map_or_else(|| "(none)".to_owned(), |id| id.to_string());
     let (old, new) = (named(old), named(parent));
     let line = format_args!("Moved entity '{entity}' from {old} to {new} ({stamped} buckets stamped)");
-    say(&args.common, &told, line)
+    let said = say(&args.common, &told, line)?;
+    above::note_depth(&repo.admin(), entity).await;
+    Ok(said)
 }
 
 fn say(common: &Common<Namespaced>, told: &Json, line: impl Display) -> Outcome {

@@ -95,6 +95,7 @@ async fn create(args: Create) -> Outcome {
         out.line(format_args!("  Cascade: {}", truth(entity.cascade)))?;
     }
     out.flush()?;
+    above::note_depth(&repo.admin(), &args.entity_id).await;
     Ok(Exit::Success)
 }
 
@@ -368,6 +369,7 @@ async fn show(args: Show) -> Outcome {
     }
     out.flush()?;
     above::note(repo.admin().all_limits_above_parent(&args.entity_id), true).await;
+    above::note_depth(&repo.admin(), &args.entity_id).await;
     Ok(Exit::Success)
 }
 

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::{Outcome, cancelled, failed, print_limits, sorted, written_limits};
 use crate::args::OnUnavailable;
-use crate::args::system::{DeleteDefaults, GetDefaults, SetDefaults, SystemCommand};
+use crate::args::system::{
+    DeleteDefaults, GetCascadeDepth, GetDefaults, SetCascadeDepth, SetDefaults, SystemCommand,
+};
 use crate::ask::agreed;
 use crate::connect::{Access, namespace};
 use crate::exit::Exit;
@@ -14,7 +16,9 @@ use crate::out::Out;
 pub(crate) async fn run(command: SystemCommand) -> Outcome {
     match command {
         SystemCommand::DeleteDefaults(args) => delete_defaults(args).await,
+        SystemCommand::GetCascadeDepth(args) => get_cascade_depth(args).await,
         SystemCommand::GetDefaults(args) => get_defaults(args).await,
+        SystemCommand::SetCascadeDepth(args) => set_cascade_depth(args).await,
         SystemCommand::SetDefaults(args) => set_defaults(args).await,
     }
 }
@@ -72,6 +76,43 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
         if let Some(policy) = policy {
             out.line(format_args!("  on_unavailable: {policy}"))?;
         }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn get_cascade_depth(args: GetCascadeDepth) -> Outcome {
+    const WHAT: &str = "get cascade depth";
+    let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
+    let depth = repo
+        .admin()
+        .cascade_depth()
+        .await
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::new(&args.common.format);
+    if out.is_json() {
+        out.json(&json!({ "cascade_depth": depth }))?;
+    } else {
+        out.line(format_args!("Cascade depth: {depth}"))?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn set_cascade_depth(args: SetCascadeDepth) -> Outcome {
+    const WHAT: &str = "set cascade depth";
+    let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
+    let depth = args.depth;
+    let old = repo
+        .admin()
+        .set_cascade_depth(depth)
+        .await
+        .map_err(failed(&args.common.at.connection, WHAT))?;
+    let mut out = Out::to_the_end(&args.common.format);
+    if out.is_json() {
+        out.json(&json!({ "cascade_depth": depth, "old_cascade_depth": old }))?;
+    } else {
+        out.line(format_args!("Set cascade depth: {depth} (was {old})"))?;
     }
     out.flush()?;
     Ok(Exit::Success)

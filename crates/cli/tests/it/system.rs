@@ -39,6 +39,35 @@ fn defaults_as_json() {
 }
 
 #[test]
+fn the_cascade_depth_is_set_and_shown_and_entities_beyond_it_are_named() {
+    let mut world = World::new();
+    world.run("system get-cascade-depth");
+    world.run("system set-defaults -l rpd:100/day");
+    world.run("entity create org");
+    world.run("entity create project --parent org --cascade");
+    world.run("entity create key-1 --parent project --cascade");
+    world.run("acquire key-1 -r gpt-4 -c rpd:60");
+    world.run("available org -r gpt-4");
+    world.run("system set-cascade-depth 3");
+    world.run("acquire key-1 -r gpt-4 -c rpd:30");
+    world.run("available org -r gpt-4");
+    world.run("available key-1 -r gpt-4 -c rpd:20 --output json");
+    world.run("acquire key-1 -r gpt-4 -c rpd:20");
+    // More than the organisation has.
+    world.run("entity set-limits org -r gpt-4 -l rpd:50/day");
+    world.run("entity set-limits key-1 -r gpt-4 -l rpd:60/day");
+    world.run("entity show key-1");
+    world.run("entity create other-key --parent key-1 --cascade");
+    world.run("entity set-parent other-key --parent project");
+    world.run("system set-cascade-depth 9");
+    world.run("system set-cascade-depth 1 --output json");
+    world.run("system set-cascade-depth 2 --output json");
+    world.run("system get-cascade-depth --output json");
+    world.run("audit list -e '$SYSTEM'");
+    assert_transcript!(world);
+}
+
+#[test]
 fn deleting_defaults_asks() {
     let mut world = World::new();
     world.run("system set-defaults -l rpm:100");

@@ -25,6 +25,8 @@ pub struct AboveParent {
     pub resource: ResourceScope,
     /// The parent, or another entity above it.
     pub parent: EntityId,
+    /// How far above: 1 for the parent.
+    pub distance: usize,
     /// The entity's limit.
     pub limit: Limit,
     /// The limit of the same name that is in force for the parent.
@@ -103,7 +105,7 @@ impl Level {
         let Some(id) = self.id() else { return found };
         let own = entity_config_key(namespace, id, &self.scope);
         let own = configs.get(&own).map_or(&[][..], |config| &config.limits);
-        for (below, parent) in self.chain.iter().zip(self.ancestors()) {
+        for ((distance, below), parent) in (1..).zip(&self.chain).zip(self.ancestors()) {
             if !self.cascades(below, namespace, configs) {
                 break;
             }
@@ -114,6 +116,7 @@ impl Level {
                     entity: id.clone(),
                     resource: self.scope.clone(),
                     parent: parent.clone(),
+                    distance,
                     limit: limit.clone(),
                     parents: parents.clone(),
                 })

@@ -69,7 +69,7 @@ impl NewEntity {
 
     /// Whether what it spends is debited from its parent too. Default: no.
     ///
-    /// Only the direct parent is debited: what that parent says for itself has no effect on its children.
+    /// What the parent says for itself matters once the [cascade depth](crate::Admin::set_cascade_depth) is above 2.
     pub fn cascade(mut self, cascade: bool) -> Self {
         self.cascade = cascade;
         self

@@ -86,6 +86,11 @@ impl Admin {
         self.wait(self.inner.set_cascade_depth(depth))
     }
 
+    /// See [`crate::Admin::ancestors`].
+    pub fn ancestors(&self, entity: impl IntoName<EntityId>) -> Result<Vec<Entity>, Error> {
+        self.wait(self.inner.ancestors(entity))
+    }
+
     /// See [`crate::Admin::create_entity`].
     pub fn create_entity(&self, new: NewEntity) -> Result<Entity, Error> {
         self.wait(self.inner.create_entity(new))

@@ -280,14 +280,14 @@ async fn costs() {
     assert_eq!(cost(&w, "k").await, (1, 1.0), "with its parent");
     // The configuration in a batch, which an acquire reads, too.
     w.repo.invalidate_caches();
-    assert_eq!(cost(&w, "single").await, (2, 3.0));
+    assert_eq!(cost(&w, "single").await, (2, 3.5));
     // Without a bucket, what the configuration says of access is read again.
     look(&w, "new", "rpm", 1).await;
-    assert_eq!(cost(&w, "new").await, (2, 5.5));
+    assert_eq!(cost(&w, "new").await, (2, 6.5));
     let (_, usage) = w
         .cost(async { w.limiter.check("single", "r").consistent().await.unwrap() })
         .await;
-    assert_eq!((usage.reads(), usage.read_units), (2, 6.0));
+    assert_eq!((usage.reads(), usage.read_units), (2, 7.0));
 
     // Split into two shards: what is not known is read in a second batch.
     w.poke("single", "r", &[("b_wcu_tk", Some(Value::int(0)))]).await;

@@ -100,7 +100,7 @@ async fn calls_in_async_code_return_an_error() {
     let opened = tokio::task::spawn_blocking(|| {
         let repo = Repository::in_memory().unwrap();
         repo.admin()
-            .set_system_defaults([Limit::per_minute("tpm", 1000)], None)
+            .set_system_defaults([Limit::per_day("tpm", 1000)], None)
             .unwrap();
         let limiter = RateLimiter::new(repo);
         let leases = [1, 2, 3].map(|n| limiter.acquire("k", "r").consume("tpm", n * 10).send().unwrap());

@@ -33,6 +33,7 @@ mod blocking_admin;
 mod blocking_ends;
 mod capacity;
 mod carried;
+mod chains;
 mod clock;
 mod conformance;
 mod cost;

@@ -47,7 +47,7 @@ async fn created() {
     // The configuration in one batch of five keys; a refused debit; a transaction of the bucket (two units,
     // and one for each of its three indexes) and a check of META (two units).
     let ((), usage) = w.cost(spend(&w, "k", 100)).await;
-    check(usage, 2, 1, 1, 2.5, 8.0);
+    check(usage, 2, 1, 1, 3.0, 8.0);
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn cascade_cold_and_warm() {
     w.repo.invalidate_caches();
     // Two batches for the configuration of child and parent, which share the cached levels.
     let ((), usage) = w.cost(spend(&w, "key", 100)).await;
-    check(usage, 2, 0, 2, 4.0, 4.0);
+    check(usage, 2, 0, 2, 4.5, 4.0);
     let ((), usage) = w.cost(spend(&w, "key", 100)).await;
     check(usage, 2, 0, 0, 0.0, 4.0);
 }
@@ -304,7 +304,7 @@ async fn two_resources() {
     // Each resource as if it were alone, except that records of configuration are shared as far as they were read before.
     let (lease, usage) = w.cost(take_two(&w, 100)).await;
     lease.unwrap().commit().await.unwrap();
-    check(usage, 4, 2, 2, 3.5, 16.0);
+    check(usage, 4, 2, 2, 4.0, 16.0);
     let (lease, usage) = w.cost(take_two(&w, 100)).await;
     lease.unwrap().commit().await.unwrap();
     check(usage, 2, 0, 0, 0.0, 4.0);
@@ -332,24 +332,24 @@ async fn a_bucket_is_reset_and_topped_up() {
     // and one for an index, and so do the record and the event, which are in one index each.
     let (done, usage) = w.cost(admin.reset_bucket(reset())).await;
     done.unwrap();
-    check_operation(usage, 4, 7.5, 9.0);
+    check_operation(usage, 4, 8.5, 9.0);
     let (done, usage) = w.cost(admin.reset_bucket(reset().idempotency_key("a"))).await;
     done.unwrap();
-    check_operation(usage, 5, 8.5, 9.0);
+    check_operation(usage, 5, 9.5, 9.0);
     let (done, usage) = w.cost(admin.reset_bucket(reset().idempotency_key("a"))).await;
     done.unwrap();
-    check(usage, 0, 0, 2, 6.0, 0.0);
+    check(usage, 0, 0, 2, 7.0, 0.0);
     let (done, usage) = w.cost(admin.reset_bucket(BucketReset::new("none", "r"))).await;
     done.unwrap();
-    check(usage, 0, 0, 4, 7.5, 0.0);
+    check(usage, 0, 0, 4, 8.5, 0.0);
     let quota = Limit::quota("rpd", 10).resets("0 0 * * *", "UTC");
     admin.set_resource_defaults("q", [quota]).await.unwrap();
     let order = || TopUp::new("k", "q").add("rpd", 5);
     // The gate is a read more, and the first one a write. The bucket is created: with three indexes, and a check of META.
     let (done, usage) = w.cost(admin.top_up(order())).await;
     done.unwrap();
-    check(usage, 2, 0, 5, 8.5, 14.0);
+    check(usage, 2, 0, 5, 9.5, 14.0);
     let (done, usage) = w.cost(admin.top_up(order())).await;
     done.unwrap();
-    check_operation(usage, 5, 8.5, 9.0);
+    check_operation(usage, 5, 9.5, 9.0);
 }

@@ -202,7 +202,9 @@ fn commands_take_these_options() {
         ("resource set-defaults", with("--limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz", NAMESPACED)),
         ("status", NAMED.to_owned()),
         ("system delete-defaults", with("--yes/-y", NAMESPACED)),
+        ("system get-cascade-depth", with("", NAMESPACED)),
         ("system get-defaults", with("", NAMESPACED)),
+        ("system set-cascade-depth", with("", NAMESPACED)),
         (
             "system set-defaults",
             with("--limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz --on-unavailable", NAMESPACED),

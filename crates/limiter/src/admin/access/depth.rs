@@ -1,11 +1,14 @@
 //! How many entities above each other requests debit.
 
 use zae_limiter_core::depth::CascadeDepth;
+use zae_limiter_core::entity::MetaRecord;
 use zae_limiter_core::manifest::Target;
 use zae_limiter_core::schema::depth_key;
 use zae_limiter_core::table::{Item, Value};
+use zae_limiter_core::{Entity, EntityId, IntoName};
 
 use crate::admin::Admin;
+use crate::admin::access::moves::MAX_ANCESTORS;
 use crate::admin::levels::event;
 use crate::admin::retry::BRIEF;
 use crate::error::Error;
@@ -25,6 +28,39 @@ impl Admin {
         let item = self.read(&depth_key(&self.inner.namespace)).await?;
         let depth = item.as_ref().map(CascadeDepth::decode).transpose()?;
         Ok(depth.unwrap_or_default())
+    }
+
+    /// The entities above one, nearest first: its parent, the parent's parent, and so on, up to 32 of those that exist.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// # use zae_limiter::{NewEntity, Repository};
+    /// # let repo = Repository::in_memory().await?;
+    /// let admin = repo.admin();
+    /// admin.create_entity(NewEntity::new("org")).await?;
+    /// admin.create_entity(NewEntity::new("project").parent("org")).await?;
+    /// admin.create_entity(NewEntity::new("key-1").parent("project")).await?;
+    /// let above = admin.ancestors("key-1").await?;
+    /// assert_eq!(above.iter().map(|entity| entity.id.as_str()).collect::<Vec<_>>(), ["project", "org"]);
+    /// # Ok(()) }
+    /// ```
+    pub async fn ancestors(&self, entity: impl IntoName<EntityId>) -> Result<Vec<Entity>, Error> {
+        let id = entity.into_name()?;
+        let parent = |meta: Option<MetaRecord>| meta.and_then(|meta| meta.entity.parent);
+        let mut next = parent(self.meta(&id).await?);
+        let mut above: Vec<Entity> = Vec::new();
+        while let Some(ancestor) = next.take() {
+            let is_new = ancestor != id && above.iter().all(|entity| entity.id != ancestor);
+            if !is_new || above.len() == MAX_ANCESTORS {
+                break;
+            }
+            let Some(meta) = self.meta(&ancestor).await? else {
+                break;
+            };
+            next.clone_from(&meta.entity.parent);
+            above.push(meta.entity);
+        }
+        Ok(above)
     }
 
     /// Sets how many entities above each other a request debits at most, for all entities of the namespace: 2 to 8. Returns the

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::table::TableExt as _;
 
 /// How many ancestors an entity can have.
-const MAX_ANCESTORS: usize = 32;
+pub(super) const MAX_ANCESTORS: usize = 32;
 
 impl Admin {
     /// Moves an entity to another parent, or to none. Returns how many shards of its live buckets were stamped.
