@@ -145,10 +145,10 @@ class Shape:
         self.session = limit.reset_after_seconds and limit.reset_after_seconds * 1000
         period = limit.refill_period_seconds * 1000
         self.base = limit.capacity * 1000, limit.refill_amount * 1000, period
-        capacities = [self.base[0]]
-        for one in self.schedule:
-            capacities.append(schedule.entry_params(*self.base, one)[0])
-        self.capacities = capacities
+        # An entry after one with the same pattern is never in force.
+        used = {one.cron: one for one in reversed(self.schedule)}.values()
+        self.capacities = [self.base[0], *(schedule.entry_params(*self.base, one)[0] for one in used)]
+        self.found = 0, 0
 
     @property
     def drips(self):
@@ -211,11 +211,21 @@ class Shape:
         capacity, amount, period = params
         return min(capacity, tokens + max(0, until - since) * amount // period)
 
+    def _boundary_after(self, now):
+        """The next change of parameters or reset. It is searched for once."""
+        if not self.schedule and not self.resets:
+            return None
+        since, boundary = self.found
+        if not since <= now < boundary:
+            boundary = schedule.next_boundary(self.schedule, self.resets, now_ms=now)
+            if boundary is None:
+                return None
+            self.found = now, boundary
+        return boundary
+
     def edge_after(self, item, now):
         """The next instant of interest: a change of parameters, a reset, the end of a session, a full bucket, or None."""
-        found = []
-        if self.schedule or self.resets:
-            found.append(schedule.next_boundary(self.schedule, self.resets, now_ms=now))
+        found = [self._boundary_after(now)]
         if self.session and item and self.value(item, "ws") is not None:
             found.append(self.value(item, "ws") + self.session)
         if self.drips and item and self.value(item, "tk") is not None:

@@ -23,7 +23,7 @@ import pytest
 import zae_limiter.models
 import zae_limiter.sync_lease
 import zae_limiter.sync_limiter
-from bridge import Failed, Refused, Theirs
+from bridge import Failed, Refused, TheirLease, Theirs
 from shapes import DAY, HOUR, MINUTE, SECOND, STARTS, Shape, instant, limits, shown
 from twin import Twin
 from zae_limiter.schedule import next_reset_edge
@@ -41,7 +41,8 @@ SEEDS = [int(REPLAYED)] if REPLAYED else [0, 1, *range(FRESH, FRESH + COUNT)]
 
 # By what the clients may differ, and why.
 ALLOWED = {
-    "stamp of a soft limit": "ours stamps none when limits are set: clients look at the configuration.",
+    "stamp of a soft limit": "ours stamps none when limits are set: clients look at the configuration. A stamp that has expired is"
+    " removed by the next acquire, by the original also when another limit of the level becomes soft.",
     "when a refill is written": "a plain debit leaves the refill to a later write; ours writes it when the bucket stood idle for a"
     " part of its fill time (ADR 11), the original when it runs short. The balances are the same once it is written: each is"
     " compared with the arithmetic here.",
@@ -51,8 +52,8 @@ ALLOWED = {
     " rate now in force. Each balance is compared with the arithmetic of its own rule.",
     "wait to the millisecond": "the original adds up to two milliseconds to a wait.",
     "wait of a look": "the original counts whole tokens when it only looks, so its wait may be longer by the time of a token.",
-    "expiry of what fills at once": "a bucket that fills within a seventh of a second expires after less than a second; the original"
-    " then makes it without expiry, ours with a second or more.",
+    "expiry of what fills at once": "the original counts write units, which fill within a second, among the limits of a bucket that is"
+    " there. A bucket that fills within a seventh of a second it makes without expiry, ours with a second or more.",
     "never": "of a request above every capacity that the limit ever has, ours says that no wait helps; the original tells a time.",
     "wait above a capacity in between": "a request above the capacity of a part of the schedule cannot be served in that part; the"
     " original counts what it would earn there, ours does not, so its wait is longer.",
@@ -73,6 +74,10 @@ ALLOWED = {
     "whose schedule is the default": "a bucket has one default for the schedules of its limits, that of the first limit that has"
     " one. Which one is first for the original depends on the order in which the service returns attributes, which DynamoDB does"
     " not define.",
+    "a look at less than a token": "a schedule can leave a limit less than a token. The original counts that as one when it looks,"
+    " and refuses an acquire of it.",
+    "wait for what is not there": "a bucket that is not there is full whenever it is made. So for a request above the capacity in force ours"
+    " tells when that is large enough, the original when a bucket that is there would hold as much.",
     "a look at 0 tokens of a debt": "an acquire of 0 tokens is refused while the limit is in debt. Ours tells so when it looks, the"
     " original does not.",
     "a session that has not begun": "where a use would begin a session, ours tells when that would end; the original does so in some"
@@ -119,7 +124,7 @@ class Sequence:
         self.namespace_id = clients[0].namespace_id
         self.tick()
         # By (entity, resource) for an entity's own; by resource.
-        self.own, self.defaults = {}, {}
+        self.own, self.defaults, self.made = {}, {}, {}
         for client in clients[:1]:
             client.create_entity("proj-1")
             client.create_entity("child-1", parent="proj-1", cascade=True)
@@ -160,11 +165,11 @@ class Sequence:
     # --- What is stored ---
 
     def buckets(self, items=None):
-        """Buckets by entity and resource."""
+        """Buckets by entity and resource, in an order that does not depend on that of a scan."""
         items = self.twin.state if items is None else items
         return {
             (item["entity_id"]["S"], item["resource"]["S"]): item
-            for (pk, sk), item in items.items()
+            for (pk, sk), item in sorted(items.items(), key=lambda one: one[0])
             if sk == "#STATE" and "/BUCKET#" in pk
         }
 
@@ -178,7 +183,12 @@ class Sequence:
         return self.own.get((entity, resource)) or self.defaults[resource]
 
     def shapes(self, entity, resource):
-        return {one["name"]: Shape(one) for one in self.described(entity, resource)}
+        """The shapes of a level's limits by name, as a mapping of the caller's own."""
+        described = self.described(entity, resource)
+        if id(described) not in self.made:
+            # With the level, so that no other one gets its identity.
+            self.made[id(described)] = described, {one["name"]: Shape(one) for one in described}
+        return dict(self.made[id(described)][1])
 
     # --- Differences ---
 
@@ -206,9 +216,9 @@ class Sequence:
                 continue
             if name.endswith("_soft"):
                 # A deadline at random. Ours lets no client go by it without a look at the configuration.
-                if name in first and name not in second:
+                if name in first and name not in second and (number(first, name) or 0) > self.now:
                     self.differ(f"{where} {name}", True, False)
-                if name in second and name not in first:
+                if (name in first) != (name in second):
                     self.allow("stamp of a soft limit")
             elif (name in first) != (name in second) and self.is_remains(shapes, name):
                 self.allow("remains of another kind")
@@ -219,8 +229,8 @@ class Sequence:
 
     @staticmethod
     def fills_at_once(shapes):
-        """Whether seven times the time to fill is less than a second."""
-        return shapes and all(shape.fill_ms() * 7 < SECOND for shape in shapes.values())
+        """Whether it takes no longer to fill than the bucket's write units do."""
+        return shapes and all(shape.fill_ms() <= SECOND for shape in shapes.values())
 
     @staticmethod
     def is_remains(shapes, name):
@@ -255,6 +265,12 @@ class Sequence:
         if spread[0] == spread[1] and items[0] != items[1]:
             self.allow("whose schedule is the default")
         return spread
+
+    @staticmethod
+    def defaults_of(item):
+        """Which schedules are a bucket's defaults, and whose are not: a lease of the original pays back only while they stay."""
+        parts = ("sched", "rsched", "sched_tz")
+        return {name: value for name, value in (item or {}).items() if name in parts or name.endswith(("_sched", "_rsched"))}
 
     # --- Operations ---
 
@@ -327,7 +343,8 @@ class Sequence:
             # Our lease is of the bucket that ours made: it gives nothing back to another one.
             return
         if len(granted) == 2:
-            self.leases.append(([outcome.value for outcome in outcomes], concerned, resource, wanted))
+            left = [{one: self.defaults_of(self.buckets(outcome.items).get((one, resource))) for one in concerned} for outcome in outcomes]
+            self.leases.append(([outcome.value for outcome in outcomes], concerned, resource, wanted, left))
             if len(self.leases) > 6:
                 self.leases.pop(0)
         elif granted:
@@ -338,6 +355,10 @@ class Sequence:
         """Whether parameters have changed since the bucket was refilled."""
         return bool(item and shape.drips and shape.changes(int(item["rf"]["N"]), self.now))
 
+    def fractions(self, shape, item):
+        """By how much the arithmetic here is below ours at most: it drops a fraction at each change, and what was kept before."""
+        return 1 + len(shape.changes(int(item["rf"]["N"]), self.now))
+
     def decisions_differ(self, concerned, resource, wanted, old):
         """One is admitted and the other refused: some balance must lie between."""
         for entity in concerned:
@@ -347,7 +368,7 @@ class Sequence:
                     continue
                 need = wanted[name] * 1000
                 flat, parts = shape.held(item, self.now), shape.held(item, self.now, by_parts=True)
-                if self.crosses(shape, item) and (flat >= need) != (parts + 1 >= need):
+                if self.crosses(shape, item) and (flat >= need) != (parts + self.fractions(shape, item) >= need):
                     return self.allow("rate before a change")
                 if shape.drips and abs(flat - need) <= 1:
                     return self.allow("fractions")
@@ -391,6 +412,8 @@ class Sequence:
             self.same(f"{name} {part}", first[part], second[part])
         if self.crosses(shape, item) and shape.held(item, self.now) != shape.held(item, self.now, by_parts=True):
             return self.allow("rate before a change")
+        if is_look and abs(first["available"] - second["available"]) == 1 and shape.ceiling(self.now) < 1000:
+            return self.allow("a look at less than a token")
         if first["exceeded"] != second["exceeded"]:
             if is_look and need == 0 and item is not None and shape.held(item, self.now) < 0:
                 return self.allow("a look at 0 tokens of a debt")
@@ -411,13 +434,13 @@ class Sequence:
                 self.allow("reset out of sight")
         waits = [status["retry_after_seconds"] for status in (first, second)]
         if first["exceeded"] and waits[0] != waits[1]:
-            self.compare_waits(shape, need * 1000, *waits, is_look=is_look)
+            self.compare_waits(shape, item, need * 1000, *waits, is_look=is_look)
 
     def is_out_of_sight(self, shape):
         """Whether the original's search finds no next reset."""
         return bool(shape.resets) and next_reset_edge(shape.resets, now_ms=self.now) is None
 
-    def compare_waits(self, shape, need, *waits, is_look=False):
+    def compare_waits(self, shape, item, need, *waits, is_look=False):
         ours = [wait for wait, client in zip(waits, self.clients, strict=True) if client.name == "ours"]
         if None in waits:
             if ours != [None] or need <= max(shape.capacities):
@@ -429,6 +452,10 @@ class Sequence:
             return self.allow("wait to the millisecond")
         if ours and not shape.drips and len(shape.capacities) > 1:
             return self.allow("wait of a period under a schedule")
+        if ours and item is None and len(shape.capacities) > 1:
+            room = self.now + round(ours[0] * 1000)
+            if shape.ceiling(self.now) < need <= shape.ceiling(room) and shape.ceiling(room - 1) < need:
+                return self.allow("wait for what is not there")
         _, amount, period = shape.params(self.now)
         if ours and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + period / amount / 1000:
             return self.allow("fractions")
@@ -479,7 +506,7 @@ class Sequence:
                 else:
                     expected = shape.held(before, self.now, by_parts=client.name == "ours") - taken
                 if tokens != expected:
-                    if not (shape.drips and client.name == "ours" and tokens == expected + 1):
+                    if not (shape.drips and client.name == "ours" and 0 < tokens - expected <= self.fractions(shape, before)):
                         self.differ(f"{where} {name} of {client.label}", tokens, f"expected {expected}", before)
                     self.allow("fractions")
             if before is not None and all(moved) and self.crosses(shape, before):
@@ -513,6 +540,9 @@ class Sequence:
             self.allow("a limit added later")
             del shapes[name]
         apart = [*(f"b_{name}_tk" for name in shapes), "rf", "ttl", "vu"]
+        if new[0]["rf"] != new[1]["rf"]:
+            # The refill after a limit has become a quota adds what a quota has.
+            apart += [f"b_{name}_gc" for name in shapes if any(f"b_{name}_gc" not in item for item in new)]
         self.compare_attributes(where, *new, apart=apart, shapes=shapes)
         for name, shape in shapes.items():
             if f"b_{name}_tk" not in new[0]:
@@ -543,7 +573,11 @@ class Sequence:
 
     def finish(self):
         dice = self.dice
-        leases, concerned, resource, wanted = self.leases.pop(dice.randrange(len(self.leases)))
+        leases, concerned, resource, wanted, left = self.leases.pop(dice.randrange(len(self.leases)))
+        found = {one: self.defaults_of(self.buckets().get((one, resource))) for one in concerned}
+        if any(seen != found for seen, client in zip(left, self.clients, strict=True) if client.name == "theirs"):
+            # The bucket that stayed is the other one's: such a lease gives back nothing of limits with schedules.
+            return self.allow("whose schedule is the default")
         how = dice.choice(["commit", "rollback", "rollback", "adjust", "adjust", "release"])
         name = dice.choice(sorted(wanted))
         if how == "release":
@@ -792,18 +826,24 @@ PLANTED = {late_resets: (1, ["quota", "soft"]), unscheduled: (1, ["drip"]), long
 def test_a_planted_difference_is_found(world, defect):
     """With a defect in one of two, a sequence fails."""
 
+    def defective(call):
+        """A call with the defect; so are the calls of a lease that it returns."""
+
+        def calls(*arguments, **options):
+            with pytest.MonkeyPatch.context() as patch:
+                defect(patch)
+                found = call(*arguments, **options)
+            if isinstance(found, TheirLease):
+                for name in ("adjust", "release", "commit", "rollback"):
+                    setattr(found, name, defective(getattr(found, name)))
+            return found
+
+        return calls
+
     class Defective(Theirs):
         def __getattribute__(self, name):
             found = super().__getattribute__(name)
-            if name not in ("acquire", "check"):
-                return found
-
-            def call(*arguments, **options):
-                with pytest.MonkeyPatch.context() as patch:
-                    defect(patch)
-                    return found(*arguments, **options)
-
-            return call
+            return defective(found) if name in ("acquire", "check") else found
 
     def make(world, which, label, namespace):
         client = Defective(world.endpoint, world.stack, namespace, instant(STARTS[0]), config_cache_ttl=0, rejection_cache_ttl=0)

@@ -2,7 +2,7 @@
 
 use crate::limit::{Limit, Params, Recovery};
 use crate::refill::{Balance, Wait};
-use crate::schedule::{ResetSchedule, Schedule, ScheduleEntry};
+use crate::schedule::{ResetSchedule, Schedule};
 use crate::units::{EpochMillis, Millitokens};
 
 /// How many resets are looked at for one at which the capacity in force covers a request.
@@ -385,15 +385,24 @@ impl<'a> Terms<'a> {
             }
         }
         // Until here, windows do not leave enough of any reset. A later one may come outside of them.
+        if let Regain::Session(session, _) = self.regain {
+            // Once it is over, a use begins the next one at any time.
+            let over = session.end().map_or(at, |end| end.max(at));
+            return Wait::Millis(self.room_from(need, over).since(now));
+        }
         let mut due = self.resets_at(at);
         for _ in 0..MAX_RESETS {
             match due {
                 Some(reset) if self.share(reset).capacity >= need.0 => return Wait::Millis(reset.since(now)),
-                Some(reset) => due = self.resets_at(reset).filter(|next| *next > reset),
-                None => break,
+                Some(reset) => {
+                    due = self.resets_at(reset).filter(|next| *next > reset);
+                    at = reset;
+                }
+                None => return Wait::Never,
             }
         }
-        Wait::Never
+        // At one that the search does not reach.
+        Wait::Millis(at.since(now))
     }
 
     /// How long after `now` the capacity in force covers `need`.
@@ -401,7 +410,12 @@ impl<'a> Terms<'a> {
         if !self.ever_covers(need) {
             return Wait::Never;
         }
-        let mut at = now;
+        Wait::Millis(self.room_from(need, now).since(now))
+    }
+
+    /// From when on the capacity in force covers `need`, not before an instant; the end of the search if that finds none.
+    fn room_from(&self, need: Millitokens, from: EpochMillis) -> EpochMillis {
+        let mut at = from;
         for _ in 0..MAX_CHANGES {
             if self.share(at).capacity >= need.0 {
                 break;
@@ -411,7 +425,7 @@ impl<'a> Terms<'a> {
                 _ => break,
             }
         }
-        Wait::Millis(at.since(now))
+        at
     }
 
     /// Seconds that the shard's part takes to fill at its slowest, rounded down; 0 for a quota or a session limit.
@@ -430,10 +444,8 @@ impl<'a> Terms<'a> {
 
     /// Whether parameters that are in force some time cover `need` from nothing.
     pub(crate) fn ever_covers(&self, need: Millitokens) -> bool {
-        let entries = self.schedule.map_or(&[][..], Schedule::entries);
-        let scheduled = entries
-            .iter()
-            .map(|entry: &ScheduleEntry| entry.params(self.base));
+        let scheduled = self.schedule.into_iter().flat_map(Schedule::used);
+        let scheduled = scheduled.map(|entry| entry.params(self.base));
         let shares = scheduled
             .chain([self.base])
             .map(|params| params.share(self.shards));
@@ -612,6 +624,58 @@ mod tests {
         let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
         let wait = at("2026-03-03T05:13:00Z").since(now);
         assert_eq!(terms.wait(empty, Millitokens(200_000), now), Wait::Millis(wait));
+    }
+
+    /// Narrow in each even minute, also in the one in which the session ends, after more changes than the search follows.
+    #[test]
+    fn a_session_that_ends_in_a_window_covers_more_after_it() {
+        let schedule = schedule("1m*/2s333");
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let now = at("2026-03-02T12:14:00Z");
+        let session = Session {
+            millis: 86_400_000,
+            start: Some(now),
+            is_applied: true,
+            spent: 0,
+        };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Session(session, allowance));
+        let empty = Balance::new(Millitokens(0), now);
+        let wait = |need| terms.wait(empty, Millitokens(need), now);
+        assert_eq!(wait(199_000), Wait::Millis(86_400_000));
+        assert_eq!(wait(200_000), Wait::Millis(86_400_000 + 60_000));
+        assert_eq!(wait(600_001), Wait::Never);
+    }
+
+    /// A quota that is whole again each 20 minutes, and grows in one hour of the day, after more changes and resets than are followed.
+    #[test]
+    fn a_quota_that_grows_in_a_later_window_than_is_found_may_be_waited_for() {
+        let (schedule, zone) = (schedule("1h11c900;m*/2s333"), Zone::UTC);
+        let resets = ResetSchedule::decode("1m*/20", &zone).unwrap();
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
+        let now = at("2026-03-02T12:14:00Z");
+        let wait = terms.wait(Balance::new(Millitokens(0), now), Millitokens(900_000), now);
+        assert!(matches!(wait, Wait::Millis(40_000_000..)), "{wait:?}");
+    }
+
+    /// No entry is in force while an earlier one is.
+    #[test]
+    fn an_entry_that_is_never_in_force_covers_nothing() {
+        let covers = |text: &str, need| {
+            let schedule = schedule(text);
+            Terms::new(BASE, Some(&schedule), 1).ever_covers(Millitokens(need))
+        };
+        assert!(covers("1h23s250;h22c700", 700_000));
+        assert!(!covers("1h23s250;h23c700", 601_000));
+        assert!(!covers("1h9-17s250;m30h12w1c700", 601_000));
+        assert!(covers("1h9-17w1s250;h12D1c700", 601_000));
+        // A day of the month or a weekday, and both of them.
+        assert!(!covers("1D1w1s250;D1w*/1c700", 601_000));
+        assert!(covers("1D1w*/1s250;D1w1c700", 601_000));
+        assert!(!covers("1D1-2w1-2s250;D2w1c700", 601_000));
+        assert!(covers("1D1-2w1-2s250;D2w3c700", 601_000));
     }
 
     #[test]

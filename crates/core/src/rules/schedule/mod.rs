@@ -109,6 +109,16 @@ impl Schedule {
         &self.entries
     }
 
+    /// The entries without those whose pattern an earlier one covers: they are never in force.
+    pub(crate) fn used(&self) -> impl Iterator<Item = &ScheduleEntry> {
+        let entries = self.entries.iter().enumerate();
+        entries.filter_map(|(index, entry)| {
+            let mut earlier = self.entries.iter().take(index);
+            let covered = earlier.any(|earlier| earlier.cron.covers(&entry.cron));
+            (!covered).then_some(entry)
+        })
+    }
+
     /// The index of the entry that is in force at an instant; `None` if the limit's own parameters are.
     pub fn active(&self, at: EpochMillis) -> Option<usize> {
         self.state(self.zone.local(at)).0
