@@ -51,9 +51,11 @@ ALLOWED = {
     "rate before a change": "for the time before a change of parameters ours earns at the rate of that time, the original at the"
     " rate now in force. Each balance is compared with the arithmetic of its own rule.",
     "wait to the millisecond": "the original adds up to two milliseconds to a wait.",
-    "wait of a look": "the original counts whole tokens when it only looks, so its wait may be longer by the time of a token.",
+    "wait of a look": "the original counts whole tokens when it only looks, so its wait may be longer by the time of a token. Under a"
+    " schedule ours is compared with the arithmetic here.",
     "expiry of what fills at once": "the original counts write units, which fill within a second, among the limits of a bucket that is"
     " there. A bucket that fills within a seventh of a second it makes without expiry, ours with a second or more.",
+    "expiry of a debt": "ours keeps a bucket until a debt is paid and the limit is full, the original as if there were none.",
     "never": "of a request above every capacity that the limit ever has, ours says that no wait helps; the original tells a time.",
     "wait above a capacity in between": "a request above the capacity of a part of the schedule cannot be served in that part; the"
     " original counts what it would earn there, ours does not, so its wait is longer.",
@@ -74,9 +76,12 @@ ALLOWED = {
     "whose schedule is the default": "a bucket has one default for the schedules of its limits, that of the first limit that has"
     " one. Which one is first for the original depends on the order in which the service returns attributes, which DynamoDB does"
     " not define.",
+    "a refund of what was added": "if an acquire adds a quota or a session limit to a bucket that is there, the original gives nothing of"
+    " it back when the lease ends.",
+    "expiry by a clock that went back": "ours does not shorten the expiry of a bucket that a later clock has written.",
     "a look at less than a token": "a schedule can leave a limit less than a token. The original counts that as one when it looks,"
     " and refuses an acquire of it.",
-    "wait for what is not there": "a bucket that is not there is full whenever it is made. So for a request above the capacity in force ours"
+    "wait for what is not there": "a bucket or a limit that is not there is full whenever it is made. So for a request above the capacity in force ours"
     " tells when that is large enough, the original when a bucket that is there would hold as much.",
     "a look at 0 tokens of a debt": "an acquire of 0 tokens is refused while the limit is in debt. Ours tells so when it looks, the"
     " original does not.",
@@ -224,8 +229,16 @@ class Sequence:
                 self.allow("remains of another kind")
             elif name == "ttl" and first.get(name) != second.get(name) and self.fills_at_once(shapes):
                 self.allow("expiry of what fills at once")
+            elif name == "ttl" and self.is_in_debt(shapes, first, second):
+                self.allow("expiry of a debt")
             elif first.get(name) != second.get(name):
                 self.differ(f"{where} {name}", first.get(name), second.get(name), before)
+
+    def is_in_debt(self, shapes, *items):
+        """Whether a soft limit is in debt, and the expiry of ours is the later one."""
+        expiries = {client.name: number(item, "ttl") for client, item in zip(self.clients, items, strict=True)}
+        in_debt = any((number(item, f"b_{name}_tk") or 0) < 0 for item in items for name in shapes or ())
+        return in_debt and None not in expiries.values() and expiries.get("ours", 0) > expiries["theirs"]
 
     @staticmethod
     def fills_at_once(shapes):
@@ -342,7 +355,15 @@ class Sequence:
         if makes and kept.client.name == "theirs" and "ours" in [client.name for client in self.clients]:
             # Our lease is of the bucket that ours made: it gives nothing back to another one.
             return
-        if len(granted) == 2:
+        added = [
+            name
+            for one in concerned
+            for name, shape in self.shapes(one, resource).items()
+            if wanted.get(name) is not None and not shape.drips and f"b_{name}_tk" not in old.get((one, resource), {f"b_{name}_tk": None})
+        ]
+        if len(granted) == 2 and added and len({client.name for client in self.clients}) > 1:
+            self.allow("a refund of what was added")
+        elif len(granted) == 2:
             left = [{one: self.defaults_of(self.buckets(outcome.items).get((one, resource))) for one in concerned} for outcome in outcomes]
             self.leases.append(([outcome.value for outcome in outcomes], concerned, resource, wanted, left))
             if len(self.leases) > 6:
@@ -452,18 +473,26 @@ class Sequence:
             return self.allow("wait to the millisecond")
         if ours and not shape.drips and len(shape.capacities) > 1:
             return self.allow("wait of a period under a schedule")
-        if ours and item is None and len(shape.capacities) > 1:
+        if ours and (item is None or f"b_{shape.name}_tk" not in item) and len(shape.capacities) > 1:
             room = self.now + round(ours[0] * 1000)
             if shape.ceiling(self.now) < need <= shape.ceiling(room) and shape.ceiling(room - 1) < need:
                 return self.allow("wait for what is not there")
         _, amount, period = shape.params(self.now)
         if ours and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + period / amount / 1000:
             return self.allow("fractions")
-        if ours and is_look and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + period / amount:
-            return self.allow("wait of a look")
+        if ours and is_look and shape.drips and 0 <= max(waits) - ours[0]:
+            if max(waits) - ours[0] <= 0.0021 + period / amount or self.is_exact(shape, item, need, round(ours[0] * 1000)):
+                return self.allow("wait of a look")
         if ours and ours[0] == max(waits) and need > min(shape.capacities):
             return self.allow("wait above a capacity in between")
         self.differ(f"{shape.name} waits", *waits)
+
+    def is_exact(self, shape, item, need, wait):
+        """Whether a bucket holds what is needed after a wait of milliseconds, and a second before it does not."""
+        if item is None:
+            return False
+        held = [shape.held(item, self.now + at, by_parts=True) for at in (wait - SECOND, wait)]
+        return held[0] < need <= held[1] + self.fractions(shape, item) + len(shape.changes(self.now, self.now + wait))
 
     def compare_debits(self, entity, resource, wanted, before, outcomes):
         """The bucket after an acquire that both admitted."""
@@ -487,6 +516,9 @@ class Sequence:
             self.allow("limits that are no longer named")
             apart += ["vu", "ttl"]
         if before is None or moved[0] == moved[1]:
+            if before is not None and self.is_kept_expiry(before, new):
+                self.allow("expiry by a clock that went back")
+                apart = [*apart, "ttl"]
             self.compare_attributes(where, *new, apart=apart, shapes=shapes, before=(before, *new))
         else:
             self.allow("when a refill is written")
@@ -512,6 +544,12 @@ class Sequence:
             if before is not None and all(moved) and self.crosses(shape, before):
                 if shape.held(before, self.now) != shape.held(before, self.now, by_parts=True):
                     self.allow("rate before a change")
+
+    def is_kept_expiry(self, before, new):
+        """Whether ours has kept an expiry that is later than the one of now."""
+        expiries = {client.name: number(item, "ttl") for client, item in zip(self.clients, new, strict=True)}
+        kept = number(before, "ttl")
+        return None not in (kept, *expiries.values()) and expiries.get("ours") == kept > expiries["theirs"]
 
     @staticmethod
     def is_refilled(shapes, wanted, before, item):
