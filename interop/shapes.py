@@ -161,6 +161,11 @@ class Shape:
     def ceiling(self, at):
         return self.params(at)[0]
 
+    def ever_covers(self, need, now):
+        """Whether the capacity in force covers an amount within four years, looked at in even and odd minutes of each half hour."""
+        ends = range(now - now % HOUR, now + 4 * 366 * DAY, HOUR)
+        return any(self.ceiling(end + minute * MINUTE) >= need for end in ends for minute in (0, 1, 30, 31))
+
     def fill_ms(self):
         """The longest time to fill, or a minute of a limit that is not refilled."""
         if not self.drips:
@@ -192,6 +197,10 @@ class Shape:
         start = self.value(item, "ws")
         return start is None or start + self.session <= now
 
+    def most(self, item, now):
+        """What it may hold at most: with what was added to a quota until its period ends."""
+        return self.ceiling(now) + (0 if self.drips else self.value(item, "tu") or 0)
+
     def held(self, item, now, by_parts=False):
         """What the bucket holds at an instant if it is refilled then: each part of the time at its rate, or all at the one now in
         force."""
@@ -199,7 +208,7 @@ class Shape:
         if tokens is None:
             return ceiling
         if not self.drips:
-            return ceiling if self.is_whole_again(item, now) else min(tokens, ceiling)
+            return ceiling if self.is_whole_again(item, now) else min(tokens, self.most(item, now))
         since = int(item["rf"]["N"])
         for instant in (self.changes(since, now) if by_parts else []):
             tokens = self._earned(tokens, since, instant, self.params(instant - 1))

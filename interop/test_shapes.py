@@ -59,6 +59,9 @@ ALLOWED = {
     "never": "of a request above every capacity that the limit ever has, ours says that no wait helps; the original tells a time.",
     "wait above a capacity in between": "a request above the capacity of a part of the schedule cannot be served in that part; the"
     " original counts what it would earn there, ours does not, so its wait is longer.",
+    "estimate after 64 changes": "ours follows 64 changes of a rate, and then estimates by the last one.",
+    "reset of a pattern beyond its search": "if one of several patterns of resets has none within the original's search and another one has,"
+    " the original takes that for the next reset, in the expiry and when leases end.",
     "wait of a period under a schedule": "what a quota or a session is granted depends on when it is used. Ours tells the first instant"
     " at which that covers the request, the original the next reset.",
     "vu of 0": "after a credit whose pins failed the original leaves `vu` at 0, which costs the next acquire another write; ours"
@@ -76,6 +79,8 @@ ALLOWED = {
     "whose schedule is the default": "a bucket has one default for the schedules of its limits, that of the first limit that has"
     " one. Which one is first for the original depends on the order in which the service returns attributes, which DynamoDB does"
     " not define.",
+    "instant of a wrong clock": "a bucket that was refilled more than 5 seconds after now ours dates back; by the original it gains nothing"
+    " until then.",
     "a refund of what was added": "if an acquire adds a quota or a session limit to a bucket that is there, the original gives nothing of"
     " it back when the lease ends.",
     "expiry by a clock that went back": "ours does not shorten the expiry of a bucket that a later clock has written.",
@@ -201,8 +206,12 @@ class Sequence:
         steps = "\n".join(str(step) for step in self.trail)
         return f"seed {self.seed}, {shown(self.now)} = {self.now}: {what}\n{steps}"
 
+    def reasons(self):
+        """By what the clients may differ, and why."""
+        return ALLOWED
+
     def allow(self, name):
-        assert name in ALLOWED
+        assert name in self.reasons()
         self.allowed[name] += 1
 
     def differ(self, what, *values):
@@ -225,10 +234,15 @@ class Sequence:
                     self.differ(f"{where} {name}", True, False)
                 if (name in first) != (name in second):
                     self.allow("stamp of a soft limit")
+            elif name == "bypass" and name in first and name in second:
+                # A deadline at random.
+                continue
             elif (name in first) != (name in second) and self.is_remains(shapes, name):
                 self.allow("remains of another kind")
             elif name == "ttl" and first.get(name) != second.get(name) and self.fills_at_once(shapes):
                 self.allow("expiry of what fills at once")
+            elif name == "ttl" and first.get(name) != second.get(name) and self.is_partly_out_of_sight(shapes):
+                self.allow("reset of a pattern beyond its search")
             elif name == "ttl" and self.is_in_debt(shapes, first, second):
                 self.allow("expiry of a debt")
             elif first.get(name) != second.get(name):
@@ -332,23 +346,24 @@ class Sequence:
         before, outcomes = self.twin.do(self.dice, actions)
         self.trail.append((shown(self.now), "acquire", entity, resource, wanted, self.described(entity, resource), *outcomes))
         concerned = [entity]
-        if entity in PARENT:
-            if self.shapes(PARENT[entity], resource).keys() & wanted.keys():
-                concerned.append(PARENT[entity])
+        parent = self.parent_of(entity, resource)
+        if parent:
+            if self.shapes(parent, resource).keys() & wanted.keys():
+                concerned.append(parent)
             else:
                 self.allow("a parent without the limits asked for")
         kinds = [outcome.kind for outcome in outcomes]
         self.counts["/".join(kinds)] += 1
         old = self.buckets(before)
         if "failed" in kinds:
-            self.same("failure", *[outcome.kind == "failed" and outcome.value.kind for outcome in outcomes])
+            self.compare_failures(concerned, resource, outcomes)
         elif kinds[0] != kinds[1]:
             self.decisions_differ(concerned, resource, wanted, old)
         elif kinds[0] == "refused":
             self.compare_refusals(concerned, resource, wanted, old, outcomes)
         else:
             for one in concerned:
-                self.compare_debits(one, resource, wanted, old.get((one, resource)), outcomes)
+                self.compare_admitted(one, resource, wanted, old.get((one, resource)), outcomes)
         kept = self.keep_one(outcomes)
         granted = [outcome for outcome in outcomes if outcome.kind == "admitted"]
         makes = any((one, resource) not in old for one in concerned)
@@ -363,14 +378,22 @@ class Sequence:
         ]
         if len(granted) == 2 and added and len({client.name for client in self.clients}) > 1:
             self.allow("a refund of what was added")
-        elif len(granted) == 2:
+        elif len(granted) == 2 and self.keeps_lease(concerned, resource):
             left = [{one: self.defaults_of(self.buckets(outcome.items).get((one, resource))) for one in concerned} for outcome in outcomes]
             self.leases.append(([outcome.value for outcome in outcomes], concerned, resource, wanted, left))
             if len(self.leases) > 6:
                 self.leases.pop(0)
-        elif granted:
+        elif len(granted) == 1:
             # Of one alone: as if it had not been.
             self.twin.keep(next(outcome for outcome in outcomes if outcome is not granted[0]).items)
+
+    def keeps_lease(self, concerned, resource):
+        """Whether the end of the lease can be compared."""
+        return True
+
+    def parent_of(self, entity, resource):
+        """The parent that is debited too, or None."""
+        return PARENT.get(entity)
 
     def crosses(self, shape, item):
         """Whether parameters have changed since the bucket was refilled."""
@@ -379,6 +402,9 @@ class Sequence:
     def fractions(self, shape, item):
         """By how much the arithmetic here is below ours at most: it drops a fraction at each change, and what was kept before."""
         return 1 + len(shape.changes(int(item["rf"]["N"]), self.now))
+
+    def compare_failures(self, concerned, resource, outcomes):
+        self.same("failure", *[outcome.kind == "failed" and outcome.value.kind for outcome in outcomes])
 
     def decisions_differ(self, concerned, resource, wanted, old):
         """One is admitted and the other refused: some balance must lie between."""
@@ -393,7 +419,7 @@ class Sequence:
                     return self.allow("rate before a change")
                 if shape.drips and abs(flat - need) <= 1:
                     return self.allow("fractions")
-        for entity in filter(None, map(PARENT.get, concerned)):
+        for entity in filter(None, [self.parent_of(one, resource) for one in concerned]):
             held, named = old.get((entity, resource)) or {}, self.shapes(entity, resource)
             if any(f"b_{name}_tk" in held and name not in named for name in wanted):
                 # The original debits what the parent's bucket holds, ours what the parent's level names.
@@ -449,6 +475,8 @@ class Sequence:
             instants = first.get("resets_at_ms"), second.get("resets_at_ms")
             if instants[0] != instants[1] and shape.session and None in instants:
                 self.allow("a session that has not begun")
+            elif instants[0] != instants[1] and self.is_partly_out_of_sight({shape.name: shape}):
+                return self.allow("reset of a pattern beyond its search")
             elif instants[0] != instants[1]:
                 if None not in instants or not self.is_out_of_sight(shape):
                     self.differ(f"{name} resets at", *instants)
@@ -461,10 +489,15 @@ class Sequence:
         """Whether the original's search finds no next reset."""
         return bool(shape.resets) and next_reset_edge(shape.resets, now_ms=self.now) is None
 
+    def is_partly_out_of_sight(self, shapes):
+        """Whether the original's search finds no reset by one of several patterns."""
+        several = [shape.resets for shape in (shapes or {}).values() if len(shape.resets) > 1]
+        return any(next_reset_edge((one,), now_ms=self.now) is None for resets in several for one in resets)
+
     def compare_waits(self, shape, item, need, *waits, is_look=False):
         ours = [wait for wait, client in zip(waits, self.clients, strict=True) if client.name == "ours"]
         if None in waits:
-            if ours != [None] or need <= max(shape.capacities):
+            if ours != [None] or need <= max(shape.capacities) and shape.ever_covers(need, self.now):
                 self.differ(f"{shape.name} waits", *waits)
             return self.allow("never")
         if ours and self.is_out_of_sight(shape):
@@ -478,14 +511,19 @@ class Sequence:
             if shape.ceiling(self.now) < need <= shape.ceiling(room) and shape.ceiling(room - 1) < need:
                 return self.allow("wait for what is not there")
         _, amount, period = shape.params(self.now)
-        if ours and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + period / amount / 1000:
+        if ours and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + 2 * period / amount / 1000:
             return self.allow("fractions")
         if ours and is_look and shape.drips and 0 <= max(waits) - ours[0]:
             if max(waits) - ours[0] <= 0.0021 + period / amount or self.is_exact(shape, item, need, round(ours[0] * 1000)):
                 return self.allow("wait of a look")
+        if ours and shape.drips and len(shape.changes(self.now, self.now + round(ours[0] * 1000))) >= 63:
+            return self.allow("estimate after 64 changes")
         if ours and ours[0] == max(waits) and need > min(shape.capacities):
             return self.allow("wait above a capacity in between")
         self.differ(f"{shape.name} waits", *waits)
+
+    def compare_admitted(self, entity, resource, wanted, before, outcomes):
+        self.compare_debits(entity, resource, wanted, before, outcomes)
 
     def is_exact(self, shape, item, need, wait):
         """Whether a bucket holds what is needed after a wait of milliseconds, and a second before it does not."""
@@ -515,6 +553,9 @@ class Sequence:
             # The schedule and the period of such a limit have a say in ours.
             self.allow("limits that are no longer named")
             apart += ["vu", "ttl"]
+        if before is not None and number(before, "rf") > self.now + 5 * SECOND and new[0].get("rf") != new[1].get("rf"):
+            self.allow("instant of a wrong clock")
+            apart = [*apart, "rf", "ttl", "vu"]
         if before is None or moved[0] == moved[1]:
             if before is not None and self.is_kept_expiry(before, new):
                 self.allow("expiry by a clock that went back")
@@ -595,10 +636,12 @@ class Sequence:
             if abs(worth[0] - worth[1]) > (2 if shape.drips else 0):
                 self.differ(f"{where} {name}", *worth, *new)
             for item in new:
-                spendable = (number(item, "vu") or self.now + 1) > self.now
+                # A clock that went back has not brought back what was in force before.
+                at = max(self.now, number(item, "rf"))
+                spendable = (number(item, "vu") or at + 1) > at
                 if "vu" in item and number(item, "vu") == 0:
                     spendable = False
-                if spendable and number(item, f"b_{name}_tk") > shape.ceiling(self.now):
+                if spendable and number(item, f"b_{name}_tk") > shape.most(item, at):
                     self.differ(f"{where} {name} is above its capacity and may be spent", item)
         marks = [number(item, "vu") for item in new]
         if marks[0] != marks[1]:
@@ -633,6 +676,10 @@ class Sequence:
         before, outcomes = self.twin.do(dice, [lambda lease=lease: end(lease) for lease in leases])
         self.trail.append((shown(self.now), how, concerned, resource, by, wanted, *outcomes))
         self.same("end of a lease", *[outcome.kind for outcome in outcomes])
+        if any(self.is_partly_out_of_sight(self.shapes(entity, resource)) for entity in concerned):
+            self.allow("reset of a pattern beyond its search")
+            self.keep_one(outcomes)
+            return
         for entity in concerned:
             new = [self.buckets(outcome.items).get((entity, resource)) for outcome in outcomes]
             if (new[0] is None) != (new[1] is None):
@@ -642,7 +689,7 @@ class Sequence:
         self.keep_one(outcomes)
 
     def look(self, entity, resource):
-        if entity in PARENT:
+        if self.parent_of(entity, resource):
             return
         item = self.buckets().get((entity, resource))
         shapes = self.shapes(entity, resource)

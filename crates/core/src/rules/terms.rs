@@ -9,7 +9,7 @@ use crate::units::{EpochMillis, Millitokens};
 /// parameters at its end, or the last ones that were followed, had been in force.
 const MAX_CHANGES: usize = 64;
 
-/// How often a search for a reset goes on where the one before has ended: a 29th of February is at most eight years away.
+/// How often a search for a window goes on where the one before has ended.
 const MAX_SEARCHES: usize = 9;
 
 /// The parameters of a limit, their schedule, and how its tokens come back, as one of a bucket's shards applies them.
@@ -206,7 +206,7 @@ impl<'a> Terms<'a> {
     pub fn resets_at(&self, now: EpochMillis) -> Option<EpochMillis> {
         match self.regain {
             Regain::Rate | Regain::Unknown => None,
-            Regain::Resets(resets, _) => next_edge(resets, now),
+            Regain::Resets(resets, _) => resets.first_after(now),
             Regain::Session(session, _) => session.end().filter(|end| *end > now),
         }
     }
@@ -246,9 +246,14 @@ impl<'a> Terms<'a> {
         scheduled.into_iter().chain(whole).min()
     }
 
-    /// The end of the time from `at` on in which the parameters do not change, and not beyond `end`.
+    /// The end of the time from `at` on in which the parameters do not change, and not beyond `end`. Entries with the same parameters
+    /// count as one.
     fn unchanged_until(&self, at: EpochMillis, end: EpochMillis) -> EpochMillis {
-        let until = self.schedule.map(|schedule| schedule.valid_until(at));
+        let until = self.schedule.map(|schedule| {
+            let found = schedule.params(self.base, at);
+            let change = schedule.next_where(self.base, at, |params| params != found);
+            change.unwrap_or_else(|searched| searched)
+        });
         // A search that finds nothing ends where it has looked, and at the end of the calendar it does not go on.
         until
             .filter(|until| *until > at)
@@ -449,18 +454,6 @@ pub(crate) fn secs_to_millis(secs: u64) -> i64 {
     i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1000)
 }
 
-/// The first reset after an instant, however far away.
-fn next_edge(resets: &ResetSchedule, at: EpochMillis) -> Option<EpochMillis> {
-    let mut at = at;
-    for _ in 0..MAX_SEARCHES {
-        if let Some(edge) = resets.next_edge(at) {
-            return Some(edge);
-        }
-        at = resets.valid_until(at);
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -551,6 +544,17 @@ mod tests {
             ("2026-03-02T08:59:59Z", 0),
             "2026-03-02T09:00:07Z",
             11_000,
+        );
+    }
+
+    /// As many changes as are followed, most of them between entries with the same parameters.
+    #[test]
+    fn entries_with_the_same_parameters_do_not_count_as_changes() {
+        check(
+            "1h0-6s10;M1-3s10",
+            ("2026-01-08T00:00:00Z", 0),
+            "2026-04-17T07:00:00Z",
+            6_000,
         );
     }
 
@@ -677,6 +681,30 @@ mod tests {
         assert!(covers("1D1w*/1s250;D1w1c700", 601_000));
         assert!(!covers("1D1-2w1-2s250;D2w1c700", 601_000));
         assert!(covers("1D1-2w1-2s250;D2w3c700", 601_000));
+    }
+
+    /// The search for a 31st does not reach from January to March, that for a new year does.
+    #[test]
+    fn a_reset_beyond_its_search_comes_before_a_later_one_of_another_pattern() {
+        let zone = Zone::UTC;
+        let resets = ResetSchedule::decode("1m0h0D31;m0h0D1M1", &zone).unwrap();
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, None, 1).with_regain(Regain::Resets(&resets, allowance));
+        let resets_at = |text| terms.resets_at(at(text));
+        assert_eq!(
+            resets_at("2057-01-31T03:40:50Z"),
+            Some(at("2057-03-31T00:00:00Z"))
+        );
+        assert_eq!(
+            resets_at("2057-12-31T00:00:00Z"),
+            Some(at("2058-01-01T00:00:00Z"))
+        );
+        let leap = ResetSchedule::decode("1m0h0D29M2", &zone).unwrap();
+        assert_eq!(
+            leap.first_after(at("2096-03-01T00:00:00Z")),
+            Some(at("2104-02-29T00:00:00Z"))
+        );
     }
 
     #[test]
