@@ -60,8 +60,8 @@ ALLOWED = {
     "wait above a capacity in between": "a request above the capacity of a part of the schedule cannot be served in that part; the"
     " original counts what it would earn there, ours does not, so its wait is longer.",
     "estimate after 64 changes": "ours follows 64 changes of a rate, and then estimates by the last one.",
-    "reset of a pattern beyond its search": "if one of several patterns of resets has none within the original's search and another one has,"
-    " the original takes that for the next reset, in the expiry and when leases end.",
+    "reset of a pattern beyond its search": "if a pattern of resets has none within the original's search, it takes that of another pattern for"
+    " the next reset, or none, in the expiry and when leases end.",
     "wait of a period under a schedule": "what a quota or a session is granted depends on when it is used. Ours tells the first instant"
     " at which that covers the request, the original the next reset.",
     "vu of 0": "after a credit whose pins failed the original leaves `vu` at 0, which costs the next acquire another write; ours"
@@ -376,7 +376,14 @@ class Sequence:
             for name, shape in self.shapes(one, resource).items()
             if wanted.get(name) is not None and not shape.drips and f"b_{name}_tk" not in old.get((one, resource), {f"b_{name}_tk": None})
         ]
-        if len(granted) == 2 and added and len({client.name for client in self.clients}) > 1:
+        beyond = [
+            one
+            for one in concerned
+            if self.is_partly_out_of_sight({name: shape for name, shape in self.shapes(one, resource).items() if name in wanted})
+        ]
+        if len(granted) == 2 and beyond and len({client.name for client in self.clients}) > 1:
+            self.allow("reset of a pattern beyond its search")
+        elif len(granted) == 2 and added and len({client.name for client in self.clients}) > 1:
             self.allow("a refund of what was added")
         elif len(granted) == 2 and self.keeps_lease(concerned, resource):
             left = [{one: self.defaults_of(self.buckets(outcome.items).get((one, resource))) for one in concerned} for outcome in outcomes]
@@ -490,9 +497,9 @@ class Sequence:
         return bool(shape.resets) and next_reset_edge(shape.resets, now_ms=self.now) is None
 
     def is_partly_out_of_sight(self, shapes):
-        """Whether the original's search finds no reset by one of several patterns."""
-        several = [shape.resets for shape in (shapes or {}).values() if len(shape.resets) > 1]
-        return any(next_reset_edge((one,), now_ms=self.now) is None for resets in several for one in resets)
+        """Whether the original's search finds no reset by one of the patterns."""
+        patterns = [one for shape in (shapes or {}).values() for one in shape.resets]
+        return any(next_reset_edge((one,), now_ms=self.now) is None for one in patterns)
 
     def compare_waits(self, shape, item, need, *waits, is_look=False):
         ours = [wait for wait, client in zip(waits, self.clients, strict=True) if client.name == "ours"]
@@ -511,8 +518,11 @@ class Sequence:
             if shape.ceiling(self.now) < need <= shape.ceiling(room) and shape.ceiling(room - 1) < need:
                 return self.allow("wait for what is not there")
         _, amount, period = shape.params(self.now)
-        if ours and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + 2 * period / amount / 1000:
-            return self.allow("fractions")
+        if ours and shape.drips and 0 <= max(waits) - ours[0]:
+            if max(waits) - ours[0] <= 0.0021 + 2 * period / amount / 1000 or (
+                shape.schedule and max(waits) - ours[0] < period / amount and self.is_exact(shape, item, need, round(ours[0] * 1000))
+            ):
+                return self.allow("fractions")
         if ours and is_look and shape.drips and 0 <= max(waits) - ours[0]:
             if max(waits) - ours[0] <= 0.0021 + period / amount or self.is_exact(shape, item, need, round(ours[0] * 1000)):
                 return self.allow("wait of a look")

@@ -82,17 +82,23 @@ fn a_refund_from_before_a_limit_became_a_quota_is_paid_until_its_first_reset() {
     }
 }
 
-/// The next 31st lies further away than the search for it goes, and the new year does not.
+/// The next 31st lies further away than the search for it goes, alone and beside a new year that is found.
 #[test]
 fn a_refund_is_not_paid_after_a_reset_that_is_far_away() {
-    let quota = Limit::quota("rpd", 100).resets_on([("0 0 31 * *", "UTC"), ("0 0 1 1 *", "UTC")]);
-    let mut desk = desk(&[quota], "2027-01-31T12:00:00Z");
-    let grants = desk.admitted("u", &[("rpd", 80)]);
-    desk.now = at("2027-03-31T00:00:00Z");
-    desk.admitted("u", &[("rpd", 100)]);
-    let end = desk.credit(&grants[0], &[("rpd", 80)]);
-    assert!(matches!(end, CreditEnd::Gone), "{end:?}");
-    assert_eq!(desk.int("u", 0, "b_rpd_tk"), 0);
+    let alone = Limit::quota("rpd", 100).resets("0 0 31 * *", "UTC");
+    let beside = Limit::quota("rpd", 100).resets_on([("0 0 31 * *", "UTC"), ("0 0 1 1 *", "UTC")]);
+    for (quota, taken, reset) in [
+        (alone, "2027-08-31T12:00:00Z", "2027-10-31T00:00:00Z"),
+        (beside, "2027-01-31T12:00:00Z", "2027-03-31T00:00:00Z"),
+    ] {
+        let mut desk = desk(&[quota], taken);
+        let grants = desk.admitted("u", &[("rpd", 80)]);
+        desk.now = at(reset);
+        desk.admitted("u", &[("rpd", 100)]);
+        let end = desk.credit(&grants[0], &[("rpd", 80)]);
+        assert!(matches!(end, CreditEnd::Gone), "{end:?}");
+        assert_eq!(desk.int("u", 0, "b_rpd_tk"), 0);
+    }
 }
 
 /// A rate with or without a schedule is the same balance.
