@@ -186,6 +186,8 @@ class Mixed(Sequence):
         for name, shape in shapes.items():
             tokens = [number(item, f"b_{name}_tk") for item in new]
             restored = [amounts.get(name, 0) for _, amounts in told]
+            # A top-up is in whole tokens, so that a fraction can make a difference of one.
+            earned = [held - granted * 1000 * (what == "top-up") for held, granted in zip(tokens, restored, strict=True)]
             if tokens[0] == tokens[1] and restored[0] == restored[1]:
                 continue
             if shape.session and restored[0] == restored[1] and shape.is_whole_again(before, self.now):
@@ -193,10 +195,15 @@ class Mixed(Sequence):
                 self.allow("a session that has not begun")
             elif self.crosses(shape, before) and shape.held(before, self.now) != shape.held(before, self.now, by_parts=True):
                 self.allow("rate before a change")
-            elif shape.drips and abs(tokens[0] - tokens[1]) <= 2 + shape.params(self.now)[1] // shape.params(self.now)[2] and abs(restored[0] - restored[1]) <= 1:
+            elif shape.drips and abs(earned[0] - earned[1]) <= 2 + self.a_millisecond(shape) and abs(restored[0] - restored[1]) <= 1:
                 self.allow("fraction of a reset")
             else:
                 self.differ(f"{where} {name}", *tokens, *restored, before)
+
+    def a_millisecond(self, shape):
+        """What a limit earns in a millisecond."""
+        _, amount, period = shape.params(self.now)
+        return amount // period
 
     # --- What others do then ---
 

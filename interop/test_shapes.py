@@ -418,7 +418,7 @@ class Sequence:
         for entity in concerned:
             item = old.get((entity, resource))
             for name, shape in self.shapes(entity, resource).items():
-                if item is None or not wanted.get(name) or shape.soft:
+                if item is None or name not in wanted or shape.soft:
                     continue
                 need = wanted[name] * 1000
                 flat, parts = shape.held(item, self.now), shape.held(item, self.now, by_parts=True)
