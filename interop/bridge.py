@@ -15,6 +15,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import zae_limiter.exceptions
+from zae_limiter.exceptions import ResourceDisabled, ValidationError
 from zae_limiter import Limit as TheirLimit
 from zae_limiter import (
     RateLimiterUnavailable,
@@ -177,6 +178,23 @@ class Ours:
     def delete_system_defaults(self):
         self.call("delete_system_defaults")
 
+    def set_access(self, entity, resource, access):
+        """`disable`, `enable`, `bypass`, or None, of an entity's level or, without one, of the resource."""
+        return self.call("set_access", entity=entity, resource=resource, access=access)
+
+    def set_cascade(self, entity, resource, cascade):
+        return self.call("set_cascade", entity=entity, resource=resource, cascade=cascade)
+
+    def set_parent(self, entity, parent):
+        return self.call("set_parent", entity=entity, parent=parent)
+
+    def reset_bucket(self, entity, resource, limits, key):
+        """The shards, and the tokens by limit."""
+        return self.call("reset_bucket", entity=entity, resource=resource, limits=limits, key=key)
+
+    def top_up(self, entity, resource, amounts, key):
+        return self.call("top_up", entity=entity, resource=resource, amounts=amounts, key=key)
+
     def listings(self, resource):
         return (
             self.call("resources_with_defaults"),
@@ -306,6 +324,10 @@ class Theirs:
             raise Refused(err.retry_after_seconds, self._body(err.as_dict)) from err
         except RateLimiterUnavailable as err:
             raise Failed("Unavailable", str(err)) from err
+        except ResourceDisabled as err:
+            raise Failed("Disabled", str(err)) from err
+        except ValidationError as err:
+            raise Failed("InvalidInput", str(err)) from err
 
     def acquire(self, entity, resource, **consume):
         context = self.limiter.acquire(entity_id=entity, resource=resource, consume=consume)
@@ -370,6 +392,32 @@ class Theirs:
 
     def delete_system_defaults(self):
         self.repo.delete_system_defaults()
+
+    def set_access(self, entity, resource, access):
+        """`disable`, `enable`, `bypass`, or None, of an entity's level or, without one, of the resource."""
+        scope = "resource" if entity is None else "entity"
+        name = f"clear_{scope}_disabled" if access is None else f"{access}_{scope}"
+        of = [resource] if entity is None else [entity, None if resource == "_default_" else resource]
+        return self._do(getattr(self.repo, name), *of)
+
+    def set_cascade(self, entity, resource, cascade):
+        scope, of = ("resource", [resource]) if entity is None else ("entity", [entity])
+        more = {} if entity is None or resource == "_default_" else {"resource": resource}
+        if cascade is None:
+            return self._do(getattr(self.repo, f"clear_{scope}_cascade"), *of, **more)
+        return self._do(getattr(self.repo, f"set_{scope}_cascade"), *of, cascade, **more)
+
+    def set_parent(self, entity, parent):
+        return self._do(self.repo.set_parent, entity, parent)
+
+    def reset_bucket(self, entity, resource, limits, key):
+        """The shards, and the tokens by limit."""
+        done = self._do(self.repo.reset_bucket, entity, resource, limits=limits or None, idempotency_key=key)
+        return [done.shards, done.amounts]
+
+    def top_up(self, entity, resource, amounts, key):
+        done = self._do(self.repo.top_up, entity, resource, amounts, idempotency_key=key)
+        return [done.shards, done.amounts]
 
     def listings(self, resource):
         return (

@@ -145,10 +145,10 @@ class Shape:
         self.session = limit.reset_after_seconds and limit.reset_after_seconds * 1000
         period = limit.refill_period_seconds * 1000
         self.base = limit.capacity * 1000, limit.refill_amount * 1000, period
-        capacities = [self.base[0]]
-        for one in self.schedule:
-            capacities.append(schedule.entry_params(*self.base, one)[0])
-        self.capacities = capacities
+        # An entry after one with the same pattern is never in force.
+        used = {one.cron: one for one in reversed(self.schedule)}.values()
+        self.capacities = [self.base[0], *(schedule.entry_params(*self.base, one)[0] for one in used)]
+        self.found = 0, 0
 
     @property
     def drips(self):
@@ -160,6 +160,11 @@ class Shape:
 
     def ceiling(self, at):
         return self.params(at)[0]
+
+    def ever_covers(self, need, now):
+        """Whether the capacity in force covers an amount within four years, looked at in even and odd minutes of each half hour."""
+        ends = range(now - now % HOUR, now + 4 * 366 * DAY, HOUR)
+        return any(self.ceiling(end + minute * MINUTE) >= need for end in ends for minute in (0, 1, 30, 31))
 
     def fill_ms(self):
         """The longest time to fill, or a minute of a limit that is not refilled."""
@@ -192,6 +197,10 @@ class Shape:
         start = self.value(item, "ws")
         return start is None or start + self.session <= now
 
+    def most(self, item, now):
+        """What it may hold at most: with what was added to a quota until its period ends."""
+        return self.ceiling(now) + (0 if self.drips else self.value(item, "tu") or 0)
+
     def held(self, item, now, by_parts=False):
         """What the bucket holds at an instant if it is refilled then: each part of the time at its rate, or all at the one now in
         force."""
@@ -199,7 +208,7 @@ class Shape:
         if tokens is None:
             return ceiling
         if not self.drips:
-            return ceiling if self.is_whole_again(item, now) else min(tokens, ceiling)
+            return ceiling if self.is_whole_again(item, now) else min(tokens, self.most(item, now))
         since = int(item["rf"]["N"])
         for instant in (self.changes(since, now) if by_parts else []):
             tokens = self._earned(tokens, since, instant, self.params(instant - 1))
@@ -211,11 +220,21 @@ class Shape:
         capacity, amount, period = params
         return min(capacity, tokens + max(0, until - since) * amount // period)
 
+    def _boundary_after(self, now):
+        """The next change of parameters or reset. It is searched for once."""
+        if not self.schedule and not self.resets:
+            return None
+        since, boundary = self.found
+        if not since <= now < boundary:
+            boundary = schedule.next_boundary(self.schedule, self.resets, now_ms=now)
+            if boundary is None:
+                return None
+            self.found = now, boundary
+        return boundary
+
     def edge_after(self, item, now):
         """The next instant of interest: a change of parameters, a reset, the end of a session, a full bucket, or None."""
-        found = []
-        if self.schedule or self.resets:
-            found.append(schedule.next_boundary(self.schedule, self.resets, now_ms=now))
+        found = [self._boundary_after(now)]
         if self.session and item and self.value(item, "ws") is not None:
             found.append(self.value(item, "ws") + self.session)
         if self.drips and item and self.value(item, "tk") is not None:

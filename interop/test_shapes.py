@@ -23,7 +23,7 @@ import pytest
 import zae_limiter.models
 import zae_limiter.sync_lease
 import zae_limiter.sync_limiter
-from bridge import Failed, Refused, Theirs
+from bridge import Failed, Refused, TheirLease, Theirs
 from shapes import DAY, HOUR, MINUTE, SECOND, STARTS, Shape, instant, limits, shown
 from twin import Twin
 from zae_limiter.schedule import next_reset_edge
@@ -41,7 +41,8 @@ SEEDS = [int(REPLAYED)] if REPLAYED else [0, 1, *range(FRESH, FRESH + COUNT)]
 
 # By what the clients may differ, and why.
 ALLOWED = {
-    "stamp of a soft limit": "ours stamps none when limits are set: clients look at the configuration.",
+    "stamp of a soft limit": "ours stamps none when limits are set: clients look at the configuration. A stamp that has expired is"
+    " removed by the next acquire, by the original also when another limit of the level becomes soft.",
     "when a refill is written": "a plain debit leaves the refill to a later write; ours writes it when the bucket stood idle for a"
     " part of its fill time (ADR 11), the original when it runs short. The balances are the same once it is written: each is"
     " compared with the arithmetic here.",
@@ -50,12 +51,17 @@ ALLOWED = {
     "rate before a change": "for the time before a change of parameters ours earns at the rate of that time, the original at the"
     " rate now in force. Each balance is compared with the arithmetic of its own rule.",
     "wait to the millisecond": "the original adds up to two milliseconds to a wait.",
-    "wait of a look": "the original counts whole tokens when it only looks, so its wait may be longer by the time of a token.",
-    "expiry of what fills at once": "a bucket that fills within a seventh of a second expires after less than a second; the original"
-    " then makes it without expiry, ours with a second or more.",
+    "wait of a look": "the original counts whole tokens when it only looks, so its wait may be longer by the time of a token. Under a"
+    " schedule ours is compared with the arithmetic here.",
+    "expiry of what fills at once": "the original counts write units, which fill within a second, among the limits of a bucket that is"
+    " there. A bucket that fills within a seventh of a second it makes without expiry, ours with a second or more.",
+    "expiry of a debt": "ours keeps a bucket until a debt is paid and the limit is full, the original as if there were none.",
     "never": "of a request above every capacity that the limit ever has, ours says that no wait helps; the original tells a time.",
     "wait above a capacity in between": "a request above the capacity of a part of the schedule cannot be served in that part; the"
     " original counts what it would earn there, ours does not, so its wait is longer.",
+    "estimate after 64 changes": "ours follows 64 changes of a rate, and then estimates by the last one.",
+    "reset of a pattern beyond its search": "if a pattern of resets has none within the original's search, it takes that of another pattern for"
+    " the next reset, or none, in the expiry and when leases end.",
     "wait of a period under a schedule": "what a quota or a session is granted depends on when it is used. Ours tells the first instant"
     " at which that covers the request, the original the next reset.",
     "vu of 0": "after a credit whose pins failed the original leaves `vu` at 0, which costs the next acquire another write; ours"
@@ -73,6 +79,15 @@ ALLOWED = {
     "whose schedule is the default": "a bucket has one default for the schedules of its limits, that of the first limit that has"
     " one. Which one is first for the original depends on the order in which the service returns attributes, which DynamoDB does"
     " not define.",
+    "instant of a wrong clock": "a bucket that was refilled more than 5 seconds after now ours dates back; by the original it gains nothing"
+    " until then.",
+    "a refund of what was added": "if an acquire adds a quota or a session limit to a bucket that is there, the original gives nothing of"
+    " it back when the lease ends.",
+    "expiry by a clock that went back": "ours does not shorten the expiry of a bucket that a later clock has written.",
+    "a look at less than a token": "a schedule can leave a limit less than a token. The original counts that as one when it looks,"
+    " and refuses an acquire of it.",
+    "wait for what is not there": "a bucket or a limit that is not there is full whenever it is made. So for a request above the capacity in force ours"
+    " tells when that is large enough, the original when a bucket that is there would hold as much.",
     "a look at 0 tokens of a debt": "an acquire of 0 tokens is refused while the limit is in debt. Ours tells so when it looks, the"
     " original does not.",
     "a session that has not begun": "where a use would begin a session, ours tells when that would end; the original does so in some"
@@ -119,7 +134,7 @@ class Sequence:
         self.namespace_id = clients[0].namespace_id
         self.tick()
         # By (entity, resource) for an entity's own; by resource.
-        self.own, self.defaults = {}, {}
+        self.own, self.defaults, self.made = {}, {}, {}
         for client in clients[:1]:
             client.create_entity("proj-1")
             client.create_entity("child-1", parent="proj-1", cascade=True)
@@ -160,11 +175,11 @@ class Sequence:
     # --- What is stored ---
 
     def buckets(self, items=None):
-        """Buckets by entity and resource."""
+        """Buckets by entity and resource, in an order that does not depend on that of a scan."""
         items = self.twin.state if items is None else items
         return {
             (item["entity_id"]["S"], item["resource"]["S"]): item
-            for (pk, sk), item in items.items()
+            for (pk, sk), item in sorted(items.items(), key=lambda one: one[0])
             if sk == "#STATE" and "/BUCKET#" in pk
         }
 
@@ -178,7 +193,12 @@ class Sequence:
         return self.own.get((entity, resource)) or self.defaults[resource]
 
     def shapes(self, entity, resource):
-        return {one["name"]: Shape(one) for one in self.described(entity, resource)}
+        """The shapes of a level's limits by name, as a mapping of the caller's own."""
+        described = self.described(entity, resource)
+        if id(described) not in self.made:
+            # With the level, so that no other one gets its identity.
+            self.made[id(described)] = described, {one["name"]: Shape(one) for one in described}
+        return dict(self.made[id(described)][1])
 
     # --- Differences ---
 
@@ -186,8 +206,12 @@ class Sequence:
         steps = "\n".join(str(step) for step in self.trail)
         return f"seed {self.seed}, {shown(self.now)} = {self.now}: {what}\n{steps}"
 
+    def reasons(self):
+        """By what the clients may differ, and why."""
+        return ALLOWED
+
     def allow(self, name):
-        assert name in ALLOWED
+        assert name in self.reasons()
         self.allowed[name] += 1
 
     def differ(self, what, *values):
@@ -206,21 +230,34 @@ class Sequence:
                 continue
             if name.endswith("_soft"):
                 # A deadline at random. Ours lets no client go by it without a look at the configuration.
-                if name in first and name not in second:
+                if name in first and name not in second and (number(first, name) or 0) > self.now:
                     self.differ(f"{where} {name}", True, False)
-                if name in second and name not in first:
+                if (name in first) != (name in second):
                     self.allow("stamp of a soft limit")
+            elif name == "bypass" and name in first and name in second:
+                # A deadline at random.
+                continue
             elif (name in first) != (name in second) and self.is_remains(shapes, name):
                 self.allow("remains of another kind")
             elif name == "ttl" and first.get(name) != second.get(name) and self.fills_at_once(shapes):
                 self.allow("expiry of what fills at once")
+            elif name == "ttl" and first.get(name) != second.get(name) and self.is_partly_out_of_sight(shapes):
+                self.allow("reset of a pattern beyond its search")
+            elif name == "ttl" and self.is_in_debt(shapes, first, second):
+                self.allow("expiry of a debt")
             elif first.get(name) != second.get(name):
                 self.differ(f"{where} {name}", first.get(name), second.get(name), before)
 
+    def is_in_debt(self, shapes, *items):
+        """Whether a soft limit is in debt, and the expiry of ours is the later one."""
+        expiries = {client.name: number(item, "ttl") for client, item in zip(self.clients, items, strict=True)}
+        in_debt = any((number(item, f"b_{name}_tk") or 0) < 0 for item in items for name in shapes or ())
+        return in_debt and None not in expiries.values() and expiries.get("ours", 0) > expiries["theirs"]
+
     @staticmethod
     def fills_at_once(shapes):
-        """Whether seven times the time to fill is less than a second."""
-        return shapes and all(shape.fill_ms() * 7 < SECOND for shape in shapes.values())
+        """Whether it takes no longer to fill than the bucket's write units do."""
+        return shapes and all(shape.fill_ms() <= SECOND for shape in shapes.values())
 
     @staticmethod
     def is_remains(shapes, name):
@@ -255,6 +292,12 @@ class Sequence:
         if spread[0] == spread[1] and items[0] != items[1]:
             self.allow("whose schedule is the default")
         return spread
+
+    @staticmethod
+    def defaults_of(item):
+        """Which schedules are a bucket's defaults, and whose are not: a lease of the original pays back only while they stay."""
+        parts = ("sched", "rsched", "sched_tz")
+        return {name: value for name, value in (item or {}).items() if name in parts or name.endswith(("_sched", "_rsched"))}
 
     # --- Operations ---
 
@@ -303,55 +346,87 @@ class Sequence:
         before, outcomes = self.twin.do(self.dice, actions)
         self.trail.append((shown(self.now), "acquire", entity, resource, wanted, self.described(entity, resource), *outcomes))
         concerned = [entity]
-        if entity in PARENT:
-            if self.shapes(PARENT[entity], resource).keys() & wanted.keys():
-                concerned.append(PARENT[entity])
+        parent = self.parent_of(entity, resource)
+        if parent:
+            if self.shapes(parent, resource).keys() & wanted.keys():
+                concerned.append(parent)
             else:
                 self.allow("a parent without the limits asked for")
         kinds = [outcome.kind for outcome in outcomes]
         self.counts["/".join(kinds)] += 1
         old = self.buckets(before)
         if "failed" in kinds:
-            self.same("failure", *[outcome.kind == "failed" and outcome.value.kind for outcome in outcomes])
+            self.compare_failures(concerned, resource, outcomes)
         elif kinds[0] != kinds[1]:
             self.decisions_differ(concerned, resource, wanted, old)
         elif kinds[0] == "refused":
             self.compare_refusals(concerned, resource, wanted, old, outcomes)
         else:
             for one in concerned:
-                self.compare_debits(one, resource, wanted, old.get((one, resource)), outcomes)
+                self.compare_admitted(one, resource, wanted, old.get((one, resource)), outcomes)
         kept = self.keep_one(outcomes)
         granted = [outcome for outcome in outcomes if outcome.kind == "admitted"]
         makes = any((one, resource) not in old for one in concerned)
         if makes and kept.client.name == "theirs" and "ours" in [client.name for client in self.clients]:
             # Our lease is of the bucket that ours made: it gives nothing back to another one.
             return
-        if len(granted) == 2:
-            self.leases.append(([outcome.value for outcome in outcomes], concerned, resource, wanted))
+        added = [
+            name
+            for one in concerned
+            for name, shape in self.shapes(one, resource).items()
+            if wanted.get(name) is not None and not shape.drips and f"b_{name}_tk" not in old.get((one, resource), {f"b_{name}_tk": None})
+        ]
+        beyond = [
+            one
+            for one in concerned
+            if self.is_partly_out_of_sight({name: shape for name, shape in self.shapes(one, resource).items() if name in wanted})
+        ]
+        if len(granted) == 2 and beyond and len({client.name for client in self.clients}) > 1:
+            self.allow("reset of a pattern beyond its search")
+        elif len(granted) == 2 and added and len({client.name for client in self.clients}) > 1:
+            self.allow("a refund of what was added")
+        elif len(granted) == 2 and self.keeps_lease(concerned, resource):
+            left = [{one: self.defaults_of(self.buckets(outcome.items).get((one, resource))) for one in concerned} for outcome in outcomes]
+            self.leases.append(([outcome.value for outcome in outcomes], concerned, resource, wanted, left))
             if len(self.leases) > 6:
                 self.leases.pop(0)
-        elif granted:
+        elif len(granted) == 1:
             # Of one alone: as if it had not been.
             self.twin.keep(next(outcome for outcome in outcomes if outcome is not granted[0]).items)
+
+    def keeps_lease(self, concerned, resource):
+        """Whether the end of the lease can be compared."""
+        return True
+
+    def parent_of(self, entity, resource):
+        """The parent that is debited too, or None."""
+        return PARENT.get(entity)
 
     def crosses(self, shape, item):
         """Whether parameters have changed since the bucket was refilled."""
         return bool(item and shape.drips and shape.changes(int(item["rf"]["N"]), self.now))
+
+    def fractions(self, shape, item):
+        """By how much the arithmetic here is below ours at most: it drops a fraction at each change, and what was kept before."""
+        return 1 + len(shape.changes(int(item["rf"]["N"]), self.now))
+
+    def compare_failures(self, concerned, resource, outcomes):
+        self.same("failure", *[outcome.kind == "failed" and outcome.value.kind for outcome in outcomes])
 
     def decisions_differ(self, concerned, resource, wanted, old):
         """One is admitted and the other refused: some balance must lie between."""
         for entity in concerned:
             item = old.get((entity, resource))
             for name, shape in self.shapes(entity, resource).items():
-                if item is None or not wanted.get(name) or shape.soft:
+                if item is None or name not in wanted or shape.soft:
                     continue
                 need = wanted[name] * 1000
                 flat, parts = shape.held(item, self.now), shape.held(item, self.now, by_parts=True)
-                if self.crosses(shape, item) and (flat >= need) != (parts + 1 >= need):
+                if self.crosses(shape, item) and (flat >= need) != (parts + self.fractions(shape, item) >= need):
                     return self.allow("rate before a change")
                 if shape.drips and abs(flat - need) <= 1:
                     return self.allow("fractions")
-        for entity in filter(None, map(PARENT.get, concerned)):
+        for entity in filter(None, [self.parent_of(one, resource) for one in concerned]):
             held, named = old.get((entity, resource)) or {}, self.shapes(entity, resource)
             if any(f"b_{name}_tk" in held and name not in named for name in wanted):
                 # The original debits what the parent's bucket holds, ours what the parent's level names.
@@ -391,6 +466,8 @@ class Sequence:
             self.same(f"{name} {part}", first[part], second[part])
         if self.crosses(shape, item) and shape.held(item, self.now) != shape.held(item, self.now, by_parts=True):
             return self.allow("rate before a change")
+        if is_look and abs(first["available"] - second["available"]) == 1 and shape.ceiling(self.now) < 1000:
+            return self.allow("a look at less than a token")
         if first["exceeded"] != second["exceeded"]:
             if is_look and need == 0 and item is not None and shape.held(item, self.now) < 0:
                 return self.allow("a look at 0 tokens of a debt")
@@ -405,22 +482,29 @@ class Sequence:
             instants = first.get("resets_at_ms"), second.get("resets_at_ms")
             if instants[0] != instants[1] and shape.session and None in instants:
                 self.allow("a session that has not begun")
+            elif instants[0] != instants[1] and self.is_partly_out_of_sight({shape.name: shape}):
+                return self.allow("reset of a pattern beyond its search")
             elif instants[0] != instants[1]:
                 if None not in instants or not self.is_out_of_sight(shape):
                     self.differ(f"{name} resets at", *instants)
                 self.allow("reset out of sight")
         waits = [status["retry_after_seconds"] for status in (first, second)]
         if first["exceeded"] and waits[0] != waits[1]:
-            self.compare_waits(shape, need * 1000, *waits, is_look=is_look)
+            self.compare_waits(shape, item, need * 1000, *waits, is_look=is_look)
 
     def is_out_of_sight(self, shape):
         """Whether the original's search finds no next reset."""
         return bool(shape.resets) and next_reset_edge(shape.resets, now_ms=self.now) is None
 
-    def compare_waits(self, shape, need, *waits, is_look=False):
+    def is_partly_out_of_sight(self, shapes):
+        """Whether the original's search finds no reset by one of the patterns."""
+        patterns = [one for shape in (shapes or {}).values() for one in shape.resets]
+        return any(next_reset_edge((one,), now_ms=self.now) is None for one in patterns)
+
+    def compare_waits(self, shape, item, need, *waits, is_look=False):
         ours = [wait for wait, client in zip(waits, self.clients, strict=True) if client.name == "ours"]
         if None in waits:
-            if ours != [None] or need <= max(shape.capacities):
+            if ours != [None] or need <= max(shape.capacities) and shape.ever_covers(need, self.now):
                 self.differ(f"{shape.name} waits", *waits)
             return self.allow("never")
         if ours and self.is_out_of_sight(shape):
@@ -429,14 +513,34 @@ class Sequence:
             return self.allow("wait to the millisecond")
         if ours and not shape.drips and len(shape.capacities) > 1:
             return self.allow("wait of a period under a schedule")
+        if ours and (item is None or f"b_{shape.name}_tk" not in item) and len(shape.capacities) > 1:
+            room = self.now + round(ours[0] * 1000)
+            if shape.ceiling(self.now) < need <= shape.ceiling(room) and shape.ceiling(room - 1) < need:
+                return self.allow("wait for what is not there")
         _, amount, period = shape.params(self.now)
-        if ours and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + period / amount / 1000:
-            return self.allow("fractions")
-        if ours and is_look and shape.drips and 0 <= max(waits) - ours[0] <= 0.0021 + period / amount:
-            return self.allow("wait of a look")
+        if ours and shape.drips and 0 <= max(waits) - ours[0]:
+            if max(waits) - ours[0] <= 0.0021 + 2 * period / amount / 1000 or (
+                shape.schedule and max(waits) - ours[0] < period / amount and self.is_exact(shape, item, need, round(ours[0] * 1000))
+            ):
+                return self.allow("fractions")
+        if ours and is_look and shape.drips and 0 <= max(waits) - ours[0]:
+            if max(waits) - ours[0] <= 0.0021 + period / amount or self.is_exact(shape, item, need, round(ours[0] * 1000)):
+                return self.allow("wait of a look")
+        if ours and shape.drips and len(shape.changes(self.now, self.now + round(ours[0] * 1000))) >= 63:
+            return self.allow("estimate after 64 changes")
         if ours and ours[0] == max(waits) and need > min(shape.capacities):
             return self.allow("wait above a capacity in between")
         self.differ(f"{shape.name} waits", *waits)
+
+    def compare_admitted(self, entity, resource, wanted, before, outcomes):
+        self.compare_debits(entity, resource, wanted, before, outcomes)
+
+    def is_exact(self, shape, item, need, wait):
+        """Whether a bucket holds what is needed after a wait of milliseconds, and a second before it does not."""
+        if item is None:
+            return False
+        held = [shape.held(item, self.now + at, by_parts=True) for at in (wait - SECOND, wait)]
+        return held[0] < need <= held[1] + self.fractions(shape, item) + len(shape.changes(self.now, self.now + wait))
 
     def compare_debits(self, entity, resource, wanted, before, outcomes):
         """The bucket after an acquire that both admitted."""
@@ -459,7 +563,13 @@ class Sequence:
             # The schedule and the period of such a limit have a say in ours.
             self.allow("limits that are no longer named")
             apart += ["vu", "ttl"]
+        if before is not None and number(before, "rf") > self.now + 5 * SECOND and new[0].get("rf") != new[1].get("rf"):
+            self.allow("instant of a wrong clock")
+            apart = [*apart, "rf", "ttl", "vu"]
         if before is None or moved[0] == moved[1]:
+            if before is not None and self.is_kept_expiry(before, new):
+                self.allow("expiry by a clock that went back")
+                apart = [*apart, "ttl"]
             self.compare_attributes(where, *new, apart=apart, shapes=shapes, before=(before, *new))
         else:
             self.allow("when a refill is written")
@@ -479,12 +589,18 @@ class Sequence:
                 else:
                     expected = shape.held(before, self.now, by_parts=client.name == "ours") - taken
                 if tokens != expected:
-                    if not (shape.drips and client.name == "ours" and tokens == expected + 1):
+                    if not (shape.drips and client.name == "ours" and 0 < tokens - expected <= self.fractions(shape, before)):
                         self.differ(f"{where} {name} of {client.label}", tokens, f"expected {expected}", before)
                     self.allow("fractions")
             if before is not None and all(moved) and self.crosses(shape, before):
                 if shape.held(before, self.now) != shape.held(before, self.now, by_parts=True):
                     self.allow("rate before a change")
+
+    def is_kept_expiry(self, before, new):
+        """Whether ours has kept an expiry that is later than the one of now."""
+        expiries = {client.name: number(item, "ttl") for client, item in zip(self.clients, new, strict=True)}
+        kept = number(before, "ttl")
+        return None not in (kept, *expiries.values()) and expiries.get("ours") == kept > expiries["theirs"]
 
     @staticmethod
     def is_refilled(shapes, wanted, before, item):
@@ -513,6 +629,9 @@ class Sequence:
             self.allow("a limit added later")
             del shapes[name]
         apart = [*(f"b_{name}_tk" for name in shapes), "rf", "ttl", "vu"]
+        if new[0]["rf"] != new[1]["rf"]:
+            # The refill after a limit has become a quota adds what a quota has.
+            apart += [f"b_{name}_gc" for name in shapes if any(f"b_{name}_gc" not in item for item in new)]
         self.compare_attributes(where, *new, apart=apart, shapes=shapes)
         for name, shape in shapes.items():
             if f"b_{name}_tk" not in new[0]:
@@ -527,10 +646,12 @@ class Sequence:
             if abs(worth[0] - worth[1]) > (2 if shape.drips else 0):
                 self.differ(f"{where} {name}", *worth, *new)
             for item in new:
-                spendable = (number(item, "vu") or self.now + 1) > self.now
+                # A clock that went back has not brought back what was in force before.
+                at = max(self.now, number(item, "rf"))
+                spendable = (number(item, "vu") or at + 1) > at
                 if "vu" in item and number(item, "vu") == 0:
                     spendable = False
-                if spendable and number(item, f"b_{name}_tk") > shape.ceiling(self.now):
+                if spendable and number(item, f"b_{name}_tk") > shape.most(item, at):
                     self.differ(f"{where} {name} is above its capacity and may be spent", item)
         marks = [number(item, "vu") for item in new]
         if marks[0] != marks[1]:
@@ -543,7 +664,11 @@ class Sequence:
 
     def finish(self):
         dice = self.dice
-        leases, concerned, resource, wanted = self.leases.pop(dice.randrange(len(self.leases)))
+        leases, concerned, resource, wanted, left = self.leases.pop(dice.randrange(len(self.leases)))
+        found = {one: self.defaults_of(self.buckets().get((one, resource))) for one in concerned}
+        if any(seen != found for seen, client in zip(left, self.clients, strict=True) if client.name == "theirs"):
+            # The bucket that stayed is the other one's: such a lease gives back nothing of limits with schedules.
+            return self.allow("whose schedule is the default")
         how = dice.choice(["commit", "rollback", "rollback", "adjust", "adjust", "release"])
         name = dice.choice(sorted(wanted))
         if how == "release":
@@ -561,6 +686,10 @@ class Sequence:
         before, outcomes = self.twin.do(dice, [lambda lease=lease: end(lease) for lease in leases])
         self.trail.append((shown(self.now), how, concerned, resource, by, wanted, *outcomes))
         self.same("end of a lease", *[outcome.kind for outcome in outcomes])
+        if any(self.is_partly_out_of_sight(self.shapes(entity, resource)) for entity in concerned):
+            self.allow("reset of a pattern beyond its search")
+            self.keep_one(outcomes)
+            return
         for entity in concerned:
             new = [self.buckets(outcome.items).get((entity, resource)) for outcome in outcomes]
             if (new[0] is None) != (new[1] is None):
@@ -570,7 +699,7 @@ class Sequence:
         self.keep_one(outcomes)
 
     def look(self, entity, resource):
-        if entity in PARENT:
+        if self.parent_of(entity, resource):
             return
         item = self.buckets().get((entity, resource))
         shapes = self.shapes(entity, resource)
@@ -792,18 +921,24 @@ PLANTED = {late_resets: (1, ["quota", "soft"]), unscheduled: (1, ["drip"]), long
 def test_a_planted_difference_is_found(world, defect):
     """With a defect in one of two, a sequence fails."""
 
+    def defective(call):
+        """A call with the defect; so are the calls of a lease that it returns."""
+
+        def calls(*arguments, **options):
+            with pytest.MonkeyPatch.context() as patch:
+                defect(patch)
+                found = call(*arguments, **options)
+            if isinstance(found, TheirLease):
+                for name in ("adjust", "release", "commit", "rollback"):
+                    setattr(found, name, defective(getattr(found, name)))
+            return found
+
+        return calls
+
     class Defective(Theirs):
         def __getattribute__(self, name):
             found = super().__getattribute__(name)
-            if name not in ("acquire", "check"):
-                return found
-
-            def call(*arguments, **options):
-                with pytest.MonkeyPatch.context() as patch:
-                    defect(patch)
-                    return found(*arguments, **options)
-
-            return call
+            return defective(found) if name in ("acquire", "check") else found
 
     def make(world, which, label, namespace):
         client = Defective(world.endpoint, world.stack, namespace, instant(STARTS[0]), config_cache_ttl=0, rejection_cache_ttl=0)

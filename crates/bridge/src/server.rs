@@ -54,11 +54,24 @@ async fn respond(
         return Ok(response(400, "the request broke off".to_owned()));
     };
     // The engine blocks while it works.
-    let answer = tokio::task::spawn_blocking(move || engine.answer(&target, &body.to_bytes())).await;
+    let answer = tokio::task::spawn_blocking(move || {
+        let reply = engine.answer(&target, &body.to_bytes());
+        (reply.status, in_order(reply.body))
+    })
+    .await;
     Ok(match answer {
-        Ok(reply) => response(reply.status, reply.body),
+        Ok((status, body)) => response(status, body),
         Err(err) => response(500, err.to_string()),
     })
+}
+
+/// An answer with its attributes by name, so that a sequence of calls can be repeated: some clients go by their order.
+fn in_order(body: String) -> String {
+    let Ok(mut value) = serde_json::from_str::<serde_json::Value>(&body) else {
+        return body;
+    };
+    value.sort_all_objects();
+    value.to_string()
 }
 
 fn response(status: u16, body: String) -> Response<Full<Bytes>> {

@@ -2,17 +2,14 @@
 
 use crate::limit::{Limit, Params, Recovery};
 use crate::refill::{Balance, Wait};
-use crate::schedule::{ResetSchedule, Schedule, ScheduleEntry};
+use crate::schedule::{ResetSchedule, Schedule};
 use crate::units::{EpochMillis, Millitokens};
-
-/// How many resets are looked at for one at which the capacity in force covers a request.
-const MAX_RESETS: usize = 32;
 
 /// How many changes of parameters a refill or a wait follows one after the other. The rest of a longer time counts as if the
 /// parameters at its end, or the last ones that were followed, had been in force.
 const MAX_CHANGES: usize = 64;
 
-/// How often a search for a reset goes on where the one before has ended: a 29th of February is at most eight years away.
+/// How often a search for a window goes on where the one before has ended.
 const MAX_SEARCHES: usize = 9;
 
 /// The parameters of a limit, their schedule, and how its tokens come back, as one of a bucket's shards applies them.
@@ -209,7 +206,7 @@ impl<'a> Terms<'a> {
     pub fn resets_at(&self, now: EpochMillis) -> Option<EpochMillis> {
         match self.regain {
             Regain::Rate | Regain::Unknown => None,
-            Regain::Resets(resets, _) => next_edge(resets, now),
+            Regain::Resets(resets, _) => resets.first_after(now),
             Regain::Session(session, _) => session.end().filter(|end| *end > now),
         }
     }
@@ -249,9 +246,14 @@ impl<'a> Terms<'a> {
         scheduled.into_iter().chain(whole).min()
     }
 
-    /// The end of the time from `at` on in which the parameters do not change, and not beyond `end`.
+    /// The end of the time from `at` on in which the parameters do not change, and not beyond `end`. Entries with the same parameters
+    /// count as one.
     fn unchanged_until(&self, at: EpochMillis, end: EpochMillis) -> EpochMillis {
-        let until = self.schedule.map(|schedule| schedule.valid_until(at));
+        let until = self.schedule.map(|schedule| {
+            let found = schedule.params(self.base, at);
+            let change = schedule.next_where(self.base, at, |params| params != found);
+            change.unwrap_or_else(|searched| searched)
+        });
         // A search that finds nothing ends where it has looked, and at the end of the calendar it does not go on.
         until
             .filter(|until| *until > at)
@@ -384,16 +386,15 @@ impl<'a> Terms<'a> {
                 _ => break,
             }
         }
-        // Until here, windows do not leave enough of any reset. A later one may come outside of them.
-        let mut due = self.resets_at(at);
-        for _ in 0..MAX_RESETS {
-            match due {
-                Some(reset) if self.share(reset).capacity >= need.0 => return Wait::Millis(reset.since(now)),
-                Some(reset) => due = self.resets_at(reset).filter(|next| *next > reset),
-                None => break,
-            }
-        }
-        Wait::Never
+        // Until here, windows do not leave enough of any reset. From the next one on, the shard is whole whenever another window
+        // leaves it enough, as long as no other client refills it before.
+        let whole = match self.turn(balance.at, at) {
+            Turn::Reset | Turn::Opens => Some(at),
+            Turn::None | Turn::Joins => self.resets_at(at),
+        };
+        whole.map_or(Wait::Never, |whole| {
+            Wait::Millis(self.room_from(need, whole).since(now))
+        })
     }
 
     /// How long after `now` the capacity in force covers `need`.
@@ -401,17 +402,23 @@ impl<'a> Terms<'a> {
         if !self.ever_covers(need) {
             return Wait::Never;
         }
-        let mut at = now;
-        for _ in 0..MAX_CHANGES {
-            if self.share(at).capacity >= need.0 {
-                break;
-            }
-            match self.schedule.map(|schedule| schedule.valid_until(at)) {
-                Some(next) if next > at => at = next,
-                _ => break,
+        Wait::Millis(self.room_from(need, now).since(now))
+    }
+
+    /// From when on the capacity in force covers `need`, not before an instant; the end of the search if that finds none.
+    fn room_from(&self, need: Millitokens, from: EpochMillis) -> EpochMillis {
+        let Some(schedule) = self.schedule else {
+            return from;
+        };
+        let mut at = from;
+        for _ in 0..MAX_SEARCHES {
+            let covers = |params: Params| params.share(self.shards).capacity >= need.0;
+            match schedule.next_where(self.base, at, covers) {
+                Ok(found) => return found,
+                Err(end) => at = end,
             }
         }
-        Wait::Millis(at.since(now))
+        at
     }
 
     /// Seconds that the shard's part takes to fill at its slowest, rounded down; 0 for a quota or a session limit.
@@ -430,10 +437,8 @@ impl<'a> Terms<'a> {
 
     /// Whether parameters that are in force some time cover `need` from nothing.
     pub(crate) fn ever_covers(&self, need: Millitokens) -> bool {
-        let entries = self.schedule.map_or(&[][..], Schedule::entries);
-        let scheduled = entries
-            .iter()
-            .map(|entry: &ScheduleEntry| entry.params(self.base));
+        let scheduled = self.schedule.into_iter().flat_map(Schedule::used);
+        let scheduled = scheduled.map(|entry| entry.params(self.base));
         let shares = scheduled
             .chain([self.base])
             .map(|params| params.share(self.shards));
@@ -447,18 +452,6 @@ impl<'a> Terms<'a> {
 /// A number of seconds in milliseconds.
 pub(crate) fn secs_to_millis(secs: u64) -> i64 {
     i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1000)
-}
-
-/// The first reset after an instant, however far away.
-fn next_edge(resets: &ResetSchedule, at: EpochMillis) -> Option<EpochMillis> {
-    let mut at = at;
-    for _ in 0..MAX_SEARCHES {
-        if let Some(edge) = resets.next_edge(at) {
-            return Some(edge);
-        }
-        at = resets.valid_until(at);
-    }
-    None
 }
 
 #[cfg(test)]
@@ -554,6 +547,17 @@ mod tests {
         );
     }
 
+    /// As many changes as are followed, most of them between entries with the same parameters.
+    #[test]
+    fn entries_with_the_same_parameters_do_not_count_as_changes() {
+        check(
+            "1h0-6s10;M1-3s10",
+            ("2026-01-08T00:00:00Z", 0),
+            "2026-04-17T07:00:00Z",
+            6_000,
+        );
+    }
+
     #[test]
     fn a_clock_that_is_behind_does_not_cut_a_quota_by_a_window_that_is_over() {
         let (schedule, zone) = (schedule("1h9-17s100"), Zone::UTC);
@@ -612,6 +616,95 @@ mod tests {
         let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
         let wait = at("2026-03-03T05:13:00Z").since(now);
         assert_eq!(terms.wait(empty, Millitokens(200_000), now), Wait::Millis(wait));
+    }
+
+    /// Narrow in each even minute, also in the one in which the session ends, after more changes than the search follows.
+    #[test]
+    fn a_session_that_ends_in_a_window_covers_more_after_it() {
+        let schedule = schedule("1m*/2s333");
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let now = at("2026-03-02T12:14:00Z");
+        let session = Session {
+            millis: 86_400_000,
+            start: Some(now),
+            is_applied: true,
+            spent: 0,
+        };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Session(session, allowance));
+        let empty = Balance::new(Millitokens(0), now);
+        let wait = |need| terms.wait(empty, Millitokens(need), now);
+        assert_eq!(wait(199_000), Wait::Millis(86_400_000));
+        assert_eq!(wait(200_000), Wait::Millis(86_400_000 + 60_000));
+        assert_eq!(wait(600_001), Wait::Never);
+    }
+
+    /// A quota that is whole again each 20 minutes, and grows in one hour of the day, after more changes than are followed.
+    #[test]
+    fn a_quota_that_grows_in_a_later_window_is_waited_for() {
+        let (schedule, zone) = (schedule("1h11c900;m*/2s333"), Zone::UTC);
+        let resets = ResetSchedule::decode("1m*/20", &zone).unwrap();
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
+        let now = at("2026-03-02T12:14:00Z");
+        let wait = terms.wait(Balance::new(Millitokens(0), now), Millitokens(900_000), now);
+        assert_eq!(wait, Wait::Millis(at("2026-03-03T11:00:00Z").since(now)));
+    }
+
+    /// Each reset comes in an even minute, after more changes than are followed: it is whole in the minute after the first one.
+    #[test]
+    fn a_quota_whose_resets_all_come_in_windows_covers_more_after_them() {
+        let (schedule, zone) = (schedule("1m*/2s333"), Zone::UTC);
+        let resets = ResetSchedule::decode("1m30h5", &zone).unwrap();
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, Some(&schedule), 1).with_regain(Regain::Resets(&resets, allowance));
+        let now = at("2026-03-02T12:14:00Z");
+        let wait = terms.wait(Balance::new(Millitokens(0), now), Millitokens(200_000), now);
+        assert_eq!(wait, Wait::Millis(at("2026-03-03T05:31:00Z").since(now)));
+    }
+
+    /// No entry is in force while an earlier one is.
+    #[test]
+    fn an_entry_that_is_never_in_force_covers_nothing() {
+        let covers = |text: &str, need| {
+            let schedule = schedule(text);
+            Terms::new(BASE, Some(&schedule), 1).ever_covers(Millitokens(need))
+        };
+        assert!(covers("1h23s250;h22c700", 700_000));
+        assert!(!covers("1h23s250;h23c700", 601_000));
+        assert!(!covers("1h9-17s250;m30h12w1c700", 601_000));
+        assert!(covers("1h9-17w1s250;h12D1c700", 601_000));
+        // A day of the month or a weekday, and both of them.
+        assert!(!covers("1D1w1s250;D1w*/1c700", 601_000));
+        assert!(covers("1D1w*/1s250;D1w1c700", 601_000));
+        assert!(!covers("1D1-2w1-2s250;D2w1c700", 601_000));
+        assert!(covers("1D1-2w1-2s250;D2w3c700", 601_000));
+    }
+
+    /// The search for a 31st does not reach from January to March, that for a new year does.
+    #[test]
+    fn a_reset_beyond_its_search_comes_before_a_later_one_of_another_pattern() {
+        let zone = Zone::UTC;
+        let resets = ResetSchedule::decode("1m0h0D31;m0h0D1M1", &zone).unwrap();
+        let allowance = Allowance { shards: 1, extra: 0 };
+        let base = Params { refill: 0, ..BASE };
+        let terms = Terms::new(base, None, 1).with_regain(Regain::Resets(&resets, allowance));
+        let resets_at = |text| terms.resets_at(at(text));
+        assert_eq!(
+            resets_at("2057-01-31T03:40:50Z"),
+            Some(at("2057-03-31T00:00:00Z"))
+        );
+        assert_eq!(
+            resets_at("2057-12-31T00:00:00Z"),
+            Some(at("2058-01-01T00:00:00Z"))
+        );
+        let leap = ResetSchedule::decode("1m0h0D29M2", &zone).unwrap();
+        assert_eq!(
+            leap.first_after(at("2096-03-01T00:00:00Z")),
+            Some(at("2104-02-29T00:00:00Z"))
+        );
     }
 
     #[test]

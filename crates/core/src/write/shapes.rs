@@ -19,9 +19,9 @@ pub(super) const PARTS: [&str; 15] = [
     "tk", "cp", "ra", "rp", "tc", "sched", "rsched", "soft", "rsa", "gc", "tu", "rn", "ws", "wa", "wtc",
 ];
 
-/// Writes the shapes of some limits, of which `all` are those of the item. Soft limits lose their stamp: clients that honour it
-/// renew it in the next forced pass.
-pub(super) fn set_shapes(update: &mut Update, limits: &[Limit], all: &[Limit]) {
+/// Writes the shapes of some limits, of which `all` are those of the item. Soft limits have a stamp that has passed: by it, clients
+/// that honour stamps look at the configuration, where without one they would enforce the limit.
+pub(super) fn set_shapes(update: &mut Update, limits: &[Limit], all: &[Limit], at: EpochMillis) {
     set_schedules(update, limits, all, "sched", |limit| {
         limit.schedule().map(Schedule::encode)
     });
@@ -34,7 +34,10 @@ pub(super) fn set_shapes(update: &mut Update, limits: &[Limit], all: &[Limit]) {
     }
     for limit in limits {
         let attr = |part| limit_attr(limit.name().as_str(), part);
-        update.remove.push(attr("soft"));
+        match soft_mark(limit, at) {
+            Some(mark) => update.set.push(mark),
+            None => update.remove.push(attr("soft")),
+        }
         match limit.recovery() {
             Recovery::Session { secs } => update.set.push((attr("rsa"), Value::int(*secs))),
             Recovery::Resets(_) => update.remove.push(attr("rsa")),
@@ -56,8 +59,7 @@ pub(crate) fn shapes_of_new(limits: &[Limit], shards: u32, at: EpochMillis) -> V
         pk: String::new(),
         sk: SmolStr::default(),
     });
-    set_shapes(&mut update, limits, limits);
-    update.set.extend(marks);
+    set_shapes(&mut update, limits, limits, at);
     let mut valid_until = None;
     for limit in limits {
         update.set.extend(first_period(limit, shards, at));
@@ -289,7 +291,7 @@ mod tests {
             .iter()
             .map(|limit| limit.clone().build().unwrap())
             .collect();
-        set_shapes(&mut update, &limits, &limits);
+        set_shapes(&mut update, &limits, &limits, EpochMillis(7));
         update
     }
 

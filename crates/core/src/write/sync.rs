@@ -69,7 +69,7 @@ impl LimitChange<'_> {
 pub fn change_limits(key: Key, change: &LimitChange<'_>, all: &[Limit], now: EpochMillis) -> Update {
     let mut update = Update::new(key);
     set_limits(&mut update, change.limits);
-    set_shapes(&mut update, change.limits, all);
+    set_shapes(&mut update, change.limits, all, now);
     for name in change.stale {
         update.remove.extend(PARTS.map(|part| limit_attr(name, part)));
     }
@@ -210,7 +210,7 @@ pub fn reconcile(
                 .iter()
                 .filter(|limit| image.limit(limit.name().as_str()).is_some());
             let held: Vec<Limit> = held.take(MAX_CHANGED).cloned().collect();
-            set_shapes(&mut update, &held, &held);
+            set_shapes(&mut update, &held, &held, now);
         }
         // Shard 0 of a split bucket has the count and must not expire.
         if image.shard_count == 1 {

@@ -26,6 +26,18 @@ fn change(desk: &mut Desk, limits: &[Limit]) {
     ));
 }
 
+/// Clients that go by stamps enforce a limit without one, by an image alone; one that has passed lets them look.
+#[test]
+fn a_limit_that_becomes_soft_is_stamped_with_a_deadline_that_has_passed() {
+    let rate = Limit::per_minute("rpm", 10);
+    let mut desk = desk(std::slice::from_ref(&rate), "2027-03-10T08:00:00Z");
+    desk.admitted("u", &[("rpm", 10)]);
+    change(&mut desk, &[rate.clone().soft().build().unwrap()]);
+    assert_eq!(desk.int("u", 0, "b_rpm_soft"), i128::from(desk.now));
+    change(&mut desk, &[rate.build().unwrap()]);
+    assert!(!desk.item("u", 0).contains_key("b_rpm_soft"));
+}
+
 /// The configured window is ten times as slow, and a bucket may be spent as it stands ten times as long.
 #[test]
 fn a_bucket_without_the_configured_schedule_is_refilled_as_often_as_its_rate_demands() {
@@ -98,6 +110,25 @@ fn a_refund_is_paid_although_the_resets_are_written_another_way() {
     let end = desk.credit(&grants[0], &[("rpd", 10)]);
     assert!(matches!(end, CreditEnd::Applied), "{end:?}");
     assert_eq!(desk.int("u", 0, "b_rpd_tk"), 1_000_000);
+}
+
+/// The next 31st lies further away than the search for it goes, alone and beside a new year that is found.
+#[test]
+fn a_refund_is_not_paid_after_a_reset_that_is_far_away() {
+    let alone = Limit::quota("rpd", 100).resets("0 0 31 * *", "UTC");
+    let beside = Limit::quota("rpd", 100).resets_on([("0 0 31 * *", "UTC"), ("0 0 1 1 *", "UTC")]);
+    for (quota, taken, reset) in [
+        (alone, "2027-08-31T12:00:00Z", "2027-10-31T00:00:00Z"),
+        (beside, "2027-01-31T12:00:00Z", "2027-03-31T00:00:00Z"),
+    ] {
+        let mut desk = desk(&[quota], taken);
+        let grants = desk.admitted("u", &[("rpd", 80)]);
+        desk.now = at(reset);
+        desk.admitted("u", &[("rpd", 100)]);
+        let end = desk.credit(&grants[0], &[("rpd", 80)]);
+        assert!(matches!(end, CreditEnd::Gone), "{end:?}");
+        assert_eq!(desk.int("u", 0, "b_rpd_tk"), 0);
+    }
 }
 
 /// A rate with or without a schedule is the same balance.

@@ -299,7 +299,7 @@ impl Shape {
             StoredRecovery::Unknown => same(&["rn", "rsched", "rsa"]),
             StoredRecovery::Resets { resets, .. } => {
                 let mut parts = same(&["rn", "rsched"]);
-                if let Some(edge) = resets.next_edge(at) {
+                if let Some(edge) = resets.first_after(at) {
                     parts.push(Condition::AtMost("rf".into(), i128::from(edge.0) - 1));
                 }
                 parts

@@ -168,6 +168,21 @@ impl Cron {
         either && self.months & 1 << local.month != 0
     }
 
+    /// Whether it matches wherever another pattern does.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let has = |mine: u64, others: u64| others & !mine == 0;
+        let (days, weekdays) = (has(self.days, other.days), has(self.weekdays, other.weekdays));
+        let dates = match (self.both_days, other.both_days) {
+            (true, true) | (false, false) => days && weekdays,
+            (false, true) => days || weekdays,
+            (true, false) => self.days == Place::DayOfMonth.all() && self.weekdays == Place::DayOfWeek.all(),
+        };
+        dates
+            && has(self.months, other.months)
+            && has(self.hours, other.hours)
+            && has(self.minutes, other.minutes)
+    }
+
     /// The unit of the finest field that leaves values out.
     pub(super) fn unit(&self) -> Unit {
         if self.minutes != Place::Minute.all() {

@@ -109,6 +109,16 @@ impl Schedule {
         &self.entries
     }
 
+    /// The entries without those whose pattern an earlier one covers: they are never in force.
+    pub(crate) fn used(&self) -> impl Iterator<Item = &ScheduleEntry> {
+        let entries = self.entries.iter().enumerate();
+        entries.filter_map(|(index, entry)| {
+            let mut earlier = self.entries.iter().take(index);
+            let covered = earlier.any(|earlier| earlier.cron.covers(&entry.cron));
+            (!covered).then_some(entry)
+        })
+    }
+
     /// The index of the entry that is in force at an instant; `None` if the limit's own parameters are.
     pub fn active(&self, at: EpochMillis) -> Option<usize> {
         self.state(self.zone.local(at)).0
@@ -125,14 +135,37 @@ impl Schedule {
     /// The search looks 7 days ahead, or 31 or 366 days if no entry changes within hours or days. If it finds no change, the end
     /// of that time is returned.
     pub fn valid_until(&self, now: EpochMillis) -> EpochMillis {
-        let unit = self
-            .entries
-            .iter()
-            .map(|entry| entry.cron.unit())
-            .min()
-            .unwrap_or(Unit::Day);
-        let reach = reach_millis(unit);
+        let reach = self.reach();
         next_change(&self.zone, now, reach, |local| self.state(local)).unwrap_or(now.plus(reach))
+    }
+
+    /// The first instant from `from` on at which the parameters in force are wanted. If there is none within the reach of a search,
+    /// its end is the error.
+    pub(crate) fn next_where(
+        &self,
+        base: Params,
+        from: EpochMillis,
+        is_wanted: impl Fn(Params) -> bool,
+    ) -> Result<EpochMillis, EpochMillis> {
+        let is_wanted_in = |active: Option<usize>| {
+            let entry = active.and_then(|index| self.entries.get(index));
+            is_wanted(entry.map_or(base, |entry| entry.params(base)))
+        };
+        if is_wanted_in(self.active(from)) {
+            return Ok(from);
+        }
+        let reach = self.reach();
+        let found = next_change(&self.zone, from, reach, |local| {
+            let (active, unit) = self.state(local);
+            (is_wanted_in(active), unit)
+        });
+        found.ok_or(from.plus(reach))
+    }
+
+    /// How far a search looks ahead.
+    fn reach(&self) -> i64 {
+        let units = self.entries.iter().map(|entry| entry.cron.unit());
+        reach_millis(units.min().unwrap_or(Unit::Day))
     }
 
     /// The entry in force at a local time, and the unit of the local calendar around it in which this cannot change.

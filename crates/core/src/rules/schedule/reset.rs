@@ -126,6 +126,21 @@ impl ResetSchedule {
         edges.min()
     }
 
+    /// The first instant after `at` at which one of the patterns begins to match, also where that lies beyond the search of
+    /// [`next_edge`](Self::next_edge).
+    pub(crate) fn first_after(&self, at: EpochMillis) -> Option<EpochMillis> {
+        let (mut from, mut found) = (at, None);
+        for _ in 0..MAX_SEARCHES {
+            found = self.next_edge(from).or(found);
+            let searched = self.valid_until(from);
+            if searched <= from || found.is_some_and(|edge| edge <= searched) {
+                break;
+            }
+            from = searched;
+        }
+        found
+    }
+
     /// Until when a bucket that was reset for the edges up to `now` needs no reset: the next edge, or the end of the time in
     /// which [`next_edge`](Self::next_edge) looked for one.
     pub fn valid_until(&self, now: EpochMillis) -> EpochMillis {
@@ -142,6 +157,9 @@ impl ResetSchedule {
         self.crons.iter().map(Cron::cycle).min().unwrap_or_default()
     }
 }
+
+/// How many searches for a reset follow each other: a 29th of February is found 8 years ahead.
+const MAX_SEARCHES: usize = 9;
 
 /// How far to look for the edges of a pattern, in milliseconds.
 fn reach(cron: &Cron) -> i64 {
