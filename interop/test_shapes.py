@@ -630,8 +630,9 @@ class Sequence:
             del shapes[name]
         apart = [*(f"b_{name}_tk" for name in shapes), "rf", "ttl", "vu"]
         if new[0]["rf"] != new[1]["rf"]:
-            # The refill after a limit has become a quota adds what a quota has.
-            apart += [f"b_{name}_gc" for name in shapes if any(f"b_{name}_gc" not in item for item in new)]
+            # The refill after a limit has become a quota adds what a quota has, and one after its reset takes away what was added.
+            parts = [f"b_{name}_{part}" for name in shapes for part in ("gc", "tu")]
+            apart += [part for part in parts if any(part not in item for item in new)]
         self.compare_attributes(where, *new, apart=apart, shapes=shapes)
         for name, shape in shapes.items():
             if f"b_{name}_tk" not in new[0]:
