@@ -405,10 +405,6 @@ async fn neither_a_disabled_entity_nor_one_under_a_bypass_takes_a_place() {
     held.commit().await.unwrap();
     let lease = call().await.unwrap();
     assert!(lease.holds_place(), "the bypass in the cache is over");
-    admin.set_entity_access("k", "r", Access::Bypass).await.unwrap();
-    // What was read in the very millisecond in which an acquire begins counts as read by it.
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert!(!call().await.unwrap().holds_place());
     lease.commit().await.unwrap();
 }
 
