@@ -18,7 +18,7 @@ pub struct Caller {
     pub work_ms: i64,
     /// The time to live of its place.
     pub ttl_ms: i64,
-    /// How long it waits for a place; for ever without.
+    /// How long it waits for a place; without, until it has one.
     pub patience_ms: Option<i64>,
 }
 

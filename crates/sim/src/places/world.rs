@@ -604,10 +604,7 @@ impl World<'_> {
     /// Each caller has ended, and all places are free once the longest time to live is over.
     fn check_the_end(&mut self) -> Result<(), String> {
         if let Some(caller) = self.callers.iter().position(|state| *state != State::Ended) {
-            return Err(format!(
-                "caller {caller} waits for ever: {:?}",
-                self.callers[caller]
-            ));
+            return Err(format!("caller {caller} never ends: {:?}", self.callers[caller]));
         }
         self.now += MAX_TTL_MS + 2 * MARGIN_MS;
         let now = EpochMillis(EPOCH_MS + self.now);
