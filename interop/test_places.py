@@ -62,7 +62,7 @@ def test_theirs_goes_on_beside_them(crashed, shell, world):
     crashed.set_resource_defaults("gpt-4", [["rpm", 30, 30, 86_400]])
     crashed.acquire("key-1", "gpt-4", rpm=1).commit()
     assert crashed.listings("gpt-4") == (["gpt-4"], ["gpt-4"], ["key-1"])
-    assert crashed.entity_limits("key-1", "gpt-4") == [["rpm", 20, 20, 86_400]]
+    assert crashed.entity_limits("key-1", "gpt-4") == [("rpm", 20, 20, 86_400)]
     assert crashed.entity_limits("key-1", "_default_") == []
     crashed.delete_entity_limits("key-1", "gpt-4")
     crashed.delete_resource_defaults("gpt-4")

@@ -265,7 +265,7 @@ impl Place {
     }
 
     /// A place in flight was not given back in time. It is repeated in the background, and expires in any case.
-    pub(crate) fn place_not_returned(&self, why: String, source: Option<TableError>) -> Error {
+    pub(crate) fn place_not_returned(&self, why: &str, source: Option<TableError>) -> Error {
         Error::Unavailable(Unavailable {
             stack: self.stack.clone(),
             what: format!("a place in flight was not given back: {why}; it is free when it has expired"),

@@ -1,12 +1,6 @@
 //! Concurrency limits, and commands that hold a place in flight.
 
-use std::process::{Command, Stdio};
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::acquire::{pid, started};
-use crate::world::{World, assert_transcript, ended};
+use crate::world::{World, assert_transcript};
 
 #[test]
 fn limits_of_each_level() {

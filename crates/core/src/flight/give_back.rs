@@ -69,12 +69,12 @@ impl GiveBack {
             return Next::Pause(millis);
         }
         let own = self.holder.attribute();
-        Next::Send(Op::Update(Update {
+        Next::Send(Box::new(Op::Update(Update {
             add: vec![(COUNT, -1)],
             condition: Condition::Exists(own.clone()),
             remove: vec![own],
             ..Update::new(flight_key(&self.id))
-        }))
+        })))
     }
 
     /// Takes the answer to what was sent.

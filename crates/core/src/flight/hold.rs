@@ -89,7 +89,7 @@ impl Hold {
         }
         self.sent = now.plus(self.ttl_ms);
         let own = self.holder.attribute();
-        Next::Send(Op::Update(Update {
+        Next::Send(Box::new(Op::Update(Update {
             set: vec![
                 (own.clone(), Value::int(self.sent.0)),
                 ("ttl".into(), ttl(self.sent)),
@@ -97,7 +97,7 @@ impl Hold {
             // One that arrives late must not move the expiry back.
             condition: Condition::AtMost(own, self.sent.0.into()),
             ..Update::new(flight_key(&self.id))
-        }))
+        })))
     }
 
     /// Takes the answer to what was sent.

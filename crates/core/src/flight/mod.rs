@@ -82,7 +82,7 @@ impl Holder {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// Send this to the table, and tell the answer.
-    Send(Op),
+    Send(Box<Op>),
     /// Wait for so many milliseconds, and ask again.
     Pause(u64),
     /// Nothing: it has ended.

@@ -103,7 +103,7 @@ impl Take {
             return Next::Pause(millis);
         }
         self.expiry = now.plus(self.ttl_ms);
-        Next::Send(Op::Update(self.write()))
+        Next::Send(Box::new(Op::Update(self.write())))
     }
 
     /// How it ended, once it has.

@@ -79,7 +79,7 @@ impl Desk {
         let now = || self.table.clock().now().into();
         let mut take = Take::new(self.id(entity), 1, 60_000, &mut Fixed);
         while let Next::Send(op) = take.next(now()) {
-            let answer = self.repo.table().call(op).await;
+            let answer = self.repo.table().call(*op).await;
             take.answer(answer, now(), &mut Fixed);
         }
         assert!(matches!(take.end(), Some(TakeEnd::Held(_))), "{:?}", take.end());
@@ -526,4 +526,30 @@ async fn deleting_an_entity_deletes_its_places_and_limits() {
     assert!(admin.places_in_flight("k", "r").await.unwrap().is_empty());
     lease.commit().await.unwrap();
     assert!(admin.places_in_flight("k", "r").await.unwrap().is_empty());
+}
+
+#[cfg(feature = "blocking")]
+#[test]
+fn the_blocking_facade_holds_and_gives_back() {
+    use zae_limiter::blocking;
+
+    let repo = blocking::Repository::in_memory().unwrap();
+    repo.admin().set_system_concurrency(1).unwrap();
+    let limiter = blocking::RateLimiter::new(repo.clone());
+    let call = || {
+        limiter
+            .acquire("k", "r")
+            .in_flight_ttl(Duration::from_secs(5))
+            .send()
+    };
+    let lease = call().unwrap();
+    assert!(lease.holds_place());
+    assert!(matches!(call(), Err(Error::ConcurrencyExceeded(_))));
+    // Longer than its time to live: the runtime of the repository renews it.
+    std::thread::sleep(Duration::from_millis(5_500));
+    assert!(lease.holds_place());
+    lease.commit().unwrap();
+    drop(call().unwrap());
+    assert!(repo.drain().is_ok_and(|drained| drained.is_complete()));
+    assert!(repo.admin().places_in_flight("k", "r").unwrap().is_empty());
 }

@@ -408,3 +408,19 @@ async fn expired_places_in_flight() {
     lease.commit().await.unwrap();
     assert!(next.unwrap().holds_place());
 }
+
+/// All holders are in one item.
+#[tokio::test]
+async fn many_places_in_flight() {
+    let w = World::configured().await;
+    let call = || w.limiter.acquire("k", "r").in_flight_at_most(1000);
+    let mut held = Vec::new();
+    for (holders, units) in [(30, 1.0), (100, 3.0), (400, 11.0)] {
+        while held.len() < holders {
+            held.push(call().await.unwrap());
+        }
+        let (lease, usage) = w.cost(call().send()).await;
+        check(usage, 1, 0, 0, 0.0, units);
+        held.push(lease.unwrap());
+    }
+}

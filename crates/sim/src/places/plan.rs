@@ -70,7 +70,7 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub fn of(seed: u64) -> Self {
-        let mut rng = Rng::of(seed, 0x91ac_e5);
+        let mut rng = Rng::of(seed, 0x0091_ace5);
         let processes = 1 + rng.index(5);
         let entities = 1 + rng.index(2);
         let clock = |rng: &mut Rng| rng.range(-WORST_CLOCK_MS, WORST_CLOCK_MS);

@@ -172,7 +172,7 @@ struct World<'a> {
 pub fn run(plan: &Plan, keeps_log: bool) -> Outcome {
     let mut world = World {
         plan,
-        rng: Rng::of(plan.seed, 0x91ac_e6),
+        rng: Rng::of(plan.seed, 0x0091_ace6),
         table: MemoryTable::new(),
         judge: Judge::default(),
         now: 0,
@@ -294,7 +294,7 @@ impl World<'_> {
                 machine,
                 op,
                 is_heard,
-            } => return self.arrives(machine, *op, is_heard),
+            } => return self.arrives(machine, &op, is_heard),
             Event::Hears { machine, answer } => return self.hears(machine, *answer),
             Event::Happens(incident) => self.incident(&incident),
         }
@@ -430,7 +430,7 @@ impl World<'_> {
         };
         match next {
             Next::Pause(millis) => self.at(i64::try_from(millis).unwrap_or(i64::MAX), Event::Step(number)),
-            Next::Send(op) => self.send(number, op),
+            Next::Send(op) => self.send(number, *op),
             Next::Ended => return self.ended(number),
         }
         Ok(())
@@ -471,7 +471,7 @@ impl World<'_> {
         }
     }
 
-    fn arrives(&mut self, number: u64, op: Op, is_heard: bool) -> Result<(), String> {
+    fn arrives(&mut self, number: u64, op: &Op, is_heard: bool) -> Result<(), String> {
         let (holder, entity, most) = match self.machines.get(&number) {
             Some(machine) => {
                 let (holder, most) = match &machine.kind {
@@ -488,8 +488,8 @@ impl World<'_> {
                 None => return Err("a request of an unknown machine".to_owned()),
             },
         };
-        let answer = self.table.call(&op);
-        if let (Op::Update(update), Ok(Answer::Applied(_))) = (&op, &answer) {
+        let answer = self.table.call(op);
+        if let (Op::Update(update), Ok(Answer::Applied(_))) = (op, &answer) {
             let count = update.add.iter().find(|(name, _)| name == "n").map(|(_, by)| *by);
             let own = format!("h_{holder}");
             let others = update.remove.iter().filter(|name| **name != own).count();
@@ -562,7 +562,7 @@ impl World<'_> {
             Kind::Hold(_) => self.outcome.counts.lost += 1,
             Kind::Take(take) => {
                 let (undo, most) = (take.undo(), take.most());
-                let held = match take.end() {
+                let place = match take.end() {
                     Some(TakeEnd::Held(hold)) => Some(hold.clone()),
                     Some(TakeEnd::Record(err)) => return Err(err.to_string()),
                     Some(TakeEnd::Full(_)) => {
@@ -571,7 +571,7 @@ impl World<'_> {
                     }
                     Some(TakeEnd::Failed(_)) | None => None,
                 };
-                match (held, is_abandoned) {
+                match (place, is_abandoned) {
                     (Some(hold), false) => {
                         self.judge.believes(hold.holder().as_str(), hold.until().0)?;
                         self.outcome.counts.held += 1;
@@ -583,9 +583,9 @@ impl World<'_> {
                         self.callers[caller] = State::Holds(machine);
                         self.at(self.plan.callers[caller].work_ms, Event::Done(caller));
                     }
-                    (held, _) => {
+                    (place, _) => {
                         self.end(number);
-                        let back = undo.or_else(|| held.map(|hold| hold.give_back()));
+                        let back = undo.or_else(|| place.map(|hold| hold.give_back()));
                         if let Some(back) = back {
                             self.begin(caller, Kind::GiveBack(Box::new(back)));
                         }

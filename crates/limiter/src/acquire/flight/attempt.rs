@@ -118,15 +118,13 @@ impl Attempt {
         until: Instant,
     ) -> Result<Places, NoPlace> {
         let taking = self.inner.take_places(id, wish, always);
-        match tokio::time::timeout_at(until, taking).await {
-            Ok(taken) => taken,
-            Err(_) => {
-                let message = format!("no place in flight within {} ms", self.timeout.as_millis());
-                // One that was taken nevertheless is given back.
-                let late = TableError::new(FailureKind::Timeout, Applied::No, message);
-                Err(AcquireError::Table(late).into())
-            }
-        }
+        let taken = tokio::time::timeout_at(until, taking).await;
+        taken.unwrap_or_else(|_| {
+            let message = format!("no place in flight within {} ms", self.timeout.as_millis());
+            // One that was taken nevertheless is given back.
+            let late = TableError::new(FailureKind::Timeout, Applied::No, message);
+            Err(AcquireError::Table(late).into())
+        })
     }
 
     /// Takes the tokens. A request without any only asks whether the entity is disabled or under a bypass.

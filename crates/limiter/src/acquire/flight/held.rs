@@ -103,7 +103,7 @@ async fn renew(inner: Arc<Inner>, hold: Arc<Mutex<Hold>>) {
             }
             Next::Pause(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
             Next::Send(op) => {
-                let answer = inner.ask_for_place(op).await;
+                let answer = inner.ask_for_place(*op).await;
                 lock(&hold).answer(answer, &mut FastRandom);
             }
         }
@@ -134,7 +134,7 @@ impl Inner {
                     Next::Ended => break,
                     Next::Pause(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
                     Next::Send(op) => {
-                        let answer = inner.ask_for_place(op).await;
+                        let answer = inner.ask_for_place(*op).await;
                         give_back.answer(answer, &mut FastRandom);
                     }
                 }

@@ -48,21 +48,25 @@ impl Limits {
         self.records.clear();
     }
 
-    fn get(&self, key: &Key, now: EpochMillis, stale: bool) -> Option<Option<u32>> {
+    fn get(&self, key: &Key, now: EpochMillis, stale: bool) -> Option<Record> {
         let record = self.records.get(key)?;
         let age = now.since(record.read_at);
         let is_fresh = age >= 0 && (age as u128) < self.ttl.as_millis();
-        (stale || is_fresh).then_some(record.limit)
+        (stale || is_fresh).then_some(record)
     }
 
-    /// The limit by what is cached. The outer `None` says that a record which could decide is not.
-    fn cached(&self, keys: &[(Level, Key); 4], now: EpochMillis, stale: bool) -> Option<Option<u32>> {
+    /// The record that decides by what is cached, or the last one, which has no limit either. `None` if one that could decide is
+    /// not cached.
+    fn deciding(&self, keys: &[(Level, Key); 4], now: EpochMillis, stale: bool) -> Option<Record> {
+        let mut last = None;
         for (_, key) in keys {
-            if let Some(limit) = self.get(key, now, stale)? {
-                return Some(Some(limit));
+            let record = self.get(key, now, stale)?;
+            if record.limit.is_some() {
+                return Some(record);
             }
+            last = Some(record);
         }
-        Some(None)
+        last
     }
 }
 
@@ -78,8 +82,8 @@ impl Inner {
         let keys = concurrency_keys(&self.namespace, entity, resource);
         let limits = &self.flight.limits;
         let now = self.clock.now();
-        if let Some(known) = limits.cached(&keys, now, false) {
-            return Ok(known);
+        if let Some(record) = limits.deciding(&keys, now, false) {
+            return Ok(record.limit);
         }
         let missing = keys
             .iter()
@@ -88,8 +92,8 @@ impl Inner {
         let items = match self.read_limits(missing.clone()).await {
             Ok(items) => items,
             Err(err) => {
-                let known = limits.cached(&keys, now, true).filter(|_| err.is_outage());
-                return known.ok_or_else(|| err.into());
+                let known = limits.deciding(&keys, now, true).filter(|_| err.is_outage());
+                return known.map(|record| record.limit).ok_or_else(|| err.into());
             }
         };
         let mut found = Vec::with_capacity(missing.len());
@@ -105,7 +109,8 @@ impl Inner {
                 .iter()
                 .find(|(read, _)| read == key)
                 .map(|(_, limit)| *limit);
-            read.or_else(|| limits.get(key, now, true)).flatten()
+            let cached = || limits.get(key, now, true).and_then(|record| record.limit);
+            read.unwrap_or_else(cached)
         };
         Ok(keys.iter().find_map(|(_, key)| limit(key)))
     }

@@ -99,12 +99,11 @@ impl Inner {
         let mut seen = Vec::new();
         for level in 0..MOST_LEVELS {
             let brought = wish.at_most.filter(|_| level == 0);
-            let (found, most) = match brought {
-                Some(most) => (self.found(&entity, &id.resource).await?, Some(most)),
-                None => {
-                    let found = self.found(&entity, &id.resource);
-                    tokio::try_join!(found, self.most_in_flight(&entity, &id.resource))?
-                }
+            let found = self.found(&entity, &id.resource);
+            let (found, most) = if brought.is_some() {
+                (found.await?, brought)
+            } else {
+                tokio::try_join!(found, self.most_in_flight(&entity, &id.resource))?
             };
             let is_passed = found.config.is_bypassed() || found.config.disabled().is_some();
             if level == 0 && is_passed && !always {
@@ -160,7 +159,7 @@ impl Inner {
                     if let Some(refusal) = self.breaker.refused(self.clock.now()) {
                         break Some(refusal);
                     }
-                    let answer = self.ask_for_place(op).await;
+                    let answer = self.ask_for_place(*op).await;
                     take.answer(answer, self.clock.now(), &mut FastRandom);
                 }
             }

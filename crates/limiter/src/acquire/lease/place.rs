@@ -55,22 +55,22 @@ impl Lease {
             for end in returning {
                 let result = match end.await {
                     Ok(GiveBackEnd::Given | GiveBackEnd::Gone) => Ok(()),
-                    Ok(GiveBackEnd::Failed(err)) => Err(place.place_not_returned(err.to_string(), Some(err))),
+                    Ok(GiveBackEnd::Failed(err)) => {
+                        Err(place.place_not_returned(&err.to_string(), Some(err)))
+                    }
                     Err(_) => Err(place.runtime_ended()),
                 };
                 first = first.and(result);
             }
             first
         };
-        match tokio::time::timeout(self.timeout, outcomes).await {
-            Ok(result) => result,
-            Err(_) => {
-                let why = format!(
-                    "no answer within {} ms, and it is still being sent in the background",
-                    self.timeout.as_millis()
-                );
-                Err(place.place_not_returned(why, None))
-            }
-        }
+        let ended = tokio::time::timeout(self.timeout, outcomes).await;
+        ended.unwrap_or_else(|_| {
+            let why = format!(
+                "no answer within {} ms, and it is still being sent in the background",
+                self.timeout.as_millis()
+            );
+            Err(place.place_not_returned(&why, None))
+        })
     }
 }
