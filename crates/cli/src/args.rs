@@ -6,6 +6,7 @@
 pub(crate) mod access;
 pub(crate) mod acquire;
 pub(crate) mod audit;
+pub(crate) mod concurrency;
 pub(crate) mod entity;
 pub(crate) mod limits;
 pub(crate) mod loadtest;

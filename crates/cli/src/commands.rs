@@ -4,6 +4,7 @@ pub(crate) mod above;
 pub(crate) mod access;
 pub(crate) mod acquire;
 pub(crate) mod audit;
+pub(crate) mod concurrency;
 pub(crate) mod entity;
 pub(crate) mod limits;
 pub(crate) mod loadtest;

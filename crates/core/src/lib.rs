@@ -6,10 +6,10 @@
 //! 1. [`limit`] and [`refill`]: the rule of one bucket, and its arithmetic; [`schedule`] and
 //!    [`terms`]: how it depends on the local time.
 //! 2. [`table`]: operations on a table, as values; `memory` (feature `test-util`) executes them in memory.
-//! 3. [`schema`], [`bucket`], [`config`], [`depth`], [`entity`], [`namespace`], [`version`], [`audit`], [`usage`]: the
-//!    records of the shared table; [`definition`]: the table that holds them.
+//! 3. [`schema`], [`bucket`], [`config`], [`concurrency`], [`depth`], [`entity`], [`namespace`], [`version`],
+//!    [`audit`], [`usage`]: the records of the shared table; [`definition`]: the table that holds them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
-//! 5. [`operator`]: what an operator gives back or adds to a bucket.
+//! 5. [`flight`]: places for requests in flight; [`operator`]: what an operator gives back or adds to a bucket.
 //! 6. [`verdict`]: the answer to the caller; [`alert`]: what is reported of the use of limits.
 //! 7. [`outage`]: decisions while the table cannot be used.
 //! 8. [`manifest`]: limits declared in one document, and what applying it would change.
@@ -22,6 +22,7 @@ pub mod acquire;
 pub mod alert;
 pub mod credit;
 mod error;
+pub mod flight;
 mod functions;
 pub mod manifest;
 pub mod name;
@@ -44,7 +45,7 @@ pub(crate) use operations::backoff;
 pub use operations::memory;
 pub use operations::table;
 pub use records::{
-    audit, bucket, config, definition, depth, entity, namespace, resolve, schema, usage, version,
+    audit, bucket, concurrency, config, definition, depth, entity, namespace, resolve, schema, usage, version,
 };
 pub use rules::{limit, refill, schedule, terms};
 pub use write::{access, removal, sync};
@@ -54,6 +55,7 @@ pub use bucket::{Bucket, Owner};
 pub use config::{Access, Level, OnUnavailable, Percent};
 pub use entity::{Entity, Metadata};
 pub use error::{CorruptRecord, InputKind, InvalidInput, RecordError, UnsupportedFeature};
+pub use flight::ConcurrencyExceeded;
 pub use limit::{IntoLimit, IntoScheduleEntry, Limit, LimitBuilder, Quota, Recovery};
 pub use name::{
     EntityId, IntoName, LimitName, NamespaceId, NamespaceName, ResourceName, ResourceScope, StackName,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use zae_limiter_core::acquire::{AcquireError, DisabledAt};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
-use zae_limiter_core::{CorruptRecord, InvalidInput, RateLimitExceeded, RecordError, UnsupportedFeature};
+use zae_limiter_core::{
+    ConcurrencyExceeded, CorruptRecord, InvalidInput, RateLimitExceeded, RecordError, UnsupportedFeature,
+};
 
 /// The hint of [`Error::InfrastructureNotFound`] in a build that cannot deploy a stack.
 const WITHOUT_PROVISION: &str = if cfg!(feature = "provision") {
@@ -24,6 +26,10 @@ pub enum Error {
     /// A limit refused the request; nothing was taken. Says which limits, and when to retry.
     #[error(transparent)]
     RateLimitExceeded(#[from] RateLimitExceeded),
+    /// All places in flight of the entity, or of its parent, are taken ([`Acquire::in_flight`](crate::Acquire::in_flight)); nothing
+    /// was taken.
+    #[error(transparent)]
+    ConcurrencyExceeded(#[from] ConcurrencyExceeded),
     /// The table could not be used, and the policy for outages is to refuse.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -255,6 +261,17 @@ impl Place {
             in_doubt: true,
             retryable: false,
             source: None,
+        })
+    }
+
+    /// A place in flight was not given back in time. It is repeated in the background, and expires in any case.
+    pub(crate) fn place_not_returned(&self, why: &str, source: Option<TableError>) -> Error {
+        Error::Unavailable(Unavailable {
+            stack: self.stack.clone(),
+            what: format!("a place in flight was not given back: {why}; it is free when it has expired"),
+            in_doubt: true,
+            retryable: false,
+            source,
         })
     }
 

@@ -5,17 +5,18 @@
 //! 3. [Hierarchy: keys and their projects](#hierarchy)
 //! 4. [Language models: estimate and reconcile](#language-models)
 //! 5. [Waiting for tokens](#waiting-for-tokens)
-//! 6. [Errors and HTTP status](#errors-and-http-status)
-//! 7. [A request handler](#a-request-handler)
-//! 8. [Unknown keys](#unknown-keys)
-//! 9. [Outages](#outages)
-//! 10. [Shutdown](#shutdown)
-//! 11. [Testing](#testing)
-//! 12. [Costs](#costs)
-//! 13. [Usage](#usage)
-//! 14. [Support operations: resets and top-ups](#support-operations)
-//! 15. [Audit log](#audit-log)
-//! 16. [JSON and configuration](#json-and-configuration)
+//! 6. [Requests in flight](#requests-in-flight)
+//! 7. [Errors and HTTP status](#errors-and-http-status)
+//! 8. [A request handler](#a-request-handler)
+//! 9. [Unknown keys](#unknown-keys)
+//! 10. [Outages](#outages)
+//! 11. [Shutdown](#shutdown)
+//! 12. [Testing](#testing)
+//! 13. [Costs](#costs)
+//! 14. [Usage](#usage)
+//! 15. [Support operations: resets and top-ups](#support-operations)
+//! 16. [Audit log](#audit-log)
+//! 17. [JSON and configuration](#json-and-configuration)
 //!
 //! # Quick start
 //!
@@ -233,6 +234,38 @@
 //! # limiter.acquire("key-1", "gpt-4").consume("tph", 10).await?.commit().await?;
 //! // The next token of an hourly limit comes in minutes: refused without a wait.
 //! assert!(matches!(call("tph").await, Err(Error::RateLimitExceeded(_))));
+//! # Ok(()) }
+//! ```
+//!
+//! # Requests in flight
+//!
+//! A [concurrency limit](crate::Admin::set_entity_concurrency) bounds how many requests of an entity run at the same time. A call that asks
+//! for a [place](crate::Acquire::in_flight) takes it with its tokens, all or nothing. The lease holds the place until it ends, and renews it
+//! meanwhile, so that the place of a crashed process is free after a minute.
+//!
+//! ```
+//! use std::time::Duration;
+//! use zae_limiter::{Error, Limit, RateLimiter, Repository};
+//!
+//! # async fn stream_from_model() {}
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+//! # let repo = Repository::in_memory().await?;
+//! let admin = repo.admin();
+//! admin.set_resource_defaults("gpt-4", [Limit::per_minute("rpm", 100)]).await?;
+//! admin.set_resource_concurrency("gpt-4", 2).await?;
+//! let limiter = RateLimiter::new(repo.clone());
+//!
+//! let call = || limiter.acquire("key-1", "gpt-4").consume("rpm", 1).in_flight();
+//! let (first, second) = (call().await?, call().await?);
+//! let refused = call().await.unwrap_err();
+//! assert_eq!(refused.refusal().map(|answer| answer.status()), Some(429));
+//!
+//! // One that waits goes on as soon as another one has ended.
+//! first.commit().await?;
+//! let third = call().wait(Duration::from_secs(10)).await?;
+//! stream_from_model().await;
+//! third.commit().await?;
+//! second.rollback().await?;
 //! # Ok(()) }
 //! ```
 //!

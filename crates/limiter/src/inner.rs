@@ -19,6 +19,7 @@ use crate::acquire::alerts::Alerts;
 use crate::acquire::background::Background;
 use crate::acquire::breaker::Breaker;
 use crate::acquire::config_cache::ConfigCache;
+use crate::acquire::flight::Flight;
 use crate::acquire::groups::Groups;
 use crate::acquire::image_cache::ImageCache;
 use crate::acquire::occasional::CallLog;
@@ -47,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) refunds: Refunds,
     /// Tokens taken ahead.
     pub(crate) slices: Slices,
+    /// Places for requests in flight.
+    pub(crate) flight: Flight,
     /// Calls that wait for tokens.
     pub(crate) queues: Arc<Queues>,
     pub(crate) log: CallLog,
@@ -120,6 +123,7 @@ impl Inner {
     /// Clears all cached configuration and images.
     pub(crate) fn forget(&self) {
         self.config.clear();
+        self.flight.limits.clear();
         self.images.clear();
     }
 
@@ -243,6 +247,7 @@ impl Parts {
             background: Background::new(),
             refunds: Refunds::default(),
             slices: Slices::default(),
+            flight: Flight::new(options.config_cache_ttl),
             queues: Arc::default(),
             log: CallLog::default(),
             breaker,

@@ -77,8 +77,8 @@ pub use acquire::{
 };
 pub use admin::{
     ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, BucketReset, CapacityOf, Cursor,
-    EntityCapacity, LimitsApplied, LimitsPlan, NewEntity, Pages, Progress, ResourceCapacity, Stack, TopUp,
-    UsageQuery,
+    EntityCapacity, LimitsApplied, LimitsPlan, NewEntity, Pages, PlaceInFlight, Progress, ResourceCapacity,
+    Stack, TopUp, UsageQuery,
 };
 pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
@@ -86,10 +86,11 @@ pub use refusal::Refusal;
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
 pub use zae_limiter_core::operator::OperationResult;
 pub use zae_limiter_core::{
-    Access, AuditEvent, Compatibility, Entity, EntityId, EpochMillis, InputKind, IntoLimit, IntoName,
-    IntoScheduleEntry, InvalidInput, Limit, LimitBuilder, LimitName, LimitStatus, NamespaceId, NamespaceName,
-    NamespaceRecord, NamespaceStatus, OnUnavailable, Percent, Quota, RateLimitExceeded, Recovery,
-    ResourceName, ResourceScope, UsageSnapshot, UsageSummary, UsageTotal, VersionRecord, Wait, Window,
+    Access, AuditEvent, Compatibility, ConcurrencyExceeded, Entity, EntityId, EpochMillis, InputKind,
+    IntoLimit, IntoName, IntoScheduleEntry, InvalidInput, Limit, LimitBuilder, LimitName, LimitStatus,
+    NamespaceId, NamespaceName, NamespaceRecord, NamespaceStatus, OnUnavailable, Percent, Quota,
+    RateLimitExceeded, Recovery, ResourceName, ResourceScope, UsageSnapshot, UsageSummary, UsageTotal,
+    VersionRecord, Wait, Window,
 };
 
 #[cfg(feature = "provision")]

@@ -1,7 +1,7 @@
 //! The HTTP answer to a request that was refused: its status, its header, and its body as JSON.
 
 use serde_json::{Value as Json, json};
-use zae_limiter_core::RateLimitExceeded;
+use zae_limiter_core::{ConcurrencyExceeded, RateLimitExceeded};
 
 use crate::error::Error;
 
@@ -13,6 +13,7 @@ const UNAVAILABLE_WAIT_MS: u64 = 1000;
 /// | Cause | Status | `error` in the body | `Retry-After` |
 /// |---|---|---|---|
 /// | a limit has too few tokens | 429 | `rate_limit_exceeded` | the wait |
+/// | all places in flight are taken | 429 | `concurrency_limit_exceeded` | 1 s, without a promise |
 /// | the request is larger than a limit | 413 | `rate_limit_exceeded` | none |
 /// | the entity or the resource is disabled | 403 | `resource_disabled` | none |
 /// | the table cannot be used | 503 | `rate_limiter_unavailable` | 1 s, unless the outcome is in doubt |
@@ -52,6 +53,14 @@ impl Refusal {
             status: if refused.is_never() { 413 } else { 429 },
             retry_after: refused.retry_after_header(),
             body: refused.to_json(),
+        }
+    }
+
+    fn no_place(full: &ConcurrencyExceeded) -> Self {
+        Self {
+            status: 429,
+            retry_after: Some(full.retry_after_header()),
+            body: full.to_json(),
         }
     }
 
@@ -116,6 +125,7 @@ impl Error {
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::RateLimitExceeded(refused) => Some(Refusal::exceeded(refused)),
+            Self::ConcurrencyExceeded(full) => Some(Refusal::no_place(full)),
             Self::Disabled {
                 entity,
                 resource,

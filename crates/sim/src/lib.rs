@@ -18,8 +18,10 @@
 //! 5. [`quiet`]: promised waits, tried out on what a run leaves behind.
 //! 6. [`progress`]: steady demand on a slow table: how much is admitted.
 //! 7. [`shrink`]: the shortest plan that still fails.
+//! 8. [`places`]: places in flight, with plans, a world and a judge of their own.
 
 pub mod judge;
+pub mod places;
 pub mod plan;
 pub mod progress;
 pub mod quiet;

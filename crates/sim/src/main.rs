@@ -1,5 +1,5 @@
-//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--rates | --shapes] [--verbose]`. Each seed
-//! is played five times: see [`plans`].
+//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--rates | --shapes | --places] [--verbose]`.
+//! Each seed is played five times: see [`plans`]; with `--places` once, by [`places`].
 //!
 //! Exits with 1 at the first violation, after printing the seed, the last events, the shortest plan that
 //! still fails and how to replay it; with 2 when it does not understand its arguments.
@@ -14,14 +14,15 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use zae_limiter_sim::{Plan, Stats, Violation, plans, run, run_and_tell, shrink};
+use zae_limiter_sim::{Plan, Stats, Violation, places, plans, run, run_and_tell, shrink};
 
-const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--rates | --shapes] [--verbose]
+const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--rates | --shapes | --places] [--verbose]
 
   --seed N   the first seed (default 0)
   --runs N   how many seeds to run, each with all of its plans (default 1 with --seed, else 10000)
   --rates    leave out the plans whose limits have shapes
   --shapes   leave out the others
+  --places   play places in flight instead
   --verbose  print the plan, the events and the counters of every run";
 
 /// How many of the last events a report shows.
@@ -32,18 +33,21 @@ struct Args {
     runs: u64,
     /// Whether the limits of all plans that are played have shapes, if only such or only others are.
     shapes: Option<bool>,
+    places: bool,
     verbose: bool,
 }
 
 fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
-    let (mut seed, mut runs, mut shapes, mut verbose) = (None, None, None, false);
+    let (mut seed, mut runs, mut shapes) = (None, None, None);
+    let (mut places, mut verbose) = (false, false);
     let mut args = args.skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--seed" => seed = Some(args.next()?.parse().ok()?),
             "--runs" => runs = Some(args.next()?.parse().ok()?),
-            "--rates" if shapes.is_none() => shapes = Some(false),
-            "--shapes" if shapes.is_none() => shapes = Some(true),
+            "--rates" if shapes.is_none() && !places => shapes = Some(false),
+            "--shapes" if shapes.is_none() && !places => shapes = Some(true),
+            "--places" if shapes.is_none() => places = true,
             "--verbose" => verbose = true,
             _ => return None,
         }
@@ -52,6 +56,7 @@ fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
         seed: seed.unwrap_or(0),
         runs: runs.unwrap_or(if seed.is_some() { 1 } else { 10_000 }),
         shapes,
+        places,
         verbose,
     })
 }
@@ -61,6 +66,9 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if args.places {
+        return play_places(&args);
+    }
     let (mut total, started) = (Stats::default(), Instant::now());
     let all = (args.seed..args.seed.saturating_add(args.runs)).flat_map(plans);
     for plan in all.filter(|plan| args.shapes.is_none_or(|shapes| plan.shapes == shapes)) {
@@ -89,6 +97,38 @@ fn main() -> ExitCode {
         total.runs,
         total.runs as f64 / secs,
         total.steps as f64 / secs
+    );
+    ExitCode::SUCCESS
+}
+
+/// Plays places in flight.
+fn play_places(args: &Args) -> ExitCode {
+    let (mut total, started) = (places::world::Counts::default(), Instant::now());
+    for seed in args.seed..args.seed.saturating_add(args.runs) {
+        let plan = places::Plan::of(seed);
+        let mut outcome = places::run(&plan, args.verbose);
+        if outcome.violation.is_some() && !args.verbose {
+            outcome = places::run(&plan, true);
+        }
+        total.add(&outcome.counts);
+        if args.verbose {
+            println!("{plan:#?}");
+            outcome.log.iter().for_each(|line| println!("{line}"));
+        }
+        if let Some(violation) = &outcome.violation {
+            let log = &outcome.log;
+            let last = log.iter().skip(log.len().saturating_sub(LAST_EVENTS));
+            last.for_each(|line| println!("  {line}"));
+            println!("VIOLATION in seed {seed} of places in flight: {violation}");
+            println!("replay: cargo run --release -p zae-limiter-sim -- --places --seed {seed} --verbose");
+            return ExitCode::FAILURE;
+        }
+    }
+    let secs = started.elapsed().as_secs_f64();
+    println!("{total}");
+    println!(
+        "{} runs of places in flight without a violation in {secs:.1} s",
+        args.runs
     );
     ExitCode::SUCCESS
 }

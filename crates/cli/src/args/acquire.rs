@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{Further, parse_amount, parse_duration, parse_further, parse_positive_duration};
+use super::values::{
+    Further, parse_amount, parse_duration, parse_further, parse_place_ttl, parse_positive_duration, whole,
+};
 use super::{Amount, Common, Namespaced, OnUnavailable};
 
 /// Take tokens of an entity, and optionally run a command.
@@ -31,6 +33,9 @@ Examples:
   # Wait up to 30 seconds for the tokens, then run a command
   zae-limiter acquire user-123 -r gpt-4 -c rpm:1 --wait 30s -- ./ask-model \"Why?\"
 
+  # At most three exports of a tenant at the same time, without tokens
+  zae-limiter acquire tenant-1 -r export --in-flight-at-most 3 --wait 10m -- ./export
+
   # Admit requests during an outage of the table
   zae-limiter acquire user-123 -r gpt-4 -c rpm:1 --on-unavailable allow --timeout 500ms"
 )]
@@ -49,8 +54,35 @@ pub(crate) struct Acquire {
     /// Take tokens of a limit, such as rpm:1; can be repeated
     ///
     /// An amount of 0 takes nothing, but is refused while the limit is in debt.
-    #[arg(short, long, required = true, value_name = "LIMIT:AMOUNT", value_parser = parse_amount)]
+    #[arg(
+        short,
+        long,
+        required_unless_present_any = ["in_flight", "in_flight_at_most"],
+        value_name = "LIMIT:AMOUNT",
+        value_parser = parse_amount
+    )]
     pub(crate) consume: Vec<Amount>,
+
+    /// Hold a place in flight while the command runs: at most as many as the concurrency limit of the entity says
+    ///
+    /// If this process crashes, the place is free after its time to live and 5 seconds. Needs a command.
+    #[arg(long, group = "place", requires = "command")]
+    pub(crate) in_flight: bool,
+
+    /// The same with a concurrency limit of the call, from 1 to 1000, instead of the stored one
+    #[arg(
+        long,
+        group = "place",
+        requires = "command",
+        value_name = "COUNT",
+        value_parser = whole::<u32>(1..=1000),
+        allow_negative_numbers = true
+    )]
+    pub(crate) in_flight_at_most: Option<u32>,
+
+    /// Time to live of the place, from 5s to 1h [default: 60s]
+    #[arg(long, requires = "place", value_name = "DURATION", value_parser = parse_place_ttl)]
+    pub(crate) in_flight_ttl: Option<Duration>,
 
     /// Take tokens of a limit of another resource as well, such as budget=usd:5; can be repeated
     ///

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::access::{EntityCascade, OnEntity, SetParent};
+use super::concurrency::{DeleteOfEntity, InFlight, SetOfEntity};
 use super::operations::{Reset, TopUp};
 use super::{Common, Consent, DEFAULT_RESOURCE, Namespaced, WrittenLimits};
 use crate::args::values::whole;
@@ -54,6 +55,16 @@ Examples:
     ClearDisabled(OnEntity),
     Create(Create),
     Delete(Delete),
+    /// Delete the concurrency limit of an entity.
+    ///
+    /// That of the resource or of the system applies then. Requests that are in flight stay so.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter entity delete-concurrency user-123 --resource gpt-4 --yes"
+    )]
+    DeleteConcurrency(DeleteOfEntity),
     DeleteLimits(DeleteLimits),
     /// Refuse every request of an entity.
     ///
@@ -77,7 +88,28 @@ Examples:
   zae-limiter entity enable user-123 --resource gpt-4"
     )]
     Enable(OnEntity),
+    /// Show the concurrency limit of an entity.
+    ///
+    /// Shows only what is stored for this entity and resource. 'entity in-flight' shows the limit that applies.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter entity get-concurrency user-123 --resource gpt-4"
+    )]
+    GetConcurrency(OnEntity),
     GetLimits(GetLimits),
+    /// Show the requests of an entity that hold a place in flight.
+    ///
+    /// Lists each holder, and when its place expires. A request renews its place while it lives. That of a crashed process can be
+    /// taken by others 5 seconds after its expiry.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter entity in-flight user-123 --resource gpt-4"
+    )]
+    InFlight(InFlight),
     List(List),
     ListResources(ListResources),
     /// Make the limits of an entity on a resource whole again, at once.
@@ -107,6 +139,21 @@ Examples:
   zae-limiter entity set-cascade user-123 off"
     )]
     SetCascade(EntityCascade),
+    /// Set how many requests of an entity may be in flight at the same time.
+    ///
+    /// Limits requests that ask for a place, as 'acquire --in-flight' does. Other processes go by the new limit once their cached
+    /// configuration has expired. Requests that are in flight stay so.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  # 5 at a time on gpt-4
+  zae-limiter entity set-concurrency user-123 5 --resource gpt-4
+
+  # 20 on each resource for which nothing else is set
+  zae-limiter entity set-concurrency user-123 20"
+    )]
+    SetConcurrency(SetOfEntity),
     SetLimits(SetLimits),
     /// Move an entity to another parent, or to none.
     ///

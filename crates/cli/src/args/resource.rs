@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::access::{Resource, ResourceCascade};
+use super::concurrency::{DeleteOfResource, SetOfResource};
 use super::{Common, Consent, Namespaced, WrittenLimits};
 
 /// Manage default limits of resources (models, endpoints).
@@ -44,6 +45,14 @@ Examples:
   zae-limiter resource clear-disabled gpt-4"
     )]
     ClearDisabled(Resource),
+    /// Delete the concurrency limit of a resource.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource delete-concurrency gpt-4 --yes"
+    )]
+    DeleteConcurrency(DeleteOfResource),
     DeleteDefaults(DeleteDefaults),
     /// Refuse every request for a resource.
     ///
@@ -63,6 +72,14 @@ Examples:
   zae-limiter resource enable gpt-4"
     )]
     Enable(Resource),
+    /// Show the concurrency limit of a resource.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource get-concurrency gpt-4"
+    )]
+    GetConcurrency(Resource),
     GetDefaults(GetDefaults),
     List(List),
     /// Set whether requests for a resource take tokens from the parents of entities, too.
@@ -76,6 +93,16 @@ Examples:
   zae-limiter resource set-cascade embeddings off"
     )]
     SetCascade(ResourceCascade),
+    /// Set how many requests of each entity may be in flight on a resource.
+    ///
+    /// Each entity has its own places. 'entity set-concurrency' takes precedence.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter resource set-concurrency gpt-4 10"
+    )]
+    SetConcurrency(SetOfResource),
     SetDefaults(SetDefaults),
 }
 

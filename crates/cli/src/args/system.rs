@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::concurrency::{DeleteOfSystem, GetOfSystem, SetOfSystem};
 use super::{Common, Consent, Namespaced, OnUnavailable, WrittenLimits};
 
 /// Manage default limits and the cascade depth of the system.
@@ -16,10 +17,36 @@ Examples:
   zae-limiter system get-defaults"
 )]
 pub(crate) enum SystemCommand {
+    /// Delete the concurrency limit of the system.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter system delete-concurrency --yes"
+    )]
+    DeleteConcurrency(DeleteOfSystem),
     DeleteDefaults(DeleteDefaults),
     GetCascadeDepth(GetCascadeDepth),
+    /// Show the concurrency limit of the system.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter system get-concurrency"
+    )]
+    GetConcurrency(GetOfSystem),
     GetDefaults(GetDefaults),
     SetCascadeDepth(SetCascadeDepth),
+    /// Set how many requests of each entity may be in flight on each resource.
+    ///
+    /// Each entity has its own places on each resource. Limits of resources and entities take precedence.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter system set-concurrency 20"
+    )]
+    SetConcurrency(SetOfSystem),
     SetDefaults(SetDefaults),
 }
 

@@ -135,6 +135,15 @@ pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads the time to live of a place in flight.
+pub(crate) fn parse_place_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text)?;
+    if (Duration::from_secs(5)..=Duration::from_hours(1)).contains(&ttl) {
+        return Ok(ttl);
+    }
+    Err("expected a time from 5s to 1h".to_owned())
+}
+
 /// A name and a value: `NAME=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assignment {

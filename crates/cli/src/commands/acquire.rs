@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use zae_limiter::{
-    EntityId, Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Refusal, Repository, Wait,
+    ConcurrencyExceeded, EntityId, Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Refusal,
+    Repository, Wait,
 };
 
 use super::system::policy;
@@ -178,6 +179,15 @@ async fn take(repo: &Repository, args: &Acquire) -> Result<Lease, Error> {
     for (resource, amounts) in also(args) {
         request = request.also(resource, amounts);
     }
+    if args.in_flight {
+        request = request.in_flight();
+    }
+    if let Some(limit) = args.in_flight_at_most {
+        request = request.in_flight_at_most(limit);
+    }
+    if let Some(ttl) = args.in_flight_ttl {
+        request = request.in_flight_ttl(ttl);
+    }
     if let Some(written) = args.on_unavailable {
         request = request.on_unavailable(policy(written));
     }
@@ -217,6 +227,7 @@ fn refused(args: &Acquire, err: Error) -> Outcome {
     print_refusal(args, err.refusal())?;
     let refused = match err {
         Error::RateLimitExceeded(refused) => refused,
+        Error::ConcurrencyExceeded(full) => return Err(Failure::with(no_place(&full), Exit::TryLater)),
         other => return Err(failed(&args.common.at.connection, "acquire")(other)),
     };
     let exit = if refused.is_never() {
@@ -225,6 +236,13 @@ fn refused(args: &Acquire, err: Error) -> Outcome {
         Exit::TryLater
     };
     Err(Failure::with(refusal(&refused), exit))
+}
+
+fn no_place(full: &ConcurrencyExceeded) -> String {
+    format!(
+        "Concurrency limit exceeded for '{}' on '{}': {} of {} requests are in flight.",
+        full.entity, full.resource, full.in_flight, full.limit
+    )
 }
 
 /// A refusal in a few lines: who refused, and until when.
@@ -350,6 +368,7 @@ fn acquired(args: &Acquire, degraded: bool) -> Outcome {
 
 /// Runs the command; gives the tokens back if it fails.
 async fn run(lease: Lease, args: &Acquire, signals: &mut Signals) -> Outcome {
+    let held_place = lease.holds_place();
     let ended = match run_command(&args.command, signals).await {
         Ok(status) => status,
         Err(err) => {
@@ -357,6 +376,11 @@ async fn run(lease: Lease, args: &Acquire, signals: &mut Signals) -> Outcome {
             return Err(cannot_run(&args.command, &err));
         }
     };
+    if held_place && !lease.holds_place() {
+        say(
+            "Warning: the place in flight was lost while the command ran; more requests may have been in flight",
+        );
+    }
     if ended.success() {
         lease
             .commit()

@@ -6,7 +6,7 @@ use serde_json::json;
 use zae_limiter::{ALL_RESOURCES, Access as Word, Entity, NewEntity};
 
 use super::access::{self, Flags};
-use super::{Outcome, above, failed, operations, print_limits, sorted, written_limits};
+use super::{Outcome, above, concurrency, failed, operations, print_limits, sorted, written_limits};
 use crate::args::entity::{
     Children, Create, Delete, DeleteLimits, EntityCommand, GetLimits, List, ListResources, SetLimits, Show,
 };
@@ -22,6 +22,10 @@ use crate::{json, names};
 
 pub(crate) async fn run(command: EntityCommand) -> Outcome {
     match command {
+        EntityCommand::SetConcurrency(args) => concurrency::set_of_entity(args).await,
+        EntityCommand::GetConcurrency(args) => concurrency::get_of_entity(args).await,
+        EntityCommand::DeleteConcurrency(args) => concurrency::delete_of_entity(args).await,
+        EntityCommand::InFlight(args) => concurrency::in_flight(args).await,
         EntityCommand::Bypass(args) => access::entity_access(args, Some(Word::Bypass)).await,
         EntityCommand::ClearCascade(args) => access::clear_entity_cascade(args).await,
         EntityCommand::ClearDisabled(args) => access::entity_access(args, None).await,
@@ -351,10 +355,18 @@ async fn show(args: Show) -> Outcome {
         .entity_access(&args.entity_id, ALL_RESOURCES)
         .await
         .map_err(failed(&args.common.at.connection, ""))?;
+    let concurrency = repo
+        .admin()
+        .entity_concurrency(&args.entity_id, ALL_RESOURCES)
+        .await
+        .map_err(failed(&args.common.at.connection, ""))?;
     let mut out = Out::new(&args.common.format);
     if out.is_json() {
         let mut shown = json::entity(&entity);
         shown["disabled"] = access.map(Word::to_json).into();
+        if let Some(limit) = concurrency {
+            shown["max_in_flight"] = limit.into();
+        }
         out.json(&shown)?;
     } else {
         print_entity(&mut out, &entity)?;
@@ -365,6 +377,11 @@ async fn show(args: Show) -> Outcome {
                 Word::Bypass => "bypassed: requests are admitted and counted",
             };
             out.line(format_args!("  Access:     {word}"))?;
+        }
+        if let Some(limit) = concurrency {
+            out.line(format_args!(
+                "  In flight:  at most {limit} on each resource without a limit of its own"
+            ))?;
         }
     }
     out.flush()?;

@@ -4,7 +4,7 @@ use serde_json::json;
 use zae_limiter::Access as Word;
 
 use super::access::{self, Flags};
-use super::{Outcome, cancelled, failed, print_limits, sorted, written_limits};
+use super::{Outcome, cancelled, concurrency, failed, print_limits, sorted, written_limits};
 use crate::args::resource::{DeleteDefaults, GetDefaults, List, ResourceCommand, SetDefaults};
 use crate::ask::agreed;
 use crate::connect::{Access, namespace};
@@ -15,6 +15,9 @@ use crate::{json, names};
 
 pub(crate) async fn run(command: ResourceCommand) -> Outcome {
     match command {
+        ResourceCommand::SetConcurrency(args) => concurrency::set_of_resource(args).await,
+        ResourceCommand::GetConcurrency(args) => concurrency::get_of_resource(args).await,
+        ResourceCommand::DeleteConcurrency(args) => concurrency::delete_of_resource(args).await,
         ResourceCommand::Bypass(args) => access::resource_access(args, Some(Word::Bypass)).await,
         ResourceCommand::ClearCascade(args) => access::clear_resource_cascade(args).await,
         ResourceCommand::ClearDisabled(args) => access::resource_access(args, None).await,

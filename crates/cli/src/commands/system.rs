@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Outcome, cancelled, failed, print_limits, sorted, written_limits};
+use super::{Outcome, cancelled, concurrency, failed, print_limits, sorted, written_limits};
 use crate::args::OnUnavailable;
 use crate::args::system::{
     DeleteDefaults, GetCascadeDepth, GetDefaults, SetCascadeDepth, SetDefaults, SystemCommand,
@@ -15,6 +15,9 @@ use crate::out::Out;
 
 pub(crate) async fn run(command: SystemCommand) -> Outcome {
     match command {
+        SystemCommand::SetConcurrency(args) => concurrency::set_of_system(args).await,
+        SystemCommand::GetConcurrency(args) => concurrency::get_of_system(args).await,
+        SystemCommand::DeleteConcurrency(args) => concurrency::delete_of_system(args).await,
         SystemCommand::DeleteDefaults(args) => delete_defaults(args).await,
         SystemCommand::GetCascadeDepth(args) => get_cascade_depth(args).await,
         SystemCommand::GetDefaults(args) => get_defaults(args).await,

@@ -9,6 +9,7 @@
 //! - `clock`: a machine whose clock is wrong;
 //! - `stack`: stacks in AWS, as far as no server is needed; the rest is in `interop/test_stack.py`; `stack_again`: stacks that
 //!   exist, on the local endpoint;
+//! - `concurrency`: concurrency limits and places in flight;
 //! - `acquire`: taking tokens, with and without a command to run;
 //! - `signals`: what the program and its command do about signals;
 //! - `docs`: the examples of the README and the guide;
@@ -32,6 +33,7 @@ mod audit;
 mod bad_values;
 mod big;
 mod clock;
+mod concurrency;
 mod connect;
 mod distributed;
 mod docs;

@@ -439,7 +439,7 @@ fn in_force(request: &Request, resource: &ResourceName, found: Found) -> Result<
     })
 }
 
-fn known_owner(found: &Found) -> Option<&Owner> {
+pub(crate) fn known_owner(found: &Found) -> Option<&Owner> {
     let read = found.config.owner.as_ref();
     match found.hint.images.first() {
         Some((_, image)) => newest_owner(&image.owner, read),

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod bucket;
+pub mod concurrency;
 pub mod config;
 pub mod definition;
 pub mod depth;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 
 /// How many abandoned acquires may be finished in the background at a time. Each holds one or two requests that were
 /// sent and not answered.
@@ -51,13 +52,7 @@ impl Background {
 
     /// Starts a task, or logs that it cannot run because there is no runtime any more.
     pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let current = || Handle::try_current().ok();
-        let handle = if self.running.stays_at_home.load(Ordering::Acquire) {
-            self.handle.clone().or_else(current)
-        } else {
-            current().or_else(|| self.handle.clone())
-        };
-        let Some(handle) = handle else {
+        let Some(handle) = self.runtime() else {
             tracing::error!(
                 what,
                 "no runtime to finish background work on; tokens stay consumed"
@@ -70,6 +65,23 @@ impl Background {
             let _done = done;
             task.await;
         });
+    }
+
+    /// Starts a task that no drain waits for. It has to be aborted.
+    pub(crate) fn spawn_beside(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<AbortHandle> {
+        Some(self.runtime()?.spawn(task).abort_handle())
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        let current = || Handle::try_current().ok();
+        if self.running.stays_at_home.load(Ordering::Acquire) {
+            self.handle.clone().or_else(current)
+        } else {
+            current().or_else(|| self.handle.clone())
+        }
     }
 
     #[cfg(feature = "blocking")]

@@ -2,6 +2,7 @@
 
 mod corrections;
 mod part;
+mod place;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::outage::local_buckets::Claim;
 use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceName};
 
+use crate::acquire::flight::{Held as HeldPlace, Returning, give_back_all};
 use crate::acquire::refunds::queues::Correction;
 use crate::acquire::refunds::{Haste, enqueue, with_help};
 use crate::error::Error;
@@ -42,6 +44,8 @@ pub struct Lease {
     timeout: Duration,
     /// Why the table did not grant it.
     outage: Option<Box<Error>>,
+    /// Places in flight, which go back when this is dropped.
+    places: Vec<HeldPlace>,
 }
 
 /// The source of a lease's tokens.
@@ -81,6 +85,7 @@ impl Lease {
             deltas: Vec::new(),
             timeout: inner.options.acquire_timeout,
             outage: None,
+            places: Vec::new(),
         }
     }
 
@@ -299,16 +304,22 @@ impl Lease {
     }
 
     /// Keeps the tokens, and writes the adjustments: one write for each bucket that changes, none if there are
-    /// no adjustments.
+    /// no adjustments. Gives the place in flight back, if it holds one, with a write of its own.
     ///
     /// # Errors
-    /// An adjustment that could not be written, or is in doubt. The others are still written, and
+    /// An adjustment that could not be written, or is in doubt, or a place that was not given back. The others are still written, and
     /// nothing is rolled back. If the writes take longer than [`set_timeout`](Self::set_timeout) allows:
     /// [`Error::Unavailable`], in doubt, and the adjustments are still being sent in the background.
     ///
     /// # Cancellation
     /// The adjustments are written in the background.
     pub async fn commit(mut self) -> Result<(), Error> {
+        let returning = give_back_all(std::mem::take(&mut self.places));
+        let written = self.write_adjustments().await;
+        written.and(self.returned(returning).await)
+    }
+
+    async fn write_adjustments(&mut self) -> Result<(), Error> {
         let deltas = std::mem::take(&mut self.deltas);
         if deltas.is_empty() {
             self.held = Held::Finished;
@@ -334,7 +345,7 @@ impl Lease {
         }
     }
 
-    /// Gives all tokens back.
+    /// Gives all tokens back, and the place in flight, if it holds one.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
@@ -359,6 +370,12 @@ impl Lease {
     /// # Cancellation
     /// The refunds are written in the background.
     pub async fn rollback(mut self) -> Result<(), Error> {
+        let returning = give_back_all(std::mem::take(&mut self.places));
+        let written = self.give_tokens_back().await;
+        written.and(self.returned(returning).await)
+    }
+
+    async fn give_tokens_back(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.held, Held::Finished) {
             Held::Table(grants) => self.correct(all_of(&grants)).await,
             Held::Local(claims) => {

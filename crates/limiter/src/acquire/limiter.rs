@@ -19,6 +19,7 @@ use zae_limiter_core::{
 
 use crate::acquire::degrade::without_table;
 use crate::acquire::driver::Drive;
+use crate::acquire::flight::{Asked, Waiting, Wish};
 use crate::acquire::lease::Lease;
 use crate::acquire::several::{self, Also, add_resource};
 use crate::acquire::slices::{Filling, Prefetch, Source};
@@ -96,6 +97,7 @@ impl RateLimiter {
             patience: None,
             on_wait: None,
             prefetch: self.repository.inner.options.prefetch,
+            in_flight: None,
         }
     }
 }
@@ -151,6 +153,7 @@ pub struct Acquire {
     patience: Option<Patience>,
     on_wait: Option<OnWait>,
     prefetch: Option<Prefetch>,
+    pub(super) in_flight: Option<Asked>,
 }
 
 impl Acquire {
@@ -446,6 +449,7 @@ impl Acquire {
             on_unavailable: self.on_unavailable,
             timeout: self.timeout.unwrap_or(self.inner.options.acquire_timeout),
             prefetch: self.prefetch.map(Prefetch::check).transpose()?,
+            wish: self.in_flight.map(Asked::check).transpose()?,
         };
         let (patience, on_wait) = (self.patience, self.on_wait.clone());
         let request = self.request()?;
@@ -453,7 +457,7 @@ impl Acquire {
         let taken = match patience {
             None => match attempt.refused_at_once(&request) {
                 Some(refused) => Err(refused),
-                None => Box::pin(attempt.take(&request)).await,
+                None => Box::pin(attempt.take(&request, false)).await,
             },
             Some(patience) => Box::pin(attempt.take_in_turn(&request, patience, on_wait.as_ref())).await,
         };
@@ -468,13 +472,14 @@ impl Acquire {
         let (entity, resource) = self.names?;
         let limits = self.limits.transpose()?;
         let consume = self.consume?;
-        if consume.is_empty() {
+        if consume.is_empty() && self.in_flight.is_none() {
             return Err(
                 InvalidInput::of_request("consume", "nothing", "must name at least one limit").into(),
             );
         }
         let also = self.also?;
         several::check(&also, &resource, limits.is_some())?;
+        check_without_tokens(&consume, limits.is_some(), also.first())?;
         Ok(Request {
             id: self.inner.bucket_id(&entity, &resource),
             consume,
@@ -486,12 +491,29 @@ impl Acquire {
     }
 }
 
+/// A call that takes only a place in flight names nothing about tokens.
+fn check_without_tokens(
+    consume: &Amounts,
+    brings_limits: bool,
+    also: Option<&(ResourceName, Amounts)>,
+) -> Result<(), InvalidInput> {
+    let reason = "needs an amount of the first resource: name one with `consume`";
+    match also {
+        _ if !consume.is_empty() => Ok(()),
+        Some((resource, _)) => Err(InvalidInput::of_request("also", resource, reason)),
+        None if brings_limits => Err(InvalidInput::of_request("limits", "given", reason)),
+        None => Ok(()),
+    }
+}
+
 /// How tokens are to be taken.
-struct Attempt {
-    inner: Arc<Inner>,
-    on_unavailable: Option<OnUnavailable>,
-    timeout: Duration,
+pub(super) struct Attempt {
+    pub(super) inner: Arc<Inner>,
+    pub(super) on_unavailable: Option<OnUnavailable>,
+    pub(super) timeout: Duration,
     prefetch: Option<Prefetch>,
+    /// The places in flight to be taken as well.
+    wish: Option<Wish>,
 }
 
 impl Attempt {
@@ -510,7 +532,7 @@ impl Attempt {
 
     /// The refusal of a call by what is cached. There is none if tokens may be held for calls to come: they may be what is missing.
     fn refused_at_once(&self, request: &Request) -> Option<Error> {
-        if self.prefetch.is_some() || self.inner.slices.are_held() {
+        if self.prefetch.is_some() || self.inner.slices.are_held() || request.consume.is_empty() {
             return None;
         }
         let refused = self.inner.refused_from_memory(request)?;
@@ -528,11 +550,23 @@ impl Attempt {
         refused.into()
     }
 
-    /// Takes the tokens, or is refused.
-    async fn take(&self, request: &Request) -> Result<Lease, Error> {
-        let inner = &self.inner;
+    /// Takes the tokens, and the places if the call asks for some, or is refused. `one_by_one`: first the places, so that no
+    /// tokens are taken in vain.
+    async fn take(&self, request: &Request, one_by_one: bool) -> Result<Lease, Error> {
         let now = Instant::now();
         let until = now.checked_add(self.timeout).unwrap_or(now + LONGEST);
+        match self.wish {
+            None => self.take_tokens(request, until).await,
+            Some(wish) => {
+                let taking = self.take_with_places(request, wish, one_by_one, until);
+                Box::pin(taking).await
+            }
+        }
+    }
+
+    /// Takes the tokens, or is refused.
+    pub(super) async fn take_tokens(&self, request: &Request, until: Instant) -> Result<Lease, Error> {
+        let inner = &self.inner;
         let is_plain = request.limits.is_none() && request.also.is_empty();
         let prefetch = self.prefetch.filter(|_| is_plain);
         let taken = match prefetch.map(|prefetch| inner.source_of(request, prefetch)) {
@@ -628,6 +662,7 @@ impl Attempt {
             ..request.id.clone()
         }));
         let mut last = None;
+        let mut for_place = Waiting::default();
         loop {
             let turn = place.turn();
             match until {
@@ -639,12 +674,28 @@ impl Attempt {
                     }
                 }
             }
-            let refused = match self.take(request).await {
+            let refused = match self.take(request, for_place.was_refused()).await {
                 Ok(lease) => {
                     place.admitted();
                     return Ok(lease);
                 }
                 Err(Error::RateLimitExceeded(refused)) => refused,
+                Err(Error::ConcurrencyExceeded(full)) => {
+                    place.must_wait();
+                    let pause = for_place.pause(inner, &full);
+                    let is_over = match until {
+                        None => {
+                            pause.await;
+                            false
+                        }
+                        Some(until) => tokio::time::timeout_at(until, pause).await.is_err(),
+                    };
+                    if is_over {
+                        return Err(full.into());
+                    }
+                    last = Some(full.into());
+                    continue;
+                }
                 Err(other) => return Err(other),
             };
             let Some(wait) = refused.retry_after() else {

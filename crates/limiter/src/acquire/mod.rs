@@ -8,6 +8,7 @@ pub(crate) mod breaker;
 pub(crate) mod config_cache;
 mod degrade;
 pub(crate) mod driver;
+pub(crate) mod flight;
 pub(crate) mod groups;
 pub(crate) mod image_cache;
 pub(crate) mod lease;

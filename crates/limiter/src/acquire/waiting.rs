@@ -203,6 +203,11 @@ impl Place {
         drop(queues);
     }
 
+    /// The call was refused for another reason than a limit of tokens, and continues waiting: the others wait behind the first.
+    pub(crate) fn must_wait(&self) {
+        self.refused(&RateLimitExceeded::contended(Vec::new()));
+    }
+
     /// The call was refused, and continues waiting: the others wait behind the first. Only for the resources that have refused it:
     /// those that wait for others are not held up.
     pub(crate) fn refused(&self, refused: &RateLimitExceeded) {

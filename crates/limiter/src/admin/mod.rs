@@ -5,6 +5,7 @@ pub(crate) mod access;
 mod across;
 mod audit;
 mod capacity;
+mod concurrency;
 mod declare;
 mod entities;
 mod gate;
@@ -29,6 +30,7 @@ use crate::inner::Inner;
 
 pub use above::AboveParent;
 pub use capacity::{CapacityOf, EntityCapacity, ResourceCapacity};
+pub use concurrency::PlaceInFlight;
 pub use declare::{ApplyOptions, BegunApply, LimitsApplied, LimitsPlan};
 pub use entities::NewEntity;
 pub use limits::ALL_RESOURCES;

@@ -16,7 +16,7 @@ use crate::{
 /// The blocking [`Admin`](crate::Admin).
 #[derive(Debug, Clone)]
 pub struct Admin {
-    inner: crate::Admin,
+    pub(super) inner: crate::Admin,
     runtime: Arc<Engine>,
 }
 
@@ -28,7 +28,7 @@ impl Admin {
         }
     }
 
-    fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.runtime.block_on(work)
     }
 

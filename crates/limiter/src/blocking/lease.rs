@@ -59,6 +59,11 @@ impl Lease {
         self.inner.is_degraded()
     }
 
+    /// See [`crate::Lease::holds_place`].
+    pub fn holds_place(&self) -> bool {
+        self.inner.holds_place()
+    }
+
     /// See [`crate::Lease::outage`].
     pub fn outage(&self) -> Option<&Error> {
         self.inner.outage()

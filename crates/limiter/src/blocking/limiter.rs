@@ -128,6 +128,24 @@ impl Acquire {
         self
     }
 
+    /// See [`crate::Acquire::in_flight`].
+    pub fn in_flight(mut self) -> Self {
+        self.inner = self.inner.in_flight();
+        self
+    }
+
+    /// See [`crate::Acquire::in_flight_at_most`].
+    pub fn in_flight_at_most(mut self, limit: u32) -> Self {
+        self.inner = self.inner.in_flight_at_most(limit);
+        self
+    }
+
+    /// See [`crate::Acquire::in_flight_ttl`].
+    pub fn in_flight_ttl(mut self, ttl: Duration) -> Self {
+        self.inner = self.inner.in_flight_ttl(ttl);
+        self
+    }
+
     /// See [`crate::Acquire::on_unavailable`].
     pub fn on_unavailable(mut self, policy: OnUnavailable) -> Self {
         self.inner = self.inner.on_unavailable(policy);

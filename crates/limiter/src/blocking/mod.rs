@@ -30,6 +30,7 @@
 //! for up to 30 seconds while the process lives. [`Repository::drain`] returns what is left.
 
 mod admin;
+mod concurrency;
 mod lease;
 mod limiter;
 mod pages;

@@ -111,6 +111,28 @@ async fn a_look_shows_all_levels() {
     assert!(matches!(err, Error::Disabled { .. }), "{err:?}");
 }
 
+#[tokio::test]
+async fn places_are_held_of_every_level_that_has_a_limit() {
+    let world = world(4).await;
+    let admin = world.repo.admin();
+    admin.set_entity_concurrency("key", "r", 5).await.unwrap();
+    admin.set_entity_concurrency("org", "r", 1).await.unwrap();
+    let call = || world.limiter.acquire("key", "r").consume("rpd", 1).in_flight();
+    let lease = call().await.unwrap();
+    let Err(Error::ConcurrencyExceeded(full)) = call().await else {
+        panic!("the organisation has one place");
+    };
+    assert_eq!((full.entity.as_str(), full.limit), ("org", 1));
+    lease.commit().await.unwrap();
+    call().await.unwrap().commit().await.unwrap();
+    assert!(world.repo.drain().await.is_complete());
+    assert_eq!(left(&world).await, [98; 4]);
+    // As for tokens.
+    admin.set_cascade_depth(3).await.unwrap();
+    let leases = [call().await.unwrap(), call().await.unwrap()];
+    drop(leases);
+}
+
 /// Tokens of more than two levels are not taken ahead, and each level pays for itself.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_taken_ahead() {

@@ -6,6 +6,7 @@
 //! - `clock`: a machine whose clock is wrong;
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
+//! - `flight`: places for requests in flight;
 //! - `alerts`: what is called when limits are nearly used up;
 //! - `testing`: what applications test with, under the feature `test-util`;
 //! - `waiting`: calls that wait for tokens, in turn;
@@ -42,6 +43,7 @@ mod degrade;
 mod deletion;
 mod engine;
 mod failure;
+mod flight;
 mod groups;
 mod json;
 mod lean_index;

@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use zae_limiter::table::RequestCost;
+use zae_limiter::table::{RequestCost, TableExt as _};
 use zae_limiter::{BucketReset, Error, Limit, NewEntity, TopUp};
+use zae_limiter_core::flight::flight_key;
 
 use crate::world::World;
 
@@ -352,4 +353,76 @@ async fn a_bucket_is_reset_and_topped_up() {
     let (done, usage) = w.cost(admin.top_up(order())).await;
     done.unwrap();
     check_operation(usage, 5, 9.5, 9.0);
+}
+
+async fn place(w: &World) -> Result<zae_limiter::Lease, Error> {
+    w.limiter.acquire("k", "r").in_flight().await
+}
+
+#[tokio::test]
+async fn places_in_flight() {
+    let w = World::configured().await;
+    w.repo.admin().set_resource_concurrency("r", 1).await.unwrap();
+    // Five keys and four keys; the item and its entry in the index of the namespace, and a write without an index.
+    let ((), usage) = w
+        .cost(async { place(&w).await.unwrap().commit().await.unwrap() })
+        .await;
+    check(usage, 2, 0, 2, 4.5, 3.0);
+    let (lease, usage) = w.cost(place(&w)).await;
+    check(usage, 1, 0, 0, 0.0, 1.0);
+    let (refused, usage) = w.cost(place(&w)).await;
+    assert!(matches!(refused, Err(Error::ConcurrencyExceeded(_))));
+    check(usage, 1, 1, 0, 0.0, 1.0);
+    let (ended, usage) = w.cost(lease.unwrap().commit()).await;
+    ended.unwrap();
+    check(usage, 1, 0, 0, 0.0, 1.0);
+    // Of an entity and resource that nothing is stored of, but with the limits cached.
+    w.repo
+        .table()
+        .delete_all(vec![flight_key(&w.id("k", "r"))])
+        .await
+        .unwrap();
+    let ((), usage) = w
+        .cost(async { place(&w).await.unwrap().commit().await.unwrap() })
+        .await;
+    check(usage, 2, 0, 0, 0.0, 3.0);
+    // With tokens.
+    spend(&w, "k", 100).await;
+    let call = || w.limiter.acquire("k", "r").consume("rpm", 1).in_flight();
+    let ((), usage) = w
+        .cost(async { call().await.unwrap().commit().await.unwrap() })
+        .await;
+    check(usage, 3, 0, 0, 0.0, 4.0);
+}
+
+#[tokio::test]
+async fn expired_places_in_flight() {
+    let w = World::configured().await;
+    w.repo.admin().set_resource_concurrency("r", 1).await.unwrap();
+    let lease = place(&w).await.unwrap();
+    // Its holder does not renew it: the clock has jumped.
+    w.clock.advance(Duration::from_secs(66));
+    let (next, usage) = w.cost(place(&w)).await;
+    check(usage, 2, 1, 2, 4.5, 2.0);
+    assert!(!lease.holds_place());
+    lease.commit().await.unwrap();
+    assert!(next.unwrap().holds_place());
+}
+
+/// All holders are in one item.
+#[tokio::test]
+async fn many_places_in_flight() {
+    let w = World::configured().await;
+    // Zeros at the end of a number take no space.
+    w.clock.advance(Duration::from_millis(123_456_789));
+    let call = || w.limiter.acquire("k", "r").in_flight_at_most(1000);
+    let mut held = Vec::new();
+    for (holders, units) in [(30, 1.0), (100, 3.0), (400, 11.0)] {
+        while held.len() < holders {
+            held.push(call().await.unwrap());
+        }
+        let (lease, usage) = w.cost(call().send()).await;
+        check(usage, 1, 0, 0, 0.0, units);
+        held.push(lease.unwrap());
+    }
 }

@@ -167,6 +167,22 @@ async fn concurrent_writers() {
 }
 
 #[tokio::test]
+async fn no_place_in_flight() {
+    let w = World::new().await;
+    let call = || w.limiter.acquire("k", "r").in_flight_at_most(1);
+    let lease = call().await.unwrap();
+    let body = refused(call().await, 429, Some("1"));
+    let expected = json!({
+        "error": "concurrency_limit_exceeded",
+        "message": "concurrency limit exceeded for k/r: 1 of 1 requests are in flight",
+        "entity_id": "k", "resource": "r", "limit": 1, "in_flight": 1,
+        "retry_after_seconds": 1.0, "retry_after_ms": 1000,
+    });
+    assert_eq!(body, expected);
+    lease.commit().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_disabled() {
     let w = World::configured().await;
     let admin = w.repo.admin();

@@ -36,7 +36,8 @@ fn commands_take_these_options() {
         (
             "acquire",
             with(
-                "--resource/-r* --consume/-c*+ --also+ --wait --on-unavailable --timeout",
+                "--resource/-r* --consume/-c+ --in-flight --in-flight-at-most --in-flight-ttl --also+ --wait --on-unavailable \
+                 --timeout",
                 NAMESPACED,
             ),
         ),
@@ -73,12 +74,18 @@ fn commands_take_these_options() {
         ),
         ("entity delete", with("--children --yes/-y", NAMESPACED)),
         (
+            "entity delete-concurrency",
+            with("--resource/-r=_default_ --yes/-y", NAMESPACED),
+        ),
+        (
             "entity delete-limits",
             with("--resource/-r=_default_ --yes/-y", NAMESPACED),
         ),
         ("entity disable", with("--resource/-r=_default_", NAMESPACED)),
         ("entity enable", with("--resource/-r=_default_", NAMESPACED)),
+        ("entity get-concurrency", with("--resource/-r=_default_", NAMESPACED)),
         ("entity get-limits", with("--resource/-r=_default_", NAMESPACED)),
+        ("entity in-flight", with("--resource/-r*", NAMESPACED)),
         ("entity list", with("--with-custom-limits* --limit", NAMESPACED)),
         ("entity list-resources", with("", NAMESPACED)),
         (
@@ -86,6 +93,7 @@ fn commands_take_these_options() {
             with("--resource/-r* --limit/-l+ --idempotency-key", NAMESPACED),
         ),
         ("entity set-cascade", with("--resource/-r=_default_", NAMESPACED)),
+        ("entity set-concurrency", with("--resource/-r=_default_", NAMESPACED)),
         (
             "entity set-limits",
             with("--resource/-r=_default_ --limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz", NAMESPACED),
@@ -193,18 +201,24 @@ fn commands_take_these_options() {
         ("resource bypass", with("", NAMESPACED)),
         ("resource clear-cascade", with("", NAMESPACED)),
         ("resource clear-disabled", with("", NAMESPACED)),
+        ("resource delete-concurrency", with("--yes/-y", NAMESPACED)),
         ("resource delete-defaults", with("--yes/-y", NAMESPACED)),
         ("resource disable", with("", NAMESPACED)),
         ("resource enable", with("", NAMESPACED)),
+        ("resource get-concurrency", with("", NAMESPACED)),
         ("resource get-defaults", with("", NAMESPACED)),
         ("resource list", with("", NAMESPACED)),
         ("resource set-cascade", with("", NAMESPACED)),
+        ("resource set-concurrency", with("", NAMESPACED)),
         ("resource set-defaults", with("--limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz", NAMESPACED)),
         ("status", NAMED.to_owned()),
+        ("system delete-concurrency", with("--yes/-y", NAMESPACED)),
         ("system delete-defaults", with("--yes/-y", NAMESPACED)),
         ("system get-cascade-depth", with("", NAMESPACED)),
+        ("system get-concurrency", with("", NAMESPACED)),
         ("system get-defaults", with("", NAMESPACED)),
         ("system set-cascade-depth", with("", NAMESPACED)),
+        ("system set-concurrency", with("", NAMESPACED)),
         (
             "system set-defaults",
             with("--limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz --on-unavailable", NAMESPACED),

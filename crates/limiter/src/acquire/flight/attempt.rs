@@ -1,0 +1,201 @@
+//! Tokens and places together: both, or none.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use zae_limiter_core::acquire::{AcquireError, Request};
+use zae_limiter_core::config::OnUnavailable;
+use zae_limiter_core::flight::ConcurrencyExceeded;
+use zae_limiter_core::schema::BucketId;
+use zae_limiter_core::table::{Applied, FailureKind, TableError};
+
+use super::Wish;
+use super::places::{NoPlace, Places};
+use crate::acquire::lease::Lease;
+use crate::acquire::limiter::Attempt;
+use crate::error::{Error, Last};
+use crate::inner::Inner;
+
+/// The first pause of a call that waits for a place, and the longest. Pauses double; jitter takes up to half of each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A call that has its tokens.
+struct Admitted {
+    lease: Lease,
+    /// Whether it needs a place: not if it was admitted without the table, or is only counted.
+    needs_place: bool,
+}
+
+impl Admitted {
+    fn new(lease: Lease) -> Self {
+        let needs_place = !lease.is_degraded() && !lease.is_bypassed();
+        Self { lease, needs_place }
+    }
+}
+
+impl Attempt {
+    /// Takes the tokens of a request and its places: at the same time, or `one_by_one`, the places first.
+    pub(in crate::acquire) async fn take_with_places(
+        &self,
+        request: &Request,
+        wish: Wish,
+        one_by_one: bool,
+        until: Instant,
+    ) -> Result<Lease, Error> {
+        let (inner, id) = (&self.inner, &request.id);
+        let mut places = None;
+        let admitted = if inner.breaker.is_open() {
+            // The tokens first: their request is the probe.
+            self.admit(request, until).await?
+        } else if one_by_one {
+            let taken = self.places_until(id, wish, false, until).await;
+            if let Err(NoPlace::Full(full)) = taken {
+                return Err(full.into());
+            }
+            places = Some(taken);
+            self.admit(request, until).await?
+        } else {
+            let mut taking = std::pin::pin!(self.places_until(id, wish, false, until));
+            let mut admitting = std::pin::pin!(self.admit(request, until));
+            tokio::select! {
+                // Without tokens the place is not wanted, and goes back in the background.
+                admitted = &mut admitting => {
+                    let admitted = admitted?;
+                    if admitted.needs_place {
+                        places = Some(taking.await);
+                    }
+                    admitted
+                }
+                taken = &mut taking => {
+                    places = Some(taken);
+                    admitting.await?
+                }
+            }
+        };
+        let Admitted { lease, needs_place } = admitted;
+        if !needs_place {
+            return Ok(lease);
+        }
+        let taken = match places {
+            Some(Ok(Places::Held(held))) => Ok(Places::Held(held)),
+            Some(Err(why)) => Err(why),
+            // What was cached is not what the table says: the call is neither refused nor only counted.
+            Some(Ok(Places::Skipped)) | None => self.places_until(id, wish, true, until).await,
+        };
+        let err = match taken {
+            Ok(Places::Held(held)) => return Ok(lease.with_places(held)),
+            Ok(Places::Skipped) => return Ok(lease),
+            Err(NoPlace::Full(full)) => full.into(),
+            Err(NoPlace::Failed(AcquireError::Table(err)))
+                if err.is_outage() && self.admits_in_outage(id) =>
+            {
+                if let Some(left_out) = inner.log.without_table.due(inner.clock.now()) {
+                    let resource = id.resource.as_str();
+                    tracing::warn!(resource, error = %err, left_out, "admitting without a place in flight");
+                }
+                return Ok(lease);
+            }
+            Err(NoPlace::Failed(err)) => inner.place.acquire_error(err),
+        };
+        lease.refund(until).await;
+        Err(err)
+    }
+
+    /// Whether the policy for outages admits calls without the table.
+    fn admits_in_outage(&self, id: &BucketId) -> bool {
+        let policy = self.inner.policy(self.on_unavailable, &id.entity, &id.resource);
+        policy != OnUnavailable::Block
+    }
+
+    /// Takes places until the deadline.
+    async fn places_until(
+        &self,
+        id: &BucketId,
+        wish: Wish,
+        always: bool,
+        until: Instant,
+    ) -> Result<Places, NoPlace> {
+        let taking = self.inner.take_places(id, wish, always);
+        let taken = tokio::time::timeout_at(until, taking).await;
+        taken.unwrap_or_else(|_| {
+            let message = format!("no place in flight within {} ms", self.timeout.as_millis());
+            // One that was taken nevertheless is given back.
+            let late = TableError::new(FailureKind::Timeout, Applied::No, message);
+            Err(AcquireError::Table(late).into())
+        })
+    }
+
+    /// Takes the tokens. A request without any only asks whether the entity is disabled or under a bypass.
+    async fn admit(&self, request: &Request, until: Instant) -> Result<Admitted, Error> {
+        if !request.consume.is_empty() {
+            return Ok(Admitted::new(self.take_tokens(request, until).await?));
+        }
+        let inner = &self.inner;
+        let (entity, resource) = (&request.id.entity, &request.id.resource);
+        let read = async {
+            let config = inner.found(entity, resource).await?.config;
+            if config.disabled().is_none() {
+                return Ok(config);
+            }
+            let (table, clock) = (&inner.table, &inner.clock);
+            inner.config.fetch(table, clock, entity, resource, true).await
+        };
+        let err = match tokio::time::timeout_at(until, read).await {
+            Ok(Ok(config)) => {
+                if let Some(level) = config.disabled() {
+                    return Err(Error::Disabled {
+                        entity: entity.to_string(),
+                        resource: resource.to_string(),
+                        level: level.as_str(),
+                    });
+                }
+                return Ok(Admitted {
+                    lease: Lease::granted(inner, request, Vec::new()),
+                    needs_place: !config.is_bypassed(),
+                });
+            }
+            Ok(Err(AcquireError::Table(err))) if err.is_outage() => inner.table_error(err),
+            Ok(Err(err)) => return Err(inner.place.acquire_error(err)),
+            Err(_) => inner.place.gave_up(self.timeout, false, Last::Nothing),
+        };
+        if self.admits_in_outage(&request.id) {
+            return Ok(Admitted::new(Lease::unlimited(inner, request, err)));
+        }
+        Err(err)
+    }
+}
+
+/// A call that waits for a place.
+#[derive(Default)]
+pub(in crate::acquire) struct Waiting {
+    refusals: u32,
+    freed: Option<(BucketId, watch::Receiver<u64>)>,
+}
+
+impl Waiting {
+    /// Whether it was refused before. Then it takes its place first, so that it does not take tokens in vain.
+    pub(in crate::acquire) fn was_refused(&self) -> bool {
+        self.refusals > 0
+    }
+
+    /// Waits after a refusal until it may ask again: for a while, or until this process gives a place back.
+    pub(in crate::acquire) async fn pause(&mut self, inner: &Inner, full: &ConcurrencyExceeded) {
+        let longest = FIRST_PAUSE
+            .saturating_mul(2_u32.saturating_pow(self.refusals))
+            .min(LONGEST_PAUSE);
+        self.refusals = self.refusals.saturating_add(1);
+        let id = inner.bucket_id(&full.entity, &full.resource);
+        let watched = self.freed.take().filter(|(watched, _)| *watched == id);
+        let (id, mut freed) = watched.unwrap_or_else(|| {
+            let freed = inner.flight.freed.watch(&id);
+            (id, freed)
+        });
+        tokio::select! {
+            () = tokio::time::sleep(longest.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+            Ok(()) = freed.changed() => {}
+        }
+        self.freed = Some((id, freed));
+    }
+}
