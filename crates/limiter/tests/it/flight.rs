@@ -145,7 +145,7 @@ async fn a_crashed_holder_frees_its_place() {
     let desk = Desk::new().await;
     desk.crashes_with_a_place("k").await;
     check_full(desk.place("k").await, "k", 1);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     check_full(desk.place("k").await, "k", 1);
     tokio::time::sleep(Duration::from_millis(5_010)).await;
     desk.place("k").await.unwrap().commit().await.unwrap();
@@ -171,7 +171,7 @@ async fn a_long_lease_keeps_its_place() {
     let before = desk.table.requests();
     lease.commit().await.unwrap();
     assert_eq!(desk.table.requests().since(&before).updates, 1);
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(
         desk.table.requests().since(&before).updates,
         1,
@@ -294,7 +294,7 @@ async fn a_waiting_call_asks_at_once_when_its_process_gives_a_place_back() {
     let desk = Desk::new().await;
     let lease = desk.both("k").await.unwrap();
     let call = desk.limiter.acquire("k", "r").consume("rpm", 1).in_flight();
-    let waiting = tokio::spawn(call.wait(Duration::from_secs(60)).into_future());
+    let waiting = tokio::spawn(call.wait(Duration::from_mins(1)).into_future());
     tokio::time::sleep(Duration::from_secs(20)).await;
     let begin = tokio::time::Instant::now();
     lease.commit().await.unwrap();
