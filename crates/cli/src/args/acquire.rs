@@ -12,7 +12,8 @@ use super::{Amount, Common, Namespaced, OnUnavailable};
 
 /// Take tokens of an entity, and optionally run a command.
 ///
-/// Takes all amounts or none, of all resources. If the entity cascades, the same amounts are taken from its parent.
+/// Takes all amounts or none, of all resources. If the entity cascades, the same amounts are taken from its parent, and from
+/// entities above that up to the cascade depth.
 ///
 /// If there are too few tokens, nothing is taken, the wait until there are enough is printed, and the exit code
 /// is 75. With --wait, the command waits for the tokens, unless that would take longer than the given time.

@@ -382,10 +382,10 @@ async fn run(lease: Lease, args: &Acquire, signals: &mut Signals) -> Outcome {
         );
     }
     if ended.success() {
-        lease
-            .commit()
-            .await
-            .map_err(failed(&args.common.at.connection, "acquire"))?;
+        // The exit code is that of the command: the caller must not run it again because of a place, which expires by itself.
+        if let Err(err) = lease.commit().await {
+            say(&format!("Warning: {err}"));
+        }
         return Ok(Exit::Success);
     }
     give_back(lease).await;

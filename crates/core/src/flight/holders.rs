@@ -51,7 +51,8 @@ impl Holders {
             let expiry = reader.int64(name)?;
             holders.push((SmolStr::new(holder), EpochMillis(expiry.unwrap_or_default())));
         }
-        let count = reader.int64(COUNT.as_str())?.unwrap_or(0);
+        let count = reader.int64(COUNT.as_str())?;
+        let count = count.ok_or_else(|| reader.corrupt(COUNT.as_str(), "is missing"))?;
         if usize::try_from(count) != Ok(holders.len()) {
             let problem = format!("is {count}, but there are {} holders", holders.len());
             return Err(reader.corrupt(COUNT.as_str(), problem));

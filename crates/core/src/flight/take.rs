@@ -208,9 +208,13 @@ impl Take {
         if self.plan_takes() {
             delta += 1;
             let own = self.holder.attribute();
-            let room = Condition::AtMost(COUNT, i128::from(self.most) - delta);
+            // A counter that cannot be right admits nothing: the answer shows the item, and what is wrong with it.
+            let room = Condition::All(vec![
+                Condition::AtMost(COUNT, i128::from(self.most) - delta),
+                Condition::AtLeast(COUNT, 0),
+            ]);
             conditions.push(match self.plan {
-                Plan::Plain => Condition::Any(vec![Condition::Absent(COUNT), room]),
+                Plan::Plain => Condition::Any(vec![Condition::Absent("PK".into()), room]),
                 _ => room,
             });
             conditions.push(Condition::Absent(own.clone()));

@@ -291,9 +291,14 @@ fn permissions_are_not_waited_for_and_damaged_items_are_named() {
         TakeEnd::Record(err) => assert!(err.to_string().contains("but there are 1 holders"), "{err}"),
         other => panic!("{other:?}"),
     }
-    item.insert("n".into(), Value::text("many"));
-    desk.table.insert(item).unwrap();
-    assert!(matches!(desk.take(2).0, TakeEnd::Record(_)));
+    for wrong in [Some(Value::text("many")), Some(Value::int(-5)), None] {
+        match wrong {
+            Some(wrong) => drop(item.insert("n".into(), wrong)),
+            None => drop(item.remove("n")),
+        }
+        desk.table.insert(item.clone()).unwrap();
+        assert!(matches!(desk.take(2).0, TakeEnd::Record(_)));
+    }
 }
 
 #[test]

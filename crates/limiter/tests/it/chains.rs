@@ -131,6 +131,16 @@ async fn places_are_held_of_every_level_that_has_a_limit() {
     admin.set_cascade_depth(3).await.unwrap();
     let leases = [call().await.unwrap(), call().await.unwrap()];
     drop(leases);
+    admin
+        .set_entity_access("team", "r", zae_limiter::Access::Disabled)
+        .await
+        .unwrap();
+    // Also without tokens.
+    let place = world.limiter.acquire("key", "r").in_flight().await;
+    let Err(Error::Disabled { entity, .. }) = place else {
+        panic!("{place:?}");
+    };
+    assert_eq!(entity, "team");
 }
 
 /// Tokens of more than two levels are not taken ahead, and each level pays for itself.

@@ -370,6 +370,12 @@ async fn the_place_of_a_parent_is_taken_as_well() {
     desk.both("c").await.unwrap().commit().await.unwrap();
     b.commit().await.unwrap();
     assert_eq!(desk.holders("project").await, 0);
+    // That of the resource is for each entity's own requests.
+    admin.set_resource_concurrency("r", 1).await.unwrap();
+    let held = desk.both("a").await.unwrap();
+    check_full(desk.both("a").await, "a", 1);
+    drop(held);
+    assert!(desk.repo.drain().await.is_complete());
     // A limit of the call is the entity's.
     let call = || desk.limiter.acquire("a", "r").in_flight_at_most(3);
     let held = (call().await.unwrap(), call().await.unwrap());

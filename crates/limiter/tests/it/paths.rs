@@ -363,11 +363,11 @@ async fn place(w: &World) -> Result<zae_limiter::Lease, Error> {
 async fn places_in_flight() {
     let w = World::configured().await;
     w.repo.admin().set_resource_concurrency("r", 1).await.unwrap();
-    // Five keys and four keys; the item and its entry in the index of the namespace, and a write without an index.
+    // Six keys and four keys; the item and its entry in the index of the namespace, and a write without an index.
     let ((), usage) = w
         .cost(async { place(&w).await.unwrap().commit().await.unwrap() })
         .await;
-    check(usage, 2, 0, 2, 4.5, 3.0);
+    check(usage, 2, 0, 2, 5.0, 3.0);
     let (lease, usage) = w.cost(place(&w)).await;
     check(usage, 1, 0, 0, 0.0, 1.0);
     let (refused, usage) = w.cost(place(&w)).await;
@@ -403,7 +403,7 @@ async fn expired_places_in_flight() {
     // Its holder does not renew it: the clock has jumped.
     w.clock.advance(Duration::from_secs(66));
     let (next, usage) = w.cost(place(&w)).await;
-    check(usage, 2, 1, 2, 4.5, 2.0);
+    check(usage, 2, 1, 2, 5.0, 2.0);
     assert!(!lease.holds_place());
     lease.commit().await.unwrap();
     assert!(next.unwrap().holds_place());

@@ -1,11 +1,12 @@
 //! Tokens and places together: both, or none.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zae_limiter_core::acquire::{AcquireError, Request};
-use zae_limiter_core::config::OnUnavailable;
+use zae_limiter_core::config::{OnUnavailable, Resolved};
 use zae_limiter_core::flight::ConcurrencyExceeded;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
@@ -134,26 +135,22 @@ impl Attempt {
         }
         let inner = &self.inner;
         let (entity, resource) = (&request.id.entity, &request.id.resource);
-        let read = async {
-            let config = inner.found(entity, resource).await?.config;
-            if config.disabled().is_none() {
-                return Ok(config);
-            }
-            let (table, clock) = (&inner.table, &inner.clock);
-            inner.config.fetch(table, clock, entity, resource, true).await
-        };
+        let read = inner.chain(entity, resource);
         let err = match tokio::time::timeout_at(until, read).await {
-            Ok(Ok(config)) => {
-                if let Some(level) = config.disabled() {
+            Ok(Ok(chain)) => {
+                let disabled = |config: &Arc<Resolved>| Some((config.entity.clone(), config.disabled()?));
+                // That of an entity above comes first, as with tokens.
+                if let Some((entity, level)) = chain.iter().rev().find_map(disabled) {
                     return Err(Error::Disabled {
                         entity: entity.to_string(),
                         resource: resource.to_string(),
                         level: level.as_str(),
                     });
                 }
+                let is_bypassed = chain.first().is_some_and(|config| config.is_bypassed());
                 return Ok(Admitted {
                     lease: Lease::granted(inner, request, Vec::new()),
-                    needs_place: !config.is_bypassed(),
+                    needs_place: !is_bypassed,
                 });
             }
             Ok(Err(AcquireError::Table(err))) if err.is_outage() => inner.table_error(err),

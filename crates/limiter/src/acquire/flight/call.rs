@@ -8,12 +8,13 @@ use crate::acquire::limiter::Acquire;
 impl Acquire {
     /// Takes a place in flight as well: the lease holds it until it ends. At most as many leases hold one for the entity and
     /// resource at the same time as its concurrency limit says
-    /// ([`Admin::set_entity_concurrency`](crate::Admin::set_entity_concurrency) and its like). If the entity cascades and its parent has
-    /// a concurrency limit for the resource, the lease holds one of the parent's places, too, and so on up to the
-    /// [cascade depth](crate::Admin::set_cascade_depth).
+    /// ([`Admin::set_entity_concurrency`](crate::Admin::set_entity_concurrency) and its like). If the entity cascades and a
+    /// concurrency limit is set for its parent itself, the lease holds one of the parent's places, too, and so on up to the
+    /// [cascade depth](crate::Admin::set_cascade_depth). Limits of a resource or of the system are for each entity's own requests.
     ///
     /// The place and the tokens are taken at the same time: both, or none. A call that takes a place need not
-    /// [consume](Self::consume) any tokens. Of [several resources](Self::also) the place is the first one's.
+    /// [consume](Self::consume) any tokens; without any, whether the entity is disabled or under a bypass is what the cached
+    /// configuration says. Of [several resources](Self::also) the place is the first one's.
     ///
     /// A place is given back by [`Lease::commit`](crate::Lease::commit), [`Lease::rollback`](crate::Lease::rollback) and dropping the
     /// lease. If the process crashes, the place is free after its time to live ([`in_flight_ttl`](Self::in_flight_ttl)), 60 s unless

@@ -57,7 +57,7 @@ impl Limits {
 
     /// The record that decides by what is cached, or the last one, which has no limit either. `None` if one that could decide is
     /// not cached.
-    fn deciding(&self, keys: &[(Level, Key); 4], now: EpochMillis, stale: bool) -> Option<Record> {
+    fn deciding(&self, keys: &[(Level, Key)], now: EpochMillis, stale: bool) -> Option<Record> {
         let mut last = None;
         for (_, key) in keys {
             let record = self.get(key, now, stale)?;
@@ -71,15 +71,23 @@ impl Limits {
 }
 
 impl Inner {
-    /// How many requests of an entity and resource may be in flight; `None` if no level says so.
+    /// How many requests of an entity and resource may be in flight; `None` if no level says so. For requests of entities below it
+    /// (`of_others`), only what is stored for the entity itself counts: the limits of the resource and the system are for each
+    /// entity's own requests.
     ///
     /// If the table cannot be read, the last known limit continues being used.
     pub(super) async fn most_in_flight(
         self: &Arc<Self>,
         entity: &EntityId,
         resource: &ResourceName,
+        of_others: bool,
     ) -> Result<Option<u32>, AcquireError> {
         let keys = concurrency_keys(&self.namespace, entity, resource);
+        let is_entitys = |level: Level| matches!(level, Level::Entity | Level::EntityDefault);
+        let keys = keys
+            .into_iter()
+            .filter(|(level, _)| !of_others || is_entitys(*level));
+        let keys: Vec<_> = keys.collect();
         let limits = &self.flight.limits;
         let now = self.clock.now();
         if let Some(record) = limits.deciding(&keys, now, false) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use zae_limiter_core::acquire::{AcquireError, Found};
+use zae_limiter_core::config::Resolved;
 use zae_limiter_core::flight::{ConcurrencyExceeded, Next, Take, TakeEnd, above};
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
@@ -87,7 +88,8 @@ impl Inner {
         }
     }
 
-    /// The places that a call needs: that of the entity, whose limit must be known, and those of entities above that have one.
+    /// The places that a call needs: that of the entity, whose limit must be known, and those of entities above that have one of
+    /// their own.
     async fn wanted_places(
         self: &Arc<Self>,
         id: &BucketId,
@@ -103,7 +105,7 @@ impl Inner {
             let (found, most) = if brought.is_some() {
                 (found.await?, brought)
             } else {
-                tokio::try_join!(found, self.most_in_flight(&entity, &id.resource))?
+                tokio::try_join!(found, self.most_in_flight(&entity, &id.resource, level > 0))?
             };
             let is_passed = found.config.is_bypassed() || found.config.disabled().is_some();
             if level == 0 && is_passed && !always {
@@ -127,12 +129,30 @@ impl Inner {
         Ok(Some(wanted))
     }
 
-    /// The configuration of an entity and what is cached of its bucket.
-    pub(super) async fn found(
+    /// The configuration of an entity and of those above that its requests debit. What disables one is read again.
+    pub(super) async fn chain(
         &self,
         entity: &EntityId,
         resource: &ResourceName,
-    ) -> Result<Found, AcquireError> {
+    ) -> Result<Vec<Arc<Resolved>>, AcquireError> {
+        let mut chain: Vec<Arc<Resolved>> = Vec::new();
+        let mut next = Some(entity.clone());
+        while let Some(entity) = next.take() {
+            let mut found = self.found(&entity, resource).await?;
+            if found.config.disabled().is_some() {
+                let (table, clock) = (&self.table, &self.clock);
+                found.config = self.config.fetch(table, clock, &entity, resource, true).await?;
+            }
+            let goes_on = chain.len() + 1 < found.config.depth.get();
+            next = above(&found).filter(|_| goes_on).cloned();
+            chain.push(found.config);
+            next = next.filter(|above| chain.iter().all(|config| config.entity != *above));
+        }
+        Ok(chain)
+    }
+
+    /// The configuration of an entity and what is cached of its bucket.
+    async fn found(&self, entity: &EntityId, resource: &ResourceName) -> Result<Found, AcquireError> {
         let config = &self.config;
         let config = config
             .fetch(&self.table, &self.clock, entity, resource, false)
