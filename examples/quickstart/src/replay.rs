@@ -111,7 +111,7 @@ enum What {
     /// A refused call is retried after its wait.
     Returns(Call, Promise),
     /// An admitted call ends.
-    Ends(Call, Lease),
+    Ends(Call, Box<Lease>),
 }
 
 /// A refusal that says when to come back.
@@ -200,7 +200,7 @@ impl<'a> Replay<'a> {
                     self.acquire(call, None).await?;
                 }
                 What::Returns(call, promise) => self.acquire(call, Some(promise)).await?,
-                What::Ends(call, lease) => self.finish(call, lease).await?,
+                What::Ends(call, lease) => self.finish(call, *lease).await?,
             }
         }
         drop(progress);
@@ -237,7 +237,10 @@ impl<'a> Replay<'a> {
                     Some(_) => self.totals.admitted_later += 1,
                 }
                 self.count_debit(call.key);
-                self.schedule(self.elapsed_ms() + call.takes_ms, What::Ends(call, lease));
+                self.schedule(
+                    self.elapsed_ms() + call.takes_ms,
+                    What::Ends(call, Box::new(lease)),
+                );
             }
             Err(Error::RateLimitExceeded(refused)) => {
                 self.totals.refusing.add(&usage);

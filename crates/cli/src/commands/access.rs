@@ -156,7 +156,7 @@ pub(crate) async fn set_parent(args: SetParent) -> Outcome {
     let (old, new) = (named(old), named(parent));
     let line = format_args!("Moved entity '{entity}' from {old} to {new} ({stamped} buckets stamped)");
     let said = say(&args.common, &told, line)?;
-    above::note_depth(&repo.admin(), entity).await;
+    above::note_depth(repo.admin(), entity).await;
     Ok(said)
 }
 

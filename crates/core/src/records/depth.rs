@@ -76,6 +76,12 @@ impl Default for CascadeDepth {
     }
 }
 
+impl From<CascadeDepth> for u32 {
+    fn from(depth: CascadeDepth) -> Self {
+        depth.0.into()
+    }
+}
+
 impl fmt::Display for CascadeDepth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -207,7 +207,7 @@ impl World<'_> {
                 .filter(|id| *id != own)
                 .collect();
             let asks = |parent: usize| asks.unwrap_or_else(|| asks_parent(parent));
-            if !self.is_chain(&mut vec![*entity], debited.clone(), since, &asks) {
+            if !self.is_chain(&mut vec![*entity], &debited, since, &asks) {
                 return Err(format!(
                     "job {job} debited {debited:?} above {own} for {resource}, which were not above it"
                 ));
@@ -235,7 +235,7 @@ impl World<'_> {
     fn is_chain(
         &self,
         chain: &mut Vec<usize>,
-        debited: BTreeSet<&EntityId>,
+        debited: &BTreeSet<&EntityId>,
         since: u64,
         asks: &dyn Fn(usize) -> bool,
     ) -> bool {
@@ -252,7 +252,7 @@ impl World<'_> {
                 return false;
             }
             chain.push(parent);
-            let is_one = self.is_chain(chain, others, since, asks);
+            let is_one = self.is_chain(chain, &others, since, asks);
             chain.pop();
             is_one
         })

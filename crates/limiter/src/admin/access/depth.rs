@@ -19,9 +19,9 @@ impl Admin {
     /// [set](Self::set_cascade_depth).
     ///
     /// # Errors
-    /// [`Error::CorruptRecord`] if the stored depth is not one that this release knows. Requests fail with it, too.
+    /// [`Error::Corrupt`] if the stored depth is not one that this release knows. Requests fail with it, too.
     pub async fn cascade_depth(&self) -> Result<u32, Error> {
-        Ok(self.depth().await?.get() as u32)
+        Ok(self.depth().await?.into())
     }
 
     pub(crate) async fn depth(&self) -> Result<CascadeDepth, Error> {
@@ -107,13 +107,13 @@ impl Admin {
             .insisting(BRIEF, || inner.table.put(put.clone()))
             .await?;
         inner.config.forget(&depth_key(&inner.namespace));
-        let number = |depth: CascadeDepth| Value::int(depth.get() as i64);
+        let number = |depth: CascadeDepth| Value::int(u32::from(depth));
         let details = Item::from([
             ("cascade_depth".into(), number(depth)),
             ("old_cascade_depth".into(), number(before)),
         ]);
         self.audit(event(&Target::System, "cascade_depth_set", details))
             .await?;
-        Ok(before.get() as u32)
+        Ok(before.into())
     }
 }
