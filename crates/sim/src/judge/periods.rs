@@ -221,6 +221,9 @@ pub(crate) struct Periods {
     admitted: BTreeMap<(String, String), Admitted>,
     /// Limits that were removed from items when they were to be whole again.
     removed: BTreeSet<Id>,
+    /// Actions that have taken from a bucket that has ended. They may take from its successor as well, if they find it above the
+    /// entity once more.
+    ended: BTreeSet<(String, usize)>,
     /// The action that each job works for.
     pub(crate) actions: BTreeMap<usize, usize>,
 }
@@ -262,8 +265,14 @@ impl Periods {
 
     /// A bucket or one of its shards has ended.
     pub(crate) fn ends(&mut self, bucket: &str, shard: Option<u32>) {
-        self.ledgers
-            .retain(|(of, at, _), _| of != bucket || shard.is_some_and(|shard| *at != shard));
+        let ended = &mut self.ended;
+        self.ledgers.retain(|(of, at, _), ledger| {
+            let stays = of != bucket || shard.is_some_and(|shard| *at != shard);
+            if !stays {
+                ended.extend(ledger.taken.keys().map(|action| (bucket.to_owned(), *action)));
+            }
+            stays
+        });
         if shard.is_none() {
             self.admitted.retain(|(of, _), _| of != bucket);
         }
@@ -293,9 +302,10 @@ impl Periods {
         }
     }
 
-    /// Whether a refund of this action has its tokens in the present period of an item.
+    /// Whether a refund of this action has its tokens in the present period of an item, and not in one of an item before.
     pub(crate) fn is_due(&self, job: usize, id: &Id, amount: i128) -> bool {
-        let action = self.actions.get(&job);
+        let is_of_this_life = |action: &&usize| !self.ended.contains(&(id.0.clone(), **action));
+        let action = self.actions.get(&job).filter(is_of_this_life);
         let taken = self
             .ledgers
             .get(id)
