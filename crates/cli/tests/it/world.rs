@@ -10,10 +10,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use zae_limiter::clock::{Clock, SystemClock};
 use zae_limiter::table::definition::create_table;
+use zae_limiter::table::embedded::OpenError;
 use zae_limiter::table::{Connection, DynamoTable, EmbeddedEngine, Table, TableExt as _};
 use zae_limiter::{NamespaceId, Repository};
 use zae_limiter_core::EpochMillis;
@@ -309,6 +311,17 @@ impl World {
         &self.transcript
     }
 
+    /// The engine of the directory. One that was let go a moment ago may still be closing.
+    fn engine(&self) -> EmbeddedEngine {
+        for _ in 0..500 {
+            match EmbeddedEngine::open(self.directory()) {
+                Err(OpenError::InUse { .. }) => std::thread::sleep(Duration::from_millis(10)),
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("{} stays in use", self.directory().display())
+    }
+
     /// The table, for what the program cannot do. Let it go before the program is run again: an embedded table
     /// is used by one process at a time.
     pub(crate) fn table(&self) -> Arc<dyn Table> {
@@ -317,7 +330,7 @@ impl World {
                 let connection = connection(url);
                 block_on(async move { connection.client().await })
             }
-            None => EmbeddedEngine::open(self.directory()).unwrap().client(),
+            None => self.engine().client(),
         };
         Arc::new(DynamoTable::new(client, self.stack.as_str()))
     }
