@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::protocol::{Found, Grant, Hint, Request, check_config};
 use super::{Known, known_owner};
-use crate::bucket::{Bucket, Owner};
+use crate::bucket::Bucket;
 use crate::config::Resolved;
 use crate::name::{EntityId, LimitName, ResourceName};
 use crate::shards::together::Part;
@@ -119,10 +119,12 @@ pub fn refused_from_memory(
         for level in 0.. {
             let found = known(&entity, resource)?;
             check_config(&found.config, resource, if level == 0 { amounts } else { &[] }).ok()?;
-            let above = known_owner(&found).and_then(Owner::cascade_parent);
-            let above = above
+            let chain = legs[legs.len() - level..].iter().map(|leg| &leg.entity);
+            let above = found
+                .config
+                .depth
+                .next_above(known_owner(&found), level, chain.chain([&entity]))
                 .filter(|above| part > 0 || request.paid() != Some(above))
-                .filter(|_| level + 1 < found.config.depth.get())
                 .cloned();
             legs.push(Cached {
                 entity,
@@ -131,9 +133,7 @@ pub fn refused_from_memory(
                 amounts,
                 found,
             });
-            let is_below =
-                |above: &EntityId| legs.iter().rev().take(level + 1).any(|leg| leg.entity == *above);
-            match above.filter(|above| !is_below(above)) {
+            match above {
                 Some(above) => entity = above,
                 None => break,
             }

@@ -151,10 +151,7 @@ impl Acquire {
         });
         match found {
             Ok(found) => {
-                let above = known_owner(&found).and_then(Owner::cascade_parent);
-                let above = above
-                    .filter(|above| self.may_climb(leg, found.config.depth, above))
-                    .cloned();
+                let above = self.above(leg, found.config.depth, known_owner(&found)).cloned();
                 self.legs[at].found = Some(found);
                 above
             }
@@ -171,12 +168,11 @@ impl Acquire {
         }
     }
 
-    /// Whether an entity is debited because it is above that of a leg. Not if there are too many levels, and not twice.
-    fn may_climb(&self, leg: &Leg, depth: CascadeDepth, above: &EntityId) -> bool {
-        let is_below = |other: &Leg| {
-            !other.is_stray && other.part == leg.part && other.level <= leg.level && other.entity == *above
-        };
-        leg.level + 1 < depth.get() && !self.legs.iter().any(is_below)
+    /// The entity above that of a leg, by this owner, if it is debited as well.
+    fn above<'a>(&self, leg: &Leg, depth: CascadeDepth, owner: Option<&'a Owner>) -> Option<&'a EntityId> {
+        let is_below = |other: &&Leg| !other.is_stray && other.part == leg.part && other.level <= leg.level;
+        let chain = self.legs.iter().filter(is_below);
+        depth.next_above(owner, leg.level, chain.map(|leg| &leg.entity))
     }
 
     /// Once the other legs have ended, lets those go on that [hold back](Take::hold_back), or ends them if another leg has
@@ -235,10 +231,7 @@ impl Acquire {
                 append(&mut calls, self.route(Route::OwnerConfig(at), vec![(0, ask)]));
                 continue;
             };
-            let wanted = owner.and_then(Owner::cascade_parent);
-            let wanted = wanted
-                .filter(|above| self.may_climb(leg, config.depth, above))
-                .cloned();
+            let wanted = self.above(leg, config.depth, owner).cloned();
             append(&mut calls, self.lead_to(at, wanted));
         }
         calls

@@ -40,9 +40,14 @@ pub const MAX_TTL_MS: i64 = 3_600_000;
 /// table's are apart ([ADR 16](https://github.com/zeroae/zae-limiter-rs/blob/main/docs/adr/0016-time-comes-from-the-table.md)).
 pub const MARGIN_MS: i64 = 5_000;
 
-/// The parent whose place a request of this entity holds as well, if it has a concurrency limit.
-pub fn above(found: &Found) -> Option<&EntityId> {
-    known_owner(found)?.cascade_parent()
+/// The entity above the last one of a chain whose place a request holds as well, if it has a concurrency limit of its own.
+/// `found` is what is known of the last entity, and `chain` all entities so far.
+pub fn above<'a>(found: &'a Found, chain: &[EntityId]) -> Option<&'a EntityId> {
+    let level = chain.len().saturating_sub(1);
+    found
+        .config
+        .depth
+        .next_above(known_owner(found), level, chain.iter())
 }
 
 /// Checks a time to live of a place.

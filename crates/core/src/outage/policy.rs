@@ -9,7 +9,7 @@ use crate::acquire::{AcquireError, DisabledAt, Hint, Request, check_config};
 use crate::bucket::{Owner, newest_owner};
 use crate::config::{Level, OnUnavailable, Percent, Resolved};
 use crate::depth::CascadeDepth;
-use crate::name::{EntityId, LimitName, ResourceName};
+use crate::name::{LimitName, ResourceName};
 use crate::schema::BucketId;
 use crate::table::Condition;
 use crate::units::{EpochMillis, Millitokens};
@@ -101,16 +101,10 @@ fn claims(
             check_config(&config, resource, if level == 0 { amounts } else { &[] }).map_err(failed)?;
             claims.extend(claims_of(&config, (resource, amounts), part, now));
             let owner = last_owner(&id, config.owner.as_ref(), memory);
-            let goes_on = level + 1 < config.depth.get();
+            let depth = config.depth;
             legs.push((id, config));
-            let above = owner.as_ref().and_then(Owner::cascade_parent);
-            let is_below = |above: &EntityId| {
-                legs.iter()
-                    .rev()
-                    .take(level + 1)
-                    .any(|leg| leg.0.entity == *above)
-            };
-            let Some(above) = above.filter(|above| goes_on && !is_below(above)) else {
+            let chain = legs.iter().rev().take(level + 1).map(|leg| &leg.0.entity);
+            let Some(above) = depth.next_above(owner.as_ref(), level, chain) else {
                 break;
             };
             id = BucketId {

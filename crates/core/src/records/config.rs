@@ -281,6 +281,12 @@ impl Resolved {
         limits.any(|limit| limit.is_soft() && limit.name().as_str() == name)
     }
 
+    /// Whether requests of entities below this one debit the entity above it, too.
+    pub fn leads_above(&self) -> bool {
+        let above = self.owner.as_ref().and_then(Owner::cascade_parent);
+        above.is_some() && self.depth > CascadeDepth::MIN
+    }
+
     /// The level that disables the entity or resource, if one does.
     pub fn disabled(&self) -> Option<Level> {
         let (level, access) = self.access?;

@@ -4,8 +4,9 @@
 
 use std::fmt;
 
+use crate::bucket::Owner;
 use crate::error::{InvalidInput, RecordError};
-use crate::name::NamespaceId;
+use crate::name::{EntityId, NamespaceId};
 use crate::records::reader::Reader;
 use crate::schema::{add_namespace_index, depth_key, key_item};
 use crate::table::{Condition, Item, Put, Value};
@@ -44,6 +45,20 @@ impl CascadeDepth {
     /// As a number.
     pub fn get(self) -> usize {
         usize::from(self.0)
+    }
+
+    /// The entity above the last one of a chain, if a request debits it as well: not beyond the depth, and not twice.
+    ///
+    /// `owner` is the owner of the last entity's bucket, `level` the level of that entity, which is 0 for the one that spends, and
+    /// `chain` has the last entity and those below it.
+    pub fn next_above<'a, 'b>(
+        self,
+        owner: Option<&'a Owner>,
+        level: usize,
+        mut chain: impl Iterator<Item = &'b EntityId>,
+    ) -> Option<&'a EntityId> {
+        let above = owner?.cascade_parent()?;
+        (level + 1 < self.get() && chain.all(|below| below != above)).then_some(above)
     }
 
     /// Reads the record. A depth that this client does not know is an error, so that no request passes a level by.

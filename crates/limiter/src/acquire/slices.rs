@@ -13,7 +13,6 @@ use zae_limiter_core::acquire::{ForSlices, Grant, Request, Slice, split};
 use zae_limiter_core::bucket::Owner;
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::credit::CreditEnd;
-use zae_limiter_core::depth::CascadeDepth;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::{
     EntityId, EpochMillis, InvalidInput, LimitName, LimitStatus, Millitokens, RateLimitExceeded,
@@ -23,12 +22,6 @@ use zae_limiter_core::{
 use crate::acquire::refunds::queues::Correction;
 use crate::acquire::refunds::{Haste, enqueue};
 use crate::inner::Inner;
-
-/// Whether requests of the entities below this one debit the entity above it, too.
-fn is_below_another(config: &Resolved) -> bool {
-    let above = config.owner.as_ref().and_then(Owner::cascade_parent);
-    above.is_some() && config.depth > CascadeDepth::MIN
-}
 
 /// How many buckets have a slice at most. Calls of others take no tokens ahead.
 const MAX_SLICES: usize = 10_000;
@@ -202,7 +195,7 @@ impl Inner {
             Some(entity) => match self.config.peek(entity, &id.resource, now) {
                 None => return plain(),
                 // Tokens of more than two levels are not taken ahead.
-                Some(config) if is_below_another(&config) => return plain(),
+                Some(config) if config.leads_above() => return plain(),
                 Some(config) => Some((self.bucket_id(entity, &id.resource), config)),
             },
         };

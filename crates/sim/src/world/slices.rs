@@ -5,7 +5,6 @@ use std::sync::Arc;
 use zae_limiter_core::acquire::{ForSlices, Grant, Request, split};
 use zae_limiter_core::bucket::Owner;
 use zae_limiter_core::config::Resolved;
-use zae_limiter_core::depth::CascadeDepth;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::{LimitName, Millitokens};
 
@@ -51,12 +50,7 @@ impl World<'_> {
                 match own.config(&above, ttl_ms, now) {
                     None => return Some(Filling::default()),
                     // As in the limiter: tokens of more than two levels are not taken ahead.
-                    Some(config)
-                        if config.depth > CascadeDepth::MIN
-                            && config.owner.as_ref().and_then(Owner::cascade_parent).is_some() =>
-                    {
-                        return Some(Filling::default());
-                    }
+                    Some(config) if config.leads_above() => return Some(Filling::default()),
                     Some(config) => Some((above, config)),
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use zae_limiter_core::acquire::{DisabledAt, Request};
-use zae_limiter_core::bucket::{MAX_SHARDS, is_disputed, newest_owner};
+use zae_limiter_core::bucket::{MAX_SHARDS, Owner, is_disputed, newest_owner};
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::outage::policy::last_known;
 use zae_limiter_core::schema::{BucketId, key_of};
@@ -56,14 +56,13 @@ impl Side {
             .is_some_and(|bucket| is_disputed(&bucket.owner, read))
     }
 
-    /// Who is debited, too, according to META and the bucket.
-    fn parent(&self) -> Option<EntityId> {
+    /// The bucket's owner according to META and the bucket.
+    fn owner(&self) -> Option<&Owner> {
         let read = self.config.owner.as_ref();
-        let owner = match self.first() {
+        match self.first() {
             Some(bucket) if !self.is_disputed() => newest_owner(&bucket.owner, read),
             _ => read,
-        };
-        owner.and_then(|owner| owner.cascade_parent().cloned())
+        }
     }
 
     fn applies(&self, now: EpochMillis) -> Applies {
@@ -305,10 +304,10 @@ impl Inner {
 
 /// The entity above the last of these, by what is known of that: an acquire debits it as well.
 fn next_above(sides: &[Side]) -> Option<EntityId> {
-    let last = sides.last()?;
-    let is_new = |above: &EntityId| sides.iter().all(|side| side.id.entity != *above);
-    last.parent()
-        .filter(|above| sides.len() < last.config.depth.get() && is_new(above))
+    let (last, below) = sides.split_last()?;
+    let chain = sides.iter().map(|side| &side.id.entity);
+    let above = last.config.depth.next_above(last.owner(), below.len(), chain);
+    above.cloned()
 }
 
 /// Checks that there are limits, and that they can be evaluated.

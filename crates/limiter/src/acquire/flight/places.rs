@@ -98,7 +98,7 @@ impl Inner {
     ) -> Result<Option<Vec<Wanted>>, AcquireError> {
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut entity = id.entity.clone();
-        let mut seen = Vec::new();
+        let mut chain = Vec::new();
         for level in 0.. {
             let brought = wish.at_most.filter(|_| level == 0);
             let found = self.found(&entity, &id.resource);
@@ -119,11 +119,10 @@ impl Inner {
                 None if level == 0 => return Err(not_limited(&entity, &id.resource).into()),
                 _ => {}
             }
-            seen.push(entity);
-            let goes_on = seen.len() < found.config.depth.get();
-            match above(&found) {
-                Some(parent) if goes_on && !seen.contains(parent) => entity = parent.clone(),
-                _ => break,
+            chain.push(entity);
+            match above(&found, &chain) {
+                Some(above) => entity = above.clone(),
+                None => break,
             }
         }
         Ok(Some(wanted))
@@ -135,20 +134,18 @@ impl Inner {
         entity: &EntityId,
         resource: &ResourceName,
     ) -> Result<Vec<Arc<Resolved>>, AcquireError> {
-        let mut chain: Vec<Arc<Resolved>> = Vec::new();
-        let mut next = Some(entity.clone());
-        while let Some(entity) = next.take() {
-            let mut found = self.found(&entity, resource).await?;
+        let (mut chain, mut configs) = (vec![entity.clone()], Vec::new());
+        while let Some(entity) = chain.get(configs.len()) {
+            let mut found = self.found(entity, resource).await?;
             if found.config.disabled().is_some() {
                 let (table, clock) = (&self.table, &self.clock);
-                found.config = self.config.fetch(table, clock, &entity, resource, true).await?;
+                found.config = self.config.fetch(table, clock, entity, resource, true).await?;
             }
-            let goes_on = chain.len() + 1 < found.config.depth.get();
-            next = above(&found).filter(|_| goes_on).cloned();
-            chain.push(found.config);
-            next = next.filter(|above| chain.iter().all(|config| config.entity != *above));
+            let above = above(&found, &chain).cloned();
+            configs.push(found.config);
+            chain.extend(above);
         }
-        Ok(chain)
+        Ok(configs)
     }
 
     /// The configuration of an entity and what is cached of its bucket.
