@@ -18,12 +18,13 @@ pub(crate) mod system;
 pub(crate) mod table;
 pub(crate) mod usage;
 
+use std::fmt::Display;
 use std::io::{self, Write as _};
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use zae_limiter::Limit;
 
-use crate::args::{Connection, Format, WrittenLimits};
+use crate::args::{Common, Connection, Format, Namespaced, WrittenLimits};
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::out::Out;
@@ -77,6 +78,18 @@ fn print_limits(out: &mut Out, indent: &str, limits: &[Limit]) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+/// Prints what was done or found: a line, or JSON.
+fn say(common: &Common<Namespaced>, told: &Json, line: impl Display) -> Outcome {
+    let mut out = Out::to_the_end(&common.format);
+    if out.is_json() {
+        out.json(told)?;
+    } else {
+        out.line(line)?;
+    }
+    out.flush()?;
+    Ok(Exit::Success)
 }
 
 /// The user answered no, which is not a failure here.

@@ -105,14 +105,6 @@ pub(crate) struct DeleteOfSystem {
     pub(crate) common: Common<Namespaced>,
 }
 
-/// Show the concurrency limit of the system.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct GetOfSystem {
-    /// Where, and how results are printed.
-    #[command(flatten)]
-    pub(crate) common: Common<Namespaced>,
-}
-
 /// Show the requests of an entity that are in flight on a resource.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct InFlight {

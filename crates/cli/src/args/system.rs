@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::concurrency::{DeleteOfSystem, GetOfSystem, SetOfSystem};
+use super::concurrency::{DeleteOfSystem, SetOfSystem};
 use super::{Common, Consent, Namespaced, OnUnavailable, WrittenLimits};
 
 /// Manage default limits and the cascade depth of the system.
@@ -26,7 +26,14 @@ Examples:
     )]
     DeleteConcurrency(DeleteOfSystem),
     DeleteDefaults(DeleteDefaults),
-    GetCascadeDepth(GetCascadeDepth),
+    /// Show how many entities above each other a request debits.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  zae-limiter system get-cascade-depth"
+    )]
+    GetCascadeDepth(OfSystem),
     /// Show the concurrency limit of the system.
     #[command(
         verbatim_doc_comment,
@@ -34,7 +41,7 @@ Examples:
 Examples:
   zae-limiter system get-concurrency"
     )]
-    GetConcurrency(GetOfSystem),
+    GetConcurrency(OfSystem),
     GetDefaults(GetDefaults),
     SetCascadeDepth(SetCascadeDepth),
     /// Set how many requests of each entity may be in flight on each resource.
@@ -50,15 +57,9 @@ Examples:
     SetDefaults(SetDefaults),
 }
 
-/// Show how many entities above each other a request debits.
+/// What a command about the whole system takes.
 #[derive(Debug, Clone, Args)]
-#[command(
-    verbatim_doc_comment,
-    after_help = "\
-Examples:
-  zae-limiter system get-cascade-depth"
-)]
-pub(crate) struct GetCascadeDepth {
+pub(crate) struct OfSystem {
     /// Where, and how results are printed.
     #[command(flatten)]
     pub(crate) common: Common<Namespaced>,

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use zae_limiter::{ALL_RESOURCES, AboveParent, Admin, Error};
+use zae_limiter::{ALL_RESOURCES, AboveParent, Admin, Entity, Error};
 
 use crate::say;
 use crate::text::limit::describe;
@@ -53,29 +53,28 @@ pub(crate) async fn note(found: impl Future<Output = Result<Vec<AboveParent>, Er
 }
 
 /// Notes the nearest entity above that requests of this one do not debit, although all between cascade.
-pub(crate) async fn note_depth(admin: &Admin, id: &str) {
-    if let Ok(Ok(Some(text))) = tokio::time::timeout(PATIENCE, beyond_depth(admin, id)).await {
+pub(crate) async fn note_depth(admin: &Admin, own: &Entity) {
+    if own.parent.is_none() {
+        return;
+    }
+    if let Ok(Ok(Some(text))) = tokio::time::timeout(PATIENCE, beyond_depth(admin, own)).await {
         say(&text);
     }
 }
 
-async fn beyond_depth(admin: &Admin, id: &str) -> Result<Option<String>, Error> {
-    let depth = admin.cascade_depth().await?;
-    let Some(own) = admin.entity(id).await? else {
-        return Ok(None);
-    };
-    let above = admin.ancestors(id).await?;
+async fn beyond_depth(admin: &Admin, own: &Entity) -> Result<Option<String>, Error> {
+    let (depth, above) = tokio::try_join!(admin.cascade_depth(), admin.ancestors(&own.id))?;
     let Some(beyond) = above.get(depth as usize - 1) else {
         return Ok(None);
     };
-    for entity in std::iter::once(&own).chain(&above).take(depth as usize) {
+    for entity in std::iter::once(own).chain(&above).take(depth as usize) {
         let policy = admin.entity_cascade(&entity.id, ALL_RESOURCES).await?;
         if !policy.unwrap_or(entity.cascade) {
             return Ok(None);
         }
     }
-    let beyond = &beyond.id;
     Ok(Some(format!(
-        "Note: requests of '{id}' do not debit '{beyond}', the cascade depth is {depth} (see system set-cascade-depth)"
+        "Note: requests of '{}' do not debit '{}', the cascade depth is {depth} (see system set-cascade-depth)",
+        own.id, beyond.id
     )))
 }

@@ -1,15 +1,12 @@
 //! The commands of `resource` and `entity` that say who is refused, who is let through, and whose parent is debited.
 
-use std::fmt::Display;
-
 use serde_json::{Value as Json, json};
-use zae_limiter::{Access as Word, EntityId, Repository};
+use zae_limiter::{Access as Word, Entity, EntityId, Repository};
 
-use super::{Outcome, above, failed};
+use super::{Outcome, above, failed, say};
 use crate::args::access::{EntityCascade, OnEntity, Resource, ResourceCascade, SetParent, Switch};
 use crate::args::{Common, Namespaced};
 use crate::connect::{Access, namespace};
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::names;
 use crate::out::Out;
@@ -143,7 +140,7 @@ pub(crate) async fn set_parent(args: SetParent) -> Outcome {
     let repo = namespace(&args.common.at, Access::Write, WHAT).await?;
     let failed = failed(&args.common.at.connection, WHAT);
     let before = repo.admin().entity(entity).await.map_err(failed)?;
-    let old = before.and_then(|entity| entity.parent);
+    let old = before.as_ref().and_then(|entity| entity.parent.clone());
     let stamped = repo
         .admin()
         .set_parent(entity, parent.clone())
@@ -153,22 +150,13 @@ pub(crate) async fn set_parent(args: SetParent) -> Outcome {
         "entity_id": entity, "old_parent_id": old, "parent_id": parent, "buckets_stamped": stamped,
     });
     let named = |parent: Option<EntityId>| parent.map_or_else(|| "(none)".to_owned(), |id| id.to_string());
-    let (old, new) = (named(old), named(parent));
+    let (old, new) = (named(old), named(parent.clone()));
     let line = format_args!("Moved entity '{entity}' from {old} to {new} ({stamped} buckets stamped)");
     let said = say(&args.common, &told, line)?;
-    above::note_depth(repo.admin(), entity).await;
-    Ok(said)
-}
-
-fn say(common: &Common<Namespaced>, told: &Json, line: impl Display) -> Outcome {
-    let mut out = Out::to_the_end(&common.format);
-    if out.is_json() {
-        out.json(told)?;
-    } else {
-        out.line(line)?;
+    if let Some(before) = before {
+        above::note_depth(repo.admin(), &Entity { parent, ..before }).await;
     }
-    out.flush()?;
-    Ok(Exit::Success)
+    Ok(said)
 }
 
 fn on_off(on: bool) -> &'static str {

@@ -1,17 +1,14 @@
 //! The commands about concurrency limits and places in flight.
 
-use std::fmt::Display;
-
 use serde_json::{Value as Json, json};
 use zae_limiter::PlaceInFlight;
 
-use super::{Outcome, cancelled, failed};
+use super::{Outcome, cancelled, failed, say};
 use crate::args::access::{OnEntity, Resource};
 use crate::args::concurrency::{
-    DeleteOfEntity, DeleteOfResource, DeleteOfSystem, GetOfSystem, InFlight, SetOfEntity, SetOfResource,
-    SetOfSystem,
+    DeleteOfEntity, DeleteOfResource, DeleteOfSystem, InFlight, SetOfEntity, SetOfResource, SetOfSystem,
 };
-use crate::args::{Common, Namespaced};
+use crate::args::system::OfSystem;
 use crate::ask::agreed;
 use crate::connect::{Access, namespace};
 use crate::exit::Exit;
@@ -119,7 +116,7 @@ pub(crate) async fn set_of_system(args: SetOfSystem) -> Outcome {
     say(&args.common, &json!({ "max_in_flight": limit }), line)
 }
 
-pub(crate) async fn get_of_system(args: GetOfSystem) -> Outcome {
+pub(crate) async fn get_of_system(args: OfSystem) -> Outcome {
     let repo = namespace(&args.common.at, Access::Read, GET).await?;
     let limit = repo.admin().system_concurrency().await;
     let limit = limit.map_err(failed(&args.common.at.connection, GET))?;
@@ -213,16 +210,4 @@ fn deleted(existed: bool, whose: &str) -> String {
     } else {
         format!("There is no concurrency limit of {whose}; nothing was deleted")
     }
-}
-
-/// Prints what was done or found.
-fn say(common: &Common<Namespaced>, told: &Json, line: impl Display) -> Outcome {
-    let mut out = Out::to_the_end(&common.format);
-    if out.is_json() {
-        out.json(told)?;
-    } else {
-        out.line(line)?;
-    }
-    out.flush()?;
-    Ok(Exit::Success)
 }

@@ -99,7 +99,7 @@ async fn create(args: Create) -> Outcome {
         out.line(format_args!("  Cascade: {}", truth(entity.cascade)))?;
     }
     out.flush()?;
-    above::note_depth(repo.admin(), &args.entity_id).await;
+    above::note_depth(repo.admin(), &entity).await;
     Ok(Exit::Success)
 }
 
@@ -386,7 +386,7 @@ async fn show(args: Show) -> Outcome {
     }
     out.flush()?;
     above::note(repo.admin().all_limits_above_parent(&args.entity_id), true).await;
-    above::note_depth(repo.admin(), &args.entity_id).await;
+    above::note_depth(repo.admin(), &entity).await;
     Ok(Exit::Success)
 }
 

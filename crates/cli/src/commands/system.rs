@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::{Outcome, cancelled, concurrency, failed, print_limits, sorted, written_limits};
+use super::{Outcome, cancelled, concurrency, failed, print_limits, say, sorted, written_limits};
 use crate::args::OnUnavailable;
 use crate::args::system::{
-    DeleteDefaults, GetCascadeDepth, GetDefaults, SetCascadeDepth, SetDefaults, SystemCommand,
+    DeleteDefaults, GetDefaults, OfSystem, SetCascadeDepth, SetDefaults, SystemCommand,
 };
 use crate::ask::agreed;
 use crate::connect::{Access, namespace};
@@ -84,7 +84,7 @@ async fn get_defaults(args: GetDefaults) -> Outcome {
     Ok(Exit::Success)
 }
 
-async fn get_cascade_depth(args: GetCascadeDepth) -> Outcome {
+async fn get_cascade_depth(args: OfSystem) -> Outcome {
     const WHAT: &str = "get cascade depth";
     let repo = namespace(&args.common.at, Access::Read, WHAT).await?;
     let depth = repo
@@ -111,14 +111,12 @@ async fn set_cascade_depth(args: SetCascadeDepth) -> Outcome {
         .set_cascade_depth(depth)
         .await
         .map_err(failed(&args.common.at.connection, WHAT))?;
-    let mut out = Out::to_the_end(&args.common.format);
-    if out.is_json() {
-        out.json(&json!({ "cascade_depth": depth, "old_cascade_depth": old }))?;
-    } else {
-        out.line(format_args!("Set cascade depth: {depth} (was {old})"))?;
-    }
-    out.flush()?;
-    Ok(Exit::Success)
+    let told = json!({ "cascade_depth": depth, "old_cascade_depth": old });
+    say(
+        &args.common,
+        &told,
+        format_args!("Set cascade depth: {depth} (was {old})"),
+    )
 }
 
 async fn set_defaults(args: SetDefaults) -> Outcome {

@@ -1,3 +1,5 @@
+//! Tests of the machines for places in flight, over a table in memory.
+
 use super::*;
 use crate::memory::MemoryTable;
 use crate::name::{NamespaceId, ResourceName};
@@ -45,6 +47,17 @@ impl Desk {
 
     fn begin(&mut self, most: u32) -> Take {
         Take::new(Self::id(), most, TTL, &mut self.random)
+    }
+
+    /// A take of one place whose first answer was lost.
+    fn in_doubt(&mut self, happened: bool) -> Take {
+        let mut take = self.begin(1);
+        let next = take.next(self.now);
+        if happened {
+            self.send(next).unwrap();
+        }
+        take.answer(lost(), self.now, &mut self.random);
+        take
     }
 
     /// Runs a take to its end. Returns it, and how many writes it has sent.
@@ -201,12 +214,7 @@ fn a_late_sign_of_life_does_not_move_the_expiry_back() {
 fn a_take_in_doubt_is_sent_again_and_holds_one_place() {
     for happened in [false, true] {
         let mut desk = Desk::new();
-        let mut take = desk.begin(1);
-        let next = take.next(desk.now);
-        if happened {
-            desk.send(next).unwrap();
-        }
-        take.answer(lost(), desk.now, &mut desk.random);
+        let take = desk.in_doubt(happened);
         let (take, _) = desk.finish(take);
         assert!(matches!(take.end(), Some(TakeEnd::Held(_))), "{:?}", take.end());
         assert!(take.undo().is_none());
@@ -218,12 +226,7 @@ fn a_take_in_doubt_is_sent_again_and_holds_one_place() {
 fn a_take_that_is_dropped_in_doubt_is_undone() {
     for happened in [false, true] {
         let mut desk = Desk::new();
-        let mut take = desk.begin(1);
-        let next = take.next(desk.now);
-        if happened {
-            desk.send(next).unwrap();
-        }
-        take.answer(lost(), desk.now, &mut desk.random);
+        let take = desk.in_doubt(happened);
         let undo = take.undo().unwrap();
         let ended = desk.give_back(undo);
         assert_eq!(matches!(ended, GiveBackEnd::Given), happened);

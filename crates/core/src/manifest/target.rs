@@ -36,6 +36,15 @@ impl Target {
         }
     }
 
+    /// What its record says of the level: `entity_id` and `resource`, as far as it has them.
+    pub fn identity(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::System => Vec::new(),
+            Self::Resource(resource) => vec![("resource", resource.as_str())],
+            Self::Entity(entity, scope) => vec![("entity_id", entity.as_str()), ("resource", scope.as_str())],
+        }
+    }
+
     /// Reads a level and its name; `None` if there can be no such level.
     pub fn parse(level: &str, name: &str) -> Option<Self> {
         match level {

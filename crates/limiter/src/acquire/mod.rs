@@ -2,6 +2,7 @@
 //! process caches and does in the background.
 
 pub(crate) mod alerts;
+mod attempt;
 mod availability;
 pub(crate) mod background;
 pub(crate) mod breaker;

@@ -200,15 +200,8 @@ impl Admin {
         let limit = check_in_flight("concurrency", limit)?;
         let inner = &self.inner;
         let key = self.concurrency_key(target);
-        let identity = match target {
-            Target::System => Vec::new(),
-            Target::Resource(resource) => vec![("resource", resource.as_str())],
-            Target::Entity(entity, scope) => {
-                vec![("entity_id", entity.as_str()), ("resource", scope.as_str())]
-            }
-        };
         let put = Put {
-            item: concurrency_item(&inner.namespace, &key, &identity, limit),
+            item: concurrency_item(&inner.namespace, &key, &target.identity(), limit),
             condition: Condition::ALWAYS,
         };
         // Without a condition it is never refused.

@@ -55,21 +55,18 @@ pub(crate) struct Prepared {
 
 impl LevelRecord {
     pub(crate) fn of(namespace: &NamespaceId, target: &Target) -> Self {
-        let (registry, identity) = match target {
-            Target::System => (None, Vec::new()),
-            Target::Resource(resource) => (
-                Some(Registry::Resources(resource.clone())),
-                vec![("resource".into(), Value::text(resource.as_str()))],
-            ),
-            Target::Entity(entity, scope) => (
-                Some(Registry::Entities(scope.clone())),
-                vec![
-                    ("entity_id".into(), Value::text(entity.as_str())),
-                    ("resource".into(), Value::text(scope.as_str())),
-                    ("GSI3PK".into(), Value::S(entity_config_pk(namespace, scope))),
-                    ("GSI3SK".into(), Value::text(entity.as_str())),
-                ],
-            ),
+        let identity = target.identity().into_iter();
+        let mut identity: Vec<_> = identity
+            .map(|(name, value)| (name.into(), Value::text(value)))
+            .collect();
+        let registry = match target {
+            Target::System => None,
+            Target::Resource(resource) => Some(Registry::Resources(resource.clone())),
+            Target::Entity(entity, scope) => {
+                identity.push(("GSI3PK".into(), Value::S(entity_config_pk(namespace, scope))));
+                identity.push(("GSI3SK".into(), Value::text(entity.as_str())));
+                Some(Registry::Entities(scope.clone()))
+            }
         };
         Self {
             key: target.key(namespace),

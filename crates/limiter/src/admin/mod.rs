@@ -2,26 +2,23 @@
 
 mod above;
 pub(crate) mod access;
-mod across;
 mod audit;
-mod capacity;
 mod concurrency;
 mod declare;
 mod entities;
 mod gate;
 mod levels;
 mod limits;
-mod listings;
 mod operations;
 mod pages;
 pub(crate) mod principal;
 #[cfg(feature = "provision")]
 pub(crate) mod provision;
+mod reports;
 mod retention;
 pub(crate) mod retry;
 pub(crate) mod stack;
 mod sweep;
-mod usage;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +26,6 @@ use std::sync::Arc;
 use crate::inner::Inner;
 
 pub use above::AboveParent;
-pub use capacity::{CapacityOf, EntityCapacity, ResourceCapacity};
 pub use concurrency::PlaceInFlight;
 pub use declare::{ApplyOptions, BegunApply, LimitsApplied, LimitsPlan};
 pub use entities::NewEntity;
@@ -38,9 +34,9 @@ pub use operations::{BucketReset, TopUp};
 pub use pages::{Cursor, Pages};
 #[cfg(feature = "provision")]
 pub use provision::stack_manager;
+pub use reports::{CapacityOf, EntityCapacity, ResourceCapacity, UsageQuery};
 pub use stack::Stack;
 pub use sweep::Progress;
-pub use usage::UsageQuery;
 
 /// Administration of a namespace: entities, limits at every level, manifests, the audit log, usage.
 ///

@@ -21,7 +21,8 @@ use crate::state::lease::Held;
 use crate::state::slices::Filling;
 use crate::time::millis;
 
-/// More calls than any machine may make before it decides.
+/// More calls than any machine may make before it decides: in an outage, a leg sends again some 15 times a second, and callers wait
+/// for up to ten seconds.
 const MAX_CALLS: usize = 400;
 
 impl World<'_> {
@@ -455,13 +456,11 @@ impl World<'_> {
             }
         }
         if let Decision::Admitted(grants) = &decision {
-            let is_of = |same: fn(&BucketId, &BucketId) -> bool| {
-                grants.iter().any(|grant| !same(&grant.id, &grants[0].id))
-            };
-            self.stats.cascaded += u64::from(is_of(|one, other| one.entity == other.entity));
             let entities: BTreeSet<_> = grants.iter().map(|grant| &grant.id.entity).collect();
+            self.stats.cascaded += u64::from(entities.len() > 1);
             self.stats.chained += u64::from(entities.len() > 2);
-            self.stats.several += u64::from(is_of(|one, other| one.resource == other.resource));
+            let resources: BTreeSet<_> = grants.iter().map(|grant| &grant.id.resource).collect();
+            self.stats.several += u64::from(resources.len() > 1);
             let mut buckets: Vec<_> = grants.iter().map(|grant| &grant.id).collect();
             buckets.dedup();
             self.stats.divided += u64::from(buckets.len() < grants.len());

@@ -1,14 +1,14 @@
 //! Places in flight: what a call asks for, and how it gets them beside its tokens.
 //!
 //! `limits` reads and caches how many places there are, `places` takes those of a call, `held` keeps them and gives them back, and
-//! `attempt` joins them with the tokens. `freed` tells calls that wait when this process gives a place back.
+//! `together` joins them with the tokens. `freed` tells calls that wait when this process gives a place back.
 
-mod attempt;
 mod call;
 mod freed;
 mod held;
 mod limits;
 mod places;
+mod together;
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use zae_limiter_core::InvalidInput;
 use zae_limiter_core::concurrency::check_in_flight;
 use zae_limiter_core::flight::{DEFAULT_TTL_MS, check_ttl};
 
-pub(super) use attempt::Waiting;
 use freed::Freed;
 pub(super) use held::{Held, Returning, give_back_all};
 use limits::Limits;
+pub(super) use together::Waiting;
 
 /// What all calls of a repository share about places.
 #[derive(Debug)]

@@ -73,7 +73,7 @@ impl Admin {
     /// Processes go by the new depth once they read the configuration again, after
     /// [`config_cache_ttl`](crate::RepositoryBuilder::config_cache_ttl) at the latest. Entities above a parent that have no limits
     /// of their own have those of the resource or the system, for the requests of all entities below together: before the depth is raised, give
-    /// them limits. Clients of the Python library debit the entity and its parent alone, whatever the depth is.
+    /// them limits. Clients of the Python library debit the entity and its parent alone, at any depth.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {

@@ -13,8 +13,8 @@ use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
 use super::Wish;
 use super::places::{NoPlace, Places};
+use crate::acquire::attempt::Attempt;
 use crate::acquire::lease::Lease;
-use crate::acquire::limiter::Attempt;
 use crate::error::{Error, Last};
 use crate::inner::Inner;
 

@@ -17,7 +17,7 @@ pub(super) type Dated = (String, Key);
 
 impl Admin {
     /// The `most` latest keys, latest first, of the keys that `query` finds and `time` accepts; those below `before`, if given.
-    pub(super) async fn latest_keys(
+    pub(in crate::admin) async fn latest_keys(
         &self,
         query: Query,
         time: impl Fn(&Key) -> Option<String>,
@@ -44,7 +44,7 @@ impl Admin {
     }
 
     /// The items at these keys, in their order. Some may be gone.
-    pub(super) async fn items_at(&self, keys: &[Dated]) -> Result<Vec<Item>, Error> {
+    pub(in crate::admin) async fn items_at(&self, keys: &[Dated]) -> Result<Vec<Item>, Error> {
         let keys: Vec<Key> = keys.iter().map(|(_, key)| key.clone()).collect();
         let items = self.read_all(&keys).await?;
         let mut items: BTreeMap<Key, Item> = items
