@@ -25,7 +25,7 @@ const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--rates | --s
   --places   play places in flight instead
   --verbose  print the plan, the events and the counters of every run";
 
-/// How many of the last events a report shows.
+/// How many of the last events a report shows unless `--verbose` is given.
 const LAST_EVENTS: usize = 60;
 
 struct Args {
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
             println!("{}", outcome.stats);
         }
         if let Some(violation) = outcome.violation {
-            report(&plan, &violation);
+            report(&plan, &violation, args.verbose);
             return ExitCode::FAILURE;
         }
     }
@@ -133,7 +133,7 @@ fn play_places(args: &Args) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn report(plan: &Plan, violation: &Violation) {
+fn report(plan: &Plan, violation: &Violation, all_events: bool) {
     let how = match (plan.groups, plan.rides) {
         (false, _) => "without group commit",
         (true, false) => "with group commit",
@@ -154,7 +154,8 @@ fn report(plan: &Plan, violation: &Violation) {
         .iter()
         .filter(|line| !line.ends_with("Nothing"))
         .collect();
-    for line in log.iter().skip(log.len().saturating_sub(LAST_EVENTS)) {
+    let shown = if all_events { log.len() } else { LAST_EVENTS };
+    for line in log.iter().skip(log.len().saturating_sub(shown)) {
         println!("  {line}");
     }
     println!(

@@ -85,6 +85,14 @@ impl Leg {
         self.take.as_deref().is_some_and(Take::is_held)
     }
 
+    /// Whether it has taken its tokens, or may yet.
+    fn is_of_use(&self) -> bool {
+        matches!(
+            (&self.take, self.end()),
+            (Some(_), None | Some(TakeEnd::Taken(_)))
+        )
+    }
+
     pub(super) fn grants(&self) -> &[Grant] {
         self.end().map_or(&[], TakeEnd::grants)
     }
@@ -105,6 +113,9 @@ impl Acquire {
         known: &Known<'_>,
     ) -> Vec<Call> {
         loop {
+            if self.take_back(part, level, &entity) {
+                return Vec::new();
+            }
             let is_paid = level > 0 && part == 0 && self.request.paid() == Some(&entity);
             let leg = self.legs.len();
             self.legs.push(Leg {
@@ -134,6 +145,34 @@ impl Acquire {
                 None => return Vec::new(),
             }
         }
+    }
+
+    /// If a stray leg is of this entity and has started, it is not stray: the entity is above, on another level than was thought. Its
+    /// tokens are not debited twice.
+    fn take_back(&mut self, part: usize, level: usize, entity: &EntityId) -> bool {
+        let is_of = |leg: &Leg| leg.is_stray && leg.part == part && leg.entity == *entity && leg.is_of_use();
+        let Some(old) = self.legs.iter().position(is_of) else {
+            return false;
+        };
+        let leg = Leg {
+            part,
+            level,
+            entity: entity.clone(),
+            found: None,
+            take: self.legs[old].take.take(),
+            is_paid: false,
+            is_stray: false,
+            above: Above::Open,
+        };
+        // At the end, after the legs below it.
+        let new = self.legs.len();
+        self.legs.push(leg);
+        for route in &mut self.routes {
+            if *route == Route::Leg(old) {
+                *route = Route::Leg(new);
+            }
+        }
+        true
     }
 
     /// Takes the configuration of a leg. Returns the entity above, whose bucket is to be debited as well.
@@ -203,7 +242,11 @@ impl Acquire {
     /// stamped for another incarnation of the entity than the cache has, META is read again, and decides.
     pub(super) fn confirm(&mut self) -> Vec<Call> {
         let mut calls = Vec::new();
-        for at in 0..self.legs.len() {
+        // Legs that are taken back are added meanwhile.
+        let mut next = 0;
+        while next < self.legs.len() {
+            let at = next;
+            next += 1;
             let leg = &self.legs[at];
             if leg.is_stray || matches!(leg.above, Above::Confirmed | Above::Asked) {
                 continue;

@@ -158,6 +158,52 @@ fn a_move_in_the_middle_is_followed_at_the_next_request() {
     check(&desk, &[("other-team", 99), ("other-org", 99)]);
 }
 
+/// The organisation has tokens for one request only. It is above the key before and after the move, on another level.
+#[test]
+fn an_entity_that_comes_nearer_or_farther_is_debited_once() {
+    for (moved, parent) in [("key", "org"), ("project", "org"), ("key", "project")] {
+        let mut desk = desk(4);
+        if parent == "project" {
+            desk.entity("key", Some("org"), true);
+        }
+        desk.remembers = true;
+        desk.admitted("key", &[("rpm", 40)]);
+        desk.entity_of(moved, Some(parent), true, (8, "80729c5437a39750"));
+        desk.poke(
+            moved,
+            0,
+            &[("parent_id", Value::text(parent)), ("pgen", Value::int(8))],
+        );
+        desk.ops.clear();
+        desk.admitted("key", &[("rpm", 60)]);
+        check(&desk, &[("key", 0), ("org", 0)]);
+        let of_org = desk
+            .ops
+            .iter()
+            .filter(|op| format!("{op:?}").contains("BUCKET#org#"));
+        assert_eq!(of_org.count(), 1, "{moved} below {parent}");
+    }
+}
+
+/// The last answer, of the project, says that the team is above it, whose tokens were taken already; and above the team is the
+/// organisation.
+#[test]
+fn an_entity_that_is_found_again_leads_to_those_above_it() {
+    let mut desk = desk(4);
+    desk.entity("key", Some("team"), true);
+    desk.entity("project", Some("org"), true);
+    desk.remembers = true;
+    desk.admitted("key", &[("rpm", 40)]);
+    desk.admitted("project", &[("rpm", 0)]);
+    for (moved, parent) in [("key", "project"), ("project", "team")] {
+        desk.entity_of(moved, Some(parent), true, (8, "80729c5437a39750"));
+        let stamp = [("parent_id", Value::text(parent)), ("pgen", Value::int(8))];
+        desk.poke(moved, 0, &stamp);
+    }
+    assert_eq!(taken(&desk.acquire("key", &[("rpm", 60)])).len(), 4);
+    check(&desk, &[("key", 0), ("project", 40), ("team", 0), ("org", 0)]);
+}
+
 #[test]
 fn a_depth_that_is_not_known_admits_nothing() {
     for depth in [

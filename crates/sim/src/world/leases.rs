@@ -203,7 +203,8 @@ impl World<'_> {
         };
         for job in self.jobs.iter_mut().filter(died) {
             if let Machine::Acquire(_) = &job.machine {
-                // One debit of each leg, if it sent any, may stand. It may be one of several shards.
+                // What it handed over to be given back was taken; the credits are jobs of their own. Beside it, one debit of each
+                // leg, if it sent any, may stand. It may be one of several shards.
                 for op in job.calls.iter().flatten() {
                     let mut costs = Sums::new();
                     for (bucket, limit, cost) in row::costs(op) {
@@ -212,6 +213,12 @@ impl World<'_> {
                     for (id, cost) in costs {
                         let most = job.high.entry(id).or_default();
                         *most = (*most).max(cost);
+                    }
+                }
+                for grant in &job.gave_back {
+                    for (limit, amount) in &grant.amounts {
+                        add(&mut job.low, &grant.id, limit.as_str(), amount.0);
+                        add(&mut job.high, &grant.id, limit.as_str(), amount.0);
                     }
                 }
             }
