@@ -61,7 +61,7 @@ async fn plan(repo: &Repository, manifest: &Manifest) -> Vec<String> {
 }
 
 /// All that the table holds, apart from instants, ids and marks that differ from run to run.
-async fn state(a: &Admin) -> BTreeMap<String, String> {
+pub(crate) async fn state(a: &Admin) -> BTreeMap<String, String> {
     let ns = a.repo.namespace_id().to_string();
     let mut state = BTreeMap::new();
     for (pk, sk) in a.dump(None).await.into_keys() {
@@ -98,7 +98,7 @@ async fn state(a: &Admin) -> BTreeMap<String, String> {
 }
 
 #[track_caller]
-fn assert_same(found: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>, what: &str) {
+pub(crate) fn assert_same(found: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>, what: &str) {
     for (name, item) in wanted {
         assert_eq!(found.get(name), Some(item), "{what}: {name}");
     }
@@ -106,7 +106,7 @@ fn assert_same(found: &BTreeMap<String, String>, wanted: &BTreeMap<String, Strin
     assert_eq!(more, Vec::<&String>::new(), "{what}");
 }
 
-fn without(mut state: BTreeMap<String, String>, part: &str) -> BTreeMap<String, String> {
+pub(crate) fn without(mut state: BTreeMap<String, String>, part: &str) -> BTreeMap<String, String> {
     state.retain(|name, _| !name.contains(part));
     state
 }
@@ -399,10 +399,31 @@ fn is_write(op: &Op) -> bool {
 }
 
 /// A table whose client dies with its k-th write: before the write, or after it and before its answer.
-struct Dying {
+pub(crate) struct Dying {
     inner: Arc<dyn Table>,
     left: AtomicI64,
     after: bool,
+}
+
+impl Dying {
+    pub(crate) fn new(inner: Arc<dyn Table>, after: bool) -> Self {
+        let left = AtomicI64::new(i64::MAX);
+        Self { inner, left, after }
+    }
+
+    /// Lets so many more writes through.
+    pub(crate) fn dies_after(&self, writes: i64) {
+        self.left.store(writes, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.left.load(Ordering::SeqCst) < 0
+    }
+
+    /// How many writes there were since this was created.
+    pub(crate) fn writes(&self) -> i64 {
+        i64::MAX - self.left.load(Ordering::SeqCst)
+    }
 }
 
 impl fmt::Debug for Dying {

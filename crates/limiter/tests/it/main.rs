@@ -17,6 +17,7 @@
 //! - `several`: several resources in one acquire;
 //! - `shapes`: schedules, quotas and session limits;
 //! - `operations`: resets and top-ups;
+//! - `kills`: administrators that are killed in the middle of a change of many buckets;
 //! - `declare`: limits from manifests, interrupted and at once;
 //! - `parity`: the blocking facade has every call;
 //! - `blocking_ends`: blocking handles that are dropped, and used or dropped inside async code;
@@ -46,6 +47,7 @@ mod failure;
 mod flight;
 mod groups;
 mod json;
+mod kills;
 mod lean_index;
 mod lease;
 mod limits;
