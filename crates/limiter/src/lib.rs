@@ -72,8 +72,8 @@ pub use aws_sdk_dynamodb::Client as SdkClient;
 pub use aws_types::SdkConfig;
 
 pub use acquire::{
-    Acquire, Alert, AlertReason, Availability, CacheStats, Check, DisabledBy, Lease, LeasePart, Prefetch,
-    Prefetched, RateLimiter,
+    Acquire, Alert, AlertReason, Availability, CacheStats, Check, DisabledBy, Lease, LeasePart, PlacesTaken,
+    Prefetch, Prefetched, RateLimiter,
 };
 pub use admin::{
     ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, BucketReset, CapacityOf, Cursor,

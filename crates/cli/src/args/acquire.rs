@@ -143,6 +143,10 @@ pub(crate) struct Available {
     #[arg(short, long, value_name = "LIMIT:AMOUNT", value_parser = parse_amount)]
     pub(crate) consume: Vec<Amount>,
 
+    /// Show the places in flight, too
+    #[arg(long)]
+    pub(crate) in_flight: bool,
+
     /// Where, and how results are printed.
     #[command(flatten)]
     pub(crate) common: Common<Namespaced>,

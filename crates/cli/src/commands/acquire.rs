@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use zae_limiter::{
-    ConcurrencyExceeded, EntityId, Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter, Refusal,
-    Repository, Wait,
+    Availability, ConcurrencyExceeded, EntityId, Error, Lease, LimitStatus, PlacesTaken, RateLimitExceeded,
+    RateLimiter, Refusal, Repository, Wait,
 };
 
 use super::system::policy;
@@ -443,6 +443,15 @@ fn standing(status: &LimitStatus) -> Json {
     value
 }
 
+/// Says who an entity is that is not the one asked about.
+fn whose(found: &Availability, entity: &EntityId) -> String {
+    match found.chain.iter().position(|of| of == entity) {
+        Some(0) => String::new(),
+        Some(1) => format!(" (parent '{entity}')"),
+        _ => format!(" (above the parent: '{entity}')"),
+    }
+}
+
 pub(crate) async fn available(args: Available) -> Outcome {
     const WHAT: &str = "look at tokens";
     names::entity("entity_id", &args.entity_id)?;
@@ -451,6 +460,9 @@ pub(crate) async fn available(args: Available) -> Outcome {
     let mut check = RateLimiter::new(repo).check(&args.entity_id, &args.resource);
     for Amount { limit, tokens } in &args.consume {
         check = check.needed(limit, *tokens);
+    }
+    if args.in_flight {
+        check = check.in_flight();
     }
     let found = check.await.map_err(failed(&args.common.at.connection, WHAT))?;
     let wait = found.retry_after();
@@ -472,6 +484,16 @@ pub(crate) async fn available(args: Available) -> Outcome {
         if !args.consume.is_empty() {
             value["retry_after_seconds"] = json!(wait.map(|wait| wait.as_millis() as f64 / 1000.0));
         }
+        if args.in_flight {
+            let places = found.places.iter().map(|places| {
+                json!({
+                    "entity_id": places.entity.as_str(),
+                    "max_in_flight": places.limit,
+                    "in_flight": places.in_flight,
+                })
+            });
+            value["places"] = places.collect();
+        }
         out.json(&value)?;
     } else {
         out.line(format_args!(
@@ -479,17 +501,24 @@ pub(crate) async fn available(args: Available) -> Outcome {
             args.entity_id, args.resource
         ))?;
         for status in &found.statuses {
-            let whose = if status.entity.as_str() == args.entity_id {
-                String::new()
-            } else {
-                format!(" (parent '{}')", status.entity)
-            };
             out.line(format_args!(
-                "  {}: {} of {}{whose}",
+                "  {}: {} of {}{}",
                 status.limit_name,
                 grouped(status.available.into()),
                 grouped(status.capacity.into()),
+                whose(&found, &status.entity),
             ))?;
+        }
+        for places in &found.places {
+            out.line(format_args!(
+                "  in flight: {} of {}{}",
+                places.in_flight,
+                places.limit,
+                whose(&found, &places.entity),
+            ))?;
+        }
+        if found.places.iter().any(PlacesTaken::is_full) {
+            out.line("  All places are taken: a request for one is refused")?;
         }
         for entity in &found.bypassed {
             out.line(format_args!(

@@ -56,6 +56,8 @@ fn a_command_holds_its_place() {
     world.run("acquire user-1 -r gpt-4 --in-flight-at-most 7 -- true");
     world.run("entity in-flight user-1 -r gpt-4");
     world.run("available user-1 -r gpt-4");
+    world.run("available user-1 -r gpt-4 --in-flight");
+    world.run("available user-1 -r gpt-4 --in-flight --output json");
     // Mistakes.
     world.run("acquire user-1 -r gpt-4");
     world.run("acquire user-1 -r gpt-4 --in-flight");
@@ -63,5 +65,25 @@ fn a_command_holds_its_place() {
     world.run("acquire user-1 -r gpt-4 --in-flight-at-most 0 -- true");
     world.run("acquire user-1 -r gpt-4 -c rpd:1 --in-flight-ttl 30s -- true");
     world.run("acquire user-1 -r gpt-4 --in-flight --in-flight-ttl 4s -- true");
+    assert_transcript!(world);
+}
+
+#[test]
+fn places_along_a_chain_can_be_looked_at() {
+    let mut world = World::new();
+    world.run("available key -r gpt-4 --in-flight");
+    world.run("system set-concurrency 4");
+    world.run("available key -r gpt-4");
+    world.run("available key -r gpt-4 --in-flight");
+    world.run("system set-cascade-depth 4");
+    world.run("entity create org");
+    world.run("entity create team --parent org --cascade");
+    world.run("entity create project --parent team --cascade");
+    world.run("entity create key --parent project --cascade");
+    for entity in ["org", "project"] {
+        world.run(&format!("entity set-concurrency {entity} 100"));
+    }
+    world.run("system set-defaults -l rpd:40/365day");
+    world.run("available key -r gpt-4 --in-flight -c rpd:41");
     assert_transcript!(world);
 }

@@ -1,6 +1,7 @@
 //! Asking without taking: how many tokens there are, and when there will be enough.
 
 mod look;
+mod places;
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
@@ -30,6 +31,9 @@ pub struct Availability {
     /// The moment. All numbers are as of then.
     #[cfg_attr(feature = "serde", serde(with = "zae_limiter_core::serialized::time"))]
     pub checked_at: SystemTime,
+    /// The entities whose limits a request is measured by: the one asked about, and those above it that it debits, nearest first.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub chain: Vec<EntityId>,
     /// How the limits stood, the entity's before its parent's.
     #[cfg_attr(feature = "serde", serde(rename = "limits"))]
     pub statuses: Vec<LimitStatus>,
@@ -41,6 +45,33 @@ pub struct Availability {
     /// Those of the entity and its parent whose requests are only counted, under a bypass.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub bypassed: Vec<EntityId>,
+    /// The places in flight, if they were [asked for](Check::in_flight): the entity's, before those of the entities above it that have
+    /// a concurrency limit of their own.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
+    pub places: Vec<PlacesTaken>,
+}
+
+/// How many of an entity's places are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct PlacesTaken {
+    /// The entity, or one above it.
+    #[cfg_attr(feature = "serde", serde(rename = "entity_id"))]
+    pub entity: EntityId,
+    /// How many requests may be in flight at the same time.
+    #[cfg_attr(feature = "serde", serde(rename = "max_in_flight"))]
+    pub limit: u32,
+    /// How many are, without those of crashed processes whose places another request can take. More than the limit if it was
+    /// lowered.
+    pub in_flight: u32,
+}
+
+impl PlacesTaken {
+    /// Whether a request for a place would be refused.
+    pub fn is_full(&self) -> bool {
+        self.in_flight >= self.limit
+    }
 }
 
 /// Who is disabled, and where.
@@ -56,10 +87,14 @@ pub struct DisabledBy {
 }
 
 impl Availability {
-    /// Whether an acquire of the tokens asked for would have been admitted. Without tokens asked for: whether the entity is not
+    /// Whether an acquire of the tokens and the place asked for would have been admitted. Without any: whether the entity is not
     /// disabled.
     pub fn is_admitted(&self) -> bool {
-        self.disabled.is_none() && self.statuses.iter().all(|status| !status.exceeded)
+        self.disabled.is_none() && self.has_tokens() && !self.places.iter().any(PlacesTaken::is_full)
+    }
+
+    fn has_tokens(&self) -> bool {
+        self.statuses.iter().all(|status| !status.exceeded)
     }
 
     /// Whether requests of the entity are only counted, under a bypass. Those of its parent can be under one of its own, see
@@ -69,12 +104,12 @@ impl Availability {
     }
 
     /// How long until the tokens asked for can be taken, if no other client takes tokens. `None` if no wait helps: an amount is larger
-    /// than its limit, or the entity is disabled.
+    /// than its limit, or the entity is disabled. When a place in flight becomes free is not known, and does not count.
     pub fn retry_after(&self) -> Option<Duration> {
         if self.disabled.is_some() {
             return None;
         }
-        if self.is_admitted() {
+        if self.has_tokens() {
             return Some(Duration::ZERO);
         }
         RateLimitExceeded::new(self.statuses.clone()).retry_after()
@@ -138,7 +173,16 @@ pub struct Check {
     inner: Arc<Inner>,
     names: Result<(EntityId, ResourceName), InvalidInput>,
     needed: Result<Amounts, InvalidInput>,
+    wish: Wish,
+}
+
+/// How a look is done.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wish {
+    /// Whether it reads what all writes that were answered before have left.
     consistent: bool,
+    /// Whether it looks at places in flight.
+    places: bool,
 }
 
 impl Check {
@@ -169,7 +213,32 @@ impl Check {
     /// Reads what all writes that were answered before have left, the configuration included. Costs twice as much for buckets, and a
     /// read of the configuration.
     pub fn consistent(mut self) -> Self {
-        self.consistent = true;
+        self.wish.consistent = true;
+        self
+    }
+
+    /// Looks at the places in flight, too: the entity's, and those of entities above it that an
+    /// [acquire with a place](crate::Acquire::in_flight) would take. Costs a batch of one record for each of them, and reads of their
+    /// concurrency limits, which are cached as other configuration. There need not be any other limits.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_resource_concurrency("export", 2).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let _export = limiter.acquire("tenant-1", "export").in_flight().await?;
+    /// let check = limiter.check("tenant-1", "export").in_flight().await?;
+    /// assert_eq!((check.places[0].in_flight, check.places[0].limit), (1, 2));
+    /// assert!(check.is_admitted());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`send`](Self::send) fails with [`Error::InvalidInput`] if no level has a concurrency limit for the entity.
+    pub fn in_flight(mut self) -> Self {
+        self.wish.places = true;
         self
     }
 
@@ -180,7 +249,7 @@ impl Check {
     pub async fn send(self) -> Result<Availability, Error> {
         let (entity, resource) = self.names?;
         self.inner
-            .check(&entity, &resource, &self.needed?, self.consistent)
+            .check(&entity, &resource, &self.needed?, self.wish)
             .await
     }
 }
@@ -227,7 +296,7 @@ impl RateLimiter {
             inner: Arc::clone(&self.repository().inner),
             names: both(entity, resource),
             needed: Ok(Vec::new()),
-            consistent: false,
+            wish: Wish::default(),
         }
     }
 

@@ -23,7 +23,7 @@ mod spread;
 pub(crate) mod waiting;
 
 pub use alerts::{Alert, AlertReason};
-pub use availability::{Availability, Check, DisabledBy};
+pub use availability::{Availability, Check, DisabledBy, PlacesTaken};
 pub use config_cache::CacheStats;
 pub use lease::{Lease, LeasePart};
 pub use limiter::{Acquire, RateLimiter};

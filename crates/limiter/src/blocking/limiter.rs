@@ -91,6 +91,12 @@ impl Check {
         self
     }
 
+    /// See [`crate::Check::in_flight`].
+    pub fn in_flight(mut self) -> Self {
+        self.inner = self.inner.in_flight();
+        self
+    }
+
     /// See [`crate::Check::send`].
     pub fn send(self) -> Result<Availability, Error> {
         self.runtime.block_on(self.inner.send())

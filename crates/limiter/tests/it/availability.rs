@@ -288,6 +288,14 @@ async fn costs() {
         .cost(async { w.limiter.check("single", "r").consistent().await.unwrap() })
         .await;
     assert_eq!((usage.reads(), usage.read_units), (2, 7.0));
+    // Places: the records of four levels, which are cached, and the entity's places.
+    w.repo.admin().set_system_concurrency(5).await.unwrap();
+    for (reads, units) in [(3, 3.0), (2, 1.0)] {
+        let (_, usage) = w
+            .cost(async { w.limiter.check("single", "r").in_flight().await.unwrap() })
+            .await;
+        assert_eq!((usage.reads(), usage.read_units), (reads, units));
+    }
 
     // Split into two shards: what is not known is read in a second batch.
     w.poke("single", "r", &[("b_wcu_tk", Some(Value::int(0)))]).await;

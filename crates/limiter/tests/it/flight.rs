@@ -68,6 +68,14 @@ impl Desk {
         self.limiter.available(entity, "r").await.unwrap()["rpm"]
     }
 
+    /// As on a stack whose functions are of this release, which a bypass asks for.
+    async fn functions_of_today(&self) {
+        let mut functions = Update::new(version_key());
+        let version = Value::text("0.17.0");
+        functions.set.push(("lambda_version".into(), version));
+        assert!(self.repo.table().update(functions).await.unwrap().is_applied());
+    }
+
     /// A process that takes a place for a minute, and crashes.
     async fn crashes_with_a_place(&self, entity: &str) {
         struct Fixed;
@@ -387,11 +395,7 @@ async fn the_place_of_a_parent_is_taken_as_well() {
 async fn neither_a_disabled_entity_nor_one_under_a_bypass_takes_a_place() {
     let desk = Desk::new().await;
     let admin = desk.repo.admin();
-    let mut functions = Update::new(version_key());
-    functions
-        .set
-        .push(("lambda_version".into(), Value::text("0.17.0")));
-    assert!(desk.repo.table().update(functions).await.unwrap().is_applied());
+    desk.functions_of_today().await;
     let held = desk.both("k").await.unwrap();
     admin.set_entity_access("k", "r", Access::Disabled).await.unwrap();
     assert!(matches!(desk.both("k").await, Err(Error::Disabled { .. })));
@@ -558,4 +562,85 @@ fn the_blocking_facade_holds_and_gives_back() {
     drop(call().unwrap());
     assert!(repo.drain().is_ok_and(|drained| drained.is_complete()));
     assert!(repo.admin().places_in_flight("k", "r").unwrap().is_empty());
+}
+
+async fn places(limiter: &RateLimiter, entity: &str) -> Vec<(String, u32, u32)> {
+    let check = limiter.check(entity, "r").in_flight().await.unwrap();
+    let places = check.places.iter();
+    places
+        .map(|of| (of.entity.to_string(), of.in_flight, of.limit))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_looks_at_places_when_it_is_asked_to() {
+    let desk = Desk::new().await;
+    let check = || desk.limiter.check("k", "r").needed("rpm", 1);
+    assert_eq!(check().await.unwrap().places, []);
+    assert_eq!(places(&desk.limiter, "k").await, [("k".into(), 0, 1)]);
+    let lease = desk.both("k").await.unwrap();
+    assert_eq!(places(&desk.limiter, "k").await, [("k".into(), 1, 1)]);
+    assert!(check().await.unwrap().is_admitted(), "without a place");
+    let found = check().in_flight().await.unwrap();
+    assert_eq!(
+        (found.is_admitted(), found.retry_after()),
+        (false, Some(Duration::ZERO))
+    );
+    lease.commit().await.unwrap();
+    assert!(check().in_flight().await.unwrap().is_admitted());
+
+    // A place counts as taken until another request can take it.
+    desk.crashes_with_a_place("k").await;
+    for (seconds, taken) in [(0, 1), (64, 1), (2, 0)] {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        assert_eq!(places(&desk.limiter, "k").await, [("k".into(), taken, 1)]);
+    }
+
+    // A limit that another process sets is seen at once by a consistent look.
+    let other = desk.table.open().await.unwrap();
+    other.admin().set_resource_concurrency("r", 7).await.unwrap();
+    assert_eq!(places(&desk.limiter, "k").await, [("k".into(), 0, 1)]);
+    let found = check().in_flight().consistent().await.unwrap();
+    assert_eq!((found.places[0].in_flight, found.places[0].limit), (0, 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_of_places_goes_by_the_limits_that_a_call_goes_by() {
+    let desk = Desk::new().await;
+    let admin = desk.repo.admin();
+    admin.set_cascade_depth(3).await.unwrap();
+    for (entity, parent) in [("org", None), ("project", Some("org")), ("k", Some("project"))] {
+        let new = NewEntity::new(entity).cascade(parent.is_some());
+        let new = match parent {
+            Some(parent) => new.parent(parent),
+            None => new,
+        };
+        admin.create_entity(new).await.unwrap();
+    }
+    // The default of the resource is for each entity's own requests.
+    assert_eq!(places(&desk.limiter, "k").await, [("k".into(), 0, 1)]);
+    admin.set_entity_concurrency("org", "r", 3).await.unwrap();
+    let lease = desk.place("k").await.unwrap();
+    let found = places(&desk.limiter, "k").await;
+    assert_eq!(found, [("k".into(), 1, 1), ("org".into(), 1, 3)]);
+    lease.commit().await.unwrap();
+
+    // Without limits of tokens, too; and without a concurrency limit, as a call.
+    admin.set_system_concurrency(2).await.unwrap();
+    let check = desk.limiter.check("k", "exports").in_flight().await.unwrap();
+    assert_eq!((check.places[0].limit, check.statuses.len()), (2, 0));
+    admin.delete_system_concurrency().await.unwrap();
+    let refused = desk.limiter.check("k", "exports").in_flight().await.unwrap_err();
+    let call = desk
+        .limiter
+        .acquire("k", "exports")
+        .in_flight()
+        .await
+        .unwrap_err();
+    assert_eq!(refused.to_string(), call.to_string());
+
+    // Under a bypass no place is taken.
+    desk.functions_of_today().await;
+    admin.set_entity_access("k", "r", Access::Bypass).await.unwrap();
+    assert_eq!(places(&desk.limiter, "k").await, []);
 }

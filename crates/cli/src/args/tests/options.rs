@@ -45,7 +45,7 @@ fn commands_take_these_options() {
             "audit list",
             with("--entity-id/-e --limit/-l=100 --start-event-id", NAMESPACED),
         ),
-        ("available", with("--resource/-r* --consume/-c+", NAMESPACED)),
+        ("available", with("--resource/-r* --consume/-c+ --in-flight", NAMESPACED)),
         ("cfn-template", "--output/-o".to_owned()),
         ("check", connection.clone()),
         ("completions", String::new()),

@@ -14,7 +14,7 @@ use zae_limiter_core::{
     Wait,
 };
 
-use crate::acquire::availability::{Availability, DisabledBy};
+use crate::acquire::availability::{Availability, DisabledBy, Wish};
 use crate::error::{Error, level_name};
 use crate::inner::Inner;
 use crate::table::TableExt;
@@ -96,9 +96,10 @@ impl Inner {
         entity: &EntityId,
         resource: &ResourceName,
         needed: &[(LimitName, Millitokens)],
-        consistent: bool,
+        wish: Wish,
     ) -> Result<Availability, Error> {
-        let own = self.side(entity, resource, consistent).await?;
+        let consistent = wish.consistent;
+        let own = self.side(entity, resource, wish).await?;
         for (name, amount) in needed {
             if own.config.limit(name).is_none() {
                 let reason = "no limit of this name is configured for this entity and resource";
@@ -109,7 +110,7 @@ impl Inner {
         let mut sides = vec![own];
         let mut unread = None;
         while let Some(above) = next_above(&sides) {
-            match self.side(&above, resource, consistent).await {
+            match self.side(&above, resource, wish).await {
                 Ok(side) => sides.push(side),
                 Err(err) => {
                     unread = Some((above, err));
@@ -121,7 +122,7 @@ impl Inner {
         let mut at = 0;
         while let Some(side) = sides.get_mut(at) {
             if side.is_disputed() && !side.is_read {
-                self.read_config(side, resource).await?;
+                self.read_config(side, resource, wish).await?;
             }
             at += 1;
             let above = next_above(&sides[..at]);
@@ -133,16 +134,23 @@ impl Inner {
             if let Some((_, err)) = unread.take().filter(|(of, _)| *of == above) {
                 return Err(err);
             }
-            let mut side = [self.side(&above, resource, consistent).await?];
+            let mut side = [self.side(&above, resource, wish).await?];
             self.read_sides(&mut side, consistent).await?;
             sides.extend(side);
         }
         for side in &mut sides {
             if side.applies(self.clock.now()) == Applies::Unsure {
-                self.read_config(side, resource).await?;
+                self.read_config(side, resource, wish).await?;
             }
         }
-        Ok(self.availability((entity, resource), &sides, needed))
+        let mut found = self.availability((entity, resource), &sides, needed);
+        if wish.places {
+            let chain = sides
+                .iter()
+                .map(|side| (&side.id, found.bypassed.contains(&side.id.entity)));
+            found.places = self.places_taken(chain.collect(), wish).await?;
+        }
+        Ok(found)
     }
 
     fn availability(
@@ -156,10 +164,12 @@ impl Inner {
             entity: who.0.clone(),
             resource: who.1.clone(),
             checked_at: now.into(),
+            chain: sides.iter().map(|side| side.id.entity.clone()).collect(),
             statuses: Vec::new(),
             configured: Vec::new(),
             disabled: None,
             bypassed: Vec::new(),
+            places: Vec::new(),
         };
         for side in sides {
             let entity = &side.id.entity;
@@ -227,7 +237,8 @@ impl Inner {
         }
     }
 
-    async fn side(&self, entity: &EntityId, resource: &ResourceName, fresh: bool) -> Result<Side, Error> {
+    async fn side(&self, entity: &EntityId, resource: &ResourceName, wish: Wish) -> Result<Side, Error> {
+        let fresh = wish.consistent;
         let known = self.config.peek(entity, resource, self.clock.now());
         let (config, is_read) = match known.filter(|_| !fresh) {
             Some(config) => (config, false),
@@ -246,15 +257,15 @@ impl Inner {
             is_read,
             shards: BTreeMap::new(),
         };
-        is_usable(&side.config, resource)?;
+        is_usable(&side.config, resource, wish)?;
         Ok(side)
     }
 
     /// Reads the configuration again.
-    async fn read_config(&self, side: &mut Side, resource: &ResourceName) -> Result<(), Error> {
+    async fn read_config(&self, side: &mut Side, resource: &ResourceName, wish: Wish) -> Result<(), Error> {
         side.config = self.resolve_now(&side.id.entity, resource).await?;
         side.is_read = true;
-        is_usable(&side.config, resource)
+        is_usable(&side.config, resource, wish)
     }
 
     /// Reads all shards of these buckets: those that are known, in one batch, and in another what their first shards show
@@ -310,12 +321,12 @@ fn next_above(sides: &[Side]) -> Option<EntityId> {
     above.cloned()
 }
 
-/// Checks that there are limits, and that they can be evaluated.
-fn is_usable(config: &Resolved, resource: &ResourceName) -> Result<(), Error> {
+/// Checks that there are limits, unless the look is for places, and that they can be evaluated.
+fn is_usable(config: &Resolved, resource: &ResourceName, wish: Wish) -> Result<(), Error> {
     if let Some(feature) = &config.unsupported {
         return Err(feature.clone().into());
     }
-    if config.limits.is_empty() {
+    if config.limits.is_empty() && !wish.places {
         return Err(Error::NotConfigured {
             entity: config.entity.to_string(),
             resource: resource.to_string(),

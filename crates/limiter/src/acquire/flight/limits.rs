@@ -1,6 +1,5 @@
 //! How many places an entity and resource have: read from the table, and cached for as long as other configuration.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
@@ -75,12 +74,13 @@ impl Inner {
     /// (`of_others`), only what is stored for the entity itself counts: the limits of the resource and the system are for each
     /// entity's own requests.
     ///
-    /// If the table cannot be read, the last known limit continues being used.
-    pub(super) async fn most_in_flight(
-        self: &Arc<Self>,
+    /// If the table cannot be read, the last known limit continues being used, unless it is to be read consistently.
+    pub(in crate::acquire) async fn most_in_flight(
+        &self,
         entity: &EntityId,
         resource: &ResourceName,
         of_others: bool,
+        consistent: bool,
     ) -> Result<Option<u32>, AcquireError> {
         let keys = concurrency_keys(&self.namespace, entity, resource);
         let is_entitys = |level: Level| matches!(level, Level::Entity | Level::EntityDefault);
@@ -90,17 +90,19 @@ impl Inner {
         let keys: Vec<_> = keys.collect();
         let limits = &self.flight.limits;
         let now = self.clock.now();
-        if let Some(record) = limits.deciding(&keys, now, false) {
+        let cached = limits.deciding(&keys, now, false);
+        if let Some(record) = cached.filter(|_| !consistent) {
             return Ok(record.limit);
         }
         let missing = keys
             .iter()
-            .filter(|(_, key)| limits.get(key, now, false).is_none());
+            .filter(|(_, key)| consistent || limits.get(key, now, false).is_none());
         let missing: Vec<Key> = missing.map(|(_, key)| key.clone()).collect();
-        let items = match self.read_limits(missing.clone()).await {
+        let items = match self.read_limits(missing.clone(), consistent).await {
             Ok(items) => items,
             Err(err) => {
-                let known = limits.deciding(&keys, now, true).filter(|_| err.is_outage());
+                let known = limits.deciding(&keys, now, true);
+                let known = known.filter(|_| err.is_outage() && !consistent);
                 return known.map(|record| record.limit).ok_or_else(|| err.into());
             }
         };
@@ -123,10 +125,10 @@ impl Inner {
         Ok(keys.iter().find_map(|(_, key)| limit(key)))
     }
 
-    async fn read_limits(&self, keys: Vec<Key>) -> Result<Vec<Item>, TableError> {
+    async fn read_limits(&self, keys: Vec<Key>, consistent: bool) -> Result<Vec<Item>, TableError> {
         let permit = self.permits.enter(&self.clock).await?;
         self.breaker.sending();
-        let read = self.table.batch_get(keys, false).await;
+        let read = self.table.batch_get(keys, consistent).await;
         drop(permit);
         self.breaker.hear(&read);
         read

@@ -19,6 +19,7 @@ use zae_limiter_core::flight::{DEFAULT_TTL_MS, check_ttl};
 use freed::Freed;
 pub(super) use held::{Held, Returning, give_back_all};
 use limits::Limits;
+pub(super) use places::not_limited;
 pub(super) use together::Waiting;
 
 /// What all calls of a repository share about places.

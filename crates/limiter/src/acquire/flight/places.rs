@@ -105,7 +105,10 @@ impl Inner {
             let (found, most) = if brought.is_some() {
                 (found.await?, brought)
             } else {
-                tokio::try_join!(found, self.most_in_flight(&entity, &id.resource, level > 0))?
+                tokio::try_join!(
+                    found,
+                    self.most_in_flight(&entity, &id.resource, level > 0, false)
+                )?
             };
             let is_passed = found.config.is_bypassed() || found.config.disabled().is_some();
             if level == 0 && is_passed && !always {
@@ -208,7 +211,7 @@ fn abandoned() -> TableError {
 }
 
 /// The error of a call that asks for a place where there is no limit.
-fn not_limited(entity: &EntityId, resource: &ResourceName) -> InvalidInput {
+pub(in crate::acquire) fn not_limited(entity: &EntityId, resource: &ResourceName) -> InvalidInput {
     let reason = format!(
         "no concurrency limit is configured for entity '{entity}' at any level; set one, or name one with the call"
     );

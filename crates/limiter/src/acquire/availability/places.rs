@@ -1,0 +1,59 @@
+//! How many places in flight are taken.
+
+use futures_util::future::try_join_all;
+use zae_limiter_core::flight::{Holders, flight_key};
+use zae_limiter_core::schema::{BucketId, key_of};
+
+use crate::acquire::availability::{PlacesTaken, Wish};
+use crate::acquire::flight::not_limited;
+use crate::error::Error;
+use crate::inner::Inner;
+use crate::table::TableExt as _;
+
+impl Inner {
+    /// Reads the places that a request would take, of a chain of entities and whether each is under a bypass. Under a bypass of the
+    /// first it would take none. The first must have a concurrency limit.
+    pub(super) async fn places_taken(
+        &self,
+        chain: Vec<(&BucketId, bool)>,
+        wish: Wish,
+    ) -> Result<Vec<PlacesTaken>, Error> {
+        if chain.first().is_some_and(|(_, is_bypassed)| *is_bypassed) {
+            return Ok(Vec::new());
+        }
+        let limit = async |(level, (id, is_bypassed)): (usize, &(&BucketId, bool))| {
+            if *is_bypassed {
+                return Ok(None);
+            }
+            let most = self.most_in_flight(&id.entity, &id.resource, level > 0, wish.consistent);
+            let most = most.await.map_err(|err| self.place.acquire_error(err))?;
+            if level == 0 && most.is_none() {
+                return Err(self
+                    .place
+                    .acquire_error(not_limited(&id.entity, &id.resource).into()));
+            }
+            Ok::<_, Error>(most)
+        };
+        let limits = try_join_all(chain.iter().enumerate().map(limit)).await?;
+        let limited = chain
+            .iter()
+            .zip(limits)
+            .filter_map(|((id, _), most)| Some((*id, most?)));
+        let limited: Vec<_> = limited.collect();
+        let keys = limited.iter().map(|(id, _)| flight_key(id)).collect();
+        let items = self.table.batch_get(keys, wish.consistent).await;
+        let items = items.map_err(|err| self.table_error(err))?;
+        let now = self.clock.now();
+        let taken = |(id, limit): (&BucketId, u32)| {
+            let key = Some(flight_key(id));
+            let holders = Holders::decode(items.iter().find(|item| key_of(item) == key))?;
+            let in_flight = holders.len() - holders.expired(now).len();
+            Ok(PlacesTaken {
+                entity: id.entity.clone(),
+                limit,
+                in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
+            })
+        };
+        limited.into_iter().map(taken).collect()
+    }
+}
