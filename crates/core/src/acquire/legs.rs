@@ -45,6 +45,8 @@ pub(super) struct Leg {
     pub(super) is_paid: bool,
     /// Turned out not to be above the entity: all that it takes goes back.
     pub(super) is_stray: bool,
+    /// Why the request must fail unless the entity is disabled, which the leg only looks at.
+    pub(super) unless_disabled: Option<AcquireError>,
     above: Above,
 }
 
@@ -59,7 +61,8 @@ impl Leg {
 
     /// It as it is known before it starts.
     pub(super) fn seen<'a>(&'a self, request: &'a Request) -> Option<Seen<'a>> {
-        Some(self.seen_with(request, self.found.as_ref()?))
+        let found = self.found.as_ref().filter(|_| self.unless_disabled.is_none());
+        Some(self.seen_with(request, found?))
     }
 
     pub(super) fn seen_with<'a>(&'a self, request: &'a Request, found: &'a Found) -> Seen<'a> {
@@ -126,6 +129,7 @@ impl Acquire {
                 take: None,
                 is_paid,
                 is_stray: false,
+                unless_disabled: None,
                 above: Above::Open,
             });
             if is_paid {
@@ -162,6 +166,7 @@ impl Acquire {
             take: self.legs[old].take.take(),
             is_paid: false,
             is_stray: false,
+            unless_disabled: None,
             above: Above::Open,
         };
         // At the end, after the legs below it.
@@ -183,24 +188,38 @@ impl Acquire {
         }
         let (resource, amounts) = self.request.part(leg.part);
         let amounts = if leg.level == 0 { amounts } else { &[] };
-        let found = found.and_then(|found| in_force(&self.request, resource, found));
         let found = found.and_then(|found| {
-            check_config(&found.config, resource, amounts)?;
-            Ok(found)
+            let disabled = found.config.disabled().is_some().then(|| found.clone());
+            let found = in_force(&self.request, resource, found);
+            let checked = found.and_then(|found| {
+                check_config(&found.config, resource, amounts)?;
+                Ok((found, None))
+            });
+            match (checked, disabled) {
+                (Err(err @ (AcquireError::NotConfigured { .. } | AcquireError::Input(_))), Some(found)) => {
+                    Ok((found, Some(err)))
+                }
+                (checked, _) => checked,
+            }
         });
+        // Named as the caller has named it.
+        let named = |err: AcquireError| match err {
+            AcquireError::Input(err) if leg.part > 0 => {
+                let field = format!("also.{resource}{}", err.field().trim_start_matches("consume"));
+                err.in_field(field).into()
+            }
+            err => err,
+        };
         match found {
-            Ok(found) => {
+            Ok((found, unless_disabled)) => {
                 let above = self.above(leg, found.config.depth, known_owner(&found)).cloned();
-                self.legs[at].found = Some(found);
+                let unless_disabled = unless_disabled.map(named);
+                let leg = &mut self.legs[at];
+                (leg.found, leg.unless_disabled) = (Some(found), unless_disabled);
                 above
             }
-            Err(AcquireError::Input(err)) if leg.part > 0 => {
-                // Named as the caller has named it.
-                let field = format!("also.{resource}{}", err.field().trim_start_matches("consume"));
-                self.decide(Decision::Failed(err.in_field(field).into()));
-                None
-            }
             Err(err) => {
+                let err = named(err);
                 self.decide(Decision::Failed(err));
                 None
             }

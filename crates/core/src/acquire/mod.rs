@@ -300,7 +300,7 @@ impl Acquire {
         let mut amounts = Vec::with_capacity(seen.amounts.len());
         amounts.extend(seen.asked().cloned());
         let is_above = leg.level > 0;
-        let only_looks = !seen.has_say();
+        let only_looks = !seen.has_say() || leg.unless_disabled.is_some();
         if only_looks && found.config.disabled().is_none() {
             return Vec::new();
         }

@@ -68,6 +68,11 @@ impl Acquire {
         if let Some(disabled) = ends().filter_map(disabled).next_back() {
             return disabled;
         }
+        let is_over = |(_, end): &(&Leg, &TakeEnd)| matches!(end, TakeEnd::Taken(_));
+        let mut over = ends().filter(is_over);
+        if let Some(err) = over.find_map(|(leg, _)| leg.unless_disabled.clone()) {
+            return Decision::Failed(err);
+        }
         if ends().any(|(_, end)| matches!(end, TakeEnd::Short(_) | TakeEnd::Contended)) {
             let mut statuses = Vec::new();
             for (_, end) in ends() {

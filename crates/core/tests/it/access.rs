@@ -1,7 +1,7 @@
 //! Bypasses: what is admitted and counted under them, and when they end.
 
 use zae_limiter_core::access::{correct_count, stamp_access};
-use zae_limiter_core::acquire::Decision;
+use zae_limiter_core::acquire::{AcquireError, Decision};
 use zae_limiter_core::config::Access;
 use zae_limiter_core::table::{Answer, Op, Value};
 use zae_limiter_core::{EpochMillis, Millitokens};
@@ -324,4 +324,39 @@ fn a_disabled_parent_refuses_without_a_limit_in_common() {
     say(&mut desk, None);
     desk.admitted("user", &[("rpm", 1)]);
     assert!(desk.table.get(&desk.id("project").key(0)).is_none());
+}
+
+/// That an entity is disabled is said before mistakes in the request, which do not matter as long as it is.
+#[test]
+fn what_is_disabled_is_said_before_what_is_not_configured() {
+    let unknown = |desk: &mut Desk| desk.acquire("user", &[("rpm", 1), ("nothing", 1)]);
+    let is_mistake = |decision: &Decision| matches!(decision, Decision::Failed(AcquireError::Input(_)));
+    let mut desk = desk();
+    desk.admitted("user", &[("rpm", 1)]);
+    assert!(is_mistake(&unknown(&mut desk)));
+    set(&mut desk, Some(Access::Disabled));
+    desk.forget();
+    assert!(matches!(unknown(&mut desk), Decision::Disabled { .. }));
+    // What is cached disables no more: the configuration is read, and the request is what it is.
+    set(&mut desk, None);
+    desk.now += 1;
+    assert!(is_mistake(&unknown(&mut desk)));
+    assert_eq!(balance(&desk), (9_000, 1_000));
+
+    // Without any limits.
+    set(&mut desk, Some(Access::Disabled));
+    let key = zae_limiter_core::schema::resource_config_key(&desk.namespace, &desk.resource);
+    let mut item = desk.table.get(&key).unwrap().clone();
+    item.retain(|name, _| !name.starts_with("l_"));
+    desk.table.insert(item).unwrap();
+    desk.forget();
+    assert!(matches!(
+        desk.acquire("other", &[("rpm", 1)]),
+        Decision::Disabled { .. }
+    ));
+    say(&mut desk, None);
+    desk.now += 1;
+    let decision = desk.acquire("other", &[("rpm", 1)]);
+    let is_right = matches!(decision, Decision::Failed(AcquireError::NotConfigured { .. }));
+    assert!(is_right, "{decision:?}");
 }

@@ -321,12 +321,12 @@ fn next_above(sides: &[Side]) -> Option<EntityId> {
     above.cloned()
 }
 
-/// Checks that there are limits, unless the look is for places, and that they can be evaluated.
+/// Checks that there are limits, unless the look is for places or who is disabled, and that they can be evaluated.
 fn is_usable(config: &Resolved, resource: &ResourceName, wish: Wish) -> Result<(), Error> {
     if let Some(feature) = &config.unsupported {
         return Err(feature.clone().into());
     }
-    if config.limits.is_empty() && !wish.places {
+    if config.limits.is_empty() && !wish.places && config.disabled().is_none() {
         return Err(Error::NotConfigured {
             entity: config.entity.to_string(),
             resource: resource.to_string(),
