@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 use zae_limiter::{Access as Word, Entity, EntityId, Repository};
 
+use super::entity::note;
 use super::{Outcome, above, failed, say};
 use crate::args::access::{EntityCascade, OnEntity, Resource, ResourceCascade, SetParent, Switch};
 use crate::args::{Common, Namespaced};
@@ -58,7 +59,14 @@ pub(crate) async fn entity_access(args: OnEntity, access: Option<Word>) -> Outco
         "entity_id": entity, "resource": resource, "disabled": access.map(Word::to_json), "buckets_stamped": stamped,
     });
     let line = format_args!("{done} entity '{entity}' ({stamped} buckets {buckets})");
-    say(&args.common, &told, line)
+    let said = say(&args.common, &told, line);
+    let sets_apart = matches!(access, Some(Word::Disabled | Word::Bypass));
+    if sets_apart && stamped == 0 && matches!(repo.admin().entity(entity).await, Ok(None)) {
+        note(&format!(
+            "entity '{entity}' has no record and no buckets; if the name is right, this applies from its first request"
+        ));
+    }
+    said
 }
 
 pub(crate) async fn set_resource_cascade(args: ResourceCascade) -> Outcome {

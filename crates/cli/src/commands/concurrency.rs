@@ -1,7 +1,7 @@
 //! The commands about concurrency limits and places in flight.
 
 use serde_json::{Value as Json, json};
-use zae_limiter::PlaceInFlight;
+use zae_limiter::{ALL_RESOURCES, PlaceInFlight};
 
 use super::{Outcome, cancelled, failed, say};
 use crate::args::access::{OnEntity, Resource};
@@ -29,10 +29,20 @@ pub(crate) async fn set_of_entity(args: SetOfEntity) -> Outcome {
     set.map_err(failed(&args.common.at.connection, SET))?;
     let told = json!({ "entity_id": entity, "resource": resource, "max_in_flight": limit });
     let line = format_args!(
-        "At most {} of entity '{entity}' may be in flight on resource '{resource}'",
-        requests(limit)
+        "At most {} of entity '{entity}' may be in flight on {}",
+        requests(limit),
+        scope(resource)
     );
     say(&args.common, &told, line)
+}
+
+/// The resources that a limit of an entity is for.
+fn scope(resource: &str) -> String {
+    if resource == ALL_RESOURCES {
+        "each resource without a limit of its own".to_owned()
+    } else {
+        format!("resource '{resource}'")
+    }
 }
 
 pub(crate) async fn get_of_entity(args: OnEntity) -> Outcome {
@@ -43,7 +53,7 @@ pub(crate) async fn get_of_entity(args: OnEntity) -> Outcome {
     let limit = repo.admin().entity_concurrency(entity, resource).await;
     let limit = limit.map_err(failed(&args.common.at.connection, GET))?;
     let told = json!({ "entity_id": entity, "resource": resource, "max_in_flight": limit });
-    let whose = format!("entity '{entity}' on resource '{resource}'");
+    let whose = format!("entity '{entity}' on {}", scope(resource));
     say(&args.common, &told, stored(limit, &whose))
 }
 
@@ -51,7 +61,7 @@ pub(crate) async fn delete_of_entity(args: DeleteOfEntity) -> Outcome {
     let (entity, resource) = (&args.entity_id, &args.resource);
     names::entity("entity_id", entity)?;
     names::scope(resource)?;
-    let whose = format!("entity '{entity}' on resource '{resource}'");
+    let whose = format!("entity '{entity}' on {}", scope(resource));
     if !agreed(&args.consent, &args.common.format, question(&whose)).await? {
         return cancelled(&args.common.format);
     }

@@ -177,7 +177,7 @@ fn some_of(children: &[Entity]) -> String {
 }
 
 /// Says on standard error what the user may not expect; results on standard output stay as they are.
-fn note(text: &str) {
+pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "Note: {}", printable(text));
 }
 

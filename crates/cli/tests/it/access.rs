@@ -35,6 +35,8 @@ fn disabled_and_enabled() {
     world.run("resource disable gpt-4 --output json");
     world.run("entity bypass 'no good' -r gpt-4");
     world.run("resource disable ''");
+    world.run("entity disable usr-1 -r gpt-4");
+    world.run("entity clear-disabled usr-1 -r gpt-4");
     assert_transcript!(world);
 }
 

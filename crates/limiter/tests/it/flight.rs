@@ -14,7 +14,8 @@ use zae_limiter_core::random::Random;
 use zae_limiter_core::schema::{BucketId, version_key};
 use zae_limiter_core::table::{Condition, Update, Value};
 
-use crate::world::World;
+use crate::admin::Admin;
+use crate::world::{self, World};
 
 /// A process on a table, with one place for each entity on `r` and 10 requests a minute.
 struct Desk {
@@ -190,19 +191,31 @@ async fn a_long_lease_keeps_its_place() {
 #[tokio::test(start_paused = true)]
 async fn a_take_in_doubt_takes_one_place() {
     for fault in [
-        Fault::AnswerLost,
-        Fault::RequestLost,
-        Fault::Throttled,
-        Fault::Internal,
+        world::Fault::LostAfter,
+        world::Fault::LostBefore,
+        world::Fault::Throttled,
     ] {
-        let desk = Desk::new().await;
-        desk.place("k").await.unwrap().commit().await.unwrap();
-        desk.table.fail_next(1, fault);
-        let lease = desk.place("k").await.unwrap();
+        let a = Admin::new().await;
+        a.repo.admin().set_resource_concurrency("r", 1).await.unwrap();
+        let key = flight_key(&a.id("k", "r"));
+        let takes = AtomicU32::new(0);
+        // The first take.
+        let is_hit = move |op: &Op| match op {
+            Op::Update(update) if update.key == key => takes.fetch_add(1, Ordering::AcqRel) == 0,
+            _ => false,
+        };
+        let rule = move |op: &Op| if is_hit(op) { fault } else { world::Fault::None };
+        let limiter = RateLimiter::new(a.ruled(rule).await);
+        let lease = limiter.acquire("k", "r").in_flight().await.unwrap();
         assert!(lease.holds_place(), "{fault:?}");
-        assert_eq!(desk.holders("k").await, 1, "{fault:?}");
+        let admin = a.repo.admin();
+        assert_eq!(
+            admin.places_in_flight("k", "r").await.unwrap().len(),
+            1,
+            "{fault:?}"
+        );
         lease.commit().await.unwrap();
-        assert_eq!(desk.holders("k").await, 0, "{fault:?}");
+        assert_eq!(admin.places_in_flight("k", "r").await.unwrap(), [], "{fault:?}");
     }
 }
 
@@ -416,6 +429,51 @@ async fn neither_a_disabled_entity_nor_one_under_a_bypass_takes_a_place() {
     let lease = call().await.unwrap();
     assert!(lease.holds_place(), "the bypass in the cache is over");
     lease.commit().await.unwrap();
+}
+
+/// A call without tokens has no bucket whose stamp tells it.
+#[tokio::test(start_paused = true)]
+async fn a_call_for_a_place_alone_is_refused_as_soon_as_any_process_has_disabled_its_entity() {
+    let desk = Desk::new().await;
+    let admin = desk.repo.admin();
+    desk.functions_of_today().await;
+    admin.create_entity(NewEntity::new("project")).await.unwrap();
+    let key = NewEntity::new("k").parent("project").cascade(true);
+    admin.create_entity(key).await.unwrap();
+    let other = RateLimiter::new(desk.table.open().await.unwrap());
+    let place = || other.acquire("k", "r").in_flight();
+    place().await.unwrap().commit().await.unwrap();
+    for entity in ["k", "project"] {
+        admin
+            .set_entity_access(entity, "r", Access::Disabled)
+            .await
+            .unwrap();
+        let refused = place().await;
+        assert!(
+            matches!(&refused, Err(Error::Disabled { entity: by, .. }) if by == entity),
+            "{refused:?}"
+        );
+        desk.repo.drain().await;
+        admin.set_entity_access(entity, "r", None).await.unwrap();
+        place().await.unwrap().commit().await.unwrap();
+    }
+    admin.set_entity_access("k", "r", Access::Bypass).await.unwrap();
+    assert!(!place().await.unwrap().holds_place());
+    admin.set_entity_access("k", "r", None).await.unwrap();
+    assert!(place().await.unwrap().holds_place());
+
+    // A parent that is not cached.
+    let above = NewEntity::new("above");
+    admin.create_entity(above).await.unwrap();
+    admin
+        .set_parent("k", EntityId::new("above").unwrap())
+        .await
+        .unwrap();
+    admin
+        .set_entity_access("above", "r", Access::Disabled)
+        .await
+        .unwrap();
+    assert!(matches!(place().await, Err(Error::Disabled { entity, .. }) if entity == "above"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -363,16 +363,16 @@ async fn place(w: &World) -> Result<zae_limiter::Lease, Error> {
 async fn places_in_flight() {
     let w = World::configured().await;
     w.repo.admin().set_resource_concurrency("r", 1).await.unwrap();
-    // Six keys and four keys; the item and its entry in the index of the namespace, and a write without an index.
+    // Six keys, read consistently, and four keys; the item and its entry in the index of the namespace, and a write without an index.
     let ((), usage) = w
         .cost(async { place(&w).await.unwrap().commit().await.unwrap() })
         .await;
-    check(usage, 2, 0, 2, 5.0, 3.0);
+    check(usage, 2, 0, 2, 8.0, 3.0);
     let (lease, usage) = w.cost(place(&w)).await;
-    check(usage, 1, 0, 0, 0.0, 1.0);
+    check(usage, 1, 0, 1, 6.0, 1.0);
     let (refused, usage) = w.cost(place(&w)).await;
     assert!(matches!(refused, Err(Error::ConcurrencyExceeded(_))));
-    check(usage, 1, 1, 0, 0.0, 1.0);
+    check(usage, 1, 1, 1, 6.0, 1.0);
     let (ended, usage) = w.cost(lease.unwrap().commit()).await;
     ended.unwrap();
     check(usage, 1, 0, 0, 0.0, 1.0);
@@ -385,7 +385,7 @@ async fn places_in_flight() {
     let ((), usage) = w
         .cost(async { place(&w).await.unwrap().commit().await.unwrap() })
         .await;
-    check(usage, 2, 0, 0, 0.0, 3.0);
+    check(usage, 2, 0, 1, 6.0, 3.0);
     // With tokens.
     spend(&w, "k", 100).await;
     let call = || w.limiter.acquire("k", "r").consume("rpm", 1).in_flight();
@@ -403,7 +403,7 @@ async fn expired_places_in_flight() {
     // Its holder does not renew it: the clock has jumped.
     w.clock.advance(Duration::from_secs(66));
     let (next, usage) = w.cost(place(&w)).await;
-    check(usage, 2, 1, 2, 5.0, 2.0);
+    check(usage, 2, 1, 2, 8.0, 2.0);
     assert!(!lease.holds_place());
     lease.commit().await.unwrap();
     assert!(next.unwrap().holds_place());
@@ -422,7 +422,7 @@ async fn many_places_in_flight() {
             held.push(call().await.unwrap());
         }
         let (lease, usage) = w.cost(call().send()).await;
-        check(usage, 1, 0, 0, 0.0, units);
+        check(usage, 1, 0, 1, 6.0, units);
         held.push(lease.unwrap());
     }
 }

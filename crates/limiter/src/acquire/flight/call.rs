@@ -13,8 +13,8 @@ impl Acquire {
     /// [cascade depth](crate::Admin::set_cascade_depth). Limits of a resource or of the system are for each entity's own requests.
     ///
     /// The place and the tokens are taken at the same time: both, or none. A call that takes a place need not
-    /// [consume](Self::consume) any tokens; without any, whether the entity is disabled or under a bypass is what the cached
-    /// configuration says. Of [several resources](Self::also) the place is the first one's.
+    /// [consume](Self::consume) any tokens; without any, it reads the configuration at the same time, since no bucket tells it whether
+    /// the entity is disabled or under a bypass. Of [several resources](Self::also) the place is the first one's.
     ///
     /// A place is given back by [`Lease::commit`](crate::Lease::commit), [`Lease::rollback`](crate::Lease::rollback) and dropping the
     /// lease. If the process crashes, the place is free after its time to live ([`in_flight_ttl`](Self::in_flight_ttl)), 60 s unless

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::sync::oneshot;
 use zae_limiter_core::acquire::{AcquireError, Found};
 use zae_limiter_core::config::Resolved;
@@ -131,22 +131,46 @@ impl Inner {
         Ok(Some(wanted))
     }
 
-    /// The configuration of an entity and of those above that its requests debit. What disables one is read again.
+    /// The configuration of an entity and of those above that its requests debit, read now.
     pub(super) async fn chain(
         &self,
         entity: &EntityId,
         resource: &ResourceName,
     ) -> Result<Vec<Arc<Resolved>>, AcquireError> {
-        let (mut chain, mut configs) = (vec![entity.clone()], Vec::new());
-        while let Some(entity) = chain.get(configs.len()) {
-            let mut found = self.found(entity, resource).await?;
-            if found.config.disabled().is_some() {
-                let (table, clock) = (&self.table, &self.clock);
-                found.config = self.config.fetch(table, clock, entity, resource, true).await?;
+        let read = |entity: EntityId| async move {
+            let config = &self.config;
+            config
+                .fetch(&self.table, &self.clock, &entity, resource, true)
+                .await
+        };
+        let now = self.clock.now();
+        let above = |config: &Arc<Resolved>, chain: &[EntityId]| {
+            let (config, hint) = (Arc::clone(config), self.hint(&config.entity, resource, now));
+            above(&Found { config, hint }, chain).cloned()
+        };
+        // Those above that are cached are read at the same time.
+        let mut chain = vec![entity.clone()];
+        while let Some(config) = chain
+            .last()
+            .and_then(|last| self.config.peek_uncounted(last, resource, now))
+        {
+            let Some(next) = above(&config, &chain) else { break };
+            chain.push(next);
+        }
+        let mut configs = try_join_all(chain.iter().cloned().map(read)).await?;
+        let mut at = 0;
+        while let Some(config) = configs.get(at) {
+            at += 1;
+            let next = above(config, &chain[..at]);
+            if next.as_ref() == chain.get(at) {
+                continue;
             }
-            let above = above(&found, &chain).cloned();
-            configs.push(found.config);
-            chain.extend(above);
+            chain.truncate(at);
+            configs.truncate(at);
+            if let Some(next) = next {
+                configs.push(read(next.clone()).await?);
+                chain.push(next);
+            }
         }
         Ok(configs)
     }

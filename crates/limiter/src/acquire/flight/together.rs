@@ -61,6 +61,8 @@ impl Attempt {
             let mut taking = std::pin::pin!(self.places_until(id, wish, false, until));
             let mut admitting = std::pin::pin!(self.admit(request, until));
             tokio::select! {
+                // A call without tokens reads the configuration, which the place then shares.
+                biased;
                 // Without tokens the place is not wanted, and goes back in the background.
                 admitted = &mut admitting => {
                     let admitted = admitted?;
