@@ -6,9 +6,9 @@ The number of steps and seeds is set as in `test_shapes.py`.
 import random
 
 import pytest
+import zae_limiter.models
 import zae_limiter.sync_limiter
 import zae_limiter.sync_repository
-from bridge import Ours, Theirs
 from sharded import Sharded
 from shapes import STARTS, instant
 from test_shapes import ALL, ENGINE, SEEDS, STEPS, run, versioned
@@ -35,7 +35,7 @@ def test_both_clients_agree_on_split_buckets(world, seed, kinds):
     world.open("theirs")
     versioned(world)
     clients = [opened(world, which, which) for which in ("ours", "theirs")]
-    run(Sharded(world, seed, clients, kinds), 4 * STEPS)
+    run(Sharded(world, seed, clients, kinds), 2 * STEPS)
 
 
 @ENGINE
@@ -44,4 +44,22 @@ def test_the_original_agrees_with_itself_on_split_buckets(world):
     world.open("theirs")
     versioned(world)
     clients = [opened(world, "theirs", label) for label in ("first", "second")]
-    run(Sharded(world, SEEDS[0], clients, ALL), 4 * STEPS)
+    run(Sharded(world, SEEDS[0], clients, ALL), 2 * STEPS)
+
+
+@ENGINE
+def test_shards_that_fill_beyond_their_shares_are_found(world, monkeypatch):
+    """With a client that refills each shard to the whole capacity, a sequence fails."""
+    world.open("theirs")
+    versioned(world)
+    clients = [opened(world, "theirs", label) for label in ("first", "second")]
+    acquire = clients[1].acquire
+
+    def undivided(*arguments, **consume):
+        with monkeypatch.context() as patch:
+            patch.setattr(zae_limiter.models.BucketState, "ceiling_milli", lambda state, now: state._scheduled_params(now)[0])
+            return acquire(*arguments, **consume)
+
+    clients[1].acquire = undivided
+    with pytest.raises(AssertionError, match="of second shard"):
+        run(Sharded(world, 0, clients, ["plain"]), 1000)
