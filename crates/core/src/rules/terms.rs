@@ -184,7 +184,9 @@ impl<'a> Terms<'a> {
     pub fn granted(self, shards: u32) -> Self {
         let regain = match self.regain {
             Regain::Resets(resets, allowance) => Regain::Resets(resets, Allowance { shards, ..allowance }),
-            Regain::Session(session, allowance) => Regain::Session(session, Allowance { shards, ..allowance }),
+            Regain::Session(session, allowance) => {
+                Regain::Session(session, Allowance { shards, ..allowance })
+            }
             regain @ (Regain::Rate | Regain::Unknown) => regain,
         };
         self.with_regain(regain)
