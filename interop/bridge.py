@@ -6,6 +6,7 @@ this library and of the original, with the same methods; tests drive either with
 
 import itertools
 import json
+import random
 import subprocess
 import threading
 from concurrent.futures import Future
@@ -15,6 +16,8 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import zae_limiter.exceptions
+import zae_limiter.sync_limiter
+import zae_limiter.sync_repository
 from zae_limiter.exceptions import ResourceDisabled, ValidationError
 from zae_limiter import Limit as TheirLimit
 from zae_limiter import (
@@ -125,6 +128,10 @@ class Ours:
 
     def set_clock(self, now_ms):
         self.call("set_clock", now_ms=now_ms)
+
+    def set_draw(self, number):
+        """Which of the shards that it may choose from it takes, modulo how many those are; of a client opened with `draws`."""
+        self.call("set_draw", draw=number)
 
     def acquire(self, entity, resource, **consume):
         answer = self.call("acquire", entity=entity, resource=resource, consume=consume)
@@ -290,6 +297,22 @@ def theirs_of(limits):
     return [their_limit(limit) for limit in limits]
 
 
+class Drawn:
+    """Stands for the module `random`, with a choice that is known."""
+
+    uniform = staticmethod(random.uniform)
+
+    def __init__(self, number):
+        self.number = number
+
+    def choice(self, among):
+        return among[self.number % len(among)]
+
+    def randrange(self, start, stop=None):
+        start, stop = (0, start) if stop is None else (start, stop)
+        return start + self.number % (stop - start)
+
+
 class Theirs:
     """A client of the original."""
 
@@ -306,6 +329,12 @@ class Theirs:
 
     def set_clock(self, now_ms):
         self.repo._now_ms = lambda: now_ms
+
+    def set_draw(self, number):
+        """Which of the shards that it may choose from it takes, modulo how many those are; of all clients of the original."""
+        drawn = Drawn(number)
+        for module in (zae_limiter.sync_limiter, zae_limiter.sync_repository):
+            module.random = drawn
 
     def _body(self, make):
         """A refusal's body, whose instants the original computes from the machine's clock."""

@@ -135,8 +135,13 @@ def limits(dice, kinds):
 # --- Arithmetic ---
 
 
+def count_of(item):
+    """How many shards a bucket has, according to one of them."""
+    return int(item["shard_count"]["N"]) if "shard_count" in item else 1
+
+
 class Shape:
-    """A limit on a bucket of one shard, as the specification of the table has it."""
+    """A limit on a bucket or one of its shards, as the specification of the table has it."""
 
     def __init__(self, described):
         limit = their_limit(described)
@@ -194,31 +199,41 @@ class Shape:
         if self.resets:
             edge = schedule.prev_reset_edge(self.resets, now)
             return edge is not None and edge > int(item["rf"]["N"])
-        start = self.value(item, "ws")
-        return start is None or start + self.session <= now
+        start, applied = self.value(item, "ws"), self.value(item, "wa")
+        applied = int(item["rf"]["N"]) if applied is None else applied
+        return start is None or start + self.session <= now or applied < start
 
     def most(self, item, now):
         """What it may hold at most: with what was added to a quota until its period ends."""
-        return self.ceiling(now) + (0 if self.drips else self.value(item, "tu") or 0)
+        if self.drips:
+            return self.ceiling(now) // count_of(item)
+        return self.ceiling(now) // (self.value(item, "gc") or count_of(item)) + (self.value(item, "tu") or 0)
 
-    def held(self, item, now, by_parts=False):
-        """What the bucket holds at an instant if it is refilled then: each part of the time at its rate, or all at the one now in
-        force."""
-        tokens, ceiling = self.value(item, "tk"), self.ceiling(now)
+    def held(self, item, now, by_parts=False, count=None):
+        """What the bucket's shard holds at an instant if it is refilled then: each part of the time at its rate, or all at the one
+        now in force. `count` stands for the number of shards that is stored."""
+        count = count or count_of(item)
+        tokens, share = self.value(item, "tk"), self.ceiling(now) // count
         if tokens is None:
-            return ceiling
+            return share
         if not self.drips:
-            return ceiling if self.is_whole_again(item, now) else min(tokens, self.most(item, now))
+            if not self.is_whole_again(item, now):
+                return min(tokens, self.most(item, now))
+            start, marked = self.value(item, "ws"), self.value(item, "wtc")
+            if self.session and marked is not None and start is not None and start + self.session > now:
+                # What was taken since another shard began the session.
+                share -= max(0, self.value(item, "tc") - marked)
+            return share
         since = int(item["rf"]["N"])
         for instant in (self.changes(since, now) if by_parts else []):
-            tokens = self._earned(tokens, since, instant, self.params(instant - 1))
+            tokens = self._earned(tokens, since, instant, self.params(instant - 1), count)
             since = instant
-        return self._earned(tokens, since, now, self.params(now))
+        return self._earned(tokens, since, now, self.params(now), count)
 
     @staticmethod
-    def _earned(tokens, since, until, params):
+    def _earned(tokens, since, until, params, count=1):
         capacity, amount, period = params
-        return min(capacity, tokens + max(0, until - since) * amount // period)
+        return min(capacity // count, tokens + max(0, until - since) * (amount // count) // period)
 
     def _boundary_after(self, now):
         """The next change of parameters or reset. It is searched for once."""
@@ -239,7 +254,8 @@ class Shape:
             found.append(self.value(item, "ws") + self.session)
         if self.drips and item and self.value(item, "tk") is not None:
             capacity, amount, period = self.params(now)
-            missing = capacity - self.held(item, now)
+            count = count_of(item)
+            missing, amount = capacity // count - self.held(item, now), amount // count
             if amount and missing > 0:
                 found.append(now - (-missing * period // amount))
         found = [edge for edge in found if edge is not None and edge > now]

@@ -24,7 +24,7 @@ import zae_limiter.models
 import zae_limiter.sync_lease
 import zae_limiter.sync_limiter
 from bridge import Failed, Refused, TheirLease, Theirs
-from shapes import DAY, HOUR, MINUTE, SECOND, STARTS, Shape, instant, limits, shown
+from shapes import DAY, HOUR, MINUTE, SECOND, STARTS, Shape, count_of, instant, limits, shown
 from twin import Twin
 from zae_limiter.schedule import next_reset_edge
 
@@ -545,10 +545,14 @@ class Sequence:
     def compare_debits(self, entity, resource, wanted, before, outcomes):
         """The bucket after an acquire that both admitted."""
         new = [self.buckets(outcome.items).get((entity, resource)) for outcome in outcomes]
-        shapes = self.shapes(entity, resource)
         where = f"bucket {entity}/{resource}"
         if None in new:
             self.differ(where, *new)
+        self.compare_debited(where, self.shapes(entity, resource), wanted, before, new)
+
+    def compare_debited(self, where, shapes, wanted, before, new):
+        """An item after a debit by each client."""
+        named = shapes
         late = [name for name in shapes if any(f"b_{name}_tk" not in item for item in new)]
         for name in late:
             if name in wanted or "ours" not in [client.name for client in self.clients]:
@@ -559,7 +563,7 @@ class Sequence:
         # The end of a session that is only begun by one is in the `vu` of one.
         apart = [f"b_{name}_tk" for name in shapes] + ["vu"] * bool(late)
         held = {name[2:-3] for item in new for name in item if name.startswith("b_") and name.endswith("_tk")}
-        if held - set(self.shapes(entity, resource)) - {"wcu"}:
+        if held - set(named) - {"wcu"}:
             # The schedule and the period of such a limit have a say in ours.
             self.allow("limits that are no longer named")
             apart += ["vu", "ttl"]
@@ -583,7 +587,7 @@ class Sequence:
             for client, item, refilled in zip(self.clients, new, moved, strict=True):
                 tokens = number(item, f"b_{name}_tk")
                 if before is None or f"b_{name}_tk" not in before:
-                    expected = shape.ceiling(self.now) - taken
+                    expected = (shape.ceiling(self.now) if before is None else shape.held(before, self.now)) - taken
                 elif not refilled:
                     expected = number(before, f"b_{name}_tk") - taken
                 else:
@@ -652,7 +656,7 @@ class Sequence:
                 spendable = (number(item, "vu") or at + 1) > at
                 if "vu" in item and number(item, "vu") == 0:
                     spendable = False
-                if spendable and number(item, f"b_{name}_tk") > shape.most(item, at):
+                if spendable and number(item, f"b_{name}_tk") > shape.most(item, at) and count_of(item) == 1:
                     self.differ(f"{where} {name} is above its capacity and may be spent", item)
         marks = [number(item, "vu") for item in new]
         if marks[0] != marks[1]:

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
@@ -36,6 +36,7 @@ struct Client {
     repo: Repository,
     limiter: RateLimiter,
     clock: Option<ManualClock>,
+    draw: Arc<AtomicU32>,
 }
 
 /// The objects that calls refer to by number.
@@ -299,6 +300,11 @@ impl State {
         if let Some(clock) = &clock {
             builder = builder.clock(clock.clone());
         }
+        let draw = Arc::new(AtomicU32::new(0));
+        if arguments.0["draws"] == true {
+            let chosen = Arc::clone(&draw);
+            builder = builder.draws(move |_| chosen.load(Ordering::Relaxed));
+        }
         let repo = if arguments.0["connect"] == true {
             RepositoryBuilder::connect(builder).await?
         } else {
@@ -309,6 +315,7 @@ impl State {
             limiter: RateLimiter::new(repo.clone()),
             repo,
             clock,
+            draw,
         };
         let number = self.next();
         self.clients.lock().await.insert(number, Arc::new(client));
@@ -593,20 +600,29 @@ impl Client {
         }))
     }
 
+    fn set_clock(&self, arguments: Arguments<'_>) -> Result<Json, String> {
+        let clock = self.clock.as_ref();
+        let clock = clock.ok_or_else(|| "opened without 'now_ms'".to_owned())?;
+        let now = arguments.0["now_ms"].as_i64();
+        let now = now.ok_or_else(|| "'now_ms' must be a number".to_owned())?;
+        clock.set(EpochMillis(now).into());
+        Ok(Json::Null)
+    }
+
+    /// Which of the shards to choose from the client takes; it was opened with `draws`.
+    fn set_draw(&self, arguments: Arguments<'_>) -> Result<Json, String> {
+        let draw = u32::try_from(arguments.number("draw")?);
+        let draw = draw.map_err(|_| "'draw' is too large".to_owned())?;
+        self.draw.store(draw, Ordering::Relaxed);
+        Ok(Json::Null)
+    }
+
     /// Calls that change something, in the table or here.
     async fn change(&self, name: &str, arguments: Arguments<'_>) -> Answer {
         let repo = &self.repo;
         Ok(match name {
-            "set_clock" => {
-                let clock = self
-                    .clock
-                    .as_ref()
-                    .ok_or_else(|| "opened without 'now_ms'".to_owned())?;
-                let now = arguments.0["now_ms"].as_i64();
-                let now = now.ok_or_else(|| "'now_ms' must be a number".to_owned())?;
-                clock.set(EpochMillis(now).into());
-                Json::Null
-            }
+            "set_clock" => self.set_clock(arguments)?,
+            "set_draw" => self.set_draw(arguments)?,
             "invalidate" => {
                 repo.invalidate_caches();
                 Json::Null

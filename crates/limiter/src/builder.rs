@@ -13,6 +13,7 @@ use zae_limiter_infra::StackOptions;
 
 use crate::acquire::alerts::{Alert, Alerts};
 use crate::acquire::breaker::Breaker;
+use crate::acquire::draws::Draws;
 use crate::acquire::permits::{Permits, check_max_in_flight};
 use crate::acquire::refunds::check_correction_delay;
 use crate::acquire::slices::Prefetch;
@@ -418,6 +419,14 @@ impl RepositoryBuilder {
     /// no time but the machine's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Other choices than random ones, for tests: which shard an acquire takes from, and how long it waits before it tries
+    /// again. The function is given the number of choices, and its answer counts modulo that number.
+    #[cfg(feature = "test-util")]
+    pub fn draws(mut self, choose: impl Fn(u32) -> u32 + Send + Sync + 'static) -> Self {
+        self.options.draws = Draws::by(choose);
         self
     }
 

@@ -19,6 +19,7 @@ use crate::acquire::alerts::Alerts;
 use crate::acquire::background::Background;
 use crate::acquire::breaker::Breaker;
 use crate::acquire::config_cache::ConfigCache;
+use crate::acquire::draws::Draws;
 use crate::acquire::flight::Flight;
 use crate::acquire::groups::Groups;
 use crate::acquire::image_cache::ImageCache;
@@ -171,6 +172,8 @@ pub(crate) struct Options {
     /// How many tokens are taken ahead, if any.
     pub(crate) prefetch: Option<Prefetch>,
     pub(crate) principal: Option<String>,
+    /// How acquires choose shards and waits.
+    pub(crate) draws: Draws,
     /// What is called when limits are nearly used up, if anything.
     pub(crate) alerts: Option<Alerts>,
 }
@@ -189,6 +192,7 @@ impl Default for Options {
             correction_delay: Duration::ZERO,
             prefetch: None,
             principal: None,
+            draws: Draws::default(),
             alerts: None,
         }
     }

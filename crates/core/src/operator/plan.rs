@@ -177,6 +177,7 @@ impl Operation {
             .filter(|limit| !is_left(limit, Some(&self.config)));
         let limits = limits.map(|limit| {
             let terms = image.terms_among(limit, whole.count);
+            let terms = guessed(limit).map_or(terms, |shards| terms.granted(shards));
             let ends = is_reset && is_named(limit) && matches!(terms.regain(), Regain::Session(..));
             held(image, limit, terms, ends, whole)
         });
@@ -295,7 +296,11 @@ fn held<'a>(image: &Bucket, limit: &'a BucketLimit, terms: Terms<'a>, ends: bool
 /// what it looks like, as long as neither the balance nor the count changes.
 fn guessed(limit: &BucketLimit) -> Option<u32> {
     let shape = limit.shape.as_ref().filter(|shape| !shape.has("gc"))?;
-    shape.allowance().map(|allowance| allowance.shards)
+    let mut shards = shape.allowance()?.shards;
+    while shards > 1 && limit.balance.0 > limit.params.share(shards).capacity {
+        shards /= 2;
+    }
+    Some(shards)
 }
 
 /// The limit of this name on each shard that has it.
@@ -377,7 +382,8 @@ fn top_up(
             }
             is_quota = true;
             let stored = changed.limit.shape.as_ref().and_then(|shape| shape.allowance());
-            let granted = changed.granted.or(stored.map(|allowance| allowance.shards));
+            let granted = changed.granted.or_else(|| guessed(changed.limit));
+            let granted = granted.or(stored.map(|allowance| allowance.shards));
             i128::from((count / granted.unwrap_or(count).max(1)).max(1))
         })
         .collect();

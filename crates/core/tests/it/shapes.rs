@@ -394,6 +394,25 @@ fn split_session() -> Desk {
     desk
 }
 
+/// Each shard holds more than its part, and what it was granted is not stored.
+#[test]
+fn shards_of_a_rate_that_becomes_a_quota_have_no_more_than_it_together() {
+    let mut desk = split_session();
+    for shard in 0..2 {
+        let mut item = desk.item("u", shard).clone();
+        item.remove("b_ses_gc");
+        item.insert("b_ses_tk".into(), Value::int(50_000));
+        item.insert("vu".into(), Value::int(0));
+        desk.table.insert(item).unwrap();
+    }
+    let admitted = (0..100).filter(|_| {
+        desk.forget();
+        desk.remember_only_the_count("u", 2);
+        matches!(desk.acquire("u", &[("ses", 1)]), Decision::Admitted(_))
+    });
+    assert_eq!(admitted.count(), 50);
+}
+
 #[test]
 fn the_first_use_after_a_session_begins_the_next_one_on_all_shards() {
     let mut desk = split_session();

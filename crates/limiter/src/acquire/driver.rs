@@ -299,7 +299,7 @@ impl Drive {
                 let hint = self.inner.hint(entity, resource, now);
                 Some(Found { config, hint })
             };
-            let calls = acquire.start(&known, now, &mut FastRandom);
+            let calls = acquire.start(&known, now, &mut &self.inner.options.draws);
             self.send(calls);
         }
         self.finish().await
@@ -367,7 +367,7 @@ impl Drive {
         self.note(id, &reply);
         let Some(acquire) = &mut self.acquire else { return };
         let now = self.inner.clock.now();
-        let calls = acquire.answer(id, reply, now, &mut FastRandom);
+        let calls = acquire.answer(id, reply, now, &mut &self.inner.options.draws);
         for observation in acquire.take_observations() {
             self.inner.images.observe(&observation, self.order, now);
             if !self.overridden {

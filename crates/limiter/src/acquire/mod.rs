@@ -8,6 +8,7 @@ pub(crate) mod background;
 pub(crate) mod breaker;
 pub(crate) mod config_cache;
 mod degrade;
+pub(crate) mod draws;
 pub(crate) mod driver;
 pub(crate) mod flight;
 pub(crate) mod groups;

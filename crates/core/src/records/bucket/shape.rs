@@ -160,17 +160,9 @@ fn read_allowance(reader: &Reader<'_>, name: &str, held: &Held) -> Result<Allowa
     let granted = reader.int_within(&limit_attr(name, "gc"), 1, super::MAX_SHARDS_READ)?;
     let most = Millitokens::from_amount(MAX_TOKENS).0;
     let extra = reader.int_within(&limit_attr(name, "tu"), 0, most)?.unwrap_or(0);
-    let shards = granted.map_or_else(
-        || {
-            // From before the count was stored: a balance shows a larger part than that of the count.
-            let mut shards = held.shard_count.max(1);
-            while shards > 1 && held.balance.0 > held.params.share(shards).capacity {
-                shards /= 2;
-            }
-            shards
-        },
-        |granted| granted as u32,
-    );
+    // An item without it is from before the count was stored, or the limit has just become a quota. Whatever its balance is,
+    // more than the share of each shard would be more than the limit of all.
+    let shards = granted.map_or(held.shard_count.max(1), |granted| granted as u32);
     Ok(Allowance { shards, extra })
 }
 
