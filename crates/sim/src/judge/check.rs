@@ -20,7 +20,9 @@ use zae_limiter_core::bucket::MAX_AHEAD_MS;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key};
 
+use super::access::{Access, is_count};
 use super::account::{Account, Lags};
+use super::operations::Operations;
 use super::periods::{Moment, Periods, Step, removed, spent_in_time, turned};
 use super::rules::{
     Fraction, count, created, descends, explained, explained_by_schedule, inherited, item_changed, narrowed,
@@ -46,6 +48,10 @@ pub struct Check {
     pub(super) minted_unseen: BTreeSet<(String, String)>,
     /// Quotas and session limits.
     pub(crate) periods: Periods,
+    /// What operators say about access, and what requests make of it.
+    pub(crate) access: Access,
+    /// What operators do to buckets.
+    pub(crate) operations: Operations,
     /// Whether levels can cease to name a limit.
     pub(crate) may_unname: bool,
     pub(super) nets: BTreeMap<usize, Sums>,
@@ -62,7 +68,7 @@ pub struct Check {
     /// Parts of a millitoken that each limit of each shard may still claim.
     pub(super) fractions: BTreeMap<(String, u32, String), Fraction>,
     /// The shards of each bucket that have ever existed.
-    born: BTreeMap<String, BTreeSet<u32>>,
+    pub(super) born: BTreeMap<String, BTreeSet<u32>>,
 }
 
 impl Check {
@@ -166,6 +172,12 @@ impl Check {
         }
     }
 
+    /// The action that a write is made for.
+    fn action(&self, source: Source) -> usize {
+        let action = source.job().and_then(|job| self.periods.actions.get(&job));
+        action.copied().unwrap_or(usize::MAX)
+    }
+
     pub(super) fn moment(&self, now_us: u64) -> Moment {
         Moment {
             now: true_ms(now_us),
@@ -207,6 +219,15 @@ impl Check {
                 read.push((bucket.to_owned(), shard, old, new));
             }
         }
+        for (bucket, shard, old, new) in &read {
+            let (rows, moment) = ((old.as_ref(), new.as_ref()), self.moment(now_us));
+            self.access
+                .stamped((now_us, source), (bucket, *shard), rows, moment)
+                .map_err(|err| format!("{bucket}#{shard}: {err}"))?;
+        }
+        if let Source::Operator(plan) = source {
+            return self.operated(now_us, plan, read, stats);
+        }
         let creates = read.iter().any(|(_, shard, old, _)| old.is_none() && *shard > 0);
         let mut moved: BTreeMap<String, i128> = BTreeMap::new();
         let births = |(bucket, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
@@ -236,7 +257,17 @@ impl Check {
         for (bucket, shard, old, new) in read {
             let at = format!("{bucket}#{shard}");
             let told = |err: String| format!("{at}: {err}");
+            let is_count = source.job().is_some()
+                && old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| is_count(old, new));
             match (&old, &new) {
+                (Some(old), Some(new)) if is_count => {
+                    let (by, moment) = ((source, self.action(source)), self.moment(now_us));
+                    item_changed(source, old, new).map_err(told)?;
+                    self.access
+                        .counted(by, (&bucket, shard), (old, new), moment)
+                        .map_err(told)?;
+                    stats.counted += u64::from(matches!(source, Source::Acquire(_)));
+                }
                 (Some(old), Some(new)) => {
                     self.changed(
                         now_us,
@@ -259,6 +290,10 @@ impl Check {
                         first.or_else(|| rows.values().map(|row| row.count).max())
                     });
                     created(shard, new, known, &mut moved).map_err(told)?;
+                    for (name, cell) in &new.limits {
+                        let by = (source, self.action(source));
+                        self.access.debits(by, &bucket, name, cell.tc)?;
+                    }
                     stats.created += u64::from(shard == 0);
                     stats.shards_created += u64::from(shard > 0);
                     let given = new.limits.values().any(|cell| cell.tk + cell.tc > 0);
@@ -279,6 +314,8 @@ impl Check {
                 bucket: &bucket,
                 shard,
                 old: old.as_ref(),
+                effects: None,
+                is_count,
             };
             self.settle(change, new, stats)
                 .map_err(|err| format!("{at}: {err}"))?;
@@ -340,6 +377,8 @@ impl Check {
                 return Err(format!("the parameters of {name} changed: {was:?} to {is:?}"));
             }
             let gained = (is.tk + is.tc) - (was.tk + was.tc);
+            let by = (source, self.action(source));
+            self.access.debits(by, bucket, name, is.tc - was.tc)?;
             let step = Step {
                 source,
                 old,

@@ -20,6 +20,8 @@ use crate::rows::row;
 pub(crate) enum Machine {
     Acquire(Box<Acquire>),
     Credit(Box<Credit>),
+    /// Corrects a count.
+    Count,
     /// Sends the debits of several acquires.
     Sender(Box<Sending>),
     Ended,

@@ -46,6 +46,9 @@ impl World<'_> {
             if matches!(action, Action::Recreate { .. }) {
                 return self.recreate(index, Step::Buckets);
             }
+            if matches!(action, Action::SetAccess { .. } | Action::Operate { .. }) {
+                return self.begin_work(index, action);
+            }
             return self.act_other(action);
         };
         let amount = |(limit, tokens): &(usize, i64)| {
@@ -95,6 +98,7 @@ impl World<'_> {
         let calls = acquire.start(&known, now, &mut rng);
         let is_decided = acquire.decision().is_some();
         let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
+        self.check.access.begins(job, self.now_us);
         self.jobs[job].pass = pass;
         self.jobs[job].request = Some(wanted);
         self.jobs[job].filling = filling;
@@ -116,7 +120,7 @@ impl World<'_> {
             process,
             incarnation: self.processes[process].incarnation,
             action,
-            is_credit: matches!(machine, Machine::Credit(_)),
+            is_credit: matches!(machine, Machine::Credit(_) | Machine::Count),
             abandoned: false,
             is_admitted: false,
             request: None,
@@ -333,7 +337,8 @@ impl World<'_> {
         {
             slot.doubt(&op);
         }
-        if self.jobs[job].is_credit && matches!(reply, Reply::Table(Err(_))) {
+        let corrects_balance = matches!(self.jobs[job].machine, Machine::Credit(_));
+        if corrects_balance && matches!(reply, Reply::Table(Err(_))) {
             // What it is about, or the expiry that it is to move, is open until it ends.
             self.check.doubts(job);
         }
@@ -378,6 +383,10 @@ impl World<'_> {
                     Some(send) => self.send_credit(job, send),
                     None => self.credited(job),
                 }
+            }
+            Machine::Count => {
+                let Reply::Table(answer) = reply else { return };
+                self.count_heard(job, answer);
             }
             Machine::Sender(_) | Machine::Ended => {}
         }
@@ -425,6 +434,9 @@ impl World<'_> {
             return self.fail(format!(
                 "job {job} was admitted after its caller had stopped waiting"
             ));
+        }
+        if let Err(err) = self.judge_access(job, &decision) {
+            return self.fail(err);
         }
         let calls = self.jobs[job].calls.iter().flatten().count();
         match &decision {
@@ -510,7 +522,10 @@ impl World<'_> {
         for (resource, amounts) in request.parts() {
             let own = self.names.bucket_in(&request.id.entity, resource);
             for (limit, wanted) in amounts {
-                if of_bucket(&own, limit) != Some(wanted.0) {
+                // Of what a bucket lacks, nothing can be counted.
+                let is_bypassed = grants.iter().any(|grant| grant.id == own && grant.is_bypassed);
+                let taken = of_bucket(&own, limit);
+                if taken != Some(wanted.0) && !(is_bypassed && taken.is_none()) {
                     return Err(format!(
                         "job {job} was admitted without {wanted} of {limit}, {resource}"
                     ));
