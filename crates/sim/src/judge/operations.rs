@@ -25,6 +25,14 @@ pub(crate) struct Key {
     pub(crate) life: String,
 }
 
+impl Key {
+    /// Whether a key counts for the other's life, too: without a record, an entity has but one.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_of_one_life = self.life == other.life || self.life == "-" || other.life == "-";
+        (&self.bucket, &self.name) == (&other.bucket, &other.name) && is_of_one_life
+    }
+}
+
 /// A transaction that an operator sends, and what it was made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Planned {
@@ -114,11 +122,7 @@ impl Operations {
     /// A plan has happened, and has changed these shards.
     pub(super) fn happens(&mut self, plan: usize, shards: &BTreeSet<u32>) -> Result<(), String> {
         let planned = &self.planned[plan];
-        let is_same = |other: &&Key| {
-            let of_one_life = other.life == planned.key.life || other.life == "-" || planned.key.life == "-";
-            (&other.bucket, &other.name) == (&planned.key.bucket, &planned.key.name) && of_one_life
-        };
-        if let Some(other) = self.done.keys().find(is_same) {
+        if let Some(other) = self.done.keys().find(|other| other.is_same(&planned.key)) {
             return Err(format!("{:?} has happened twice, before as {other:?}", planned.key));
         }
         let read: BTreeSet<u32> = planned.reads.keys().copied().collect();
@@ -131,12 +135,9 @@ impl Operations {
 
     /// A caller hears that an operation has had this effect.
     pub(crate) fn reports(&self, key: &Key, kind: &str, result: &OperationResult) -> Result<(), String> {
-        let any_life = Key {
-            life: "-".to_owned(),
-            ..key.clone()
-        };
-        let done = self.done.get(key).or_else(|| self.done.get(&any_life));
-        let Some(planned) = done.map(|plan| &self.planned[*plan]) else {
+        let done = self.done.iter().filter(|(done, _)| done.is_same(key));
+        // A record of an earlier life is replaced.
+        let Some(planned) = done.map(|(_, plan)| *plan).max().map(|plan| &self.planned[plan]) else {
             return Err(format!("{key:?} is said to have happened, and has not"));
         };
         if planned.change.kind() != kind || planned.result != *result {

@@ -60,6 +60,8 @@ pub(crate) struct Job {
     pub(crate) filling: Filling,
     /// The acquire that waits for this credit, and its call.
     pub(crate) awaited_by: Option<(usize, usize)>,
+    /// Whether a request has failed.
+    pub(crate) has_failed: bool,
     /// What operations whose outcome never became known would have consumed.
     pub(crate) doubtful: Sums,
     /// What it must have consumed, between these bounds, now that it has ended.

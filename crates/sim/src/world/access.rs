@@ -179,7 +179,8 @@ impl World<'_> {
             }
             _ => {}
         }
-        if self.jobs[job].abandoned {
+        // A client that ends between its stamp and its look leaves the stamp, which lasts for a minute at most.
+        if self.jobs[job].abandoned || self.jobs[job].has_failed {
             return Ok(());
         }
         access.ends(job)

@@ -137,6 +137,7 @@ impl World<'_> {
             carried_call: None,
             filling: Filling::default(),
             awaited_by: None,
+            has_failed: false,
             doubtful: Sums::new(),
             low: Sums::new(),
             high: Sums::new(),
@@ -325,6 +326,7 @@ impl World<'_> {
         let was_sent = self.jobs[job].left_us.contains_key(&call);
         let ends = was_sent.then(|| self.hear_outcome(job, call, &reply)).flatten();
         let slot = &mut self.jobs[job];
+        slot.has_failed |= matches!(reply, Reply::Table(Err(_)) | Reply::Config(Err(_)));
         if let (Reply::Table(Ok(_)) | Reply::Debited(..) | Reply::Config(Ok(_)), Some(left)) =
             (&reply, slot.left_us.remove(&call))
         {
