@@ -114,10 +114,7 @@ enum State {
     /// Shards are being given the limits of this call, to compute when they cover them together.
     RetuneAll,
     /// One or more shards are being created. If it is for a bypass, with a stamp until this instant.
-    Create {
-        takes: bool,
-        stamp: Option<EpochMillis>,
-    },
+    Create { takes: bool, stamp: Option<EpochMillis> },
     /// The shard count is being doubled from this count.
     Double(u32),
     /// Siblings are being updated to a new count; this many answers are missing.

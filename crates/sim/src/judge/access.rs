@@ -146,7 +146,9 @@ impl Access {
                     .get(bucket)
                     .is_some_and(|said| said.was_bypassed_since(began));
                 if !is_bypassed {
-                    return Err(format!("job {job} has stamped what was never bypassed since it began"));
+                    return Err(format!(
+                        "job {job} has stamped what was never bypassed since it began"
+                    ));
                 }
                 if until > moment.now + moment.ahead + STAMP_MS {
                     return Err(format!("job {job} has stamped until {until}, at {}", moment.now));
@@ -176,7 +178,10 @@ impl Access {
                 .or_default();
             *sum += is.tc - was.tc;
             if *sum < 0 {
-                return Err(format!("{} of {name} were taken off beyond what was counted", -*sum));
+                return Err(format!(
+                    "{} of {name} were taken off beyond what was counted",
+                    -*sum
+                ));
             }
         }
         let Source::Acquire(job) = source else {
@@ -223,7 +228,9 @@ impl Access {
         if let Source::Credit(job) = source
             && self.corrections.contains(&job)
         {
-            return Err(format!("the correction of a count, {job}, has moved a balance of {name}"));
+            return Err(format!(
+                "the correction of a count, {job}, has moved a balance of {name}"
+            ));
         }
         let key = (action, bucket.to_owned(), name.to_owned());
         let sum = self.debited.entry(key.clone()).or_default();
@@ -268,7 +275,9 @@ impl Access {
             Ended::Disabled => word != Word::Disabled,
         };
         if is_wrong {
-            return Err(format!("job {job} ended as {ended:?} although {bucket} was {word:?}"));
+            return Err(format!(
+                "job {job} ended as {ended:?} although {bucket} was {word:?}"
+            ));
         }
         Ok(())
     }

@@ -32,7 +32,10 @@ impl Check {
                     item_changed(Source::Operator(plan), old, new).map_err(at)?;
                     let fraction = |name: &String| {
                         let key = (bucket.clone(), *shard, name.clone());
-                        (name.clone(), self.fractions.get(&key).copied().unwrap_or_default())
+                        (
+                            name.clone(),
+                            self.fractions.get(&key).copied().unwrap_or_default(),
+                        )
                     };
                     let fractions: BTreeMap<String, Fraction> = old.limits.keys().map(fraction).collect();
                     changes.insert(*shard, (old, new, fractions));

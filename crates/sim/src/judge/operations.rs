@@ -123,11 +123,16 @@ impl Operations {
     pub(super) fn happens(&mut self, plan: usize, shards: &BTreeSet<u32>) -> Result<(), String> {
         let planned = &self.planned[plan];
         if let Some(other) = self.done.keys().find(|other| other.is_same(&planned.key)) {
-            return Err(format!("{:?} has happened twice, before as {other:?}", planned.key));
+            return Err(format!(
+                "{:?} has happened twice, before as {other:?}",
+                planned.key
+            ));
         }
         let read: BTreeSet<u32> = planned.reads.keys().copied().collect();
         if !read.is_empty() && read != *shards {
-            return Err(format!("of the shards {read:?}, an operation has changed {shards:?}"));
+            return Err(format!(
+                "of the shards {read:?}, an operation has changed {shards:?}"
+            ));
         }
         self.done.insert(planned.key.clone(), plan);
         Ok(())
@@ -171,7 +176,9 @@ impl Operations {
                     return Err(format!("limit {name} of shard {shard} has come or gone"));
                 };
                 if is.tc != was.tc || is.base() != was.base() || !is.terms.is_same_rule(&was.terms) {
-                    return Err(format!("{name} of shard {shard} is another limit: {was:?}, {is:?}"));
+                    return Err(format!(
+                        "{name} of shard {shard} is another limit: {was:?}, {is:?}"
+                    ));
                 }
                 let fraction = fractions.get(name).copied().unwrap_or_default();
                 let changed = Changed {
@@ -206,7 +213,9 @@ impl Operations {
             };
             let full = cell.share(1, new.rf) + added;
             if (cell.tk, cell.tc, cell.extra) != (full, 0, added) {
-                return Err(format!("a bucket begins with {cell:?}, not with {full} of {name}"));
+                return Err(format!(
+                    "a bucket begins with {cell:?}, not with {full} of {name}"
+                ));
             }
         }
         Ok(())
@@ -222,7 +231,9 @@ fn one(
     moment: Moment,
     given: &mut Given,
 ) -> Result<Effect, String> {
-    let Changed { old, new, was, is, .. } = *changed;
+    let Changed {
+        old, new, was, is, ..
+    } = *changed;
     let (at, count) = (new.rf, new.count);
     // What came in between stays.
     let moved = was.tk - seen.tk;
@@ -285,7 +296,10 @@ fn one(
             let (before, extra) = if has_turned {
                 (share, 0)
             } else {
-                (seen.part(at).map_or(seen.tk, |part| part.min(seen.tk)), seen.extra)
+                (
+                    seen.part(at).map_or(seen.tk, |part| part.min(seen.tk)),
+                    seen.extra,
+                )
             };
             quota(order, (held, is), (before, extra, share), count, given)?;
             Ok(Effect {
@@ -293,7 +307,9 @@ fn one(
                 is_other_period: has_turned || order == Order::Reset,
             })
         }
-        Regain::Session(millis, start) => session(order, (seen, held), changed, (millis, start), moment, given),
+        Regain::Session(millis, start) => {
+            session(order, (seen, held), changed, (millis, start), moment, given)
+        }
     }
 }
 
@@ -314,7 +330,9 @@ fn quota(
             (extra + held - before, None)
         }
     };
-    if expected.is_some_and(|expected| held != expected) || is.extra != least_extra || held < before && order != Order::Reset
+    if expected.is_some_and(|expected| held != expected)
+        || is.extra != least_extra
+        || held < before && order != Order::Reset
     {
         return Err(format!(
             "holds {held} with {} added, after {order:?} of {before} with {extra}",
@@ -347,9 +365,8 @@ fn session(
         Order::Reset => {
             // It has ended by the operator's clock.
             let ended = after.map(|after| after + millis);
-            let is_now = ended.is_some_and(|ended| {
-                (moment.earliest()..=moment.now + moment.ahead).contains(&ended)
-            });
+            let is_now =
+                ended.is_some_and(|ended| (moment.earliest()..=moment.now + moment.ahead).contains(&ended));
             if !is_now || held != seen.tk || was.tk != seen.tk {
                 return Err(format!(
                     "holds {held} instead of {}, in a session that ended at {ended:?}",
@@ -359,7 +376,10 @@ fn session(
         }
         Order::Nothing if is_over => {
             if held != seen.tk || is_other_session {
-                return Err(format!("of a session that is over holds {held} instead of {}", seen.tk));
+                return Err(format!(
+                    "of a session that is over holds {held} instead of {}",
+                    seen.tk
+                ));
             }
         }
         Order::Add(_) if is_over => {
@@ -378,7 +398,11 @@ fn session(
         }
     }
     Ok(Effect {
-        gained: if order == Order::Reset { 0 } else { (held - seen.tk).max(0) },
+        gained: if order == Order::Reset {
+            0
+        } else {
+            (held - seen.tk).max(0)
+        },
         is_other_period: is_other_session,
     })
 }

@@ -114,7 +114,10 @@ pub(crate) fn turned(name: &str, step: &Step<'_>, may_unname: bool) -> Result<()
         step.cut(was.tk)
     };
     if step.turns() && is.extra != 0 && !is_left {
-        return Err(format!("{} of {name} were added to a period that is over", is.extra));
+        return Err(format!(
+            "{} of {name} were added to a period that is over",
+            is.extra
+        ));
     }
     if held != expected && !is_left {
         return Err(format!(

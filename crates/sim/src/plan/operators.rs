@@ -71,7 +71,11 @@ fn access(plan: &mut Plan, span: i64, rng: &mut Rng, times: &mut Vec<u64>) {
         for again in 0..=rng.index(3) {
             let late = if again == 0 { 0 } else { rng.range(0, 1_500_000) };
             let clock = rng.index(plan.processes.len());
-            let action = Action::SetAccess { clock, entity, access };
+            let action = Action::SetAccess {
+                clock,
+                entity,
+                access,
+            };
             plan.actions.push((at.saturating_add_signed(late), action));
         }
         let lasts = rng.pick(&[2_000, 300_000, 1_200_000, 3_000_000, 70_000_000]);

@@ -6,6 +6,7 @@
 mod access;
 mod configs;
 mod counts;
+mod decisions;
 mod groups;
 mod jobs;
 mod leases;
@@ -13,12 +14,14 @@ mod lives;
 mod operations;
 mod operators;
 mod outages;
+mod shown;
 mod slices;
 mod works;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use shown::shown;
 use zae_limiter_core::acquire::Reply;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Answer, Item, Key, Op, TableError};
@@ -27,8 +30,8 @@ use crate::judge::check::Check;
 use crate::judge::lives::Lives;
 use crate::judge::outages::Outages;
 use crate::plan::{Action, Plan};
-use crate::rows::change::{Change, Source};
 use crate::rng::Rng;
+use crate::rows::change::{Change, Source};
 use crate::rows::row;
 use crate::state::job::Job;
 use crate::state::lease::Lease;
@@ -417,7 +420,9 @@ impl<'a> World<'a> {
                     })
                     .collect();
                 self.judge(source, &changes, op);
-                if source == Source::Admin && changes.iter().any(|change| row::bucket_of(&change.key).is_none()) {
+                if source == Source::Admin
+                    && changes.iter().any(|change| row::bucket_of(&change.key).is_none())
+                {
                     self.note_access();
                 }
             }
@@ -467,41 +472,4 @@ impl World<'_> {
 /// Whether a write only takes from balances as they are.
 fn is_plain_debit(op: &Op) -> bool {
     matches!(op, Op::Update(update) if update.set.is_empty() && update.remove.is_empty())
-}
-
-/// One operation and its outcome in a line.
-fn shown(op: &Op, reply: &Result<Answer, TableError>) -> String {
-    let outcome = match reply {
-        Ok(Answer::Applied(_)) => "applied".to_owned(),
-        Ok(Answer::Refused(Some(_))) => "refused".to_owned(),
-        Ok(Answer::Refused(None)) => "refused, no item".to_owned(),
-        Ok(Answer::Cancelled(reasons)) => {
-            let word = |reason: &_| match reason {
-                zae_limiter_core::table::Cancelled::Fine => "fine",
-                zae_limiter_core::table::Cancelled::Refused(_) => "refused",
-                _ => "conflict",
-            };
-            format!("cancelled {:?}", reasons.iter().map(word).collect::<Vec<_>>())
-        }
-        other => format!("{other:?}"),
-    };
-    let what = match op {
-        Op::Update(update) => {
-            let set: Vec<String> = update.set.iter().map(|(a, v)| format!("{a}={v:?}")).collect();
-            let add: Vec<String> = update.add.iter().map(|(a, n)| format!("{a}{n:+}")).collect();
-            format!(
-                "update {} add [{}] set [{}] remove {:?}",
-                update.key.pk,
-                add.join(" "),
-                set.join(" "),
-                update.remove
-            )
-        }
-        other => {
-            let keys: Vec<String> = row::written(other).into_iter().map(|key| key.pk).collect();
-            let costs = row::costs(other);
-            format!("transaction on {keys:?} costing {costs:?}")
-        }
-    };
-    format!("{what}: {outcome}")
 }

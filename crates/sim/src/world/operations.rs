@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use zae_limiter_core::EpochMillis;
 use zae_limiter_core::acquire::{Ask, Found, Hint, Reply, Settings, Spread, SpreadEnd};
 use zae_limiter_core::operator::{
     Change, Operation, OperationKey, OperationRecord, OperationResult, Recorded, missing, read_shards,
@@ -13,7 +14,6 @@ use zae_limiter_core::resolve::resolve_items;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::sync::{Drift, reconcile};
 use zae_limiter_core::table::{Answer, Item, Op, Part};
-use zae_limiter_core::EpochMillis;
 
 use super::World;
 use super::works::{Asked, Next, Work};
@@ -104,12 +104,8 @@ impl World<'_> {
                     bucket_ttl_multiplier: self.plan.ttl_multiplier,
                     ..Settings::default()
                 };
-                let checked = Operation::new(
-                    call.id.clone(),
-                    call.change.clone(),
-                    Arc::new(config),
-                    settings,
-                );
+                let checked =
+                    Operation::new(call.id.clone(), call.change.clone(), Arc::new(config), settings);
                 let Ok(operation) = checked else {
                     self.stats.operations_refused += 1;
                     return Next::Ends;
@@ -142,7 +138,10 @@ impl World<'_> {
                     return Next::Ends;
                 };
                 let asked = |shard: &u32| call.asked.contains(shard);
-                let more: Vec<u32> = missing(&shards).into_iter().filter(|shard| !asked(shard)).collect();
+                let more: Vec<u32> = missing(&shards)
+                    .into_iter()
+                    .filter(|shard| !asked(shard))
+                    .collect();
                 call.step = if more.is_empty() {
                     Step::Prepare
                 } else {
@@ -249,7 +248,11 @@ impl World<'_> {
         let planned = Planned {
             key: self.key_of(&call, operation.incarnation()),
             change: call.change.clone(),
-            configured: config.limits.iter().map(|limit| limit.name().to_string()).collect(),
+            configured: config
+                .limits
+                .iter()
+                .map(|limit| limit.name().to_string())
+                .collect(),
             reads: reads.collect(),
             result: plan.result.clone(),
         };

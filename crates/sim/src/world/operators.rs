@@ -133,8 +133,8 @@ impl World<'_> {
                 update.set.push(("disabled".into(), Value::Bool(true)));
             } else {
                 update.remove.push("disabled".into());
+                update.remove.push("bypass".into());
             }
-            update.remove.push("bypass".into());
             update.condition = Condition::Exists("PK".into());
             update
         });

@@ -4,9 +4,10 @@ use zae_limiter_core::table::{Answer, Op};
 
 use super::access::SetAccess;
 use super::operations::Operate;
+use super::shown::shown;
 use super::{Event, World};
-use crate::plan::faults::{Fate, Faults};
 use crate::plan::Action;
+use crate::plan::faults::{Fate, Faults};
 use crate::rng::Rng;
 use crate::rows::change::Source;
 
@@ -113,7 +114,7 @@ impl World<'_> {
         match (fate.error, fate.seen_after) {
             (None, _) => {
                 let reply = self.write(source, &op);
-                self.note(|| format!("{source:?}: {}", super::shown(&op, &reply)));
+                self.note(|| format!("{source:?}: {}", shown(&op, &reply)));
                 reply.map_or(Asked::Unknown, Asked::Answered)
             }
             (Some(_), Some(after)) => {

@@ -237,7 +237,11 @@ impl Take {
         let meta = meta_key(&self.id.namespace, &self.id.entity);
         parts.push(Part::Check(meta, self.config.meta_unchanged.clone()));
         parts.extend(relatives);
-        self.send(Ask::Table(Op::Transact(parts)), State::Create { takes, stamp }, env);
+        self.send(
+            Ask::Table(Op::Transact(parts)),
+            State::Create { takes, stamp },
+            env,
+        );
     }
 
     pub(super) fn created(&mut self, takes: bool, stamp: Option<EpochMillis>, env: &mut Env<'_>) {
