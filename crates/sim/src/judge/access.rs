@@ -63,6 +63,8 @@ pub(crate) enum Ended {
 /// The independent account of what is said about access.
 #[derive(Debug, Default)]
 pub(crate) struct Access {
+    /// Whether anything is said in the run. If not, no account is kept.
+    pub(crate) is_played: bool,
     said: BTreeMap<String, Said>,
     stamps: BTreeMap<(String, u32), Stamp>,
     /// What each action has counted of each limit, less what was corrected.
@@ -126,12 +128,12 @@ impl Access {
         (old, new): (Option<&Row>, Option<&Row>),
         moment: Moment,
     ) -> Result<(), String> {
-        let key = (bucket.to_owned(), shard);
         let before = old.and_then(|old| old.bypass);
         let after = new.and_then(|new| new.bypass);
         if before == after {
             return Ok(());
         }
+        let key = (bucket.to_owned(), shard);
         let known = self.stamps.remove(&key);
         let job = source.job();
         match (after, job) {
@@ -139,13 +141,13 @@ impl Access {
                 return Err(format!("job {job} has removed the stamp of {known:?}"));
             }
             (Some(until), Some(job)) => {
-                let began = self.began.get(&job).copied().filter(|_| !self.has_stale_reads);
-                let began = began.unwrap_or(0);
+                let began = self.began.get(&job).copied().unwrap_or(0);
                 let is_bypassed = self
                     .said
                     .get(bucket)
                     .is_some_and(|said| said.was_bypassed_since(began));
-                if !is_bypassed {
+                // What was long ago at one level, and is now at another, may have been in force at no time.
+                if !is_bypassed && !self.has_stale_reads {
                     return Err(format!(
                         "job {job} has stamped what was never bypassed since it began"
                     ));
@@ -217,7 +219,7 @@ impl Access {
         Ok(())
     }
 
-    /// Judges a write that is no count and moves this much of a limit's consumption. A correction of counts never does.
+    /// Judges a write that does not count, and moves this much of a limit's consumption. A correction of counts never does.
     pub(super) fn debits(
         &mut self,
         (source, action): (Source, usize),
@@ -231,6 +233,9 @@ impl Access {
             return Err(format!(
                 "the correction of a count, {job}, has moved a balance of {name}"
             ));
+        }
+        if !self.is_played || consumed == 0 {
+            return Ok(());
         }
         let key = (action, bucket.to_owned(), name.to_owned());
         let sum = self.debited.entry(key.clone()).or_default();

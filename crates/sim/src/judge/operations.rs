@@ -407,7 +407,7 @@ fn session(
     })
 }
 
-/// A limit over all shards: what was given, and what the caller is told of it.
+/// A limit over all shards: what was given, and what the caller hears of it.
 fn sum(planned: &Planned, name: &str, given: &Given) -> Result<(), String> {
     let Order::Add(amount) = planned.order(name) else {
         return Ok(());
@@ -422,7 +422,7 @@ fn sum(planned: &Planned, name: &str, given: &Given) -> Result<(), String> {
     };
     if !(given.least..=given.most).contains(&told) || !(least..=most).contains(&told) {
         return Err(format!(
-            "{amount} were to be added, {least} to {most} of them fit, {told} are told, and {given:?}"
+            "{amount} were to be added, {least} to {most} of them fit, the caller hears of {told}, and {given:?}"
         ));
     }
     Ok(())

@@ -246,6 +246,8 @@ impl<'a> World<'a> {
             world.check.expects_crashes();
         }
         let is_recreated = |(_, action): &(u64, Action)| matches!(action, Action::Recreate { .. });
+        let says = |(_, action): &(u64, Action)| matches!(action, Action::SetAccess { .. });
+        world.check.access.is_played = plan.actions.iter().any(says);
         world.check.access.has_stale_reads = plan.stale_reads > 0;
         world.check.may_unname = plan.actions.iter().any(is_recreated);
         for (index, (at, _)) in plan.actions.iter().enumerate() {

@@ -299,7 +299,7 @@ impl World<'_> {
         }
     }
 
-    /// The caller is told that the operation has had this effect.
+    /// The caller hears that the operation has had this effect.
     fn reports(&self, call: &Operate, result: &OperationResult) -> Result<(), String> {
         let incarnation = call.operation.as_ref().map_or("-", Operation::incarnation);
         let key = self.key_of(call, incarnation);
