@@ -22,11 +22,12 @@ use zae_limiter_core::table::{Item, Key};
 
 use super::access::{Access, is_count};
 use super::account::{Account, Lags};
+use super::operated::{raised, read_changes};
 use super::operations::Operations;
 use super::periods::{Moment, Periods, Step, removed, spent_in_time, turned};
 use super::rules::{
-    Fraction, count, created, descends, explained, explained_by_schedule, inherited, item_changed, narrowed,
-    seeded, spent,
+    Fraction, count, descends, explained, explained_by_schedule, inherited, item_changed, narrowed, seeded,
+    spent,
 };
 use super::scheduled::Scheduled;
 use super::settle::ItemChange;
@@ -173,7 +174,7 @@ impl Check {
     }
 
     /// The action that a write is made for.
-    fn action(&self, source: Source) -> usize {
+    pub(super) fn action(&self, source: Source) -> usize {
         let action = source.job().and_then(|job| self.periods.actions.get(&job));
         action.copied().unwrap_or(usize::MAX)
     }
@@ -211,20 +212,8 @@ impl Check {
         changes: &[Change],
         stats: &mut Stats,
     ) -> Result<(), String> {
-        let mut read = Vec::new();
-        for change in changes {
-            if let Some((bucket, shard)) = bucket_of(&change.key) {
-                let row = |item: &Option<Item>| item.as_ref().map(Row::read).transpose();
-                let (old, new) = (row(&change.old)?, row(&change.new)?);
-                read.push((bucket.to_owned(), shard, old, new));
-            }
-        }
-        for (bucket, shard, old, new) in &read {
-            let (rows, moment) = ((old.as_ref(), new.as_ref()), self.moment(now_us));
-            self.access
-                .stamped((now_us, source), (bucket, *shard), rows, moment)
-                .map_err(|err| format!("{bucket}#{shard}: {err}"))?;
-        }
+        let read = read_changes(changes)?;
+        self.stamps(now_us, source, &read)?;
         if let Source::Operator(plan) = source {
             return self.operated(now_us, plan, read, stats);
         }
@@ -242,11 +231,7 @@ impl Check {
             (source == Source::Admin && *shard == 0 && new.is_none()).then(|| bucket.clone())
         };
         let ended: Vec<String> = read.iter().filter_map(ends).collect();
-        let raise = |(_, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
-            let (old, new) = (old.as_ref()?, new.as_ref()?);
-            (old.count < new.count).then(|| (*shard, old.clone()))
-        };
-        let raised: Vec<(u32, Row)> = read.iter().filter_map(raise).collect();
+        let raised = raised(&read);
         let mut earned: BTreeMap<String, i128> = BTreeMap::new();
         for (bucket, shard, old, new) in &read {
             if let (None, Some(new)) = (old, new) {
@@ -264,10 +249,7 @@ impl Check {
                     .is_some_and(|(old, new)| is_count(old, new));
             match (&old, &new) {
                 (Some(old), Some(new)) if is_count => {
-                    let (by, moment) = ((source, self.action(source)), self.moment(now_us));
-                    item_changed(source, old, new).map_err(told)?;
-                    self.access
-                        .counted(by, (&bucket, shard), (old, new), moment)
+                    self.counts(now_us, source, (&bucket, shard), (old, new))
                         .map_err(told)?;
                     stats.counted += u64::from(matches!(source, Source::Acquire(_)));
                 }
@@ -286,17 +268,8 @@ impl Check {
                     stats.doublings += u64::from(doubled && source.job().is_some());
                 }
                 (None, Some(new)) => {
-                    let family = self.rows.get(&bucket);
-                    // The first shard has the count, if it is there.
-                    let known = family.and_then(|rows| {
-                        let first = rows.get(&0).map(|first| first.count);
-                        first.or_else(|| rows.values().map(|row| row.count).max())
-                    });
-                    created(shard, new, known, &mut moved).map_err(told)?;
-                    for (name, cell) in &new.limits {
-                        let by = (source, self.action(source));
-                        self.access.debits(by, &bucket, name, cell.tc)?;
-                    }
+                    self.creates(source, (&bucket, shard), new, &mut moved)
+                        .map_err(told)?;
                     stats.created += u64::from(shard == 0);
                     stats.shards_created += u64::from(shard > 0);
                     let given = new.limits.values().any(|cell| cell.tk + cell.tc > 0);

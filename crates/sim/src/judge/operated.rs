@@ -1,12 +1,14 @@
-//! An operation's transaction as a whole: see [`super::operations`].
+//! Writes of operators, and what holds for stamps, counts and new items: see [`super::operations`] and [`super::access`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use zae_limiter_core::table::Item;
+
 use super::check::Check;
-use super::rules::{Fraction, item_changed};
+use super::rules::{Fraction, created, item_changed};
 use super::settle::ItemChange;
-use crate::rows::change::Source;
-use crate::rows::row::Row;
+use crate::rows::change::{Change, Source};
+use crate::rows::row::{Row, bucket_of};
 use crate::stats::Stats;
 
 /// One item before and after a write.
@@ -70,4 +72,75 @@ impl Check {
         }
         Ok(())
     }
+}
+
+/// The items of buckets in a write.
+pub(super) fn read_changes(changes: &[Change]) -> Result<Vec<ReadChange>, String> {
+    let mut read = Vec::new();
+    for change in changes {
+        if let Some((bucket, shard)) = bucket_of(&change.key) {
+            let row = |item: &Option<Item>| item.as_ref().map(Row::read).transpose();
+            let (old, new) = (row(&change.old)?, row(&change.new)?);
+            read.push((bucket.to_owned(), shard, old, new));
+        }
+    }
+    Ok(read)
+}
+
+impl Check {
+    /// Judges what a write did to the stamps of its items.
+    pub(super) fn stamps(&mut self, now_us: u64, source: Source, read: &[ReadChange]) -> Result<(), String> {
+        let moment = self.moment(now_us);
+        for (bucket, shard, old, new) in read {
+            let rows = (old.as_ref(), new.as_ref());
+            self.access
+                .stamped((now_us, source), (bucket, *shard), rows, moment)
+                .map_err(|err| format!("{bucket}#{shard}: {err}"))?;
+        }
+        Ok(())
+    }
+
+    /// Judges a write that only counts.
+    pub(super) fn counts(
+        &mut self,
+        now_us: u64,
+        source: Source,
+        shard: (&str, u32),
+        (old, new): (&Row, &Row),
+    ) -> Result<(), String> {
+        item_changed(source, old, new)?;
+        let (by, moment) = ((source, self.action(source)), self.moment(now_us));
+        self.access.counted(by, shard, (old, new), moment)
+    }
+
+    /// Judges a new item.
+    pub(super) fn creates(
+        &mut self,
+        source: Source,
+        (bucket, shard): (&str, u32),
+        new: &Row,
+        moved: &mut BTreeMap<String, i128>,
+    ) -> Result<(), String> {
+        let family = self.rows.get(bucket);
+        // The first shard has the count, if it is there.
+        let known = family.and_then(|rows| {
+            let first = rows.get(&0).map(|first| first.count);
+            first.or_else(|| rows.values().map(|row| row.count).max())
+        });
+        created(shard, new, known, moved)?;
+        let by = (source, self.action(source));
+        for (name, cell) in &new.limits {
+            self.access.debits(by, bucket, name, cell.tc)?;
+        }
+        Ok(())
+    }
+}
+
+/// The shards whose count a write raises, as they were before.
+pub(super) fn raised(read: &[ReadChange]) -> Vec<(u32, Row)> {
+    let raise = |(_, shard, old, new): &ReadChange| {
+        let (old, new) = (old.as_ref()?, new.as_ref()?);
+        (old.count < new.count).then(|| (*shard, old.clone()))
+    };
+    read.iter().filter_map(raise).collect()
 }

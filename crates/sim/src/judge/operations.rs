@@ -181,7 +181,7 @@ impl Operations {
                     ));
                 }
                 let fraction = fractions.get(name).copied().unwrap_or_default();
-                let changed = Changed {
+                let cell = Changed {
                     old,
                     new,
                     was,
@@ -189,7 +189,7 @@ impl Operations {
                     fraction,
                 };
                 let of_limit = given.entry(name.clone()).or_default();
-                let effect = one(planned, name, seen, &changed, moment, of_limit)
+                let effect = one(planned, name, seen, &cell, moment, of_limit)
                     .map_err(|err| format!("shard {shard}, {name}: {err}"))?;
                 effects.insert((*shard, name.clone()), effect);
             }

@@ -29,6 +29,10 @@ pub(crate) enum Machine {
 
 /// One machine being driven.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, not a state"
+)]
 pub(crate) struct Job {
     pub(crate) process: usize,
     pub(crate) incarnation: u32,

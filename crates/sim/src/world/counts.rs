@@ -67,7 +67,6 @@ impl World<'_> {
             // Another may have answered in the table's place.
             Ok(Answer::Applied(Some(item))) if item.is_empty() => None,
             Ok(Answer::Applied(_)) => Some(true),
-            Ok(_) => Some(false),
             Err(err) if err.applied == Applied::Unknown => None,
             Err(err) if err.kind != FailureKind::BadRequest && sent < MAX_TRIES => {
                 let Some(Some(op)) = slot.calls.last().cloned() else {
@@ -75,7 +74,7 @@ impl World<'_> {
                 };
                 return self.send_count(job, op, PAUSE_US);
             }
-            Err(_) => Some(false),
+            Ok(_) | Err(_) => Some(false),
         };
         slot.machine = Machine::Ended;
         if let Some(happened) = happened {

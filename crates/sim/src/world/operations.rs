@@ -21,7 +21,7 @@ use crate::judge::operations::{Key, Planned};
 use crate::plan;
 use crate::rng::Rng;
 use crate::rows::change::Source;
-use crate::rows::row::Row;
+use crate::rows::row::{Cell, Row};
 use crate::state::job::Machine;
 use crate::time::millis;
 
@@ -217,7 +217,7 @@ impl World<'_> {
             .items
             .values()
             .filter_map(|item| Row::read(item).ok())
-            .any(|row| row.limits.values().any(|cell| cell.has_periods()));
+            .any(|row| row.limits.values().any(Cell::has_periods));
         if !call.has_created && !lost.is_empty() && !has_quota && shards.contains_key(&0) {
             let created = lost
                 .into_iter()
@@ -235,18 +235,16 @@ impl World<'_> {
             }
             plan
         } else {
-            match operation.plan(&shards, now) {
-                Ok(plan) => plan,
-                Err(_) => {
-                    self.stats.operations_refused += 1;
-                    return Next::Ends;
-                }
-            }
+            let Ok(plan) = operation.plan(&shards, now) else {
+                self.stats.operations_refused += 1;
+                return Next::Ends;
+            };
+            plan
         };
         let reads = call.items.iter();
         let reads = reads.filter_map(|(shard, item)| Some((*shard, Row::read(item).ok()?)));
         let planned = Planned {
-            key: self.key_of(&call, operation.incarnation()),
+            key: Self::key_of(&call, operation.incarnation()),
             change: call.change.clone(),
             configured: config
                 .limits
@@ -271,7 +269,7 @@ impl World<'_> {
         Next::Soon(Work::Operation(Box::new(call)))
     }
 
-    fn key_of(&self, call: &Operate, incarnation: &str) -> Key {
+    fn key_of(call: &Operate, incarnation: &str) -> Key {
         let pk = call.id.key(0).pk;
         let bucket = pk.rsplit_once('#').map_or(pk.as_str(), |(bucket, _)| bucket);
         Key {
@@ -302,7 +300,7 @@ impl World<'_> {
     /// The caller hears that the operation has had this effect.
     fn reports(&self, call: &Operate, result: &OperationResult) -> Result<(), String> {
         let incarnation = call.operation.as_ref().map_or("-", Operation::incarnation);
-        let key = self.key_of(call, incarnation);
+        let key = Self::key_of(call, incarnation);
         self.check.operations.reports(&key, call.change.kind(), result)
     }
 
