@@ -193,6 +193,24 @@ stats! {
     limit_changes,
     /// Entities disabled or enabled.
     flag_changes,
+    /// Shards stamped by operators with what is said about access.
+    access_stamped,
+    /// Operators that found nothing more to stamp.
+    access_settled,
+    /// Requests that were counted under a bypass.
+    counted,
+    /// Corrections of such counts.
+    count_corrections,
+    /// Resets and top-ups.
+    operations,
+    /// Those that were tried again.
+    operations_again,
+    /// Those that had happened before, by their key.
+    operations_repeated,
+    /// Those that were refused.
+    operations_refused,
+    /// Operators that were killed.
+    operators_killed,
     /// Entities moved to another parent.
     moves,
     /// Entities deleted and created again.

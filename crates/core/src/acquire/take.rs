@@ -113,8 +113,8 @@ enum State {
     Portions(Vec<Grant>),
     /// Shards are being given the limits of this call, to compute when they cover them together.
     RetuneAll,
-    /// One or more shards are being created.
-    Create { takes: bool },
+    /// One or more shards are being created. If it is for a bypass, with a stamp until this instant.
+    Create { takes: bool, stamp: Option<EpochMillis> },
     /// The shard count is being doubled from this count.
     Double(u32),
     /// Siblings are being updated to a new count; this many answers are missing.
@@ -570,8 +570,10 @@ impl Take {
                 self.not_together(&reasons, env);
             }
             (State::RetuneAll, Answer::Applied(_)) => self.not_together(&[], env),
-            (State::Create { takes }, Answer::Applied(_)) => self.created(takes, env),
-            (State::Create { takes }, Answer::Cancelled(reasons)) => self.not_created(takes, &reasons, env),
+            (State::Create { takes, stamp }, Answer::Applied(_)) => self.created(takes, stamp, env),
+            (State::Create { takes, .. }, Answer::Cancelled(reasons)) => {
+                self.not_created(takes, &reasons, env);
+            }
             (State::Double(from), Answer::Applied(Some(item))) if shows_count(&item, from * 2) => {
                 self.doubled(from, env);
             }

@@ -151,9 +151,8 @@ impl Operation {
             birth: &birth_mark(random.bits(), 1, None),
             balances,
             shapes,
-            bypass: config
-                .is_bypassed()
-                .then(|| now.plus(self.settings.stamp_life_ms(random))),
+            // A request stamps it, which looks once more whether there is a bypass.
+            bypass: None,
         });
         let meta = meta_key(&self.id.namespace, &self.id.entity);
         let amount = |(name, _): &(LimitName, Millitokens)| {

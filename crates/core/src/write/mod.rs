@@ -185,7 +185,8 @@ pub(crate) fn refill<'a>(
     let terms = image.terms(limit);
     let before = image.balance(limit, now);
     // Time until now was earned under the old parameters; only the new ceiling applies at once.
-    let turn = terms.turn(before.at, now);
+    // A session that was over when the shard was refilled last is over for a clock that is behind, too.
+    let turn = terms.turn(before.at, now.max(before.at));
     let mut balance = terms.turned(turn, before, now);
     let wanted = exact
         .unwrap_or_default()

@@ -183,6 +183,26 @@ fn a_bucket_is_created_under_a_bypass_with_all_its_tokens() {
     assert_eq!(balance(&desk), (10_000, 500_000));
 }
 
+/// The bypass ends while the bucket is created under it: the operator has looked for buckets by then.
+#[test]
+fn a_bucket_that_is_created_too_late_loses_its_stamp() {
+    let mut desk = desk();
+    say(&mut desk, Some(Access::Bypass));
+    let key = zae_limiter_core::schema::resource_config_key(&desk.namespace, &desk.resource);
+    desk.meddle = Some(Box::new(move |_, op, table| {
+        if matches!(op, Op::Transact(_)) {
+            let mut item = table.get(&key).unwrap().clone();
+            item.remove("disabled");
+            table.insert(item).unwrap();
+        }
+        None
+    }));
+    desk.forget();
+    desk.rejected("user", &[("rpm", 500)]);
+    assert!(!desk.item("user", 0).contains_key("bypass"));
+    assert_eq!(balance(&desk), (10_000, 0));
+}
+
 #[test]
 fn an_expired_bucket_is_kept() {
     let mut desk = desk();

@@ -15,6 +15,7 @@
 //! - [`operator`]: resets and top-ups.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
 //! - [`outcomes`]: answers that do not show what they claim.
+//! - [`session_clocks`]: sessions where clocks differ.
 //! - [`schedules`]: schedules and resets are those of the original.
 //! - [`hostile`]: whatever bytes a table, a stream or a file holds, nothing panics.
 
@@ -38,6 +39,7 @@ mod lives;
 mod operator;
 mod outcomes;
 mod schedules;
+mod session_clocks;
 mod several;
 mod shape_changes;
 mod shapes;

@@ -33,6 +33,8 @@ pub(super) struct Admitted {
     uncounted: BTreeMap<usize, i128>,
     /// What was given back of the latter.
     back: i128,
+    /// What operators have given.
+    extra: i128,
 }
 
 impl Admitted {
@@ -72,6 +74,18 @@ impl Admitted {
         Ok(())
     }
 
+    /// An operator has given this much.
+    pub(super) fn grants(&mut self, amount: i128) {
+        self.extra += amount.max(0);
+    }
+
+    /// An operator has given this much of a quota.
+    pub(super) fn operated(&mut self, step: &Step<'_>, amount: i128, moment: Moment) {
+        if self.meets(step.was, moment) {
+            self.grants(amount);
+        }
+    }
+
     /// Whether a time lies so close to the reset that clocks may differ about it.
     fn is_close(&self, moment: Moment) -> bool {
         self.edge.is_none_or(|edge| moment.now <= edge + moment.behind)
@@ -109,7 +123,7 @@ impl Admitted {
         }
         *self.taken.entry(action).or_default() += amount;
         self.sum += amount;
-        if self.sum > self.most + self.back && !self.is_unknown {
+        if self.sum > self.most + self.back + self.extra && !self.is_unknown {
             return Err(format!(
                 "{} were admitted since the reset of {:?}, of at most {}",
                 self.sum, self.edge, self.most

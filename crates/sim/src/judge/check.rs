@@ -20,11 +20,14 @@ use zae_limiter_core::bucket::MAX_AHEAD_MS;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Item, Key};
 
+use super::access::{Access, is_count};
 use super::account::{Account, Lags};
+use super::operated::{raised, read_changes};
+use super::operations::Operations;
 use super::periods::{Moment, Periods, Step, removed, spent_in_time, turned};
 use super::rules::{
-    Fraction, count, created, descends, explained, explained_by_schedule, inherited, item_changed, narrowed,
-    seeded, spent,
+    Fraction, count, descends, explained, explained_by_schedule, inherited, item_changed, narrowed, seeded,
+    spent,
 };
 use super::scheduled::Scheduled;
 use super::settle::ItemChange;
@@ -46,6 +49,10 @@ pub struct Check {
     pub(super) minted_unseen: BTreeSet<(String, String)>,
     /// Quotas and session limits.
     pub(crate) periods: Periods,
+    /// What operators say about access, and what requests make of it.
+    pub(crate) access: Access,
+    /// What operators do to buckets.
+    pub(crate) operations: Operations,
     /// Whether levels can cease to name a limit.
     pub(crate) may_unname: bool,
     pub(super) nets: BTreeMap<usize, Sums>,
@@ -62,7 +69,7 @@ pub struct Check {
     /// Parts of a millitoken that each limit of each shard may still claim.
     pub(super) fractions: BTreeMap<(String, u32, String), Fraction>,
     /// The shards of each bucket that have ever existed.
-    born: BTreeMap<String, BTreeSet<u32>>,
+    pub(super) born: BTreeMap<String, BTreeSet<u32>>,
 }
 
 impl Check {
@@ -166,6 +173,12 @@ impl Check {
         }
     }
 
+    /// The action that a write is made for.
+    pub(super) fn action(&self, source: Source) -> usize {
+        let action = source.job().and_then(|job| self.periods.actions.get(&job));
+        action.copied().unwrap_or(usize::MAX)
+    }
+
     pub(super) fn moment(&self, now_us: u64) -> Moment {
         Moment {
             now: true_ms(now_us),
@@ -199,13 +212,10 @@ impl Check {
         changes: &[Change],
         stats: &mut Stats,
     ) -> Result<(), String> {
-        let mut read = Vec::new();
-        for change in changes {
-            if let Some((bucket, shard)) = bucket_of(&change.key) {
-                let row = |item: &Option<Item>| item.as_ref().map(Row::read).transpose();
-                let (old, new) = (row(&change.old)?, row(&change.new)?);
-                read.push((bucket.to_owned(), shard, old, new));
-            }
+        let read = read_changes(changes)?;
+        self.stamps(now_us, source, &read)?;
+        if let Source::Operator(plan) = source {
+            return self.operated(now_us, plan, read, stats);
         }
         let creates = read.iter().any(|(_, shard, old, _)| old.is_none() && *shard > 0);
         let mut moved: BTreeMap<String, i128> = BTreeMap::new();
@@ -221,11 +231,7 @@ impl Check {
             (source == Source::Admin && *shard == 0 && new.is_none()).then(|| bucket.clone())
         };
         let ended: Vec<String> = read.iter().filter_map(ends).collect();
-        let raise = |(_, shard, old, new): &(String, u32, Option<Row>, Option<Row>)| {
-            let (old, new) = (old.as_ref()?, new.as_ref()?);
-            (old.count < new.count).then(|| (*shard, old.clone()))
-        };
-        let raised: Vec<(u32, Row)> = read.iter().filter_map(raise).collect();
+        let raised = raised(&read);
         let mut earned: BTreeMap<String, i128> = BTreeMap::new();
         for (bucket, shard, old, new) in &read {
             if let (None, Some(new)) = (old, new) {
@@ -236,7 +242,17 @@ impl Check {
         for (bucket, shard, old, new) in read {
             let at = format!("{bucket}#{shard}");
             let told = |err: String| format!("{at}: {err}");
+            let is_count = source.job().is_some()
+                && old
+                    .as_ref()
+                    .zip(new.as_ref())
+                    .is_some_and(|(old, new)| is_count(old, new));
             match (&old, &new) {
+                (Some(old), Some(new)) if is_count => {
+                    self.counts(now_us, source, (&bucket, shard), (old, new))
+                        .map_err(told)?;
+                    stats.counted += u64::from(matches!(source, Source::Acquire(_)));
+                }
                 (Some(old), Some(new)) => {
                     self.changed(
                         now_us,
@@ -252,13 +268,8 @@ impl Check {
                     stats.doublings += u64::from(doubled && source.job().is_some());
                 }
                 (None, Some(new)) => {
-                    let family = self.rows.get(&bucket);
-                    // The first shard has the count, if it is there.
-                    let known = family.and_then(|rows| {
-                        let first = rows.get(&0).map(|first| first.count);
-                        first.or_else(|| rows.values().map(|row| row.count).max())
-                    });
-                    created(shard, new, known, &mut moved).map_err(told)?;
+                    self.creates(source, (&bucket, shard), new, &mut moved)
+                        .map_err(told)?;
                     stats.created += u64::from(shard == 0);
                     stats.shards_created += u64::from(shard > 0);
                     let given = new.limits.values().any(|cell| cell.tk + cell.tc > 0);
@@ -279,6 +290,8 @@ impl Check {
                 bucket: &bucket,
                 shard,
                 old: old.as_ref(),
+                effects: None,
+                is_count,
             };
             self.settle(change, new, stats)
                 .map_err(|err| format!("{at}: {err}"))?;
@@ -340,6 +353,8 @@ impl Check {
                 return Err(format!("the parameters of {name} changed: {was:?} to {is:?}"));
             }
             let gained = (is.tk + is.tc) - (was.tk + was.tc);
+            let by = (source, self.action(source));
+            self.access.debits(by, bucket, name, is.tc - was.tc)?;
             let step = Step {
                 source,
                 old,
@@ -428,49 +443,6 @@ impl Check {
                 if i128::from(**one) % parts == i128::from(**other) % parts {
                     return Err(format!("shards {one} and {other} of {bucket} earn the same part"));
                 }
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks what a job has done to the table so far against bounds.
-    ///
-    /// # Errors
-    /// Names the limit that is out of bounds.
-    pub fn expect(&self, job: usize, low: &Sums, high: &Sums) -> Result<(), String> {
-        let empty = Sums::new();
-        let net = self.nets.get(&job).unwrap_or(&empty);
-        for id in net.keys().chain(low.keys()).chain(high.keys()) {
-            let of = |sums: &Sums| sums.get(id).copied().unwrap_or(0);
-            let (low, net, high) = (of(low), of(net), of(high));
-            if net < low || net > high {
-                return Err(format!(
-                    "{}, {}: net {net} is not within {low} to {high}",
-                    id.0, id.1
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that counted consumption on all items is what was booked.
-    ///
-    /// # Errors
-    /// Names the limit whose sums differ.
-    pub fn conserved(&self) -> Result<(), String> {
-        let mut sums = self.others.clone();
-        for ((bucket, limit), sum) in self.nets.values().flatten() {
-            *sums.entry((bucket.clone(), limit.clone())).or_default() += sum;
-        }
-        for ((bucket, limit), sum) in sums {
-            let rows = self.rows.get(&bucket).into_iter().flat_map(BTreeMap::values);
-            let cells = rows.filter_map(|row| row.limits.get(&limit));
-            let buried = self.buried.get(&(bucket.clone(), limit.clone()));
-            let counted = cells.map(|cell| cell.tc).sum::<i128>() + buried.copied().unwrap_or(0);
-            if counted != sum {
-                return Err(format!(
-                    "{bucket}, {limit}: items count {counted}, {sum} was booked"
-                ));
             }
         }
         Ok(())

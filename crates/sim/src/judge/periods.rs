@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::admitted::Admitted;
+use super::operations::Effect;
 use crate::rows::change::Source;
 use crate::rows::row::{Cell, Row};
 use crate::rows::terms::Regain;
@@ -112,6 +113,12 @@ pub(crate) fn turned(name: &str, step: &Step<'_>, may_unname: bool) -> Result<()
     } else {
         step.cut(was.tk)
     };
+    if step.turns() && is.extra != 0 && !is_left {
+        return Err(format!(
+            "{} of {name} were added to a period that is over",
+            is.extra
+        ));
+    }
     if held != expected && !is_left {
         return Err(format!(
             "{name} holds {held} instead of {expected} after a refill from {} to {}",
@@ -185,7 +192,7 @@ pub(crate) fn expires(name: &str, row: &Row, cell: &Cell, now: i64) -> Result<()
         Regain::Session(millis, start) => start.is_none_or(|start| start + millis <= now),
         Regain::Rate | Regain::Never => true,
     };
-    if is_over || cell.tk >= cell.share(row.count, now) {
+    if is_over || cell.extra == 0 && cell.tk >= cell.share(row.count, now) {
         return Ok(());
     }
     Err(format!("{name} expired within its period: {cell:?}"))
@@ -253,6 +260,7 @@ impl Periods {
             }
             None => Ok(()),
         };
+        admitted.grants(cell.extra);
         if !is_new && !self.removed.remove(&id) {
             // It may have been there before, in the same period.
             admitted.forget();
@@ -312,6 +320,21 @@ impl Periods {
             .zip(action)
             .and_then(|(ledger, action)| ledger.taken.get(action));
         taken.is_some_and(|taken| *taken >= amount)
+    }
+
+    /// Books what an operator has done to a limit.
+    pub(crate) fn operated(&mut self, id: Id, step: &Step<'_>, effect: Effect, moment: Moment) {
+        let admitted = self.admitted.entry((id.0.clone(), id.2.clone())).or_default();
+        admitted.operated(step, effect.gained, moment);
+        let ledger = self.ledgers.entry(id).or_default();
+        ledger.left = step.is.tk;
+        if effect.is_other_period {
+            ledger.taken.clear();
+        }
+        if step.new.rf < step.old.rf {
+            ledger.known.clear();
+            admitted.forget();
+        }
     }
 
     /// Books a change of an item.

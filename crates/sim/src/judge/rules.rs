@@ -87,9 +87,17 @@ pub(crate) struct Fraction {
 }
 
 impl Fraction {
+    /// Not known.
+    pub(super) const fn less_than_one() -> Self {
+        Self {
+            parts: PARTS - 1,
+            period: PARTS,
+        }
+    }
+
     /// In parts of this period. Rounds up, as a fraction that was written with another period holds again when that
     /// period is back.
-    fn with_period(self, period: i128) -> i128 {
+    pub(super) fn with_period(self, period: i128) -> i128 {
         if self.period == period || self.parts == 0 {
             return self.parts;
         }

@@ -1,7 +1,10 @@
 //! What a change of an item means for its bucket: the accounts of its limits.
 
+use std::collections::BTreeMap;
+
 use super::account::Account;
 use super::check::Check;
+use super::operations::Effect;
 use super::periods::{Step, expires};
 use super::rules::eaten;
 use super::scheduled::Scheduled;
@@ -19,6 +22,17 @@ pub(super) struct ItemChange<'a> {
     pub(super) bucket: &'a str,
     pub(super) shard: u32,
     pub(super) old: Option<&'a Row>,
+    /// What an operator's operation has done.
+    pub(super) effects: Option<&'a BTreeMap<(u32, String), Effect>>,
+    /// Whether it only counts, under a bypass.
+    pub(super) is_count: bool,
+}
+
+impl ItemChange<'_> {
+    fn effect(&self, limit: &str) -> Option<Effect> {
+        let effects = self.effects?;
+        effects.get(&(self.shard, limit.to_owned())).copied()
+    }
 }
 
 /// One limit in it, before and after.
@@ -84,6 +98,9 @@ impl Check {
                     None => &mut self.others,
                 };
                 *sums.entry(id.clone()).or_default() += consumed;
+            }
+            if change.is_count {
+                continue;
             }
             let limit = LimitChange {
                 name,
@@ -180,7 +197,13 @@ impl Check {
             was,
             is: limit.is,
         };
-        self.periods.settle(id, &step, moment, stats)
+        match change.effect(limit.name) {
+            Some(effect) => {
+                self.periods.operated(id, &step, effect, moment);
+                Ok(())
+            }
+            None => self.periods.settle(id, &step, moment, stats),
+        }
     }
 
     fn settle_schedule(
@@ -215,6 +238,9 @@ impl Check {
             account.mint(limit.is.tk + limit.is.tc);
         }
         account.pay(consumed - eaten);
+        if let Some(effect) = change.effect(limit.name) {
+            account.mint(effect.gained + 1);
+        }
         let changes = old
             .zip(was)
             .map_or(0, |(old, was)| was.terms.changes(old.rf, limit.new.rf));
@@ -250,6 +276,9 @@ impl Check {
             }
             _ => 0,
         };
+        if let Some(effect) = change.effect(limit.name) {
+            account.mint(effect.gained + 1);
+        }
         stats.lazy_bursts += u64::from(account.pay(consumed - eaten));
         let level = account.level();
         limit.covered(change.source, level, &cells, || format!("{account:?}"))

@@ -4,13 +4,16 @@
 //! its own luck; [`crate::shrink`] relies on that.
 
 mod draw;
+mod extras;
 pub mod faults;
+mod operators;
 pub mod shape;
 mod shaped;
 
 use faults::{Faults, Outage};
 use shape::Shape;
 use zae_limiter_core::OnUnavailable;
+use zae_limiter_core::config::Access;
 use zae_limiter_core::depth::CascadeDepth;
 
 /// How many actions a description shows.
@@ -158,8 +161,37 @@ pub enum Action {
     ForeignRefill(usize),
     /// A 0.17 client whose clock is off by this many milliseconds refills shard 0.
     ForeignClock(usize, i64),
+    /// An operator says what holds for an entity's requests, or for all, and stamps live buckets one by one until all say so.
+    SetAccess {
+        /// The process whose clock the operator's machine has.
+        clock: usize,
+        /// The entity; `None` for the resource.
+        entity: Option<usize>,
+        /// The word; `None` takes it back.
+        access: Option<Access>,
+    },
+    /// An operator resets an entity's bucket, or adds to it.
+    Operate {
+        /// The process whose clock the operator's machine has.
+        clock: usize,
+        /// The entity.
+        entity: usize,
+        /// What is done.
+        operation: Operation,
+        /// The idempotency key.
+        key: u32,
+    },
     /// Left out by shrinking.
     Nothing,
+}
+
+/// What an operator does to a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Makes these limits whole again; all, if none is named.
+    Reset(Vec<usize>),
+    /// Adds whole tokens to limits.
+    TopUp(Vec<(usize, u64)>),
 }
 
 /// A scenario.

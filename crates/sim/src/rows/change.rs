@@ -14,6 +14,8 @@ pub enum Source {
     Credit(usize),
     /// The client that manages limits and flags.
     Admin,
+    /// An operator's reset or top-up, by its plan.
+    Operator(usize),
     /// A client of another kind.
     Foreign,
     /// The table's expiry.

@@ -26,6 +26,8 @@ pub struct Cell {
     pub terms: Terms,
     /// Of a quota or a session limit: of how many shards this one was granted its part as one.
     pub granted: i128,
+    /// What was added to that part.
+    pub extra: i128,
 }
 
 impl Cell {
@@ -51,7 +53,7 @@ impl Cell {
     /// The most that the shard may hold of a quota or a session limit at an instant, until it is whole again: its part as it was
     /// granted. `None` if that is not known, as the times of reset are gone: then nothing is cut.
     pub fn part(&self, at: i64) -> Option<i128> {
-        (self.terms.regain != Regain::Never).then(|| self.share(self.granted, at))
+        (self.terms.regain != Regain::Never).then(|| self.share(self.granted, at) + self.extra)
     }
 
     /// What one of `count` shards earns from one instant to another, in millitokens, if nothing is cut.
@@ -83,6 +85,8 @@ pub struct Row {
     pub ttl: Option<i64>,
     /// Whether it is disabled.
     pub disabled: bool,
+    /// Until when every request is admitted and counted.
+    pub bypass: Option<i64>,
     /// The last credit's mark.
     pub receipt: Option<String>,
     /// The application's limits.
@@ -113,6 +117,7 @@ impl Row {
             vu: int("vu")?.map(|n| n as i64),
             ttl: int("ttl")?.map(|n| n as i64),
             disabled: item.get("disabled").and_then(Value::as_bool).unwrap_or(false),
+            bypass: int("bypass")?.map(|n| n as i64),
             receipt: item.get("cr").and_then(Value::as_text).map(str::to_owned),
             limits: BTreeMap::new(),
             debris: BTreeSet::new(),
@@ -137,6 +142,7 @@ impl Row {
                         Some(granted) => granted,
                         None => granted_before(row.count, tk, cp),
                     },
+                    extra: int(&format!("b_{name}_tu"))?.unwrap_or(0),
                 };
                 row.limits.insert(name.to_owned(), cell);
             }

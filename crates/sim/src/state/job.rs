@@ -20,6 +20,8 @@ use crate::rows::row;
 pub(crate) enum Machine {
     Acquire(Box<Acquire>),
     Credit(Box<Credit>),
+    /// Corrects a count.
+    Count,
     /// Sends the debits of several acquires.
     Sender(Box<Sending>),
     Ended,
@@ -27,6 +29,10 @@ pub(crate) enum Machine {
 
 /// One machine being driven.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, not a state"
+)]
 pub(crate) struct Job {
     pub(crate) process: usize,
     pub(crate) incarnation: u32,
@@ -58,6 +64,8 @@ pub(crate) struct Job {
     pub(crate) filling: Filling,
     /// The acquire that waits for this credit, and its call.
     pub(crate) awaited_by: Option<(usize, usize)>,
+    /// Whether a request has failed.
+    pub(crate) has_failed: bool,
     /// What operations whose outcome never became known would have consumed.
     pub(crate) doubtful: Sums,
     /// What it must have consumed, between these bounds, now that it has ended.

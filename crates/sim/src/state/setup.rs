@@ -124,13 +124,13 @@ fn limit(rule: &Rule) -> LimitBuilder {
     }
 }
 
-pub(crate) fn config_item(key: &Key, rules: &[Rule], disabled: Option<bool>) -> Item {
+pub(crate) fn config_item(key: &Key, rules: &[Rule], disabled: Option<Value>) -> Item {
     let mut item = key_item(key);
     for (name, value) in limit_attributes(&limits(rules)) {
         item.insert(name.into(), value);
     }
     if let Some(disabled) = disabled {
-        item.insert("disabled".into(), Value::Bool(disabled));
+        item.insert("disabled".into(), disabled);
     }
     item
 }

@@ -1,23 +1,19 @@
 //! Drives what the processes run: sends what machines ask for, feeds what comes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use zae_limiter_core::acquire::{
-    Acquire, AcquireError, Ask, Call, Decision, Grant, Observation, Reply, Request, Settings,
-};
+use zae_limiter_core::acquire::{Acquire, AcquireError, Ask, Call, Observation, Reply, Request, Settings};
 use zae_limiter_core::outage::breaker::Pass;
-use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Applied, Item, Op};
-use zae_limiter_core::{EntityId, LimitName, Millitokens, ResourceName};
+use zae_limiter_core::{EntityId, Millitokens, ResourceName};
 
 use super::{Event, Step, World};
 use crate::judge::outages::Cause;
 use crate::plan::Action;
 use crate::plan::faults::Fate;
 use crate::rng::Rng;
-use crate::rows::change::{Sums, add};
+use crate::rows::change::Sums;
 use crate::state::job::{Job, Machine, image_in};
-use crate::state::lease::Held;
 use crate::state::slices::Filling;
 use crate::time::millis;
 
@@ -45,6 +41,9 @@ impl World<'_> {
             self.note(|| format!("action {index}: {action:?}"));
             if matches!(action, Action::Recreate { .. }) {
                 return self.recreate(index, Step::Buckets);
+            }
+            if matches!(action, Action::SetAccess { .. } | Action::Operate { .. }) {
+                return self.begin_work(index, action);
             }
             return self.act_other(action);
         };
@@ -95,6 +94,7 @@ impl World<'_> {
         let calls = acquire.start(&known, now, &mut rng);
         let is_decided = acquire.decision().is_some();
         let job = self.add_job(*process, index, Machine::Acquire(Box::new(acquire)), rng);
+        self.check.access.begins(job, self.now_us);
         self.jobs[job].pass = pass;
         self.jobs[job].request = Some(wanted);
         self.jobs[job].filling = filling;
@@ -116,7 +116,7 @@ impl World<'_> {
             process,
             incarnation: self.processes[process].incarnation,
             action,
-            is_credit: matches!(machine, Machine::Credit(_)),
+            is_credit: matches!(machine, Machine::Credit(_) | Machine::Count),
             abandoned: false,
             is_admitted: false,
             request: None,
@@ -133,6 +133,7 @@ impl World<'_> {
             carried_call: None,
             filling: Filling::default(),
             awaited_by: None,
+            has_failed: false,
             doubtful: Sums::new(),
             low: Sums::new(),
             high: Sums::new(),
@@ -321,6 +322,7 @@ impl World<'_> {
         let was_sent = self.jobs[job].left_us.contains_key(&call);
         let ends = was_sent.then(|| self.hear_outcome(job, call, &reply)).flatten();
         let slot = &mut self.jobs[job];
+        slot.has_failed |= matches!(reply, Reply::Table(Err(_)) | Reply::Config(Err(_)));
         if let (Reply::Table(Ok(_)) | Reply::Debited(..) | Reply::Config(Ok(_)), Some(left)) =
             (&reply, slot.left_us.remove(&call))
         {
@@ -333,7 +335,8 @@ impl World<'_> {
         {
             slot.doubt(&op);
         }
-        if self.jobs[job].is_credit && matches!(reply, Reply::Table(Err(_))) {
+        let corrects_balance = matches!(self.jobs[job].machine, Machine::Credit(_));
+        if corrects_balance && matches!(reply, Reply::Table(Err(_))) {
             // What it is about, or the expiry that it is to move, is open until it ends.
             self.check.doubts(job);
         }
@@ -379,6 +382,10 @@ impl World<'_> {
                     None => self.credited(job),
                 }
             }
+            Machine::Count => {
+                let Reply::Table(answer) = reply else { return };
+                self.count_heard(job, answer);
+            }
             Machine::Sender(_) | Machine::Ended => {}
         }
     }
@@ -409,134 +416,6 @@ impl World<'_> {
         );
     }
 
-    /// An acquire has its decision.
-    fn decided(&mut self, job: usize) {
-        let machine = std::mem::replace(&mut self.jobs[job].machine, Machine::Ended);
-        let Machine::Acquire(acquire) = machine else {
-            return;
-        };
-        let is_paid = acquire.is_paid();
-        let Some(decision) = acquire.finish() else {
-            return self.fail(format!("job {job} ended without a decision"));
-        };
-        let filling = std::mem::take(&mut self.jobs[job].filling);
-        self.note(|| format!("job {job}: {}", shown(&decision)));
-        if self.jobs[job].abandoned && matches!(decision, Decision::Admitted(_)) {
-            return self.fail(format!(
-                "job {job} was admitted after its caller had stopped waiting"
-            ));
-        }
-        let calls = self.jobs[job].calls.iter().flatten().count();
-        match &decision {
-            Decision::Admitted(_) => {
-                self.stats.admitted += 1;
-                self.jobs[job].is_admitted = true;
-            }
-            Decision::Rejected(why) if why.is_contended() => self.stats.contended += 1,
-            Decision::Rejected(why) => {
-                self.stats.rejected += 1;
-                self.stats.rejected_from_memory += u64::from(calls == 0);
-                self.stats.never_possible += u64::from(why.is_never());
-            }
-            Decision::Disabled { .. } => self.stats.disabled += 1,
-            Decision::Failed(AcquireError::Abandoned) => self.stats.abandoned += 1,
-            Decision::Failed(AcquireError::Table(err)) => {
-                self.stats.failed += 1;
-                let err = err.clone();
-                self.failed_at_table(job, &err);
-            }
-            Decision::Failed(_) => self.stats.failed += 1,
-        }
-        let mut known = Sums::new();
-        // The credits that give it back are jobs of their own.
-        let taken = std::mem::take(&mut self.jobs[job].gave_back);
-        for grant in &taken {
-            for (limit, amount) in &grant.amounts {
-                add(&mut known, &grant.id, limit.as_str(), amount.0);
-            }
-        }
-        if let Decision::Admitted(grants) = &decision {
-            let entities: BTreeSet<_> = grants.iter().map(|grant| &grant.id.entity).collect();
-            self.stats.cascaded += u64::from(entities.len() > 1);
-            self.stats.chained += u64::from(entities.len() > 2);
-            let resources: BTreeSet<_> = grants.iter().map(|grant| &grant.id.resource).collect();
-            self.stats.several += u64::from(resources.len() > 1);
-            let mut buckets: Vec<_> = grants.iter().map(|grant| &grant.id).collect();
-            buckets.dedup();
-            self.stats.divided += u64::from(buckets.len() < grants.len());
-            for grant in grants {
-                for (limit, amount) in &grant.amounts {
-                    add(&mut known, &grant.id, limit.as_str(), amount.0);
-                }
-            }
-        }
-        // The known amount, and above it debits whose answers were lost.
-        let slot = &mut self.jobs[job];
-        let lost = std::mem::take(&mut slot.doubtful);
-        slot.low.clone_from(&known);
-        slot.high = known;
-        for (id, cost) in lost.into_iter().filter(|(_, cost)| *cost > 0) {
-            *slot.high.entry(id).or_default() += cost;
-        }
-        self.expect(job);
-        let Decision::Admitted(grants) = decision else {
-            return self.unfilled(self.jobs[job].process, filling);
-        };
-        {
-            let grants = self.settle_filling(job, filling, grants, is_paid);
-            if let Err(err) = self
-                .judge_whole(job, &grants)
-                .and(self.judge_parent(job, &grants))
-            {
-                self.fail(err);
-            }
-            self.hold(job, Held::Table(grants));
-        }
-    }
-
-    /// An admission has all amounts of all its resources, of each bucket that it has debited.
-    fn judge_whole(&self, job: usize, grants: &[Grant]) -> Result<(), String> {
-        let Some(request) = &self.jobs[job].request else {
-            return Ok(());
-        };
-        let of_bucket = |id: &BucketId, limit: &LimitName| {
-            let grants = grants.iter().filter(|grant| grant.id == *id);
-            let amounts = grants.flat_map(|grant| &grant.amounts);
-            let of_limit = amounts.filter(|(named, _)| named == limit);
-            of_limit
-                .map(|(_, amount)| amount.0)
-                .reduce(|sum, amount| sum + amount)
-        };
-        for (resource, amounts) in request.parts() {
-            let own = self.names.bucket_in(&request.id.entity, resource);
-            for (limit, wanted) in amounts {
-                if of_bucket(&own, limit) != Some(wanted.0) {
-                    return Err(format!(
-                        "job {job} was admitted without {wanted} of {limit}, {resource}"
-                    ));
-                }
-                let mut others = grants.iter().filter(|grant| grant.id.resource == *resource);
-                if let Some(other) =
-                    others.find(|grant| of_bucket(&grant.id, limit).is_some_and(|taken| taken != wanted.0))
-                {
-                    return Err(format!(
-                        "job {job} has another amount of {limit} of {:?}",
-                        other.id
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn expect(&mut self, job: usize) {
-        let slot = &self.jobs[job];
-        if let Err(err) = self.check.expect(job, &slot.low, &slot.high) {
-            let action = slot.action;
-            self.fail(format!("job {job} of action {action}: {err}"));
-        }
-    }
-
     pub(crate) fn give_up(&mut self, job: usize) {
         if !self.is_alive(job) {
             return;
@@ -550,17 +429,5 @@ impl World<'_> {
             }
             self.withdraw(job);
         }
-    }
-}
-
-fn shown(decision: &Decision) -> String {
-    match decision {
-        Decision::Admitted(grants) => {
-            let grant = |g: &Grant| format!("{}/{}#{} {:?}", g.id.entity, g.id.resource, g.shard, g.amounts);
-            format!("admitted {:?}", grants.iter().map(grant).collect::<Vec<_>>())
-        }
-        Decision::Rejected(why) => format!("rejected: {why}"),
-        Decision::Disabled { bucket, at } => format!("{} is disabled at {at:?}", bucket.entity),
-        Decision::Failed(err) => format!("failed: {err}"),
     }
 }

@@ -3,18 +3,25 @@
 //! Events are played in the order of their virtual time, and at one instant in the order they were made. All
 //! randomness comes from the plan's seed, so a plan always plays the same.
 
+mod access;
 mod configs;
+mod counts;
+mod decisions;
 mod groups;
 mod jobs;
 mod leases;
 mod lives;
+mod operations;
 mod operators;
 mod outages;
+mod shown;
 mod slices;
+mod works;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use shown::shown;
 use zae_limiter_core::acquire::Reply;
 use zae_limiter_core::memory::MemoryTable;
 use zae_limiter_core::table::{Answer, Item, Key, Op, TableError};
@@ -23,6 +30,7 @@ use crate::judge::check::Check;
 use crate::judge::lives::Lives;
 use crate::judge::outages::Outages;
 use crate::plan::{Action, Plan};
+use crate::rng::Rng;
 use crate::rows::change::{Change, Source};
 use crate::rows::row;
 use crate::state::job::Job;
@@ -129,6 +137,8 @@ pub(crate) enum Event {
     GoAlone(usize),
     /// A deletion continues.
     Recreate { action: usize, step: Step },
+    /// An operator goes on with the work of an action.
+    Work(usize),
     /// Another client writes.
     Other { source: Source, op: Op },
 }
@@ -176,6 +186,8 @@ pub struct World<'a> {
     /// planned.
     pub(crate) owners: BTreeMap<usize, Vec<(u64, Option<usize>)>>,
     pub(crate) stats: Stats,
+    /// What operators have begun, by action.
+    works: BTreeMap<usize, (works::Work, Rng)>,
     /// Records as they were before their last change by an operator.
     before: BTreeMap<Key, Option<Item>>,
     /// What multi-key reads have seen so far.
@@ -217,6 +229,7 @@ impl<'a> World<'a> {
                 runs: 1,
                 ..Stats::default()
             },
+            works: BTreeMap::new(),
             before: BTreeMap::new(),
             reads: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -233,6 +246,9 @@ impl<'a> World<'a> {
             world.check.expects_crashes();
         }
         let is_recreated = |(_, action): &(u64, Action)| matches!(action, Action::Recreate { .. });
+        let says = |(_, action): &(u64, Action)| matches!(action, Action::SetAccess { .. });
+        world.check.access.is_played = plan.actions.iter().any(says);
+        world.check.access.has_stale_reads = plan.stale_reads > 0;
         world.check.may_unname = plan.actions.iter().any(is_recreated);
         for (index, (at, _)) in plan.actions.iter().enumerate() {
             world.schedule(*at, Event::Act(index));
@@ -313,6 +329,7 @@ impl<'a> World<'a> {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Act(action) => self.act(action),
+            Event::Work(action) => self.work(action),
             Event::GoAlone(job) => self.go_alone(job),
             Event::ReturnOld { process, incarnation } => self.return_old(process, incarnation),
             Event::Send { job, call, op } => self.send_in_turn(job, call, op),
@@ -405,6 +422,11 @@ impl<'a> World<'a> {
                     })
                     .collect();
                 self.judge(source, &changes, op);
+                if source == Source::Admin
+                    && changes.iter().any(|change| row::bucket_of(&change.key).is_none())
+                {
+                    self.note_access();
+                }
             }
             Ok(Answer::Refused(_) | Answer::Cancelled(_)) if matches!(source, Source::Acquire(_)) => {
                 self.stats.lost_races += u64::from(!is_plain_debit(op));
@@ -420,8 +442,16 @@ impl World<'_> {
     fn judge(&mut self, source: Source, changes: &[Change], op: &Op) {
         let action = source.job().map_or(usize::MAX, |job| self.jobs[job].action);
         let judged = self.check.wrote(self.now_us, source, changes, &mut self.stats);
+        // What only counts may meet the item's next life, too: no balance depends on it.
+        let corrections = &self.check.access.corrections;
+        let is_correction = source.job().is_some_and(|job| corrections.contains(&job));
         let judged = judged
-            .and_then(|()| self.lives.wrote(source, action, changes))
+            .and_then(|()| {
+                if is_correction {
+                    return Ok(());
+                }
+                self.lives.wrote(source, action, changes)
+            })
             .and_then(|()| {
                 // What the acquire took before the policy admitted it goes back.
                 let gives_back = source
@@ -444,41 +474,4 @@ impl World<'_> {
 /// Whether a write only takes from balances as they are.
 fn is_plain_debit(op: &Op) -> bool {
     matches!(op, Op::Update(update) if update.set.is_empty() && update.remove.is_empty())
-}
-
-/// One operation and its outcome in a line.
-fn shown(op: &Op, reply: &Result<Answer, TableError>) -> String {
-    let outcome = match reply {
-        Ok(Answer::Applied(_)) => "applied".to_owned(),
-        Ok(Answer::Refused(Some(_))) => "refused".to_owned(),
-        Ok(Answer::Refused(None)) => "refused, no item".to_owned(),
-        Ok(Answer::Cancelled(reasons)) => {
-            let word = |reason: &_| match reason {
-                zae_limiter_core::table::Cancelled::Fine => "fine",
-                zae_limiter_core::table::Cancelled::Refused(_) => "refused",
-                _ => "conflict",
-            };
-            format!("cancelled {:?}", reasons.iter().map(word).collect::<Vec<_>>())
-        }
-        other => format!("{other:?}"),
-    };
-    let what = match op {
-        Op::Update(update) => {
-            let set: Vec<String> = update.set.iter().map(|(a, v)| format!("{a}={v:?}")).collect();
-            let add: Vec<String> = update.add.iter().map(|(a, n)| format!("{a}{n:+}")).collect();
-            format!(
-                "update {} add [{}] set [{}] remove {:?}",
-                update.key.pk,
-                add.join(" "),
-                set.join(" "),
-                update.remove
-            )
-        }
-        other => {
-            let keys: Vec<String> = row::written(other).into_iter().map(|key| key.pk).collect();
-            let costs = row::costs(other);
-            format!("transaction on {keys:?} costing {costs:?}")
-        }
-    };
-    format!("{what}: {outcome}")
 }

@@ -24,7 +24,11 @@ impl World<'_> {
     /// Begins an action that is not an acquire.
     pub(crate) fn act_other(&mut self, action: &Action) {
         match action {
-            Action::Acquire { .. } | Action::Recreate { .. } | Action::Nothing => {}
+            Action::Acquire { .. }
+            | Action::Recreate { .. }
+            | Action::SetAccess { .. }
+            | Action::Operate { .. }
+            | Action::Nothing => {}
             Action::Crash(process) => {
                 self.stats.crashes += 1;
                 self.crash(*process);
@@ -75,7 +79,7 @@ impl World<'_> {
         let disabled = self
             .table
             .get(&key)
-            .and_then(|item| item.get("disabled")?.as_bool());
+            .and_then(|item| item.get("disabled").cloned());
         let op = Op::Put(Put {
             item: config_item(&key, rules, disabled),
             condition: Condition::ALWAYS,
@@ -129,6 +133,7 @@ impl World<'_> {
                 update.set.push(("disabled".into(), Value::Bool(true)));
             } else {
                 update.remove.push("disabled".into());
+                update.remove.push("bypass".into());
             }
             update.condition = Condition::Exists("PK".into());
             update

@@ -56,7 +56,7 @@ impl World<'_> {
         let is_current = slot.incarnation == self.processes[process].incarnation;
         let gives_back = match &slot.machine {
             Machine::Acquire(acquire) => acquire.gives_back(call),
-            Machine::Credit(_) | Machine::Sender(_) | Machine::Ended => true,
+            Machine::Credit(_) | Machine::Count | Machine::Sender(_) | Machine::Ended => true,
         };
         if is_current
             && is_again

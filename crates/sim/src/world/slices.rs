@@ -74,6 +74,7 @@ impl World<'_> {
         if let (Some((id, _)), true) = (&parent, serves_parent) {
             let held = own.slices.of(id);
             self.lives.stands_in(index, held.fillers.iter().copied());
+            self.check.access.stands_in(index);
             filling.paid = Some(Paid {
                 id: id.clone(),
                 grants: held.slice.spend(&of_parent, now),
@@ -83,6 +84,7 @@ impl World<'_> {
         if serves_child && (of_parent.is_empty() || filling.paid.is_some()) {
             let held = own.slices.of(&id);
             self.lives.stands_in(index, held.fillers.iter().copied());
+            self.check.access.stands_in(index);
             let mut grants = held.slice.spend(&request.consume, now);
             grants.extend(filling.paid.into_iter().flat_map(|paid| paid.grants));
             self.serve(index, process, request, grants);
@@ -176,6 +178,7 @@ impl World<'_> {
             self.stats.taken_ahead += u64::from(!taken.is_empty());
             let held = self.processes[process].slices.of(&id);
             self.lives.stands_in(action, held.fillers.iter().copied());
+            self.check.access.stands_in(action);
             let stale = held.slice.filled(taken, &config, now);
             if held.slice.is_empty() {
                 held.fillers.clear();
@@ -225,6 +228,7 @@ impl World<'_> {
                 held.slice.was_idle();
                 let action = held.fillers.iter().next().copied().unwrap_or(usize::MAX);
                 self.lives.stands_in(action, held.fillers.iter().copied());
+                self.check.access.stands_in(action);
                 back.push((action, held.slice.take_all()));
                 held.fillers.clear();
             }

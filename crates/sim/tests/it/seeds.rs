@@ -118,3 +118,23 @@ fn seeds_that_miss_a_guard_hold() {
         |plan| !plan.shapes,
     );
 }
+
+/// Seeds with operators at work that fail when a guard is taken out, each with what it then shows.
+#[test]
+fn seeds_with_operators_that_miss_a_guard_hold() {
+    check_seeds(
+        &[
+            84, // A count debits the balance, or its correction does; a top-up of several shards gives each of them all.
+            85, // An operation leaves a shard out.
+            86, // A bypass is counted on without its stamp, or its stamps stay when it ends; a key counts once more.
+            88, // What was added to a quota survives its period, or a refill within the period cuts it.
+            90, // A session ends whose balance has changed since it was read.
+            116, // An operation is not pinned to the last refill.
+            119, // A refund of what was taken before a reset is paid.
+            306, // A client counts without another look at the configuration after it has stamped.
+            513, // The rest of a top-up that cannot be divided by the shards is lost.
+            1379, // A bucket that is created under a bypass is counted on without another look at the configuration.
+        ],
+        |_| true,
+    );
+}

@@ -9,6 +9,8 @@
 //!                                    └ no bypass ──► debit
 //! ```
 //!
+//! A shard that is created under a bypass begins with a stamp, and goes on from there.
+//!
 //! The second look at the configuration is for a bypass that has ended since the first one: its stamps have been removed by then,
 //! and nothing else would remove the new one.
 

@@ -18,7 +18,7 @@ use crate::schema::{BucketId, key_of, meta_key};
 use crate::shards::births::{NewLimit, Newborn, Shards, Start, births, family};
 use crate::table::{Applied, Cancelled, FailureKind, Item, Op, Part, TableError};
 use crate::terms::Terms;
-use crate::units::Millitokens;
+use crate::units::{EpochMillis, Millitokens};
 use crate::write::shapes::shapes_of_new;
 use crate::write::{self, NewShard};
 
@@ -211,6 +211,9 @@ impl Take {
             };
             (start.params, start.name.clone(), start.tokens, cost)
         };
+        // Those that were not drawn are stamped by the requests that draw them.
+        let stamp = (is_bypassed && self.scope == Scope::One)
+            .then(|| now.plus(self.settings.stamp_life_ms(env.random)));
         let drawn = self.shard;
         let mut parts = Vec::with_capacity(newborns.len() + relatives.len() + 1);
         for new in newborns {
@@ -227,17 +230,21 @@ impl Take {
                 birth: &birth,
                 balances: new.balances.iter().map(row).collect(),
                 shapes: shapes_of_new(&self.config.limits, self.shard_count, new.refilled_at),
-                bypass: is_bypassed.then(|| now.plus(self.settings.stamp_life_ms(env.random))),
+                bypass: stamp,
             })));
         }
         self.shard = drawn;
         let meta = meta_key(&self.id.namespace, &self.id.entity);
         parts.push(Part::Check(meta, self.config.meta_unchanged.clone()));
         parts.extend(relatives);
-        self.send(Ask::Table(Op::Transact(parts)), State::Create { takes }, env);
+        self.send(
+            Ask::Table(Op::Transact(parts)),
+            State::Create { takes, stamp },
+            env,
+        );
     }
 
-    pub(super) fn created(&mut self, takes: bool, env: &mut Env<'_>) {
+    pub(super) fn created(&mut self, takes: bool, stamp: Option<EpochMillis>, env: &mut Env<'_>) {
         if !takes {
             // The shard exists now, but what could be moved into it is not enough: look elsewhere.
             self.races += 1;
@@ -247,8 +254,8 @@ impl Take {
             if self.scope != Scope::One {
                 return self.read_shards(0, env);
             }
-            if self.config.is_bypassed() {
-                return self.count(None, env);
+            if let Some(until) = stamp {
+                return self.stamped(until, env);
             }
             return self.debit(None, env);
         }
@@ -303,7 +310,7 @@ impl Take {
         };
         match again {
             Again::After(delay) => {
-                self.state = State::Create { takes };
+                self.state = State::Create { takes, stamp: None };
                 self.again_after(delay, env);
             }
             Again::Contended => self.finish(TakeEnd::Contended),
