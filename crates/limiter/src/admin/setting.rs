@@ -8,7 +8,7 @@ use crate::admin::Admin;
 use crate::admin::audit::Event;
 use crate::admin::levels::event;
 
-/// The event of a setting that has changed from one value to another; `None` is no record.
+/// The event of a setting that has changed from one value to another; `None` without a record.
 pub(crate) fn setting_event(setting: &Setting, old: Option<u32>, new: Option<u32>) -> Event {
     let (action, details) = match setting {
         Setting::Concurrency(_) => {

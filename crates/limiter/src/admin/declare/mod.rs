@@ -156,7 +156,7 @@ impl Admin {
     }
 
     /// Stores the declared levels, and deletes levels that an earlier apply managed and that are no longer declared.
-    /// Live buckets are updated as by single calls.
+    /// Live buckets are updated as by single calls. Declared concurrency limits and the cascade depth are changed after the levels.
     ///
     /// A level that cannot be changed does not keep the others from it: see [`LimitsApplied::errors`]. May be
     /// interrupted at any time and called again. Of two applies at the same time the one that began last is finished; the
