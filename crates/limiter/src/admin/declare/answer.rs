@@ -1,6 +1,7 @@
 //! What a plan or an apply says, as values and as the provisioner's answer.
 
 use serde_json::{Value as Json, json};
+use zae_limiter_core::manifest::plan::Action;
 use zae_limiter_core::manifest::{Change, SettingChange};
 
 /// The changes that an apply would make.
@@ -107,6 +108,17 @@ fn errors_json(errors: &[String]) -> Json {
 }
 
 impl LimitsApplied {
+    /// Counts changes that are done.
+    pub(super) fn count(&mut self, done: impl Iterator<Item = Action>) {
+        for action in done {
+            *match action {
+                Action::Create => &mut self.created,
+                Action::Update => &mut self.updated,
+                Action::Delete => &mut self.deleted,
+            } += 1;
+        }
+    }
+
     /// As the provisioner answers it.
     pub fn to_json(&self) -> Json {
         json!({
@@ -128,7 +140,6 @@ impl LimitsApplied {
 
 #[cfg(test)]
 mod tests {
-    use zae_limiter_core::manifest::plan::Action;
     use zae_limiter_core::manifest::{LevelState, Target};
     use zae_limiter_core::{EntityId, ResourceScope};
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 use futures_util::future::try_join3;
 use zae_limiter_core::config::Access;
 use zae_limiter_core::manifest::pending::{Kind, LEASE_MARGIN_MS, LONGEST_RUN_MS, Pending, Share};
-use zae_limiter_core::manifest::{Change, LevelState, Managed, Manifest, Plan, Setting, Target, plan};
+use zae_limiter_core::manifest::{Change, LevelState, Managed, Manifest, Plan, Target, plan};
 use zae_limiter_core::schema::key_of;
 use zae_limiter_core::table::{Item, Key};
 use zae_limiter_core::version::{Gate, Gated};
@@ -410,7 +410,7 @@ impl BegunApply<'_> {
         let outcome = run
             .write(&seen.plan.changes, &seen.settings, &seen.stored, &seen.pending)
             .await;
-        let settings = &seen.settings.plan;
+        let (settings, of_settings) = (&seen.settings.plan, outcome.settings_done());
         let mut applied = LimitsApplied {
             settings: settings.changes.clone(),
             unchanged: seen.plan.unchanged + settings.unchanged,
@@ -419,19 +419,8 @@ impl BegunApply<'_> {
             errors: outcome.errors,
             ..LimitsApplied::default()
         };
-        let of_settings: Vec<Setting> = outcome
-            .settings
-            .iter()
-            .map(|change| change.setting.clone())
-            .collect();
         let levels = outcome.done.iter().map(|change| change.action);
-        for action in levels.chain(outcome.settings.iter().map(|change| change.action)) {
-            *match action {
-                plan::Action::Create => &mut applied.created,
-                plan::Action::Update => &mut applied.updated,
-                plan::Action::Delete => &mut applied.deleted,
-            } += 1;
-        }
+        applied.count(levels.chain(outcome.settings.iter().map(|change| change.action)));
         if outcome.is_gone {
             applied.changes = seen.plan.changes;
             return Ok(applied);

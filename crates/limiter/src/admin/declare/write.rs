@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use zae_limiter_core::config::{Config, is_limit_attribute};
 use zae_limiter_core::manifest::pending::{Kind, Pending, key as pending_key, owe};
-use zae_limiter_core::manifest::{Change, LevelState, SettingChange, Target};
+use zae_limiter_core::manifest::{Change, LevelState, Setting, SettingChange, Target};
 use zae_limiter_core::name::LimitName;
 use zae_limiter_core::namespace::is_named;
 use zae_limiter_core::table::{Cancelled, Item, Key, Part, Put};
@@ -81,6 +81,14 @@ impl Outcome<'_> {
     /// These changes of a batch are not made, and none after it.
     fn over(&mut self, changes: usize, why: &'static str) {
         (self.over, self.is_gone) = (Some((why, changes)), why == DELETED);
+    }
+
+    /// The settings that are done.
+    pub(super) fn settings_done(&self) -> Vec<Setting> {
+        self.settings
+            .iter()
+            .map(|change| change.setting.clone())
+            .collect()
     }
 
     /// The table has failed, so that these changes are not tried.
