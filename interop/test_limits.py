@@ -102,7 +102,7 @@ def told(answer, stored):
     """An answer without what only one of them tells: the original resumes full applies, ours begins them again. The original
     calls a managed level that is not among the stored ones an update, ours a creation."""
     assert not answer.get("resumed")
-    answer = {key: value for key, value in answer.items() if key not in ("resumed", "adopted", "of_others")}
+    answer = {key: value for key, value in answer.items() if key not in ("resumed", "adopted", "of_others", "settings")}
     changes = []
     for one in answer["changes"]:
         action, level, target = one["action"], one["level"], one["target"]

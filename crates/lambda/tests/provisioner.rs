@@ -374,3 +374,63 @@ async fn limits_go_with_the_last_resource_that_declares_them() {
     new.delete().await;
     assert_eq!(w.capacity("gpt-4").await, None);
 }
+
+#[tokio::test]
+async fn a_custom_resource_declares_concurrency_and_the_cascade_depth() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    let physical = format!("zae-limiter/{}/limits-provisioner", w.id());
+    let mut properties = properties("5");
+    properties["System"] = json!({ "Concurrency": "100", "CascadeDepth": "4" });
+    properties["Resources"]["gpt-4"]["Concurrency"] = json!("50");
+    properties["Entities"] = json!({ "u": { "Resources": { "_default_": { "Concurrency": "5" } } } });
+    let created = w.resource("Create", None, &properties).await;
+    assert_eq!(
+        (&created["Status"], &created["Data"]["created"]),
+        (&json!("SUCCESS"), &json!(5))
+    );
+    let settings: Vec<_> = created["Data"]["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| &change["setting"])
+        .collect();
+    assert_eq!(
+        settings,
+        [
+            &Json::Null,
+            &json!("concurrency"),
+            &json!("cascade_depth"),
+            &json!("concurrency"),
+            &json!("concurrency")
+        ]
+    );
+    assert_eq!(admin.cascade_depth().await.unwrap(), 4);
+    assert_eq!(admin.effective_concurrency("u", "r").await.unwrap(), Some(5));
+    assert_eq!(admin.resource_concurrency("gpt-4").await.unwrap(), Some(50));
+    let wrong = json!({ "TableName": "zae-limiter", "System": { "CascadeDepth": "9" } });
+    let refused = w.resource("Update", Some(&physical), &wrong).await;
+    assert_eq!(refused["Status"], "FAILED");
+    assert_eq!(
+        refused["Reason"],
+        "System.CascadeDepth is '9': it must be a whole number from 2 to 8"
+    );
+    let deleted = w.resource("Delete", Some(&physical), &properties).await;
+    assert_eq!(
+        (&deleted["Status"], &deleted["Data"]["deleted"]),
+        (&json!("SUCCESS"), &json!(5))
+    );
+    assert_eq!(admin.cascade_depth().await.unwrap(), 2);
+    assert_eq!(admin.system_concurrency().await.unwrap(), None);
+    // The command line learns from an answer that the function knows these keys.
+    let manifest = json!({ "namespace": "default", "resources": { "gpt-4": { "concurrency": 7 } } });
+    let planned = w.call(&w.event("plan", &manifest)).await.unwrap();
+    assert_eq!(planned["settings"], 1);
+    assert_eq!(
+        planned["changes"],
+        json!([{
+            "action": "create", "level": "resource", "target": "gpt-4", "setting": "concurrency",
+            "old": null, "new": { "concurrency": 7 },
+        }])
+    );
+}

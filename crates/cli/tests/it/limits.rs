@@ -98,6 +98,68 @@ fn planned_applied_and_compared() {
     assert_transcript!(world);
 }
 
+/// Concurrency limits and the cascade depth, with levels and without.
+const SETTINGS: &str = "\
+namespace: default
+system:
+  concurrency: 100
+  cascade_depth: 4
+resources:
+  gpt-4:
+    concurrency: 50
+    limits:
+      rpm: {capacity: 500}
+entities:
+  user-1:
+    resources:
+      _default_: {concurrency: 5}
+";
+
+#[test]
+fn concurrency_and_cascade_depth() {
+    embedded_only!();
+    let mut world = World::new();
+    write(&world, "limits.yaml", SETTINGS);
+    let fewer = SETTINGS.replace("  cascade_depth: 4\n", "").replace("50", "60");
+    write(&world, "fewer.yaml", &fewer);
+    let wrong = SETTINGS
+        .replace("100", "0")
+        .replace("cascade_depth: 4", "cascade_depth: 9");
+    write(
+        &world,
+        "wrong.yaml",
+        &wrong.replace("_default_: {c", "gpt-4: {cascade_depth: 3, c"),
+    );
+    world.run("limits plan -f wrong.yaml");
+    world.run("resource set-concurrency gpt-4 9");
+    world.run("resource set-concurrency by-hand 9");
+    world.run("limits plan -f limits.yaml --verbose");
+    world.run("limits apply -f limits.yaml");
+    world.run("limits plan -f limits.yaml");
+    world.run("system get-concurrency");
+    world.run("entity get-concurrency user-1");
+    world.run("limits diff -f fewer.yaml -v");
+    world.run("limits apply -f fewer.yaml --output json");
+    world.answer("limits apply -f -", "namespace: default\n");
+    world.run("resource get-concurrency gpt-4");
+    world.run("resource get-concurrency by-hand");
+    assert_transcript!(world);
+}
+
+#[test]
+fn a_provisioner_that_does_not_know_them() {
+    embedded_only!();
+    let (mut world, server) = with_server(function("python3.12"));
+    write(&world, "limits.yaml", SETTINGS);
+    server.answer(Answers::With(json!({ "status": "planned", "changes": [] })));
+    let before = server.calls();
+    at(&mut world, &server, "limits plan -f limits.yaml");
+    at(&mut world, &server, "limits apply -f limits.yaml");
+    // It was asked for plans alone.
+    assert_eq!(server.calls() - before, 2);
+    assert_transcript!(world);
+}
+
 /// A project with limits for all resources, and keys below it.
 const ABOVE: &str = "\
 namespace: default

@@ -184,6 +184,16 @@ impl Managed {
         keys
     }
 
+    /// Stores the set in a record.
+    pub(super) fn store(&self, item: &mut Item) {
+        let texts = |names: &BTreeSet<String>| Value::L(names.iter().map(Value::text).collect());
+        item.insert("managed_system".into(), Value::Bool(self.system));
+        item.insert("managed_resources".into(), texts(&self.resources));
+        let entities = self.entities.iter();
+        let entities = entities.map(|(id, names)| (id.clone(), texts(names))).collect();
+        item.insert("managed_entities".into(), Value::M(entities));
+    }
+
     /// The write that stores the set in place of the record as it was read, attributes that are not understood
     /// included.
     ///
@@ -192,12 +202,7 @@ impl Managed {
         let key = provisioner_key(namespace);
         let mut item = old.cloned().unwrap_or_else(|| key_item(&key));
         add_namespace_index(&mut item, namespace.as_str(), &key.pk);
-        let texts = |names: &BTreeSet<String>| Value::L(names.iter().map(Value::text).collect());
-        item.insert("managed_system".into(), Value::Bool(self.system));
-        item.insert("managed_resources".into(), texts(&self.resources));
-        let entities = self.entities.iter();
-        let entities = entities.map(|(id, names)| (id.clone(), texts(names))).collect();
-        item.insert("managed_entities".into(), Value::M(entities));
+        self.store(&mut item);
         if let Some(applied) = applied {
             item.insert("last_applied".into(), Value::text(applied.at));
             item.insert("applied_hash".into(), Value::text(applied.hash));

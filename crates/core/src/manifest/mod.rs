@@ -4,7 +4,8 @@
 //! event, `from_yaml` (feature `yaml`) from a file, [`Manifest::from_properties`] from CloudFormation; all three
 //! share one set of rules and report every problem they find, with its place. [`plan`] compares a manifest with what
 //! is stored, [`managed`] is the record of what manifests manage, [`owners`] which custom resources declare it, [`pending`]
-//! the records of live buckets that have not been updated yet. Nothing here writes.
+//! the records of live buckets that have not been updated yet. [`settings`] has what is declared beside levels. Nothing here
+//! writes.
 
 mod hash;
 pub mod managed;
@@ -14,6 +15,7 @@ pub mod plan;
 mod problem;
 mod properties;
 mod read;
+pub mod settings;
 mod suggest;
 mod target;
 mod tree;
@@ -38,6 +40,7 @@ pub use plan::{Action, Change, LevelState, Plan};
 pub use problem::{Position, Problem, Problems};
 pub use properties::flag;
 pub use read::limit_from_json;
+pub use settings::{ManagedSettings, Setting, SettingChange, SettingState, Settings};
 pub use target::Target;
 
 /// The refill period of a limit that names none, in seconds.
@@ -70,7 +73,12 @@ pub struct Manifest {
     pub resources: BTreeMap<ResourceName, Level>,
     /// The levels of entities for resources.
     pub entities: BTreeMap<EntityId, BTreeMap<ResourceScope, Level>>,
+    /// The concurrency limits of levels, and the cascade depth. A level can have one and not be declared itself.
+    pub settings: Settings,
 }
+
+/// What is declared for one resource or scope: its level, and its concurrency limit.
+type Parts<'a> = (Option<&'a Level>, Option<u32>);
 
 /// A resource's level of a manifest, or an entity's for a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -103,48 +111,96 @@ impl Manifest {
             system: None,
             resources: BTreeMap::new(),
             entities: BTreeMap::new(),
+            settings: Settings::default(),
         }
     }
 
     /// The manifest with every default written out. [`from_json`](Self::from_json) reads it back.
     pub fn to_json(&self) -> Json {
-        let limits = |limits: &[Limit]| json!({ "limits": normalised(limits) });
-        let level = |level: &Level| {
-            let mut json = limits(&level.limits);
-            put_flags(&mut json, level.access, level.cascade);
+        let level = |(level, concurrency): Parts<'_>| {
+            let mut json = json!({});
+            if let Some(level) = level {
+                json["limits"] = normalised(&level.limits);
+                put_flags(&mut json, level.access, level.cascade);
+            }
+            if let Some(limit) = concurrency {
+                json["concurrency"] = json!(limit);
+            }
             json
         };
         let mut manifest = Map::new();
         manifest.insert("namespace".into(), json!(self.namespace.as_str()));
-        if let Some(system) = &self.system {
-            let mut level = limits(&system.limits);
-            if let Some(policy) = policy_text(system.on_unavailable) {
-                level["on_unavailable"] = json!(policy);
+        let mut system = json!({});
+        if let Some(declared) = &self.system {
+            system["limits"] = normalised(&declared.limits);
+            if let Some(policy) = policy_text(declared.on_unavailable) {
+                system["on_unavailable"] = json!(policy);
             }
-            manifest.insert("system".into(), level);
         }
-        if !self.resources.is_empty() {
-            let levels = self.resources.iter();
+        for (setting, value) in self.of_system() {
+            system[setting.as_str()] = json!(value);
+        }
+        if self.system.is_some() || self.of_system().next().is_some() {
+            manifest.insert("system".into(), system);
+        }
+        let resources = self.of_resources();
+        if !resources.is_empty() {
+            let levels = resources.into_iter();
             let levels: Map<_, _> = levels
-                .map(|(name, declared)| (name.to_string(), level(declared)))
+                .map(|(name, parts)| (name.to_string(), level(parts)))
                 .collect();
             manifest.insert("resources".into(), levels.into());
         }
-        if !self.entities.is_empty() {
-            let entity = |levels: &BTreeMap<ResourceScope, Level>| {
-                let levels = levels.iter();
+        let entities = self.of_entities();
+        if !entities.is_empty() {
+            let entity = |levels: BTreeMap<&ResourceScope, Parts<'_>>| {
+                let levels = levels.into_iter();
                 let levels: Map<_, _> = levels
-                    .map(|(name, declared)| (name.to_string(), level(declared)))
+                    .map(|(name, parts)| (name.to_string(), level(parts)))
                     .collect();
                 json!({ "resources": levels })
             };
-            let entities = self.entities.iter();
+            let entities = entities.into_iter();
             let entities: Map<_, _> = entities
                 .map(|(id, levels)| (id.to_string(), entity(levels)))
                 .collect();
             manifest.insert("entities".into(), entities.into());
         }
         manifest.into()
+    }
+
+    /// The settings of the system level.
+    fn of_system(&self) -> impl Iterator<Item = (&Setting, u32)> {
+        let settings = self.settings.iter();
+        settings.filter(|(setting, _)| *setting.target() == Target::System)
+    }
+
+    /// All that is declared for resources.
+    fn of_resources(&self) -> BTreeMap<&ResourceName, Parts<'_>> {
+        let levels = self.resources.iter();
+        let mut all: BTreeMap<_, Parts<'_>> =
+            levels.map(|(name, level)| (name, (Some(level), None))).collect();
+        for (target, limit) in self.settings.concurrency() {
+            if let Target::Resource(name) = target {
+                all.entry(name).or_default().1 = Some(limit);
+            }
+        }
+        all
+    }
+
+    /// All that is declared for entities.
+    fn of_entities(&self) -> BTreeMap<&EntityId, BTreeMap<&ResourceScope, Parts<'_>>> {
+        let mut all: BTreeMap<_, BTreeMap<_, Parts<'_>>> = BTreeMap::new();
+        for (id, levels) in &self.entities {
+            let levels = levels.iter().map(|(scope, level)| (scope, (Some(level), None)));
+            all.entry(id).or_default().extend(levels);
+        }
+        for (target, limit) in self.settings.concurrency() {
+            if let Target::Entity(id, scope) = target {
+                all.entry(id).or_default().entry(scope).or_default().1 = Some(limit);
+            }
+        }
+        all
     }
 
     /// The fingerprint that an apply leaves in the record of what is managed.

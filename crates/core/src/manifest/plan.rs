@@ -274,14 +274,6 @@ pub fn plan(
     }
     // Sorting is stable: the two runs of each level stay in the order of names.
     plan.changes
-        .sort_by_key(|change| (rank(&change.target), change.action == Action::Delete));
+        .sort_by_key(|change| (change.target.rank(), change.action == Action::Delete));
     plan
-}
-
-fn rank(target: &Target) -> u8 {
-    match target {
-        Target::System => 0,
-        Target::Resource(_) => 1,
-        Target::Entity(..) => 2,
-    }
 }

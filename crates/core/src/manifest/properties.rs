@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::problem::{Path, Problem, Problems};
 use super::tree::Node;
-use super::{DEFAULT_PERIOD_SECS, Level, Manifest, policy_text};
+use super::{DEFAULT_PERIOD_SECS, Manifest, Parts, Setting, policy_text};
 use crate::limit::{Limit, shape};
 
 impl Manifest {
@@ -16,41 +16,62 @@ impl Manifest {
 }
 
 fn write(manifest: &Manifest) -> Json {
-    let level = |level: &Level| {
-        let mut json = json!({ "Limits": limits_of(&level.limits) });
-        if let Some(access) = level.access {
-            json["Disabled"] = access.to_json();
+    let level = |(level, concurrency): Parts<'_>| {
+        let mut json = json!({});
+        if let Some(level) = level {
+            json["Limits"] = limits_of(&level.limits);
+            if let Some(access) = level.access {
+                json["Disabled"] = access.to_json();
+            }
+            if let Some(cascade) = level.cascade {
+                json["Cascade"] = json!(cascade);
+            }
         }
-        if let Some(cascade) = level.cascade {
-            json["Cascade"] = json!(cascade);
+        if let Some(limit) = concurrency {
+            json["Concurrency"] = json!(limit);
         }
         json
     };
     let mut properties = Map::new();
     properties.insert("Namespace".into(), json!(manifest.namespace.as_str()));
+    let mut of_system = Map::new();
     if let Some(system) = &manifest.system {
-        let mut level = Map::new();
         if let Some(policy) = policy_text(system.on_unavailable) {
-            level.insert("OnUnavailable".into(), json!(policy));
+            of_system.insert("OnUnavailable".into(), json!(policy));
         }
         if !system.limits.is_empty() {
-            level.insert("Limits".into(), limits_of(&system.limits));
+            of_system.insert("Limits".into(), limits_of(&system.limits));
         }
-        properties.insert("System".into(), level.into());
     }
-    if !manifest.resources.is_empty() {
-        let levels = manifest.resources.iter();
+    for (setting, value) in manifest.of_system() {
+        // Beside settings, only limits or a policy make it a declared level.
+        if manifest.system.is_some() && of_system.is_empty() {
+            of_system.insert("Limits".into(), json!({}));
+        }
+        let name = match setting {
+            Setting::Concurrency(_) => "Concurrency",
+            Setting::CascadeDepth => "CascadeDepth",
+        };
+        of_system.insert(name.into(), json!(value));
+    }
+    if manifest.system.is_some() || !of_system.is_empty() {
+        properties.insert("System".into(), of_system.into());
+    }
+    let resources = manifest.of_resources();
+    if !resources.is_empty() {
+        let levels = resources.into_iter();
         let levels: Map<_, _> = levels
-            .map(|(name, declared)| (name.to_string(), level(declared)))
+            .map(|(name, parts)| (name.to_string(), level(parts)))
             .collect();
         properties.insert("Resources".into(), levels.into());
     }
-    if !manifest.entities.is_empty() {
+    let declared = manifest.of_entities();
+    if !declared.is_empty() {
         let mut entities = Map::new();
-        for (id, levels) in &manifest.entities {
-            let levels = levels.iter();
+        for (id, levels) in declared {
+            let levels = levels.into_iter();
             let levels: Map<_, _> = levels
-                .map(|(name, declared)| (name.to_string(), level(declared)))
+                .map(|(name, parts)| (name.to_string(), level(parts)))
                 .collect();
             entities.insert(id.to_string(), json!({ "Resources": levels }));
         }

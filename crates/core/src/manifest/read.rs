@@ -1,6 +1,7 @@
 //! The rules of a manifest: from a tree to a [`Manifest`], or to all that is wrong with it.
 
 mod limit;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -10,12 +11,13 @@ use serde_json::Value as Json;
 use super::problem::{Path, Problem, Problems};
 use super::suggest::nearest;
 use super::tree::{Entry, Node, Tree};
-use super::{Level, Manifest, SystemLevel};
+use super::{Level, Manifest, Settings, SystemLevel, Target};
 use crate::config::{Access, OnUnavailable};
 use crate::error::InvalidInput;
 use crate::limit::{Limit, MAX_LIMITS, too_many_quotas};
 use crate::name::{EntityId, LimitName, NamespaceName, ResourceName, ResourceScope};
 use limit::LevelZone;
+use settings::{OF_A_RESOURCE, ONLY_AT_SYSTEM};
 
 /// How the keys of a manifest are spelled, and what its scalars look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,8 @@ const OF_THE_RESOURCE: [Key; 5] = [
 const ON_UNAVAILABLE: Key = Key("on_unavailable", "OnUnavailable");
 const DISABLED: Key = Key("disabled", "Disabled");
 const CASCADE: Key = Key("cascade", "Cascade");
+const CONCURRENCY: Key = Key("concurrency", "Concurrency");
+const CASCADE_DEPTH: Key = Key("cascade_depth", "CascadeDepth");
 const CAPACITY: Key = Key("capacity", "Capacity");
 const BURST: Key = Key("burst", "Burst");
 const REFILL_AMOUNT: Key = Key("refill_amount", "RefillAmount");
@@ -158,17 +162,19 @@ impl Rules {
         }
         self.known(&top, entries, &known, &[]);
         let namespace = self.namespace(root, entries);
+        let mut settings = Settings::default();
         let system = self
             .find(entries, SYSTEM)
-            .map(|node| self.system(&self.path(&top, SYSTEM), node));
+            .and_then(|node| self.system(&self.path(&top, SYSTEM), node, &mut settings));
         let mut resources = BTreeMap::new();
         if let Some(node) = self.find(entries, RESOURCES) {
             let path = self.path(&top, RESOURCES);
             for entry in self.map(&path, node).unwrap_or_default() {
                 let path = path.to(&entry.name);
                 let name = self.name(&path, entry, ResourceName::new(&entry.name));
-                let level = self.level(&path, &entry.node);
-                resources.extend(name.map(|name| (name, level)));
+                let target = name.clone().map(Target::Resource);
+                let level = self.level(&path, &entry.node, target, &mut settings);
+                resources.extend(name.zip(level));
             }
         }
         let mut entities = BTreeMap::new();
@@ -177,8 +183,8 @@ impl Rules {
             for entry in self.map(&path, node).unwrap_or_default() {
                 let path = path.to(&entry.name);
                 let id = self.name(&path, entry, EntityId::new(&entry.name));
-                let levels = self.entity(&path, &entry.node);
-                entities.extend(id.map(|id| (id, levels)));
+                let levels = self.entity(&path, &entry.node, id.as_ref(), &mut settings);
+                entities.extend(id.zip(levels));
             }
         }
         Some(Manifest {
@@ -186,6 +192,7 @@ impl Rules {
             system,
             resources,
             entities,
+            settings,
         })
     }
 
@@ -209,12 +216,12 @@ impl Rules {
         self.checked(&path, node, NamespaceName::new(text))
     }
 
-    fn system(&mut self, path: &Path, node: &Node) -> SystemLevel {
+    fn system(&mut self, path: &Path, node: &Node, settings: &mut Settings) -> Option<SystemLevel> {
         let entries = self.map(path, node).unwrap_or_default();
         self.known(
             path,
             entries,
-            &[LIMITS, ON_UNAVAILABLE],
+            &[LIMITS, ON_UNAVAILABLE, CONCURRENCY, CASCADE_DEPTH],
             &[(DISABLED, NOT_AT_SYSTEM), (CASCADE, NOT_AT_SYSTEM)],
         );
         let on_unavailable = self.find(entries, ON_UNAVAILABLE).and_then(|node| {
@@ -229,36 +236,64 @@ impl Rules {
                 }
             }
         });
-        SystemLevel {
+        self.concurrency(path, entries, Some(Target::System), settings);
+        self.cascade_depth(path, entries, settings);
+        let level = SystemLevel {
             limits: self.limits(path, entries),
             on_unavailable,
-        }
+        };
+        self.is_level(entries).then_some(level)
     }
 
-    fn entity(&mut self, path: &Path, node: &Node) -> BTreeMap<ResourceScope, Level> {
+    /// The levels of an entity; `None` if only settings are declared of it.
+    fn entity(
+        &mut self,
+        path: &Path,
+        node: &Node,
+        id: Option<&EntityId>,
+        settings: &mut Settings,
+    ) -> Option<BTreeMap<ResourceScope, Level>> {
         let entries = self.map(path, node).unwrap_or_default();
-        self.known(path, entries, &[RESOURCES], &[]);
-        let mut levels = BTreeMap::new();
+        let misplaced = [(CONCURRENCY, OF_A_RESOURCE), (CASCADE_DEPTH, ONLY_AT_SYSTEM)];
+        self.known(path, entries, &[RESOURCES], &misplaced);
+        let (mut levels, mut has_settings_only) = (BTreeMap::new(), false);
         if let Some(node) = self.find(entries, RESOURCES) {
             let path = self.path(path, RESOURCES);
             for entry in self.map(&path, node).unwrap_or_default() {
                 let path = path.to(&entry.name);
                 let scope = self.name(&path, entry, ResourceScope::new(&entry.name));
-                let level = self.level(&path, &entry.node);
-                levels.extend(scope.map(|scope| (scope, level)));
+                let target = id.cloned().zip(scope.clone());
+                let target = target.map(|(id, scope)| Target::Entity(id, scope));
+                let level = self.level(&path, &entry.node, target, settings);
+                has_settings_only |= level.is_none();
+                levels.extend(scope.zip(level));
             }
         }
-        levels
+        (!levels.is_empty() || !has_settings_only).then_some(levels)
     }
 
-    fn level(&mut self, path: &Path, node: &Node) -> Level {
+    /// A level; `None` if only settings are declared of it.
+    fn level(
+        &mut self,
+        path: &Path,
+        node: &Node,
+        target: Option<Target>,
+        settings: &mut Settings,
+    ) -> Option<Level> {
         let entries = self.map(path, node).unwrap_or_default();
-        self.known(path, entries, &[LIMITS, DISABLED, CASCADE], &[]);
-        Level {
+        self.known(
+            path,
+            entries,
+            &[LIMITS, DISABLED, CASCADE, CONCURRENCY],
+            &[(CASCADE_DEPTH, ONLY_AT_SYSTEM)],
+        );
+        self.concurrency(path, entries, target, settings);
+        let level = Level {
             limits: self.limits(path, entries),
             access: self.access(path, entries),
             cascade: self.flag(path, entries, CASCADE, "must be true or false"),
-        }
+        };
+        self.is_level(entries).then_some(level)
     }
 
     fn access(&mut self, path: &Path, entries: &[Entry]) -> Option<Access> {

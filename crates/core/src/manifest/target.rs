@@ -27,6 +27,15 @@ impl Target {
         }
     }
 
+    /// Its place in the order of a plan.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::System => 0,
+            Self::Resource(_) => 1,
+            Self::Entity(..) => 2,
+        }
+    }
+
     /// Which one: the resource, or entity and resource with a `/` between; `None` for the system level.
     pub fn name(&self) -> Option<String> {
         match self {

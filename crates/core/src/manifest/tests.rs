@@ -1,5 +1,6 @@
 //! Manifests as JSON: what is read, what is refused, and that reading what was written changes nothing.
 
+mod settings;
 mod shapes;
 
 use std::time::Duration;
@@ -528,8 +529,11 @@ prop_compose! {
             prop::collection::btree_map("_default_|r[a-zA-Z0-9_./:-]{0,8}", limits(), 0..3),
             0..4,
         ),
+        depth in prop::option::of(2..=8_u32),
+        concurrency in prop::option::of(1..=1000_u32),
+        alone in prop::collection::btree_map("alone-only-[a-z]", 1..=1000_u32, 0..3),
     ) -> Manifest {
-        Manifest {
+        let mut manifest = Manifest {
             namespace: NamespaceName::new(namespace).unwrap(),
             system: system.map(|(limits, on_unavailable)| SystemLevel { limits: level(&limits), on_unavailable }),
             resources: resources.iter().map(|(name, limits)| (ResourceName::new(name).unwrap(), declared(limits))).collect(),
@@ -537,8 +541,39 @@ prop_compose! {
                 let scopes = scopes.iter().map(|(name, limits)| (ResourceScope::new(name).unwrap(), declared(limits)));
                 (EntityId::new(id).unwrap(), scopes.collect())
             }).collect(),
+            settings: Settings::default(),
+        };
+        manifest.settings = settings(&manifest, depth, concurrency, &alone);
+        manifest
+    }
+}
+
+/// Settings of the namespace, of some of the declared levels, and of levels that are not declared.
+fn settings(
+    manifest: &Manifest,
+    depth: Option<u32>,
+    of_levels: Option<u32>,
+    alone: &BTreeMap<String, u32>,
+) -> Settings {
+    let mut settings = Settings::default();
+    let mut set = |setting, value| settings.set(setting, value).unwrap();
+    if let Some(depth) = depth {
+        set(Setting::CascadeDepth, depth);
+    }
+    if let Some(limit) = of_levels {
+        for (target, _) in plan::declared(manifest).into_iter().step_by(2) {
+            set(Setting::Concurrency(target), limit);
         }
     }
+    for (name, limit) in alone {
+        let target = match limit % 3 {
+            0 => Target::System,
+            1 => Target::Resource(ResourceName::new(name).unwrap()),
+            _ => Target::Entity(EntityId::new(name).unwrap(), ResourceScope::All),
+        };
+        set(Setting::Concurrency(target), *limit);
+    }
+    settings
 }
 
 /// Any JSON, with a liking for what manifests contain.
@@ -564,6 +599,8 @@ fn any_json() -> impl Strategy<Value = Json> {
                 "on_unavailable",
                 "disabled",
                 "cascade",
+                "concurrency",
+                "cascade_depth",
                 "schedule",
                 "Namespace",
                 "Resources",

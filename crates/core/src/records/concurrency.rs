@@ -19,7 +19,7 @@ pub const MOST_IN_FLIGHT: u32 = 1000;
 const CONCURRENCY: &str = "#CONCURRENCY";
 
 /// The attribute of the limit.
-const MOST: &str = "max_in_flight";
+pub(crate) const MOST: &str = "max_in_flight";
 
 /// Checks a concurrency limit.
 pub fn check_in_flight(field: &str, limit: u32) -> Result<u32, InvalidInput> {

@@ -11,6 +11,9 @@ use crate::records::reader::Reader;
 use crate::schema::{add_namespace_index, depth_key, key_item};
 use crate::table::{Condition, Item, Put, Value};
 
+/// The attribute of the depth.
+pub(crate) const DEPTH: &str = "depth";
+
 /// How many entities a request debits at most: 2, the entity and its parent, to 8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CascadeDepth(u8);
@@ -64,18 +67,16 @@ impl CascadeDepth {
     /// Reads the record. A depth that this client does not know is an error, so that no request passes a level by.
     pub fn decode(item: &Item) -> Result<Self, RecordError> {
         let reader = Reader::new("cascade depth", item);
-        let depth = reader.int_within("depth", i128::from(Self::MIN.0), i128::from(Self::MAX.0))?;
+        let depth = reader.int_within(DEPTH, i128::from(Self::MIN.0), i128::from(Self::MAX.0))?;
         let depth = depth.and_then(|depth| u8::try_from(depth).ok());
-        depth
-            .map(Self)
-            .ok_or_else(|| reader.corrupt("depth", "is missing"))
+        depth.map(Self).ok_or_else(|| reader.corrupt(DEPTH, "is missing"))
     }
 
     /// Writes the record.
     pub fn put(self, namespace: &NamespaceId) -> Put {
         let key = depth_key(namespace);
         let mut item = key_item(&key);
-        item.insert("depth".into(), Value::int(i64::from(self.0)));
+        item.insert(DEPTH.into(), Value::int(i64::from(self.0)));
         add_namespace_index(&mut item, namespace.as_str(), &key.pk);
         Put {
             item,

@@ -766,6 +766,15 @@ fn managed(samples: &mut Samples, dice: &mut Dice) -> bool {
         let put = managed.put(namespace, Some(&item), None);
         let _ = manifest::managed::size_of(&put.item);
     }
+    if let Ok(managed) = manifest::ManagedSettings::decode(&item) {
+        for setting in managed.settings() {
+            let _ = (
+                setting.read(&item),
+                setting.write(namespace, Some(2), Some(&item)),
+            );
+        }
+        let _ = managed.put(namespace, Some(&item));
+    }
     if let Some(pending) = manifest::pending::Pending::decode(item) {
         let _ = (
             pending.work(),
@@ -911,9 +920,13 @@ fn manifest_json(samples: &mut Samples, dice: &mut Dice) -> bool {
     let _ = samples;
     let mut json = json!({
         "namespace": "tenant-1",
-        "system": {"on_unavailable": "allow", "limits": {"rpm": {"capacity": 100}}},
-        "resources": {"gpt-4": {"limits": {"rpm": {"capacity": 500, "refill_amount": 5, "refill_period": 10}}}},
-        "entities": {"user-1": {"resources": {"_default_": {"limits": {"tpm": {"capacity": "1000"}}}}}},
+        "system": {"on_unavailable": "allow", "cascade_depth": 4, "limits": {"rpm": {"capacity": 100}}},
+        "resources": {"gpt-4": {
+            "concurrency": 50, "limits": {"rpm": {"capacity": 500, "refill_amount": 5, "refill_period": 10}},
+        }},
+        "entities": {"user-1": {"resources": {
+            "_default_": {"limits": {"tpm": {"capacity": "1000"}}}, "gpt-4": {"concurrency": 2},
+        }}},
     });
     for _ in 0..=below(dice, 3) {
         mutated_json(dice, &mut json, 0);

@@ -2,19 +2,16 @@
 
 use std::time::SystemTime;
 
-use zae_limiter_core::concurrency::{
-    check_in_flight, concurrency_item, concurrency_keys, concurrency_limit, entity_concurrency_key,
-    resource_concurrency_key, system_concurrency_key,
-};
+use zae_limiter_core::concurrency::{check_in_flight, concurrency_item, concurrency_keys, concurrency_limit};
 use zae_limiter_core::flight::{Holders, flight_key};
-use zae_limiter_core::manifest::Target;
+use zae_limiter_core::manifest::{Setting, Target};
 use zae_limiter_core::schema::key_of;
-use zae_limiter_core::table::{Condition, Delete, Item, Key, Put, Value};
+use zae_limiter_core::table::{Condition, Delete, Key, Put};
 use zae_limiter_core::{EntityId, IntoName, ResourceName, ResourceScope};
 
 use crate::admin::Admin;
-use crate::admin::levels::event;
 use crate::admin::retry::BRIEF;
+use crate::admin::setting::setting_event;
 use crate::error::Error;
 use crate::table::TableExt as _;
 
@@ -182,24 +179,17 @@ impl Admin {
         Ok(places.into_iter().map(place).collect())
     }
 
-    fn concurrency_key(&self, target: &Target) -> Key {
-        let namespace = &self.inner.namespace;
-        match target {
-            Target::System => system_concurrency_key(namespace),
-            Target::Resource(resource) => resource_concurrency_key(namespace, resource),
-            Target::Entity(entity, scope) => entity_concurrency_key(namespace, entity, scope),
-        }
-    }
-
     async fn concurrency(&self, target: &Target) -> Result<Option<u32>, Error> {
-        let item = self.read(&self.concurrency_key(target)).await?;
+        let setting = Setting::Concurrency(target.clone());
+        let item = self.read(&setting.key(&self.inner.namespace)).await?;
         Ok(item.as_ref().map(concurrency_limit).transpose()?)
     }
 
     async fn set_concurrency(&self, target: &Target, limit: u32) -> Result<(), Error> {
         let limit = check_in_flight("concurrency", limit)?;
         let inner = &self.inner;
-        let key = self.concurrency_key(target);
+        let setting = Setting::Concurrency(target.clone());
+        let key = setting.key(&inner.namespace);
         let put = Put {
             item: concurrency_item(&inner.namespace, &key, &target.identity(), limit),
             condition: Condition::ALWAYS,
@@ -209,31 +199,28 @@ impl Admin {
             .place
             .insisting(BRIEF, || inner.table.put(put.clone()))
             .await?;
-        inner.flight.limits.forget(&key);
-        let details = Item::from([("max_in_flight".into(), Value::int(limit))]);
-        self.audit(event(target, "concurrency_set", details)).await
+        self.forget_setting(&setting);
+        self.audit(setting_event(&setting, None, Some(limit))).await
     }
 
     async fn delete_concurrency(&self, target: &Target) -> Result<bool, Error> {
         let inner = &self.inner;
-        let key = self.concurrency_key(target);
+        let setting = Setting::Concurrency(target.clone());
+        let key = setting.key(&inner.namespace);
         let Some(old) = self.read(&key).await? else {
             return Ok(false);
         };
         let delete = Delete {
-            key: key.clone(),
+            key,
             condition: Condition::ALWAYS,
         };
         let _ = inner
             .place
             .insisting(BRIEF, || inner.table.delete(delete.clone()))
             .await?;
-        inner.flight.limits.forget(&key);
-        let mut details = Item::new();
-        if let Ok(limit) = concurrency_limit(&old) {
-            details.insert("max_in_flight".into(), Value::int(limit));
-        }
-        self.audit(event(target, "concurrency_deleted", details)).await?;
+        self.forget_setting(&setting);
+        self.audit(setting_event(&setting, concurrency_limit(&old).ok(), None))
+            .await?;
         Ok(true)
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod provision;
 mod reports;
 mod retention;
 pub(crate) mod retry;
+mod setting;
 pub(crate) mod stack;
 mod sweep;
 

@@ -1,6 +1,7 @@
 //! Declared limits: planned, applied, interrupted at every point, applied twice at once.
 
 mod flags;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -11,6 +11,8 @@ use crate::text::limit::describe;
 pub(super) struct Answer {
     /// The changes, in order.
     pub(super) changes: Vec<Change>,
+    /// Whether concurrency limits and the cascade depth were considered.
+    pub(super) knows_settings: bool,
     /// How many declared levels are as declared; `None` if nothing was compared.
     pub(super) unchanged: Option<u64>,
     /// How many of those were set by hand, and are or were taken over as they are.
@@ -40,6 +42,8 @@ pub(super) struct Change {
     pub(super) level: String,
     /// Which one; `None` for the system's.
     pub(super) target: Option<String>,
+    /// The setting of the level that it changes, if it does not change its limits and flags.
+    pub(super) setting: Option<String>,
     /// Stored and declared limits, if the answer has them.
     pub(super) values: Option<Values>,
     /// The change as the answer has it.
@@ -75,7 +79,15 @@ impl Change {
     /// The level that it deletes, if it deletes one.
     pub(super) fn deleted(&self) -> Option<Target> {
         let target = self.target.as_deref().unwrap_or_default();
-        Target::parse(&self.level, target).filter(|_| self.action == "delete")
+        Target::parse(&self.level, target).filter(|_| self.action == "delete" && self.setting.is_none())
+    }
+
+    /// What is changed: the kind of level, and the setting.
+    pub(super) fn what(&self) -> String {
+        match &self.setting {
+            Some(setting) => format!("{} {setting}", self.level),
+            None => self.level.clone(),
+        }
     }
 
     /// The target of the change.
@@ -111,6 +123,7 @@ impl Answer {
         let number = |name: &str| answer[name].as_u64();
         Ok(Self {
             changes: changes.iter().map(change).collect::<Result<_, _>>()?,
+            knows_settings: number("settings").is_some(),
             unchanged: number("unchanged"),
             adopted: number("adopted").unwrap_or(0),
             pending: number("pending").unwrap_or(0),
@@ -139,6 +152,7 @@ fn change(json: &Json) -> Result<Change, String> {
         action: word("action")?,
         level: word("level")?,
         target: json["target"].as_str().map(str::to_owned),
+        setting: json["setting"].as_str().map(str::to_owned),
         values: has_values.then(|| Values {
             old: level(&json["old"]),
             new: level(&json["new"]),
@@ -168,6 +182,10 @@ fn level(json: &Json) -> Vec<String> {
             Json::String(word) => lines.push(format!("{flag}: {word}")),
             _ => {}
         }
+    }
+    for setting in ["concurrency", "cascade_depth"] {
+        let value = json[setting].as_u64();
+        lines.extend(value.map(|value| format!("{setting}: {value}")));
     }
     lines.extend(json["note"].as_str().map(str::to_owned));
     lines
@@ -244,6 +262,36 @@ mod tests {
                 "x: {\"capacity\":5,\"kind\":\"rolling\"}",
             ]
         );
+    }
+
+    #[test]
+    fn settings_of_levels() {
+        let answer = Answer::of(&json!({ "settings": 2, "changes": [
+            { "action": "create", "level": "resource", "target": "r", "setting": "concurrency",
+              "old": { "concurrency": 9 }, "new": { "concurrency": 5 } },
+            { "action": "delete", "level": "system", "target": null, "setting": "cascade_depth",
+              "old": { "note": "damaged" }, "new": null },
+        ] }))
+        .unwrap();
+        assert!(answer.knows_settings);
+        let [first, second] = &answer.changes[..] else {
+            panic!("{answer:?}")
+        };
+        assert_eq!((&*first.what(), first.target()), ("resource concurrency", "r"));
+        assert!(first.replaces());
+        let values = first.values.as_ref().unwrap();
+        assert_eq!(
+            (&values.old[..], &values.new[..]),
+            (
+                &["concurrency: 9".to_owned()][..],
+                &["concurrency: 5".to_owned()][..]
+            )
+        );
+        assert_eq!(second.what(), "system cascade_depth");
+        assert_eq!(second.values.as_ref().unwrap().old, ["damaged"]);
+        // The limits of the level stay.
+        assert_eq!(second.deleted(), None);
+        assert!(!Answer::of(&json!({ "changes": [] })).unwrap().knows_settings);
     }
 
     #[test]

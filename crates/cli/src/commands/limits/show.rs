@@ -277,7 +277,7 @@ fn with_verb(change: &Change) -> String {
         "  {} {} {}: {}",
         change.symbol(),
         change.action,
-        change.level,
+        change.what(),
         change.target()
     ))
     .into_owned()
@@ -287,7 +287,7 @@ fn without_verb(change: &Change) -> String {
     printable(&format!(
         "  {} {}: {}",
         change.symbol(),
-        change.level,
+        change.what(),
         change.target()
     ))
     .into_owned()

@@ -87,14 +87,27 @@ impl Way {
         let at = &self.at.connection;
         let reporter = Reporter::new(format, &Events::default());
         if let Some(function) = &self.function {
-            let event = json!({
-                "action": call.action(),
-                "table_name": at.name,
-                "namespace_id": self.repo.namespace_id().as_str(),
-                "manifest": manifest.to_json(),
-                "full": call.full,
-            });
+            let event = |action: &str| {
+                json!({
+                    "action": action,
+                    "table_name": at.name,
+                    "namespace_id": self.repo.namespace_id().as_str(),
+                    "manifest": manifest.to_json(),
+                    "full": call.full,
+                })
+            };
             reporter.wait(format!("Waiting for {}", function.name));
+            // A function of the Python library passes keys over that it does not know, and would take the limits away
+            // of a level that has only those.
+            if !manifest.settings.is_empty() {
+                let planned = function.ask(&event("plan"), at, call).await?;
+                if !planned.knows_settings {
+                    return Err(no_settings());
+                }
+                if call.access == Access::Read {
+                    return Ok(planned);
+                }
+            }
             let unfinished = Unfinished((call.access == Access::Write).then(|| {
                 format!(
                     "The function '{}' goes on with the apply. Another apply stops it; 'zae-limiter limits diff' shows what is \
@@ -102,7 +115,7 @@ impl Way {
                     function.name
                 )
             }));
-            let answer = function.ask(&event, at, call).await;
+            let answer = function.ask(&event(call.action()), at, call).await;
             unfinished.done();
             return answer;
         }
@@ -193,6 +206,14 @@ async fn provisioner(at: &Connection, call: Call) -> Result<Option<Function>, Fa
         name,
         patience: run + MARGIN,
     }))
+}
+
+/// The message about a provisioner that would pass a part of the manifest over.
+fn no_settings() -> Failure {
+    Failure::error(
+        "The stack's limits provisioner does not know 'concurrency' and 'cascade_depth'. 'zae-limiter upgrade' \
+         replaces it; --direct works without it.",
+    )
 }
 
 fn note_direct(why: &str, call: Call) {

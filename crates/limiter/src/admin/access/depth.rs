@@ -2,15 +2,14 @@
 
 use zae_limiter_core::depth::CascadeDepth;
 use zae_limiter_core::entity::MetaRecord;
-use zae_limiter_core::manifest::Target;
+use zae_limiter_core::manifest::Setting;
 use zae_limiter_core::schema::depth_key;
-use zae_limiter_core::table::{Item, Value};
 use zae_limiter_core::{Entity, EntityId, IntoName};
 
 use crate::admin::Admin;
 use crate::admin::access::moves::MAX_ANCESTORS;
-use crate::admin::levels::event;
 use crate::admin::retry::BRIEF;
+use crate::admin::setting::setting_event;
 use crate::error::Error;
 use crate::table::TableExt as _;
 
@@ -106,14 +105,10 @@ impl Admin {
             .place
             .insisting(BRIEF, || inner.table.put(put.clone()))
             .await?;
-        inner.config.forget(&depth_key(&inner.namespace));
-        let number = |depth: CascadeDepth| Value::int(u32::from(depth));
-        let details = Item::from([
-            ("cascade_depth".into(), number(depth)),
-            ("old_cascade_depth".into(), number(before)),
-        ]);
-        self.audit(event(&Target::System, "cascade_depth_set", details))
-            .await?;
+        let setting = Setting::CascadeDepth;
+        self.forget_setting(&setting);
+        let event = setting_event(&setting, Some(before.into()), Some(depth.into()));
+        self.audit(event).await?;
         Ok(before.into())
     }
 }

@@ -8,12 +8,15 @@
 //! 2. Levels are changed some thirty at a time, each with its registry, its event and, if live buckets must be
 //!    updated, a record of that, in one transaction (`write`).
 //! 3. The buckets are updated from the stored level, and the record is deleted (`owed`).
-//! 4. Levels that are certainly deleted leave the record of managed levels.
+//! 4. Concurrency limits and the cascade depth are changed (`settings`). They have a record of their own of what is managed.
+//! 5. Levels and settings that are certainly deleted leave the records of what is managed.
 //!
 //! The rules of manifests and plans are in [`zae_limiter_core::manifest`].
 
+mod answer;
 mod flags;
 mod owed;
+mod settings;
 mod state;
 mod turn;
 mod write;
@@ -21,8 +24,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::future::try_join;
-use serde_json::{Value as Json, json};
+use futures_util::future::try_join3;
 use zae_limiter_core::config::Access;
 use zae_limiter_core::manifest::pending::{Kind, LEASE_MARGIN_MS, LONGEST_RUN_MS, Pending, Share};
 use zae_limiter_core::manifest::{Change, LevelState, Managed, Manifest, Plan, Target, plan};
@@ -37,6 +39,7 @@ use crate::admin::retry::LONG;
 use crate::error::Error;
 use crate::table::TableExt as _;
 
+pub use answer::{LimitsApplied, LimitsPlan};
 use owed::Owed;
 use state::Record;
 use turn::Turn;
@@ -53,119 +56,6 @@ pub struct ApplyOptions {
     pub remaining: Option<Duration>,
 }
 
-/// The changes that an apply would make.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct LimitsPlan {
-    /// The changes, in order.
-    pub changes: Vec<Change>,
-    /// How many declared levels are stored as declared.
-    pub unchanged: usize,
-    /// How many of those were set by hand and are not managed yet: an apply only takes them over.
-    pub adopted: usize,
-    /// Whether every declared level was asked for.
-    pub full: bool,
-    /// How many levels have live buckets that must still be updated.
-    pub pending: usize,
-    /// How many of those an apply leaves to others: to an apply that may still run, or to a release that knows more.
-    pub of_others: usize,
-}
-
-/// The changes that an apply has made.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct LimitsApplied {
-    /// The changes, in order, those that failed included.
-    pub changes: Vec<Change>,
-    /// How many levels were created.
-    pub created: usize,
-    /// How many were updated.
-    pub updated: usize,
-    /// How many were deleted.
-    pub deleted: usize,
-    /// How many were stored as declared.
-    pub unchanged: usize,
-    /// As in the plan.
-    pub adopted: usize,
-    /// As in the plan.
-    pub full: bool,
-    /// How many levels have live buckets that must still be updated, after failures of this apply or by another one.
-    pub pending: usize,
-    /// As in the plan, of what is left.
-    pub of_others: usize,
-    /// Failures, one line each. The next apply repeats these changes.
-    pub errors: Vec<String>,
-}
-
-impl LimitsPlan {
-    /// As the provisioner answers it.
-    pub fn to_json(&self) -> Json {
-        json!({
-            "status": "planned",
-            "changes": changes_json(&self.changes),
-            "unchanged": self.unchanged,
-            "adopted": self.adopted,
-            "full": self.full,
-            "pending": self.pending,
-            "of_others": self.of_others,
-        })
-    }
-}
-
-/// How many bytes of an answer may show what was and what will be: a function's answer has six million at most.
-const SHOWN_IN_FULL: usize = 3_000_000;
-
-/// How many bytes of an answer may be errors.
-const ERRORS_SHOWN: usize = 500_000;
-
-/// The changes: with what was and what will be, if that is not too much.
-fn changes_json(changes: &[Change]) -> Json {
-    let mut room = SHOWN_IN_FULL;
-    let full = changes.iter().map_while(|change| {
-        let json = change.to_full_json();
-        room = room.checked_sub(json.to_string().len() + 1)?;
-        Some(json)
-    });
-    let full: Vec<Json> = full.collect();
-    if full.len() == changes.len() {
-        return full.into();
-    }
-    changes.iter().map(Change::to_json).collect()
-}
-
-/// The errors, as many as there is room for.
-fn errors_json(errors: &[String]) -> Json {
-    let mut room = ERRORS_SHOWN;
-    let shown = errors.iter().map_while(|error| {
-        room = room.checked_sub(error.len())?;
-        Some(json!(error))
-    });
-    let mut shown: Vec<Json> = shown.collect();
-    if shown.len() < errors.len() {
-        shown.push(json!(format!("and {} more", errors.len() - shown.len())));
-    }
-    shown.into()
-}
-
-impl LimitsApplied {
-    /// As the provisioner answers it.
-    pub fn to_json(&self) -> Json {
-        json!({
-            "status": "applied",
-            "changes": changes_json(&self.changes),
-            "created": self.created,
-            "updated": self.updated,
-            "deleted": self.deleted,
-            "unchanged": self.unchanged,
-            "adopted": self.adopted,
-            "full": self.full,
-            "pending": self.pending,
-            "of_others": self.of_others,
-            "errors": errors_json(&self.errors),
-        })
-    }
-}
-
 /// All that a plan is made from, as read.
 #[derive(Debug)]
 struct Seen {
@@ -173,6 +63,7 @@ struct Seen {
     pending: Vec<Pending>,
     stored: BTreeMap<Key, Item>,
     plan: Plan,
+    settings: settings::Seen,
 }
 
 /// The strictest gate of what is added to levels.
@@ -248,12 +139,15 @@ impl Admin {
         self.check_namespace(manifest)?;
         let seen = self.look(manifest, options, None).await?;
         self.check_size(&seen.record, manifest)?;
+        self.check_settings_fit(&seen.settings, manifest)?;
         if let Some(gate) = gate(&seen.plan.changes) {
             self.check_passable(&gate).await?;
         }
+        let settings = seen.settings.plan;
         Ok(LimitsPlan {
-            unchanged: seen.plan.unchanged,
-            adopted: seen.plan.adopted,
+            unchanged: seen.plan.unchanged + settings.unchanged,
+            adopted: seen.plan.adopted + settings.adopted,
+            settings: settings.changes,
             full: options.full,
             pending: seen.pending.len(),
             of_others: of_others(&seen.pending, self.inner.clock.now()),
@@ -262,7 +156,7 @@ impl Admin {
     }
 
     /// Stores the declared levels, and deletes levels that an earlier apply managed and that are no longer declared.
-    /// Live buckets are updated as by single calls.
+    /// Live buckets are updated as by single calls. Declared concurrency limits and the cascade depth are changed after the levels.
     ///
     /// A level that cannot be changed does not keep the others from it: see [`LimitsApplied::errors`]. May be
     /// interrupted at any time and called again. Of two applies at the same time the one that began last is finished; the
@@ -310,9 +204,11 @@ impl Admin {
         if let Some(gate) = gate(&seen.plan.changes) {
             self.pass(&gate).await?;
         }
+        self.check_settings_fit(&seen.settings, manifest)?;
         let created = seen.plan.changes.iter().filter(|change| change.creates());
         let created = Managed::of_targets(created.map(|change| &change.target));
         seen.record = self.write_ahead(seen.record, &created, manifest).await?;
+        self.list_settings_ahead(&mut seen.settings).await?;
         Ok(BegunApply {
             admin: self.clone(),
             manifest,
@@ -336,7 +232,7 @@ impl Admin {
         let none = Manifest::empty(manifest.namespace.clone());
         let turn = self.take_turn().await?;
         let done = async {
-            let seen = self.look(&none, options, Some(&Managed::of(manifest))).await?;
+            let seen = self.look(&none, options, Some(manifest)).await?;
             let begun = BegunApply {
                 admin: self.clone(),
                 manifest: &none,
@@ -404,17 +300,19 @@ impl Admin {
         Err(InvalidInput::new("namespace", &manifest.namespace, reason))
     }
 
-    /// Reads what is managed, owed and stored, and compares; of what is managed, with what is `within`.
+    /// Reads what is managed, owed and stored, and compares; of what is managed, with what another manifest declares, if one
+    /// is given.
     async fn look(
         &self,
         manifest: &Manifest,
         options: ApplyOptions,
-        within: Option<&Managed>,
+        within: Option<&Manifest>,
     ) -> Result<Seen, Error> {
         let inner = &self.inner;
-        let (record, pending) = try_join(self.managed(), self.pending()).await?;
+        let settings = self.look_at_settings(manifest, options, within.map(|within| &within.settings));
+        let (record, pending, settings) = try_join3(self.managed(), self.pending(), settings).await?;
         let mut managed = record.managed.clone();
-        if let Some(within) = within {
+        if let Some(within) = within.map(Managed::of) {
             let inside = managed.targets().into_iter();
             let inside: Vec<Target> = inside.filter(|target| within.contains(target)).collect();
             managed = Managed::of_targets(&inside);
@@ -431,6 +329,7 @@ impl Admin {
             pending,
             stored,
             plan,
+            settings,
         })
     }
 }
@@ -469,6 +368,15 @@ impl BegunApply<'_> {
                     applied.changes.push(change);
                 }
             }
+            for change in rest.settings {
+                if applied
+                    .settings
+                    .iter()
+                    .all(|other| other.setting != change.setting)
+                {
+                    applied.settings.push(change);
+                }
+            }
         }
         Ok(applied)
     }
@@ -499,21 +407,20 @@ impl BegunApply<'_> {
             retention: admin.audit_retention_days().await?,
             rewrite: options.full,
         };
-        let outcome = run.write(&seen.plan.changes, &seen.stored, &seen.pending).await;
+        let outcome = run
+            .write(&seen.plan.changes, &seen.settings, &seen.stored, &seen.pending)
+            .await;
+        let (settings, of_settings) = (&seen.settings.plan, outcome.settings_done());
         let mut applied = LimitsApplied {
-            unchanged: seen.plan.unchanged,
-            adopted: seen.plan.adopted,
+            settings: settings.changes.clone(),
+            unchanged: seen.plan.unchanged + settings.unchanged,
+            adopted: seen.plan.adopted + settings.adopted,
             full: options.full,
             errors: outcome.errors,
             ..LimitsApplied::default()
         };
-        for change in &outcome.done {
-            *match change.action {
-                plan::Action::Create => &mut applied.created,
-                plan::Action::Update => &mut applied.updated,
-                plan::Action::Delete => &mut applied.deleted,
-            } += 1;
-        }
+        let levels = outcome.done.iter().map(|change| change.action);
+        applied.count(levels.chain(outcome.settings.iter().map(|change| change.action)));
         if outcome.is_gone {
             applied.changes = seen.plan.changes;
             return Ok(applied);
@@ -545,6 +452,14 @@ impl BegunApply<'_> {
                 _ => {}
             }
         }
+        let listed = run
+            .list_changed_settings(seen.settings, manifest, &of_settings)
+            .await;
+        if let Err(err) = listed {
+            applied.errors.push(format!(
+                "the record of managed settings could not be written, so apply again: {err}"
+            ));
+        }
         let recorded = admin
             .write_final(seen.record, &declared, &deleted, manifest)
             .await;
@@ -565,54 +480,5 @@ impl BegunApply<'_> {
         }
         applied.changes = seen.plan.changes;
         Ok(applied)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Limit;
-
-    #[test]
-    fn an_answer_fits_a_function_whatever_was_declared() {
-        let limits = (0..20).map(|n| Limit::per_minute(format!("{}-{n}", "x".repeat(50)), 1_000_000).build());
-        let level = LevelState {
-            limits: limits.collect::<Result<_, _>>().unwrap(),
-            ..LevelState::default()
-        };
-        let change = |n: usize| Change {
-            action: plan::Action::Update,
-            target: Target::Entity(
-                EntityId::new(format!("{}{n}", "e".repeat(200))).unwrap(),
-                ResourceScope::new("gpt-4").unwrap(),
-            ),
-            old: Some(level.clone()),
-            new: Some(level.clone()),
-        };
-        for (levels, in_full) in [(10, true), (3000, false)] {
-            let applied = LimitsApplied {
-                changes: (0..levels).map(change).collect(),
-                errors: (0..levels)
-                    .map(|n| format!("{n}: {}", "why ".repeat(200)))
-                    .collect(),
-                ..LimitsApplied::default()
-            };
-            let json = applied.to_json();
-            assert!(json.to_string().len() < 6_000_000);
-            let changes = json["changes"].as_array().unwrap();
-            assert_eq!(changes.len(), levels);
-            assert!(
-                changes
-                    .iter()
-                    .all(|change| change.get("new").is_some() == in_full)
-            );
-            let errors = json["errors"].as_array().unwrap();
-            assert_eq!(errors.len() == levels, in_full);
-            let more = errors.last().unwrap().as_str().unwrap();
-            assert_eq!(
-                more == format!("and {} more", levels + 1 - errors.len()),
-                !in_full
-            );
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use zae_limiter_core::config::{Config, is_limit_attribute};
 use zae_limiter_core::manifest::pending::{Kind, Pending, key as pending_key, owe};
-use zae_limiter_core::manifest::{Change, LevelState, Target};
+use zae_limiter_core::manifest::{Change, LevelState, Setting, SettingChange, Target};
 use zae_limiter_core::name::LimitName;
 use zae_limiter_core::namespace::is_named;
 use zae_limiter_core::table::{Cancelled, Item, Key, Part, Put};
@@ -12,6 +12,7 @@ use zae_limiter_core::table::{Cancelled, Item, Key, Part, Put};
 use super::Run;
 use super::flags;
 use super::owed::Owed;
+use super::settings;
 use crate::admin::levels::{
     LevelRecord, MAX_RACES, Registry, deleted_event, level_attributes, set_event, stale_names,
 };
@@ -34,6 +35,8 @@ const DELETED: &str = "the namespace was deleted meanwhile.";
 pub(super) struct Outcome<'a> {
     /// Those that are done.
     pub(super) done: Vec<&'a Change>,
+    /// The settings that are done.
+    pub(super) settings: Vec<&'a SettingChange>,
     /// The work of which buckets were updated, or could not be.
     pub(super) told: Vec<(Kind, Target)>,
     /// Failures.
@@ -42,6 +45,8 @@ pub(super) struct Outcome<'a> {
     stopped: Option<String>,
     /// Why the rest is not this apply's any more, and how many changes of the latest batch belong to it.
     over: Option<(&'static str, usize)>,
+    /// Whether changes were left out because the table had failed.
+    has_failed: bool,
     /// Whether the namespace is deleted, so that nothing more is to be written there.
     pub(super) is_gone: bool,
 }
@@ -78,10 +83,18 @@ impl Outcome<'_> {
         (self.over, self.is_gone) = (Some((why, changes)), why == DELETED);
     }
 
+    /// The settings that are done.
+    pub(super) fn settings_done(&self) -> Vec<Setting> {
+        self.settings
+            .iter()
+            .map(|change| change.setting.clone())
+            .collect()
+    }
+
     /// The table has failed, so that these changes are not tried.
-    fn not_tried(&mut self, changes: &[Change], reason: &str) {
-        if !changes.is_empty() {
-            let count = changes.len();
+    pub(super) fn not_tried(&mut self, count: usize, reason: &str) {
+        self.has_failed = true;
+        if count > 0 {
             self.errors.push(format!(
                 "{count} further change(s) were not tried, since the table failed before: {reason}"
             ));
@@ -102,10 +115,12 @@ fn ceases_to_be_soft(before: &LevelState, after: &LevelState) -> bool {
 }
 
 impl Run<'_> {
-    /// Makes all changes. `stored` and `pending` are what was read of levels and of work that others owe.
+    /// Makes all changes, those of `settings` last. `stored` and `pending` are what was read of levels and of work that
+    /// others owe.
     pub(super) async fn write<'c>(
         &self,
         changes: &'c [Change],
+        settings: &'c settings::Seen,
         stored: &BTreeMap<Key, Item>,
         pending: &[Pending],
     ) -> Outcome<'c> {
@@ -114,7 +129,7 @@ impl Run<'_> {
             .iter()
             .filter_map(|pending| Some((pending.work()?, pending.clone())))
             .collect();
-        let mut rest = changes;
+        let (mut rest, settings_left) = (changes, settings.plan.changes.len());
         while let Some(first) = rest.first() {
             match self.admin.has_turn(&self.turn).await {
                 Ok(true) => {}
@@ -123,7 +138,7 @@ impl Run<'_> {
                     break;
                 }
                 Err(err) => {
-                    outcome.not_tried(rest, &err.to_string());
+                    outcome.not_tried(rest.len() + settings_left, &err.to_string());
                     break;
                 }
             }
@@ -146,12 +161,17 @@ impl Run<'_> {
                 break;
             }
             if let Some(reason) = outcome.stopped.take() {
-                outcome.not_tried(rest, &reason);
+                outcome.not_tried(rest.len() + settings_left, &reason);
                 break;
             }
         }
+        let mut left = rest.len() + settings_left;
+        if outcome.over.is_none() && !outcome.has_failed {
+            self.write_settings(settings, &mut outcome).await;
+            left = 0;
+        }
         if let Some((why, changes)) = outcome.over {
-            let count = changes + rest.len();
+            let count = changes + left;
             outcome
                 .errors
                 .push(format!("{count} change(s) were not made: {why}"));
@@ -160,7 +180,7 @@ impl Run<'_> {
     }
 
     /// The mark is not this apply's any more, so that these changes are not made.
-    async fn lost_turn(&self, changes: usize, outcome: &mut Outcome<'_>) {
+    pub(super) async fn lost_turn(&self, changes: usize, outcome: &mut Outcome<'_>) {
         // A purge deletes the mark, too.
         if matches!(self.admin.is_gone().await, Ok(true)) {
             outcome.over(changes, DELETED);
@@ -170,7 +190,7 @@ impl Run<'_> {
     }
 
     /// Sends a transaction, if the namespace still has its name; `None` if it is deleted.
-    async fn transact(&self, mut parts: Vec<Part>) -> Result<Option<Transacted>, Error> {
+    pub(super) async fn transact(&self, mut parts: Vec<Part>) -> Result<Option<Transacted>, Error> {
         let inner = &self.admin.inner;
         parts.push(is_named(&inner.namespace_name, &inner.namespace));
         let sent = self.admin.transact(parts).await?;
