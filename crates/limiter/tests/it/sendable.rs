@@ -1,6 +1,10 @@
 //! Every future of the library can be spawned.
 
-use zae_limiter::{CapacityOf, Limit, NewEntity, Repository, UsageQuery};
+use zae_limiter::{
+    ALL_RESOURCES, Access, ApplyOptions, BucketReset, CapacityOf, Limit, NewEntity, RateLimiter, Repository,
+    TopUp, UsageQuery,
+};
+use zae_limiter_core::manifest::Manifest;
 
 fn sendable<T: Send>(future: T) {
     drop(future);
@@ -54,4 +58,27 @@ async fn administration_can_be_spawned() {
     sendable(stack.recover_namespace("a"));
     sendable(stack.purge_namespace("a", &|_| ()));
     sendable(Repository::open("a"));
+}
+
+#[tokio::test]
+async fn what_spans_many_buckets_can_be_spawned() {
+    let repo = Repository::in_memory().await.unwrap();
+    let admin = repo.admin();
+    let manifest = Manifest::from_json(&serde_json::json!({ "namespace": "default" })).unwrap();
+    sendable(admin.plan_limits(&manifest, ApplyOptions::default()));
+    sendable(admin.apply_limits(&manifest, ApplyOptions::default()));
+    sendable(admin.set_resource_access("r", Access::Disabled));
+    sendable(admin.set_entity_cascade("a", ALL_RESOURCES, true));
+    sendable(admin.set_parent("a", None));
+    sendable(admin.ancestors("a"));
+    sendable(admin.set_cascade_depth(3));
+    sendable(admin.set_entity_concurrency("a", "r", 1));
+    sendable(admin.effective_concurrency("a", "r"));
+    sendable(admin.places_in_flight("a", "r"));
+    sendable(admin.reset_bucket(BucketReset::new("a", "r")));
+    sendable(admin.top_up(TopUp::new("a", "r").add("rpm", 1)));
+    sendable(admin.all_limits_above_parent("a"));
+    let limiter = RateLimiter::new(repo);
+    sendable(limiter.acquire("a", "r").consume("rpm", 1).in_flight().send());
+    sendable(limiter.check("a", "r").in_flight().send());
 }

@@ -21,20 +21,11 @@ impl Inner {
         if chain.first().is_some_and(|(_, is_bypassed)| *is_bypassed) {
             return Ok(Vec::new());
         }
-        let limit = async |(level, (id, is_bypassed)): (usize, &(&BucketId, bool))| {
-            if *is_bypassed {
-                return Ok(None);
-            }
-            let most = self.most_in_flight(&id.entity, &id.resource, level > 0, wish.consistent);
-            let most = most.await.map_err(|err| self.place.acquire_error(err))?;
-            if level == 0 && most.is_none() {
-                return Err(self
-                    .place
-                    .acquire_error(not_limited(&id.entity, &id.resource).into()));
-            }
-            Ok::<_, Error>(most)
-        };
-        let limits = try_join_all(chain.iter().enumerate().map(limit)).await?;
+        let mut reads = Vec::with_capacity(chain.len());
+        for (level, (id, is_bypassed)) in chain.iter().enumerate() {
+            reads.push(self.places_of(id, level, *is_bypassed, wish));
+        }
+        let limits = try_join_all(reads).await?;
         let limited = chain
             .iter()
             .zip(limits)
@@ -55,5 +46,26 @@ impl Inner {
             })
         };
         limited.into_iter().map(taken).collect()
+    }
+
+    /// How many places a request needs one of, of an entity on this level of its chain.
+    async fn places_of(
+        &self,
+        id: &BucketId,
+        level: usize,
+        is_bypassed: bool,
+        wish: Wish,
+    ) -> Result<Option<u32>, Error> {
+        if is_bypassed {
+            return Ok(None);
+        }
+        let most = self.most_in_flight(&id.entity, &id.resource, level > 0, wish.consistent);
+        let most = most.await.map_err(|err| self.place.acquire_error(err))?;
+        if level == 0 && most.is_none() {
+            return Err(self
+                .place
+                .acquire_error(not_limited(&id.entity, &id.resource).into()));
+        }
+        Ok(most)
     }
 }

@@ -157,7 +157,11 @@ impl Inner {
             let Some(next) = above(&config, &chain) else { break };
             chain.push(next);
         }
-        let mut configs = try_join_all(chain.iter().cloned().map(read)).await?;
+        let mut reads = Vec::with_capacity(chain.len());
+        for entity in &chain {
+            reads.push(read(entity.clone()));
+        }
+        let mut configs = try_join_all(reads).await?;
         let mut at = 0;
         while let Some(config) = configs.get(at) {
             at += 1;

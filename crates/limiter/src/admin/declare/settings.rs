@@ -104,26 +104,34 @@ impl Admin {
         let created = changes.filter(|change| change.new.is_some() && change.old.is_none());
         let created = ManagedSettings::of(created.map(|change| &change.setting));
         let record = std::mem::take(&mut seen.record);
-        seen.record = self
-            .list_settings(record, async |managed| {
-                managed.add(&created);
-                Ok(())
-            })
-            .await?;
+        seen.record = self.list_settings(record, &created, &[]).await?;
         Ok(())
     }
 
-    /// Changes the record of managed settings, from what it holds by now; not, if nothing differs.
+    /// Changes the record of managed settings, from what it holds by now; not, if nothing differs. Those that were deleted leave it
+    /// if they are still gone.
     async fn list_settings(
         &self,
         mut record: Record,
-        change: impl AsyncFn(&mut ManagedSettings) -> Result<(), Error>,
+        more: &ManagedSettings,
+        deleted: &[Setting],
     ) -> Result<Record, Error> {
         let inner = &self.inner;
         let key = ManagedSettings::key(&inner.namespace);
+        let deleted: Vec<(&Setting, Key)> = deleted
+            .iter()
+            .map(|setting| (setting, setting.key(&inner.namespace)))
+            .collect();
         for _ in 0..MAX_RACES {
             let mut managed = record.managed.clone();
-            change(&mut managed).await?;
+            if !deleted.is_empty() {
+                let keys: Vec<Key> = deleted.iter().map(|(_, key)| key.clone()).collect();
+                let found: Vec<_> = self.read_all(&keys).await?.iter().filter_map(key_of).collect();
+                for (setting, _) in deleted.iter().filter(|(_, key)| !found.contains(key)) {
+                    managed.remove(setting);
+                }
+            }
+            managed.add(more);
             if managed == record.managed {
                 return Ok(record);
             }
@@ -151,13 +159,14 @@ impl Run<'_> {
             }
             let (some, others) = rest.split_at(rest.len().min(BETWEEN_LOOKS));
             rest = others;
-            let work = some.iter().map(async |change| {
+            let mut work = Vec::with_capacity(some.len());
+            for change in some {
                 let old = seen.stored.get(&change.setting.key(&self.admin.inner.namespace));
-                (change, self.write_setting(change, old.cloned()).await)
-            });
+                work.push(self.write_setting(change, old.cloned()));
+            }
             let done: Vec<_> = stream::iter(work).buffered(AT_ONCE).collect().await;
             let (mut lost, mut failure) = (0, None);
-            for (change, done) in done {
+            for (change, done) in some.iter().zip(done) {
                 match done {
                     Ok(true) => {
                         self.admin.forget_setting(&change.setting);
@@ -222,29 +231,14 @@ impl Run<'_> {
         let mut deleted = Vec::new();
         for SettingChange { setting, new, .. } in &seen.plan.changes {
             match (done.contains(setting), new) {
-                (true, None) => deleted.push(setting),
+                (true, None) => deleted.push(setting.clone()),
                 // A setting that was made by hand, and could not be replaced, stays unmanaged.
                 (false, Some(_)) => declared.remove(setting),
                 _ => {}
             }
         }
-        let admin = self.admin;
-        let key = |setting: &&Setting| setting.key(&admin.inner.namespace);
-        let changed = admin.list_settings(seen.record, async |managed| {
-            let found = admin
-                .read_all(&deleted.iter().map(key).collect::<Vec<_>>())
-                .await?;
-            let is_back = |setting: &&&Setting| {
-                let key = key(setting);
-                found.iter().any(|item| key_of(item).as_ref() == Some(&key))
-            };
-            for setting in deleted.iter().filter(|setting| !is_back(setting)) {
-                managed.remove(setting);
-            }
-            managed.add(&declared);
-            Ok(())
-        });
-        changed.await.map(drop)
+        let listed = self.admin.list_settings(seen.record, &declared, &deleted);
+        listed.await.map(drop)
     }
 }
 
