@@ -67,7 +67,7 @@ pub enum RunError {
 /// invocation is an error of initialisation to Lambda.
 pub async fn run(handler: &str) -> Result<(), RunError> {
     let log = Log::from_env(Arc::new(SystemClock));
-    let outcome = serve(handler, log.clone()).await;
+    let outcome = Box::pin(serve(handler, log.clone())).await;
     if let Err(err) = &outcome {
         log.error(
             "zae_limiter_lambda",
