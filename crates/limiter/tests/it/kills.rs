@@ -10,6 +10,9 @@ use crate::admin::{Admin, rpm};
 use crate::declare::{Dying, assert_same, state, without};
 use crate::world::START;
 
+/// A change, and what it is called.
+type Change = (&'static str, fn(Repository) -> Call);
+
 type Call = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 /// A key below a project below a team, with buckets for two resources, of which one has soft limits; and one more entity.
@@ -43,7 +46,7 @@ async fn used() -> Admin {
 }
 
 /// What is changed, in a table as [`used`] leaves it.
-fn changes() -> Vec<(&'static str, fn(Repository) -> Call)> {
+fn changes() -> Vec<Change> {
     macro_rules! change {
         ($name:literal, $admin:ident, $call:expr) => {
             ($name, |repo: Repository| -> Call {
