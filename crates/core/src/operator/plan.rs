@@ -176,7 +176,6 @@ impl Operation {
             .filter(|limit| !is_left(limit, Some(&self.config)));
         let limits = limits.map(|limit| {
             let terms = image.terms_among(limit, whole.count);
-            let terms = guessed(limit).map_or(terms, |shards| terms.granted(shards));
             let ends = is_reset && is_named(limit) && matches!(terms.regain(), Regain::Session(..));
             held(image, limit, terms, ends, whole)
         });
@@ -266,7 +265,7 @@ fn held<'a>(image: &Bucket, limit: &'a BucketLimit, terms: Terms<'a>, ends: bool
     let granted = if is_new {
         Some(terms.shards())
     } else {
-        guessed(limit).filter(|_| image.shard_count < whole.count)
+        unstored(limit).filter(|_| image.shard_count < whole.count)
     };
     let session = match (turn, terms.session_start()) {
         (Turn::Joins, Some(start)) => Some(NewSession::Joined(start)),
@@ -291,15 +290,10 @@ fn held<'a>(image: &Bucket, limit: &'a BucketLimit, terms: Terms<'a>, ends: bool
     }
 }
 
-/// The shard count that a quota's part was granted for, if the item does not have it. An older client did not store it: it is
-/// what it looks like, as long as neither the balance nor the count changes.
-fn guessed(limit: &BucketLimit) -> Option<u32> {
+/// The shard count that a quota's part was granted for, if the item does not have it: its own, as long as that does not change.
+fn unstored(limit: &BucketLimit) -> Option<u32> {
     let shape = limit.shape.as_ref().filter(|shape| !shape.has("gc"))?;
-    let mut shards = shape.allowance()?.shards;
-    while shards > 1 && limit.balance.0 > limit.params.share(shards).capacity {
-        shards /= 2;
-    }
-    Some(shards)
+    shape.allowance().map(|allowance| allowance.shards)
 }
 
 /// The limit of this name on each shard that has it.
@@ -381,8 +375,7 @@ fn top_up(
             }
             is_quota = true;
             let stored = changed.limit.shape.as_ref().and_then(|shape| shape.allowance());
-            let granted = changed.granted.or_else(|| guessed(changed.limit));
-            let granted = granted.or(stored.map(|allowance| allowance.shards));
+            let granted = changed.granted.or(stored.map(|allowance| allowance.shards));
             i128::from((count / granted.unwrap_or(count).max(1)).max(1))
         })
         .collect();
@@ -402,7 +395,7 @@ fn top_up(
         changed.tokens += portion;
         if is_quota {
             changed.extra += portion.0;
-            changed.granted = changed.granted.or(guessed(changed.limit));
+            changed.granted = changed.granted.or(unstored(changed.limit));
         }
         if changed.extra > Millitokens::from_amount(MAX_TOKENS).0 {
             let reason =

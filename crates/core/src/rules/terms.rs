@@ -179,19 +179,6 @@ impl<'a> Terms<'a> {
         scheduled.unwrap_or(self.base)
     }
 
-    /// The same, if the part of a quota or a session limit was granted to one of so many shards.
-    #[must_use]
-    pub fn granted(self, shards: u32) -> Self {
-        let regain = match self.regain {
-            Regain::Resets(resets, allowance) => Regain::Resets(resets, Allowance { shards, ..allowance }),
-            Regain::Session(session, allowance) => {
-                Regain::Session(session, Allowance { shards, ..allowance })
-            }
-            regain @ (Regain::Rate | Regain::Unknown) => regain,
-        };
-        self.with_regain(regain)
-    }
-
     /// The most that the shard may hold at an instant.
     pub fn ceiling(&self, at: EpochMillis) -> i128 {
         match self.regain {

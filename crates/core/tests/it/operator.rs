@@ -484,15 +484,15 @@ fn a_quota_that_another_client_has_split() {
 }
 
 #[test]
-fn the_part_of_an_older_client_is_what_it_looks_like_and_is_then_stored() {
+fn a_part_without_a_count_is_one_of_the_item_s_count_which_is_then_stored() {
     let mut desk = desk(&[daily()]);
     desk.admitted("u", &[("rpd", 1)]);
-    // 40 tokens: one part of two, of which the count was doubled since.
+    // 40 tokens are more than the part. If they were kept, each shard could be one that keeps as many.
     split(&mut desk, &[(0, 4, 40, None), (1, 4, 20, None)]);
     operate(&mut desk, top_up(&[("rpd", 30)]));
     let attrs = ["b_rpd_tk", "b_rpd_tu", "b_rpd_gc"];
-    assert_eq!(ints(&desk, 0, &attrs), [Some(60_000), Some(20_000), Some(2)]);
-    assert_eq!(ints(&desk, 1, &attrs), [Some(30_000), Some(10_000), Some(4)]);
+    assert_eq!(ints(&desk, 0, &attrs), [Some(40_000), Some(15_000), Some(4)]);
+    assert_eq!(ints(&desk, 1, &attrs), [Some(35_000), Some(15_000), Some(4)]);
     // So it is where a count is raised, of a quota that is not named.
     let mut desk = self::desk(&[daily(), Limit::per_day("tpd", 100)]);
     desk.admitted("u", &[("rpd", 1), ("tpd", 1)]);

@@ -138,10 +138,8 @@ impl Row {
                     ra: part("ra")?,
                     rp: part("rp")?,
                     terms: Terms::read(item, name, part("ra")?)?,
-                    granted: match int(&format!("b_{name}_gc"))? {
-                        Some(granted) => granted,
-                        None => granted_before(row.count, tk, cp),
-                    },
+                    // Without it, the limit was a rate before, or is from before this was stored.
+                    granted: int(&format!("b_{name}_gc"))?.unwrap_or(row.count.max(1)),
                     extra: int(&format!("b_{name}_tu"))?.unwrap_or(0),
                 };
                 row.limits.insert(name.to_owned(), cell);
@@ -154,16 +152,6 @@ impl Row {
     pub fn ceiling(&self, cell: &Cell) -> i128 {
         cell.share(self.count, self.rf)
     }
-}
-
-/// The count that a part of a quota was granted for, where it is not stored, as on buckets whose limit was a rate before: that of
-/// the shards, or a lower one that the balance shows. A bucket that was split so keeps what its only shard holds.
-fn granted_before(count: i128, tk: i128, cp: i128) -> i128 {
-    let mut granted = count.max(1);
-    while granted > 1 && tk > cp / granted {
-        granted /= 2;
-    }
-    granted
 }
 
 /// The bucket and shard of a key, if it is a bucket's.
