@@ -63,7 +63,7 @@ pub(crate) async fn entity_access(args: OnEntity, access: Option<Word>) -> Outco
     let sets_apart = matches!(access, Some(Word::Disabled | Word::Bypass));
     if sets_apart && stamped == 0 && matches!(repo.admin().entity(entity).await, Ok(None)) {
         note(&format!(
-            "entity '{entity}' has no record and no buckets; if the name is right, this applies from its first request"
+            "entity '{entity}' was not created, and no bucket was changed; if the name is right, this applies to its next requests"
         ));
     }
     said
