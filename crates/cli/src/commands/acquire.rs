@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use zae_limiter::{
-    Availability, ConcurrencyExceeded, EntityId, Error, Lease, LimitStatus, PlacesTaken, RateLimitExceeded,
-    RateLimiter, Refusal, Repository, Wait,
+    Availability, ConcurrencyExceeded, EntityId, Error, Lease, LimitStatus, RateLimitExceeded, RateLimiter,
+    Refusal, Repository, Wait,
 };
 
 use super::system::policy;
@@ -517,7 +517,7 @@ pub(crate) async fn available(args: Available) -> Outcome {
                 whose(&found, &places.entity),
             ))?;
         }
-        if found.places.iter().any(PlacesTaken::is_full) {
+        if found.is_full() {
             out.line("  All places are taken: a request for one is refused")?;
         }
         for entity in &found.bypassed {

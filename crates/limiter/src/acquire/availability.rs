@@ -68,7 +68,7 @@ pub struct PlacesTaken {
 }
 
 impl PlacesTaken {
-    /// Whether a request for a place would be refused.
+    /// Whether all are taken.
     pub fn is_full(&self) -> bool {
         self.in_flight >= self.limit
     }
@@ -90,7 +90,14 @@ impl Availability {
     /// Whether an acquire of the tokens and the place asked for would have been admitted. Without any: whether the entity is not
     /// disabled.
     pub fn is_admitted(&self) -> bool {
-        self.disabled.is_none() && self.has_tokens() && !self.places.iter().any(PlacesTaken::is_full)
+        self.disabled.is_none() && self.has_tokens() && !self.is_full()
+    }
+
+    /// Whether all places of the entity, or of one above it, are taken, so that a request for one is refused. Under a bypass, no
+    /// place is taken, and none is missing.
+    pub fn is_full(&self) -> bool {
+        let mut places = self.places.iter();
+        places.any(|of| of.is_full() && !self.bypassed.contains(&of.entity))
     }
 
     fn has_tokens(&self) -> bool {

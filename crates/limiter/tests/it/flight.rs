@@ -7,7 +7,9 @@ use std::time::Duration;
 use zae_limiter::clock::Clock as _;
 use zae_limiter::table::{Delete, Op, Table as _, TableExt as _};
 use zae_limiter::testing::{Fault, TestTable};
-use zae_limiter::{Access, Error, Lease, Limit, NewEntity, OnUnavailable, Percent, RateLimiter, Repository};
+use zae_limiter::{
+    ALL_RESOURCES, Access, Error, Lease, Limit, NewEntity, OnUnavailable, Percent, RateLimiter, Repository,
+};
 use zae_limiter_core::EntityId;
 use zae_limiter_core::flight::{Holders, Next, Take, TakeEnd, flight_key};
 use zae_limiter_core::random::Random;
@@ -697,8 +699,74 @@ async fn a_check_of_places_goes_by_the_limits_that_a_call_goes_by() {
         .unwrap_err();
     assert_eq!(refused.to_string(), call.to_string());
 
-    // Under a bypass no place is taken.
+    // Under a bypass no place is taken but those of the entities above.
     desk.functions_of_today().await;
     admin.set_entity_access("k", "r", Access::Bypass).await.unwrap();
-    assert_eq!(places(&desk.limiter, "k").await, []);
+    let lease = desk.place("k").await.unwrap();
+    assert_eq!(
+        places(&desk.limiter, "k").await,
+        [("k".into(), 0, 1), ("org".into(), 1, 3)]
+    );
+    lease.commit().await.unwrap();
+}
+
+/// As its tokens do.
+#[tokio::test(start_paused = true)]
+async fn a_bypass_of_an_entity_leaves_the_places_of_those_above_it_limited() {
+    let desk = Desk::new().await;
+    let admin = desk.repo.admin();
+    desk.functions_of_today().await;
+    admin.create_entity(NewEntity::new("project")).await.unwrap();
+    let key = NewEntity::new("k").parent("project").cascade(true);
+    admin.create_entity(key).await.unwrap();
+    admin.set_entity_concurrency("project", "r", 1).await.unwrap();
+    admin.set_entity_access("k", "r", Access::Bypass).await.unwrap();
+    for with_tokens in [false, true] {
+        let call = |limiter: &RateLimiter| {
+            let call = limiter.acquire("k", "r").in_flight();
+            if with_tokens { call.consume("rpm", 1) } else { call }
+        };
+        let first = call(&desk.limiter).await.unwrap();
+        assert_eq!((desk.holders("k").await, desk.holders("project").await), (0, 1));
+        let new = RateLimiter::new(desk.table.open().await.unwrap());
+        for limiter in [&desk.limiter, &new] {
+            check_full(call(limiter).await, "project", 1);
+        }
+        first.commit().await.unwrap();
+        // Not the key's own limit, although all of its places are taken.
+        let own = desk.limiter.acquire("k", "r").in_flight_at_most(7);
+        admin.set_entity_access("k", "r", None).await.unwrap();
+        admin.set_entity_concurrency("project", "r", 9).await.unwrap();
+        let held = own.await.unwrap();
+        admin.set_entity_access("k", "r", Access::Bypass).await.unwrap();
+        let late = RateLimiter::new(desk.table.open().await.unwrap());
+        for limiter in [&desk.limiter, &late] {
+            let lease = call(limiter).await.unwrap();
+            assert_eq!((desk.holders("k").await, desk.holders("project").await), (1, 2));
+            lease.commit().await.unwrap();
+        }
+        held.commit().await.unwrap();
+        // Once it is over, each process takes the key's own place.
+        admin.set_entity_access("k", "r", None).await.unwrap();
+        let lease = call(&late).await.unwrap();
+        assert_eq!((desk.holders("k").await, desk.holders("project").await), (1, 1));
+        lease.commit().await.unwrap();
+        admin.set_entity_concurrency("project", "r", 1).await.unwrap();
+        admin.set_entity_access("k", "r", Access::Bypass).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_says_who_is_disabled_before_what_is_not_configured() {
+    let desk = Desk::new().await;
+    let admin = desk.repo.admin();
+    admin
+        .set_entity_access("u", ALL_RESOURCES, Access::Disabled)
+        .await
+        .unwrap();
+    let check = || desk.limiter.check("u", "nothing");
+    for check in [check(), check().needed("rpm", 1), check().in_flight()] {
+        let found = check.await.unwrap();
+        assert!(found.disabled.is_some() && !found.is_admitted());
+    }
 }

@@ -100,12 +100,6 @@ impl Inner {
     ) -> Result<Availability, Error> {
         let consistent = wish.consistent;
         let own = self.side(entity, resource, wish).await?;
-        for (name, amount) in needed {
-            if own.config.limit(name).is_none() {
-                let reason = "no limit of this name is configured for this entity and resource";
-                return Err(InvalidInput::of_request(format!("needed.{name}"), amount, reason).into());
-            }
-        }
         // Those above that the configuration knows are read together with the entity.
         let mut sides = vec![own];
         let mut unread = None;
@@ -144,11 +138,16 @@ impl Inner {
             }
         }
         let mut found = self.availability((entity, resource), &sides, needed);
+        for (name, amount) in needed {
+            let is_known = sides.first().is_some_and(|own| own.config.limit(name).is_some());
+            if !is_known && found.disabled.is_none() {
+                let reason = "no limit of this name is configured for this entity and resource";
+                return Err(InvalidInput::of_request(format!("needed.{name}"), amount, reason).into());
+            }
+        }
         if wish.places {
-            let chain = sides
-                .iter()
-                .map(|side| (&side.id, found.bypassed.contains(&side.id.entity)));
-            found.places = self.places_taken(chain.collect(), wish).await?;
+            let chain = sides.iter().map(|side| &side.id).collect();
+            found.places = self.places_taken(chain, found.disabled.is_some(), wish).await?;
         }
         Ok(found)
     }

@@ -11,25 +11,22 @@ use crate::inner::Inner;
 use crate::table::TableExt as _;
 
 impl Inner {
-    /// Reads the places that a request would take, of a chain of entities and whether each is under a bypass. Under a bypass of the
-    /// first it would take none. The first must have a concurrency limit.
+    /// Reads the places of a chain of entities. The first must have a concurrency limit, unless it is `disabled`.
     pub(super) async fn places_taken(
         &self,
-        chain: Vec<(&BucketId, bool)>,
+        chain: Vec<&BucketId>,
+        disabled: bool,
         wish: Wish,
     ) -> Result<Vec<PlacesTaken>, Error> {
-        if chain.first().is_some_and(|(_, is_bypassed)| *is_bypassed) {
-            return Ok(Vec::new());
-        }
         let mut reads = Vec::with_capacity(chain.len());
-        for (level, (id, is_bypassed)) in chain.iter().enumerate() {
-            reads.push(self.places_of(id, level, *is_bypassed, wish));
+        for (level, id) in chain.iter().enumerate() {
+            reads.push(self.places_of(id, level, disabled, wish));
         }
         let limits = try_join_all(reads).await?;
         let limited = chain
             .iter()
             .zip(limits)
-            .filter_map(|((id, _), most)| Some((*id, most?)));
+            .filter_map(|(id, most)| Some((*id, most?)));
         let limited: Vec<_> = limited.collect();
         let keys = limited.iter().map(|(id, _)| flight_key(id)).collect();
         let items = self.table.batch_get(keys, wish.consistent).await;
@@ -53,15 +50,12 @@ impl Inner {
         &self,
         id: &BucketId,
         level: usize,
-        is_bypassed: bool,
+        disabled: bool,
         wish: Wish,
     ) -> Result<Option<u32>, Error> {
-        if is_bypassed {
-            return Ok(None);
-        }
         let most = self.most_in_flight(&id.entity, &id.resource, level > 0, wish.consistent);
         let most = most.await.map_err(|err| self.place.acquire_error(err))?;
-        if level == 0 && most.is_none() {
+        if level == 0 && most.is_none() && !disabled {
             return Err(self
                 .place
                 .acquire_error(not_limited(&id.entity, &id.resource).into()));

@@ -25,8 +25,9 @@ impl Acquire {
     /// With [`wait`](Self::wait), a call that finds no place asks again, after at most 2 s and at once when this process gives a place
     /// of the entity and resource back. [`on_wait`](Self::on_wait) is not called for such waits.
     ///
-    /// A lease holds no place under a bypass, and none if it was granted during an outage without the table. Until cached
-    /// configuration has expired, a call can be refused although another process has set a bypass.
+    /// Under a bypass of the entity, a lease holds the places of the entities above it alone, and none if it was granted during an
+    /// outage without the table. A call that waits takes its places first, and can be refused, until cached configuration has
+    /// expired, although another process has set a bypass.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {

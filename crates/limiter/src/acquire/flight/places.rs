@@ -32,13 +32,40 @@ impl From<AcquireError> for NoPlace {
     }
 }
 
+/// Whether a call takes a place of its own entity, beside those of the entities above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    /// Not if the entity is under a bypass by what is cached. If it is disabled, none at all is taken.
+    ByCache,
+    Yes,
+    /// It is under a bypass.
+    No,
+    /// Those of the entities above are held already.
+    Only,
+}
+
 /// The places of a call.
 #[derive(Debug)]
 pub(super) enum Places {
-    /// These are held.
-    Held(Vec<Held>),
-    /// None was taken: by what is cached, the entity is disabled or under a bypass.
+    /// These are held, the entity's own first if there is one.
+    Held { places: Vec<Held>, has_own: bool },
+    /// None was taken: by what is cached, the entity is disabled.
     Skipped,
+}
+
+impl Places {
+    pub(super) fn held(self) -> Vec<Held> {
+        match self {
+            Self::Held { places, .. } => places,
+            Self::Skipped => Vec::new(),
+        }
+    }
+}
+
+/// The places that a call needs.
+struct Needed {
+    wanted: Vec<Wanted>,
+    has_own: bool,
 }
 
 /// An entity's places of which one is to be taken.
@@ -48,7 +75,7 @@ struct Wanted {
 }
 
 impl Inner {
-    /// Takes all places of a call, or none. Unless `always`, none of an entity that is disabled or under a bypass.
+    /// Takes all places of a call, or none.
     ///
     /// # Cancellation
     /// Places that were taken, or may have been, are given back in the background.
@@ -56,9 +83,9 @@ impl Inner {
         self: &Arc<Self>,
         id: &BucketId,
         wish: Wish,
-        always: bool,
+        own: Own,
     ) -> Result<Places, NoPlace> {
-        let Some(wanted) = self.wanted_places(id, wish, always).await? else {
+        let Some(Needed { wanted, has_own }) = self.needed_places(id, wish, own).await? else {
             return Ok(Places::Skipped);
         };
         let takes = wanted.into_iter().map(|wanted| {
@@ -83,20 +110,24 @@ impl Inner {
             }
         }
         match refused {
-            None => Ok(Places::Held(held)),
+            None => Ok(Places::Held {
+                places: held,
+                has_own,
+            }),
             Some(why) => Err(why),
         }
     }
 
     /// The places that a call needs: that of the entity, whose limit must be known, and those of entities above that have one of
     /// their own.
-    async fn wanted_places(
+    async fn needed_places(
         self: &Arc<Self>,
         id: &BucketId,
         wish: Wish,
-        always: bool,
-    ) -> Result<Option<Vec<Wanted>>, AcquireError> {
+        own: Own,
+    ) -> Result<Option<Needed>, AcquireError> {
         let mut wanted: Vec<Wanted> = Vec::new();
+        let mut has_own = matches!(own, Own::Yes | Own::Only);
         let mut entity = id.entity.clone();
         let mut chain = Vec::new();
         for level in 0.. {
@@ -110,17 +141,27 @@ impl Inner {
                     self.most_in_flight(&entity, &id.resource, level > 0, false)
                 )?
             };
-            let is_passed = found.config.is_bypassed() || found.config.disabled().is_some();
-            if level == 0 && is_passed && !always {
-                return Ok(None);
+            if level == 0 && own == Own::ByCache {
+                if found.config.disabled().is_some() {
+                    return Ok(None);
+                }
+                has_own = !found.config.is_bypassed();
             }
+            let is_taken = if level == 0 {
+                has_own
+            } else {
+                !found.config.is_bypassed()
+            };
             match most {
-                Some(most) if level == 0 || !found.config.is_bypassed() => wanted.push(Wanted {
+                Some(most) if is_taken => wanted.push(Wanted {
                     id: self.bucket_id(&entity, &id.resource),
                     most,
                 }),
                 None if level == 0 => return Err(not_limited(&entity, &id.resource).into()),
                 _ => {}
+            }
+            if own == Own::Only {
+                break;
             }
             chain.push(entity);
             match above(&found, &chain) {
@@ -128,7 +169,7 @@ impl Inner {
                 None => break,
             }
         }
-        Ok(Some(wanted))
+        Ok(Some(Needed { wanted, has_own }))
     }
 
     /// The configuration of an entity and of those above that its requests debit, read now.

@@ -12,7 +12,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 
 use super::Wish;
-use super::places::{NoPlace, Places};
+use super::places::{NoPlace, Own, Places};
 use crate::acquire::attempt::Attempt;
 use crate::acquire::lease::Lease;
 use crate::error::{Error, Last};
@@ -25,14 +25,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A call that has its tokens.
 struct Admitted {
     lease: Lease,
-    /// Whether it needs a place: not if it was admitted without the table, or is only counted.
-    needs_place: bool,
+    /// Whether it needs places, and one of its own entity: none if it was admitted without the table, and those of the entities above
+    /// if it is only counted.
+    needs: Option<Own>,
 }
 
 impl Admitted {
     fn new(lease: Lease) -> Self {
-        let needs_place = !lease.is_degraded() && !lease.is_bypassed();
-        Self { lease, needs_place }
+        let own = if lease.is_bypassed() { Own::No } else { Own::Yes };
+        let needs = (!lease.is_degraded()).then_some(own);
+        Self { lease, needs }
     }
 }
 
@@ -51,14 +53,14 @@ impl Attempt {
             // The tokens first: their request is the probe.
             self.admit(request, until).await?
         } else if one_by_one {
-            let taken = self.places_until(id, wish, false, until).await;
+            let taken = self.places_until(id, wish, Own::ByCache, until).await;
             if let Err(NoPlace::Full(full)) = taken {
                 return Err(full.into());
             }
             places = Some(taken);
             self.admit(request, until).await?
         } else {
-            let mut taking = std::pin::pin!(self.places_until(id, wish, false, until));
+            let mut taking = std::pin::pin!(self.places_until(id, wish, Own::ByCache, until));
             let mut admitting = std::pin::pin!(self.admit(request, until));
             tokio::select! {
                 // A call without tokens reads the configuration, which the place then shares.
@@ -66,7 +68,7 @@ impl Attempt {
                 // Without tokens the place is not wanted, and goes back in the background.
                 admitted = &mut admitting => {
                     let admitted = admitted?;
-                    if admitted.needs_place {
+                    if admitted.needs.is_some() {
                         places = Some(taking.await);
                     }
                     admitted
@@ -77,19 +79,38 @@ impl Attempt {
                 }
             }
         };
-        let Admitted { lease, needs_place } = admitted;
-        if !needs_place {
-            return Ok(lease);
-        }
+        let Admitted { lease, needs } = admitted;
+        let Some(own) = needs else { return Ok(lease) };
         let taken = match places {
-            Some(Ok(Places::Held(held))) => Ok(Places::Held(held)),
+            Some(Ok(Places::Held { mut places, has_own })) => match own {
+                Own::No => {
+                    if has_own {
+                        drop(places.remove(0));
+                    }
+                    return Ok(lease.with_places(places));
+                }
+                _ if has_own => return Ok(lease.with_places(places)),
+                // What was cached is not what the table says: the call is not only counted.
+                _ => {
+                    let more = self.places_until(id, wish, Own::Only, until).await;
+                    more.map(|more| {
+                        let mut all = more.held();
+                        all.extend(places);
+                        all
+                    })
+                }
+            },
+            Some(Err(NoPlace::Full(full))) if own == Own::No && full.entity == id.entity => {
+                self.places_until(id, wish, own, until).await.map(Places::held)
+            }
             Some(Err(why)) => Err(why),
-            // What was cached is not what the table says: the call is neither refused nor only counted.
-            Some(Ok(Places::Skipped)) | None => self.places_until(id, wish, true, until).await,
+            // By what was cached it was disabled, or nothing was tried.
+            Some(Ok(Places::Skipped)) | None => {
+                self.places_until(id, wish, own, until).await.map(Places::held)
+            }
         };
         let err = match taken {
-            Ok(Places::Held(held)) => return Ok(lease.with_places(held)),
-            Ok(Places::Skipped) => return Ok(lease),
+            Ok(places) => return Ok(lease.with_places(places)),
             Err(NoPlace::Full(full)) => full.into(),
             Err(NoPlace::Failed(AcquireError::Table(err)))
                 if err.is_outage() && self.admits_in_outage(id) =>
@@ -117,10 +138,10 @@ impl Attempt {
         &self,
         id: &BucketId,
         wish: Wish,
-        always: bool,
+        own: Own,
         until: Instant,
     ) -> Result<Places, NoPlace> {
-        let taking = self.inner.take_places(id, wish, always);
+        let taking = self.inner.take_places(id, wish, own);
         let taken = tokio::time::timeout_at(until, taking).await;
         taken.unwrap_or_else(|_| {
             let message = format!("no place in flight within {} ms", self.timeout.as_millis());
@@ -152,7 +173,7 @@ impl Attempt {
                 let is_bypassed = chain.first().is_some_and(|config| config.is_bypassed());
                 return Ok(Admitted {
                     lease: Lease::granted(inner, request, Vec::new()),
-                    needs_place: !is_bypassed,
+                    needs: Some(if is_bypassed { Own::No } else { Own::Yes }),
                 });
             }
             Ok(Err(AcquireError::Table(err))) if err.is_outage() => inner.table_error(err),
