@@ -438,7 +438,12 @@ impl Take {
                 }
                 // What was in force when the acquire began may have gone since.
                 if let Err(err) = check_config(&self.config, &self.id.resource, &self.amounts) {
-                    return self.fail(err);
+                    return match was {
+                        State::Verify(until) if !self.config.is_bypassed() => {
+                            self.remove_stamp(until, State::Undo(err.into()), env);
+                        }
+                        _ => self.fail(err),
+                    };
                 }
                 match (was, self.seen.take()) {
                     (State::Verify(until), _) => self.verified(until, env),

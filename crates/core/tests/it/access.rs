@@ -203,6 +203,26 @@ fn a_bucket_that_is_created_too_late_loses_its_stamp() {
     assert_eq!(balance(&desk), (10_000, 0));
 }
 
+/// The limit that the request names goes with the bypass.
+#[test]
+fn a_bucket_that_is_created_too_late_loses_its_stamp_although_the_request_fails() {
+    let mut desk = desk();
+    say(&mut desk, Some(Access::Bypass));
+    let key = zae_limiter_core::schema::resource_config_key(&desk.namespace, &desk.resource);
+    desk.meddle = Some(Box::new(move |_, op, table| {
+        if matches!(op, Op::Transact(_)) {
+            let mut item = table.get(&key).unwrap().clone();
+            item.retain(|name, _| name != "disabled" && !name.starts_with("l_"));
+            table.insert(item).unwrap();
+        }
+        None
+    }));
+    desk.forget();
+    let err = desk.failed("user", &[("rpm", 500)]);
+    assert!(matches!(err, AcquireError::NotConfigured { .. }), "{err:?}");
+    assert!(!desk.item("user", 0).contains_key("bypass"));
+}
+
 #[test]
 fn an_expired_bucket_is_kept() {
     let mut desk = desk();

@@ -86,8 +86,12 @@ impl Take {
         if self.config.is_bypassed() {
             return self.count(None, env);
         }
+        self.remove_stamp(until, State::Unstamp, env);
+    }
+
+    pub(super) fn remove_stamp(&mut self, until: EpochMillis, state: State, env: &mut Env<'_>) {
         let update = access::remove_bypass(self.id.key(self.shard), until);
-        self.send(Ask::Table(Op::Update(update)), State::Unstamp, env);
+        self.send(Ask::Table(Op::Update(update)), state, env);
     }
 
     pub(super) fn ask_config(&mut self, state: State, env: &mut Env<'_>) {

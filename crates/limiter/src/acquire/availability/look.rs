@@ -6,6 +6,7 @@ use std::sync::Arc;
 use zae_limiter_core::acquire::{DisabledAt, Request};
 use zae_limiter_core::bucket::{MAX_SHARDS, Owner, is_disputed, newest_owner};
 use zae_limiter_core::config::Resolved;
+use zae_limiter_core::limit::Limit;
 use zae_limiter_core::outage::policy::last_known;
 use zae_limiter_core::schema::{BucketId, key_of};
 use zae_limiter_core::verdict::LimitStatus;
@@ -100,6 +101,9 @@ impl Inner {
     ) -> Result<Availability, Error> {
         let consistent = wish.consistent;
         let own = self.side(entity, resource, wish).await?;
+        if own.config.disabled().is_none() {
+            is_known(&own.config.limits, needed)?;
+        }
         // Those above that the configuration knows are read together with the entity.
         let mut sides = vec![own];
         let mut unread = None;
@@ -138,12 +142,8 @@ impl Inner {
             }
         }
         let mut found = self.availability((entity, resource), &sides, needed);
-        for (name, amount) in needed {
-            let is_known = sides.first().is_some_and(|own| own.config.limit(name).is_some());
-            if !is_known && found.disabled.is_none() {
-                let reason = "no limit of this name is configured for this entity and resource";
-                return Err(InvalidInput::of_request(format!("needed.{name}"), amount, reason).into());
-            }
+        if found.disabled.is_none() {
+            is_known(&found.configured, needed)?;
         }
         if wish.places {
             let chain = sides.iter().map(|side| &side.id).collect();
@@ -318,6 +318,17 @@ fn next_above(sides: &[Side]) -> Option<EntityId> {
     let chain = sides.iter().map(|side| &side.id.entity);
     let above = last.config.depth.next_above(last.owner(), below.len(), chain);
     above.cloned()
+}
+
+/// Checks that there are limits of all names.
+fn is_known(limits: &[Limit], needed: &[(LimitName, Millitokens)]) -> Result<(), InvalidInput> {
+    for (name, amount) in needed {
+        if limits.iter().all(|limit| limit.name() != name) {
+            let reason = "no limit of this name is configured for this entity and resource";
+            return Err(InvalidInput::of_request(format!("needed.{name}"), amount, reason));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that there are limits, unless the look is for places or who is disabled, and that they can be evaluated.
