@@ -1,4 +1,4 @@
-//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--rates | --shapes | --places] [--verbose]`.
+//! Runs simulations: `cargo run --release -p zae-limiter-sim -- [--seed N] [--runs N] [--rates | --shapes | --places] [--without-operators] [--verbose]`.
 //! Each seed is played five times: see [`plans`]; with `--places` once, by [`places`].
 //!
 //! Exits with 1 at the first violation, after printing the seed, the last events, the shortest plan that
@@ -16,13 +16,15 @@ use std::time::Instant;
 
 use zae_limiter_sim::{Plan, Stats, Violation, places, plans, run, run_and_tell, shrink};
 
-const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--rates | --shapes | --places] [--verbose]
+const USAGE: &str = "usage: zae-limiter-sim [--seed N] [--runs N] [--rates | --shapes | --places] [--without-operators] [--verbose]
 
   --seed N   the first seed (default 0)
   --runs N   how many seeds to run, each with all of its plans (default 1 with --seed, else 10000)
   --rates    leave out the plans whose limits have shapes
   --shapes   leave out the others
   --places   play places in flight instead
+  --without-operators
+             leave out plans in which operators set bypasses, reset buckets or top them up
   --verbose  print the plan, the events and the counters of every run";
 
 /// How many of the last events a report shows unless `--verbose` is given.
@@ -34,12 +36,13 @@ struct Args {
     /// Whether the limits of all plans that are played have shapes, if only such or only others are.
     shapes: Option<bool>,
     places: bool,
+    operators: bool,
     verbose: bool,
 }
 
 fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
     let (mut seed, mut runs, mut shapes) = (None, None, None);
-    let (mut places, mut verbose) = (false, false);
+    let (mut places, mut operators, mut verbose) = (false, true, false);
     let mut args = args.skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -47,7 +50,8 @@ fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
             "--runs" => runs = Some(args.next()?.parse().ok()?),
             "--rates" if shapes.is_none() && !places => shapes = Some(false),
             "--shapes" if shapes.is_none() && !places => shapes = Some(true),
-            "--places" if shapes.is_none() => places = true,
+            "--places" if shapes.is_none() && operators => places = true,
+            "--without-operators" if !places => operators = false,
             "--verbose" => verbose = true,
             _ => return None,
         }
@@ -57,6 +61,7 @@ fn parse(args: impl Iterator<Item = String>) -> Option<Args> {
         runs: runs.unwrap_or(if seed.is_some() { 1 } else { 10_000 }),
         shapes,
         places,
+        operators,
         verbose,
     })
 }
@@ -71,7 +76,11 @@ fn main() -> ExitCode {
     }
     let (mut total, started) = (Stats::default(), Instant::now());
     let all = (args.seed..args.seed.saturating_add(args.runs)).flat_map(plans);
-    for plan in all.filter(|plan| args.shapes.is_none_or(|shapes| plan.shapes == shapes)) {
+    let is_played = |plan: &Plan| {
+        let has_limits = args.shapes.is_none_or(|shapes| plan.shapes == shapes);
+        has_limits && (args.operators || !plan.has_operators())
+    };
+    for plan in all.filter(is_played) {
         if args.verbose {
             println!("{}", plan.describe());
         }

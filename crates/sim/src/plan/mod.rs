@@ -260,6 +260,13 @@ impl Plan {
         }
     }
 
+    /// Whether operators set bypasses, reset buckets or top them up.
+    pub fn has_operators(&self) -> bool {
+        let is_operators =
+            |action: &Action| matches!(action, Action::SetAccess { .. } | Action::Operate { .. });
+        self.actions.iter().any(|(_, action)| is_operators(action))
+    }
+
     /// The plan as lines, for a failure report.
     pub fn describe(&self) -> String {
         use std::fmt::Write as _;
