@@ -440,7 +440,7 @@ impl Take {
                 if let Err(err) = check_config(&self.config, &self.id.resource, &self.amounts) {
                     return match was {
                         State::Verify(until) if !self.config.is_bypassed() => {
-                            self.remove_stamp(until, State::Undo(err.into()), env);
+                            self.remove_stamp(until, State::Undo(err), env);
                         }
                         _ => self.fail(err),
                     };
