@@ -51,6 +51,8 @@ fn the_cascade_depth_is_set_and_shown_and_entities_beyond_it_are_named() {
     world.run("system set-cascade-depth 3");
     world.run("acquire key-1 -r gpt-4 -c rpd:30");
     world.run("available org -r gpt-4");
+    // Of the project one more, so that not both waits are the longest.
+    world.run("acquire project -r gpt-4 -c rpd:1");
     world.run("available key-1 -r gpt-4 -c rpd:20 --output json");
     world.run("acquire key-1 -r gpt-4 -c rpd:20");
     // More than the organisation has.
