@@ -458,30 +458,13 @@ class Sharded(Sequence):
         return "admitted", None
 
     def finish(self):
-        dice = self.dice
-        leases, concerned, resource, wanted, left = self.leases.pop(dice.randrange(len(self.leases)))
+        leases, concerned, resource, wanted, left = self.leases.pop(self.dice.randrange(len(self.leases)))
         found = self.all_defaults(concerned, resource)
         seen = [of for of, client in zip(left, self.clients, strict=True) if client.name == "theirs"]
         if any(of[place] != found.get(place) for of in seen for place in of):
             # As on a single shard.
             return self.allow("whose schedule is the default")
-        how = dice.choice(["commit", "rollback", "rollback", "adjust", "adjust", "release"])
-        name = dice.choice(sorted(wanted))
-        if how == "release":
-            by = {name: dice.randint(0, wanted[name])}
-        else:
-            by = {one: dice.randint(-wanted[one], wanted[one] + 5) for one in wanted if one == name or dice.random() < 0.5}
-
-        def end(lease):
-            if how in ("adjust", "release"):
-                getattr(lease, how)(**by)
-                lease.commit()
-            else:
-                getattr(lease, how)()
-
-        before, outcomes = self.twin.do(dice, [lambda lease=lease: end(lease) for lease in leases])
-        self.trail.append((shown(self.now), how, concerned, resource, by, wanted, *outcomes))
-        self.same("end of a lease", *[outcome.kind for outcome in outcomes])
+        outcomes = self.end(leases, concerned, resource, wanted)
         for entity in concerned:
             new = [self.shards(outcome.items).get((entity, resource), {}) for outcome in outcomes]
             self.same(f"shards of {entity}/{resource}", sorted(new[0]), sorted(new[1]))

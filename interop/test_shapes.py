@@ -667,13 +667,9 @@ class Sequence:
             else:
                 self.differ(f"{where} vu", *marks)
 
-    def finish(self):
+    def end(self, leases, concerned, resource, wanted):
+        """Ends the leases of both clients in one of the ways."""
         dice = self.dice
-        leases, concerned, resource, wanted, left = self.leases.pop(dice.randrange(len(self.leases)))
-        found = {one: self.defaults_of(self.buckets().get((one, resource))) for one in concerned}
-        if any(seen != found for seen, client in zip(left, self.clients, strict=True) if client.name == "theirs"):
-            # The bucket that stayed is the other one's: such a lease gives back nothing of limits with schedules.
-            return self.allow("whose schedule is the default")
         how = dice.choice(["commit", "rollback", "rollback", "adjust", "adjust", "release"])
         name = dice.choice(sorted(wanted))
         if how == "release":
@@ -688,9 +684,18 @@ class Sequence:
             else:
                 getattr(lease, how)()
 
-        before, outcomes = self.twin.do(dice, [lambda lease=lease: end(lease) for lease in leases])
+        _, outcomes = self.twin.do(dice, [lambda lease=lease: end(lease) for lease in leases])
         self.trail.append((shown(self.now), how, concerned, resource, by, wanted, *outcomes))
         self.same("end of a lease", *[outcome.kind for outcome in outcomes])
+        return outcomes
+
+    def finish(self):
+        leases, concerned, resource, wanted, left = self.leases.pop(self.dice.randrange(len(self.leases)))
+        found = {one: self.defaults_of(self.buckets().get((one, resource))) for one in concerned}
+        if any(seen != found for seen, client in zip(left, self.clients, strict=True) if client.name == "theirs"):
+            # The bucket that stayed is the other one's: such a lease gives back nothing of limits with schedules.
+            return self.allow("whose schedule is the default")
+        outcomes = self.end(leases, concerned, resource, wanted)
         if any(self.is_partly_out_of_sight(self.shapes(entity, resource)) for entity in concerned):
             self.allow("reset of a pattern beyond its search")
             self.keep_one(outcomes)

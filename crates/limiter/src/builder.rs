@@ -12,9 +12,9 @@ use zae_limiter_core::{EntityId, InputKind, InvalidInput, NamespaceName, StackNa
 use zae_limiter_infra::StackOptions;
 
 use crate::acquire::alerts::{Alert, Alerts};
-use crate::acquire::breaker::Breaker;
 #[cfg(feature = "test-util")]
 use crate::acquire::draws::Draws;
+use crate::acquire::outage::breaker::Breaker;
 use crate::acquire::permits::{Permits, check_max_in_flight};
 use crate::acquire::refunds::check_correction_delay;
 use crate::acquire::slices::Prefetch;

@@ -17,13 +17,13 @@ use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, Resour
 
 use crate::acquire::alerts::Alerts;
 use crate::acquire::background::Background;
-use crate::acquire::breaker::Breaker;
 use crate::acquire::config_cache::ConfigCache;
 use crate::acquire::draws::Draws;
 use crate::acquire::flight::Flight;
 use crate::acquire::groups::Groups;
 use crate::acquire::image_cache::ImageCache;
 use crate::acquire::occasional::CallLog;
+use crate::acquire::outage::breaker::Breaker;
 use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
 use crate::acquire::refunds::queues::Refunds;
 use crate::acquire::slices::{Prefetch, Slices};

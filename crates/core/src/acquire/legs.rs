@@ -51,6 +51,20 @@ pub(super) struct Leg {
 }
 
 impl Leg {
+    fn new(part: usize, level: usize, entity: EntityId) -> Self {
+        Self {
+            part,
+            level,
+            entity,
+            found: None,
+            take: None,
+            is_paid: false,
+            is_stray: false,
+            unless_disabled: None,
+            above: Above::Open,
+        }
+    }
+
     pub(super) fn id(&self, request: &Request) -> BucketId {
         BucketId {
             namespace: request.id.namespace.clone(),
@@ -122,15 +136,8 @@ impl Acquire {
             let is_paid = level > 0 && part == 0 && self.request.paid() == Some(&entity);
             let leg = self.legs.len();
             self.legs.push(Leg {
-                part,
-                level,
-                entity: entity.clone(),
-                found: None,
-                take: None,
                 is_paid,
-                is_stray: false,
-                unless_disabled: None,
-                above: Above::Open,
+                ..Leg::new(part, level, entity.clone())
             });
             if is_paid {
                 return Vec::new();
@@ -158,20 +165,13 @@ impl Acquire {
         let Some(old) = self.legs.iter().position(is_of) else {
             return false;
         };
-        let leg = Leg {
-            part,
-            level,
-            entity: entity.clone(),
-            found: None,
-            take: self.legs[old].take.take(),
-            is_paid: false,
-            is_stray: false,
-            unless_disabled: None,
-            above: Above::Open,
-        };
         // At the end, after the legs below it.
         let new = self.legs.len();
-        self.legs.push(leg);
+        let take = self.legs[old].take.take();
+        self.legs.push(Leg {
+            take,
+            ..Leg::new(part, level, entity.clone())
+        });
         for route in &mut self.routes {
             if *route == Route::Leg(old) {
                 *route = Route::Leg(new);
@@ -262,11 +262,8 @@ impl Acquire {
     pub(super) fn confirm(&mut self) -> Vec<Call> {
         let mut calls = Vec::new();
         // Legs that are taken back are added meanwhile.
-        let mut next = 0;
-        while next < self.legs.len() {
-            let at = next;
-            next += 1;
-            let leg = &self.legs[at];
+        for at in 0.. {
+            let Some(leg) = self.legs.get(at) else { break };
             if leg.is_stray || matches!(leg.above, Above::Confirmed | Above::Asked) {
                 continue;
             }

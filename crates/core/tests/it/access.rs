@@ -3,7 +3,7 @@
 use zae_limiter_core::access::{correct_count, stamp_access};
 use zae_limiter_core::acquire::{AcquireError, Decision};
 use zae_limiter_core::config::Access;
-use zae_limiter_core::table::{Answer, Op, Value};
+use zae_limiter_core::table::{Answer, Item, Op, Value};
 use zae_limiter_core::{EpochMillis, Millitokens};
 
 use crate::drive::{Desk, per_minute};
@@ -119,18 +119,9 @@ fn a_stamp_that_comes_too_late_is_removed() {
     let mut desk = desk();
     desk.admitted("user", &[("rpm", 10)]);
     say(&mut desk, Some(Access::Bypass));
-    let key = zae_limiter_core::schema::resource_config_key(&desk.namespace, &desk.resource);
-    desk.meddle = Some(Box::new(move |_, op, table| {
-        let is_stamp =
-            matches!(op, Op::Update(update) if update.set.iter().any(|(name, _)| name == "bypass"));
-        if is_stamp {
-            let mut item = table.get(&key).unwrap().clone();
-            item.remove("disabled");
-            table.insert(item).unwrap();
-        }
-        None
-    }));
-    desk.forget();
+    let is_stamp =
+        |op: &Op| matches!(op, Op::Update(update) if update.set.iter().any(|(name, _)| name == "bypass"));
+    changed_before(&mut desk, is_stamp, |item| drop(item.remove("disabled")));
     desk.rejected("user", &[("rpm", 1)]);
     assert!(!desk.item("user", 0).contains_key("bypass"));
 }
@@ -183,21 +174,31 @@ fn a_bucket_is_created_under_a_bypass_with_all_its_tokens() {
     assert_eq!(balance(&desk), (10_000, 500_000));
 }
 
-/// The bypass ends while the bucket is created under it: the operator has looked for buckets by then.
-#[test]
-fn a_bucket_that_is_created_too_late_loses_its_stamp() {
-    let mut desk = desk();
-    say(&mut desk, Some(Access::Bypass));
+/// Has an operator change the configuration of the resource just before a request is executed.
+fn changed_before(
+    desk: &mut Desk,
+    is_moment: impl Fn(&Op) -> bool + 'static,
+    change: impl Fn(&mut Item) + 'static,
+) {
     let key = zae_limiter_core::schema::resource_config_key(&desk.namespace, &desk.resource);
     desk.meddle = Some(Box::new(move |_, op, table| {
-        if matches!(op, Op::Transact(_)) {
+        if is_moment(op) {
             let mut item = table.get(&key).unwrap().clone();
-            item.remove("disabled");
+            change(&mut item);
             table.insert(item).unwrap();
         }
         None
     }));
     desk.forget();
+}
+
+/// The bypass ends while the bucket is created under it: the operator has looked for buckets by then.
+#[test]
+fn a_bucket_that_is_created_too_late_loses_its_stamp() {
+    let mut desk = desk();
+    say(&mut desk, Some(Access::Bypass));
+    let is_creation = |op: &Op| matches!(op, Op::Transact(_));
+    changed_before(&mut desk, is_creation, |item| drop(item.remove("disabled")));
     desk.rejected("user", &[("rpm", 500)]);
     assert!(!desk.item("user", 0).contains_key("bypass"));
     assert_eq!(balance(&desk), (10_000, 0));
@@ -208,16 +209,10 @@ fn a_bucket_that_is_created_too_late_loses_its_stamp() {
 fn a_bucket_that_is_created_too_late_loses_its_stamp_although_the_request_fails() {
     let mut desk = desk();
     say(&mut desk, Some(Access::Bypass));
-    let key = zae_limiter_core::schema::resource_config_key(&desk.namespace, &desk.resource);
-    desk.meddle = Some(Box::new(move |_, op, table| {
-        if matches!(op, Op::Transact(_)) {
-            let mut item = table.get(&key).unwrap().clone();
-            item.retain(|name, _| name != "disabled" && !name.starts_with("l_"));
-            table.insert(item).unwrap();
-        }
-        None
-    }));
-    desk.forget();
+    let is_creation = |op: &Op| matches!(op, Op::Transact(_));
+    changed_before(&mut desk, is_creation, |item| {
+        item.retain(|name, _| name != "disabled" && !name.starts_with("l_"));
+    });
     let err = desk.failed("user", &[("rpm", 500)]);
     assert!(matches!(err, AcquireError::NotConfigured { .. }), "{err:?}");
     assert!(!desk.item("user", 0).contains_key("bypass"));

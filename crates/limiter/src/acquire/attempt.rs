@@ -10,10 +10,10 @@ use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::Applied;
 
-use crate::acquire::degrade::without_table;
 use crate::acquire::driver::Drive;
 use crate::acquire::flight::{Waiting, Wish};
 use crate::acquire::lease::Lease;
+use crate::acquire::outage::degrade::without_table;
 use crate::acquire::slices::{Filling, Prefetch, Source};
 use crate::acquire::waiting::{OnWait, Patience, with_jitter};
 use crate::error::{Error, level_name};

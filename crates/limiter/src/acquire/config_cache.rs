@@ -29,7 +29,7 @@ use zae_limiter_core::schema::key_of;
 use zae_limiter_core::table::{Applied, FailureKind, Key, TableError};
 use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, ResourceName};
 
-use crate::acquire::breaker::{Breaker, is_refusal};
+use crate::acquire::outage::breaker::{Breaker, is_refusal};
 use crate::acquire::permits::Permits;
 use crate::clock::Time;
 use crate::table::{Table, TableExt};

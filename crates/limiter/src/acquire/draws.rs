@@ -1,11 +1,18 @@
-//! The random choices of an acquire.
+//! Random numbers, and the choices of an acquire that a test can make instead.
 
 use std::fmt;
 use std::sync::Arc;
 
 use zae_limiter_core::random::Random;
 
-use crate::acquire::driver::FastRandom;
+/// Random numbers for jitter, shard draws and marks.
+pub(crate) struct FastRandom;
+
+impl Random for FastRandom {
+    fn bits(&mut self) -> u64 {
+        fastrand::u64(..)
+    }
+}
 
 /// Chooses one of so many.
 type Choose = dyn Fn(u32) -> u32 + Send + Sync;

@@ -21,27 +21,18 @@ use zae_limiter_core::acquire::{
 use zae_limiter_core::config::OnUnavailable;
 use zae_limiter_core::credit::{Credit, CreditEnd, Send};
 use zae_limiter_core::outage::breaker::Pass;
-use zae_limiter_core::random::Random;
 use zae_limiter_core::sync::Drift;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
 use zae_limiter_core::{Bucket, EntityId, EpochMillis, RateLimitExceeded, ResourceName};
 
-use crate::acquire::breaker::is_refusal;
+use crate::acquire::draws::FastRandom;
 use crate::acquire::groups::{Ticket, Turn};
+use crate::acquire::outage::breaker::is_refusal;
 use crate::acquire::permits::Permit;
 use crate::acquire::refunds::queues::{Correction, log_credit};
 use crate::acquire::refunds::{Haste, enqueue};
 use crate::error::{Error, Last};
 use crate::inner::Inner;
-
-/// Random numbers for jitter, shard draws and marks.
-pub(crate) struct FastRandom;
-
-impl Random for FastRandom {
-    fn bits(&mut self) -> u64 {
-        fastrand::u64(..)
-    }
-}
 
 /// How long one sending of a credit waits for its answer, if the table sets no limit of its own: a sending that
 /// never ends would hold up the corrections that wait behind it.

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zae_limiter_core::InvalidInput;
 use zae_limiter_core::table::TableError;
 
-use crate::acquire::breaker::Breaker;
+use crate::acquire::outage::breaker::Breaker;
 use crate::clock::Time;
 
 /// How many requests may be on their way unless the builder sets another number. At 20 ms for an answer this is 50,000
@@ -167,7 +167,7 @@ mod tests {
         fail_until_open(&breaker).await;
         for waiting in waiting {
             let refusal = waiting.await.unwrap().unwrap_err();
-            assert!(crate::acquire::breaker::is_refusal(&refusal), "{refusal}");
+            assert!(crate::acquire::outage::breaker::is_refusal(&refusal), "{refusal}");
             assert!(refusal.applied == Applied::No, "{refusal}");
         }
         // A probe waits for a permit and is not refused.

@@ -17,7 +17,7 @@ use zae_limiter_core::table::{Answer, Applied, TableError};
 use zae_limiter_core::units::EpochMillis;
 
 use self::queues::{Correction, Seat, Shard, Waiting, log_credit, sum};
-use crate::acquire::driver::FastRandom;
+use crate::acquire::draws::FastRandom;
 use crate::acquire::groups::one_thread;
 use crate::admin::retry::{BRIEF, is_passing};
 use crate::inner::{Inner, Options};

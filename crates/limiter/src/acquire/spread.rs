@@ -10,7 +10,7 @@ use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError};
 
 use crate::acquire::config_cache::ConfigCache;
-use crate::acquire::driver::FastRandom;
+use crate::acquire::draws::FastRandom;
 use crate::admin::retry::{BRIEF, is_passing};
 use crate::admin::stack::Stack;
 use crate::error::Error;

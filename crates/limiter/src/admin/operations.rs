@@ -15,7 +15,7 @@ use zae_limiter_core::table::{Item, Key, Part, Value};
 use zae_limiter_core::version::{Gate, Gated};
 use zae_limiter_core::{EntityId, IntoName, InvalidInput, LimitName, ResourceName, ResourceScope};
 
-use crate::acquire::driver::FastRandom;
+use crate::acquire::draws::FastRandom;
 use crate::admin::Admin;
 use crate::admin::audit::Event;
 use crate::admin::retry::BRIEF;

@@ -188,7 +188,7 @@ fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
         settings: Settings::default(),
         slices: None,
     });
-    let random = &mut crate::acquire::driver::FastRandom;
+    let random = &mut crate::acquire::draws::FastRandom;
     let config = Arc::new(config);
     let known = |_: &EntityId, _: &ResourceName| {
         Some(Found {

@@ -488,55 +488,74 @@ async fn prepared() -> Admin {
     a
 }
 
-#[tokio::test]
-async fn an_apply_that_was_killed_anywhere_is_finished_by_the_next() {
-    let undisturbed = prepared().await;
-    apply(&undisturbed.repo, &second()).await;
-    let wanted = state(&undisturbed).await;
+/// Kills an apply before and after each of its writes, each time on a new table, and hands the table over. Returns how many points
+/// there were.
+async fn killed_anywhere(
+    prepared: impl AsyncFn() -> Admin,
+    manifest: &Manifest,
+    survives: impl AsyncFn(Admin, &str),
+) -> usize {
     let mut points = 0;
     for after in [false, true] {
         for k in 0.. {
             let a = prepared().await;
-            let table = Dying {
-                inner: a.repo.table(),
-                left: AtomicI64::new(i64::MAX),
-                after,
-            };
-            let table = Arc::new(table);
+            let table = Arc::new(Dying::new(a.repo.table(), after));
             let dying = a.over(Arc::clone(&table), |builder| builder).await;
-            table.left.store(k, Ordering::SeqCst);
+            table.dies_after(k);
             let died = dying
                 .admin()
-                .apply_limits(&second(), ApplyOptions::default())
+                .apply_limits(manifest, ApplyOptions::default())
                 .await;
-            if table.left.load(Ordering::SeqCst) >= 0 {
+            if !table.is_dead() {
                 assert_eq!(died.unwrap().errors, Vec::<String>::new());
                 break;
             }
             points += 1;
             let what = format!("{} write {k}", if after { "after" } else { "before" });
-            // What was written is managed, whatever else is missing.
-            let record = a.item(provisioner_key(a.repo.namespace_id())).await.unwrap();
-            let managed = Managed::decode(&record).unwrap();
-            for resource in a.repo.admin().resources_with_defaults().await.unwrap() {
-                assert!(managed.resources.contains(&resource), "{what}: {resource}");
-            }
-            // The next apply finishes it at once, though the lease of the dead one has not run out.
-            let again = a
-                .repo
-                .admin()
-                .apply_limits(&second(), ApplyOptions::default())
-                .await
-                .unwrap();
-            assert_eq!(again.errors, Vec::<String>::new(), "{what}");
-            assert_same(&without(state(&a).await, "#PENDING#"), &wanted, &what);
-            assert!(plan(&a.repo, &second()).await.is_empty(), "{what}");
-            // Then the dead one's records go, too.
-            a.clock.advance(Duration::from_mins(20));
-            assert_eq!(apply(&a.repo, &second()).await.pending, 0, "{what}");
-            assert_same(&state(&a).await, &wanted, &what);
+            survives(a, &what).await;
         }
     }
+    points
+}
+
+/// A repository over this table that does not hear of one of its writes.
+async fn losing_answer(a: &Admin, k: i64) -> Repository {
+    let count = AtomicI64::new(0);
+    let rule = move |op: &Op| {
+        let lost = is_write(op) && count.fetch_add(1, Ordering::SeqCst) == k;
+        if lost { Fault::LostAfter } else { Fault::None }
+    };
+    a.ruled(rule).await
+}
+
+#[tokio::test]
+async fn an_apply_that_was_killed_anywhere_is_finished_by_the_next() {
+    let undisturbed = prepared().await;
+    apply(&undisturbed.repo, &second()).await;
+    let wanted = state(&undisturbed).await;
+    let survives = async |a: Admin, what: &str| {
+        // Each level that was written is managed.
+        let record = a.item(provisioner_key(a.repo.namespace_id())).await.unwrap();
+        let managed = Managed::decode(&record).unwrap();
+        for resource in a.repo.admin().resources_with_defaults().await.unwrap() {
+            assert!(managed.resources.contains(&resource), "{what}: {resource}");
+        }
+        // The next apply finishes it at once, though the lease of the dead one has not run out.
+        let again = a
+            .repo
+            .admin()
+            .apply_limits(&second(), ApplyOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(again.errors, Vec::<String>::new(), "{what}");
+        assert_same(&without(state(&a).await, "#PENDING#"), &wanted, what);
+        assert!(plan(&a.repo, &second()).await.is_empty(), "{what}");
+        // Then the dead one's records go, too.
+        a.clock.advance(Duration::from_mins(20));
+        assert_eq!(apply(&a.repo, &second()).await.pending, 0, "{what}");
+        assert_same(&state(&a).await, &wanted, what);
+    };
+    let points = killed_anywhere(prepared, &second(), survives).await;
     assert!(points >= 16, "only {points} points were tried");
 }
 
@@ -547,15 +566,9 @@ async fn a_table_that_fails_for_a_while_loses_nothing() {
     let wanted = state(&undisturbed).await;
     for k in 0..12 {
         let a = prepared().await;
-        let count = AtomicI64::new(0);
-        let repo = a
-            .ruled(move |op| {
-                let lost = is_write(op) && count.fetch_add(1, Ordering::SeqCst) == k;
-                if lost { Fault::LostAfter } else { Fault::None }
-            })
-            .await;
         // It may fail as a whole, tell of single failures, or get over it.
-        let _ = repo
+        let _ = losing_answer(&a, k)
+            .await
             .admin()
             .apply_limits(&second(), ApplyOptions::default())
             .await;

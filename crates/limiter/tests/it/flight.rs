@@ -71,6 +71,16 @@ impl Desk {
         self.limiter.available(entity, "r").await.unwrap()["rpm"]
     }
 
+    /// A project, and keys below it.
+    async fn family(&self, keys: &[&str]) {
+        let admin = self.repo.admin();
+        admin.create_entity(NewEntity::new("project")).await.unwrap();
+        for key in keys {
+            let key = NewEntity::new(*key).parent("project").cascade(true);
+            admin.create_entity(key).await.unwrap();
+        }
+    }
+
     /// As on a stack whose functions are of this release, which a bypass asks for.
     async fn functions_of_today(&self) {
         let mut functions = Update::new(version_key());
@@ -371,11 +381,7 @@ async fn an_abandoned_call_keeps_no_place() {
 async fn the_place_of_a_parent_is_taken_as_well() {
     let desk = Desk::new().await;
     let admin = desk.repo.admin();
-    admin.create_entity(NewEntity::new("project")).await.unwrap();
-    for key in ["a", "b", "c"] {
-        let new = NewEntity::new(key).parent("project").cascade(true);
-        admin.create_entity(new).await.unwrap();
-    }
+    desk.family(&["a", "b", "c"]).await;
     admin
         .set_entity_concurrency("project", "_default_", 2)
         .await
@@ -439,9 +445,7 @@ async fn a_call_for_a_place_alone_is_refused_as_soon_as_any_process_has_disabled
     let desk = Desk::new().await;
     let admin = desk.repo.admin();
     desk.functions_of_today().await;
-    admin.create_entity(NewEntity::new("project")).await.unwrap();
-    let key = NewEntity::new("k").parent("project").cascade(true);
-    admin.create_entity(key).await.unwrap();
+    desk.family(&["k"]).await;
     let other = RateLimiter::new(desk.table.open().await.unwrap());
     let place = || other.acquire("k", "r").in_flight();
     place().await.unwrap().commit().await.unwrap();
@@ -716,9 +720,7 @@ async fn a_bypass_of_an_entity_leaves_the_places_of_those_above_it_limited() {
     let desk = Desk::new().await;
     let admin = desk.repo.admin();
     desk.functions_of_today().await;
-    admin.create_entity(NewEntity::new("project")).await.unwrap();
-    let key = NewEntity::new("k").parent("project").cascade(true);
-    admin.create_entity(key).await.unwrap();
+    desk.family(&["k"]).await;
     admin.set_entity_concurrency("project", "r", 1).await.unwrap();
     admin.set_entity_access("k", "r", Access::Bypass).await.unwrap();
     for with_tokens in [false, true] {

@@ -9,11 +9,12 @@ use zae_limiter_core::credit::Credit;
 use zae_limiter_core::outage::breaker::Pass;
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::table::{Answer, Op, TableError};
+use zae_limiter_core::{LimitName, Millitokens};
 
 use super::groups::{Carried, Part, Sending};
 use super::slices::Filling;
 use crate::rng::Rng;
-use crate::rows::change::{Source, Sums};
+use crate::rows::change::{Source, Sums, add};
 use crate::rows::row;
 
 #[derive(Debug)]
@@ -80,6 +81,18 @@ impl Job {
             Source::Credit(id)
         } else {
             Source::Acquire(id)
+        }
+    }
+
+    /// It gives this back to a bucket: until it ends, all of it may or may not have happened.
+    pub(crate) fn may_give_back(&mut self, id: &BucketId, deltas: &[(LimitName, Millitokens)]) {
+        for (limit, given) in deltas {
+            let side = if given.0 > 0 {
+                &mut self.low
+            } else {
+                &mut self.high
+            };
+            add(side, id, limit.as_str(), -given.0);
         }
     }
 

@@ -7,7 +7,7 @@ use zae_limiter_core::{LimitName, Millitokens};
 
 use super::{Event, World};
 use crate::rng::Rng;
-use crate::rows::change::{Sums, add};
+use crate::rows::change::Sums;
 use crate::state::job::Machine;
 
 /// How often a correction is sent.
@@ -38,15 +38,7 @@ impl World<'_> {
         self.check.access.corrections.insert(job);
         self.note(|| format!("{why}, job {job}: corrects the count by {deltas:?}"));
         self.stats.count_corrections += 1;
-        let slot = &mut self.jobs[job];
-        for (limit, given) in deltas {
-            let side = if given.0 > 0 {
-                &mut slot.low
-            } else {
-                &mut slot.high
-            };
-            add(side, &grant.id, limit.as_str(), -given.0);
-        }
+        self.jobs[job].may_give_back(&grant.id, deltas);
         self.send_count(job, op, 0);
         Some(job)
     }

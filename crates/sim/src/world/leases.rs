@@ -86,7 +86,7 @@ impl World<'_> {
             let deltas: Vec<_> = grant.amounts.iter().map(&mut delta).collect();
             let rng = Rng::of(self.plan.seed, (action as u64) << 8 | (at as u64 + 1));
             let why = format!("lease {index} ends");
-            self.credit(process, action, grant, deltas, rng, &why);
+            self.credit(process, action, grant, &deltas, rng, &why);
         }
     }
 
@@ -96,7 +96,7 @@ impl World<'_> {
         let deltas = grant.amounts.clone();
         let rng = Rng::of(self.plan.seed, (action as u64) << 8 | (call as u64 + 1) | 1 << 62);
         let why = format!("job {acquire} call {call}");
-        match self.credit(process, action, grant, deltas, rng, &why) {
+        match self.credit(process, action, grant, &deltas, rng, &why) {
             Some(job) => {
                 self.stats.compensations += 1;
                 self.jobs[job].awaited_by = Some((acquire, call));
@@ -116,12 +116,12 @@ impl World<'_> {
         process: usize,
         action: usize,
         grant: Grant,
-        deltas: Vec<(LimitName, Millitokens)>,
+        deltas: &[(LimitName, Millitokens)],
         mut rng: Rng,
         why: &str,
     ) -> Option<usize> {
         if grant.is_bypassed {
-            return self.correct_count((process, action), &grant, &deltas, rng, why);
+            return self.correct_count((process, action), &grant, deltas, rng, why);
         }
         let latest = self.processes[process].last_image(&grant.id, grant.shard);
         let (id, shard, image) = (grant.id.clone(), grant.shard, grant.image);
@@ -130,16 +130,7 @@ impl World<'_> {
         let send = credit.start(self.processes[process].clock(self.now_us))?;
         let job = self.add_job(process, action, Machine::Credit(Box::new(credit)), rng);
         self.note(|| format!("{why}, job {job}: gives back {deltas:?}"));
-        // Until it ends, all of it may or may not have happened.
-        let slot = &mut self.jobs[job];
-        for (limit, given) in deltas {
-            let side = if given.0 > 0 {
-                &mut slot.low
-            } else {
-                &mut slot.high
-            };
-            add(side, &grant.id, limit.as_str(), -given.0);
-        }
+        self.jobs[job].may_give_back(&grant.id, deltas);
         self.ride_or_send(job, send);
         Some(job)
     }

@@ -248,7 +248,7 @@ impl World<'_> {
         for grant in grants {
             let deltas = grant.amounts.clone();
             let rng = Rng::of(self.plan.seed, self.jobs.len() as u64 | 1 << 61);
-            self.credit(process, action, grant, deltas, rng, "taken ahead");
+            self.credit(process, action, grant, &deltas, rng, "taken ahead");
         }
     }
 }

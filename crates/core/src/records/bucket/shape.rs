@@ -160,8 +160,8 @@ fn read_allowance(reader: &Reader<'_>, name: &str, held: &Held) -> Result<Allowa
     let granted = reader.int_within(&limit_attr(name, "gc"), 1, super::MAX_SHARDS_READ)?;
     let most = Millitokens::from_amount(MAX_TOKENS).0;
     let extra = reader.int_within(&limit_attr(name, "tu"), 0, most)?.unwrap_or(0);
-    // An item without it is from before the count was stored, or the limit has just become a quota. Whatever its balance is,
-    // more than the share of each shard would be more than the limit of all.
+    // An older client has not stored the count, or the limit has just become a quota. Any part larger than a share would let all
+    // shards together hold more than the limit.
     let shards = granted.map_or(held.shard_count.max(1), |granted| granted as u32);
     Ok(Allowance { shards, extra })
 }

@@ -9,7 +9,8 @@ use tokio::task::AbortHandle;
 use zae_limiter_core::flight::{GiveBack, GiveBackEnd, Hold, Next};
 use zae_limiter_core::table::{Answer, Op, TableError};
 
-use crate::acquire::driver::{CREDIT_ANSWER, FastRandom, no_answer};
+use crate::acquire::draws::FastRandom;
+use crate::acquire::driver::{CREDIT_ANSWER, no_answer};
 use crate::inner::Inner;
 
 /// A place in flight. Dropping it gives it back in the background.

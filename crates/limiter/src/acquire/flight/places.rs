@@ -14,7 +14,7 @@ use zae_limiter_core::{EntityId, InvalidInput, ResourceName};
 
 use super::Wish;
 use super::held::Held;
-use crate::acquire::driver::FastRandom;
+use crate::acquire::draws::FastRandom;
 use crate::inner::Inner;
 
 /// Why a call has no place.

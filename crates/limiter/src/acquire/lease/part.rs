@@ -7,8 +7,8 @@ use zae_limiter_core::units::{check_amount, check_delta};
 use zae_limiter_core::{InvalidInput, LimitName, Millitokens, ResourceName};
 
 use super::{Held, Lease};
-use crate::acquire::degrade::NO_MEMORY;
 use crate::acquire::driver::Drive;
+use crate::acquire::outage::degrade::NO_MEMORY;
 use crate::error::{Error, level_name};
 
 /// One resource of a [`Lease`]: see [`Lease::on`].

@@ -13,7 +13,7 @@ use zae_limiter_core::schema::{BucketId, key_of, resource_pk};
 use zae_limiter_core::sync::{harden, stamp_owner};
 use zae_limiter_core::table::{Index, Item, Key, Query, TableError, Update, Value};
 
-use crate::acquire::driver::FastRandom;
+use crate::acquire::draws::FastRandom;
 use crate::admin::Admin;
 use crate::admin::pages::Pages;
 use crate::admin::retry::{BRIEF, is_passing};

@@ -66,6 +66,15 @@ struct Seen {
     settings: settings::Seen,
 }
 
+/// Adds the changes of what no change is listed of yet.
+fn add_new<T, K: PartialEq>(listed: &mut Vec<T>, more: Vec<T>, key: impl Fn(&T) -> &K) {
+    for change in more {
+        if listed.iter().all(|other| key(other) != key(&change)) {
+            listed.push(change);
+        }
+    }
+}
+
 /// The strictest gate of what is added to levels.
 fn gate(changes: &[Change]) -> Option<Gate> {
     let nothing = LevelState::default();
@@ -363,20 +372,8 @@ impl BegunApply<'_> {
             applied.pending = rest.pending;
             applied.of_others = rest.of_others;
             applied.errors = rest.errors;
-            for change in rest.changes {
-                if applied.changes.iter().all(|other| other.target != change.target) {
-                    applied.changes.push(change);
-                }
-            }
-            for change in rest.settings {
-                if applied
-                    .settings
-                    .iter()
-                    .all(|other| other.setting != change.setting)
-                {
-                    applied.settings.push(change);
-                }
-            }
+            add_new(&mut applied.changes, rest.changes, |change| &change.target);
+            add_new(&mut applied.settings, rest.settings, |change| &change.setting);
         }
         Ok(applied)
     }

@@ -19,7 +19,7 @@ use crate::admin::Admin;
 use crate::admin::levels::MAX_RACES;
 use crate::admin::setting::setting_event;
 use crate::error::Error;
-use crate::table::{TableExt as _, Transacted, Write};
+use crate::table::Transacted;
 
 /// How many settings are changed between two looks at the turn.
 const BETWEEN_LOOKS: usize = 32;
@@ -117,17 +117,15 @@ impl Admin {
         deleted: &[Setting],
     ) -> Result<Record, Error> {
         let inner = &self.inner;
-        let key = ManagedSettings::key(&inner.namespace);
-        let deleted: Vec<(&Setting, Key)> = deleted
+        let keys: Vec<Key> = deleted
             .iter()
-            .map(|setting| (setting, setting.key(&inner.namespace)))
+            .map(|setting| setting.key(&inner.namespace))
             .collect();
         for _ in 0..MAX_RACES {
             let mut managed = record.managed.clone();
-            if !deleted.is_empty() {
-                let keys: Vec<Key> = deleted.iter().map(|(_, key)| key.clone()).collect();
-                let found: Vec<_> = self.read_all(&keys).await?.iter().filter_map(key_of).collect();
-                for (setting, _) in deleted.iter().filter(|(_, key)| !found.contains(key)) {
+            let found: Vec<_> = self.read_all(&keys).await?.iter().filter_map(key_of).collect();
+            for (setting, key) in deleted.iter().zip(&keys) {
+                if !found.contains(key) {
                     managed.remove(setting);
                 }
             }
@@ -136,14 +134,12 @@ impl Admin {
                 return Ok(record);
             }
             let put = managed.put(&inner.namespace, record.item.as_ref());
-            let sent = inner.place.retrying(|| inner.table.put(put.clone())).await?;
-            record = match sent {
-                Write::Applied(()) => return Record::of(Some(put.item)),
-                Write::Refused(Some(theirs)) => Record::of(Some(theirs))?,
-                Write::Refused(None) => Record::of(self.read(&key).await?)?,
+            record = match self.put_as_read(put).await? {
+                Ok(written) => return Record::of(Some(written)),
+                Err(theirs) => Record::of(theirs)?,
             };
         }
-        Err(inner.place.contended(&key))
+        Err(inner.place.contended(&ManagedSettings::key(&inner.namespace)))
     }
 }
 

@@ -156,13 +156,23 @@ impl Admin {
 
     /// Writes the record; returns the record of another process that was faster.
     async fn put_record(&self, put: Put) -> Result<Result<Record, Record>, Error> {
+        Ok(match self.put_as_read(put).await? {
+            Ok(written) => Ok(Record::of(Some(written))?),
+            Err(theirs) => Err(Record::of(theirs)?),
+        })
+    }
+
+    /// Writes an item on condition that it is as it was read; returns what it is now if another process was faster.
+    pub(super) async fn put_as_read(&self, put: Put) -> Result<Result<Item, Option<Item>>, Error> {
         let inner = &self.inner;
-        let item = put.item.clone();
         let sent = inner.place.retrying(|| inner.table.put(put.clone())).await?;
         Ok(match sent {
-            Write::Applied(()) => Ok(Record::of(Some(item))?),
-            Write::Refused(Some(theirs)) => Err(Record::of(Some(theirs))?),
-            Write::Refused(None) => Err(self.managed().await?),
+            Write::Applied(()) => Ok(put.item),
+            Write::Refused(Some(theirs)) => Err(Some(theirs)),
+            Write::Refused(None) => match key_of(&put.item) {
+                Some(key) => Err(self.read(&key).await?),
+                None => Err(None),
+            },
         })
     }
 

@@ -159,33 +159,25 @@ async fn gates_are_checked_before_any_write() {
 #[tokio::test]
 async fn an_apply_that_was_killed_anywhere_is_finished_by_the_next() {
     let undisturbed = used().await;
-    let table = Arc::new(Dying {
-        inner: undisturbed.repo.table(),
-        left: AtomicI64::new(i64::MAX),
-        after: false,
-    });
+    let table = Arc::new(Dying::new(undisturbed.repo.table(), false));
     apply(
         &undisturbed.over(Arc::clone(&table), |builder| builder).await,
         &flagged(),
     )
     .await;
     let wanted = state(&undisturbed).await;
-    let writes = i64::MAX - table.left.load(Ordering::SeqCst);
+    let writes = table.writes();
     let killed = async |k: i64, after: bool| {
         let a = used().await;
-        let table = Arc::new(Dying {
-            inner: a.repo.table(),
-            left: AtomicI64::new(i64::MAX),
-            after,
-        });
+        let table = Arc::new(Dying::new(a.repo.table(), after));
         let dying = a.over(Arc::clone(&table), |builder| builder).await;
-        table.left.store(k, Ordering::SeqCst);
+        table.dies_after(k);
         let _ = dying
             .admin()
             .apply_limits(&flagged(), ApplyOptions::default())
             .await;
         let what = format!("{} write {k}", if after { "after" } else { "before" });
-        assert!(table.left.load(Ordering::SeqCst) < 0, "{what}");
+        assert!(table.is_dead(), "{what}");
         let again = apply(&a.repo, &flagged()).await;
         assert_eq!(again.errors, Vec::<String>::new(), "{what}");
         assert_eq!(stamps(&a, "child").await, (true, false), "{what}");

@@ -184,69 +184,46 @@ async fn what_was_set_by_hand_is_left_alone() {
     assert_eq!(admin.resource_defaults("gpt-5").await.unwrap().len(), 1);
 }
 
+/// A table with the first manifest applied.
+async fn prepared() -> Admin {
+    let a = Admin::new().await;
+    apply(&a.repo, &declared()).await;
+    a
+}
+
 #[tokio::test]
 async fn an_apply_that_was_killed_anywhere_is_finished_by_the_next() {
-    let undisturbed = Admin::new().await;
-    apply(&undisturbed.repo, &declared()).await;
+    let undisturbed = prepared().await;
     apply(&undisturbed.repo, &changed()).await;
     let wanted = state(&undisturbed).await;
-    let mut points = 0;
-    for after in [false, true] {
-        for k in 0.. {
-            let a = Admin::new().await;
-            apply(&a.repo, &declared()).await;
-            let table = Arc::new(Dying {
-                inner: a.repo.table(),
-                left: AtomicI64::new(i64::MAX),
-                after,
-            });
-            let dying = a.over(Arc::clone(&table), |builder| builder).await;
-            table.left.store(k, Ordering::SeqCst);
-            let died = dying
-                .admin()
-                .apply_limits(&changed(), ApplyOptions::default())
-                .await;
-            if table.left.load(Ordering::SeqCst) >= 0 {
-                assert_eq!(died.unwrap().errors, Vec::<String>::new());
-                break;
-            }
-            points += 1;
-            let what = format!("{} write {k}", if after { "after" } else { "before" });
-            // What was written is managed, whatever else is missing.
-            let key = ManagedSettings::key(a.repo.namespace_id());
-            let managed = ManagedSettings::decode(&a.item(key).await.unwrap()).unwrap();
-            let new = a.repo.admin().entity_concurrency("v", "gpt-4").await.unwrap();
-            assert!(
-                new.is_none() || managed.contains(&of_entity("v", "gpt-4")),
-                "{what}"
-            );
-            let again = apply(&a.repo, &changed()).await;
-            assert_eq!(again.errors, Vec::<String>::new(), "{what}");
-            assert_same(&state(&a).await, &wanted, &what);
-            assert_eq!(changes(&a.repo, &changed()).await, Vec::<String>::new(), "{what}");
-        }
-    }
+    let survives = async |a: Admin, what: &str| {
+        // A setting that was written is managed.
+        let key = ManagedSettings::key(a.repo.namespace_id());
+        let managed = ManagedSettings::decode(&a.item(key).await.unwrap()).unwrap();
+        let new = a.repo.admin().entity_concurrency("v", "gpt-4").await.unwrap();
+        assert!(
+            new.is_none() || managed.contains(&of_entity("v", "gpt-4")),
+            "{what}"
+        );
+        let again = apply(&a.repo, &changed()).await;
+        assert_eq!(again.errors, Vec::<String>::new(), "{what}");
+        assert_same(&state(&a).await, &wanted, what);
+        assert_eq!(changes(&a.repo, &changed()).await, Vec::<String>::new(), "{what}");
+    };
+    let points = killed_anywhere(prepared, &changed(), survives).await;
     // The turn taken and ended, three records, and five changes.
     assert!(points >= 2 * 9, "only {points} points were tried");
 }
 
 #[tokio::test]
 async fn answers_that_are_lost_lose_nothing() {
-    let undisturbed = Admin::new().await;
-    apply(&undisturbed.repo, &declared()).await;
+    let undisturbed = prepared().await;
     apply(&undisturbed.repo, &changed()).await;
     let wanted = without(state(&undisturbed).await, "/AUDIT#");
     for k in 0..12 {
-        let a = Admin::new().await;
-        apply(&a.repo, &declared()).await;
-        let count = AtomicI64::new(0);
-        let repo = a
-            .ruled(move |op| {
-                let lost = is_write(op) && count.fetch_add(1, Ordering::SeqCst) == k;
-                if lost { Fault::LostAfter } else { Fault::None }
-            })
-            .await;
-        let _ = repo
+        let a = prepared().await;
+        let _ = losing_answer(&a, k)
+            .await
             .admin()
             .apply_limits(&changed(), ApplyOptions::default())
             .await;
@@ -259,7 +236,6 @@ async fn answers_that_are_lost_lose_nothing() {
     }
 }
 
-/// The original's provisioner replaces the record of managed levels with what it knows.
 #[tokio::test]
 async fn an_apply_of_the_original_does_not_make_them_unmanaged() {
     let a = Admin::new().await;

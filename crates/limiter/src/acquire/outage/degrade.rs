@@ -12,7 +12,7 @@ use crate::error::{Error, level_name};
 use crate::inner::Inner;
 
 /// Said when an outage has filled the memory for limits.
-pub(super) const NO_MEMORY: &str =
+pub(in crate::acquire) const NO_MEMORY: &str =
     "the memory for limits during an outage holds as many that are in use as it can";
 
 impl Memory for Inner {
@@ -27,7 +27,7 @@ impl Memory for Inner {
 
 /// Applies the policy for outages. `call` is the call's policy, if it brought one; `err` is the error if nothing admits
 /// the request.
-pub(super) fn without_table(
+pub(in crate::acquire) fn without_table(
     inner: &Arc<Inner>,
     request: &Request,
     call: Option<OnUnavailable>,
