@@ -108,7 +108,7 @@ fn what_is_wrong_is_told() {
             "namespace": "d",
             "system": { "concurrency": 0, "cascade_depth": 1, "cascade_deph": 4 },
             "resources": { "r": { "concurrency": 1001, "cascade_depth": 4 }, "s": { "concurrency": "5" } },
-            "entities": { "u": { "concurrency": 5, "cascade_depth": 2, "resources": { "r": { "concurrency": true } } } },
+            "entities": { "u": { "cascade_depth": 2, "concurrency": 5, "resources": { "r": { "concurrency": true } } } },
         }),
         &[
             "system.cascade_deph is unknown; did you mean 'cascade_depth'?",
