@@ -11,7 +11,7 @@ mod record;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use record::{OperationKey, OperationRecord, Recorded};
+pub use record::{OperationKey, OperationRecord, Recorded, Replaces};
 
 use crate::acquire::{AcquireError, Settings, check_config};
 use crate::bucket::Bucket;

@@ -1,7 +1,8 @@
 //! The record of an operation, by which a repetition of the call is recognised.
 //!
-//! It is written in the transaction of the operation, on the condition that there is none of this key. So of all transactions
-//! with one key, one happens at most, however often each is sent and whichever answers are lost.
+//! It is written in the transaction of the operation, on the condition that there is still what was read before: none of this
+//! key, or that of an earlier entity of this id. So of all transactions with one key, one happens at most in a life of the
+//! entity, however often each is sent, whichever answers are lost, and however late one arrives.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,8 +88,29 @@ pub enum Recorded {
     Done(OperationResult),
     /// It is of another operation.
     Other(InvalidInput),
-    /// It belongs to an earlier entity of this id, and counts as none.
-    OfEarlierLife,
+    /// There is none, or one of an earlier entity of this id, which counts as none.
+    Nothing(Replaces),
+}
+
+/// What a new record takes the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Replaces {
+    /// There was no record.
+    #[default]
+    Nothing,
+    /// There was one of an earlier entity of this id.
+    EarlierLife(Option<String>),
+}
+
+impl Replaces {
+    /// Whether there is still what was read.
+    fn unchanged(&self) -> Condition {
+        match self {
+            Self::Nothing => Condition::Absent("PK".into()),
+            Self::EarlierLife(Some(life)) => Condition::Is("ent".into(), Value::text(life)),
+            Self::EarlierLife(None) => Condition::Absent("ent".into()),
+        }
+    }
 }
 
 impl OperationRecord {
@@ -102,8 +124,9 @@ impl OperationRecord {
 
     /// The write that records it.
     ///
-    /// Guards that there is no record of this key, unless it belongs to an earlier life of the entity.
-    pub fn put(&self, id: &BucketId, now: EpochMillis) -> Put {
+    /// Guards that there is still what was read. A transaction that arrives after the entity was deleted and created again does
+    /// not replace the record of the new entity, which a repetition of the call looks for.
+    pub fn put(&self, id: &BucketId, replaces: &Replaces, now: EpochMillis) -> Put {
         let key = Self::table_key(id, &self.key);
         let OperationResult {
             entity,
@@ -124,27 +147,26 @@ impl OperationRecord {
         put("ttl", Value::int(now.secs().saturating_add(KEPT_SECS)));
         put("GSI4PK", Value::text(id.namespace.as_str()));
         put("GSI4SK", Value::S(format!("OP#{entity}#{resource}#{}", self.key)));
-        let absent = Condition::Absent("PK".into());
-        let condition = if self.incarnation == ANY_LIFE {
-            absent
-        } else {
-            let is_not = |life: &str| Condition::IsNot("ent".into(), Value::text(life));
-            let earlier = vec![is_not(&self.incarnation), is_not(ANY_LIFE)];
-            Condition::Any(vec![absent, Condition::All(earlier)])
-        };
-        Put { item, condition }
+        Put {
+            item,
+            condition: replaces.unchanged(),
+        }
     }
 
-    /// Reads what a record says about an operation of this kind, of an entity in this life.
+    /// Reads what the record of a key, if there is one, says about an operation of this kind, of an entity in this life.
     ///
     /// # Errors
     /// [`RecordError::Corrupt`] if the record is damaged.
-    pub fn read(item: &Item, kind: &str, incarnation: &str) -> Result<Recorded, RecordError> {
+    pub fn read(item: Option<&Item>, kind: &str, incarnation: &str) -> Result<Recorded, RecordError> {
+        let Some(item) = item else {
+            return Ok(Recorded::Nothing(Replaces::Nothing));
+        };
         let reader = Reader::new("operation", item);
         let written_for = reader.text_opt("ent")?;
         let is_ours = |life: &str| life == incarnation || life == ANY_LIFE;
         if incarnation != ANY_LIFE && !written_for.is_some_and(is_ours) {
-            return Ok(Recorded::OfEarlierLife);
+            let life = written_for.map(str::to_owned);
+            return Ok(Recorded::Nothing(Replaces::EarlierLife(life)));
         }
         let stored = reader.text("operation")?;
         if stored != kind {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use zae_limiter_core::acquire::{AcquireError, Decision, Settings};
 use zae_limiter_core::operator::{
-    Change, Operation, OperationKey, OperationRecord, OperationResult, Plan, Recorded, Shards, read_shards,
+    Change, Operation, OperationKey, OperationRecord, OperationResult, Plan, Recorded, Replaces, Shards,
+    read_shards,
 };
 use zae_limiter_core::table::{Answer, Cancelled, Item, Op, Part, Value};
 use zae_limiter_core::{EpochMillis, Limit, LimitBuilder, LimitName};
@@ -673,7 +674,7 @@ fn record(desk: &Desk, kind: &str, incarnation: &str) -> OperationRecord {
 fn the_record_of_an_operation() {
     let desk = desk(&[daily()]);
     let record = record(&desk, "top_up", "80729c5437a39750");
-    let put = record.put(&desk.id("u"), EpochMillis(desk.now));
+    let put = record.put(&desk.id("u"), &Replaces::Nothing, EpochMillis(desk.now));
     let expected = [
         ("PK", Value::text("dSkXlbmmfyU/BUCKET#u#gpt-4#0")),
         ("SK", Value::text("#OP#order-17")),
@@ -693,13 +694,16 @@ fn the_record_of_an_operation() {
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
     assert_eq!(put.item, expected);
-    let read = |kind, life| OperationRecord::read(&put.item, kind, life).unwrap();
+    let read = |kind, life| OperationRecord::read(Some(&put.item), kind, life).unwrap();
     assert_eq!(
         read("top_up", "80729c5437a39750"),
         Recorded::Done(record.result.clone())
     );
     assert_eq!(read("top_up", "-"), Recorded::Done(record.result.clone()));
-    assert_eq!(read("top_up", "another"), Recorded::OfEarlierLife);
+    let earlier = Replaces::EarlierLife(Some("80729c5437a39750".into()));
+    assert_eq!(read("top_up", "another"), Recorded::Nothing(earlier));
+    let none = OperationRecord::read(None, "top_up", "-").unwrap();
+    assert_eq!(none, Recorded::Nothing(Replaces::Nothing));
     let Recorded::Other(err) = read("reset", "-") else {
         panic!("it is of a top-up")
     };
@@ -722,35 +726,61 @@ fn the_record_of_an_operation() {
     ] {
         let mut item = put.item.clone();
         item.insert(attr.into(), value);
-        let err = OperationRecord::read(&item, "top_up", "-")
+        let err = OperationRecord::read(Some(&item), "top_up", "-")
             .unwrap_err()
             .to_string();
         assert!(err.contains(&format!("'{attr}'")), "{err}");
     }
 }
 
+/// What a call in this life of the entity finds of the key's record.
+fn found(desk: &Desk, incarnation: &str) -> Recorded {
+    let key = OperationRecord::table_key(&desk.id("u"), &OperationKey::new("order-17").unwrap());
+    OperationRecord::read(desk.table.get(&key), "reset", incarnation).unwrap()
+}
+
+fn sends(desk: &mut Desk, incarnation: &str, replaces: &Replaces) -> bool {
+    let put = record(desk, "reset", incarnation).put(&desk.id("u"), replaces, EpochMillis(0));
+    let answer = desk.table.call(&Op::Transact(vec![Part::Put(put)])).unwrap();
+    answer == Answer::Applied(None)
+}
+
+fn replaces(desk: &Desk, incarnation: &str) -> Replaces {
+    match found(desk, incarnation) {
+        Recorded::Nothing(replaces) => replaces,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_record_is_written_once_in_each_life_of_an_entity() {
     let mut desk = desk(&[daily()]);
-    let id = desk.id("u");
-    let mut put = |incarnation: &str| {
-        let put = record(&desk, "reset", incarnation).put(&id, EpochMillis(0));
-        let answer = desk.table.call(&Op::Transact(vec![Part::Put(put)])).unwrap();
-        answer == Answer::Applied(None)
-    };
-    assert!(put("one"));
-    assert!(!put("one"));
-    assert!(!put("-"));
-    assert!(put("two"));
-    assert!(!put("two"));
+    let none = replaces(&desk, "one");
+    assert!(sends(&mut desk, "one", &none));
+    assert!(!sends(&mut desk, "one", &none));
+    assert!(matches!(found(&desk, "one"), Recorded::Done(_)));
+    assert!(matches!(found(&desk, "-"), Recorded::Done(_)));
+    let earlier = replaces(&desk, "two");
+    assert!(sends(&mut desk, "two", &earlier));
+    assert!(!sends(&mut desk, "two", &earlier));
     let mut desk = self::desk(&[daily()]);
-    let mut put = |incarnation: &str| {
-        let put = record(&desk, "reset", incarnation).put(&id, EpochMillis(0));
-        let answer = desk.table.call(&Op::Transact(vec![Part::Put(put)])).unwrap();
-        answer == Answer::Applied(None)
-    };
-    assert!(put("-"));
-    assert!(!put("one"), "it was written before the entity was created");
+    assert!(sends(&mut desk, "-", &Replaces::Nothing));
+    // It was written before the entity was created, so it is of every life.
+    assert!(matches!(found(&desk, "one"), Recorded::Done(_)));
+}
+
+/// Simulator seed 46000000496: the call of the new life would be repeated.
+#[test]
+fn what_arrives_in_a_later_life_does_not_replace_the_record_of_that_life() {
+    let mut desk = desk(&[daily()]);
+    let late = replaces(&desk, "one");
+    assert!(sends(&mut desk, "two", &late));
+    assert!(!sends(&mut desk, "one", &late));
+    assert!(matches!(found(&desk, "two"), Recorded::Done(_)));
+    // So too if both have seen the record of a life before.
+    let late = replaces(&desk, "three");
+    assert!(sends(&mut desk, "four", &late));
+    assert!(!sends(&mut desk, "three", &late));
 }
 
 #[test]

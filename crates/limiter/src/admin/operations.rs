@@ -6,8 +6,8 @@ use std::time::Duration;
 use zae_limiter_core::bucket::MAX_SHARDS;
 use zae_limiter_core::config::Resolved;
 use zae_limiter_core::operator::{
-    Change, Operation, OperationKey, OperationRecord, OperationResult, Plan, Recorded, Shards, missing,
-    read_shards, shard_count,
+    Change, Operation, OperationKey, OperationRecord, OperationResult, Plan, Recorded, Replaces, Shards,
+    missing, read_shards, shard_count,
 };
 use zae_limiter_core::schema::BucketId;
 use zae_limiter_core::sync::{Drift, reconcile};
@@ -242,24 +242,23 @@ impl Admin {
 
     async fn attempts(&self, call: &Call) -> Result<OperationResult, Error> {
         let inner = &self.inner;
-        let mut operation = self.check(call).await?;
-        let incarnation = operation.incarnation().to_owned();
-        if let Some(done) = self.recorded(call, &incarnation, call.has_key).await? {
-            return Ok(done);
-        }
-        // Tokens that this process has taken ahead belong to the bucket that is changed.
-        inner.return_slices_of(&call.id).await;
-        let days = self.audit_retention_days().await?;
         let mut doubt = None;
         for attempt in 0..MAX_ATTEMPTS {
-            if attempt > 0 {
+            let is_first = attempt == 0;
+            if !is_first {
                 let longest = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(attempt - 1));
                 tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
-                // What failed may have happened, or another call with the same key.
-                if let Some(done) = self.recorded(call, &incarnation, true).await? {
-                    return Ok(done);
-                }
-                operation = self.check(call).await?;
+            }
+            // The entity may have been deleted and created again since the last attempt.
+            let operation = self.check(call).await?;
+            // What failed may have happened, or another call with the same key.
+            let replaces = match self.recorded(call, &operation, call.has_key || !is_first).await? {
+                Ok(done) => return Ok(done),
+                Err(replaces) => replaces,
+            };
+            if is_first {
+                // Tokens that this process has taken ahead belong to the bucket that is changed.
+                inner.return_slices_of(&call.id).await;
             }
             let plan = self.plan(&operation).await?;
             if plan.parts.is_empty() && !call.has_key {
@@ -269,7 +268,7 @@ impl Admin {
                 self.pass(&Gate::of_part(Gated::TopUp)).await?;
             }
             let result = plan.result.clone();
-            let parts = self.parts(call, plan, &incarnation, days).await;
+            let parts = self.parts(call, plan, operation.incarnation(), &replaces).await?;
             match inner.place.transact(&*inner.table, parts).await {
                 Ok(Transacted::Applied) => return Ok(result),
                 Ok(Transacted::Cancelled(_)) => {}
@@ -277,9 +276,10 @@ impl Admin {
                 Err(err) => return Err(err),
             }
         }
-        match self.recorded(call, &incarnation, true).await? {
-            Some(done) => Ok(done),
-            None => Err(doubt.unwrap_or_else(|| inner.place.contended(&call.id.key(0)))),
+        let operation = self.check(call).await?;
+        match self.recorded(call, &operation, true).await? {
+            Ok(done) => Ok(done),
+            Err(_) => Err(doubt.unwrap_or_else(|| inner.place.contended(&call.id.key(0)))),
         }
     }
 
@@ -292,25 +292,24 @@ impl Admin {
         operation.map_err(|err| inner.place.acquire_error(err))
     }
 
-    /// The effect of the operation of this key, if it has happened and `asks`.
+    /// The effect of the operation of this key, if it has happened; otherwise what its record takes the place of. A key that
+    /// nothing else can have used is not looked for.
     async fn recorded(
         &self,
         call: &Call,
-        incarnation: &str,
+        operation: &Operation,
         asks: bool,
-    ) -> Result<Option<OperationResult>, Error> {
+    ) -> Result<Result<OperationResult, Replaces>, Error> {
         let inner = &self.inner;
         if !asks {
-            return Ok(None);
+            return Ok(Err(Replaces::Nothing));
         }
         let key = OperationRecord::table_key(&call.id, &call.key);
-        let Some(item) = inner.place.read(&*inner.table, &key).await? else {
-            return Ok(None);
-        };
-        match OperationRecord::read(&item, call.change.kind(), incarnation)? {
-            Recorded::Done(result) => Ok(Some(result)),
+        let item = inner.place.read(&*inner.table, &key).await?;
+        match OperationRecord::read(item.as_ref(), call.change.kind(), operation.incarnation())? {
+            Recorded::Done(result) => Ok(Ok(result)),
             Recorded::Other(err) => Err(err.into()),
-            Recorded::OfEarlierLife => Ok(None),
+            Recorded::Nothing(replaces) => Ok(Err(replaces)),
         }
     }
 
@@ -334,7 +333,13 @@ impl Admin {
     }
 
     /// The writes of a plan, with its record and its event.
-    async fn parts(&self, call: &Call, plan: Plan, incarnation: &str, days: i64) -> Vec<Part> {
+    async fn parts(
+        &self,
+        call: &Call,
+        plan: Plan,
+        incarnation: &str,
+        replaces: &Replaces,
+    ) -> Result<Vec<Part>, Error> {
         let Plan {
             mut parts, result, ..
         } = plan;
@@ -356,9 +361,10 @@ impl Admin {
             incarnation: incarnation.to_owned(),
             result,
         };
-        parts.push(Part::Put(record.put(&call.id, self.inner.clock.now())));
+        parts.push(Part::Put(record.put(&call.id, replaces, self.inner.clock.now())));
+        let days = self.audit_retention_days().await?;
         parts.push(Part::Put(self.event_put(event, days).await));
-        parts
+        Ok(parts)
     }
 
     /// All shards of the bucket, brought up to the configuration in force, and those created that are missing: what belongs to

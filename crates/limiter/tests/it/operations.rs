@@ -405,6 +405,57 @@ async fn after_four_attempts_a_bucket_that_keeps_changing_is_an_error() {
     assert_eq!(w.balance("k", "r", "rpd").await, 0);
 }
 
+/// Deletes the entity and creates it again just before the first transaction.
+#[derive(Clone)]
+struct Recreates {
+    inner: Arc<dyn Table>,
+    admin: zae_limiter::Admin,
+    transactions: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for Recreates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recreates")
+    }
+}
+
+impl Table for Recreates {
+    fn call(&self, op: Op) -> TableFuture {
+        let this = self.clone();
+        Box::pin(async move {
+            if matches!(op, Op::Transact(_)) && this.transactions.fetch_add(1, Ordering::SeqCst) == 0 {
+                this.admin.delete_entity("k").await.unwrap();
+                this.admin.create_entity(NewEntity::new("k")).await.unwrap();
+            }
+            suffer(&this.inner, Fault::None, op).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_after_the_entity_was_created_again_is_one_of_its_new_life() {
+    let w = with([quota()]).await;
+    w.repo.admin().create_entity(NewEntity::new("k")).await.unwrap();
+    take(&w.limiter, "rpd", 100).await.unwrap();
+    let recreates = Recreates {
+        inner: w.repo.table(),
+        admin: w.repo.admin().clone(),
+        transactions: Arc::default(),
+    };
+    let builder = Repository::builder()
+        .custom_table(Arc::new(recreates.clone()))
+        .clock(w.clock.clone());
+    let repo = builder.open().await.unwrap();
+    recreates.transactions.store(0, Ordering::SeqCst);
+    let order = || TopUp::new("k", "r").add("rpd", 50).idempotency_key("order-17");
+    repo.admin().top_up(order()).await.unwrap();
+    assert_eq!(recreates.transactions.load(Ordering::SeqCst), 2);
+    // A repetition finds it.
+    repo.admin().top_up(order()).await.unwrap();
+    assert_eq!(recreates.transactions.load(Ordering::SeqCst), 2);
+    assert_eq!(w.balance("k", "r", "rpd").await, 150_000);
+}
+
 #[tokio::test]
 async fn missing_shards_get_their_part_of_a_reset() {
     let w = behind().await;

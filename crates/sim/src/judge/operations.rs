@@ -254,15 +254,15 @@ fn one(
         Regain::Rate => {
             given.is_rate = true;
             let is_surplus = !planned.is_complete(count) && seen.tk > share;
-            let level = |parts: i128| {
-                let level = seen.refilled(count, parts, (old.rf.min(at), at));
-                level.div_euclid(PARTS)
-            };
+            let times = (old.rf.min(at), at);
+            let level = |parts: i128| seen.refilled(count, parts, times).div_euclid(PARTS);
+            // A change of the parameters can cost a fraction of a millitoken.
+            let fractions = i128::try_from(seen.terms.changes(times.0, times.1)).unwrap_or(i128::MAX);
             let (least, most) = if is_surplus {
                 (seen.tk, seen.tk)
             } else {
                 let parts = changed.fraction.with_period(PARTS);
-                (level(0), level(parts))
+                (level(0) - fractions, level(parts))
             };
             let gained = (held - least).max(0);
             match order {

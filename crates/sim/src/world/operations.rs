@@ -7,8 +7,8 @@ use std::sync::Arc;
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::acquire::{Ask, Found, Hint, Reply, Settings, Spread, SpreadEnd};
 use zae_limiter_core::operator::{
-    Change, Operation, OperationKey, OperationRecord, OperationResult, Recorded, missing, read_shards,
-    shard_count,
+    Change, Operation, OperationKey, OperationRecord, OperationResult, Recorded, Replaces, missing,
+    read_shards, shard_count,
 };
 use zae_limiter_core::resolve::resolve_items;
 use zae_limiter_core::schema::BucketId;
@@ -42,6 +42,8 @@ pub(super) struct Operate {
     preparations: u32,
     has_created: bool,
     operation: Option<Operation>,
+    /// What its record takes the place of, as it was read.
+    replaces: Replaces,
     step: Step,
     items: BTreeMap<u32, Item>,
     /// The shards that were looked for.
@@ -84,6 +86,7 @@ impl World<'_> {
             preparations: 0,
             has_created: false,
             operation: None,
+            replaces: Replaces::Nothing,
             step: Step::Check,
             items: BTreeMap::new(),
             asked: BTreeSet::new(),
@@ -115,13 +118,15 @@ impl World<'_> {
                 Next::Soon(Work::Operation(Box::new(call)))
             }
             Step::Record => match self.recorded(&call) {
-                Some(ended) => {
-                    if let Err(err) = ended {
-                        self.fail(err);
-                    }
+                Some(Ok(replaces)) => {
+                    call.replaces = replaces;
+                    self.read_again(call)
+                }
+                Some(Err(err)) => {
+                    self.fail(err);
                     Next::Ends
                 }
-                None => self.read_again(call),
+                None => Next::Ends,
             },
             Step::Read(mut left) => {
                 if let Some(shard) = left.pop() {
@@ -262,7 +267,7 @@ impl World<'_> {
             result: plan.result,
         };
         let mut parts = plan.parts;
-        parts.push(Part::Put(record.put(&call.id, now)));
+        parts.push(Part::Put(record.put(&call.id, &call.replaces, now)));
         self.check.operations.planned.push(planned);
         let index = self.check.operations.planned.len() - 1;
         call.step = Step::Send(index, parts, self.now_us);
@@ -279,20 +284,20 @@ impl World<'_> {
         }
     }
 
-    /// What the record of the call's key says, if there is one that counts.
-    fn recorded(&mut self, call: &Operate) -> Option<Result<(), String>> {
+    /// What the record of the call takes the place of, unless the call ends with what is recorded.
+    fn recorded(&mut self, call: &Operate) -> Option<Result<Replaces, String>> {
         let operation = call.operation.as_ref()?;
-        let item = self.table.get(&OperationRecord::table_key(&call.id, &call.key))?;
+        let item = self.table.get(&OperationRecord::table_key(&call.id, &call.key));
         match OperationRecord::read(item, call.change.kind(), operation.incarnation()) {
             Ok(Recorded::Done(result)) => {
                 self.stats.operations_repeated += 1;
-                Some(self.reports(call, &result))
+                self.reports(call, &result).err().map(Err)
             }
             Ok(Recorded::Other(_)) => {
                 self.stats.operations_refused += 1;
-                Some(Ok(()))
+                None
             }
-            Ok(Recorded::OfEarlierLife) => None,
+            Ok(Recorded::Nothing(replaces)) => Some(Ok(replaces)),
             Err(err) => Some(Err(format!("the record of an operation cannot be read: {err}"))),
         }
     }
