@@ -13,23 +13,58 @@ use crate::shards::together::Part;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::{LimitStatus, Of, RateLimitExceeded};
 
+/// The moment that statuses are of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// Before the grants were taken.
+    Before,
+    /// When they had been taken.
+    After,
+}
+
 /// How the limits of a bucket stood before these grants were taken from it.
-pub(super) fn statuses_before<'a>(grants: &'a [Grant], now: EpochMillis) -> Vec<LimitStatus> {
-    let mut sums: Vec<(&'a LimitName, Millitokens)> = Vec::new();
+pub(super) fn statuses_before(grants: &[Grant], now: EpochMillis) -> Vec<LimitStatus> {
+    statuses(grants.iter(), Moment::Before, now)
+}
+
+/// How the limits of an acquire stood when these grants had been taken, in the order of the grants: of each bucket, the limits
+/// that were named. Of one shard that was debited, the numbers are of that shard ([`LimitStatus::shards`]). None under a bypass.
+pub fn statuses_after(grants: &[Grant], now: EpochMillis) -> Vec<LimitStatus> {
+    let is_first = |(at, grant): &(usize, &Grant)| grants[..*at].iter().all(|before| before.id != grant.id);
+    let firsts = grants.iter().enumerate().filter(is_first);
+    let of_bucket = |(_, first): (usize, &Grant)| {
+        statuses(
+            grants.iter().filter(|grant| grant.id == first.id),
+            Moment::After,
+            now,
+        )
+    };
+    firsts.flat_map(of_bucket).collect()
+}
+
+/// How the limits of a bucket stood, before or after these grants of it.
+fn statuses<'a>(
+    grants: impl Iterator<Item = &'a Grant>,
+    moment: Moment,
+    now: EpochMillis,
+) -> Vec<LimitStatus> {
     // Under a bypass, no limit refuses.
-    let judged = grants.iter().filter(|grant| !grant.is_bypassed);
-    for (name, part) in judged.flat_map(|grant| &grant.amounts) {
+    let grants: Vec<&Grant> = grants.filter(|grant| !grant.is_bypassed).collect();
+    let mut sums: Vec<(&LimitName, Millitokens)> = Vec::new();
+    for (name, part) in grants.iter().flat_map(|grant| &grant.amounts) {
         match sums.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += *part,
             None => sums.push((name, *part)),
         }
     }
-    let status = |(name, need): (&'a LimitName, Millitokens)| {
-        let part = |grant: &'a Grant| {
+    let status = |(name, amount): (&LimitName, Millitokens)| {
+        let part = |grant: &&'a Grant| {
             let limit = grant.image.limit(name.as_str())?;
             let (_, taken) = grant.amounts.iter().find(|(of, _)| of == name)?;
             let mut balance = grant.image.balance(limit, now);
-            balance.tokens += *taken;
+            if moment == Moment::Before {
+                balance.tokens += *taken;
+            }
             Some((&grant.image, limit, balance))
         };
         let parts: Vec<_> = grants.iter().filter_map(part).collect();
@@ -40,20 +75,29 @@ pub(super) fn statuses_before<'a>(grants: &'a [Grant], now: EpochMillis) -> Vec<
             name: name.as_str(),
             is_soft: limit.is_soft,
         };
-        if parts.len() == 1 {
+        let need = match moment {
+            Moment::Before => amount,
+            Moment::After => Millitokens::ZERO,
+        };
+        let status = if parts.len() == 1 {
             let terms = image.terms(limit);
             let shards = first.image.shard_count;
-            return Some(LimitStatus::check(of, &terms, shards, balance, need, now));
-        }
-        let whole = image.terms_among(limit, 1);
-        let parts: Vec<Part<'_>> = parts
-            .into_iter()
-            .map(|(image, limit, balance)| Part {
-                terms: image.terms(limit),
-                balance,
-            })
-            .collect();
-        Some(LimitStatus::together(of, &whole, &parts, need, now))
+            LimitStatus::check(of, &terms, shards, balance, need, now)
+        } else {
+            let whole = image.terms_among(limit, 1);
+            let parts: Vec<Part<'_>> = parts
+                .into_iter()
+                .map(|(image, limit, balance)| Part {
+                    terms: image.terms(limit),
+                    balance,
+                })
+                .collect();
+            LimitStatus::together(of, &whole, &parts, need, now)
+        };
+        Some(LimitStatus {
+            requested: amount.floor_amount(),
+            ..status
+        })
     };
     sums.into_iter().filter_map(status).collect()
 }

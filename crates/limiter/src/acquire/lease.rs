@@ -8,17 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zae_limiter_core::acquire::{Grant, Request};
-use zae_limiter_core::credit::CreditEnd;
+use zae_limiter_core::acquire::{Grant, Request, statuses_after};
 use zae_limiter_core::outage::local_buckets::Claim;
-use zae_limiter_core::{EntityId, InvalidInput, LimitName, Millitokens, ResourceName};
+use zae_limiter_core::{EntityId, InvalidInput, LimitStatus, ResourceName};
 
 use crate::acquire::flight::{Held as HeldPlace, Returning, give_back_all};
-use crate::acquire::refunds::queues::Correction;
-use crate::acquire::refunds::{Haste, enqueue, with_help};
 use crate::error::Error;
 use crate::inner::Inner;
-use corrections::{all_of, spread};
+use corrections::all_of;
 use part::Delta;
 pub use part::LeasePart;
 
@@ -155,6 +152,32 @@ impl Lease {
     /// The soft limits that this lease has left in debt, its entity's and its parent's, without repetitions.
     pub fn overdrawn(&self) -> Vec<&str> {
         self.overdrawn_of(0)
+    }
+
+    /// How the limits that the call named stood when it had been admitted: for each resource, the entity's before those of the
+    /// entities above it. For header fields of a response; no request is made.
+    ///
+    /// Adjustments are not in them, and other processes may have taken tokens since. The numbers of a bucket of several shards are
+    /// those of the shard that was debited ([`LimitStatus::shards`]). Empty under a bypass, and for a lease that was granted
+    /// [without the table](Self::is_degraded).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// let lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 300).await?;
+    /// let status = &lease.statuses()[0];
+    /// assert_eq!((status.requested, status.available, status.capacity), (300, 700, 1_000));
+    /// # Ok(()) }
+    /// ```
+    pub fn statuses(&self) -> Vec<LimitStatus> {
+        match &self.held {
+            Held::Table(grants) => statuses_after(grants, self.inner.clock.now()),
+            _ => Vec::new(),
+        }
     }
 
     /// Whether the bucket of the entity is under a bypass, so that the tokens are only counted: see
@@ -319,29 +342,44 @@ impl Lease {
         written.and(self.returned(returning).await)
     }
 
-    async fn write_adjustments(&mut self) -> Result<(), Error> {
-        let deltas = std::mem::take(&mut self.deltas);
-        if deltas.is_empty() {
-            self.held = Held::Finished;
-            return Ok(());
+    /// Keeps the tokens, and writes the adjustments in the background: what [`commit`](Self::commit) does where the caller cannot
+    /// wait, such as in a destructor or at the end of a response that is streamed.
+    ///
+    /// [`Repository::drain`](crate::Repository::drain) waits for the writes. An adjustment that cannot be written is logged.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo.clone());
+    /// let mut lease = limiter.acquire("key-1", "gpt-4").consume("tpd", 500).await?;
+    /// lease.adjust_to("tpd", 300)?;
+    /// lease.commit_in_background();
+    ///
+    /// assert!(repo.drain().await.is_complete());
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], 700);
+    /// # Ok(()) }
+    /// ```
+    pub fn commit_in_background(mut self) {
+        drop(give_back_all(std::mem::take(&mut self.places)));
+        for correction in self.adjustments() {
+            self.send_later(correction, "finished lease");
         }
-        let request = &self.request;
-        let deltas = deltas
-            .iter()
-            .map(|delta| (request.part(delta.part).0, &delta.limit, delta.amount));
+    }
+
+    /// Gives all tokens back in the background, as dropping the lease does, but without a line in the log.
+    pub fn rollback_in_background(mut self) {
+        drop(give_back_all(std::mem::take(&mut self.places)));
         match std::mem::replace(&mut self.held, Held::Finished) {
             Held::Table(grants) => {
-                let corrections = spread(&grants, deltas);
-                self.correct(corrections).await
+                for correction in all_of(&grants) {
+                    self.send_later(correction, "finished lease");
+                }
             }
-            Held::Local(claims) => {
-                self.correct_local(
-                    &claims,
-                    deltas.map(|(resource, name, delta)| (resource, name, -delta)),
-                );
-                Ok(())
-            }
-            Held::Nothing | Held::Finished => Ok(()),
+            Held::Local(claims) => self.correct_local(&claims, self.all()),
+            Held::Nothing | Held::Finished => {}
         }
     }
 
@@ -374,82 +412,6 @@ impl Lease {
         let written = self.give_tokens_back().await;
         written.and(self.returned(returning).await)
     }
-
-    async fn give_tokens_back(&mut self) -> Result<(), Error> {
-        match std::mem::replace(&mut self.held, Held::Finished) {
-            Held::Table(grants) => self.correct(all_of(&grants)).await,
-            Held::Local(claims) => {
-                self.correct_local(&claims, self.all());
-                Ok(())
-            }
-            Held::Nothing | Held::Finished => Ok(()),
-        }
-    }
-
-    /// All amounts that it holds, without adjustments.
-    fn all(&self) -> impl Iterator<Item = (&ResourceName, &LimitName, Millitokens)> {
-        let of = |(resource, amounts)| {
-            let amounts: &[(LimitName, Millitokens)] = amounts;
-            amounts
-                .iter()
-                .map(move |(name, amount)| (resource, name, *amount))
-        };
-        self.request.parts().flat_map(of)
-    }
-
-    /// Corrects limits in memory: positive deltas give back.
-    fn correct_local<'a>(
-        &self,
-        claims: &[Claim],
-        deltas: impl Iterator<Item = (&'a ResourceName, &'a LimitName, Millitokens)>,
-    ) {
-        let of = |(resource, name, delta)| {
-            let of_limit = move |claim: &&Claim| claim.limit() == name && claim.resource() == resource;
-            claims.iter().filter(of_limit).map(move |claim| (claim, delta))
-        };
-        self.inner
-            .local
-            .correct(deltas.flat_map(of), self.inner.clock.now());
-    }
-
-    /// Queues all corrections, and waits for their outcomes until the deadline. They are sent whether or not the
-    /// caller waits.
-    async fn correct(&self, corrections: Vec<Correction>) -> Result<(), Error> {
-        let corrections: Vec<_> = corrections
-            .into_iter()
-            .map(|correction| self.inner.settle_in_slices(correction))
-            .filter(|correction| !correction.deltas.is_empty())
-            .collect();
-        let shards: Vec<_> = corrections
-            .iter()
-            .map(|correction| (correction.grant.id.clone(), correction.grant.shard))
-            .collect();
-        let ends: Vec<_> = corrections
-            .into_iter()
-            .map(|correction| enqueue(&self.inner, correction, "finished lease", Haste::MayWait))
-            .collect();
-        if ends.is_empty() {
-            return Ok(());
-        }
-        let outcomes = async {
-            let mut first = Ok(());
-            for end in ends {
-                let result = match end.await {
-                    Ok(CreditEnd::Applied | CreditEnd::Gone) => Ok(()),
-                    Ok(CreditEnd::InDoubt(err) | CreditEnd::Failed(err)) => Err(self.inner.table_error(err)),
-                    Ok(CreditEnd::Refused(err)) => Err(err.into()),
-                    Err(_) => Err(self.inner.place.runtime_ended()),
-                };
-                first = first.and(result);
-            }
-            first
-        };
-        let longest = self.timeout.saturating_add(self.inner.options.correction_delay);
-        match tokio::time::timeout(longest, with_help(&self.inner, &shards, outcomes)).await {
-            Ok(result) => result,
-            Err(_) => Err(self.inner.place.still_sending(longest)),
-        }
-    }
 }
 
 impl fmt::Debug for Lease {
@@ -477,11 +439,7 @@ impl Drop for Lease {
                     );
                 }
                 for correction in all_of(&grants) {
-                    let correction = self.inner.settle_in_slices(correction);
-                    if correction.deltas.is_empty() {
-                        continue;
-                    }
-                    drop(enqueue(&self.inner, correction, "dropped lease", Haste::MayWait));
+                    self.send_later(correction, "dropped lease");
                 }
             }
             Held::Local(claims) => self.correct_local(&claims, self.all()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zae_limiter::{Error, Limit, NewEntity};
+use zae_limiter::{Access, Error, Lease, Limit, NewEntity};
 
 use crate::world::{Fault, Faulty, World};
 
@@ -122,6 +122,106 @@ async fn a_dropped_lease_is_rolled_back_in_the_background() {
     drop(w.limiter.acquire("k", "r").consume("tpm", 400).await.unwrap());
     w.repo.drain().await;
     assert_eq!(w.balance("k", "r", "tpm").await, 1_000_000);
+}
+
+#[tokio::test]
+async fn leases_end_in_the_background() {
+    let w = World::configured().await;
+    let admin = w.repo.admin();
+    let key = NewEntity::new("key").parent("proj").cascade(true);
+    admin.create_entity(key).await.unwrap();
+    let call = || {
+        w.limiter
+            .acquire("key", "r")
+            .consume("rpm", 1)
+            .consume("tpm", 300)
+    };
+    let mut lease = call().await.unwrap();
+    lease.adjust_to("tpm", 100).unwrap();
+    lease.commit_in_background();
+    let mut lease = call().await.unwrap();
+    // Adjustments of a lease that is rolled back do not count.
+    lease.adjust_to("tpm", 700).unwrap();
+    lease.rollback_in_background();
+    // Nothing to write.
+    call().await.unwrap().commit_in_background();
+    w.repo.drain().await;
+    for entity in ["key", "proj"] {
+        assert_eq!(w.consumed(entity, "r", "tpm").await, 400_000);
+        assert_eq!(w.consumed(entity, "r", "rpm").await, 2_000);
+    }
+}
+
+#[tokio::test]
+async fn places_go_back_with_leases_that_end_in_the_background() {
+    let w = World::configured().await;
+    let call = || w.limiter.acquire("k", "r").consume("rpm", 1).in_flight_at_most(1);
+    for keeps in [true, false] {
+        let lease = call().await.unwrap();
+        assert!(matches!(call().await, Err(Error::ConcurrencyExceeded(_))));
+        if keeps {
+            lease.commit_in_background();
+        } else {
+            lease.rollback_in_background();
+        }
+        w.repo.drain().await;
+    }
+    call().await.unwrap().commit().await.unwrap();
+    assert_eq!(w.consumed("k", "r", "rpm").await, 2_000);
+}
+
+#[tokio::test]
+async fn a_lease_knows_how_its_limits_stood() {
+    let w = World::configured().await;
+    let admin = w.repo.admin();
+    let key = NewEntity::new("key").parent("proj").cascade(true);
+    admin.create_entity(key).await.unwrap();
+    w.limiter
+        .acquire("proj", "r")
+        .consume("tpm", 200)
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    let lease = w
+        .limiter
+        .acquire("key", "r")
+        .consume("rpm", 1)
+        .consume("tpm", 300)
+        .await
+        .unwrap();
+    let found = |lease: &Lease| -> Vec<(String, String, u64, i64, bool)> {
+        let statuses = lease.statuses().into_iter();
+        let told = statuses.map(|s| {
+            (
+                s.entity.to_string(),
+                s.limit_name.to_string(),
+                s.requested,
+                s.available,
+                s.exceeded,
+            )
+        });
+        told.collect()
+    };
+    let told = |entity: &str, limit: &str, requested, available| {
+        (entity.to_owned(), limit.to_owned(), requested, available, false)
+    };
+    assert_eq!(
+        found(&lease),
+        [
+            told("key", "rpm", 1, 9),
+            told("key", "tpm", 300, 700),
+            told("proj", "rpm", 1, 9),
+            told("proj", "tpm", 300, 500),
+        ]
+    );
+    lease.commit().await.unwrap();
+    // Under a bypass, no limit counts.
+    admin.set_entity_access("key", "r", Access::Bypass).await.unwrap();
+    let lease = w.limiter.acquire("key", "r").consume("tpm", 300).await.unwrap();
+    assert!(found(&lease).iter().all(|(entity, ..)| entity == "proj"));
+    lease.commit().await.unwrap();
 }
 
 #[tokio::test]
