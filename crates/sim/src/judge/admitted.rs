@@ -92,7 +92,7 @@ impl Admitted {
     }
 
     /// Looks at the rule of an item. Returns whether it is that of a quota.
-    fn meets(&mut self, cell: &Cell, moment: Moment) -> bool {
+    pub(super) fn meets(&mut self, cell: &Cell, moment: Moment) -> bool {
         let Regain::Resets(minutes) = cell.terms.regain else {
             self.forget();
             return false;

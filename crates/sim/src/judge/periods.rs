@@ -258,7 +258,11 @@ impl Periods {
                 ledger.known.insert(*action);
                 admitted.begins(cell, *action, moment)
             }
-            None => Ok(()),
+            None => {
+                // What it brings belongs to the period that it begins in.
+                admitted.meets(cell, moment);
+                Ok(())
+            }
         };
         admitted.grants(cell.extra);
         if !is_new && !self.removed.remove(&id) {
