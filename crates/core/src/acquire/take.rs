@@ -129,8 +129,8 @@ enum State {
     Stamp(EpochMillis),
     /// A fresh configuration was asked for, to see whether the bypass of this stamp has ended meanwhile.
     Verify(EpochMillis),
-    /// A stamp is being removed.
-    Unstamp,
+    /// A stamp is being removed; then it fails with this, or debits.
+    Unstamp(Option<TakeError>),
 }
 
 /// The step after a pause. Instants that a request depends on are those of its sending, so it is built anew.
@@ -274,9 +274,9 @@ impl Take {
         &self.config
     }
 
-    /// Whether it is taking back a debit on an item that it cannot read.
+    /// Whether it is taking back a debit on an item that it cannot read, or a stamp.
     pub(crate) fn is_undoing(&self) -> bool {
-        matches!(self.state, State::Undo(_))
+        matches!(self.state, State::Undo(_) | State::Unstamp(_))
     }
 
     /// Ends it, unless it has ended: nothing more is sent.
@@ -357,7 +357,7 @@ impl Take {
 
     fn send_after(&mut self, delay_ms: u64, ask: Ask, state: State, env: &mut Env<'_>) {
         self.sent += 1;
-        if self.sent > MAX_SENT && !matches!(state, State::Undo(_)) {
+        if self.sent > MAX_SENT && !matches!(state, State::Undo(_) | State::Unstamp(_)) {
             return self.finish(TakeEnd::Contended);
         }
         self.last = match &ask {
@@ -440,7 +440,7 @@ impl Take {
                 if let Err(err) = check_config(&self.config, &self.id.resource, &self.amounts) {
                     return match was {
                         State::Verify(until) if !self.config.is_bypassed() => {
-                            self.remove_stamp(until, State::Undo(err), env);
+                            self.remove_stamp(until, Some(err), env);
                         }
                         _ => self.fail(err),
                     };
@@ -508,7 +508,7 @@ impl Take {
             Again::After(delay) => self.again_after(delay, env),
             Again::Contended => self.finish(TakeEnd::Contended),
             Again::No => match std::mem::replace(&mut self.state, State::Debit) {
-                State::Undo(cause) => self.fail(cause),
+                State::Undo(cause) | State::Unstamp(Some(cause)) => self.fail(cause),
                 _ => self.fail(err),
             },
         }
@@ -551,7 +551,15 @@ impl Take {
             }
             (State::Count(amounts), Answer::Applied(Some(item))) => self.taken(&item, amounts, true, env),
             (State::Stamp(until), Answer::Applied(_)) => self.stamped(until, env),
-            (State::Unstamp, Answer::Applied(_) | Answer::Refused(_)) => self.debit(None, env),
+            (state @ State::Unstamp(_), Answer::Applied(Some(item))) if item.is_empty() => {
+                // It may not have happened, and can happen twice.
+                self.state = state;
+                let message = "the answer to the removal of a stamp does not show the item";
+                let err = TableError::new(FailureKind::Internal, Applied::No, message);
+                self.table_error(err, env);
+            }
+            (State::Unstamp(None), Answer::Applied(_) | Answer::Refused(_)) => self.debit(None, env),
+            (State::Unstamp(Some(cause)), _) => self.fail(cause),
             (State::Refill, Answer::Refused(Some(item))) => {
                 self.lost_refills += 1;
                 self.has_just_lost = true;

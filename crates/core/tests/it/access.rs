@@ -126,6 +126,30 @@ fn a_stamp_that_comes_too_late_is_removed() {
     assert!(!desk.item("user", 0).contains_key("bypass"));
 }
 
+/// Simulator seed 46000005762: something answers that it is removed, and does not say what the item is like.
+#[test]
+fn the_removal_of_a_stamp_is_repeated_if_its_answer_shows_no_item() {
+    let mut desk = desk();
+    desk.admitted("user", &[("rpm", 10)]);
+    say(&mut desk, Some(Access::Bypass));
+    let is_stamp =
+        |op: &Op| matches!(op, Op::Update(update) if update.set.iter().any(|(name, _)| name == "bypass"));
+    let is_removal =
+        |op: &Op| matches!(op, Op::Update(update) if update.remove.iter().any(|name| name == "bypass"));
+    changed_before(&mut desk, is_stamp, |item| drop(item.remove("disabled")));
+    let mut then = desk.meddle.take().unwrap();
+    let mut removals = 0;
+    desk.meddle = Some(Box::new(move |number, op, table| {
+        removals += i32::from(is_removal(op));
+        if is_removal(op) && removals == 1 {
+            return Some(Ok(Answer::Applied(Some(Item::new()))));
+        }
+        then(number, op, table)
+    }));
+    desk.rejected("user", &[("rpm", 1)]);
+    assert!(!desk.item("user", 0).contains_key("bypass"));
+}
+
 #[test]
 fn a_stamp_without_a_bypass_is_not_gone_by_once_the_configuration_is_known() {
     let mut desk = desk();

@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use super::{State, Take};
+use super::{State, Take, TakeError};
 use crate::acquire::protocol::{Ask, Env};
 use crate::bucket::Bucket;
 use crate::table::Op;
@@ -86,12 +86,13 @@ impl Take {
         if self.config.is_bypassed() {
             return self.count(None, env);
         }
-        self.remove_stamp(until, State::Unstamp, env);
+        self.remove_stamp(until, None, env);
     }
 
-    pub(super) fn remove_stamp(&mut self, until: EpochMillis, state: State, env: &mut Env<'_>) {
+    /// Removes the stamp. Then it fails with `cause`, or debits.
+    pub(super) fn remove_stamp(&mut self, until: EpochMillis, cause: Option<TakeError>, env: &mut Env<'_>) {
         let update = access::remove_bypass(self.id.key(self.shard), until);
-        self.send(Ask::Table(Op::Update(update)), state, env);
+        self.send(Ask::Table(Op::Update(update)), State::Unstamp(cause), env);
     }
 
     pub(super) fn ask_config(&mut self, state: State, env: &mut Env<'_>) {
