@@ -242,6 +242,40 @@ fn a_bucket_that_is_created_too_late_loses_its_stamp_although_the_request_fails(
     assert!(!desk.item("user", 0).contains_key("bypass"));
 }
 
+/// Simulator seed 46000007247: the shard that was drawn is gone, and the bucket has fewer than was remembered.
+#[test]
+fn a_request_that_changes_the_shard_is_counted_there() {
+    let mut desk = desk();
+    desk.admitted("user", &[("rpm", 1)]);
+    desk.poke("user", 0, &[("shard_count", Value::int(4))]);
+    desk.forget();
+    for _ in 0..40 {
+        desk.now += 10_000;
+        desk.admitted("user", &[("rpm", 1)]);
+    }
+    for shard in 1..4 {
+        let _ = desk.item("user", shard);
+        desk.table.remove(&desk.id("user").key(shard));
+    }
+    desk.poke(
+        "user",
+        0,
+        &[("shard_count", Value::int(2)), ("b_rpm_tk", Value::int(0))],
+    );
+    say(&mut desk, Some(Access::Bypass));
+    let remembered = desk.images.clone();
+    desk.now += 61_000;
+    for _ in 0..20 {
+        desk.now += 1_000;
+        desk.images = remembered.clone();
+        let decision = desk.acquire("user", &[("rpm", 1)]);
+        assert!(
+            matches!(&decision, Decision::Admitted(grants) if grants[0].is_bypassed),
+            "{decision:?}"
+        );
+    }
+}
+
 #[test]
 fn an_expired_bucket_is_kept() {
     let mut desk = desk();

@@ -51,7 +51,7 @@ pub(crate) struct Desk {
     pub(crate) limits: Option<Vec<Limit>>,
     pub(crate) ttl_multiplier: u32,
     configs: HashMap<(EntityId, ResourceName), Arc<Resolved>>,
-    images: HashMap<(BucketId, u32), Arc<Bucket>>,
+    pub(crate) images: HashMap<(BucketId, u32), Arc<Bucket>>,
     counts: HashMap<BucketId, u32>,
     /// Operations since the last [`Desk::acquire`] began.
     pub(crate) ops: Vec<Op>,
