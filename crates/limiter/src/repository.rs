@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zae_limiter_core::NamespaceId;
 use zae_limiter_core::schema::version_key;
+use zae_limiter_core::{EpochMillis, NamespaceId};
 
 use crate::acquire::config_cache::CacheStats;
 use crate::acquire::slices::Prefetched;
@@ -117,6 +117,11 @@ impl Repository {
     /// Tokens that this process has [taken ahead](crate::RepositoryBuilder::prefetch) and not spent yet, for metrics.
     pub fn prefetched(&self) -> Prefetched {
         self.inner.slices.prefetched()
+    }
+
+    /// The present time, by which limits are judged: that of the [clock](crate::RepositoryBuilder::clock), corrected to the table's.
+    pub fn now(&self) -> EpochMillis {
+        self.inner.clock.now()
     }
 
     /// The offset of this machine's clock from the table's, for metrics and alarms. Stored times and decisions use the

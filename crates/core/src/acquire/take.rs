@@ -562,7 +562,6 @@ impl Take {
                 self.table_error(err, env);
             }
             (State::Unstamp(None), Answer::Applied(_) | Answer::Refused(_)) => self.debit(None, env),
-            (State::Unstamp(Some(cause)), _) => self.fail(cause),
             (State::Refill, Answer::Refused(Some(item))) => {
                 self.lost_refills += 1;
                 self.has_just_lost = true;
@@ -602,7 +601,7 @@ impl Take {
                 self.go_to_new_shard(from, env);
             }
             (State::Propagate(left), _) => self.propagated(left, env),
-            (State::Undo(cause), _) => self.fail(cause),
+            (State::Undo(cause) | State::Unstamp(Some(cause)), _) => self.fail(cause),
             // Among them a write that was applied but shows no image: what it did is unknown.
             (_, answer) => self.fail(TableError::new(
                 FailureKind::Internal,

@@ -98,15 +98,16 @@ impl Admitted {
             return false;
         };
         let known = self.minutes.replace(minutes);
-        self.is_unknown |= known.is_some_and(|known| known != minutes);
+        let is_changed = known.is_some_and(|known| known != minutes);
+        self.is_unknown |= is_changed;
         let latest = moment.now + moment.ahead;
         let edge = minutes.last_edge(latest);
         if self.edge < edge {
             *self = Self {
                 edge,
                 minutes: Some(minutes),
-                // Its first time of reset may have been before it was looked at.
-                is_unknown: self.is_unknown && self.edge.is_none(),
+                // Its first time of reset may have been before it was looked at, or before it became one.
+                is_unknown: is_changed || self.is_unknown && self.edge.is_none(),
                 ..Self::default()
             };
         }

@@ -1,0 +1,215 @@
+//! Answers to requests that are refused, and the header fields that tell clients how their limits stand.
+
+mod fields;
+#[cfg(feature = "grpc")]
+mod grpc;
+mod problem;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde_json::{Value as Json, json};
+use zae_limiter::{EpochMillis, Error, LimitStatus};
+
+pub use fields::Fields;
+
+use crate::body::ResponseBody;
+use crate::rejection::Rejection;
+
+/// The form of the bodies of refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum BodyShape {
+    /// `application/json` as described by [`Refusal::SCHEMA`](zae_limiter::Refusal::SCHEMA).
+    #[default]
+    Json,
+    /// `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)), with the types of the draft of the
+    /// `RateLimit` fields, and what [`Json`](Self::Json) has as extension members.
+    Problem,
+    /// No body.
+    Empty,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Cause<'a> {
+    /// The limiter did not admit it.
+    Limiter(&'a Error),
+    /// It has no key, or is malformed.
+    Request(&'a Rejection),
+}
+
+/// A request that was refused, for [`on_refusal`](crate::RateLimitLayer::on_refusal).
+#[derive(Debug, Clone)]
+pub struct Refused<'a> {
+    request: &'a Parts,
+    cause: Cause<'a>,
+    status: StatusCode,
+    retry_after: Option<HeaderValue>,
+    body: Json,
+    /// When a limit has refused.
+    now: EpochMillis,
+}
+
+impl<'a> Refused<'a> {
+    pub(crate) fn rejected(request: &'a Parts, rejection: &'a Rejection) -> Self {
+        Self {
+            request,
+            cause: Cause::Request(rejection),
+            status: rejection.status(),
+            retry_after: None,
+            body: json!({ "error": rejection.code(), "message": rejection.message() }),
+            now: EpochMillis(0),
+        }
+    }
+
+    pub(crate) fn limited(request: &'a Parts, err: &'a Error, now: EpochMillis) -> Self {
+        let (status, retry_after, body) = match err.refusal() {
+            Some(refusal) => {
+                let retry_after = refusal.retry_after_header().and_then(|value| value.parse().ok());
+                let status = StatusCode::from_u16(refusal.status());
+                (
+                    status.unwrap_or(StatusCode::TOO_MANY_REQUESTS),
+                    retry_after,
+                    refusal.into_body(),
+                )
+            }
+            None => Self::fault(err),
+        };
+        Self {
+            request,
+            cause: Cause::Limiter(err),
+            status,
+            retry_after,
+            body,
+            now,
+        }
+    }
+
+    /// An error other than a refusal: of the request's names, or of the service.
+    fn fault(err: &Error) -> (StatusCode, Option<HeaderValue>, Json) {
+        let body = |code: &str, message: &str| json!({ "error": code, "message": message });
+        match err {
+            Error::InvalidInput(_) => {
+                let message = err.to_string();
+                (StatusCode::BAD_REQUEST, None, body("bad_request", &message))
+            }
+            Error::NotConfigured { .. } => {
+                tracing::warn!(error = %err, "a request was refused");
+                let message = "no limits are configured for this client";
+                (StatusCode::FORBIDDEN, None, body("not_configured", message))
+            }
+            _ => {
+                // What failed, and where, is for the operator.
+                tracing::error!(error = %err, "a request cannot be limited");
+                let message = "the service cannot limit this request";
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    None,
+                    body("misconfigured", message),
+                )
+            }
+        }
+    }
+
+    /// The head of the request.
+    pub fn request(&self) -> &'a Parts {
+        self.request
+    }
+
+    /// Why it was refused.
+    pub fn cause(&self) -> Cause<'a> {
+        self.cause
+    }
+
+    /// The status that the layer would answer with: 400, 401, 403, 413, 429, 500, 503, or that of the [`Rejection`].
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The body that the layer would answer with.
+    pub fn body(&self) -> &Json {
+        &self.body
+    }
+
+    /// How the limits stood, if a limit has refused.
+    fn statuses(&self) -> &'a [LimitStatus] {
+        match self.cause {
+            Cause::Limiter(Error::RateLimitExceeded(refused)) => refused.statuses(),
+            _ => &[],
+        }
+    }
+}
+
+type Own = dyn Fn(&Refused<'_>) -> Option<Response<Bytes>> + Send + Sync;
+
+/// How requests are answered.
+#[derive(Clone)]
+pub(crate) struct Answers {
+    pub(crate) fields: Vec<Fields>,
+    pub(crate) shape: BodyShape,
+    /// The service's own answer.
+    pub(crate) own: Option<Arc<Own>>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            fields: vec![Fields::Ietf],
+            shape: BodyShape::default(),
+            own: None,
+        }
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers")
+            .field("fields", &self.fields)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Answers {
+    /// Adds the fields of a response that was admitted.
+    pub(crate) fn tell(&self, statuses: &[LimitStatus], now: EpochMillis, headers: &mut HeaderMap) {
+        fields::write(&self.fields, statuses, now, headers);
+    }
+
+    /// The answer to a refused request.
+    pub(crate) fn refuse<B>(&self, refused: &Refused<'_>) -> Response<ResponseBody<B>> {
+        let own = self.own.as_ref().and_then(|own| own(refused));
+        #[cfg(feature = "grpc")]
+        let own = own.or_else(|| grpc::answer(refused));
+        let mut response = own.unwrap_or_else(|| self.usual(refused));
+        let headers = response.headers_mut();
+        if let (false, Some(retry_after)) = (headers.contains_key(RETRY_AFTER), &refused.retry_after) {
+            headers.insert(RETRY_AFTER, retry_after.clone());
+        }
+        fields::write(&self.fields, refused.statuses(), refused.now, headers);
+        response.map(ResponseBody::full)
+    }
+
+    fn usual(&self, refused: &Refused<'_>) -> Response<Bytes> {
+        let (media_type, body) = match self.shape {
+            BodyShape::Json => ("application/json", Bytes::from(refused.body.to_string())),
+            BodyShape::Problem => (
+                "application/problem+json",
+                problem::body(refused).to_string().into(),
+            ),
+            BodyShape::Empty => ("", Bytes::new()),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = refused.status;
+        if !media_type.is_empty() {
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        }
+        response
+    }
+}

@@ -1,0 +1,267 @@
+//! Answers to refused requests, and header fields.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value as Json, json};
+use tower::Layer as _;
+use zae_limiter::testing::{Fault, TestTable};
+use zae_limiter::{ALL_RESOURCES, Access, Limit, NewEntity, RateLimiter};
+use zae_limiter_tower::{BodyShape, Cause, Fields, RateLimitLayer};
+
+use crate::world::{World, answering, call, request, rules};
+
+fn ok() -> Response<Body> {
+    Response::new("x".into())
+}
+
+fn field<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).map(|value| value.to_str().unwrap())
+}
+
+fn body(response: &Response<Bytes>) -> Json {
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+#[tokio::test]
+async fn a_refusal_has_its_wait_and_the_published_body() {
+    let w = World::new().await;
+    let service = w.layer().layer(answering(ok));
+    for left in (0..10).rev() {
+        let response = call(service.clone(), request("a")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let told = field(response.headers(), "ratelimit").unwrap();
+        assert!(told.starts_with(&format!("\"rpd\";r={left};t=")), "{told}");
+        assert!(told.contains(&format!("\"tpd\";r={};t=", left * 100)), "{told}");
+        let policy = field(response.headers(), "ratelimit-policy");
+        assert_eq!(policy, Some("\"rpd\";q=10;w=86400, \"tpd\";q=1000;w=86400"));
+    }
+    let response = call(service, request("a")).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    let wait: u64 = field(response.headers(), "retry-after").unwrap().parse().unwrap();
+    assert!((8000..=8640).contains(&wait), "{wait}");
+    assert!(
+        field(response.headers(), "ratelimit")
+            .unwrap()
+            .starts_with(&format!("\"rpd\";r=0;t={wait}"))
+    );
+    assert_eq!(
+        field(response.headers(), "content-type"),
+        Some("application/json")
+    );
+    let body = body(&response);
+    assert_eq!(
+        (&body["error"], &body["limits"][0]["limit_name"]),
+        (&json!("rate_limit_exceeded"), &json!("rpd"))
+    );
+}
+
+#[tokio::test]
+async fn other_refusals() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    admin
+        .set_entity_access("off", "api", Access::Disabled)
+        .await
+        .unwrap();
+    admin
+        .set_entity_limits(
+            "small",
+            "api",
+            [Limit::per_day("rpd", 10), Limit::per_day("tpd", 50)],
+        )
+        .await
+        .unwrap();
+    let service = w.layer().layer(answering(ok));
+    for (key, status, error) in [
+        ("off", StatusCode::FORBIDDEN, "resource_disabled"),
+        ("small", StatusCode::PAYLOAD_TOO_LARGE, "rate_limit_exceeded"),
+        ("bad#name", StatusCode::BAD_REQUEST, "bad_request"),
+        ("", StatusCode::UNAUTHORIZED, "unauthenticated"),
+    ] {
+        let response = call(service.clone(), request(key)).await;
+        assert_eq!(response.status(), status, "{key}");
+        assert_eq!(body(&response)["error"], error);
+        assert_eq!(field(response.headers(), "retry-after"), None);
+    }
+    let layer = RateLimitLayer::new(
+        w.limiter.clone(),
+        zae_limiter_tower::Rules::new("a", "unknown").consume("rpd", 1),
+    );
+    let response = call(layer.unwrap().layer(answering(ok)), request("a")).await;
+    assert_eq!(
+        (response.status(), body(&response)["error"].as_str()),
+        (StatusCode::FORBIDDEN, Some("not_configured"))
+    );
+}
+
+#[tokio::test]
+async fn an_outage_is_no_fault_of_the_client() {
+    let table = TestTable::new();
+    let repo = table.open().await.unwrap();
+    let limits = [Limit::per_day("rpd", 10), Limit::per_day("tpd", 1000)];
+    repo.admin().set_system_defaults(limits, None).await.unwrap();
+    table.fail(Fault::Unreachable);
+    let rules = rules().timeout(std::time::Duration::from_millis(50));
+    let layer = RateLimitLayer::new(RateLimiter::new(repo), rules).unwrap();
+    let response = call(layer.layer(answering(ok)), request("a")).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(field(response.headers(), "retry-after"), Some("1"));
+    assert_eq!(body(&response)["error"], "rate_limiter_unavailable");
+}
+
+#[tokio::test]
+async fn problem_details() {
+    let w = World::new().await;
+    let service = w.layer().body_shape(BodyShape::Problem).layer(answering(ok));
+    for _ in 0..10 {
+        call(service.clone(), request("a")).await;
+    }
+    let response = call(service.clone(), request("a")).await;
+    assert_eq!(
+        field(response.headers(), "content-type"),
+        Some("application/problem+json")
+    );
+    let problem = body(&response);
+    assert_eq!(
+        problem["type"],
+        "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    );
+    assert_eq!(problem["status"], 429);
+    assert_eq!(problem["violated-policies"], json!(["rpd", "tpd"]));
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with("rate limit exceeded")
+    );
+    let problem = body(&call(service, request("")).await);
+    assert_eq!(
+        (&problem["type"], &problem["title"]),
+        (&json!("about:blank"), &json!("Unauthorized"))
+    );
+    let empty = w.layer().body_shape(BodyShape::Empty).layer(answering(ok));
+    let response = call(empty, request("")).await;
+    assert!(response.body().is_empty() && !response.headers().contains_key("content-type"));
+}
+
+#[tokio::test]
+async fn older_fields_and_those_of_open_ai() {
+    let w = World::new().await;
+    let open_ai = Fields::OpenAi {
+        requests: "rpd".into(),
+        tokens: "tpd".into(),
+    };
+    let service = w
+        .layer()
+        .fields([Fields::XRateLimit, open_ai])
+        .layer(answering(ok));
+    call(service.clone(), request("a")).await;
+    let response = call(service, request("a")).await;
+    let headers = response.headers();
+    assert_eq!(field(headers, "ratelimit"), None);
+    for (name, value) in [
+        ("x-ratelimit-limit", "10"),
+        ("x-ratelimit-remaining", "8"),
+        ("x-ratelimit-limit-requests", "10"),
+        ("x-ratelimit-remaining-requests", "8"),
+        ("x-ratelimit-limit-tokens", "1000"),
+        ("x-ratelimit-remaining-tokens", "800"),
+    ] {
+        assert_eq!(field(headers, name), Some(value), "{name}");
+    }
+    let reset = field(headers, "x-ratelimit-reset-tokens").unwrap();
+    assert!(reset.starts_with("4h4") && reset.ends_with('s'), "{reset}");
+    let none = w.layer().fields([]).layer(answering(ok));
+    let response = call(none, request("b")).await;
+    assert!(response.headers().is_empty(), "{:?}", response.headers());
+}
+
+#[tokio::test]
+async fn fields_tell_the_tightest_of_a_chain_and_not_whose_it_is() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    admin
+        .create_entity(NewEntity::new("a").parent("proj").cascade(true))
+        .await
+        .unwrap();
+    admin
+        .set_entity_limits(
+            "proj",
+            ALL_RESOURCES,
+            [Limit::per_day("rpd", 100), Limit::per_day("tpd", 200)],
+        )
+        .await
+        .unwrap();
+    let service = w.layer().layer(answering(ok));
+    let response = call(service, request("a")).await;
+    let told = field(response.headers(), "ratelimit").unwrap();
+    assert!(
+        told.starts_with("\"rpd\";r=9;") && told.contains("\"tpd\";r=100;"),
+        "{told}"
+    );
+    assert!(!told.contains("proj"));
+    assert_eq!(
+        field(response.headers(), "ratelimit-policy"),
+        Some("\"rpd\";q=10;w=86400, \"tpd\";q=200;w=86400")
+    );
+}
+
+#[tokio::test]
+async fn a_quota_has_no_window() {
+    let w = World::new().await;
+    let quota = Limit::quota("rpd", 10).resets("0 0 * * *", "UTC");
+    w.repo
+        .admin()
+        .set_entity_limits(
+            "a",
+            "api",
+            [quota, Limit::quota("tpd", 1000).resets("0 0 1 * *", "UTC")],
+        )
+        .await
+        .unwrap();
+    let response = call(w.layer().layer(answering(ok)), request("a")).await;
+    assert_eq!(
+        field(response.headers(), "ratelimit-policy"),
+        Some("\"rpd\";q=10, \"tpd\";q=1000")
+    );
+    let told = field(response.headers(), "ratelimit").unwrap();
+    assert!(
+        told.starts_with("\"rpd\";r=9;t=") && told.contains("\"tpd\";r=900;t="),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_service_answers_itself() {
+    let w = World::new().await;
+    let layer = w.layer().on_refusal(|refused| match refused.cause() {
+        Cause::Request(rejection) => {
+            let mut response = Response::new(Bytes::from(format!("{}: {rejection}", rejection.code())));
+            *response.status_mut() = StatusCode::IM_A_TEAPOT;
+            Some(response)
+        }
+        _ => None,
+    });
+    let response = call(layer.layer(answering(ok)), request("")).await;
+    assert_eq!(response.status(), StatusCode::IM_A_TEAPOT);
+    assert_eq!(response.body(), "unauthenticated: the field x-key is missing");
+    // The others are answered as usual, and fields of the service stay.
+    let own = || {
+        Response::builder()
+            .header("ratelimit", "mine")
+            .body("x".into())
+            .unwrap()
+    };
+    let service = layer.layer(answering(own));
+    for _ in 0..10 {
+        assert_eq!(
+            call(service.clone(), request("a")).await.headers()["ratelimit"],
+            "mine"
+        );
+    }
+    assert_eq!(
+        call(service, request("a")).await.status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
+}

@@ -1,0 +1,7 @@
+//! A gateway in front of a language model: an API like OpenAI's, with limits per key and per project.
+//!
+//! [`gateway`] has the layers, [`setup`] the limits, and [`model`] stands in for the model.
+
+pub mod gateway;
+pub mod model;
+pub mod setup;
