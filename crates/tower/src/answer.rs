@@ -100,7 +100,7 @@ impl<'a> Refused<'a> {
                 (StatusCode::BAD_REQUEST, None, body("bad_request", &message))
             }
             Error::NotConfigured { .. } => {
-                tracing::warn!(error = %err, "a request was refused");
+                tracing::debug!(error = %err, "a request was refused");
                 let message = "no limits are configured for this client";
                 (StatusCode::FORBIDDEN, None, body("not_configured", message))
             }

@@ -91,7 +91,8 @@ impl RateLimitLayer {
     /// failed on the way. Default: [`Commit`](Settle::Commit), because the work may be done: a client that goes away after each first byte would
     /// otherwise be served without limits.
     ///
-    /// A commit keeps the estimate, or what the response has reported so far, if that is more.
+    /// A commit keeps the estimate, or what the response has reported so far, if that is more. If the service panics, the tokens are
+    /// given back. The lease of a connection that is upgraded ends with the head of the response.
     pub fn on_disconnect(mut self, settle: Settle) -> Self {
         Arc::make_mut(&mut self.settling).on_disconnect = settle;
         self

@@ -198,7 +198,13 @@ impl Drop for Held {
         if self.lease.is_none() {
             return;
         }
-        let settle = self.settling.on_disconnect;
+        // A handler that panics has failed, and its future is dropped on the way.
+        let has_failed = std::thread::panicking();
+        let settle = if has_failed {
+            Settle::Rollback
+        } else {
+            self.settling.on_disconnect
+        };
         if settle == Settle::Commit {
             // More may have been used since the last report, so that what was reported does not give back.
             self.correct(u64::max);

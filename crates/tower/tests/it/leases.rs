@@ -235,6 +235,19 @@ async fn a_client_that_goes_away_before_the_response_keeps_or_gives_back() {
 }
 
 #[tokio::test]
+async fn a_service_that_panics_gives_tokens_back() {
+    let w = World::new().await;
+    let service = tower::service_fn(async |request: Request<Body>| {
+        let response = Response::new(Body::empty());
+        assert!(request.uri().path() != "/", "as the test wants");
+        Ok::<_, Infallible>(response)
+    });
+    let task = tokio::spawn(w.layer().layer(service).oneshot(request("a")));
+    assert!(task.await.unwrap_err().is_panic());
+    assert_eq!(w.left("a").await, (10, 1000));
+}
+
+#[tokio::test]
 async fn a_response_that_breaks_off_counts_as_one_whose_client_has_gone() {
     let w = World::new().await;
     let broken = || {
