@@ -20,7 +20,8 @@ pub(super) struct Part {
 /// Takes out of `home` what the shard that was debited has no room for and others have, the emptiest first. What no
 /// shard has room for stays.
 ///
-/// Room is what is missing to a full shard once it is refilled: tokens beyond it would be cut.
+/// Room is what is missing to a full shard once it is refilled: tokens beyond it would be cut. What a quota or a session limit is given
+/// back stays with the shard that was granted it.
 pub(super) fn divide(
     home: &mut Deltas,
     debited: &Bucket,
@@ -34,7 +35,7 @@ pub(super) fn divide(
         .collect();
     let mut others: Vec<_> = others
         .into_iter()
-        .filter(|(_, image)| image.unsupported.is_none() && !image.has_quota())
+        .filter(|(_, image)| image.unsupported.is_none())
         .collect();
     let mut parts = Vec::new();
     while let Some(at) = roomiest(&others, &rest, now) {
@@ -64,9 +65,10 @@ fn roomiest(others: &[(u32, Arc<Bucket>)], rest: &[(SmolStr, i128)], now: EpochM
     (most > 0).then_some(at)
 }
 
-/// How much of a limit is missing to a full shard at `now`; nothing if the shard lacks the limit.
+/// How much of a rate is missing to a full shard at `now`; nothing if the shard lacks the limit.
 fn room(image: &Bucket, name: &str, now: EpochMillis) -> i128 {
-    image.limit(name).map_or(0, |limit| {
+    let limit = image.limit(name).filter(|limit| !limit.is_quota());
+    limit.map_or(0, |limit| {
         let held = image.refilled(limit, now).tokens;
         image.ceiling(limit, now).saturating_sub(held.0).max(0)
     })

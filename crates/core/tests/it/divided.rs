@@ -10,6 +10,7 @@ use zae_limiter_core::credit::CreditEnd;
 use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 
 use crate::drive::{Desk, Dice, per_minute};
+use crate::shapes::{at, daily};
 
 const LIMIT: i64 = 1600;
 
@@ -56,6 +57,37 @@ fn a_refund_is_divided_over_the_shards_of_a_bucket_that_was_split_meanwhile() {
             assert!(!desk.item("u", shard).contains_key("vu"));
         }
         desk.admitted("u", &[("rpm", held)]);
+    }
+}
+
+/// The bucket has a quota as well, which its level names or does not name any more. It was split by another client.
+#[test]
+fn a_refund_is_divided_although_the_bucket_has_a_quota() {
+    for is_named in [true, false] {
+        let rate = per_minute("rpm", LIMIT);
+        let limits = [rate.clone(), daily().build().unwrap()];
+        let mut desk = Desk::with(&limits);
+        desk.now = at("2027-03-10T09:00:00Z");
+        let grant = desk.admitted("u", &[("rpm", 1500), ("rpd", 300)]).remove(0);
+        let mut second = desk.item("u", 0).clone();
+        second.insert("PK".into(), Value::S(desk.id("u").key(1).pk));
+        second.insert("b_rpd_tk".into(), Value::int(300_000));
+        second.insert("b_rpd_gc".into(), Value::int(2));
+        desk.table.insert(second).unwrap();
+        desk.poke("u", 0, &[("b_rpd_tk", Value::int(400_000))]);
+        for shard in 0..2 {
+            let parts = [("shard_count", 2), ("b_rpm_tk", 50_000)];
+            desk.poke("u", shard, &parts.map(|(name, n)| (name, Value::int(n))));
+        }
+        if !is_named {
+            desk.configure_resource(std::slice::from_ref(&rate));
+        }
+        let end = desk.credit(&grant, &[("rpm", 1500), ("rpd", 300)]);
+        assert!(matches!(end, CreditEnd::Applied), "{end:?}");
+        for (shard, quota) in [(0, 700_000), (1, 300_000)] {
+            assert_eq!(desk.int("u", shard, "b_rpm_tk"), 800_000, "{is_named}");
+            assert_eq!(desk.int("u", shard, "b_rpd_tk"), quota, "{is_named}");
+        }
     }
 }
 
