@@ -214,12 +214,13 @@ impl LimitStatus {
             parts.push(Part { terms, balance });
         }
         for new in &births.newborns {
-            for start in &new.balances {
-                parts.push(Part {
-                    terms: Terms::of(limit, count),
-                    balance: Balance::new(start.tokens, new.refilled_at),
-                });
-            }
+            let terms = Terms::of(limit, count);
+            let start = new.balances.first().map(|start| start.tokens);
+            let share = Millitokens(terms.share(new.refilled_at).capacity);
+            parts.push(Part {
+                terms,
+                balance: Balance::new(start.unwrap_or(share), new.refilled_at),
+            });
         }
         let of = Of {
             who,

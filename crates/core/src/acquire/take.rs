@@ -14,6 +14,7 @@
 
 mod bypass;
 mod judge;
+mod kin;
 mod portions;
 mod sessions;
 mod shards;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use self::kin::Kin;
 use super::debit::{Debit, Refill, undo};
 use super::freshness::MAX_ROUND_TRIP_MS;
 use super::protocol::{
@@ -109,6 +111,8 @@ enum State {
     Family,
     /// All shards are being read.
     Shards,
+    /// The shards that may have the quotas and session limits which one gains are being read.
+    Kin,
     /// Several shards are being debited at once.
     Portions(Vec<Grant>),
     /// Shards are being given the limits of this call, to compute when they cover them together.
@@ -200,6 +204,8 @@ pub(crate) struct Take {
     /// A shard, at a shard count, whose descendants were all seen to exist: what it holds beyond its share may be cut. With its
     /// birth mark, since the bucket may be deleted and created again meanwhile.
     shared_out: Option<(u32, u32, Option<SmolStr>)>,
+    /// The other shards, as they were when one was to gain a quota or a session limit.
+    kin: Option<Kin>,
     /// The highest shard count that a shard showed before the shards were read last.
     count_before: u32,
     backoff: Backoff,
@@ -252,6 +258,7 @@ impl Take {
             scope: Scope::One,
             alone: false,
             shared_out: None,
+            kin: None,
             count_before: 1,
             backoff: Backoff::until_deadline(),
             last: None,
@@ -524,6 +531,7 @@ impl Take {
             State::Count(_) | State::Stamp(_) => Next::Count,
             State::Refill => Next::Refill,
             State::Create { .. } => Next::Create,
+            State::Portions(_) if self.scope == Scope::One => Next::Debit,
             State::Portions(_) | State::RetuneAll => Next::Shards,
             _ => {
                 if let Some(ask) = self.last.clone() {
@@ -580,6 +588,7 @@ impl Take {
             ) => self.create(env),
             (State::Family, Answer::Items(items)) => self.create_sibling(&items, env),
             (State::Shards, Answer::Items(items)) => self.look_at_shards(&items, env),
+            (State::Kin, Answer::Items(items)) => self.look_at_kin(items, env),
             (State::Portions(grants), Answer::Applied(_)) => self.taken_together(grants, env),
             (State::Portions(_) | State::RetuneAll, Answer::Cancelled(reasons)) => {
                 self.not_together(&reasons, env);
@@ -689,7 +698,10 @@ impl Take {
 
     /// Decides what to do about an image that can be evaluated.
     fn plan(&mut self, image: &Arc<Bucket>, env: &mut Env<'_>) {
-        let seeds = self.seeds(image);
+        if self.must_know_kin(image) {
+            return self.read_kin(image, env);
+        }
+        let seeds = self.seeds(image, env.now);
         let refilled = write::refill_all(image, self.exact(), env.now);
         let statuses = self.statuses(image, &refilled, &seeds, env.now);
         if statuses.iter().any(|status| status.exceeded) {
@@ -741,7 +753,7 @@ impl Take {
         }
         self.seen = Some(Arc::clone(image));
         let amounts = self.amounts.clone();
-        if self.exact().is_some() || !self.seeds(image).is_empty() {
+        if self.exact().is_some() || self.lacking(image).next().is_some() {
             return self.refill(image, &amounts, State::Refill, env);
         }
         if !self.may_refill(image, &amounts, env) {
@@ -774,12 +786,20 @@ impl Take {
             return;
         }
         let update = self.refilling(image, amounts, env.now);
-        self.send(Ask::Table(Op::Update(update)), state, env);
+        let gifts = self.gifts(image, amounts, env.now);
+        if gifts.is_empty() {
+            return self.send(Ask::Table(Op::Update(update)), state, env);
+        }
+        self.take_with_gifts(update, gifts, env);
     }
 
     /// The write that refills the shard from its image and takes these amounts.
     fn refilling(&self, image: &Bucket, amounts: &Amounts, now: EpochMillis) -> Update {
-        let seeds = self.seeds(image);
+        let mut seeds = self.seeds(image, now);
+        if amounts.is_empty() {
+            // Nothing is moved for a write that takes nothing.
+            seeds.retain(|seed| seed.gift.is_none());
+        }
         let refilled = write::refill_all(image, self.exact(), now);
         let change = RefillDebit {
             amounts,

@@ -387,11 +387,6 @@ fn change(update: &Update, item: &mut Item) -> Result<(), TableError> {
             return Err(malformed(&format!("'{attr}' is not a set of strings")));
         }
     }
-    for (_, from) in &update.copy {
-        if !item.contains_key(from.as_str()) {
-            return Err(malformed(&format!("the item has no '{from}' to copy")));
-        }
-    }
     update.apply(item);
     Ok(())
 }

@@ -169,7 +169,7 @@ pub struct Update {
     pub key: Key,
     /// Attributes to set.
     pub set: Vec<(Attr, Value)>,
-    /// Attributes to set to what others have before the update. Those must exist.
+    /// Attributes to set to what others have before the update; an absent one counts as 0.
     pub copy: Vec<(Attr, Attr)>,
     /// Numbers to add to attributes; an absent attribute counts as 0.
     pub add: Vec<(Attr, i128)>,
@@ -202,7 +202,10 @@ impl Update {
     pub fn apply(&self, item: &mut Item) {
         let copied = self.copy.iter();
         let copied: Vec<_> = copied
-            .filter_map(|(to, from)| Some((to.to_string(), item.get(from.as_str())?.clone())))
+            .map(|(to, from)| {
+                let value = item.get(from.as_str()).cloned();
+                (to.to_string(), value.unwrap_or(Value::int(0)))
+            })
             .collect();
         item.extend(copied);
         for (attr, value) in &self.set {

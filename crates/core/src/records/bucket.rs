@@ -172,6 +172,8 @@ pub struct Bucket {
     pub(crate) fractions: Option<SmolStr>,
     /// What the item has under `sched`, `rsched` and `sched_tz` for all of its limits.
     pub(crate) schedules: [Option<SmolStr>; 3],
+    /// Sessions of limits that the item lacks: other shards have told it when they began.
+    pub(crate) announced: Vec<(SmolStr, EpochMillis)>,
     /// The first attribute that only a client with more features can evaluate.
     pub unsupported: Option<SmolStr>,
 }
@@ -290,6 +292,7 @@ impl Bucket {
             fence: item.get(FENCE).cloned(),
             fractions: item.get(CARRY).and_then(Value::as_text).map(SmolStr::new),
             schedules: shared.stored(),
+            announced: Vec::new(),
             unsupported: None,
         };
         let mut parts = Vec::with_capacity(item.len());
@@ -302,9 +305,17 @@ impl Bucket {
                 }
             }
         }
-        for (at, (name, part, _)) in parts.iter().enumerate() {
-            if *part == "tk" {
-                bucket.add_limit(&reader, name, parts_near(&parts, at), &shared)?;
+        for (at, (name, part, value)) in parts.iter().enumerate() {
+            match *part {
+                "tk" => bucket.add_limit(&reader, name, parts_near(&parts, at), &shared)?,
+                // The limit's balance would have come before.
+                "ws" if bucket.limit(name).is_none() => {
+                    let start = value.as_int().and_then(|start| i64::try_from(start).ok());
+                    bucket
+                        .announced
+                        .extend(start.map(|start| (SmolStr::new(name), EpochMillis(start))));
+                }
+                _ => {}
             }
         }
         Ok(bucket)
@@ -475,6 +486,12 @@ impl Bucket {
     /// Whether it has a quota or a session limit, whose parts cannot be divided as a rate can.
     pub fn has_quota(&self) -> bool {
         self.limits.iter().any(BucketLimit::is_quota)
+    }
+
+    /// When a session of a limit that the item lacks began, if another shard has told it.
+    pub(crate) fn announced(&self, limit: &str) -> Option<EpochMillis> {
+        let mut announced = self.announced.iter();
+        announced.find(|(name, _)| name == limit).map(|(_, start)| *start)
     }
 
     /// The mark that distinguishes this item from earlier and later ones of the same key; `None` if another client

@@ -80,10 +80,12 @@ impl<'a> NewLimit<'a> {
 pub(crate) struct Births {
     pub(crate) newborns: Vec<Newborn>,
     given: BTreeMap<u32, Vec<(SmolStr, Millitokens)>>,
+    /// All limits that new shards may have.
+    limits: Vec<SmolStr>,
 }
 
 /// Plans the creation of shards of a bucket of `count`, with these limits. `siblings` are all relatives of theirs that
-/// exist.
+/// exist. A new shard has the limits that at least one of them has.
 pub(crate) fn births(
     newborns: &[u32],
     count: u32,
@@ -107,6 +109,10 @@ pub(crate) fn births(
         let mut balances = Vec::with_capacity(limits.len());
         for limit in limits {
             let (name, new) = (limit.name.clone(), limit.terms);
+            if relatives.iter().all(|(_, image)| image.limit(&name).is_none()) {
+                // The new shard gains it at its first use, as they do: in full.
+                continue;
+            }
             // Time until now was earned under the terms that the slice's holder still has.
             let held = earner.and_then(|image| Some(image.terms_among(image.limit(&name)?, count)));
             let terms = held.unwrap_or(new);
@@ -144,6 +150,7 @@ pub(crate) fn births(
     Births {
         newborns: planned,
         given,
+        limits: limits.iter().map(|limit| limit.name.clone()).collect(),
     }
 }
 
@@ -218,8 +225,11 @@ impl Births {
             let covers = image.shard_count < count && self.newborns.iter().any(held);
             let given = self.given.get(&shard).map_or(&[][..], Vec::as_slice);
             if covers || !given.is_empty() {
+                let lacking = self.limits.iter().filter(|name| image.limit(name).is_none());
+                let lacking: Vec<SmolStr> = lacking.cloned().collect();
                 let donation = Donation {
                     image,
+                    lacking: &lacking,
                     // A delayed doubling of a former life may have raised it further.
                     shard_count: count.max(image.shard_count),
                     given,

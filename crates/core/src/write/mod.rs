@@ -15,11 +15,13 @@
 pub mod access;
 pub(crate) mod operation;
 pub mod removal;
+pub(crate) mod seeds;
 pub(crate) mod shapes;
 pub mod sync;
 
 use smol_str::SmolStr;
 
+use self::seeds::Seed;
 use crate::bucket::{
     Bucket, BucketLimit, CARRY, FENCE, MAX_AHEAD_MS, Owner, RECEIPT, WCU_COST, WCU_PARAMS, first_fence,
     least_life_secs, limit_attr, write_carries,
@@ -219,8 +221,8 @@ pub(crate) fn refill<'a>(
 pub(crate) struct RefillDebit<'a> {
     /// The amounts to take.
     pub(crate) amounts: &'a Amounts,
-    /// Limits that the item lacks and that it gains, full.
-    pub(crate) seeds: &'a [&'a Limit],
+    /// Limits that the item lacks and that it gains.
+    pub(crate) seeds: &'a [Seed<'a>],
     /// A new expiry: `None` for an item that never expires.
     pub(crate) ttl: Ttl,
     /// Whether it is a use of the bucket, which begins sessions.
@@ -318,6 +320,7 @@ pub(crate) fn refill_debit(
     let starts = refilled
         .iter()
         .filter_map(|r| image.terms(r.limit).session_start())
+        .chain(change.seeds.iter().filter_map(|seed| seed.joins))
         .filter(|start| start.since(now) <= MAX_AHEAD_MS);
     let at = starts.fold(image.earned_until(now).max(now), EpochMillis::max);
     update.set.push((attr("rf"), Value::int(at.0)));
@@ -389,12 +392,11 @@ pub(crate) fn refill_debit(
         }
     }
     refill_wcu(&mut update, image, now);
-    for limit in change.seeds {
-        parts.push(seed(&mut update, limit, image.shard_count, change.amounts, at));
-        update.set.extend(shapes::soft_mark(limit, at));
-        valid_until = earlier(valid_until, shapes::first_valid_until(limit, at));
+    for seed in change.seeds {
+        parts.extend(seed.write(&mut update, image, change.amounts, at));
+        valid_until = earlier(valid_until, seed.valid_until(at));
     }
-    if let Some(zone) = change.seeds.iter().find_map(|limit| limit.zone())
+    if let Some(zone) = change.seeds.iter().find_map(|seed| seed.limit.zone())
         && image.schedules[2].is_none()
     {
         update.set.push((attr("sched_tz"), Value::text(zone.name())));
@@ -580,24 +582,6 @@ fn wcu_parts() -> [(&'static str, i128); 5] {
     ]
 }
 
-/// Gives an item a limit that it lacks: full, less what is taken. Returns what must hold.
-fn seed(update: &mut Update, limit: &Limit, shards: u32, amounts: &Amounts, at: EpochMillis) -> Condition {
-    let name = limit.name().as_str();
-    let need = amounts
-        .iter()
-        .find(|(named, _)| named == limit.name())
-        .map_or(0, |(_, need)| need.0);
-    let full = Terms::of(limit, shards).share(at).capacity;
-    update.set.push((limit_attr(name, "tk"), Value::int(full - need)));
-    update.set.push((limit_attr(name, "tc"), Value::int(need)));
-    set_params(update, name, limit.params());
-    update.set.extend(shapes::first_parts(limit, shards, at));
-    Condition::Any(vec![
-        Condition::Absent(limit_attr(name, "cp")),
-        Condition::Absent(limit_attr(name, "tk")),
-    ])
-}
-
 /// The stamp attributes of an owner, as they stand on a bucket.
 pub(crate) fn owner_attributes(owner: Option<&Owner>) -> Vec<(Attr, Value)> {
     let mut attrs = vec![(
@@ -679,6 +663,8 @@ pub(crate) struct Donation<'a> {
     pub(crate) shard_count: u32,
     /// The tokens it gives.
     pub(crate) given: &'a [(SmolStr, Millitokens)],
+    /// Limits that it lacks.
+    pub(crate) lacking: &'a [SmolStr],
     /// Set if it has earned the new shards' parts of the rate so far: until when.
     pub(crate) hands_over_at: Option<EpochMillis>,
 }
@@ -701,12 +687,29 @@ pub(crate) fn donate(key: Key, donation: &Donation<'_>) -> Part {
     ];
     parts.extend(shapes::shared_pins(image));
     parts.extend(same_item(image));
+    if donation.shard_count > image.shard_count {
+        // What was granted for fewer shards stays so.
+        for limit in image.limits.iter().filter(|limit| limit.is_quota()) {
+            let counted = limit_attr(&limit.name, "gc");
+            if limit.shape.as_ref().is_some_and(|shape| !shape.has("gc")) {
+                update.set.push((counted.clone(), Value::int(image.shard_count)));
+                parts.push(Condition::Absent(counted));
+            }
+        }
+    }
     if let Some(at) = donation.hands_over_at {
         parts.push(Condition::AtMost(attr("rf"), at.0.into()));
         for limit in &image.limits {
             parts.push(Condition::AtMost(limit_attr(&limit.name, "tk"), limit.balance.0));
             // What the new shard's part has earned was computed from them.
             parts.extend(has_params(&limit.name, limit.params));
+        }
+        for name in donation.lacking {
+            // Gained since, it would be the whole limit, with the new shards' parts.
+            parts.push(Condition::Any(vec![
+                Condition::Absent(limit_attr(name, "cp")),
+                Condition::Absent(limit_attr(name, "tk")),
+            ]));
         }
     }
     for (name, tokens) in donation.given {

@@ -146,7 +146,8 @@ pub(super) fn apply_turn(
 }
 
 /// Tells a shard of a session that another shard's use has begun, unless its own is not over. What is taken from then on, until it
-/// applies the session, counts for that. `None` if the limit has no session.
+/// applies the session, counts for that. So it does for a shard that lacks the limit, which joins the
+/// session when it gains the limit. `None` if the limit has no session.
 pub(crate) fn announce(key: Key, image: &Bucket, limit: &BucketLimit, start: EpochMillis) -> Option<Update> {
     let Regain::Session(session, _) = image.terms(limit).regain() else {
         return None;
@@ -159,9 +160,12 @@ pub(crate) fn announce(key: Key, image: &Bucket, limit: &BucketLimit, start: Epo
     update.copy.push((attr("wtc"), attr("tc")));
     let last = i128::from(start.0) - i128::from(session.millis);
     update.condition = Condition::All(vec![
-        Condition::Exists(attr("cp")),
-        Condition::Exists(attr("tk")),
-        Condition::Exists(attr("tc")),
+        Condition::Exists("PK".into()),
+        // It may be a rate there still.
+        Condition::Any(vec![
+            Condition::Absent(attr("ra")),
+            Condition::Is(attr("ra"), Value::int(0)),
+        ]),
         Condition::Any(vec![
             Condition::Exists(attr("wa")),
             Condition::AtMost("rf".into(), i128::from(start.0) - 1),

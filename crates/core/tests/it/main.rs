@@ -13,6 +13,7 @@
 //! - [`lives`]: buckets that are deleted and created again.
 //! - [`lifetime`]: buckets that a wrong clock has dated, and how long buckets are kept.
 //! - [`operator`]: resets and top-ups.
+//! - [`gained`]: quotas and session limits that a split bucket gains, or that are left over.
 //! - [`garbage`]: whatever a row holds, nothing panics and nothing is admitted from nothing.
 //! - [`outcomes`]: answers that do not show what they claim.
 //! - [`session_clocks`]: sessions where clocks differ.
@@ -30,6 +31,7 @@ mod credits;
 mod divided;
 mod drive;
 mod foreign;
+mod gained;
 mod garbage;
 mod groups;
 mod hostile;

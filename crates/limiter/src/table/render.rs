@@ -79,8 +79,11 @@ impl Renderer {
         for (attr, from) in update.copy.drain(..) {
             section.part(&mut text);
             self.name(&mut text, attr);
-            text.push_str(" = ");
+            text.push_str(" = if_not_exists(");
             self.name(&mut text, from);
+            text.push_str(", ");
+            self.value(&mut text, Value::int(0));
+            text.push(')');
         }
         section = Section {
             name: "ADD ",

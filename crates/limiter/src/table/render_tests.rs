@@ -76,19 +76,19 @@ fn an_update_has_its_sections_in_order_and_shares_aliases_with_its_condition() {
     let change = render.change(&mut update).unwrap();
     assert_eq!(
         change,
-        "SET #0 = :0, #1 = :1, #2 = #3 ADD #3 :2, #4 :3 DELETE #5 :4 REMOVE #6, #7"
+        "SET #0 = :0, #1 = :1, #2 = if_not_exists(#3, :2) ADD #3 :3, #4 :4 DELETE #5 :5 REMOVE #6, #7"
     );
     assert_eq!(
         render
             .condition(Condition::AtLeast("n".into(), 7))
             .unwrap()
             .unwrap(),
-        "#3 >= :5"
+        "#3 >= :6"
     );
     let aliases = render.finish();
     let both = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
-    assert_eq!(aliases.values[3], Value::Ss(both));
-    assert_eq!(aliases.values[5], Value::int(7));
+    assert_eq!(aliases.values[4], Value::Ss(both));
+    assert_eq!(aliases.values[6], Value::int(7));
     assert_eq!(aliases.names[2..4], ["copy", "n"]);
 }
 

@@ -8,9 +8,11 @@ use crate::bucket::{Bucket, MAX_SHARDS, WCU_COST};
 use crate::error::{CorruptRecord, RecordError};
 use crate::limit::{Limit, MAX_LIMITS};
 use crate::name::LimitName;
+use crate::refill::Balance;
 use crate::terms::Terms;
 use crate::units::{EpochMillis, Millitokens};
 use crate::verdict::{LimitStatus, Of};
+use crate::write::seeds::Seed;
 use crate::write::{self, Amounts, Assumed, Basis, Ttl};
 
 impl Take {
@@ -121,7 +123,7 @@ impl Take {
             &image.limits,
             Some(&self.config),
             amounts.len(),
-            self.seeds(image).len(),
+            self.lacking(image).count(),
         ) {
             return Ok(());
         }
@@ -138,19 +140,18 @@ impl Take {
     }
 
     /// Named limits that are configured but that the item lacks.
-    pub(super) fn seeds<'a>(&'a self, image: &Bucket) -> Vec<&'a Limit> {
-        let missing = |limit: &&Limit| {
+    pub(super) fn lacking<'a>(&'a self, image: &'a Bucket) -> impl Iterator<Item = &'a Limit> {
+        self.config.limits.iter().filter(|limit| {
             image.limit(limit.name().as_str()).is_none()
                 && self.amounts.iter().any(|(name, _)| name == limit.name())
-        };
-        self.config.limits.iter().filter(missing).collect()
+        })
     }
 
     pub(super) fn statuses(
         &self,
         image: &Bucket,
         refilled: &[write::Refilled<'_>],
-        seeds: &[&Limit],
+        seeds: &[Seed<'_>],
         now: EpochMillis,
     ) -> Vec<LimitStatus> {
         let status = |(name, need): &(LimitName, Millitokens)| {
@@ -166,8 +167,19 @@ impl Take {
                     now,
                 ));
             }
-            let seed = seeds.iter().find(|limit| limit.name() == name)?;
-            Some(LimitStatus::untouched(self.who(), seed, shards, *need, now))
+            let seed = seeds.iter().find(|seed| seed.limit.name() == name)?;
+            if seed.gift.is_none() {
+                return Some(LimitStatus::untouched(self.who(), seed.limit, shards, *need, now));
+            }
+            let balance = Balance::new(seed.tokens(shards, now), now);
+            Some(LimitStatus::check(
+                self.of(name),
+                &seed.terms(shards),
+                shards,
+                balance,
+                *need,
+                now,
+            ))
         };
         self.amounts.iter().filter_map(status).collect()
     }
@@ -186,7 +198,7 @@ impl Take {
     }
 
     /// Whether a plain debit would pass on this image.
-    pub(super) fn is_spendable(&self, image: &Bucket, seeds: &[&Limit], now: EpochMillis) -> bool {
+    pub(super) fn is_spendable(&self, image: &Bucket, seeds: &[Seed<'_>], now: EpochMillis) -> bool {
         let covered = |(name, need): &(LimitName, Millitokens)| {
             image.limit(name.as_str()).is_some_and(|limit| {
                 let exact = self.exact().unwrap_or_default().iter().find(|l| l.name() == name);

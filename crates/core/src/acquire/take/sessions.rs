@@ -13,6 +13,7 @@ use crate::limit::Limit;
 use crate::terms::Turn;
 use crate::units::EpochMillis;
 use crate::verdict::LimitStatus;
+use crate::write::seeds::Seed;
 use crate::write::shapes::announce;
 use crate::write::{is_left, refill_all};
 
@@ -46,11 +47,11 @@ impl Take {
             return false;
         }
         let refilled = refill_all(image, self.exact(), now);
-        let seeds = self.seeds(image);
+        let seeds = self.seeds(image, now);
         let begins = refilled
             .iter()
             .any(|r| r.turn == Turn::Opens && !is_left(r.limit, Some(&self.config)));
-        if !begins && seeds.iter().all(|limit| limit.session_length().is_none()) {
+        if !begins && !seeds.iter().any(Seed::begins) {
             return false;
         }
         self.held = Some(self.statuses(image, &refilled, &seeds, now));

@@ -92,12 +92,12 @@ impl Take {
             Ok(siblings) => siblings,
             Err(err) => return self.fail(err),
         };
-        let is_divisible = |image: &Bucket| image.unsupported.is_none() && !image.has_quota();
-        let may_have_more = |image: &Bucket| is_divisible(image) && image.shard_count == self.shard_count;
+        let may_have_more =
+            |image: &Bucket| self.is_divisible(image) && image.shard_count == self.shard_count;
         if self.purpose == Purpose::Shard && !siblings.get(&0).is_some_and(|root| may_have_more(root)) {
             return self.abandon();
         }
-        let other = siblings.iter().find(|(_, image)| !is_divisible(image));
+        let other = siblings.iter().find(|(_, image)| !self.is_divisible(image));
         if let Some((shard, image)) = other.map(|(shard, image)| (*shard, image.clone())) {
             if self.purpose == Purpose::Shard {
                 return self.abandon();
@@ -187,8 +187,10 @@ impl Take {
                 .map_or(Millitokens::ZERO, |(_, need)| *need)
         };
         let covers = |new: &Newborn| {
-            let mut balances = new.balances.iter();
-            balances.all(|start| start.tokens >= need(&start.name) || self.config.is_soft(&start.name))
+            self.amounts.iter().all(|(name, need)| {
+                let start = new.balances.iter().find(|start| start.name == name.as_str());
+                start.is_some_and(|start| start.tokens >= *need || self.config.is_soft(&start.name))
+            })
         };
         // Under a bypass, its tokens are not taken.
         let is_bypassed = self.config.is_bypassed() && self.purpose != Purpose::Shard;
@@ -220,6 +222,11 @@ impl Take {
             // An expiry depends on the shard.
             self.shard = new.shard;
             let birth = birth_mark(env.random.bits(), self.shard_count, life);
+            let has = |limit: &&Limit| {
+                let mut balances = new.balances.iter();
+                balances.any(|start| start.name == limit.name().as_str())
+            };
+            let limits: Vec<Limit> = self.config.limits.iter().filter(has).cloned().collect();
             parts.push(Part::Put(write::create(&NewShard {
                 id: &self.id,
                 shard: new.shard,
@@ -229,7 +236,7 @@ impl Take {
                 ttl: self.ttl(None, self.shard_count, now),
                 birth: &birth,
                 balances: new.balances.iter().map(row).collect(),
-                shapes: shapes_of_new(&self.config.limits, self.shard_count, new.refilled_at),
+                shapes: shapes_of_new(&limits, self.shard_count, new.refilled_at),
                 bypass: stamp,
             })));
         }

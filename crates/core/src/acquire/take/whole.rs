@@ -11,10 +11,10 @@ use smol_str::SmolStr;
 
 use super::judge::is_open;
 use super::portions::{NOTHING, PLENTY, divide};
-use super::{MAX_RACES, Scope, State, Take, TakeEnd};
+use super::{MAX_RACES, Next, Scope, State, Take, TakeEnd};
 use crate::acquire::protocol::{Ask, DisabledAt, Env, Grant, Observation};
 use crate::backoff::Again;
-use crate::bucket::{Bucket, MAX_SHARDS};
+use crate::bucket::{Bucket, BucketLimit, MAX_SHARDS};
 use crate::limit::Limit;
 use crate::name::LimitName;
 use crate::refill::Balance;
@@ -49,12 +49,22 @@ impl Take {
         let has_surplus = image
             .limits
             .iter()
+            .filter(|limit| !limit.is_quota())
             .any(|limit| limit.balance.0 > image.ceiling(limit, now));
         has_surplus
-            && !image.has_quota()
+            && self.is_divisible(image)
             && (2..=MAX_SHARDS).contains(&count)
             && self.shard < count / 2
             && self.shared_out != Some((self.shard, count, image.birth().map(SmolStr::new)))
+    }
+
+    /// Whether the bucket of a shard can be divided and looked at as a whole: its rules are known, and it has no quota or session limit
+    /// but those that are not configured any more. A shard that is created does not have those. If they are named again, it is
+    /// given of them what the shard gives that was granted its part.
+    pub(super) fn is_divisible(&self, image: &Bucket) -> bool {
+        let is_in_the_way =
+            |limit: &BucketLimit| limit.is_quota() && !write::is_left(limit, Some(&self.config));
+        image.unsupported.is_none() && !image.limits.iter().any(is_in_the_way)
     }
 
     /// Has the shard's descendants created with its surplus, before it is refilled.
@@ -154,9 +164,12 @@ impl Take {
             return self.count_differs(most, env);
         }
         let scope = self.scope;
-        if shards
-            .values()
-            .any(|image| image.unsupported.is_some() || image.has_quota())
+        let gains_quota = || {
+            shards
+                .values()
+                .any(|image| self.lacking(image).any(Limit::is_quota))
+        };
+        if !shards.values().all(|image| self.is_divisible(image)) || (scope == Scope::Whole && gains_quota())
         {
             // What such a bucket holds follows rules that are not known here, or cannot be moved.
             self.alone = true;
@@ -449,6 +462,7 @@ impl Take {
             });
         }
         self.finish(TakeEnd::Taken(grants));
+        self.announce(env);
     }
 
     /// A transaction over shards did not happen, or was not a debit: all shards are read again.
@@ -470,6 +484,11 @@ impl Take {
             self.backoff.resend(env.random)
         };
         match again {
+            Again::After(delay_ms) if self.scope == Scope::One => {
+                // Other shards were to give tokens to this one.
+                (self.kin, self.seen) = (None, None);
+                self.pause(delay_ms, Next::Debit, env);
+            }
             Again::After(delay_ms) => self.read_shards(delay_ms, env),
             Again::Contended => self.finish(TakeEnd::Contended),
             Again::No => self.fail(TableError::new(
@@ -494,7 +513,7 @@ fn item_of<'a>(items: &'a [Item], key: &crate::table::Key) -> Option<&'a Item> {
 }
 
 /// The image that a debit leaves of an item that was read: a transaction does not return it.
-fn after(items: &[Item], update: &Update) -> Option<Arc<Bucket>> {
+pub(super) fn after(items: &[Item], update: &Update) -> Option<Arc<Bucket>> {
     let mut item = item_of(items, &update.key)?.clone();
     if !update.condition.holds(Some(&item)) {
         return None;
