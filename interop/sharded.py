@@ -18,15 +18,18 @@ ALLOWED = {
     "several shards at once": "a request that no shard covers ours takes from several, the original refuses it.",
     "another shard": "the shard that was drawn does not cover the request. Ours tries two others with what they hold once they are"
     " refilled, and then all; the original others as they stand, and none for an entity that cascades.",
-    "a new shard": "the original gives a new shard a full share, ours what others hold beyond theirs.",
+    "a new shard": "the original gives a new shard a full share, ours what others hold beyond theirs. Of a quota the original moves a"
+    " part to a new shard, which so is not in debt; ours makes do with the shards that there are.",
     "a split": "the original doubles as soon as a shard has no write units left, ours once no other shard that it tries has any, and"
     " only as far as each share is a token and covers the request.",
     "limits that a split bucket lacks": "where shards have no balance of a limit that was set later, the original can refuse with a wait"
-    " of a millisecond, as if it had lost a race.",
-    "a session limit that a shard lacks": "where a shard's item has a session that is going on but no balance of its limit yet, ours begins"
-    " a session of that shard, the original joins the other one.",
+    " of a millisecond, as if it had lost a race. Where an entity above has the limit, it can give a shard the whole limit.",
+    "a session that one begins": "if ours takes from another shard, or adds a session limit to a shard later, only one of the two begins"
+    " a session by a step, and tells the other shards.",
     "mark of a session": "what a shard had counted when another shard began a session ours removes once it has applied the session, the"
     " original leaves it there until the next session begins.",
+    "a refill that is lost": "if a refill of an entity that cascades is refused, because a count was raised, the original takes from the"
+    " balance as it stands, also beyond `vu`. The balance is compared.",
     "expiry of the first shard": "ours lets the first shard of a split bucket not expire: it has the count.",
 }
 
@@ -242,6 +245,9 @@ class Sharded(Sequence):
                 if not known and not shape.drips and 0 <= left <= expected[0]:
                     # Moved from another shard.
                     continue
+                if not ours and then is not None and not known and shape.drips and left == shape.ceiling(self.now):
+                    self.allow("limits that a split bucket lacks")
+                    expected.append(left)
                 if not any(0 <= left - one <= slack for one in expected):
                     # Not where ours has created shards, whose sum is compared, or the original has moved a part of a quota.
                     if after.keys() == before.keys() or not (ours or known and not shape.drips):
@@ -283,9 +289,10 @@ class Sharded(Sequence):
                     if shape.ceiling(self.now) < wanted[name] * 1000:
                         return False
                     continue
-                quotas = any(number(item, part) == 0 for item in shards.values() for part in item if part.endswith("_ra"))
+                named = self.shapes(one, resource).values()
+                quotas = any(not of.drips and of.value(item, "tk") is not None for of in named for item in shards.values())
                 if quotas or any(shape.value(item, "tk") is None for item in shards.values()):
-                    # A bucket with quotas, also with one that is no longer named, is not looked at as a whole.
+                    # A bucket with quotas that are named is not looked at as a whole.
                     return False
                 count = max(map(count_of, shards.values()))
                 held = sum(max(0, shape.held(item, self.now, by_parts=True, count=count)) for item in shards.values())
@@ -307,7 +314,10 @@ class Sharded(Sequence):
             items, then = [of[shard] for of in new], before.get(shard)
             counts = {count_of(item) for item in (*items, then or items[0])}
             parts = [{name: of[name][shard] for name in of if shard in of[name]} for of in taken]
-            if parts[0] != parts[1]:
+            told = [self.informed(self.shapes(entity, resource), then, of, shard) for of in new]
+            if told[0] != told[1]:
+                self.allow("a session that one begins")
+            elif parts[0] != parts[1]:
                 self.allow("another shard")
             elif then is not None and then in items:
                 # Left alone by one of the two: what the other did is in its account.
@@ -315,7 +325,17 @@ class Sharded(Sequence):
                     self.allow("when a refill is written")
             elif then is None:
                 where = f"new shard {shard} of {entity}/{resource}"
-                self.compare_attributes(where, *items, self.apart_of_new(entity, resource), self.shapes(entity, resource))
+                shapes = self.shapes(entity, resource)
+                apart = self.apart_of_new(entity, resource)
+                relatives = {shard % (1 << bits) for bits in range(shard.bit_length())}
+                for name in list(shapes):
+                    # A new shard of ours has the rates of those that it descends from, and gains all else later.
+                    held = shapes[name].drips and any(f"b_{name}_tk" in before[one] for one in relatives & before.keys())
+                    if shard and not held and any(f"b_{name}_tk" not in item for item in items):
+                        self.allow("a limit added later")
+                        apart.add("sched_tz")
+                        del shapes[name]
+                self.compare_attributes(where, *items, apart, shapes)
             elif len(counts) > 1 or new[0].keys() != new[1].keys():
                 self.allow("a split")
             elif outcomes[0].kind == "refused":
@@ -324,6 +344,20 @@ class Sharded(Sequence):
             else:
                 self.compare_touched(f"shard {shard} of {entity}/{resource}", entity, resource, parts[0], then, items)
 
+    def informed(self, shapes, then, shards, shard):
+        """The sessions that a shard was told of, if nothing else has happened to it. Another shard has begun each of them now."""
+        item = shards[shard]
+        changed = {name for name in {**(then or {}), **item} if then and then.get(name) != item.get(name)}
+        names = {name for name, shape in shapes.items() if shape.session and f"b_{name}_ws" in changed}
+        if not changed <= {"vu", *(f"b_{name}_{part}" for name in names for part in ("ws", "rsa", "wtc"))}:
+            return set()
+        for name in names:
+            others = [other for at, other in shards.items() if at != shard]
+            begun = [other for other in others if all(number(other, f"b_{name}_{part}") == self.now for part in ("ws", "wa"))]
+            if not begun:
+                self.differ(f"shard {shard} is told of a session of {name}", then, item, shards)
+        return names
+
     def compare_touched(self, where, entity, resource, taken, then, items):
         """A shard that both have written."""
         shapes = {name: shape for name, shape in self.shapes(entity, resource).items() if any(f"b_{name}_tk" in item for item in items)}
@@ -331,15 +365,23 @@ class Sharded(Sequence):
         kinds = [
             "debit" if not self.is_refilled(shapes, wanted, then, item) else "refill" if item["rf"] != then["rf"] else "mark" for item in items
         ]
-        lacking = [name for name, shape in shapes.items() if shape.session and f"b_{name}_tk" not in then and f"b_{name}_ws" in then]
-        if lacking and any(items[0].get(f"b_{name}_ws") != items[1].get(f"b_{name}_ws") for name in lacking):
-            self.allow("a session limit that a shard lacks")
-        elif "mark" not in kinds:
+        for name in [name for name, shape in shapes.items() if shape.drips and f"b_{name}_tk" not in then]:
+            held = [number(item, f"b_{name}_tk") for item in items]
+            if self.clients[0].name != self.clients[1].name and shapes[name].ceiling(self.now) - taken.get(name, 0) in held:
+                self.allow("limits that a split bucket lacks")
+                del shapes[name]
+        if "mark" not in kinds:
             self.compare_debited(where, shapes, wanted, then, items)
         elif kinds[0] == kinds[1]:
             self.compare_attributes(where, *items, [f"b_{name}_tk" for name in shapes], shapes, before=(then, *items))
         else:
             self.allow("when a refill is written")
+
+    def may_lose_refills(self, client, item):
+        if client.name == "theirs" and count_of(item) > 1 and item.get("parent_id"):
+            self.allow("a refill that is lost")
+            return True
+        return False
 
     def apart_of_new(self, entity, resource):
         return {"rf", "ttl", "vu", *(f"b_{name}_{part}" for name in self.shapes(entity, resource) for part in ("tk", "tc"))}
@@ -376,7 +418,7 @@ class Sharded(Sequence):
                     return self.allow("a split")
         else:
             for one in concerned:
-                if any(by_shard.keys() - old.get((one, resource), {}).keys() for by_shard in taken[theirs][one].values()):
+                if self.shards(outcomes[theirs].items).get((one, resource), {}).keys() - old.get((one, resource), {}).keys():
                     return self.allow("a new shard")
         for one in concerned:
             for shard, item in old.get((one, resource), {}).items():
@@ -389,6 +431,10 @@ class Sharded(Sequence):
                         return self.allow("rate before a change")
                     if shape.drips and abs(flat - need) <= 1:
                         return self.allow("fractions")
+        for parent in filter(None, [self.parent_of(one, resource) for one in concerned]):
+            held, named = old.get((parent, resource), {}).values(), self.shapes(parent, resource)
+            if any(f"b_{name}_tk" in item and name not in named for name in wanted for item in held):
+                return self.allow("limits that are no longer named")
         self.differ("one is admitted", names, taken, old)
 
     def is_low(self, entity, resource, wanted, old):
