@@ -27,6 +27,7 @@ use crate::error::{Error, Place};
 use crate::inner::{Options, Parts};
 use crate::repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Repository};
 use crate::table::{Connection, DynamoClient, DynamoTable, Meter, Table, Timeouts};
+use crate::telemetry::{OfTable, observed};
 
 /// Describes a [`Repository`].
 ///
@@ -406,6 +407,21 @@ impl RepositoryBuilder {
         self
     }
 
+    /// Gives metrics of calls a label `resource`: the name of each of these resources, and `other` for all others. By default,
+    /// metrics have no such label.
+    ///
+    /// Only resources that are named here get a value of their own, because callers may name resources freely, and each value
+    /// is a series that stays. A call for [several resources](crate::Acquire::also) counts for its first one, and a refusal for
+    /// that of the limit. See [`telemetry`](crate::telemetry).
+    #[cfg(feature = "metrics")]
+    pub fn metric_resources<R: zae_limiter_core::IntoName<zae_limiter_core::ResourceName>>(
+        mut self,
+        resources: impl IntoIterator<Item = R>,
+    ) -> Self {
+        self.options.labels = crate::telemetry::Labels::of(resources);
+        self
+    }
+
     /// Counts requests and capacity units; see [`Repository::request_cost`]. Off by default.
     pub fn measure(mut self) -> Self {
         self.measure = true;
@@ -543,6 +559,7 @@ impl RepositoryBuilder {
         check_correction_delay(&self.options)?;
         self.options.prefetch.map(Prefetch::check).transpose()?;
         self.options.alerts.as_ref().map(Alerts::check).transpose()?;
+        self.options.labels.check()?;
         let meter = Arc::new(Meter::new());
         let choice = Choice {
             connection: self.connection,
@@ -566,12 +583,13 @@ impl RepositoryBuilder {
             (None, None) => Principal::default(),
         };
         let breaker = Arc::new(Breaker::new());
+        let of_table = OfTable::new(stack.as_str());
         let parts = Parts {
             place: Place {
                 stack: stack.to_string(),
                 place,
             },
-            table,
+            table: observed(table, &of_table),
             meter,
             clock: Time(self.clock.unwrap_or_else(|| match &offset {
                 Some(offset) => Arc::new(TableClock(Arc::clone(offset))),
@@ -582,6 +600,7 @@ impl RepositoryBuilder {
             options: self.options,
             principal: Arc::new(principal),
             breaker,
+            of_table,
             config,
             has_functions,
         };

@@ -32,6 +32,7 @@ use crate::admin::principal::Principal;
 use crate::clock::{TableOffset, Time};
 use crate::error::{Error, Place};
 use crate::table::{Meter, Table};
+use crate::telemetry::{Labels, OfTable, Recorder};
 
 pub(crate) struct Inner {
     pub(crate) place: Place,
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     /// Calls that wait for tokens.
     pub(crate) queues: Arc<Queues>,
     pub(crate) log: CallLog,
+    pub(crate) telemetry: Recorder,
     pub(crate) breaker: Arc<Breaker>,
     pub(crate) permits: Arc<Permits>,
     pub(crate) options: Options,
@@ -135,6 +137,7 @@ impl Inner {
     /// Counts a request that was refused from memory.
     pub(crate) fn count_local_rejection(&self) {
         self.config.local_rejections.fetch_add(1, Ordering::Relaxed);
+        self.telemetry.refused_from_memory();
     }
 
     /// The state that this namespace shares with others of its table.
@@ -149,6 +152,7 @@ impl Inner {
             principal: Arc::clone(&self.principal),
             breaker: Arc::clone(&self.breaker),
             permits: Arc::clone(&self.permits),
+            of_table: self.telemetry.of_table().clone(),
             config: self.config_of_aws.clone(),
             has_functions: self.has_functions,
         }
@@ -176,6 +180,8 @@ pub(crate) struct Options {
     pub(crate) draws: Draws,
     /// What is called when limits are nearly used up, if anything.
     pub(crate) alerts: Option<Alerts>,
+    /// Which labels metrics have beside those that all have.
+    pub(crate) labels: Labels,
 }
 
 impl Default for Options {
@@ -194,6 +200,7 @@ impl Default for Options {
             principal: None,
             draws: Draws::default(),
             alerts: None,
+            labels: Labels::none(),
         }
     }
 }
@@ -211,6 +218,7 @@ pub(crate) struct Parts {
     pub(crate) principal: Arc<Principal>,
     pub(crate) breaker: Arc<Breaker>,
     pub(crate) permits: Arc<Permits>,
+    pub(crate) of_table: OfTable,
     /// How to reach AWS, if that is where the table is.
     pub(crate) config: Option<SdkConfig>,
     /// Whether functions can work on the table, as on any but an embedded one.
@@ -229,6 +237,7 @@ impl Parts {
             principal,
             breaker,
             permits,
+            of_table,
             config,
             has_functions,
         } = self;
@@ -240,6 +249,7 @@ impl Parts {
                 Arc::clone(&permits),
             ),
             images: ImageCache::new(options.reject_cache_ttl, options.reject_cache_size),
+            telemetry: Recorder::new(&of_table, &name, &options.labels),
             place,
             table,
             meter,

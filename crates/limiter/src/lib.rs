@@ -62,6 +62,10 @@ mod inner;
 mod refusal;
 mod repository;
 pub mod table;
+#[cfg(feature = "metrics")]
+pub mod telemetry;
+#[cfg(not(feature = "metrics"))]
+mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 

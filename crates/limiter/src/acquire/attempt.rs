@@ -18,6 +18,7 @@ use crate::acquire::slices::{Filling, Prefetch, Source};
 use crate::acquire::waiting::{OnWait, Patience, with_jitter};
 use crate::error::{Error, level_name};
 use crate::inner::Inner;
+use crate::telemetry::Call;
 
 /// Stands for a deadline beyond what the clock can represent: 30 years.
 const LONGEST: Duration = Duration::from_hours(30 * 365 * 24);
@@ -27,8 +28,9 @@ const LONGEST: Duration = Duration::from_hours(30 * 365 * 24);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// How tokens are to be taken.
-pub(super) struct Attempt {
-    pub(super) inner: Arc<Inner>,
+pub(super) struct Attempt<'a> {
+    pub(super) call: &'a Call,
+    pub(super) inner: &'a Arc<Inner>,
     pub(super) on_unavailable: Option<OnUnavailable>,
     pub(super) timeout: Duration,
     pub(super) prefetch: Option<Prefetch>,
@@ -36,10 +38,10 @@ pub(super) struct Attempt {
     pub(super) wish: Option<Wish>,
 }
 
-impl Attempt {
+impl Attempt<'_> {
     /// The time to wait is over, and the call's turn has not come.
     fn out_of_time(&self, request: &Request, last: Option<Error>) -> Result<Lease, Error> {
-        let inner = &self.inner;
+        let inner = self.inner;
         let err = match inner.breaker.refused(inner.clock.now()) {
             Some(outage) => inner.table_error(outage),
             None => last.unwrap_or_else(|| inner.refused_in_queue(request)),
@@ -61,7 +63,7 @@ impl Attempt {
 
     /// The error of a call that limits have refused, whose corrections need not wait any longer.
     fn refused(&self, refused: RateLimitExceeded) -> Error {
-        let inner = &self.inner;
+        let inner = self.inner;
         if !inner.options.correction_delay.is_zero() {
             for status in refused.violations() {
                 inner.release_corrections(&inner.bucket_id(&status.entity, &status.resource));
@@ -86,7 +88,7 @@ impl Attempt {
 
     /// Takes the tokens, or is refused.
     pub(super) async fn take_tokens(&self, request: &Request, until: Instant) -> Result<Lease, Error> {
-        let inner = &self.inner;
+        let inner = self.inner;
         let is_plain = request.limits.is_none() && request.also.is_empty();
         let prefetch = self.prefetch.filter(|_| is_plain);
         let taken = match prefetch.map(|prefetch| inner.source_of(request, prefetch)) {
@@ -119,11 +121,13 @@ impl Attempt {
         mut filling: Option<Filling>,
         until: Instant,
     ) -> Result<Lease, Error> {
-        let (inner, on_unavailable, timeout) = (&self.inner, self.on_unavailable, self.timeout);
+        let (inner, on_unavailable, timeout) = (self.inner, self.on_unavailable, self.timeout);
         let mut drive = Drive::new(inner, asked.clone()).under_policy(on_unavailable);
         let mut is_retry = false;
         let err = loop {
-            match tokio::time::timeout_at(until, drive.run()).await {
+            let decided = tokio::time::timeout_at(until, drive.run()).await;
+            self.call.has_sent(drive.sent());
+            match decided {
                 Ok(Decision::Admitted(grants)) => {
                     inner.alert_use(&grants);
                     let grants = match filling.take() {
@@ -175,8 +179,9 @@ impl Attempt {
         patience: Patience,
         on_wait: Option<&OnWait>,
     ) -> Result<Lease, Error> {
-        let inner = &self.inner;
-        let until = patience.until(Instant::now());
+        let inner = self.inner;
+        let began = Instant::now();
+        let until = patience.until(began);
         let place = inner.queues.enter(request.parts().map(|(resource, _)| BucketId {
             resource: resource.clone(),
             ..request.id.clone()
@@ -190,10 +195,12 @@ impl Attempt {
                 Some(until) => {
                     if tokio::time::timeout_at(until, turn).await.is_err() {
                         drop(place);
+                        self.call.has_waited(began.elapsed());
                         return self.out_of_time(request, last);
                     }
                 }
             }
+            self.call.has_waited(began.elapsed());
             let refused = match self.take(request, for_place.was_refused()).await {
                 Ok(lease) => {
                     place.admitted();

@@ -91,6 +91,12 @@ impl Background {
         self.running.stays_at_home.store(stay, Ordering::Release);
     }
 
+    /// How many tasks are running.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn tasks(&self) -> usize {
+        self.running.tasks.load(Ordering::Acquire)
+    }
+
     #[cfg(feature = "blocking")]
     /// Whether no task is running.
     pub(crate) fn is_idle(&self) -> bool {

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tracing::Instrument as _;
 use zae_limiter_core::acquire::{
     Acquire, AcquireError, Ask, Call, Debit, Decision, Found, Grant, Hint, Reply, Request, next_round_trip,
     refilled_by, refused_from_memory,
@@ -33,6 +34,7 @@ use crate::acquire::refunds::queues::{Correction, log_credit};
 use crate::acquire::refunds::{Haste, enqueue};
 use crate::error::{Error, Last};
 use crate::inner::Inner;
+use crate::telemetry::{Sent, correction_span, record_end};
 
 /// How long one sending of a credit waits for its answer, if the table sets no limit of its own: a sending that
 /// never ends would hold up the corrections that wait behind it.
@@ -136,18 +138,18 @@ struct Flights(Vec<Flight>);
 
 impl Flights {
     /// Waits for the next reply.
-    async fn next(&mut self) -> Option<(usize, Heard)> {
+    async fn next(&mut self) -> Option<(usize, Kind, Heard)> {
         if self.0.is_empty() {
             return None;
         }
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Heard)>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Kind, Heard)>> {
         for i in 0..self.0.len() {
             if let Poll::Ready(reply) = self.0[i].poll(cx) {
-                let id = self.0.swap_remove(i).id;
-                return Poll::Ready(Some((id, reply)));
+                let Flight { id, kind, .. } = self.0.swap_remove(i);
+                return Poll::Ready(Some((id, kind, reply)));
             }
         }
         Poll::Pending
@@ -191,6 +193,8 @@ pub(crate) struct Drive {
     in_background: bool,
     /// Whether an admission counts on the parent's tokens that the caller has.
     is_paid: bool,
+    /// The requests that were answered.
+    answered: Sent,
 }
 
 impl Drive {
@@ -208,6 +212,7 @@ impl Drive {
             ends_with: None,
             in_background: false,
             is_paid: false,
+            answered: Sent::default(),
         }
     }
 
@@ -232,6 +237,16 @@ impl Drive {
     /// Whether its admission counts on the parent's tokens that the caller has.
     pub(crate) fn is_paid(&self) -> bool {
         self.is_paid
+    }
+
+    /// The requests to the table that it has sent: those that were answered, and writes that were not. Reads of configuration,
+    /// which calls share, and refunds are not counted.
+    pub(crate) fn sent(&self) -> Sent {
+        let mut sent = self.answered;
+        for _ in self.flights.0.iter().filter(|flight| flight.is_open()) {
+            sent.add(true);
+        }
+        sent
     }
 
     /// Whether tokens may have been taken.
@@ -297,7 +312,10 @@ impl Drive {
     }
 
     async fn finish(&mut self) -> Decision {
-        while let Some((id, (reply, left))) = self.flights.next().await {
+        while let Some((id, kind, (reply, left))) = self.flights.next().await {
+            if left.is_some() {
+                self.answered.add(kind == Kind::Write);
+            }
             if let (Some(acquire), Some(left)) = (&mut self.acquire, left) {
                 acquire.left(id, left);
             }
@@ -571,6 +589,7 @@ impl Drop for Drive {
             ends_with: None,
             in_background: true,
             is_paid: false,
+            answered: Sent::default(),
         };
         rest.send(calls);
         if rest.flights.0.is_empty() {
@@ -647,6 +666,17 @@ impl Inner {
     /// Sends a correction to its shard, again where that is safe, until it has ended. `carried` is the answer to a debit's
     /// write that carried its first sending, if one did.
     pub(crate) async fn drive_credit(
+        self: Arc<Self>,
+        credit: Credit,
+        carried: Option<Result<Answer, TableError>>,
+    ) -> CreditEnd {
+        let span = correction_span(&credit);
+        let end = self.send_credit(credit, carried).instrument(span.clone()).await;
+        record_end(&span, &end);
+        end
+    }
+
+    async fn send_credit(
         self: Arc<Self>,
         mut credit: Credit,
         carried: Option<Result<Answer, TableError>>,

@@ -119,6 +119,12 @@ impl ImageCache {
         lock(&shards).seen.get(&shard).map(|seen| Arc::clone(&seen.image))
     }
 
+    /// Of how many buckets images are cached.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// Forgets a bucket's balances, not its shard count.
     pub(crate) fn forget(&self, id: &BucketId) {
         if let Some(shards) = self.buckets.get(id) {

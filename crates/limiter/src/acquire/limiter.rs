@@ -23,6 +23,7 @@ use crate::acquire::waiting::{OnWait, Patience};
 use crate::error::Error;
 use crate::inner::Inner;
 use crate::repository::Repository;
+use crate::telemetry::Call;
 
 /// Takes tokens from the buckets of a [`Repository`].
 ///
@@ -433,27 +434,41 @@ impl Acquire {
     /// If the future is dropped, no tokens are kept: tokens that a request in flight has taken are given back in the
     /// background.
     pub async fn send(self) -> Result<Lease, Error> {
+        let names = self.names.as_ref().ok();
+        let call = Call::begin(
+            Arc::clone(&self.inner),
+            names.map(|(entity, resource)| (entity, resource)),
+        );
+        let (patience, on_wait) = (self.patience, self.on_wait.clone());
+        // What waits for the table needs much more memory than a refusal, and is apart from it.
+        let taken = match (self.prepare(&call), patience) {
+            (Err(err), _) => Err(err),
+            (Ok((attempt, request)), None) => match attempt.refused_at_once(&request) {
+                Some(refused) => Err(refused),
+                None => call.within(Box::pin(attempt.take(&request, false))).await,
+            },
+            (Ok((attempt, request)), Some(patience)) => {
+                let taking = attempt.take_in_turn(&request, patience, on_wait.as_ref());
+                call.within(Box::pin(taking)).await
+            }
+        };
+        if let Err(Error::RateLimitExceeded(refused)) = &taken {
+            call.inner.alert_refusal(refused);
+        }
+        call.end(taken.is_ok(), taken.as_ref().map_or_else(Some, Lease::outage));
+        taken
+    }
+
+    fn prepare(self, call: &Call) -> Result<(Attempt<'_>, Request), Error> {
         let attempt = Attempt {
-            inner: Arc::clone(&self.inner),
+            call,
+            inner: &call.inner,
             on_unavailable: self.on_unavailable,
             timeout: self.timeout.unwrap_or(self.inner.options.acquire_timeout),
             prefetch: self.prefetch.map(Prefetch::check).transpose()?,
             wish: self.in_flight.map(Asked::check).transpose()?,
         };
-        let (patience, on_wait) = (self.patience, self.on_wait.clone());
-        let request = self.request()?;
-        // What waits for the table needs much more memory than a refusal, and is apart from it.
-        let taken = match patience {
-            None => match attempt.refused_at_once(&request) {
-                Some(refused) => Err(refused),
-                None => Box::pin(attempt.take(&request, false)).await,
-            },
-            Some(patience) => Box::pin(attempt.take_in_turn(&request, patience, on_wait.as_ref())).await,
-        };
-        if let Err(Error::RateLimitExceeded(refused)) = &taken {
-            attempt.inner.alert_refusal(refused);
-        }
-        taken
+        Ok((attempt, self.request()?))
     }
 
     /// Checks everything that can be checked without the table.

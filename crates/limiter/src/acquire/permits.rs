@@ -62,6 +62,18 @@ impl Permits {
         (self.semaphore.available_permits() == 0).then_some(self.max)
     }
 
+    /// How many requests are on their way.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn in_use(&self) -> usize {
+        self.max.saturating_sub(self.semaphore.available_permits())
+    }
+
+    /// How many there can be.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
     /// A permit if one is free and no other request waits for it.
     pub(crate) fn try_take(&self) -> Option<Permit> {
         let permit = Arc::clone(&self.semaphore).try_acquire_owned().ok()?;

@@ -283,6 +283,7 @@ impl Inner {
                 Err(err) if err.applied == Applied::No => CreditEnd::Failed(err),
                 Err(err) => CreditEnd::InDoubt(err),
             };
+            inner.telemetry.corrected(&end);
             if let Err(end) = done.send(end) {
                 log_credit(&grant.id, grant.shard, &end, what);
             }
@@ -307,6 +308,7 @@ impl Inner {
             } else {
                 end.clone()
             };
+            self.telemetry.corrected(&end);
             waiting.end(shard, end);
         }
     }

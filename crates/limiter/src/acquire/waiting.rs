@@ -148,9 +148,9 @@ impl Queues {
         }
     }
 
-    /// How many calls wait, for any bucket.
-    #[cfg(test)]
-    fn waiting(&self) -> usize {
+    /// How many calls are in the queues of all buckets together.
+    #[cfg(any(test, feature = "metrics"))]
+    pub(crate) fn waiting(&self) -> usize {
         self.lock().values().map(|queue| queue.waiting.len()).sum()
     }
 }

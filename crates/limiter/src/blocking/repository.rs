@@ -119,6 +119,12 @@ impl Repository {
         self.inner.clock_offset()
     }
 
+    /// See [`crate::Repository::record_gauges`].
+    #[cfg(feature = "metrics")]
+    pub fn record_gauges(&self) {
+        self.inner.record_gauges();
+    }
+
     /// See [`crate::Repository::invalidate_caches`].
     pub fn invalidate_caches(&self) {
         self.inner.invalidate_caches();

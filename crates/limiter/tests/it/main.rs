@@ -8,6 +8,7 @@
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
 //! - `flight`: places for requests in flight;
 //! - `alerts`: what is called when limits are nearly used up;
+//! - `telemetry`: metrics, spans, and the documents that list them;
 //! - `testing`: what applications test with, under the feature `test-util`;
 //! - `waiting`: calls that wait for tokens, in turn;
 //! - `sdk_config`: an application's own AWS configuration;
@@ -70,6 +71,7 @@ mod support;
 mod table;
 mod table_reads;
 mod table_writes;
+mod telemetry;
 mod testing;
 mod usage;
 mod versions;

@@ -1,6 +1,7 @@
 //! A place that this process holds: renewed while it lives, and given back when it is dropped.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use zae_limiter_core::table::{Answer, Op, TableError};
 use crate::acquire::draws::FastRandom;
 use crate::acquire::driver::{CREDIT_ANSWER, no_answer};
 use crate::inner::Inner;
+use crate::telemetry::PlaceEvent;
 
 /// A place in flight. Dropping it gives it back in the background.
 pub(in crate::acquire) struct Held {
@@ -39,6 +41,8 @@ fn lock(hold: &Mutex<Hold>) -> MutexGuard<'_, Hold> {
 impl Held {
     /// Keeps a place that was taken.
     pub(super) fn new(inner: Arc<Inner>, hold: Hold) -> Self {
+        inner.flight.held.fetch_add(1, Ordering::Relaxed);
+        inner.telemetry.place(PlaceEvent::Taken);
         let hold = Arc::new(Mutex::new(hold));
         let renewing = renew(Arc::clone(&inner), Arc::clone(&hold));
         let beats = inner.background.spawn_beside(renewing);
@@ -62,6 +66,7 @@ impl Held {
 
     fn start_return(&mut self) -> Returning {
         self.is_returned = true;
+        self.inner.flight.held.fetch_sub(1, Ordering::Relaxed);
         if let Some(beats) = self.beats.take() {
             // A renewal that is on its way finds no place to renew, or is followed by the write that gives it back.
             beats.abort();
@@ -91,6 +96,7 @@ async fn renew(inner: Arc<Inner>, hold: Arc<Mutex<Hold>>) {
         let next = lock(&hold).next(inner.clock.now());
         match next {
             Next::Ended => {
+                inner.telemetry.place(PlaceEvent::Lost);
                 let (entity, resource) = {
                     let hold = lock(&hold);
                     (hold.id().entity.clone(), hold.id().resource.clone())
@@ -145,6 +151,7 @@ impl Inner {
                 return;
             };
             if let GiveBackEnd::Failed(error) = &end {
+                inner.telemetry.place(PlaceEvent::NotReturned);
                 let id = give_back.id();
                 tracing::warn!(
                     entity = %id.entity,

@@ -10,6 +10,7 @@ mod limits;
 mod places;
 mod together;
 
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use zae_limiter_core::InvalidInput;
@@ -27,6 +28,8 @@ pub(super) use together::Waiting;
 pub(crate) struct Flight {
     pub(crate) limits: Limits,
     freed: Freed,
+    /// How many places leases of this process hold.
+    pub(crate) held: AtomicUsize,
 }
 
 impl Flight {
@@ -34,6 +37,7 @@ impl Flight {
         Self {
             limits: Limits::new(limits_ttl),
             freed: Freed::default(),
+            held: AtomicUsize::new(0),
         }
     }
 }

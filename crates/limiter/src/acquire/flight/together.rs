@@ -38,7 +38,7 @@ impl Admitted {
     }
 }
 
-impl Attempt {
+impl Attempt<'_> {
     /// Takes the tokens of a request and its places: at the same time, or `one_by_one`, the places first.
     pub(in crate::acquire) async fn take_with_places(
         &self,
@@ -47,7 +47,7 @@ impl Attempt {
         one_by_one: bool,
         until: Instant,
     ) -> Result<Lease, Error> {
-        let (inner, id) = (&self.inner, &request.id);
+        let (inner, id) = (self.inner, &request.id);
         let mut places = None;
         let admitted = if inner.breaker.is_open() {
             // The tokens first: their request is the probe.
@@ -156,7 +156,7 @@ impl Attempt {
         if !request.consume.is_empty() {
             return Ok(Admitted::new(self.take_tokens(request, until).await?));
         }
-        let inner = &self.inner;
+        let inner = self.inner;
         let (entity, resource) = (&request.id.entity, &request.id.resource);
         let read = inner.chain(entity, resource);
         let err = match tokio::time::timeout_at(until, read).await {

@@ -1,5 +1,7 @@
 //! [`LeasePart`]: one resource of a lease.
 
+use std::sync::Arc;
+
 use zae_limiter_core::acquire::{Decision, Grant, Request, merge};
 use zae_limiter_core::outage::local_buckets::Refused;
 use zae_limiter_core::schema::BucketId;
@@ -10,6 +12,7 @@ use super::{Held, Lease};
 use crate::acquire::driver::Drive;
 use crate::acquire::outage::degrade::NO_MEMORY;
 use crate::error::{Error, level_name};
+use crate::telemetry::Call;
 
 /// One resource of a [`Lease`]: see [`Lease::on`].
 #[derive(Debug)]
@@ -119,6 +122,20 @@ impl Lease {
     }
 
     pub(super) async fn take_more(&mut self, part: usize, limit: &str, tokens: u64) -> Result<(), Error> {
+        let names = (self.entity(), self.request.part(part).0);
+        let call = Call::begin(Arc::clone(&self.inner), Some(names));
+        let taken = call.within(self.take_more_in(&call, part, limit, tokens)).await;
+        call.end(taken.is_ok(), taken.as_ref().err().or(self.outage()));
+        taken
+    }
+
+    async fn take_more_in(
+        &mut self,
+        call: &Call,
+        part: usize,
+        limit: &str,
+        tokens: u64,
+    ) -> Result<(), Error> {
         let name = self.named(part, "consume", limit)?;
         let amount =
             check_amount("consume", tokens).map_err(|err| err.in_field(format!("consume.{limit}")))?;
@@ -137,7 +154,9 @@ impl Lease {
             };
             let timeout = self.inner.options.acquire_timeout;
             let mut drive = Drive::new(&self.inner, more);
-            match tokio::time::timeout(timeout, drive.run()).await {
+            let decided = tokio::time::timeout(timeout, drive.run()).await;
+            call.has_sent(drive.sent());
+            match decided {
                 Ok(Decision::Admitted(new)) => merge(grants, new),
                 Ok(Decision::Rejected(refused)) => return Err(refused.into()),
                 Ok(Decision::Disabled { bucket, at }) => {

@@ -2,7 +2,7 @@
 //! [`State`], in the core.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(crate) struct Breaker {
     failing: AtomicBool,
     /// Notifies waiting calls that it has opened.
     opened: Notify,
+    /// How often it has opened.
+    openings: AtomicU64,
 }
 
 impl Breaker {
@@ -48,6 +50,7 @@ impl Breaker {
             state: Mutex::default(),
             failing: AtomicBool::new(false),
             opened: Notify::new(),
+            openings: AtomicU64::new(0),
         }
     }
 
@@ -69,7 +72,7 @@ impl Breaker {
                 self.failing.store(true, Ordering::Release);
                 if state.failed(self.now(), interval()) {
                     tracing::warn!(error = %err, "the table does not answer; calls are decided without it, but for probes");
-                    self.opened.notify_waiters();
+                    self.has_opened();
                 }
             }
             _ => {
@@ -84,6 +87,17 @@ impl Breaker {
         }
     }
 
+    fn has_opened(&self) {
+        self.openings.fetch_add(1, Ordering::Relaxed);
+        self.opened.notify_waiters();
+    }
+
+    /// How often it has opened.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Relaxed)
+    }
+
     /// Whether a call that begins now may use the table.
     pub(crate) fn pass(&self) -> Pass {
         if !self.failing.load(Ordering::Acquire) {
@@ -92,7 +106,7 @@ impl Breaker {
         let mut state = self.state();
         if state.is_silent(self.now(), interval()) {
             tracing::warn!("the table does not answer; calls are decided without it, but for probes");
-            self.opened.notify_waiters();
+            self.has_opened();
         }
         state.pass(self.now(), interval())
     }

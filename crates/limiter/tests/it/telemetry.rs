@@ -1,0 +1,6 @@
+//! What the library reports about itself: metrics, spans, and the documents that list them.
+
+mod counts;
+mod gauges;
+pub(crate) mod recorder;
+mod spans;
