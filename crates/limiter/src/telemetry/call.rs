@@ -29,6 +29,20 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    #[cfg(feature = "metrics")]
+    pub(super) const ALL: [Self; 10] = [
+        Self::Admitted,
+        Self::Degraded,
+        Self::Refused,
+        Self::Never,
+        Self::Concurrency,
+        Self::Disabled,
+        Self::Invalid,
+        Self::Unavailable,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
     /// By the error of a call, or why one that was admitted did not get its tokens from the table.
     fn of(is_admitted: bool, error: Option<&Error>) -> Self {
         match error {

@@ -38,7 +38,9 @@ impl Recorder {
             let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
             self.looked_up("hit", cache.hits.saturating_sub(reported.hits));
             self.looked_up("miss", cache.misses.saturating_sub(reported.misses));
-            reported.has_gauges = true;
+            if !std::mem::replace(&mut reported.has_gauges, true) {
+                self.start_counters();
+            }
             reported.hits = reported.hits.max(cache.hits);
             reported.misses = reported.misses.max(cache.misses);
             // Once more, for limits of which nothing is left.

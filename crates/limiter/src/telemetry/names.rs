@@ -53,7 +53,7 @@ impl Unit {
 }
 
 /// One metric of [`METRICS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Metric {
     /// Its name, which starts with `zae_limiter_`. That of a counter ends with `_total`.
@@ -64,6 +64,8 @@ pub struct Metric {
     pub unit: Unit,
     /// Its labels, in order. Those in [`OPTIONAL_LABELS`] only if they were asked for.
     pub labels: &'static [&'static str],
+    /// Of a histogram, upper bounds of buckets for recorders that need some.
+    pub buckets: &'static [f64],
     /// One sentence that says what it means.
     pub help: &'static str,
 }
@@ -78,6 +80,7 @@ const fn counter(name: &'static str, labels: &'static [&'static str], help: &'st
         kind: Kind::Counter,
         unit: Unit::Count,
         labels,
+        buckets: &[],
         help,
     }
 }
@@ -88,24 +91,39 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'stat
         kind: Kind::Gauge,
         unit: Unit::Count,
         labels,
+        buckets: &[],
         help,
     }
 }
 
-const fn histogram(
+const fn seconds(
     name: &'static str,
-    unit: Unit,
     labels: &'static [&'static str],
+    buckets: &'static [f64],
     help: &'static str,
 ) -> Metric {
     Metric {
         name,
         kind: Kind::Histogram,
-        unit,
+        unit: Unit::Seconds,
         labels,
+        buckets,
         help,
     }
 }
+
+/// From a decision in memory to a deadline.
+const ANSWERS: &[f64] = &[
+    0.000_1, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// From no wait to one for a quota.
+const WAITS: &[f64] = &[
+    0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+];
+
+/// From a refusal in memory to a call of several resources with entities above.
+const WRITES: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0];
 
 /// The labels of what a table has once for all its namespaces.
 const TABLE: &[&str] = &["stack"];
@@ -133,28 +151,30 @@ pub(super) const REFUSED_FROM_MEMORY: Metric = counter(
     NAMESPACE,
     "Refusals without a request to the table; each attempt of a call that waits counts.",
 );
-pub(super) const ACQUIRE_SECONDS: Metric = histogram(
+pub(super) const ACQUIRE_SECONDS: Metric = seconds(
     "zae_limiter_acquire_seconds",
-    Unit::Seconds,
     &["stack", "namespace", "outcome", "resource"],
+    ANSWERS,
     "The time that a call took, waiting for tokens included.",
 );
-pub(super) const ACQUIRE_WAIT_SECONDS: Metric = histogram(
+pub(super) const ACQUIRE_WAIT_SECONDS: Metric = seconds(
     "zae_limiter_acquire_wait_seconds",
-    Unit::Seconds,
     NAMESPACE,
+    WAITS,
     "Of calls that may wait for tokens, the time until the attempt that decided began.",
 );
-pub(super) const ACQUIRE_WRITES: Metric = histogram(
-    "zae_limiter_acquire_writes",
-    Unit::Count,
-    NAMESPACE,
-    "Writes to buckets that a call needed for its decision; one that it shares with other calls counts for each.",
-);
-pub(super) const TABLE_SECONDS: Metric = histogram(
+pub(super) const ACQUIRE_WRITES: Metric = Metric {
+    name: "zae_limiter_acquire_writes",
+    kind: Kind::Histogram,
+    unit: Unit::Count,
+    labels: NAMESPACE,
+    buckets: WRITES,
+    help: "Writes to buckets that a call needed for its decision; one that it shares with other calls counts for each.",
+};
+pub(super) const TABLE_SECONDS: Metric = seconds(
     "zae_limiter_table_seconds",
-    Unit::Seconds,
     &["stack", "operation", "result"],
+    ANSWERS,
     "The time until the table answered a request of any kind, administration included.",
 );
 pub(super) const CORRECTIONS: Metric = counter(

@@ -11,7 +11,7 @@ use zae_limiter_core::{IntoName, InvalidInput, NamespaceName, ResourceName};
 
 use super::call::{Ended, Outcome};
 use super::names::{self, Metric};
-use super::spans::end_name;
+use super::spans::{END_NAMES, end_name};
 use crate::acquire::occasional::Occasional;
 use crate::inner::Inner;
 
@@ -101,6 +101,8 @@ pub(crate) enum PlaceEvent {
 }
 
 impl PlaceEvent {
+    const ALL: [Self; 3] = [Self::Taken, Self::Lost, Self::NotReturned];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Taken => "taken",
@@ -243,6 +245,22 @@ impl Recorder {
         }
         if self.gauges.due(inner.clock.now()).is_some() {
             self.record_gauges(inner);
+        }
+    }
+
+    /// Makes counters whose first event must not be missed: a series that begins with 1 has not grown.
+    pub(super) fn start_counters(&self) {
+        for outcome in Outcome::ALL {
+            let labels = self.of_resource("outcome", outcome.as_str(), None);
+            count(&names::ACQUIRES, labels, 0);
+        }
+        count(&names::ACQUIRES_IN_DOUBT, self.labels(), 0);
+        count(&names::REFUSED_FROM_MEMORY, self.labels(), 0);
+        for outcome in END_NAMES {
+            count(&names::CORRECTIONS, self.labels_with("outcome", outcome), 0);
+        }
+        for event in PlaceEvent::ALL {
+            count(&names::PLACES, self.labels_with("event", event.as_str()), 0);
         }
     }
 

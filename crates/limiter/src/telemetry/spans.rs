@@ -95,13 +95,16 @@ pub(crate) fn record_end(span: &Span, end: &CreditEnd) {
     span.record("outcome", display(end_name(end)));
 }
 
+/// The names of all outcomes of corrections.
+pub(super) const END_NAMES: [&str; 5] = ["applied", "gone", "in_doubt", "failed", "refused"];
+
 /// The name of an outcome of a correction, in spans and metrics.
 pub(crate) const fn end_name(end: &CreditEnd) -> &'static str {
     match end {
-        CreditEnd::Applied => "applied",
-        CreditEnd::Gone => "gone",
-        CreditEnd::InDoubt(_) => "in_doubt",
-        CreditEnd::Failed(_) => "failed",
-        CreditEnd::Refused(_) => "refused",
+        CreditEnd::Applied => END_NAMES[0],
+        CreditEnd::Gone => END_NAMES[1],
+        CreditEnd::InDoubt(_) => END_NAMES[2],
+        CreditEnd::Failed(_) => END_NAMES[3],
+        CreditEnd::Refused(_) => END_NAMES[4],
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zae_limiter::telemetry::{METRICS, describe};
+use zae_limiter::telemetry::{Kind, METRICS, describe};
 use zae_limiter::testing::TestTable;
 use zae_limiter::{Access, Error, Limit, NewEntity, OnUnavailable, Percent, RateLimiter, Repository};
 
@@ -402,4 +402,56 @@ async fn opening_a_repository_describes_all_metrics() {
     let later = Recorded::new();
     metrics::with_local_recorder(later, describe);
     assert_eq!(later.described(), listed);
+}
+
+#[tokio::test]
+async fn counters_of_rare_events_begin_with_zero() {
+    let recorded = Recorded::new();
+    let _installed = recorded.install();
+    let world = World::configured().await;
+    take(&world.limiter, "k", 1).await.unwrap();
+    let series = recorded.series();
+    for (name, label, values) in [
+        (
+            ACQUIRES,
+            "outcome",
+            &["admitted", "degraded", "unavailable", "failed"][..],
+        ),
+        (
+            "zae_limiter_corrections_total",
+            "outcome",
+            &["applied", "gone", "in_doubt", "failed", "refused"],
+        ),
+        (
+            "zae_limiter_places_total",
+            "event",
+            &["taken", "lost", "not_returned"],
+        ),
+        ("zae_limiter_acquires_in_doubt_total", "stack", &["zae-limiter"]),
+        ("zae_limiter_breaker_openings_total", "stack", &["zae-limiter"]),
+    ] {
+        for value in values {
+            let is_it = |(named, labels): &&(String, std::collections::BTreeMap<String, String>)| {
+                named == name && labels[label] == *value
+            };
+            assert!(series.iter().any(|one| is_it(&one)), "{name}: {value}");
+        }
+    }
+    assert_eq!(
+        recorded.counts_by(ACQUIRES, "outcome"),
+        [("admitted".to_owned(), 1)].into()
+    );
+}
+
+#[test]
+fn histograms_have_buckets_in_order() {
+    for metric in METRICS {
+        assert_eq!(
+            metric.buckets.is_empty(),
+            metric.kind != Kind::Histogram,
+            "{}",
+            metric.name
+        );
+        assert!(metric.buckets.is_sorted_by(|a, b| a < b), "{}", metric.name);
+    }
 }
