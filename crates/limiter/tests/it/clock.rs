@@ -14,6 +14,8 @@ use zae_limiter::{Error, Limit, RateLimiter, Repository, RepositoryBuilder, Reso
 use zae_limiter_core::EpochMillis;
 use zae_limiter_core::{Bucket, EntityId, schema::BucketId};
 
+use crate::telemetry::recorder::Recorded;
+
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
@@ -217,6 +219,18 @@ async fn what_is_stored_and_told_goes_by_the_tables_clock() {
             "{ahead}: {wait:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_offset_is_a_gauge() {
+    let recorded = Recorded::new();
+    let _installed = recorded.install();
+    let server = Server::start(HOUR, Manners::Lenient).await;
+    let repo = server.builder().open().await.unwrap();
+    repo.record_gauges();
+    let shown = recorded.millis("zae_limiter_clock_offset_seconds", &[]);
+    assert_eq!(shown, Some(repo.clock_offset().unwrap().correction_ms()));
+    assert!(shown.unwrap() > HOUR / 2, "{shown:?}");
 }
 
 #[tokio::test]

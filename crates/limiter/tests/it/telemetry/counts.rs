@@ -1,12 +1,15 @@
 //! Counters and histograms: each outcome once, and no label that a caller can make up.
 
+use std::future::IntoFuture as _;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use zae_limiter::telemetry::{Kind, METRICS, describe};
 use zae_limiter::testing::TestTable;
 use zae_limiter::{Access, Error, Limit, NewEntity, OnUnavailable, Percent, RateLimiter, Repository};
 
 use super::recorder::Recorded;
+use crate::groups::bucket;
 use crate::world::{Fault, Faulty, World};
 
 const ACQUIRES: &str = "zae_limiter_acquires_total";
@@ -167,6 +170,38 @@ async fn writes_are_those_that_the_decision_needed() {
     take(&world.limiter, "key", 999).await.unwrap_err();
     let writes = recorded.values("zae_limiter_acquire_writes", &[]);
     assert_eq!(format!("{writes:?}"), "[2.0, 0.0]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_write_counts_for_each_call() {
+    let recorded = Recorded::new();
+    let (_world, table, limiter) = bucket(1000, |builder| builder).await;
+    let before = table.writes();
+    let _installed = recorded.install();
+    let calls = (0..20).map(|_| limiter.acquire("k", "r").consume("rpd", 1).into_future());
+    for lease in join_all(calls).await {
+        lease.unwrap().commit().await.unwrap();
+    }
+    assert!(table.writes() - before < 10, "they share none");
+    let writes = recorded.values("zae_limiter_acquire_writes", &[]);
+    assert_eq!(format!("{writes:?}"), format!("{:?}", [1.0; 20]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_an_answer_at_the_deadline_counts() {
+    let recorded = Recorded::new();
+    let _installed = recorded.install();
+    let world = World::configured().await;
+    let (faulty, limiter) = failing(&world).await;
+    let before = recorded.values("zae_limiter_acquire_writes", &[]).len();
+    faulty.next(&[Fault::Hangs]);
+    let call = limiter.acquire("k", "r").consume("tpm", 1);
+    let err = call.timeout(Duration::from_millis(50)).await.unwrap_err();
+    assert!(err.in_doubt());
+    assert_eq!(recorded.count(ACQUIRES, &[("outcome", "unavailable")]), 1);
+    assert_eq!(recorded.count("zae_limiter_acquires_in_doubt_total", &[]), 1);
+    let writes = recorded.values("zae_limiter_acquire_writes", &[]);
+    assert_eq!(format!("{:?}", &writes[before..]), "[1.0]");
 }
 
 #[tokio::test(start_paused = true)]
