@@ -49,6 +49,11 @@ impl Lease {
         self.inner.overdrawn()
     }
 
+    /// See [`crate::Lease::statuses`].
+    pub fn statuses(&self) -> Vec<crate::LimitStatus> {
+        self.inner.statuses()
+    }
+
     /// See [`crate::Lease::is_bypassed`].
     pub fn is_bypassed(&self) -> bool {
         self.inner.is_bypassed()
@@ -102,6 +107,16 @@ impl Lease {
     /// See [`crate::Lease::rollback`].
     pub fn rollback(self) -> Result<(), Error> {
         self.runtime.finish(self.inner.rollback())
+    }
+
+    /// See [`crate::Lease::commit_in_background`].
+    pub fn commit_in_background(self) {
+        self.inner.commit_in_background();
+    }
+
+    /// See [`crate::Lease::rollback_in_background`].
+    pub fn rollback_in_background(self) {
+        self.inner.rollback_in_background();
     }
 }
 

@@ -114,6 +114,11 @@ impl Repository {
         self.inner.prefetched()
     }
 
+    /// See [`crate::Repository::now`].
+    pub fn now(&self) -> crate::EpochMillis {
+        self.inner.now()
+    }
+
     /// See [`crate::Repository::clock_offset`].
     pub fn clock_offset(&self) -> Option<ClockOffset> {
         self.inner.clock_offset()

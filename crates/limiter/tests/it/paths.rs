@@ -342,7 +342,7 @@ async fn a_bucket_is_reset_and_topped_up() {
     check(usage, 0, 0, 2, 7.0, 0.0);
     let (done, usage) = w.cost(admin.reset_bucket(BucketReset::new("none", "r"))).await;
     done.unwrap();
-    check(usage, 0, 0, 4, 8.5, 0.0);
+    check(usage, 0, 0, 3, 7.5, 0.0);
     let quota = Limit::quota("rpd", 10).resets("0 0 * * *", "UTC");
     admin.set_resource_defaults("q", [quota]).await.unwrap();
     let order = || TopUp::new("k", "q").add("rpd", 5);
