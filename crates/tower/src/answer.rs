@@ -13,7 +13,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value as Json, json};
-use zae_limiter::{EpochMillis, Error, LimitStatus};
+use zae_limiter::{EpochMillis, Error, InvalidInput, LimitStatus};
 
 pub use fields::Fields;
 
@@ -24,9 +24,12 @@ use crate::rejection::Rejection;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BodyShape {
-    /// `application/json` as described by [`Refusal::SCHEMA`](zae_limiter::Refusal::SCHEMA).
+    /// `application/json` as described by [`Refusal::SCHEMA`](zae_limiter::Refusal::SCHEMA), without what is not the client's: of limits that
+    /// count for an entity and those above it, the tightest is left, and `entity_id` is empty.
     #[default]
     Json,
+    /// The same with the limits of all entities, and their ids: for clients that may know the entities above theirs.
+    JsonWithEntities,
     /// `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)), with the types of the draft of the
     /// `RateLimit` fields, and what [`Json`](Self::Json) has as extension members.
     Problem,
@@ -95,7 +98,7 @@ impl<'a> Refused<'a> {
     fn fault(err: &Error) -> (StatusCode, Option<HeaderValue>, Json) {
         let body = |code: &str, message: &str| json!({ "error": code, "message": message });
         match err {
-            Error::InvalidInput(_) => {
+            Error::InvalidInput(input) if is_of_client(input) => {
                 let message = err.to_string();
                 (StatusCode::BAD_REQUEST, None, body("bad_request", &message))
             }
@@ -132,9 +135,51 @@ impl<'a> Refused<'a> {
         self.status
     }
 
-    /// The body that the layer would answer with.
+    /// The body as described by [`Refusal::SCHEMA`](zae_limiter::Refusal::SCHEMA), with the ids of entities.
     pub fn body(&self) -> &Json {
         &self.body
+    }
+
+    /// The body without entities: what [`BodyShape::Json`] answers with.
+    pub fn private_body(&self) -> Json {
+        let mut body = self.body.clone();
+        match self.cause {
+            Cause::Limiter(Error::RateLimitExceeded(exceeded)) => {
+                let statuses = exceeded.statuses();
+                let kept = fields::tightest(statuses, self.now);
+                let limits = kept.iter().filter_map(|index| {
+                    let mut limit = body["limits"].get(*index)?.clone();
+                    limit["entity_id"] = "".into();
+                    Some(limit)
+                });
+                let limits: Vec<Json> = limits.collect();
+                let refused = kept.iter().map(|index| &statuses[*index]);
+                let refused = refused.filter(|status| status.exceeded);
+                let names: Vec<String> = refused
+                    .map(|status| fields::policy_name(status, statuses))
+                    .collect();
+                let wait = exceeded.retry_after();
+                let wait = wait.map_or("never possible".to_owned(), |wait| {
+                    format!("retry after {:.3} s", wait.as_secs_f64())
+                });
+                body["limits"] = limits.into();
+                body["message"] = if names.is_empty() {
+                    format!("rate limit exceeded; {wait}").into()
+                } else {
+                    format!("rate limit exceeded: {}; {wait}", names.join(", ")).into()
+                };
+            }
+            Cause::Limiter(Error::ConcurrencyExceeded(_)) => {
+                body["entity_id"] = "".into();
+                body["message"] = "all places for requests in flight are taken".into();
+            }
+            Cause::Limiter(Error::Disabled { resource, .. }) => {
+                body["entity_id"] = "".into();
+                body["message"] = format!("{resource} is disabled for this client").into();
+            }
+            _ => {}
+        }
+        body
     }
 
     /// How the limits stood, if a limit has refused.
@@ -143,6 +188,23 @@ impl<'a> Refused<'a> {
             Cause::Limiter(Error::RateLimitExceeded(refused)) => refused.statuses(),
             _ => &[],
         }
+    }
+}
+
+/// The most tokens that a request can name.
+const MAX_TOKENS: u64 = 1_000_000_000_000_000;
+
+/// Whether a name or an amount that the request has led to is malformed, and not a limit unknown that the rules name.
+fn is_of_client(input: &InvalidInput) -> bool {
+    let is_too_large = || {
+        input
+            .value()
+            .parse::<u64>()
+            .map_or(true, |tokens| tokens > MAX_TOKENS)
+    };
+    match input.field() {
+        "entity_id" | "resource" => true,
+        field => field.starts_with("consume.") && is_too_large(),
     }
 }
 
@@ -195,12 +257,23 @@ impl Answers {
         response.map(ResponseBody::full)
     }
 
+    /// The body of this shape's members.
+    fn body(&self, refused: &Refused<'_>) -> Json {
+        if self.shape == BodyShape::JsonWithEntities {
+            refused.body.clone()
+        } else {
+            refused.private_body()
+        }
+    }
+
     fn usual(&self, refused: &Refused<'_>) -> Response<Bytes> {
         let (media_type, body) = match self.shape {
-            BodyShape::Json => ("application/json", Bytes::from(refused.body.to_string())),
+            BodyShape::Json | BodyShape::JsonWithEntities => {
+                ("application/json", Bytes::from(self.body(refused).to_string()))
+            }
             BodyShape::Problem => (
                 "application/problem+json",
-                problem::body(refused).to_string().into(),
+                problem::body(refused, self.body(refused)).to_string().into(),
             ),
             BodyShape::Empty => ("", Bytes::new()),
         };

@@ -34,8 +34,16 @@ pin_project! {
 struct Tail {
     /// `None` once the lease has ended.
     held: Option<Held>,
-    /// How many bytes are to come, if that is known. A server can stop asking after them.
+    /// How many bytes are to come, if that is known. A server can stop asking after them, and drops the body.
     left: Option<u64>,
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if self.left == Some(0) {
+            self.finish();
+        }
+    }
 }
 
 impl Tail {
@@ -72,10 +80,10 @@ impl<B> ResponseBody<B> {
 }
 
 impl<B: Body> ResponseBody<B> {
-    /// A body at whose end a lease ends.
-    pub(crate) fn held(body: B, mut held: Held) -> Self {
-        let left = body.size_hint().exact();
-        if body.is_end_stream() || left == Some(0) {
+    /// A body at whose end a lease ends. A server goes by the field `content-length`, if the response has one.
+    pub(crate) fn held(body: B, content_length: Option<u64>, mut held: Held) -> Self {
+        let left = content_length.or_else(|| body.size_hint().exact());
+        if body.is_end_stream() {
             held.finish();
             return Self::passed(body);
         }
@@ -113,7 +121,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
                         if let (Some(trailers), Some(held)) = (frame.trailers_ref(), &mut tail.held) {
                             held.trailers(trailers);
                         }
-                        if frame.is_trailers() || body.is_end_stream() || tail.left == Some(0) {
+                        if frame.is_trailers() || body.is_end_stream() {
                             tail.finish();
                         }
                     }

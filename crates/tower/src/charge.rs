@@ -146,8 +146,8 @@ impl Rules {
 
     /// Requests wait for tokens for up to this time, instead of being refused at once: see [`Acquire::wait`].
     ///
-    /// Requests that wait hold a connection and what they have sent. Bound their number in a layer in front of this one, such as
-    /// `tower::limit::ConcurrencyLimitLayer`.
+    /// Requests that wait hold a connection and what they have sent, and a permit of the service if it has a limit of its own. One client can
+    /// have many waiting: bound them by a short time, or by [places in flight](Self::in_flight) for each entity.
     pub fn wait(mut self, max: Duration) -> Self {
         self.wait = Some(max);
         self
@@ -159,7 +159,7 @@ impl Rules {
         self
     }
 
-    /// Requests take a place in flight until the response has ended: see [`Acquire::in_flight`].
+    /// Requests take a place in flight until the response has ended, or until its head has come if that gives the tokens back: see [`Acquire::in_flight`].
     pub fn in_flight(mut self) -> Self {
         self.in_flight = true;
         self

@@ -47,8 +47,8 @@
 //!
 //! # What a request costs
 //!
-//! A request takes what one [acquire](zae_limiter::RateLimiter::acquire) takes, and one more write if its tokens are corrected or given
-//! back. The layer itself allocates the future of the response, and nothing that grows with the body. What it adds is in
+//! A request takes what one [acquire](zae_limiter::RateLimiter::acquire) takes, and one more write for each bucket (the entity's, and those of the
+//! entities above it) if its tokens are corrected or given back. The layer itself allocates the future of the response, and nothing that grows with the body. What it adds is in
 //! `docs/benchmarks.md`.
 //!
 //! # Shutdown

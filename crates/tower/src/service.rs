@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower_layer::Layer;
@@ -64,7 +65,8 @@ impl RateLimitLayer {
         })
     }
 
-    /// Corrects the tokens of a limit to what the response says: see [`usage`](crate::usage). The limit must be one that the request takes.
+    /// Corrects the tokens of a limit to what the response says: see [`usage`](crate::usage). The limit must be one that the request takes of its first
+    /// resource.
     ///
     /// If the response does not say it, or is not JSON, the estimate stays.
     ///
@@ -213,8 +215,8 @@ impl RateLimitLayer {
             lease.statuses()
         };
         let mut held = Held::new(lease, self.settling);
-        // A server sends no body in answer to HEAD, and does not ask for one.
-        let has_body = parts.method != Method::HEAD;
+        // A server sends no body in answer to these, and does not ask for one.
+        let has_body = parts.method != Method::HEAD && parts.method != Method::CONNECT;
         let response = match inner.call(Request::from_parts(parts, body)).await {
             Ok(response) => response,
             Err(err) => {
@@ -225,9 +227,16 @@ impl RateLimitLayer {
         let (mut told, body) = response.into_parts();
         answers.tell(&statuses, self.limiter.repository().now(), &mut told.headers);
         let has_begun = held.begin(&mut told);
-        let has_body = has_body && !matches!(told.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let without_body = [
+            StatusCode::SWITCHING_PROTOCOLS,
+            StatusCode::NO_CONTENT,
+            StatusCode::NOT_MODIFIED,
+        ];
+        let has_body = has_body && !without_body.contains(&told.status);
+        let length = told.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let body = if has_begun && has_body {
-            ResponseBody::held(body, held)
+            ResponseBody::held(body, length, held)
         } else {
             if has_begun {
                 held.finish();

@@ -160,23 +160,23 @@ impl Held {
         let settle = self
             .ending
             .map_or(Settle::Commit, |ending| (self.settling.by)(ending));
-        self.correct(|_, total| total);
+        self.correct(|reader| reader.total(), |_, total| total);
         self.end(settle);
     }
 
     /// Corrects the lease to what was used, by what is held and what was met.
-    fn correct(&mut self, to: impl Fn(u64, u64) -> u64) {
+    fn correct(&mut self, read: impl Fn(&dyn UsageReader) -> Option<u64>, to: impl Fn(u64, u64) -> u64) {
         let Some(lease) = &mut self.lease else { return };
         let told = self
             .used
             .iter()
             .flat_map(|used| &used.0)
             .map(|(limit, total)| (limit, *total));
-        let read = self.readers.iter().filter_map(|(index, reader)| {
+        let reported = self.readers.iter().filter_map(|(index, reader)| {
             let (limit, _) = &self.settling.usage[*index];
-            Some((limit, reader.total()?))
+            Some((limit, read(&**reader)?))
         });
-        for (limit, total) in told.chain(read) {
+        for (limit, total) in told.chain(reported) {
             let total = to(lease.consumed(limit), total);
             if let Err(error) = lease.adjust_to(limit, total) {
                 tracing::error!(%error, limit, total, "the usage of a response does not fit the request");
@@ -207,7 +207,7 @@ impl Drop for Held {
         };
         if settle == Settle::Commit {
             // More may have been used since the last report, so that what was reported does not give back.
-            self.correct(u64::max);
+            self.correct(|reader| reader.at_least(), u64::max);
         }
         self.end(settle);
     }

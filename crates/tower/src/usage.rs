@@ -22,9 +22,9 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderName;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::response::Parts;
+use http::{HeaderMap, HeaderName};
 use zae_limiter::InvalidInput;
 
 use json::Path;
@@ -48,8 +48,13 @@ pub trait UsageReader: Send {
     /// Reads the next piece of the body. Must not keep it: a body can be of any size.
     fn read(&mut self, piece: &[u8]);
 
-    /// The tokens that were used, as far as that is known.
+    /// The tokens that were used; `None` while that is not known.
     fn total(&self) -> Option<u64>;
+
+    /// The tokens that were used at least, of a response that has not ended.
+    fn at_least(&self) -> Option<u64> {
+        self.total()
+    }
 }
 
 /// A function from the head of a response.
@@ -84,12 +89,15 @@ pub fn openai() -> JsonUsage {
 /// Usage of Anthropic's form: `input_tokens` and `output_tokens` of `usage`, added. In a stream, the former come with the event
 /// `message_start`, the latter with `message_delta`.
 ///
-/// Tokens that were written to a prompt cache or read from it are not in `input_tokens`.
+/// Tokens that were written to a prompt cache (`cache_creation_input_tokens`) are added; those that were read from it are not. For a
+/// limit that counts them: `usage::anthropic().plus_if_any("usage.cache_read_input_tokens").or("message.usage.cache_read_input_tokens")`.
 pub fn anthropic() -> JsonUsage {
     JsonUsage::new(&[
         &["usage.input_tokens", "message.usage.input_tokens"],
         &["usage.output_tokens"],
     ])
+    .plus_if_any("usage.cache_creation_input_tokens")
+    .or("message.usage.cache_creation_input_tokens")
 }
 
 /// A whole number in JSON: names of objects from the outside to the inside, separated by dots, such as
@@ -120,7 +128,8 @@ pub struct JsonUsage {
     paths: Arc<Vec<Path>>,
     /// For each path, the index of the number that it is a place of.
     of: Arc<Vec<usize>>,
-    numbers: usize,
+    /// For each number, what it is before it has been met.
+    before: Vec<Option<u64>>,
     texts: Vec<String>,
 }
 
@@ -129,11 +138,11 @@ impl JsonUsage {
         let mut this = Self {
             paths: Arc::default(),
             of: Arc::default(),
-            numbers: 0,
+            before: Vec::new(),
             texts: Vec::new(),
         };
         for places in numbers {
-            this.numbers += 1;
+            this.before.push(None);
             for place in *places {
                 this = this.or(place);
             }
@@ -144,14 +153,20 @@ impl JsonUsage {
     /// Another place of the same number: what is met last counts.
     pub fn or(mut self, path: &str) -> Self {
         Arc::make_mut(&mut self.paths).push(Path::new(path));
-        Arc::make_mut(&mut self.of).push(self.numbers - 1);
+        Arc::make_mut(&mut self.of).push(self.before.len() - 1);
         self.texts.push(path.to_owned());
         self
     }
 
     /// Another number, which is added. The sum is known when all have been met.
     pub fn plus(mut self, path: &str) -> Self {
-        self.numbers += 1;
+        self.before.push(None);
+        self.or(path)
+    }
+
+    /// Another number, which is added if it is met.
+    pub fn plus_if_any(mut self, path: &str) -> Self {
+        self.before.push(Some(0));
         self.or(path)
     }
 }
@@ -165,9 +180,8 @@ impl fmt::Debug for JsonUsage {
 impl Usage for JsonUsage {
     fn reader(&self, response: &Parts) -> Option<Box<dyn UsageReader>> {
         let header = |name| response.headers.get(name).and_then(|value| value.to_str().ok());
-        let encoding = header(CONTENT_ENCODING).unwrap_or("identity");
-        if !encoding.eq_ignore_ascii_case("identity") {
-            tracing::debug!(encoding, "the usage of an encoded response cannot be read");
+        if is_encoded(&response.headers) {
+            tracing::debug!("the usage of an encoded response cannot be read");
             return None;
         }
         let media_type = header(CONTENT_TYPE)?.split(';').next()?.trim();
@@ -184,7 +198,8 @@ impl Usage for JsonUsage {
             of: Arc::clone(&self.of),
             events,
             text: json::Reader::new(self.paths.len()),
-            found: vec![None; self.numbers],
+            found: self.before.clone(),
+            has_met: false,
         }))
     }
 
@@ -206,6 +221,7 @@ struct JsonReader {
     events: Option<sse::Reader>,
     text: json::Reader,
     found: Vec<Option<u64>>,
+    has_met: bool,
 }
 
 impl UsageReader for JsonReader {
@@ -216,8 +232,12 @@ impl UsageReader for JsonReader {
             events,
             text,
             found,
+            has_met,
         } = self;
-        let mut find = |path: usize, number| found[of[path]] = Some(number);
+        let mut find = |path: usize, number| {
+            found[of[path]] = Some(number);
+            *has_met = true;
+        };
         match events {
             None => text.read(paths, piece, &mut find),
             Some(events) => events.read(piece, &mut |part| match part {
@@ -232,4 +252,18 @@ impl UsageReader for JsonReader {
             .iter()
             .try_fold(0_u64, |sum, number| Some(sum.saturating_add((*number)?)))
     }
+
+    fn at_least(&self) -> Option<u64> {
+        let met = self.found.iter().flatten();
+        self.has_met
+            .then(|| met.fold(0, |sum: u64, number| sum.saturating_add(*number)))
+    }
+}
+
+/// Whether a body has another content encoding than `identity`.
+pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+    let encodings = headers.get_all(CONTENT_ENCODING).iter();
+    encodings
+        .map(|encoding| encoding.as_bytes().trim_ascii())
+        .any(|encoding| !encoding.eq_ignore_ascii_case(b"identity"))
 }

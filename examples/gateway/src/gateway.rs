@@ -1,5 +1,7 @@
 //! The gateway: layers that limit, and a handler that passes requests on.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -63,6 +65,9 @@ fn model_of(request: &Parts) -> Result<String, Rejection> {
     }
 }
 
+/// How long the model may take to begin its answer.
+const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// Where requests are passed on to.
 #[derive(Debug, Clone)]
 struct Upstream {
@@ -84,11 +89,12 @@ async fn pass_on(State(upstream): State<Upstream>, mut request: Request) -> Resp
     for name in [header::AUTHORIZATION, header::HOST, header::ACCEPT_ENCODING] {
         headers.remove(name);
     }
-    match upstream.client.request(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(error) => {
+    match tokio::time::timeout(HEAD_TIMEOUT, upstream.client.request(request)).await {
+        Ok(Ok(response)) => response.map(Body::new),
+        Ok(Err(error)) => {
             tracing::warn!(%error, "the model does not answer");
             StatusCode::BAD_GATEWAY.into_response()
         }
+        Err(_) => StatusCode::GATEWAY_TIMEOUT.into_response(),
     }
 }

@@ -113,7 +113,21 @@ fn standings(statuses: &[LimitStatus], now: EpochMillis) -> Vec<(String, Standin
     standings
 }
 
-/// Writes the fields that are not there yet.
+/// The indices of the tightest of each name, in their order.
+pub(super) fn tightest(statuses: &[LimitStatus], now: EpochMillis) -> Vec<usize> {
+    let of = |standing: &Standing<'_>| {
+        statuses
+            .iter()
+            .position(|status| std::ptr::eq(status, standing.status))
+    };
+    let standings = standings(statuses, now);
+    standings
+        .iter()
+        .filter_map(|(_, standing)| of(standing))
+        .collect()
+}
+
+/// Writes the fields, in place of those that are there.
 pub(super) fn write(fields: &[Fields], statuses: &[LimitStatus], now: EpochMillis, headers: &mut HeaderMap) {
     if fields.is_empty() || statuses.is_empty() {
         return;
@@ -121,7 +135,7 @@ pub(super) fn write(fields: &[Fields], statuses: &[LimitStatus], now: EpochMilli
     let standings = standings(statuses, now);
     let mut put = |name: HeaderName, value: String| {
         if let Ok(value) = HeaderValue::try_from(value) {
-            headers.entry(name).or_insert(value);
+            headers.insert(name, value);
         }
     };
     for kind in fields {

@@ -18,11 +18,12 @@ pub(super) fn answer(refused: &Refused<'_>) -> Option<Response<Bytes>> {
         return None;
     }
     let code = match refused.status {
-        StatusCode::BAD_REQUEST => Code::InvalidArgument,
+        StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::InvalidArgument,
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::NOT_FOUND => Code::Unimplemented,
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+        StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
         StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
         _ => Code::Internal,
     };
@@ -31,13 +32,17 @@ pub(super) fn answer(refused: &Refused<'_>) -> Option<Response<Bytes>> {
         details.set_retry_info(Some(wait));
     }
     if let Cause::Limiter(Error::RateLimitExceeded(exceeded)) = refused.cause {
-        for status in exceeded.violations() {
+        let statuses = exceeded.statuses();
+        let tightest = super::fields::tightest(statuses, refused.now);
+        let told = tightest.iter().map(|index| &statuses[*index]);
+        for status in told.filter(|status| status.exceeded) {
             let of = format!("{} of {}", status.limit_name, status.resource);
             let missing = format!("{} requested, {} available", status.requested, status.available);
             details.add_quota_failure_violation(of, missing);
         }
     }
-    let message = refused.body["message"].as_str().unwrap_or_default();
+    let body = refused.private_body();
+    let message = body["message"].as_str().unwrap_or_default();
     Some(Status::with_error_details(code, message, details).into_http())
 }
 

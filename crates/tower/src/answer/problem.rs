@@ -13,8 +13,7 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 const REDUCED_CAPACITY: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
 
 /// The members of RFC 9457, with those of the usual body beside them.
-pub(super) fn body(refused: &Refused<'_>) -> Json {
-    let mut body = refused.body.clone();
+pub(super) fn body(refused: &Refused<'_>, mut body: Json) -> Json {
     let (kind, title) = match refused.cause {
         Cause::Limiter(Error::RateLimitExceeded(_) | Error::ConcurrencyExceeded(_)) => {
             (QUOTA_EXCEEDED, "The request exceeds a limit")
@@ -32,10 +31,11 @@ pub(super) fn body(refused: &Refused<'_>) -> Json {
         members.insert("status".into(), refused.status.as_u16().into());
         members.insert("detail".into(), detail);
         if let Cause::Limiter(Error::RateLimitExceeded(exceeded)) = refused.cause {
-            let names: Vec<String> = exceeded
+            let mut names: Vec<String> = exceeded
                 .violations()
                 .map(|status| policy_name(status, exceeded.statuses()))
                 .collect();
+            names.dedup();
             members.insert("violated-policies".into(), json!(names));
         }
     }

@@ -1,15 +1,24 @@
 //! Counts the tokens of a request's body, without a copy of it.
 //!
 //! The body is walked once. Besides the body, nothing is kept of it but the longest text that has escapes.
+//!
+//! Upstreams differ in how they read JSON: some match names without regard to case, or take numbers in texts. Where they may, the
+//! larger estimate counts.
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::{Estimate, Tokenizer};
 
 /// The longest name of a model that is kept, in bytes.
 const MAX_MODEL: usize = 256;
+
+/// How many encoded bytes of an attachment count as a token, beside the fixed number.
+const BYTES_PER_TOKEN: u64 = 64;
+
+/// The name by which `serde_json` passes on a number with the feature `arbitrary_precision`.
+const PRECISE_NUMBER: &str = "$serde_json::private::Number";
 
 /// How a request is estimated.
 pub(super) struct Terms<'t> {
@@ -21,30 +30,26 @@ pub(super) struct Terms<'t> {
 }
 
 impl Terms<'_> {
-    /// The estimate of a body.
-    pub(super) fn of(&self, body: &[u8]) -> Estimate {
-        self.of_json(body).unwrap_or_else(|| self.of_bytes(body))
-    }
-
-    /// That of a request in JSON.
-    fn of_json(&self, body: &[u8]) -> Option<Estimate> {
+    /// The estimate of a body: none if it is not a JSON object, or says two different things.
+    pub(super) fn of(&self, body: &[u8]) -> Option<Estimate> {
+        if body.is_empty() {
+            return Some(Estimate::default());
+        }
         let mut reader = serde_json::Deserializer::from_slice(body);
-        let request = reader.deserialize_map(Request(self)).ok()?;
+        let asked = reader.deserialize_map(Request(self)).ok()?;
         reader.end().ok()?;
-        let Asked {
-            estimate,
-            choices,
-            output,
-        } = request;
+        // Some upstreams take 0 for no bound.
+        let output = asked.output.filter(|output| *output > 0);
         let output = output.unwrap_or(self.default_output);
+        let answers = asked.choices.max(1).saturating_mul(asked.prompts.max(1));
         Some(Estimate {
-            output: output.saturating_mul(choices.max(1)),
-            ..estimate
+            output: output.saturating_mul(answers),
+            ..asked.estimate
         })
     }
 
     /// That of a body that is not understood: all of it is input.
-    fn of_bytes(&self, body: &[u8]) -> Estimate {
+    pub(super) fn of_bytes(&self, body: &[u8]) -> Estimate {
         let input = body.utf8_chunks().fold(0_u64, |sum, chunk| {
             let invalid = chunk.invalid().len() as u64;
             sum.saturating_add(self.tokenizer.count(chunk.valid()))
@@ -52,7 +57,7 @@ impl Terms<'_> {
         });
         Estimate {
             input,
-            output: if body.is_empty() { 0 } else { self.default_output },
+            output: self.default_output,
             ..Estimate::default()
         }
     }
@@ -62,7 +67,10 @@ impl Terms<'_> {
 #[derive(Default)]
 struct Asked {
     estimate: Estimate,
+    /// Answers to each prompt.
     choices: u64,
+    /// Prompts that are answered one by one.
+    prompts: u64,
     output: Option<u64>,
 }
 
@@ -76,45 +84,57 @@ impl<'de> Visitor<'de> for Request<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Asked, A::Error> {
-        let mut request = Asked::default();
-        let add = |request: &mut Asked, tokens| {
-            request.estimate.input = request.estimate.input.saturating_add(tokens);
-        };
+        let mut asked = Asked::default();
         while let Some(name) = map.next_key_seed(Name)? {
             match name {
-                Known::Input => {
-                    let tokens = map.next_value_seed(Input(self.0))?;
-                    add(&mut request, tokens);
-                }
-                Known::Model => request.estimate.model = map.next_value_seed(Scalar)?.text(),
-                Known::Stream => request.estimate.is_stream = map.next_value_seed(Scalar)? == One::Yes,
-                // The largest, if a request has several.
-                Known::Output => {
-                    if let One::Number(tokens) = map.next_value_seed(Scalar)? {
-                        request.output = request.output.max(Some(tokens));
+                Known::Model => {
+                    let model = map.next_value_seed(Scalar)?.text();
+                    let known = std::mem::replace(&mut asked.estimate.model, model);
+                    if known.is_some() && known != asked.estimate.model {
+                        return Err(A::Error::custom("two models"));
                     }
+                }
+                Known::Stream => asked.estimate.is_stream |= map.next_value_seed(Scalar)? == One::Yes,
+                Known::Output => {
+                    asked.output = asked.output.max(map.next_value_seed(Scalar)?.number());
                 }
                 Known::Choices => {
-                    if let One::Number(choices) = map.next_value_seed(Scalar)? {
-                        request.choices = request.choices.max(choices);
+                    let choices = map.next_value_seed(Scalar)?.number();
+                    asked.choices = asked.choices.max(choices.unwrap_or(0));
+                }
+                Known::Prompt | Known::Input => {
+                    let read = map.next_value_seed(Input(self.0))?;
+                    asked.estimate.input = asked.estimate.input.saturating_add(read.tokens);
+                    if matches!(name, Known::Prompt) {
+                        asked.prompts = asked.prompts.max(read.parts);
                     }
                 }
-                Known::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(request)
+        Ok(asked)
     }
 }
 
-/// The members that matter, of OpenAI's and Anthropic's requests.
+/// The members that are not simply input, of OpenAI's and Anthropic's requests.
+#[derive(Clone, Copy)]
 enum Known {
-    Input,
+    Prompt,
     Model,
     Stream,
     Output,
     Choices,
-    Other,
+    Input,
 }
+
+const OUTPUT: [&str; 7] = [
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens_to_sample",
+    "max_new_tokens",
+    "n_predict",
+    "num_predict",
+];
 
 struct Name;
 
@@ -134,21 +154,25 @@ impl Visitor<'_> for Name {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Known, E> {
-        Ok(match name {
-            "messages" | "prompt" | "suffix" | "input" | "instructions" | "system" | "tools"
-            | "functions" | "response_format" | "text" => Known::Input,
-            "model" => Known::Model,
-            "stream" => Known::Stream,
-            "max_tokens" | "max_completion_tokens" | "max_output_tokens" | "max_tokens_to_sample" => {
-                Known::Output
-            }
-            "n" | "best_of" => Known::Choices,
-            _ => Known::Other,
-        })
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let known = if OUTPUT.into_iter().any(is) {
+            Known::Output
+        } else if is("model") {
+            Known::Model
+        } else if is("stream") {
+            Known::Stream
+        } else if is("n") || is("best_of") {
+            Known::Choices
+        } else if is("prompt") {
+            Known::Prompt
+        } else {
+            Known::Input
+        };
+        Ok(known)
     }
 }
 
-/// A value other than a list or an object.
+/// A value that is not a list or an object.
 #[derive(PartialEq, Eq)]
 enum One {
     Text(String),
@@ -161,6 +185,15 @@ impl One {
     fn text(self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Also one in a text.
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.trim().parse().ok(),
             _ => None,
         }
     }
@@ -180,16 +213,14 @@ impl<'de> Visitor<'de> for Scalar {
     type Value = One;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+        f.write_str("a text, a number, true, false or null")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<One, E> {
-        let fits = text.len() <= MAX_MODEL;
-        Ok(if fits {
-            One::Text(text.to_owned())
-        } else {
-            One::Other
-        })
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<One, E> {
+        if text.len() > MAX_MODEL {
+            return Err(E::custom("a text that is too long"));
+        }
+        Ok(One::Text(text.to_owned()))
     }
 
     fn visit_bool<E>(self, yes: bool) -> Result<One, E> {
@@ -205,7 +236,7 @@ impl<'de> Visitor<'de> for Scalar {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<One, E> {
-        // Larger than any limit, or no number of tokens.
+        // Larger than any limit, or not a number of tokens.
         Ok(if number >= 0.0 {
             One::Number(number.ceil() as u64)
         } else {
@@ -217,14 +248,35 @@ impl<'de> Visitor<'de> for Scalar {
         Ok(One::Other)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<One, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(One::Other)
-    }
-
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<One, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(One::Other)
+        let first = map.next_entry::<String, String>()?;
+        match first.filter(|(name, _)| name == PRECISE_NUMBER) {
+            Some((_, number)) => Ok(One::Number(number.parse().unwrap_or(u64::MAX))),
+            None => Err(A::Error::custom("an object where a value is expected")),
+        }
+    }
+}
+
+/// What a value adds to the input.
+#[derive(Default)]
+struct Read {
+    tokens: u64,
+    /// Of a list, how many of its parts are texts or lists.
+    parts: u64,
+    /// What it adds in place of that if it is an attachment.
+    encoded: Option<u64>,
+    /// Whether it is a list or a text, and not a number.
+    is_part: bool,
+    /// Whether it says that its object is a text: the value `text`, or a media type of texts.
+    says_text: bool,
+}
+
+impl Read {
+    fn tokens(tokens: u64) -> Self {
+        Self {
+            tokens,
+            ..Self::default()
+        }
     }
 }
 
@@ -233,90 +285,128 @@ impl<'de> Visitor<'de> for Scalar {
 struct Input<'t>(&'t Terms<'t>);
 
 impl<'de> DeserializeSeed<'de> for Input<'_> {
-    type Value = u64;
+    type Value = Read;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Read, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Input<'_> {
-    type Value = u64;
+    type Value = Read;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("input")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
-        Ok(self.0.tokenizer.count(text))
+    fn visit_str<E>(self, text: &str) -> Result<Read, E> {
+        let encoded = is_encoded(text).then(|| {
+            let bytes = text.len() as u64 / BYTES_PER_TOKEN;
+            self.0.attachment.saturating_add(bytes)
+        });
+        Ok(Read {
+            tokens: self.0.tokenizer.count(text),
+            encoded,
+            is_part: true,
+            says_text: text == "text" || text.starts_with("text/"),
+            ..Read::default()
+        })
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<u64, E> {
-        Ok(1)
+    fn visit_bool<E>(self, _: bool) -> Result<Read, E> {
+        Ok(Read::tokens(1))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<u64, E> {
-        Ok(1)
+    fn visit_u64<E>(self, _: u64) -> Result<Read, E> {
+        Ok(Read::tokens(1))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<u64, E> {
-        Ok(1)
+    fn visit_i64<E>(self, _: i64) -> Result<Read, E> {
+        Ok(Read::tokens(1))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<u64, E> {
-        Ok(1)
+    fn visit_f64<E>(self, _: f64) -> Result<Read, E> {
+        Ok(Read::tokens(1))
     }
 
-    fn visit_unit<E>(self) -> Result<u64, E> {
-        Ok(0)
+    fn visit_unit<E>(self) -> Result<Read, E> {
+        Ok(Read::default())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<u64, A::Error> {
-        let mut sum = 0_u64;
-        while let Some(tokens) = list.next_element_seed(self)? {
-            sum = sum.saturating_add(tokens);
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Read, A::Error> {
+        let mut sum = Read {
+            is_part: true,
+            ..Read::default()
+        };
+        while let Some(read) = list.next_element_seed(self)? {
+            sum.tokens = sum.tokens.saturating_add(read.tokens);
+            sum.parts += u64::from(read.is_part);
         }
         Ok(sum)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
-        let mut sum = 0_u64;
-        while let Some((name, is_attachment)) = map.next_key_seed(Member(self.0))? {
-            let value = if is_attachment {
-                map.next_value::<IgnoredAny>()?;
-                self.0.attachment
-            } else {
-                map.next_value_seed(self)?
-            };
-            sum = sum.saturating_add(name).saturating_add(value);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Read, A::Error> {
+        let (mut tokens, mut says_text) = (0_u64, false);
+        // Attachments, as texts and as what they are.
+        let (mut as_text, mut as_attachment) = (0_u64, 0_u64);
+        while let Some(name) = map.next_key_seed(Member(self.0))? {
+            let read = map.next_value_seed(self)?;
+            tokens = tokens.saturating_add(name.tokens);
+            says_text |= name.is_kind && read.says_text;
+            match read.encoded.filter(|_| name.is_attachment) {
+                Some(encoded) => {
+                    as_text = as_text.saturating_add(read.tokens);
+                    as_attachment = as_attachment.saturating_add(encoded);
+                }
+                None => tokens = tokens.saturating_add(read.tokens),
+            }
         }
-        Ok(sum)
+        let attached = if says_text { as_text } else { as_attachment };
+        Ok(Read::tokens(tokens.saturating_add(attached)))
     }
 }
 
-/// The tokens of a member's name, and whether it holds an attachment, whose encoding says nothing about its tokens.
+/// Whether a text is base64, by itself or in a `data:` URL.
+fn is_encoded(text: &str) -> bool {
+    let data = text
+        .strip_prefix("data:")
+        .and_then(|url| url.split_once(";base64,"));
+    let data = data.map_or(text, |(_, data)| data);
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte);
+    data.len() >= 256 && data.bytes().all(is_base64)
+}
+
+/// What the name of a member says.
+struct Named {
+    tokens: u64,
+    /// Whether its value can be an attachment.
+    is_attachment: bool,
+    /// Whether its value says what the object is.
+    is_kind: bool,
+}
+
 struct Member<'t>(&'t Terms<'t>);
 
 impl<'de> DeserializeSeed<'de> for Member<'_> {
-    type Value = (u64, bool);
+    type Value = Named;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(u64, bool), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Named, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for Member<'_> {
-    type Value = (u64, bool);
+    type Value = Named;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<(u64, bool), E> {
-        let is_attachment = matches!(
-            name,
-            "image_url" | "input_audio" | "file" | "file_data" | "source" | "image"
-        );
-        Ok((self.0.tokenizer.count(name), is_attachment))
+    fn visit_str<E>(self, name: &str) -> Result<Named, E> {
+        Ok(Named {
+            tokens: self.0.tokenizer.count(name),
+            is_attachment: matches!(name, "url" | "image_url" | "data" | "file_data"),
+            is_kind: matches!(name, "type" | "media_type"),
+        })
     }
 }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower_layer::Layer;
@@ -15,10 +14,11 @@ use tower_service::Service;
 
 use super::body::Unread;
 use super::count::Terms;
-use super::{BytesPerToken, Replayed, Tokenizer};
+use super::{BytesPerToken, Estimate, Replayed, Tokenizer};
 use crate::answer::{Answers, BodyShape, Refused};
 use crate::body::ResponseBody;
 use crate::rejection::Rejection;
+use crate::usage::is_encoded;
 
 /// The most bytes of a body that are read unless set otherwise: 4 MiB.
 const MAX_BODY: usize = 4 << 20;
@@ -34,12 +34,13 @@ const ATTACHMENT: u64 = 1500;
 
 /// Reads the body of each request, estimates its tokens, and passes it on: see [`estimate`](crate::estimate).
 ///
-/// Bodies of OpenAI's and Anthropic's requests are understood: what the model reads is counted (`messages`, `prompt`, `input`, `system`, `tools` and
-/// the like), and the output is bounded by `max_tokens`, `max_completion_tokens` or `max_output_tokens`, times `n`. Of any other body, every
-/// byte is input. A request without a body uses nothing.
+/// Bodies are JSON objects in the form of OpenAI or Anthropic. All texts in them are input, and so are names within them. The output is bounded by
+/// `max_tokens`, `max_completion_tokens`, `max_output_tokens` and the like, for each of `n` choices and each prompt of a list. Of a picture or
+/// file in base64, a [fixed number](Self::attachment) and a 64th of its bytes count. A request without a body uses nothing. Bounds of the output at
+/// other places, such as in `generationConfig`, are not found: set [`default_output`](Self::default_output) to the model's own for such APIs.
 ///
-/// A body that is larger than the [bound](Self::max_body) is answered with status 413, one that comes too slowly with 408, and one with a content encoding
-/// with 415. In memory are at most the bound and one piece of the body, for each request.
+/// A body that is larger than the [bound](Self::max_body) is answered with status 413, one that comes too slowly with 408, one with a content encoding
+/// with 415, and one that is not a JSON object with 400. In memory are at most twice the bound and one piece of the body, for each request.
 ///
 /// ```
 /// use http::HeaderName;
@@ -65,6 +66,7 @@ struct Settings {
     default_output: u64,
     attachment: u64,
     max_body: usize,
+    any_body: bool,
     timeout: Duration,
     answers: Answers,
 }
@@ -77,6 +79,7 @@ impl Default for EstimateLayer {
                 default_output: DEFAULT_OUTPUT,
                 attachment: ATTACHMENT,
                 max_body: MAX_BODY,
+                any_body: false,
                 timeout: BODY_TIMEOUT,
                 answers: Answers::default(),
             }),
@@ -115,6 +118,13 @@ impl EstimateLayer {
     /// The most bytes of a body. Default: 4 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.settings_mut().max_body = bytes;
+        self
+    }
+
+    /// Admits bodies that are not JSON objects, such as recordings: every byte is input. By default they are answered with status 400,
+    /// because the upstream may read more in them than this layer.
+    pub fn any_body(mut self) -> Self {
+        self.settings_mut().any_body = true;
         self
     }
 
@@ -211,28 +221,35 @@ impl Settings {
         let (mut head, body) = request.into_parts();
         let read = if body.is_end_stream() {
             Ok(Replayed::passed(body))
-        } else if head
-            .headers
-            .get(CONTENT_ENCODING)
-            .is_some_and(|encoding| encoding != "identity")
-        {
+        } else if is_encoded(&head.headers) {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             let message = "send the body without a content encoding";
             Err(Rejection::new(status, "encoded_body", message))
         } else {
             self.read(body).await
         };
-        match read {
-            Ok(body) => {
-                let terms = Terms {
-                    tokenizer: &*self.tokenizer,
-                    default_output: self.default_output,
-                    attachment: self.attachment,
-                };
-                head.extensions.insert(terms.of(body.bytes()));
+        let estimated = read.and_then(|body| Ok((self.estimate(body.bytes())?, body)));
+        match estimated {
+            Ok((estimate, body)) => {
+                head.extensions.insert(estimate);
                 Ok(Request::from_parts(head, body))
             }
             Err(rejection) => Err(self.answers.refuse(&Refused::rejected(&head, &rejection))),
+        }
+    }
+
+    fn estimate(&self, body: &[u8]) -> Result<Estimate, Rejection> {
+        let terms = Terms {
+            tokenizer: &*self.tokenizer,
+            default_output: self.default_output,
+            attachment: self.attachment,
+        };
+        match terms.of(body) {
+            Some(estimate) => Ok(estimate),
+            None if self.any_body => Ok(terms.of_bytes(body)),
+            None => Err(Rejection::bad_request(
+                "the body is not a JSON object, or names two models",
+            )),
         }
     }
 

@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::Tokenizer;
 
+/// The longest text that is encoded at once, in bytes.
+const LONGEST: usize = 64 << 10;
+
 /// An encoding of OpenAI's models, by the crate `tiktoken-rs`. Its tables are in the executable; nothing is downloaded.
 ///
 /// Counting takes some milliseconds for a hundred thousand characters, on the thread that serves the request. Bound the bodies
@@ -31,6 +34,32 @@ impl Tiktoken {
 
 impl Tokenizer for Tiktoken {
     fn count(&self, text: &str) -> u64 {
-        self.0.encode_ordinary(text).len() as u64
+        // The encoder gives up on very long runs of one kind of character. A cut adds a token at most.
+        let mut rest = text;
+        let mut sum = 0;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(LONGEST.min(rest.len())));
+            sum += self.0.encode_ordinary(piece).len() as u64;
+            rest = after;
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_counted_as_open_ai_does() {
+        assert_eq!(Tiktoken::cl100k().count("tiktoken is great!"), 6);
+        assert_eq!(Tiktoken::o200k().count(""), 0);
+    }
+
+    /// The encoder would panic.
+    #[test]
+    fn a_very_long_run_of_spaces_is_counted() {
+        let text = " ".repeat(1_000_001) + "a";
+        assert!(Tiktoken::o200k().count(&text) > 1000);
     }
 }

@@ -47,7 +47,7 @@ impl Key for Header {
     fn key<'r>(&'r self, request: &'r Parts) -> Result<Cow<'r, str>, Rejection> {
         let value = only(request, &self.name)?;
         if self.is_hashed {
-            return Ok(hashed(value).into());
+            return Ok(hashed(value.trim_ascii()).into());
         }
         match std::str::from_utf8(value) {
             Ok(text) => Ok(text.into()),

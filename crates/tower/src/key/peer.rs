@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderName;
 use http::request::Parts;
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zae_limiter::InvalidInput;
 
 use super::Key;
@@ -53,7 +53,7 @@ impl Peer {
             let reason = "must be an address or a network, such as 10.0.0.0/8";
             InvalidInput::new("behind", network, reason)
         });
-        self.trusted.push(parsed?);
+        self.trusted.push(canonical(parsed?));
         Ok(self)
     }
 
@@ -79,12 +79,12 @@ impl Peer {
         let name = HeaderName::from_static("x-forwarded-for");
         let fields = request.headers.get_all(name);
         for field in fields.iter().rev() {
-            // Not text: a client has sent it.
-            let Ok(field) = field.to_str() else { return client };
-            for hop in field.rsplit(',') {
+            // What the client has sent, to the left, can be any bytes.
+            for hop in field.as_bytes().rsplit(|byte| *byte == b',') {
                 if !self.is_trusted(client) {
                     return client;
                 }
+                let hop = std::str::from_utf8(hop).unwrap_or_default();
                 let Some(address) = address(hop.trim()) else {
                     return client;
                 };
@@ -93,6 +93,14 @@ impl Peer {
         }
         client
     }
+}
+
+/// The network of IPv4 that one of IPv6 stands for, as addresses are compared.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    let v4 = v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    v4.map_or(network, IpNet::V4)
 }
 
 /// An address, with a port or without.

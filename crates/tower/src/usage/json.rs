@@ -5,6 +5,8 @@
 
 use memchr::memchr2;
 
+use super::sse::BYTE_ORDER_MARK;
+
 /// The deepest nesting that is followed. A text that is deeper counts as malformed.
 const MAX_DEPTH: u8 = 127;
 
@@ -169,6 +171,7 @@ impl Reader {
                 }
             }
             _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => {}
+            Expects::Value if self.depth == 0 && BYTE_ORDER_MARK.contains(&byte) => {}
             Expects::Value | Expects::FirstItem => self.at_value(byte),
             Expects::FirstName | Expects::Name => match byte {
                 b'"' => {

@@ -17,6 +17,8 @@ enum Line {
 
 const DATA: &[u8] = b"data:";
 
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A part of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part<'a> {
@@ -31,6 +33,8 @@ pub(super) enum Part<'a> {
 pub(super) struct Reader {
     line: Line,
     is_empty: bool,
+    /// How many bytes of a byte order mark, which does not count, have come; all, once another byte has.
+    mark: usize,
     /// Whether the last byte was a carriage return, which a line feed may follow.
     after_return: bool,
 }
@@ -40,6 +44,7 @@ impl Reader {
         Self {
             line: Line::Name(0),
             is_empty: true,
+            mark: 0,
             after_return: false,
         }
     }
@@ -48,6 +53,12 @@ impl Reader {
     pub(super) fn read<'a>(&mut self, piece: &'a [u8], pass: &mut impl FnMut(Part<'a>)) {
         let mut rest = piece;
         while let Some(&byte) = rest.first() {
+            if BYTE_ORDER_MARK.get(self.mark) == Some(&byte) {
+                self.mark += 1;
+                rest = &rest[1..];
+                continue;
+            }
+            self.mark = BYTE_ORDER_MARK.len();
             if std::mem::take(&mut self.after_return) && byte == b'\n' {
                 rest = &rest[1..];
                 continue;

@@ -139,6 +139,22 @@ fn a_stream_that_breaks_off_has_what_was_met() {
 }
 
 #[test]
+fn a_byte_order_mark_does_not_count() {
+    let event = b"\xef\xbb\xbfdata: {\"usage\":{\"total_tokens\":4}}\n\n";
+    assert_eq!(read(&openai(), "text/event-stream", &[event]), Some(4));
+    let body = b"\xef\xbb\xbf{\"usage\":{\"total_tokens\":4}}";
+    assert_eq!(read(&openai(), "application/json", &[body]), Some(4));
+}
+
+#[test]
+fn tokens_written_to_a_cache_are_added_if_there_are_any() {
+    let message = br#"{"usage":{"input_tokens":5,"cache_creation_input_tokens":20,"output_tokens":15}}"#;
+    assert_eq!(read(&anthropic(), "application/json", &[message]), Some(40));
+    let none = br#"{"usage":{"input_tokens":5,"cache_creation_input_tokens":null,"output_tokens":15}}"#;
+    assert_eq!(read(&anthropic(), "application/json", &[none]), Some(20));
+}
+
+#[test]
 fn an_encoded_body_is_not_read() {
     let head = Response::builder()
         .header("content-type", "application/json")

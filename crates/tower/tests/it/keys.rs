@@ -43,6 +43,9 @@ fn header_fields() {
     let secret = plain.hashed();
     assert_eq!(of(&secret, &[("x-key", "a")]), Ok(hashed("a")));
     assert_eq!(secret.key(&odd).unwrap(), hashed(b"\xff"));
+    odd.headers
+        .insert(KEY, http::HeaderValue::from_bytes(b"a ").unwrap());
+    assert_eq!(secret.key(&odd).unwrap(), hashed("a"));
 }
 
 #[test]
@@ -128,6 +131,14 @@ fn addresses_behind_proxies() {
             "{connection} {forwarded:?}"
         );
     }
+    // Bytes that the client has sent do not hide what the proxy has added.
+    let mut head = head(&[]);
+    let field = http::HeaderValue::from_bytes(b"\xe9, 198.51.100.1").unwrap();
+    head.headers.insert("x-forwarded-for", field);
+    head.extensions.insert(PeerAddr([10, 0, 0, 1].into()));
+    assert_eq!(peer.key(&head).unwrap(), "ip:198.51.100.1");
+    let mapped = key::peer().behind("::ffff:10.0.0.0/104").unwrap();
+    assert_eq!(client(&mapped, "10.0.0.1", &["198.51.100.1"]), "ip:198.51.100.1");
     let err = key::peer().behind("10.0.0.0/99").unwrap_err();
     assert_eq!((err.field(), err.value()), ("behind", "10.0.0.0/99"));
 }
