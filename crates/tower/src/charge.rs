@@ -45,6 +45,12 @@ pub trait Charge: Send + Sync + 'static {
     fn check(&self) -> Result<(), InvalidInput> {
         Ok(())
     }
+
+    /// Whether requests may take tokens of a limit; called when a layer is to [correct](crate::RateLimitLayer::correct) it. `true` if that is not known.
+    fn may_take(&self, limit: &str) -> bool {
+        let _ = limit;
+        true
+    }
 }
 
 impl<F> Charge for F
@@ -212,6 +218,11 @@ impl Charge for Rules {
             acquire = acquire.on_unavailable(policy);
         }
         Ok(Some(acquire))
+    }
+
+    fn may_take(&self, limit: &str) -> bool {
+        let amounts = self.amounts.iter().flatten();
+        amounts.into_iter().any(|(name, _)| name.as_str() == limit)
     }
 
     fn check(&self) -> Result<(), InvalidInput> {

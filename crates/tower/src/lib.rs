@@ -40,10 +40,13 @@
 //!
 //! | Layer | Where |
 //! |---|---|
-//! | authentication | outside, so that keys are checked before they have a bucket |
+//! | authentication | outside, so that keys are checked before they have a bucket, and before bodies are read |
 //! | compression of responses | outside, since the usage of an encoded body cannot be read |
 //! | timeouts of the service | inside, so that they answer with a status and tokens come back |
 //! | [`EstimateLayer`] | outside of [`RateLimitLayer`] |
+//!
+//! In axum, `Router::layer` wraps all routes and the answers to unknown paths, `post(handler).layer(...)` one route. Health checks are exempt with
+//! [`Rules::unless`], or by a route without the layer.
 //!
 //! # What a request costs
 //!

@@ -71,12 +71,21 @@ impl RateLimitLayer {
     /// If the response does not say it, or is not JSON, the estimate stays.
     ///
     /// # Errors
-    /// [`InvalidInput`] if the source can never be met.
+    /// [`InvalidInput`] if the source can never be met, or if the [`Rules`](crate::Rules) do not take the limit. If a closure does not take it, that is logged when
+    /// a response reports its usage.
     pub fn correct(mut self, limit: impl Into<String>, usage: impl Usage) -> Result<Self, InvalidInput> {
         usage.check()?;
+        let limit = limit.into();
+        if !self.charge.may_take(&limit) {
+            return Err(InvalidInput::new(
+                "limit",
+                limit,
+                "must be one that the rules take",
+            ));
+        }
         Arc::make_mut(&mut self.settling)
             .usage
-            .push((limit.into(), Arc::new(usage)));
+            .push((limit, Arc::new(usage)));
         Ok(self)
     }
 
@@ -100,13 +109,13 @@ impl RateLimitLayer {
         self
     }
 
-    /// The header fields that responses have. Default: those of the IETF draft.
+    /// The header fields that responses have, in place of the default: those of the IETF draft.
     pub fn fields(mut self, fields: impl IntoIterator<Item = Fields>) -> Self {
         Arc::make_mut(&mut self.answers).fields = fields.into_iter().collect();
         self
     }
 
-    /// The form of bodies of refusals. Default: [`BodyShape::Json`].
+    /// The form of bodies of refusals. Default: [`BodyShape::Json`]. [`EstimateLayer`](crate::EstimateLayer) has a setting of its own.
     pub fn body_shape(mut self, shape: BodyShape) -> Self {
         Arc::make_mut(&mut self.answers).shape = shape;
         self

@@ -26,7 +26,7 @@ pub enum Fields {
     /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds from now) of the limit with the smallest part left.
     XRateLimit,
     /// `x-ratelimit-limit-requests`, `x-ratelimit-remaining-requests`, `x-ratelimit-reset-requests` (such as `6m0s`), and the same for
-    /// `tokens`, as OpenAI has them.
+    /// `tokens`, as OpenAI has them. The time is as in [`Ietf`](Self::Ietf). Of a limit that the request does not take, there are none.
     OpenAi {
         /// The limit that counts requests, such as `rpm`.
         requests: String,

@@ -134,7 +134,7 @@ impl EstimateLayer {
         self
     }
 
-    /// The form of the bodies of refusals. Default: [`BodyShape::Json`].
+    /// The form of the bodies of refusals. Default: [`BodyShape::Json`]. [`RateLimitLayer`](crate::RateLimitLayer) has a setting of its own.
     pub fn body_shape(mut self, shape: BodyShape) -> Self {
         self.settings_mut().answers.shape = shape;
         self

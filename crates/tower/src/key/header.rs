@@ -17,7 +17,8 @@ pub struct Header {
 
 /// The value of a header field. A request without it is answered with status 401, one that has it twice with 400.
 ///
-/// Clients can send any value: use fields that a proxy or an authentication layer has checked, or keys that are secret.
+/// Clients can send any value: use fields that a proxy or an authentication layer has checked, or keys that are secret. If no defaults are
+/// configured, only entities with limits are admitted, and others are answered with status 403.
 ///
 /// ```
 /// use http::HeaderName;

@@ -41,7 +41,8 @@ impl Peer {
     /// Believes `X-Forwarded-For` of connections from this network, such as `10.0.0.0/8`. Repeat it for several networks.
     ///
     /// The fields are read from the right, as far as proxies have added to them: the client is the first address that is not in one
-    /// of these networks. What stands to the left of it was sent by the client, and does not count.
+    /// of these networks. What stands to the left of it was sent by the client, and does not count. If a proxy adds nothing, or what is not an
+    /// address, its own address counts, so that its clients share a bucket.
     ///
     /// # Errors
     /// [`InvalidInput`] if it is not an address or a network.

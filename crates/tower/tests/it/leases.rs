@@ -414,4 +414,6 @@ async fn rules_are_checked_when_the_layer_is_made() {
         w.layer().correct("tpd", usage::json("")).unwrap_err().field(),
         "usage"
     );
+    let err = w.layer().correct("tdp", usage::openai()).unwrap_err();
+    assert_eq!((err.field(), err.value()), ("limit", "tdp"));
 }
