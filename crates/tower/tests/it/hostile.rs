@@ -11,7 +11,10 @@ use axum::body::Body;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::StatusCode;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceBuilder;
@@ -180,6 +183,48 @@ async fn connections_that_break_off_at_any_time_lose_no_tokens() {
         "{whole} of {served:?} are served, and the table says {:?}",
         w.left("a").await
     );
+}
+
+/// Streams of one connection that are reset: before the head has come, after the first piece, and after all.
+#[tokio::test]
+async fn streams_that_are_reset_give_back_or_keep() {
+    let w = World::new().await;
+    let address = serve(&w, Settle::Rollback, Served::default()).await;
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let call = |key: &str| {
+        let request = Request::post(format!("http://{address}/stream")).header(KEY, key);
+        client
+            .clone()
+            .send_request(request.body(Full::<Bytes>::from("{}")).unwrap())
+    };
+    for (key, pieces, left) in [
+        ("none", 0, (10, 1000)),
+        ("some", 1, (10, 1000)),
+        ("all", usize::MAX, (9, 993)),
+    ] {
+        let mut body = call(key).await.unwrap().into_body();
+        let mut read = 0;
+        while read < pieces && body.frame().await.is_some() {
+            read += 1;
+        }
+        drop(body);
+        settles(&w, key, left).await;
+    }
+    drop(tokio::time::timeout(Duration::from_millis(1), call("early")).await);
+    settles(&w, "early", (10, 1000)).await;
+}
+
+/// Waits until the server has noticed that a client has gone.
+async fn settles(w: &World, key: &str, expected: (i64, i64)) {
+    for _ in 0..250 {
+        if w.left(key).await == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{key} has {:?} left", w.left(key).await);
 }
 
 #[tokio::test]
