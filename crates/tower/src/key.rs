@@ -25,7 +25,6 @@ mod path;
 mod peer;
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
@@ -87,9 +86,9 @@ pub fn hashed(secret: impl AsRef<[u8]>) -> String {
     let digest = Sha256::digest(secret.as_ref());
     let mut name = String::with_capacity(7 + 2 * digest.len());
     name.push_str("sha256:");
+    let digit = |digit: u8| char::from(b"0123456789abcdef"[usize::from(digit & 15)]);
     for byte in digest {
-        // Writing to a `String` does not fail.
-        let _ = write!(name, "{byte:02x}");
+        name.extend([digit(byte >> 4), digit(byte)]);
     }
     name
 }
