@@ -390,6 +390,16 @@ impl Take {
         self.finish(TakeEnd::Failed(error.into()));
     }
 
+    /// Counts a race that another writer has won. After too many, the leg has ended.
+    fn has_lost_too_often(&mut self) -> bool {
+        self.races += 1;
+        let is_over = self.races > MAX_RACES;
+        if is_over {
+            self.finish(TakeEnd::Contended);
+        }
+        is_over
+    }
+
     /// Takes the amounts from the shard as it stands, or counts them. `image` is what was last seen of it, if anything was.
     fn debit(&mut self, image: Option<&Arc<Bucket>>, env: &mut Env<'_>) {
         if image.is_none() && self.fresh && self.config.is_bypassed() && self.purpose != Purpose::Shard {
@@ -683,9 +693,8 @@ impl Take {
         if image.disabled {
             return self.finish(TakeEnd::Disabled(DisabledAt::Bucket));
         }
-        self.races += 1;
-        if self.races > MAX_RACES {
-            return self.finish(TakeEnd::Contended);
+        if self.has_lost_too_often() {
+            return;
         }
         if self.look_at_bypass(image, env) {
             return;

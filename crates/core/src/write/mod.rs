@@ -582,6 +582,14 @@ fn wcu_parts() -> [(&'static str, i128); 5] {
     ]
 }
 
+/// Whether an item does not have a limit.
+fn lacks(name: &str) -> Condition {
+    Condition::Any(vec![
+        Condition::Absent(limit_attr(name, "cp")),
+        Condition::Absent(limit_attr(name, "tk")),
+    ])
+}
+
 /// The stamp attributes of an owner, as they stand on a bucket.
 pub(crate) fn owner_attributes(owner: Option<&Owner>) -> Vec<(Attr, Value)> {
     let mut attrs = vec![(
@@ -706,10 +714,7 @@ pub(crate) fn donate(key: Key, donation: &Donation<'_>) -> Part {
         }
         for name in donation.lacking {
             // Gained since, it would be the whole limit, with the new shards' parts.
-            parts.push(Condition::Any(vec![
-                Condition::Absent(limit_attr(name, "cp")),
-                Condition::Absent(limit_attr(name, "tk")),
-            ]));
+            parts.push(lacks(name));
         }
     }
     for (name, tokens) in donation.given {

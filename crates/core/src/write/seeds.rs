@@ -101,10 +101,7 @@ impl<'a> Seed<'a> {
             Some(mark) => update.set.push(mark),
             None => update.remove.push(attr("soft")),
         }
-        let mut pins = vec![Condition::Any(vec![
-            Condition::Absent(attr("cp")),
-            Condition::Absent(attr("tk")),
-        ])];
+        let mut pins = vec![super::lacks(name)];
         if limit.session_length().is_some() {
             // Another shard may begin a session meanwhile.
             let announced = image.announced(name);

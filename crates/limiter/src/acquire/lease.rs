@@ -15,7 +15,6 @@ use zae_limiter_core::{EntityId, InvalidInput, LimitStatus, ResourceName};
 use crate::acquire::flight::{Held as HeldPlace, Returning, give_back_all};
 use crate::error::Error;
 use crate::inner::Inner;
-use corrections::all_of;
 use part::Delta;
 pub use part::LeasePart;
 
@@ -372,15 +371,7 @@ impl Lease {
     /// Gives all tokens back in the background, as dropping the lease does, but without a line in the log.
     pub fn rollback_in_background(mut self) {
         drop(give_back_all(std::mem::take(&mut self.places)));
-        match std::mem::replace(&mut self.held, Held::Finished) {
-            Held::Table(grants) => {
-                for correction in all_of(&grants) {
-                    self.send_later(correction, "finished lease");
-                }
-            }
-            Held::Local(claims) => self.correct_local(&claims, self.all()),
-            Held::Nothing | Held::Finished => {}
-        }
+        self.give_tokens_back_later("finished lease");
     }
 
     /// Gives all tokens back, and the place in flight, if it holds one.
@@ -429,21 +420,15 @@ impl fmt::Debug for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.held, Held::Finished) {
-            Held::Table(grants) => {
-                if let Some(left_out) = self.inner.log.dropped.due(self.inner.clock.now()) {
-                    tracing::warn!(
-                        resource = self.request.id.resource.as_str(),
-                        left_out,
-                        "lease dropped without commit or rollback, giving its tokens back"
-                    );
-                }
-                for correction in all_of(&grants) {
-                    self.send_later(correction, "dropped lease");
-                }
-            }
-            Held::Local(claims) => self.correct_local(&claims, self.all()),
-            Held::Nothing | Held::Finished => {}
+        if matches!(self.held, Held::Table(_))
+            && let Some(left_out) = self.inner.log.dropped.due(self.inner.clock.now())
+        {
+            tracing::warn!(
+                resource = self.request.id.resource.as_str(),
+                left_out,
+                "lease dropped without commit or rollback, giving its tokens back"
+            );
         }
+        self.give_tokens_back_later("dropped lease");
     }
 }

@@ -252,9 +252,11 @@ impl Admin {
             // The entity may have been deleted and created again since the last attempt.
             let operation = self.check(call).await?;
             // What failed may have happened, or another call with the same key.
-            let replaces = match self.recorded(call, &operation, call.has_key || !is_first).await? {
-                Ok(done) => return Ok(done),
-                Err(replaces) => replaces,
+            let asks = call.has_key || !is_first;
+            let replaces = match self.recorded(call, &operation, asks).await? {
+                Recorded::Done(done) => return Ok(done),
+                Recorded::Other(err) => return Err(err.into()),
+                Recorded::Nothing(replaces) => replaces,
             };
             if is_first {
                 // Tokens that this process has taken ahead belong to the bucket that is changed.
@@ -278,8 +280,9 @@ impl Admin {
         }
         let operation = self.check(call).await?;
         match self.recorded(call, &operation, true).await? {
-            Ok(done) => Ok(done),
-            Err(_) => Err(doubt.unwrap_or_else(|| inner.place.contended(&call.id.key(0)))),
+            Recorded::Done(done) => Ok(done),
+            Recorded::Other(err) => Err(err.into()),
+            Recorded::Nothing(_) => Err(doubt.unwrap_or_else(|| inner.place.contended(&call.id.key(0)))),
         }
     }
 
@@ -292,25 +295,16 @@ impl Admin {
         operation.map_err(|err| inner.place.acquire_error(err))
     }
 
-    /// The effect of the operation of this key, if it has happened; otherwise what its record takes the place of. A key that
-    /// nothing else can have used is not looked for.
-    async fn recorded(
-        &self,
-        call: &Call,
-        operation: &Operation,
-        asks: bool,
-    ) -> Result<Result<OperationResult, Replaces>, Error> {
+    /// What is recorded under the key of a call. A key that nothing else can have used is not looked for.
+    async fn recorded(&self, call: &Call, operation: &Operation, asks: bool) -> Result<Recorded, Error> {
         let inner = &self.inner;
         if !asks {
-            return Ok(Err(Replaces::Nothing));
+            return Ok(Recorded::Nothing(Replaces::Nothing));
         }
         let key = OperationRecord::table_key(&call.id, &call.key);
         let item = inner.place.read(&*inner.table, &key).await?;
-        match OperationRecord::read(item.as_ref(), call.change.kind(), operation.incarnation())? {
-            Recorded::Done(result) => Ok(Ok(result)),
-            Recorded::Other(err) => Err(err.into()),
-            Recorded::Nothing(replaces) => Ok(Err(replaces)),
-        }
+        let recorded = OperationRecord::read(item.as_ref(), call.change.kind(), operation.incarnation());
+        recorded.map_err(Into::into)
     }
 
     async fn plan(&self, operation: &Operation) -> Result<Plan, Error> {

@@ -43,13 +43,21 @@ impl Admitted {
         self.is_unknown = true;
     }
 
-    /// An item that begins with a limit has this of it, after the acquire of this action.
-    pub(super) fn begins(&mut self, cell: &Cell, action: usize, moment: Moment) -> Result<(), String> {
-        if self.meets(cell, moment) {
-            self.takes(action, cell.tc, moment)
-        } else {
-            Ok(())
-        }
+    /// An item that begins with a limit has this of it: after the acquire of this action, if one has made it, and with what was added
+    /// to it, in the period that it begins in.
+    pub(super) fn begins(
+        &mut self,
+        cell: &Cell,
+        action: Option<usize>,
+        moment: Moment,
+    ) -> Result<(), String> {
+        let is_quota = self.meets(cell, moment);
+        let judged = match action.filter(|_| is_quota) {
+            Some(action) => self.takes(action, cell.tc, moment),
+            None => Ok(()),
+        };
+        self.grants(cell.extra);
+        judged
     }
 
     /// Books a change of an item.
@@ -75,7 +83,7 @@ impl Admitted {
     }
 
     /// An operator has given this much.
-    pub(super) fn grants(&mut self, amount: i128) {
+    fn grants(&mut self, amount: i128) {
         self.extra += amount.max(0);
     }
 
@@ -92,7 +100,7 @@ impl Admitted {
     }
 
     /// Looks at the rule of an item. Returns whether it is that of a quota.
-    pub(super) fn meets(&mut self, cell: &Cell, moment: Moment) -> bool {
+    fn meets(&mut self, cell: &Cell, moment: Moment) -> bool {
         let Regain::Resets(minutes) = cell.terms.regain else {
             self.forget();
             return false;

@@ -251,18 +251,12 @@ impl Periods {
     ) -> Result<(), String> {
         let mut ledger = Ledger::new(cell.tk);
         let admitted = self.admitted.entry((id.0.clone(), id.2.clone())).or_default();
-        let action = source.job().and_then(|job| self.actions.get(&job));
-        // What it brings belongs to the period that it begins in.
-        admitted.meets(cell, moment);
-        let judged = match action {
-            Some(action) => {
-                ledger.taken.insert(*action, cell.tc);
-                ledger.known.insert(*action);
-                admitted.begins(cell, *action, moment)
-            }
-            None => Ok(()),
-        };
-        admitted.grants(cell.extra);
+        let action = source.job().and_then(|job| self.actions.get(&job)).copied();
+        if let Some(action) = action {
+            ledger.taken.insert(action, cell.tc);
+            ledger.known.insert(action);
+        }
+        let judged = admitted.begins(cell, action, moment);
         if !is_new && !self.removed.remove(&id) {
             // It may have been there before, in the same period.
             admitted.forget();

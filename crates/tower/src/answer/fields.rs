@@ -37,6 +37,8 @@ pub enum Fields {
 
 /// How one limit stands, over all shards.
 struct Standing<'a> {
+    /// Its place among the statuses.
+    index: usize,
     status: &'a LimitStatus,
     remaining: u64,
     /// The time until it is full, or until a refused request can be admitted. `None` if it is not known.
@@ -44,7 +46,7 @@ struct Standing<'a> {
 }
 
 impl<'a> Standing<'a> {
-    fn of(status: &'a LimitStatus, now: EpochMillis) -> Self {
+    fn of(index: usize, status: &'a LimitStatus, now: EpochMillis) -> Self {
         let shards = u64::from(status.shards.max(1));
         let remaining = u64::try_from(status.available.max(0)).unwrap_or(0);
         let remaining = remaining.saturating_mul(shards).min(status.capacity);
@@ -58,6 +60,7 @@ impl<'a> Standing<'a> {
             fill_time(status, status.capacity - remaining)
         };
         Self {
+            index,
             status,
             remaining,
             reset,
@@ -71,6 +74,14 @@ impl<'a> Standing<'a> {
         }
         let (mine, its) = (u128::from(self.remaining), u128::from(other.remaining));
         mine * u128::from(other.status.capacity) < its * u128::from(self.status.capacity)
+    }
+
+    /// The one of which least is left.
+    fn tightest<'s>(all: impl Iterator<Item = &'s Self>) -> Option<&'s Self>
+    where
+        'a: 's,
+    {
+        all.reduce(|one, two| if two.is_tighter(one) { two } else { one })
     }
 
     fn reset_secs(&self) -> Option<u64> {
@@ -102,8 +113,8 @@ pub(super) fn policy_name(status: &LimitStatus, all: &[LimitStatus]) -> String {
 /// The tightest of each name, in their order.
 fn standings(statuses: &[LimitStatus], now: EpochMillis) -> Vec<(String, Standing<'_>)> {
     let mut standings: Vec<(String, Standing<'_>)> = Vec::new();
-    for status in statuses {
-        let (name, standing) = (policy_name(status, statuses), Standing::of(status, now));
+    for (index, status) in statuses.iter().enumerate() {
+        let (name, standing) = (policy_name(status, statuses), Standing::of(index, status, now));
         match standings.iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) if standing.is_tighter(known) => *known = standing,
             Some(_) => {}
@@ -115,16 +126,8 @@ fn standings(statuses: &[LimitStatus], now: EpochMillis) -> Vec<(String, Standin
 
 /// The indices of the tightest of each name, in their order.
 pub(super) fn tightest(statuses: &[LimitStatus], now: EpochMillis) -> Vec<usize> {
-    let of = |standing: &Standing<'_>| {
-        statuses
-            .iter()
-            .position(|status| std::ptr::eq(status, standing.status))
-    };
-    let standings = standings(statuses, now);
-    standings
-        .iter()
-        .filter_map(|(_, standing)| of(standing))
-        .collect()
+    let standings = standings(statuses, now).into_iter();
+    standings.map(|(_, standing)| standing.index).collect()
 }
 
 /// Writes the fields, in place of those that are there.
@@ -146,8 +149,7 @@ pub(super) fn write(fields: &[Fields], statuses: &[LimitStatus], now: EpochMilli
                 for (what, limit) in [("requests", requests), ("tokens", tokens)] {
                     let of_limit = standings.iter().map(|(_, standing)| standing);
                     let of_limit = of_limit.filter(|standing| standing.status.limit_name == *limit);
-                    let tightest = of_limit.reduce(|one, two| if two.is_tighter(one) { two } else { one });
-                    if let Some(standing) = tightest {
+                    if let Some(standing) = Standing::tightest(of_limit) {
                         open_ai(what, standing, &mut put);
                     }
                 }
@@ -189,7 +191,7 @@ fn ietf(standings: &[(String, Standing<'_>)], put: Put<'_>) {
 
 fn x_rate_limit(standings: &[(String, Standing<'_>)], put: Put<'_>) {
     let all = standings.iter().map(|(_, standing)| standing);
-    let Some(tightest) = all.reduce(|one, two| if two.is_tighter(one) { two } else { one }) else {
+    let Some(tightest) = Standing::tightest(all) else {
         return;
     };
     put(

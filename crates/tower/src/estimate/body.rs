@@ -58,6 +58,7 @@ impl<B: Body> Replayed<B> {
         if expected > max as u64 {
             return Err(Unread::TooLarge);
         }
+        // Pieces are joined as they come: kept apart, each would take 32 bytes, also if it has one.
         let mut body = std::pin::pin!(body);
         let (mut first, mut all): (Option<Bytes>, BytesMut) = (None, BytesMut::new());
         let mut trailers = None;

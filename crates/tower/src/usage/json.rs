@@ -1,7 +1,7 @@
 //! Numbers at given places of a JSON text that arrives in pieces.
 //!
 //! A response can be of any size and is not kept. The reader knows how deep it is, which names of the paths it has met, and
-//! at most one name or number: a few hundred bytes, whatever arrives.
+//! at most one name or number: a few hundred bytes, for a text of any size.
 
 use memchr::memchr2;
 

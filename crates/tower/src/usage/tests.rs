@@ -1,3 +1,5 @@
+//! The readers of usage: by example, and compared with a parser.
+
 use bytes::Bytes;
 use http::Response;
 use proptest::prelude::*;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Ask, Bucket, Env, Grant, MAX_RACES, Op, State, Take, TakeEnd};
+use super::{Ask, Bucket, Env, Grant, Op, State, Take};
 use crate::bucket::MAX_SHARDS;
 use crate::limit::Limit;
 use crate::shards::births::{Shards, family};
@@ -176,9 +176,8 @@ impl Take {
     /// Looks at the shard and at the others once more.
     pub(super) fn look_again(&mut self, env: &mut Env<'_>) {
         self.kin = None;
-        self.races += 1;
-        if self.races > MAX_RACES {
-            return self.finish(TakeEnd::Contended);
+        if self.has_lost_too_often() {
+            return;
         }
         self.debit(None, env);
     }

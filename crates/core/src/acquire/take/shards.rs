@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::{MAX_RACES, Purpose, Scope, State, Take, TakeEnd};
+use super::{Purpose, Scope, State, Take, TakeEnd};
 use crate::acquire::protocol::{Ask, DisabledAt, Env, out_of_order};
 use crate::backoff::Again;
 use crate::bucket::{Bucket, birth_mark};
@@ -117,9 +117,8 @@ impl Take {
         }
         if count != self.shard_count {
             self.shard_count = count;
-            self.races += 1;
-            if self.races > MAX_RACES {
-                return self.finish(TakeEnd::Contended);
+            if self.has_lost_too_often() {
+                return;
             }
             if self.shard >= count {
                 self.shard = env.random.below(count);
@@ -254,9 +253,8 @@ impl Take {
     pub(super) fn created(&mut self, takes: bool, stamp: Option<EpochMillis>, env: &mut Env<'_>) {
         if !takes {
             // The shard exists now, but what could be moved into it is not enough: look elsewhere.
-            self.races += 1;
-            if self.races > MAX_RACES {
-                return self.finish(TakeEnd::Contended);
+            if self.has_lost_too_often() {
+                return;
             }
             if self.scope != Scope::One {
                 return self.read_shards(0, env);
@@ -276,9 +274,8 @@ impl Take {
     }
 
     pub(super) fn not_created(&mut self, takes: bool, reasons: &[Cancelled], env: &mut Env<'_>) {
-        self.races += 1;
-        if self.races > MAX_RACES {
-            return self.finish(TakeEnd::Contended);
+        if self.has_lost_too_often() {
+            return;
         }
         if let (Scope::One, Some(Cancelled::Refused(image))) = (self.scope, reasons.first()) {
             // Another client created it.

@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 
 use super::judge::is_open;
 use super::portions::{NOTHING, PLENTY, divide};
-use super::{MAX_RACES, Next, Scope, State, Take, TakeEnd};
+use super::{Next, Scope, State, Take, TakeEnd};
 use crate::acquire::protocol::{Ask, DisabledAt, Env, Grant, Observation};
 use crate::backoff::Again;
 use crate::bucket::{Bucket, BucketLimit, MAX_SHARDS};
@@ -214,9 +214,8 @@ impl Take {
 
     /// Shard 0 has another count than the one used for the read.
     fn count_differs(&mut self, count: u32, env: &mut Env<'_>) {
-        self.races += 1;
-        if self.races > MAX_RACES {
-            return self.finish(TakeEnd::Contended);
+        if self.has_lost_too_often() {
+            return;
         }
         self.shard_count = count;
         if self.shard >= count {
@@ -467,9 +466,8 @@ impl Take {
 
     /// A transaction over shards did not happen, or was not a debit: all shards are read again.
     pub(super) fn not_together(&mut self, reasons: &[Cancelled], env: &mut Env<'_>) {
-        self.races += 1;
-        if self.races > MAX_RACES {
-            return self.finish(TakeEnd::Contended);
+        if self.has_lost_too_often() {
+            return;
         }
         let refused = reasons.is_empty()
             || reasons

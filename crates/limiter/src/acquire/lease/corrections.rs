@@ -10,7 +10,7 @@ use crate::acquire::refunds::queues::Correction;
 use crate::acquire::refunds::{Haste, enqueue, with_help};
 use crate::error::Error;
 
-pub(super) fn all_of(grants: &[Grant]) -> Vec<Correction> {
+fn all_of(grants: &[Grant]) -> Vec<Correction> {
     grants.iter().map(Correction::of_all).collect()
 }
 
@@ -88,6 +88,18 @@ impl Lease {
                 Vec::new()
             }
             Held::Nothing | Held::Finished => Vec::new(),
+        }
+    }
+
+    pub(super) fn give_tokens_back_later(&mut self, what: &'static str) {
+        match std::mem::replace(&mut self.held, Held::Finished) {
+            Held::Table(grants) => {
+                for correction in all_of(&grants) {
+                    self.send_later(correction, what);
+                }
+            }
+            Held::Local(claims) => self.correct_local(&claims, self.all()),
+            Held::Nothing | Held::Finished => {}
         }
     }
 

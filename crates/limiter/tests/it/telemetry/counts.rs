@@ -349,7 +349,7 @@ async fn places_are_counted() {
     );
 }
 
-/// Whatever callers name as entity, resource or limit, no series grows by it.
+/// The names of entities, resources and limits that callers send add no series.
 #[tokio::test(start_paused = true)]
 async fn labels_hold_nothing_that_a_caller_can_make_up() {
     let recorded = Recorded::new();
