@@ -333,6 +333,7 @@ pub(crate) fn refill_debit(
     }
     let mut parts = pins(image, |limit| change.leaves(limit));
     let (mut valid_until, mut removed) = (None, 0);
+    let mut cuts = Vec::new();
     for Refilled {
         limit,
         params,
@@ -348,6 +349,9 @@ pub(crate) fn refill_debit(
                 shapes::remove(&mut update, limit);
                 None
             } else {
+                if balance.tokens < limit.balance {
+                    cuts.push((*limit, balance.tokens - limit.balance));
+                }
                 image.terms(limit).valid_until(at)
             };
             valid_until = earlier(valid_until, until);
@@ -401,6 +405,17 @@ pub(crate) fn refill_debit(
     {
         update.set.push((attr("sched_tz"), Value::text(zone.name())));
     }
+    for (limit, by) in cuts {
+        // Its schedule has lowered it. A client that still knows it would spend the rest.
+        let tk = limit_attr(&limit.name, "tk");
+        parts.push(Condition::Is(tk.clone(), Value::int(limit.balance.0)));
+        if fits_all(&parts) {
+            update.add.push((tk, by.0));
+        } else {
+            parts.pop();
+            valid_until = Some(EpochMillis(0));
+        }
+    }
     change.ttl.write(&mut update, image);
     match valid_until {
         Some(until) if image.valid_until != Some(until.0) => {
@@ -435,18 +450,26 @@ pub(crate) fn refill_fits(
 
 /// Whether a condition is short enough. Counted as [`refill_bytes`] counts, for the longest form of each part.
 pub(crate) fn fits(condition: &Condition) -> bool {
-    fn bytes(condition: &Condition) -> usize {
-        match condition {
-            // Joined by " AND ".
-            Condition::All(parts) | Condition::Any(parts) => {
-                2 + parts.iter().map(|part| bytes(part) + 5).sum::<usize>()
-            }
-            Condition::Exists(_) | Condition::Absent(_) => "attribute_not_exists(#123)".len(),
-            Condition::Is(..) | Condition::AtLeast(..) | Condition::AtMost(..) => "#123 >= :123".len(),
-            Condition::IsNot(..) => "(attribute_not_exists(#123) OR #123 <> :123)".len(),
-        }
-    }
     bytes(condition) <= MAX_CONDITION
+}
+
+/// Whether a condition of all these parts is short enough.
+fn fits_all(parts: &[Condition]) -> bool {
+    joined_bytes(parts) <= MAX_CONDITION
+}
+
+fn bytes(condition: &Condition) -> usize {
+    match condition {
+        Condition::All(parts) | Condition::Any(parts) => joined_bytes(parts),
+        Condition::Exists(_) | Condition::Absent(_) => "attribute_not_exists(#123)".len(),
+        Condition::Is(..) | Condition::AtLeast(..) | Condition::AtMost(..) => "#123 >= :123".len(),
+        Condition::IsNot(..) => "(attribute_not_exists(#123) OR #123 <> :123)".len(),
+    }
+}
+
+/// Joined by " AND ".
+fn joined_bytes(parts: &[Condition]) -> usize {
+    2 + parts.iter().map(|part| bytes(part) + 5).sum::<usize>()
 }
 
 /// Lets a credit find so much more of a limit than its ceiling leaves room for: a debit in the same write takes it.

@@ -210,3 +210,28 @@ fn a_quota_that_is_named_again_admits_no_more_than_itself_in_a_period() {
         desk.rejected("u", &[("rpm", 1), (name, 1)]);
     }
 }
+
+/// A client that does not know a quota refills the bucket when the quota's schedule lowers it. One that still knows it must not spend
+/// what is above.
+#[test]
+fn a_quota_that_is_configured_no_more_is_cut_by_its_schedule() {
+    let noon = ScheduleEntry::on("* 12-13 * * *")
+        .zone("Europe/Berlin")
+        .scale(0.5);
+    let both = [
+        Limit::per_minute("rpm", 600).build().unwrap(),
+        daily().scheduled([noon]).build().unwrap(),
+    ];
+    let mut desk = Desk::with(&both);
+    desk.now = at("2027-03-10T10:30:00Z");
+    desk.admitted("u", &[("rpm", 1), ("rpd", 100)]);
+    desk.configure_resource(&both[..1]);
+    desk.now = at("2027-03-10T11:00:00Z");
+    desk.admitted("u", &[("rpm", 1)]);
+    assert_eq!(desk.int("u", 0, "b_rpd_tk"), 500_000);
+    assert_eq!(desk.int("u", 0, "vu"), i128::from(at("2027-03-10T13:00:00Z")));
+    desk.configure_resource(&both);
+    desk.now += 1;
+    desk.admitted("u", &[("rpd", 500)]);
+    desk.rejected("u", &[("rpd", 1)]);
+}
