@@ -48,8 +48,9 @@ fn statuses<'a>(
     moment: Moment,
     now: EpochMillis,
 ) -> Vec<LimitStatus> {
-    // Under a bypass, no limit refuses.
-    let grants: Vec<&Grant> = grants.filter(|grant| !grant.is_bypassed).collect();
+    // Under a bypass, no limit refuses, also if the bucket was debited because this client did not know of it yet.
+    let is_bypassed = |grant: &Grant| grant.is_bypassed || grant.image.is_bypassed(now);
+    let grants: Vec<&Grant> = grants.filter(|grant| !is_bypassed(grant)).collect();
     let mut sums: Vec<(&LimitName, Millitokens)> = Vec::new();
     for (name, part) in grants.iter().flat_map(|grant| &grant.amounts) {
         match sums.iter_mut().find(|(known, _)| *known == name) {

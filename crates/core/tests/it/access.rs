@@ -1,7 +1,9 @@
 //! Bypasses: what is admitted and counted under them, and when they end.
 
+use std::sync::Arc;
+
 use zae_limiter_core::access::{correct_count, stamp_access};
-use zae_limiter_core::acquire::{AcquireError, Decision};
+use zae_limiter_core::acquire::{AcquireError, Decision, statuses_after};
 use zae_limiter_core::config::Access;
 use zae_limiter_core::table::{Answer, Item, Op, Value};
 use zae_limiter_core::{EpochMillis, Millitokens};
@@ -452,4 +454,19 @@ fn what_is_disabled_is_said_before_what_is_not_configured() {
     let decision = desk.acquire("other", &[("rpm", 1)]);
     let is_right = matches!(decision, Decision::Failed(AcquireError::NotConfigured { .. }));
     assert!(is_right, "{decision:?}");
+}
+
+/// A debit that was sent before its client knew of the bypass. Its bucket refuses nothing, so that it has no part in the refusal by
+/// another one.
+#[test]
+fn a_bucket_that_is_stamped_has_no_statuses() {
+    let mut desk = desk();
+    let mut grants = desk.admitted("user", &[("rpm", 10)]);
+    let now = EpochMillis(desk.now);
+    assert_eq!(statuses_after(&grants, now).len(), 1);
+    let mut image = (*grants[0].image).clone();
+    image.bypass = Some(now.plus(1));
+    grants[0].image = Arc::new(image);
+    assert_eq!(statuses_after(&grants, now), []);
+    assert_eq!(statuses_after(&grants, now.plus(1)).len(), 1, "it has passed");
 }
