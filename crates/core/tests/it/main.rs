@@ -5,6 +5,7 @@
 //! - [`chains`]: entities above each other.
 //! - [`waits`]: promised waits are exact.
 //! - [`changes`]: overrides, late-added limits, flags and forced passes on live buckets.
+//! - [`detached`]: leases that another process ends.
 //! - [`divided`]: refunds of leases that were held across a split.
 //! - [`shards`]: splitting, moving tokens, expiry.
 //! - [`credits`]: refunds happen once.
@@ -28,6 +29,7 @@ mod carried;
 mod chains;
 mod changes;
 mod credits;
+mod detached;
 mod divided;
 mod drive;
 mod foreign;

@@ -207,6 +207,12 @@ impl Shape {
             .map(|(part, value)| Condition::same(limit_attr(limit, part), value.clone()))
     }
 
+    /// The parts that the item has.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        let stored = self.stored.iter();
+        stored.filter_map(|(part, value)| Some((*part, value.as_ref()?)))
+    }
+
     /// How often an operator has reset it.
     pub(crate) fn resets(&self) -> i64 {
         let mut stored = self.stored.iter();
