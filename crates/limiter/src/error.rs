@@ -110,6 +110,13 @@ pub enum Error {
     /// There is no such entity.
     #[error("entity '{0}' does not exist")]
     EntityNotFound(String),
+    /// A detached lease has ended already, in another way than is asked for: `commit`, `rollback` or `expired`, if it is known. Its
+    /// first end holds.
+    #[error("the lease has ended already{how}; its first end holds", how = ended(.0.as_deref()))]
+    LeaseEnded(Option<String>),
+    /// The time to live of a detached lease is over. Its tokens are kept or given back, as it says.
+    #[error("the lease has expired: its tokens are kept or given back, as its `on_expiry` says")]
+    LeaseExpired,
     /// The configuration was changed, but not every live bucket could be updated. Repeating the call finishes it.
     #[error("the change is stored, but only {done} of {total} live buckets were updated; repeat the call")]
     FanoutIncomplete {
@@ -156,6 +163,11 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// How a lease has ended, in the text of an error.
+fn ended(how: Option<&str>) -> String {
+    how.map_or_else(String::new, |how| format!(" ({how})"))
 }
 
 /// The end of the text of an error in doubt.

@@ -76,8 +76,8 @@ pub use aws_sdk_dynamodb::Client as SdkClient;
 pub use aws_types::SdkConfig;
 
 pub use acquire::{
-    Acquire, Alert, AlertReason, Availability, CacheStats, Check, DisabledBy, Lease, LeasePart, PlacesTaken,
-    Prefetch, Prefetched, RateLimiter,
+    Acquire, Alert, AlertReason, Availability, CacheStats, Check, DisabledBy, EndedLease, Lease, LeasePart,
+    PlacesTaken, Prefetch, Prefetched, RateLimiter, Swept,
 };
 pub use admin::{
     ALL_RESOURCES, AboveParent, Admin, ApplyOptions, BegunApply, BucketReset, CapacityOf, Cursor,
@@ -88,6 +88,7 @@ pub use builder::RepositoryBuilder;
 pub use error::{Error, Unavailable};
 pub use refusal::Refusal;
 pub use repository::{DEFAULT_NAMESPACE, DEFAULT_STACK, Drained, Repository};
+pub use zae_limiter_core::detached::{DetachedLease, LeaseEnd, NotALease, OnExpiry};
 pub use zae_limiter_core::operator::OperationResult;
 pub use zae_limiter_core::{
     Access, AuditEvent, Compatibility, ConcurrencyExceeded, Entity, EntityId, EpochMillis, InputKind,

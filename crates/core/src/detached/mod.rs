@@ -27,12 +27,13 @@ pub use self::settlement::{Settled, Settlement};
 use crate::acquire::Grant;
 use crate::error::InvalidInput;
 use crate::name::{EntityId, LimitName, NamespaceId, ResourceName};
+use crate::schema::BucketId;
 use crate::units::{EpochMillis, MAX_TOKENS, Millitokens};
 
 /// The shortest time to live of a detached lease.
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 
-/// The longest time to live of a detached lease, extensions included.
+/// The longest time to live of a detached lease, and the longest by which it is extended.
 pub const MAX_TTL: Duration = Duration::from_hours(24);
 
 /// What becomes of the tokens of a lease that is not ended within its time to live.
@@ -157,6 +158,30 @@ impl DetachedLease {
     /// Whether it was granted without the table, so that ending it corrects nothing.
     pub fn is_degraded(&self) -> bool {
         self.grants.is_empty()
+    }
+
+    /// The buckets that were debited.
+    pub fn buckets(&self) -> impl Iterator<Item = &BucketId> {
+        self.grants.iter().map(|grant| &grant.id)
+    }
+
+    /// When it expires if it is to live for `ttl` from now on.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] for a time to live below a second or above a day, one that ends before the lease's own, and one that ends
+    /// more than a day after that.
+    pub fn extended(&self, ttl: Duration, now: EpochMillis) -> Result<EpochMillis, InvalidInput> {
+        let until = now.plus(check_ttl(ttl)?);
+        let longest = self.expires_at.plus(check_ttl(MAX_TTL)?);
+        if until < self.expires_at || until > longest {
+            let reason = format!(
+                "must end from {} to {}, a day after the lease's first end",
+                self.expires_at.to_text(),
+                longest.to_text()
+            );
+            return Err(InvalidInput::of_request("ttl", format!("{ttl:?}"), reason));
+        }
+        Ok(until)
     }
 
     /// Whole tokens that were taken, by resource and limit, in the order of the call.

@@ -1,6 +1,7 @@
 //! [`Lease`]: tokens that were taken, and may be corrected, kept or given back.
 
 mod corrections;
+mod detach;
 mod part;
 mod place;
 

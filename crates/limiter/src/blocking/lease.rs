@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::runtime::Engine;
-use crate::Error;
+use crate::{DetachedLease, Error, OnExpiry};
 
 /// The blocking [`Lease`](crate::Lease).
 #[derive(Debug)]
@@ -107,6 +107,11 @@ impl Lease {
     /// See [`crate::Lease::rollback`].
     pub fn rollback(self) -> Result<(), Error> {
         self.runtime.finish(self.inner.rollback())
+    }
+
+    /// See [`crate::Lease::detach`].
+    pub fn detach(self, ttl: Duration, on_expiry: OnExpiry) -> Result<DetachedLease, Error> {
+        self.runtime.block_on(self.inner.detach(ttl, on_expiry))
     }
 
     /// See [`crate::Lease::commit_in_background`].

@@ -10,7 +10,8 @@ use super::admin::Admin;
 use super::runtime::Engine;
 use crate::clock::ClockOffset;
 use crate::{
-    CacheStats, Drained, Error, IntoName, NamespaceId, NamespaceName, Prefetched, RepositoryBuilder,
+    CacheStats, DetachedLease, Drained, EndedLease, EpochMillis, Error, IntoName, LeaseEnd, NamespaceId,
+    NamespaceName, Prefetched, RepositoryBuilder, Swept,
 };
 
 /// The blocking [`Repository`](crate::Repository).
@@ -143,6 +144,21 @@ impl Repository {
     /// See [`crate::Repository::drain_within`].
     pub fn drain_within(&self, timeout: Duration) -> Result<Drained, Error> {
         self.wait(async { Ok(self.inner.drain_within(timeout).await) })
+    }
+
+    /// See [`crate::Repository::end_lease`].
+    pub fn end_lease(&self, lease: &DetachedLease, end: LeaseEnd) -> Result<EndedLease, Error> {
+        self.wait(self.inner.end_lease(lease, end))
+    }
+
+    /// See [`crate::Repository::extend_lease`].
+    pub fn extend_lease(&self, lease: &DetachedLease, ttl: Duration) -> Result<EpochMillis, Error> {
+        self.wait(self.inner.extend_lease(lease, ttl))
+    }
+
+    /// See [`crate::Repository::sweep_leases`].
+    pub fn sweep_leases(&self) -> Result<Swept, Error> {
+        self.wait(self.inner.sweep_leases())
     }
 
     /// See [`crate::Repository::is_available`]. False on a thread that runs async tasks.

@@ -6,6 +6,7 @@
 //! - `clock`: a machine whose clock is wrong;
 //! - `cost`: what the meter counts;
 //! - `acquire`, `lease`, `refunds`, `limits`, `outage`, `degrade`: the limiter on an embedded table;
+//! - `detached`: leases that another process ends;
 //! - `flight`: places for requests in flight;
 //! - `alerts`: what is called when limits are nearly used up;
 //! - `telemetry`: metrics, spans, and the documents that list them;
@@ -43,6 +44,7 @@ mod cost;
 mod declare;
 mod degrade;
 mod deletion;
+mod detached;
 mod engine;
 mod failure;
 mod flight;

@@ -134,12 +134,16 @@ impl Access {
     ) -> Result<(), String> {
         let before = old.and_then(|old| old.bypass);
         let after = new.and_then(|new| new.bypass);
+        let job = source.job();
+        if let (None, Some(_), None, Some(said)) = (old, new, job, self.said.get_mut(bucket)) {
+            // A top-up creates a bucket without a stamp, and the first request stamps it.
+            said.settled = None;
+        }
         if before == after {
             return Ok(());
         }
         let key = (bucket.to_owned(), shard);
         let known = self.stamps.remove(&key);
-        let job = source.job();
         match (after, job) {
             (None, Some(job)) if known.is_some_and(|stamp| stamp.job != Some(job)) => {
                 return Err(format!("job {job} has removed the stamp of {known:?}"));

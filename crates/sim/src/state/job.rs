@@ -67,6 +67,8 @@ pub(crate) struct Job {
     pub(crate) awaited_by: Option<(usize, usize)>,
     /// Whether a request has failed.
     pub(crate) has_failed: bool,
+    /// The item that a credit corrects, as it was debited.
+    pub(crate) debited: Option<Arc<Bucket>>,
     /// What operations whose outcome never became known would have consumed.
     pub(crate) doubtful: Sums,
     /// What it must have consumed, between these bounds, now that it has ended.

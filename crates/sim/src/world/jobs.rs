@@ -134,6 +134,7 @@ impl World<'_> {
             filling: Filling::default(),
             awaited_by: None,
             has_failed: false,
+            debited: None,
             doubtful: Sums::new(),
             low: Sums::new(),
             high: Sums::new(),

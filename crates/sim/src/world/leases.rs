@@ -1,8 +1,10 @@
 //! Leases: tokens held, and how they end. Commit and rollback are credits; a crash is neither.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use zae_limiter_core::acquire::{Grant, Reply};
+use zae_limiter_core::bucket::{Bucket, Life};
 use zae_limiter_core::credit::{Credit, CreditEnd};
 use zae_limiter_core::table::Op;
 use zae_limiter_core::{LimitName, Millitokens};
@@ -126,11 +128,13 @@ impl World<'_> {
         let latest = self.processes[process].last_image(&grant.id, grant.shard);
         let (id, shard, image) = (grant.id.clone(), grant.shard, grant.image);
         let named = deltas.iter().map(|(name, delta)| (name.to_smol(), *delta));
+        let debited = Arc::clone(&image);
         let mut credit = Credit::new(id, shard, named, image, &mut rng).with_latest(latest);
         let send = credit.start(self.processes[process].clock(self.now_us))?;
         let job = self.add_job(process, action, Machine::Credit(Box::new(credit)), rng);
         self.note(|| format!("{why}, job {job}: gives back {deltas:?}"));
         self.jobs[job].may_give_back(&grant.id, deltas);
+        self.jobs[job].debited = Some(debited);
         self.ride_or_send(job, send);
         Some(job)
     }
@@ -158,6 +162,12 @@ impl World<'_> {
                 self.check.knows(job);
                 self.stats.recovered_credits += u64::from(lost_one && matches!(end, CreditEnd::Applied));
                 self.stats.gone += u64::from(matches!(end, CreditEnd::Gone));
+                let item = self.table.get(&credit.id().key(credit.shard()));
+                let present = item.and_then(|item| Bucket::decode(item).ok());
+                // Tokens taken ahead are given back by an action that may have taken others of the bucket's next life.
+                let is_of_this_life = present
+                    .zip(slot.debited.as_deref())
+                    .is_some_and(|(present, debited)| present.life_since(debited) == Life::Same);
                 if !matches!(end, CreditEnd::Failed(_)) {
                     // What was to be given back, and was not.
                     let dropped: Vec<_> = slot
@@ -168,7 +178,7 @@ impl World<'_> {
                         .collect();
                     for ((bucket, limit), amount) in dropped {
                         let id = (bucket, credit.shard(), limit);
-                        lost |= self.check.periods.is_due(job, &id, amount);
+                        lost |= is_of_this_life && self.check.periods.is_due(job, &id, amount);
                         self.stats.periods_over += 1;
                     }
                 }

@@ -1,0 +1,272 @@
+//! Ending leases that were [detached](crate::Lease::detach), in this process or in another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use zae_limiter_core::detached::record::{Due, KEPT_MS, LeaseRecord, SLOTS, due, found};
+use zae_limiter_core::detached::{DetachedLease, LeaseEnd, OnExpiry, Settled, Settlement};
+use zae_limiter_core::schema::key_of;
+use zae_limiter_core::table::{Answer, Applied, Item, Key, Op, TableError};
+use zae_limiter_core::{EpochMillis, InvalidInput};
+
+use crate::acquire::draws::FastRandom;
+use crate::acquire::driver::{CREDIT_ANSWER, no_answer};
+use crate::admin::retry::{BRIEF, is_passing};
+use crate::error::{Error, Last};
+use crate::inner::Inner;
+use crate::repository::Repository;
+use crate::table::{TableExt as _, Write};
+
+/// How many expired leases are settled at a time.
+const AT_A_TIME: usize = 16;
+
+/// How many leases a page of a sweep may hold.
+const PAGE: u32 = 100;
+
+/// The largest number of keys in one deletion.
+const DELETED_AT_ONCE: usize = 25;
+
+/// A lease has ended as was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndedLease {
+    /// Whether the same end had been asked for before: nothing more has changed.
+    pub is_repeated: bool,
+}
+
+/// What a [sweep](Repository::sweep_leases) has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Swept {
+    /// Expired leases whose tokens were given back.
+    pub given_back: usize,
+    /// Ended leases of which a killed process had left something to write, which was written.
+    pub finished: usize,
+    /// Expired leases whose tokens stay consumed, as they say.
+    pub kept: usize,
+    /// Records of ended leases that were deleted.
+    pub deleted: usize,
+    /// Leases that could not be settled. The next sweep tries them again.
+    pub failed: usize,
+}
+
+impl Swept {
+    fn add(&mut self, other: Self) {
+        self.given_back += other.given_back;
+        self.finished += other.finished;
+        self.kept += other.kept;
+        self.deleted += other.deleted;
+        self.failed += other.failed;
+    }
+}
+
+impl Repository {
+    /// Ends a lease that was [detached](crate::Lease::detach): a commit ([`DetachedLease::commit`]) keeps its tokens and corrects
+    /// consumption, a [rollback](LeaseEnd::Rollback) gives them back.
+    ///
+    /// The first end that reaches the table holds. The same end may be asked for again, by any process, such as after an error in
+    /// doubt: each correction happens once.
+    ///
+    /// # Errors
+    /// [`Error::LeaseEnded`] if it has ended in another way; [`Error::LeaseExpired`] if its time to live is over;
+    /// [`Error::InvalidInput`] for a lease of another namespace; [`Error::Unavailable`] and its like if something is left to write:
+    /// ask again for the same end. A [sweep](Self::sweep_leases) writes what is left when the lease has expired.
+    ///
+    /// # Cancellation
+    /// What has been written stays. Ask again for the same end.
+    pub async fn end_lease(&self, lease: &DetachedLease, end: LeaseEnd) -> Result<EndedLease, Error> {
+        self.check_namespace(lease)?;
+        if end == LeaseEnd::Expired {
+            let reason = "is for sweeps; commit the lease or roll it back";
+            return Err(InvalidInput::of_request("end", "expired", reason).into());
+        }
+        if lease.is_degraded() {
+            return Ok(EndedLease { is_repeated: false });
+        }
+        let settlement = Settlement::new(lease.clone(), end, &mut FastRandom);
+        let deadline = self.inner.options.acquire_timeout;
+        match tokio::time::timeout(deadline, settle(&self.inner, settlement)).await {
+            Ok(ended) => ended,
+            Err(_) => Err(self.inner.place.gave_up(deadline, true, Last::Nothing)),
+        }
+    }
+
+    /// Lets a detached lease expire at `ttl` from now, and not before. Returns when. At most 24 hours after it was detached, less
+    /// its first time to live.
+    ///
+    /// # Errors
+    /// As [`end_lease`](Self::end_lease); [`Error::InvalidInput`] for a time to live that ends more than 24 hours after the
+    /// lease's own, or before it.
+    pub async fn extend_lease(&self, lease: &DetachedLease, ttl: Duration) -> Result<EpochMillis, Error> {
+        self.check_namespace(lease)?;
+        let now = self.inner.clock.now();
+        let until = lease.extended(ttl, now)?;
+        if lease.is_degraded() {
+            return Ok(until);
+        }
+        let update = lease.extend(until, now);
+        // It sets what it says, so that it may be sent again.
+        let sent = BRIEF.repeat(is_passing, || self.inner.table.update(update.clone()));
+        match sent.await.map_err(|err| self.inner.place.table_error(err))? {
+            Write::Applied(_) => Ok(until),
+            Write::Refused(item) => Err(match item.map(|item| found(&item, now)) {
+                Some(Ok(Due::Complete)) => Error::LeaseEnded(None),
+                Some(Ok(Due::Unsettled(unsettled))) => match unsettled.1 {
+                    LeaseRecord::Ended(ended) => Error::LeaseEnded(Some(ended.kind().to_owned())),
+                    LeaseRecord::Open(_) => Error::LeaseExpired,
+                },
+                Some(Ok(Due::Extended(_))) | None => Error::LeaseExpired,
+                Some(Err(err)) => err.into(),
+            }),
+        }
+    }
+
+    /// Settles detached leases that have expired: gives tokens back where [`OnExpiry::GiveBack`] says so, and writes what killed
+    /// processes have left. Call it every few seconds in one process or in several: each lease is settled once.
+    ///
+    /// Reads the 32 partitions of a namespace's leases, one request each if nothing has expired.
+    ///
+    /// # Errors
+    /// The first request that failed, if no partition could be read.
+    pub async fn sweep_leases(&self) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        let mut first = None;
+        let offset = fastrand::u32(..SLOTS);
+        for slot in (0..SLOTS).map(|slot| (slot + offset) % SLOTS) {
+            match self.sweep_slot(slot).await {
+                Ok(of_slot) => swept.add(of_slot),
+                Err(err) => drop(first.get_or_insert(err)),
+            }
+        }
+        match first {
+            Some(err) if swept == Swept::default() => Err(self.inner.place.table_error(err)),
+            _ => Ok(swept),
+        }
+    }
+
+    async fn sweep_slot(&self, slot: u32) -> Result<Swept, TableError> {
+        let inner = &self.inner;
+        let mut swept = Swept::default();
+        let now = inner.clock.now();
+        let mut query = due(&inner.namespace, slot, None, now).page(PAGE);
+        loop {
+            let read = BRIEF.repeat(is_passing, || inner.table.query_page(query.clone()));
+            let (items, next) = read.await?;
+            let results = stream::iter(items).map(|item| self.sweep_item(item, now));
+            let mut results = results.buffer_unordered(AT_A_TIME);
+            let mut deleted = Vec::new();
+            while let Some((of_item, key)) = results.next().await {
+                swept.add(of_item);
+                deleted.extend(key);
+            }
+            drop(results);
+            for keys in deleted.chunks(DELETED_AT_ONCE) {
+                // What stays is found again.
+                if inner.table.call(Op::BatchDelete(keys.to_vec())).await.is_ok() {
+                    swept.deleted += keys.len();
+                }
+            }
+            let Some(next) = next else { return Ok(swept) };
+            query.start = Some(next);
+        }
+    }
+
+    /// Settles what a record says, or returns its key to be deleted.
+    async fn sweep_item(&self, item: Item, now: EpochMillis) -> (Swept, Option<Key>) {
+        let inner = &self.inner;
+        let mut swept = Swept::default();
+        let due = match found(&item, now) {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::warn!(%error, "the record of a lease cannot be read");
+                swept.failed = 1;
+                return (swept, None);
+            }
+        };
+        let (lease, record) = match due {
+            Due::Extended(_) => return (swept, None),
+            Due::Complete => {
+                let key = key_of(&item).filter(|key| is_kept_long_enough(key, now));
+                return (swept, key);
+            }
+            Due::Unsettled(unsettled) => *unsettled,
+        };
+        let settlement = match record {
+            LeaseRecord::Open(_) if lease.on_expiry() == OnExpiry::Keep => {
+                let deleted = inner.table.call(Op::Delete(lease.forget(now))).await;
+                swept.kept = usize::from(matches!(deleted, Ok(Answer::Applied(_))));
+                return (swept, None);
+            }
+            LeaseRecord::Open(_) => Settlement::new(lease, LeaseEnd::Expired, &mut FastRandom),
+            LeaseRecord::Ended(ended) => {
+                swept.finished = 1;
+                Settlement::resume(lease, ended, &mut FastRandom)
+            }
+        };
+        match settle(inner, settlement).await {
+            Ok(ended) if swept.finished == 0 => swept.given_back = usize::from(!ended.is_repeated),
+            Ok(_) => {}
+            // Another process has settled it, or extended it.
+            Err(Error::LeaseEnded(_) | Error::LeaseExpired) => swept.finished = 0,
+            Err(error) => {
+                tracing::warn!(%error, "an expired lease was not settled; the next sweep tries again");
+                (swept.finished, swept.failed) = (0, 1);
+            }
+        }
+        (swept, None)
+    }
+
+    fn check_namespace(&self, lease: &DetachedLease) -> Result<(), InvalidInput> {
+        let own = &self.inner.namespace;
+        if lease.namespace() == own {
+            return Ok(());
+        }
+        let reason = format!("is of another namespace than this repository, which has the id {own}");
+        Err(InvalidInput::of_request("lease", lease.namespace(), reason))
+    }
+}
+
+/// Whether every process refuses the lease of a record by now, also one whose clock is behind.
+fn is_kept_long_enough(key: &Key, now: EpochMillis) -> bool {
+    let expired_at = key.sk.split('#').nth(2).and_then(|at| at.parse().ok());
+    expired_at.is_some_and(|at| now.since(EpochMillis(at)) > KEPT_MS)
+}
+
+/// Drives a settlement to its end.
+pub(super) async fn settle(inner: &Arc<Inner>, mut settlement: Settlement) -> Result<EndedLease, Error> {
+    let mut next = settlement.start(inner.clock.now(), &mut FastRandom);
+    while let Some(send) = next {
+        if send.delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(send.delay_ms)).await;
+        }
+        inner.breaker.sending();
+        let answer = match tokio::time::timeout(CREDIT_ANSWER, inner.table.call(send.op)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(no_answer()),
+        };
+        inner.breaker.hear(&answer);
+        next = settlement.answer(answer, inner.clock.now(), &mut FastRandom);
+    }
+    // What this process has seen of the buckets is out of date.
+    for id in settlement.lease().buckets() {
+        inner.images.forget(id);
+    }
+    match settlement.outcome() {
+        Some(Settled::Done { is_repeated, unread }) => match unread {
+            Some(err) => Err(err.clone().into()),
+            None => Ok(EndedLease {
+                is_repeated: *is_repeated,
+            }),
+        },
+        Some(Settled::Other(end)) => Err(Error::LeaseEnded(Some(end.clone()))),
+        Some(Settled::Over) => Err(Error::LeaseExpired),
+        Some(Settled::Failed(err)) => Err(inner.place.table_error(err.clone())),
+        Some(Settled::Unreadable(err)) => Err(err.clone().into()),
+        None => Err(inner.place.table_error(TableError::new(
+            zae_limiter_core::table::FailureKind::Internal,
+            Applied::Unknown,
+            "a settlement has no outcome",
+        ))),
+    }
+}
