@@ -18,7 +18,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
+use crate::auth::HasCertificate;
 use crate::options::Limits;
+use crate::tls::Tls;
 
 /// How often an HTTP/2 connection is asked whether its peer is still there, and how long the answer may take.
 const KEEP_ALIVE: (std::time::Duration, std::time::Duration) = (
@@ -32,13 +34,32 @@ const MAX_PENDING_RESETS: usize = 64;
 /// The least that the HTTP/1 reader takes.
 const LEAST_BUFFER: usize = 8192;
 
+/// A port of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// HTTP/2 only.
+    Grpc,
+    /// HTTP/1.1 and HTTP/2.
+    Http,
+}
+
+impl Port {
+    /// Its label in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// What the connections of one port share.
 #[derive(Debug)]
 pub(crate) struct Setup {
     /// The routes.
     pub(crate) router: Router,
-    /// Whether only HTTP/2 is spoken.
-    pub(crate) is_grpc: bool,
+    pub(crate) port: Port,
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) limits: Limits,
 }
 
@@ -51,19 +72,37 @@ pub(crate) async fn serve(
 ) {
     // Answers are small; a failure costs time only.
     let _ = stream.set_nodelay(true);
-    http(stream, peer, setup, draining).await;
+    let Some(tls) = &setup.tls else {
+        return http(stream, (peer, HasCertificate(false)), setup, draining).await;
+    };
+    let handshake = tls.acceptor(setup.port).accept(stream);
+    match tokio::time::timeout(setup.limits.header_timeout, handshake).await {
+        Ok(Ok(stream)) => {
+            let (_, session) = stream.get_ref();
+            // One that was shown is verified.
+            let has_certificate = HasCertificate(session.peer_certificates().is_some());
+            http(stream, (peer, has_certificate), setup, draining).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake failed"),
+        Err(_) => tracing::debug!(%peer, "a handshake took too long"),
+    }
 }
 
 /// Serves HTTP until the peer ends it, or the server does.
-async fn http<I>(io: I, peer: SocketAddr, setup: &Setup, mut draining: watch::Receiver<bool>)
-where
+async fn http<I>(
+    io: I,
+    (peer, has_certificate): (SocketAddr, HasCertificate),
+    setup: &Setup,
+    mut draining: watch::Receiver<bool>,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let has_asked = Arc::new(AtomicBool::new(false));
     let router = setup.router.clone();
     let asked = Arc::clone(&has_asked);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(has_certificate);
         let router = router.clone();
         async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
     });
@@ -105,7 +144,7 @@ async fn answer(router: Router, request: Request<Body>) -> http::Response<Body> 
 fn builder(setup: &Setup) -> Builder<TokioExecutor> {
     let limits = &setup.limits;
     let mut builder = Builder::new(TokioExecutor::new());
-    if setup.is_grpc {
+    if setup.port == Port::Grpc {
         builder = builder.http2_only();
     }
     builder

@@ -8,15 +8,29 @@
 //! its own, so any number of them can run side by side.
 
 mod app;
+mod auth;
 mod connection;
+pub mod envoy;
 mod error;
+mod files;
+mod guard;
 mod http;
 mod listener;
+mod occasional;
 mod options;
+mod reload;
+mod rules;
 mod run;
+mod telemetry;
+mod tls;
 
 pub use app::App;
 pub use error::Error;
 pub use http::router as http_router;
 pub use options::{Limits, Options};
+pub use reload::Reload;
+pub use rules::Rules;
 pub use run::{Server, Stopped};
+pub use telemetry::install_metrics;
+pub use tls::TlsFiles;
+pub use zae_limiter_core::document::{Position, Problem, Problems};

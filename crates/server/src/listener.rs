@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::connection::{self, Setup};
+use crate::telemetry;
 
 /// The pause after an error of the listener, such as too many open files: another attempt at once would fail as well.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -20,6 +21,7 @@ pub(crate) async fn accept(
     mut draining: watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let places = Arc::new(Semaphore::new(setup.limits.connections));
+    let port = setup.port.as_str();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -37,13 +39,16 @@ pub(crate) async fn accept(
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            telemetry::rejected(port);
             tracing::debug!(%peer, "a connection was closed: there are too many");
             continue;
         };
         let setup = Arc::clone(&setup);
         let draining = draining.clone();
         connections.spawn(async move {
+            telemetry::connections(port, 1.0);
             connection::serve(stream, peer, &setup, draining).await;
+            telemetry::connections(port, -1.0);
             drop(place);
         });
     }

@@ -4,27 +4,37 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use zae_limiter::Drained;
 
 use crate::app::App;
-use crate::connection::Setup;
+use crate::auth::{Auth, Tokens};
+use crate::connection::{Port, Setup};
 use crate::error::Error;
+use crate::guard::{self, Guard};
 use crate::options::Options;
-use crate::{http, listener};
+use crate::reload::{Reload, Watched};
+use crate::tls::Tls;
+use crate::{envoy, http, listener};
+
+/// The options that name addresses, for messages.
+const GRPC: &str = "--grpc-listen";
+const HTTP: &str = "--http-listen";
 
 /// A server that listens and does not yet answer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use zae_limiter::{RateLimiter, Repository};
-/// use zae_limiter_server::{App, Options, Server};
+/// use zae_limiter_server::{App, Options, Rules, Server};
 ///
-/// let app = App::new(RateLimiter::new(Repository::in_memory().await?));
+/// let app = App::new(RateLimiter::new(Repository::in_memory().await?), Rules::none());
 /// let mut options = Options::default();
-/// options.http.set_port(0);
+/// (options.grpc, options.http) = (([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into());
 /// let server = Server::bind(app, options).await?;
 /// let stop = async {}; // a signal
 /// assert!(server.run(stop).await.is_complete());
@@ -34,6 +44,10 @@ use crate::{http, listener};
 pub struct Server {
     app: App,
     options: Options,
+    auth: Auth,
+    tls: Option<Arc<Tls>>,
+    reload: Reload,
+    grpc: TcpListener,
     http: TcpListener,
 }
 
@@ -58,10 +72,43 @@ impl Server {
     /// Listens on the ports of the options.
     ///
     /// # Errors
-    /// A port cannot be used.
+    /// A port or a file cannot be used, or clients on other machines would not be authenticated.
     pub async fn bind(app: App, options: Options) -> Result<Self, Error> {
-        let http = bind(options.http, "--http-listen").await?;
-        Ok(Self { app, options, http })
+        let is_protected = options.tokens.is_some()
+            || options
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_authorities.is_some());
+        for (address, option) in [(options.grpc, GRPC), (options.http, HTTP)] {
+            if !address.ip().is_loopback() && !is_protected && !options.insecure {
+                return Err(Error::Unprotected { address, option });
+            }
+        }
+        let tls = options.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
+        let tokens = options.tokens.as_deref().map(Tokens::load).transpose()?;
+        let auth = Auth {
+            tokens: tokens.map(Arc::new),
+            needs_certificate: options
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_authorities.is_some()),
+        };
+        let grpc = bind(options.grpc, GRPC).await?;
+        let http = bind(options.http, HTTP).await?;
+        Ok(Self {
+            app,
+            options,
+            auth,
+            tls,
+            reload: Reload::default(),
+            grpc,
+            http,
+        })
+    }
+
+    /// Where gRPC is served: the port that was found, if the options say 0.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.local_addr().unwrap_or(self.options.grpc)
     }
 
     /// Where HTTP is served: the port that was found, if the options say 0.
@@ -69,24 +116,53 @@ impl Server {
         self.http.local_addr().unwrap_or(self.options.http)
     }
 
+    /// Lets the running server read its files again at once.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// Serves until `stop` ends. Then accepts no more, finishes what is in flight, and waits for the limiter's refunds.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Stopped {
-        let Self { app, options, http } = self;
+        let Self {
+            app,
+            options,
+            auth,
+            tls,
+            reload,
+            grpc,
+            http,
+        } = self;
         let (drain, draining) = watch::channel(false);
-        let setup = Setup {
-            router: http::router(app.clone(), &options.limits),
-            is_grpc: false,
-            limits: options.limits,
+        let limits = options.limits;
+        let (router, health) = envoy::router(app.clone(), &limits).await;
+        let setup = |port, router: Router| {
+            let guard = Guard::new(port, auth.clone(), limits, draining.clone());
+            Arc::new(Setup {
+                router: router.layer(from_fn_with_state(Arc::new(guard), guard::guard)),
+                port,
+                tls: tls.clone(),
+                limits,
+            })
         };
-        let accepting = listener::accept(http, Arc::new(setup), draining);
+        let for_grpc = setup(Port::Grpc, router);
+        let for_http = setup(Port::Http, http::router(app.clone(), &limits));
+        let rules = options.rules.clone().map(|path| (app.clone(), path));
+        let watched = Watched::new(rules, auth.tokens.clone(), tls.clone());
+        let watching = tokio::spawn(watched.watch(reload, options.reload_every));
         let stopping = async {
             stop.await;
             app.drain();
+            envoy::drain(&health).await;
             tokio::time::sleep(options.drain_delay).await;
             drain.send_replace(true);
         };
-        let (connections, ()) = tokio::join!(accepting, stopping);
-        end(&app, vec![connections], options.drain_timeout).await
+        let (of_grpc, of_http, ()) = tokio::join!(
+            listener::accept(grpc, for_grpc, draining.clone()),
+            listener::accept(http, for_http, draining.clone()),
+            stopping,
+        );
+        watching.abort();
+        end(&app, vec![of_grpc, of_http], options.drain_timeout).await
     }
 }
 
