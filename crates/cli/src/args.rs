@@ -14,6 +14,7 @@ pub(crate) mod local;
 pub(crate) mod namespace;
 pub(crate) mod operations;
 pub(crate) mod resource;
+pub(crate) mod serve;
 pub(crate) mod shell;
 pub(crate) mod stack;
 pub(crate) mod system;
@@ -112,6 +113,7 @@ pub(crate) enum Command {
     RefusalSchema(acquire::RefusalSchema),
     #[command(subcommand)]
     Resource(resource::ResourceCommand),
+    Serve(Box<serve::Serve>),
     Status(stack::Status),
     #[command(subcommand)]
     System(system::SystemCommand),

@@ -12,6 +12,7 @@ pub(crate) mod local;
 pub(crate) mod namespace;
 pub(crate) mod operations;
 pub(crate) mod resource;
+pub(crate) mod serve;
 pub(crate) mod shell;
 pub(crate) mod stack;
 pub(crate) mod system;

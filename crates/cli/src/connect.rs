@@ -240,6 +240,13 @@ pub(crate) async fn namespace(
         .map_err(|err| err.into_failure(&at.connection, what))
 }
 
+/// A namespace of the table for a process that decides on requests: with the library's own timeouts, and not with the patience
+/// of a command.
+pub(crate) async fn service(at: &Namespaced) -> Result<Repository, Failure> {
+    let opened = open_namespace(at, Access::Read, Some(Instant::now() + PATIENCE)).await;
+    opened.map_err(|err| err.into_failure(&at.connection, "open the table"))
+}
+
 /// A namespace of the table; the library's own error if that fails. With `until`, one that is read is opened until then
 /// or not at all.
 pub(crate) async fn open_namespace(

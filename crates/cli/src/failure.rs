@@ -5,6 +5,7 @@ use std::io;
 
 use zae_limiter::table::config::proxy_variable;
 use zae_limiter::{Error, InvalidInput};
+use zae_limiter_core::document::{Position, Problem, Problems};
 use zae_limiter_core::table::{Applied, FailureKind, TableError};
 use zae_limiter_infra::without_layers;
 
@@ -133,6 +134,35 @@ pub(crate) fn marked(failure: Failure, what: &str) -> Failure {
         }
         Failure::NobodyReads => Failure::NobodyReads,
     }
+}
+
+/// How many problems of a file are printed; more would hide the first.
+const MOST_PROBLEMS: usize = 100;
+
+/// All that is wrong with a file.
+pub(crate) fn of_file(file: &str, problems: &Problems) -> Failure {
+    let told = problems.iter().take(MOST_PROBLEMS);
+    let mut lines: Vec<String> = told.map(|problem| line_of(file, problem)).collect();
+    if problems.len() > MOST_PROBLEMS {
+        lines.push(format!(
+            "Error: {file}: and {} more",
+            problems.len() - MOST_PROBLEMS
+        ));
+    }
+    Failure::bare(lines.join("\n"), Exit::Failure)
+}
+
+/// A problem in the format of compilers, so that editors can jump to it.
+fn line_of(file: &str, problem: &Problem) -> String {
+    let place = match problem.at {
+        Some(Position { line, column }) => format!("{file}:{line}:{column}"),
+        None => file.to_owned(),
+    };
+    let what = Problem {
+        at: None,
+        ..problem.clone()
+    };
+    format!("Error: {place}: {what}")
 }
 
 /// The failure of something done to a stack.

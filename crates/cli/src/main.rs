@@ -143,6 +143,7 @@ fn run(command: Command) -> Outcome {
             return commands::loadtest::on_all_processors(command);
         }
         Command::Local(LocalCommand::Up(args)) if args.foreground => return commands::local::serve(&args),
+        Command::Serve(args) => return commands::serve::serve(&args),
         other => other,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -200,6 +201,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Namespace(command) => commands::namespace::run(command).await,
         Command::RefusalSchema(_) => commands::acquire::schema(),
         Command::Resource(command) => commands::resource::run(command).await,
+        Command::Serve(args) => commands::serve::serve(&args),
         Command::Status(args) => commands::stack::status::status(args).await,
         Command::System(command) => commands::system::run(command).await,
         Command::Upgrade(args) => commands::stack::upgrade::upgrade(args).await,

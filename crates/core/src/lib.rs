@@ -9,10 +9,12 @@
 //! 3. [`schema`], [`bucket`], [`config`], [`concurrency`], [`depth`], [`entity`], [`namespace`], [`version`],
 //!    [`audit`], [`usage`]: the records of the shared table; [`definition`]: the table that holds them.
 //! 4. [`acquire`] and [`credit`]: the state machines that take tokens and give them back.
-//! 5. [`detached`]: leases that another process ends; [`flight`]: places for requests in flight; [`operator`]: what an operator gives back or adds to a bucket.
+//! 5. [`detached`]: leases that another process ends; [`flight`]: places for requests in flight; [`operator`]: what an operator
+//!    gives back or adds to a bucket.
 //! 6. [`verdict`]: the answer to the caller; [`alert`]: what is reported of the use of limits.
 //! 7. [`outage`]: decisions while the table cannot be used.
-//! 8. [`manifest`]: limits declared in one document, and what applying it would change.
+//! 8. [`document`]: settings in files, with places for what is wrong; [`manifest`]: limits declared in one document, and what
+//!    applying it would change.
 //!
 //! Applications use the crate `zae-limiter`, which drives these machines.
 
@@ -22,6 +24,7 @@ pub mod acquire;
 pub mod alert;
 pub mod credit;
 pub mod detached;
+pub mod document;
 mod error;
 pub mod flight;
 mod functions;

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value as Json, json};
 use zae_limiter::{EpochMillis, Error, InvalidInput, LimitStatus};
 
-pub use fields::Fields;
+pub use fields::{Fields, Standing};
 
 use crate::body::ResponseBody;
 use crate::rejection::Rejection;

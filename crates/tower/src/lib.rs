@@ -79,7 +79,7 @@ mod service;
 mod settle;
 pub mod usage;
 
-pub use answer::{BodyShape, Cause, Fields, Refused};
+pub use answer::{BodyShape, Cause, Fields, Refused, Standing};
 pub use body::ResponseBody;
 pub use charge::{Charge, Rules};
 pub use estimate::EstimateLayer;

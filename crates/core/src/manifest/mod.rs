@@ -12,16 +12,11 @@ pub mod managed;
 pub mod owners;
 pub mod pending;
 pub mod plan;
-mod problem;
 mod properties;
 mod read;
 pub mod settings;
-mod suggest;
 mod target;
-mod tree;
 pub mod turn;
-#[cfg(feature = "yaml")]
-mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -34,10 +29,10 @@ use crate::config::{Access, OnUnavailable};
 use crate::limit::{Limit, shape};
 use crate::name::{EntityId, NamespaceName, ResourceName, ResourceScope};
 
+pub use crate::document::{Position, Problem, Problems};
 pub use managed::Managed;
 pub use owners::Owners;
 pub use plan::{Action, Change, LevelState, Plan};
-pub use problem::{Position, Problem, Problems};
 pub use properties::flag;
 pub use read::limit_from_json;
 pub use settings::{ManagedSettings, Setting, SettingChange, SettingState, Settings};

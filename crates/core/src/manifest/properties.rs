@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::problem::{Path, Problem, Problems};
-use super::tree::Node;
 use super::{DEFAULT_PERIOD_SECS, Manifest, Parts, Setting, policy_text};
+use crate::document::{Node, Path, Problem, Problems};
 use crate::limit::{Limit, shape};
 
 impl Manifest {

@@ -8,11 +8,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value as Json;
 
-use super::problem::{Path, Problem, Problems};
-use super::suggest::nearest;
-use super::tree::{Entry, Node, Tree};
 use super::{Level, Manifest, Settings, SystemLevel, Target};
 use crate::config::{Access, OnUnavailable};
+use crate::document::{Entry, Node, Path, Problem, Problems, Tree, nearest};
 use crate::error::InvalidInput;
 use crate::limit::{Limit, MAX_LIMITS, too_many_quotas};
 use crate::name::{EntityId, LimitName, NamespaceName, ResourceName, ResourceScope};
@@ -75,6 +73,13 @@ const TZ: Key = Key("tz", "Tz");
 const SCALE: Key = Key("scale", "Scale");
 const REFILL_PERIOD_SECONDS: Key = Key("refill_period_seconds", "RefillPeriodSeconds");
 
+/// What a file of limits is, for messages.
+#[cfg(feature = "yaml")]
+const KIND: crate::document::Kind = crate::document::Kind {
+    name: "a manifest",
+    least: "it must at least name its namespace",
+};
+
 /// Why a flag is refused under `system`.
 const NOT_AT_SYSTEM: &str =
     "has no effect at the system level; it belongs to a resource, or to a resource of an entity";
@@ -86,7 +91,7 @@ impl Manifest {
     /// Every problem of the file, with line and column.
     #[cfg(feature = "yaml")]
     pub fn from_yaml(text: &[u8]) -> Result<Self, Problems> {
-        let (root, problems) = super::yaml::read(text);
+        let (root, problems) = crate::document::read_yaml(text, &KIND);
         manifest(root, Dialect::File, problems)
     }
 

@@ -35,8 +35,33 @@ pub enum Fields {
     },
 }
 
+impl Fields {
+    /// Writes fields about limits, in place of those that are there: for services that answer in another way than with
+    /// [`RateLimitLayer`](crate::RateLimitLayer). Writes nothing if there are no limits.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use http::HeaderMap;
+    /// use zae_limiter::{Limit, RateLimiter, Repository};
+    /// use zae_limiter_tower::Fields;
+    ///
+    /// let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_minute("rpm", 60)], None).await?;
+    /// let lease = RateLimiter::new(repo.clone()).acquire("key-1", "api").consume("rpm", 20).await?;
+    /// let mut fields = HeaderMap::new();
+    /// Fields::write(&[Fields::Ietf], &lease.statuses(), repo.now(), &mut fields);
+    /// assert_eq!(fields["ratelimit"], "\"rpm\";r=40;t=20");
+    /// lease.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn write(fields: &[Self], statuses: &[LimitStatus], now: EpochMillis, headers: &mut HeaderMap) {
+        write(fields, statuses, now, headers);
+    }
+}
+
 /// How one limit stands, over all shards.
-struct Standing<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
     /// Its place among the statuses.
     index: usize,
     status: &'a LimitStatus,
@@ -46,6 +71,28 @@ struct Standing<'a> {
 }
 
 impl<'a> Standing<'a> {
+    /// How the limit with the smallest part left stands; one that has refused comes before all others.
+    pub fn of_tightest(statuses: &'a [LimitStatus], now: EpochMillis) -> Option<Self> {
+        let all = statuses.iter().enumerate();
+        let all = all.map(|(index, status)| Self::of(index, status, now));
+        all.reduce(|one, two| if two.is_tighter(&one) { two } else { one })
+    }
+
+    /// The limit.
+    pub fn status(&self) -> &'a LimitStatus {
+        self.status
+    }
+
+    /// Whole tokens that are left of the capacity, 0 in debt.
+    pub fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// The time until it is full, or until a refused request can be admitted. `None` if it never is, or if that is not known.
+    pub fn reset(&self) -> Option<Duration> {
+        self.reset
+    }
+
     fn of(index: usize, status: &'a LimitStatus, now: EpochMillis) -> Self {
         let shards = u64::from(status.shards.max(1));
         let remaining = u64::try_from(status.available.max(0)).unwrap_or(0);

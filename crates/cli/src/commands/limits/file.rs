@@ -5,14 +5,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use zae_limiter_core::manifest::{Manifest, Position, Problem};
+use zae_limiter_core::manifest::Manifest;
 
 use crate::args::limits::STANDARD_INPUT;
-use crate::exit::Exit;
-use crate::failure::Failure;
-
-/// How many problems are printed; more would hide the first.
-const MOST: usize = 100;
+use crate::failure::{Failure, of_file};
 
 /// The largest file that is read, in bytes. The record of managed levels fits 400 KB, and is shorter than its manifest.
 const LARGEST: u64 = 16 << 20;
@@ -20,31 +16,7 @@ const LARGEST: u64 = 16 << 20;
 /// Reads a manifest. The failure lists all problems, each with its place.
 pub(super) fn read(path: &Path) -> Result<Manifest, Failure> {
     let text = content(path).map_err(|err| Failure::error(format!("Cannot read {}: {err}", shown(path))))?;
-    Manifest::from_yaml(&text).map_err(|problems| {
-        let file = shown(path);
-        let mut lines: Vec<String> = problems
-            .iter()
-            .take(MOST)
-            .map(|problem| line_of(&file, problem))
-            .collect();
-        if problems.len() > MOST {
-            lines.push(format!("Error: {file}: and {} more", problems.len() - MOST));
-        }
-        Failure::bare(lines.join("\n"), Exit::Failure)
-    })
-}
-
-/// A problem in the format of compilers, so that editors can jump to it.
-fn line_of(file: &str, problem: &Problem) -> String {
-    let place = match problem.at {
-        Some(Position { line, column }) => format!("{file}:{line}:{column}"),
-        None => file.to_owned(),
-    };
-    let what = Problem {
-        at: None,
-        ..problem.clone()
-    };
-    format!("Error: {place}: {what}")
+    Manifest::from_yaml(&text).map_err(|problems| of_file(&shown(path), &problems))
 }
 
 /// The name of a file in messages.

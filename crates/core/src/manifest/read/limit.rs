@@ -6,10 +6,9 @@ use super::{
     BURST, CAPACITY, CRON, Dialect, Key, REFILL_AMOUNT, REFILL_PERIOD, REFILL_PERIOD_SECONDS, RESET_AFTER,
     RESET_SCHEDULE, Rules, SCALE, SCHEDULE, SOFT, TZ,
 };
+use crate::document::{Entry, Node, Path, Problem, Tree};
 use crate::limit::Limit;
 use crate::manifest::DEFAULT_PERIOD_SECS;
-use crate::manifest::problem::{Path, Problem};
-use crate::manifest::tree::{Entry, Node, Tree};
 use crate::schedule::{Cron, MAX_SCALE, ResetSchedule, ScheduleEntry, Zone};
 use crate::units::{MAX_PERIOD_SECS, MAX_TOKENS};
 

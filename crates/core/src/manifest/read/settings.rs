@@ -5,8 +5,7 @@ use std::ops::RangeInclusive;
 use super::{CASCADE_DEPTH, CONCURRENCY, Key, Rules};
 use crate::concurrency::MOST_IN_FLIGHT;
 use crate::depth::CascadeDepth;
-use crate::manifest::problem::{Path, Problem};
-use crate::manifest::tree::Entry;
+use crate::document::{Entry, Path, Problem};
 use crate::manifest::{Setting, Settings, Target};
 
 /// Why the cascade depth is refused elsewhere.

@@ -1,4 +1,4 @@
-//! What is wrong with a manifest, and where.
+//! What is wrong with a document, and where.
 
 use std::fmt;
 
@@ -17,12 +17,12 @@ pub struct Position {
     pub column: usize,
 }
 
-/// One thing that is wrong with a manifest.
+/// One thing that is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where in the file; `None` if the manifest is not a file.
+    /// Where in the file; `None` if the document is not a file.
     pub at: Option<Position>,
-    /// The path in the manifest, such as `resources.gpt-4.limits.tpm.capacity`; empty for the manifest as a whole.
+    /// The path in the document, such as `resources.gpt-4.limits.tpm.capacity`; empty for a manifest as a whole.
     pub path: String,
     /// The value that is wrong, as far as one is.
     pub value: Option<String>,
@@ -31,7 +31,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(at: Option<Position>, path: &Path, reason: impl Into<String>) -> Self {
+    /// A problem at a place.
+    pub fn new(at: Option<Position>, path: &Path, reason: impl Into<String>) -> Self {
         Self {
             at,
             path: path.to_string(),
@@ -40,7 +41,8 @@ impl Problem {
         }
     }
 
-    pub(super) fn with_value(mut self, value: impl Into<String>) -> Self {
+    /// The same with the value that is wrong.
+    pub fn with_value(mut self, value: impl Into<String>) -> Self {
         self.value = Some(value.into());
         self
     }
@@ -63,12 +65,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a manifest, in the order of the file; at least one problem.
+/// All that is wrong with a document, in the order of the file; at least one problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
+    /// The problems in the order of the file. There must be at least one.
+    pub fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.at);
         Self(problems)
     }
@@ -113,14 +116,16 @@ impl std::error::Error for Problems {}
 
 /// The way to a value.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Path(Vec<String>);
+pub struct Path(Vec<String>);
 
 impl Path {
-    pub(super) fn of(parts: &[&str]) -> Self {
+    /// The way through these names.
+    pub fn of(parts: &[&str]) -> Self {
         parts.iter().fold(Self::default(), |path, part| path.to(part))
     }
 
-    pub(super) fn to(&self, part: &str) -> Self {
+    /// The way to a part of the value.
+    pub fn to(&self, part: &str) -> Self {
         let mut parts = self.0.clone();
         parts.push(cut(&part.escape_debug().to_string()));
         Self(parts)

@@ -6,34 +6,46 @@ use super::problem::{Position, cut};
 
 /// A value and its place.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) at: Option<Position>,
-    pub(super) value: Tree,
+pub struct Node {
+    /// Where it is; `None` if it is not from a file.
+    pub at: Option<Position>,
+    /// The value.
+    pub value: Tree,
 }
 
 /// A value.
 #[derive(Debug, Clone)]
-pub(super) enum Tree {
+pub enum Tree {
+    /// Nothing.
     Null,
+    /// A truth value.
     Bool(bool),
+    /// A whole number.
     Int(i128),
-    /// A value that no manifest uses: a fraction, a date, a number in another base. As written.
+    /// A value that no document here uses: a fraction, a date, a number in another base. As written.
     Odd(String),
+    /// A text.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// A map. No name occurs twice.
     Map(Vec<Entry>),
 }
 
 /// A name in a map, its place, and what it names. No name occurs twice.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) at: Option<Position>,
-    pub(super) node: Node,
+pub struct Entry {
+    /// The name.
+    pub name: String,
+    /// Where the name is.
+    pub at: Option<Position>,
+    /// What it names.
+    pub node: Node,
 }
 
 impl Node {
-    pub(super) fn from_json(value: &Json) -> Self {
+    /// A tree without places.
+    pub fn from_json(value: &Json) -> Self {
         let value = match value {
             Json::Null => Tree::Null,
             Json::Bool(value) => Tree::Bool(*value),
@@ -57,8 +69,8 @@ impl Node {
         Self { at: None, value }
     }
 
-    /// How messages show it.
-    pub(super) fn shown(&self) -> String {
+    /// The value in messages.
+    pub fn shown(&self) -> String {
         match &self.value {
             Tree::Null => "empty".into(),
             Tree::Bool(value) => value.to_string(),

@@ -1,7 +1,7 @@
 //! "Did you mean": the known name that is nearest to a wrong one.
 
 /// The nearest of the known names, if one is near enough to be meant.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     // A name far longer than any known one cannot be near, and need not be compared.
     if name.len() > 64 {
         return None;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::Manifest;
+use crate::manifest::Manifest;
 
 /// Checks that a file is refused with exactly these lines.
 #[track_caller]

@@ -13,8 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
-#[cfg(test)]
-use super::Manifest;
 use super::problem::{Path, Position, Problem, cut};
 use super::tree::{Entry, Node, Tree};
 use scalar::resolve;
@@ -28,8 +26,17 @@ const MOST_ALIASED: usize = 1_000_000;
 /// How many bytes of a text count as a value.
 const BYTES: usize = 64;
 
+/// What a document is, for messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Its name, such as `a manifest`.
+    pub name: &'static str,
+    /// What an empty one lacks, such as `it must at least name its namespace`.
+    pub least: &'static str,
+}
+
 /// Reads a document; `None` if it is not one, or is so broken that its rest cannot be read.
-pub(super) fn read(bytes: &[u8]) -> (Option<Node>, Vec<Problem>) {
+pub fn read(bytes: &[u8], kind: &Kind) -> (Option<Node>, Vec<Problem>) {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(err) => {
@@ -42,7 +49,7 @@ pub(super) fn read(bytes: &[u8]) -> (Option<Node>, Vec<Problem>) {
             return (None, vec![Problem::new(at, &Path::default(), reason)]);
         }
     };
-    let mut builder = Builder::default();
+    let mut builder = Builder::of(kind.name);
     let mut parser = Parser::new_from_str(text);
     while let Some(next) = parser.next_event() {
         match next {
@@ -67,7 +74,7 @@ pub(super) fn read(bytes: &[u8]) -> (Option<Node>, Vec<Problem>) {
     }
     if builder.root.is_none() {
         let at = Some(Position { line: 1, column: 1 });
-        let reason = "is empty; it must at least name its namespace";
+        let reason = format!("is empty; {}", kind.least);
         builder.problems.push(Problem::new(at, &Path::default(), reason));
     }
     (builder.root, builder.problems)
@@ -81,8 +88,9 @@ fn position(marker: Marker) -> Position {
 }
 
 /// Puts events together to a tree.
-#[derive(Default)]
 struct Builder {
+    /// What the document is, for messages.
+    name: &'static str,
     open: Vec<Frame>,
     anchors: BTreeMap<usize, Anchored>,
     root: Option<Node>,
@@ -126,14 +134,26 @@ enum Next {
 }
 
 impl Builder {
+    fn of(name: &'static str) -> Self {
+        Self {
+            name,
+            open: Vec::new(),
+            anchors: BTreeMap::new(),
+            root: None,
+            documents: 0,
+            aliased: 0,
+            problems: Vec::new(),
+        }
+    }
+
     /// Takes an event; returns whether to continue.
     fn event(&mut self, event: Event<'_>, at: Position) -> bool {
         match event {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    let reason = "has a second document here; a manifest is one document";
-                    self.tell(at, reason);
+                    let reason = format!("has a second document here; {} is one document", self.name);
+                    self.tell(at, &reason);
                     return false;
                 }
                 true
@@ -311,7 +331,8 @@ impl Builder {
         let Some(tag) = tag else { return };
         if !(tag.is_yaml_core_schema() && known.contains(&tag.suffix.as_str())) {
             let tag = cut(&tag.to_string().escape_debug().to_string());
-            self.tell(at, &format!("has the tag {tag}, for which a manifest has no use"));
+            let name = self.name;
+            self.tell(at, &format!("has the tag {tag}, for which {name} has no use"));
         }
     }
 

@@ -1,0 +1,100 @@
+//! What all requests share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use zae_limiter::RateLimiter;
+
+use crate::occasional::Occasional;
+use crate::rules::Rules;
+use crate::telemetry;
+
+/// What the handlers of both ports share. Clones share everything.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use zae_limiter::{RateLimiter, Repository};
+/// use zae_limiter_server::{App, Rules};
+///
+/// let app = App::new(RateLimiter::new(Repository::in_memory().await?), Rules::none());
+/// app.set_rules(Rules::from_yaml(b"version: 1\ndomains: {gateway: {}}")?);
+/// assert_eq!(app.rules().domains().count(), 1);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct App(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limiter: RateLimiter,
+    rules: RwLock<Arc<Rules>>,
+    metrics: Option<PrometheusHandle>,
+    is_draining: AtomicBool,
+    faults: Occasional,
+}
+
+impl App {
+    /// An application that takes tokens from a limiter, as these rules say.
+    pub fn new(limiter: RateLimiter, rules: Rules) -> Self {
+        Self(Arc::new(Shared {
+            limiter,
+            rules: RwLock::new(Arc::new(rules)),
+            metrics: None,
+            is_draining: AtomicBool::new(false),
+            faults: Occasional::default(),
+        }))
+    }
+
+    /// The same with metrics: what [`install_metrics`](crate::install_metrics) returned. Without, `/metrics` is not found.
+    pub fn with_metrics(self, metrics: PrometheusHandle) -> Self {
+        let limiter = self.limiter().clone();
+        Self(Arc::new(Shared {
+            limiter,
+            rules: RwLock::new(self.rules()),
+            metrics: Some(metrics),
+            is_draining: AtomicBool::new(self.is_draining()),
+            faults: Occasional::default(),
+        }))
+    }
+
+    /// The limiter.
+    pub fn limiter(&self) -> &RateLimiter {
+        &self.0.limiter
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&rules)
+    }
+
+    /// Puts other rules in force, for requests that begin from now on.
+    pub fn set_rules(&self, rules: Rules) {
+        let mut held = self.0.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(rules);
+    }
+
+    /// The recorder of metrics, if there is one.
+    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.0.metrics.as_ref()
+    }
+
+    /// Whether the server is about to end.
+    pub fn is_draining(&self) -> bool {
+        self.0.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Says in health checks from now on that the server is about to end.
+    pub(crate) fn drain(&self) {
+        self.0.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Logs a request that could not be decided, one a second at most: each request can have the same fault.
+    pub(crate) fn log_fault(&self, domain: &str, rule: &str, error: &zae_limiter::Error) {
+        telemetry::fault();
+        if let Some(left_out) = self.0.faults.due() {
+            tracing::error!(domain, rule, %error, left_out, "a descriptor cannot be limited");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What every request passes before its handler: who asks, how many are in flight, and how long it takes.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{StreamExt as _, stream};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, BodyStream, StreamBody};
+use hyper::body::Frame;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use crate::auth::{Auth, HasCertificate};
+use crate::connection::Port;
+use crate::options::Limits;
+use crate::telemetry;
+
+/// The guard of a port.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    port: Port,
+    auth: Auth,
+    places: Semaphore,
+    limits: Limits,
+    draining: watch::Receiver<bool>,
+}
+
+impl Guard {
+    pub(crate) fn new(port: Port, auth: Auth, limits: Limits, draining: watch::Receiver<bool>) -> Self {
+        Self {
+            port,
+            auth,
+            places: Semaphore::new(limits.requests),
+            limits,
+            draining,
+        }
+    }
+
+    /// The answer to a request that its handler does not see.
+    fn refuse(&self, code: Code, status: StatusCode, why: &'static str) -> Response {
+        if self.port == Port::Grpc {
+            return Status::new(code, why).into_http();
+        }
+        let body = serde_json::json!({ "error": error_code(status), "message": why });
+        let mut response = (status, axum::Json(body)).into_response();
+        let headers = response.headers_mut();
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                let scheme = HeaderValue::from_static("Bearer");
+                headers.insert(http::header::WWW_AUTHENTICATE, scheme);
+            }
+            _ => {}
+        }
+        response
+    }
+
+    async fn answer(&self, request: Request, next: Next) -> Response {
+        let path = request.uri().path();
+        let is_health = is_health(path);
+        let is_stream = is_stream(path);
+        let peer = request.extensions().get().copied();
+        let peer = peer.unwrap_or(HasCertificate(false));
+        if !is_health && let Err(why) = self.auth.check(request.headers(), peer) {
+            return self.refuse(Code::Unauthenticated, StatusCode::UNAUTHORIZED, why);
+        }
+        // An operator must see what happens under load.
+        let is_exempt = is_health || path == "/metrics";
+        let place = if is_exempt {
+            None
+        } else {
+            let Ok(place) = self.places.try_acquire() else {
+                telemetry::shed(self.port.as_str());
+                let why = "too many requests are in flight";
+                return self.refuse(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, why);
+            };
+            Some(place)
+        };
+        let Ok(response) = tokio::time::timeout(self.limits.request_timeout, next.run(request)).await else {
+            let why = "the request took too long";
+            return self.refuse(Code::Unavailable, StatusCode::REQUEST_TIMEOUT, why);
+        };
+        drop(place);
+        if is_stream {
+            until_drained(response, self.draining.clone())
+        } else {
+            response
+        }
+    }
+}
+
+/// A word for programs.
+fn error_code(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "unauthenticated",
+        StatusCode::REQUEST_TIMEOUT => "request_timeout",
+        _ => "overloaded",
+    }
+}
+
+/// Probes have no credentials.
+fn is_health(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz") || path.starts_with("/grpc.health.v1.Health/")
+}
+
+/// Calls whose response has no end of its own.
+fn is_stream(path: &str) -> bool {
+    path == "/grpc.health.v1.Health/Watch" || path.starts_with("/grpc.reflection.")
+}
+
+/// Ends a stream when the server is about to end, which would else wait for it.
+fn until_drained(response: Response, mut draining: watch::Receiver<bool>) -> Response {
+    let drained = async move {
+        // An error is the end of the server.
+        let _ = draining.wait_for(|draining| *draining).await;
+    };
+    response.map(|body| {
+        let frames = BodyStream::new(body.map_err(axum::Error::new)).take_until(Box::pin(drained));
+        let mut trailers = HeaderMap::new();
+        // A stream that has ended by itself has trailers already, and no client reads on.
+        let _ = Status::unavailable("the server is about to end").add_header(&mut trailers);
+        let last = stream::once(async move { Ok(Frame::trailers(trailers)) });
+        Body::new(StreamBody::new(frames.chain(last)))
+    })
+}
+
+/// The middleware.
+pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let port = guard.port.as_str();
+    let in_flight = InFlight::begin(port);
+    let response = guard.answer(request, next).await;
+    drop(in_flight);
+    let code = if guard.port == Port::Grpc {
+        let status = Status::from_header_map(response.headers());
+        status.map_or(0, |status| i32::from(status.code()) as u16)
+    } else {
+        response.status().as_u16()
+    };
+    telemetry::answered(port, code, began.elapsed().as_secs_f64());
+    response
+}
+
+/// A request that is counted, also if its client goes away.
+struct InFlight(&'static str);
+
+impl InFlight {
+    fn begin(port: &'static str) -> Self {
+        telemetry::in_flight(port, 1.0);
+        Self(port)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        telemetry::in_flight(self.0, -1.0);
+    }
+}

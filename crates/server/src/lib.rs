@@ -1,0 +1,36 @@
+//! Distributed rate limits as a service: for proxies and for programs in any language.
+//!
+//! [`Server`] serves an [`App`] on two ports: one for gRPC, with the rate limit protocol of Envoy
+//! (`envoy.service.ratelimit.v3.RateLimitService`), and one for HTTP, with health, metrics and the rules in force. [`Rules`] say what
+//! the descriptors of a request take. The command `zae-limiter serve` is this crate with options.
+//!
+//! Limits and tokens are those of [`zae_limiter`]: in one table, shared with every process that uses the library. A server has no state of
+//! its own, so any number of them can run side by side.
+
+mod app;
+mod auth;
+mod connection;
+pub mod envoy;
+mod error;
+mod files;
+mod guard;
+mod http;
+mod listener;
+mod occasional;
+mod options;
+mod reload;
+mod rules;
+mod run;
+mod telemetry;
+mod tls;
+
+pub use app::App;
+pub use error::Error;
+pub use http::router as http_router;
+pub use options::{Limits, Options};
+pub use reload::Reload;
+pub use rules::Rules;
+pub use run::{Server, Stopped};
+pub use telemetry::install_metrics;
+pub use tls::TlsFiles;
+pub use zae_limiter_core::document::{Position, Problem, Problems};

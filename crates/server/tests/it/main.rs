@@ -1,0 +1,10 @@
+//! The server over real sockets. One binary of tests.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
+
+mod auth;
+mod drain;
+mod envoy;
+mod hostile;
+mod reload;
+mod world;

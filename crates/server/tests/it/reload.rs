@@ -1,0 +1,55 @@
+//! Files that change while the server runs.
+
+use std::time::Duration;
+
+use crate::world::{RULES, World, ask, is_over, of_key};
+
+/// Waits until a check holds.
+pub(crate) async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    for _ in 0..250 {
+        if check().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not in time: {what}");
+}
+
+#[tokio::test]
+async fn good_rules_are_put_in_force_and_bad_ones_are_not() {
+    let (world, path) = World::of_file(RULES).await;
+    let mut client = world.client().await;
+    let costs = async |client: &mut crate::world::Client, key: &str| {
+        let before = world.left(key, "gpt-4").await;
+        assert!(!is_over(&ask(client, of_key(key)).await));
+        before - world.left(key, "gpt-4").await
+    };
+    assert_eq!(costs(&mut client, "key-1").await, 1);
+
+    std::fs::write(&path, RULES.replace("rpm: 1", "rpm: 2")).unwrap();
+    let shown = async || get(&world.http, "/v1/rules").await.contains(r#""consume":{"rpm":2}"#);
+    until("the new rules", shown).await;
+    assert_eq!(costs(&mut client, "key-2").await, 2);
+
+    // The bad file is read before the good one after it.
+    std::fs::write(&path, RULES.replace("consume", "consum")).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(costs(&mut client, "key-3").await, 2);
+    std::fs::remove_file(&path).unwrap();
+    world.reload.now();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(costs(&mut client, "key-4").await, 2);
+
+    std::fs::write(&path, RULES.replace("rpm: 1", "rpm: 3")).unwrap();
+    let shown = async || get(&world.http, "/v1/rules").await.contains(r#""consume":{"rpm":3}"#);
+    until("the rules after those", shown).await;
+}
+
+/// The answer to a GET, with its head.
+pub(crate) async fn get(address: &str, path: &str) -> String {
+    crate::hostile::exchange(
+        address,
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes(),
+    )
+    .await
+}
