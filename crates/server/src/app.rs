@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use metrics_exporter_prometheus::PrometheusHandle;
 use zae_limiter::RateLimiter;
 
+use crate::leases::LeaseKeys;
 use crate::occasional::Occasional;
 use crate::rules::Rules;
 use crate::telemetry;
@@ -30,6 +31,7 @@ struct Shared {
     limiter: RateLimiter,
     rules: RwLock<Arc<Rules>>,
     metrics: Option<PrometheusHandle>,
+    leases: Arc<LeaseKeys>,
     is_draining: AtomicBool,
     faults: Occasional,
 }
@@ -41,6 +43,7 @@ impl App {
             limiter,
             rules: RwLock::new(Arc::new(rules)),
             metrics: None,
+            leases: Arc::new(LeaseKeys::random()),
             is_draining: AtomicBool::new(false),
             faults: Occasional::default(),
         }))
@@ -48,14 +51,28 @@ impl App {
 
     /// The same with metrics: what [`install_metrics`](crate::install_metrics) returned. Without, `/metrics` is not found.
     pub fn with_metrics(self, metrics: PrometheusHandle) -> Self {
-        let limiter = self.limiter().clone();
+        self.with(Some(metrics), None)
+    }
+
+    /// The same with keys of leases that other servers have as well. Without, leases can be ended by this process only.
+    pub fn with_leases(self, leases: LeaseKeys) -> Self {
+        self.with(None, Some(Arc::new(leases)))
+    }
+
+    fn with(self, metrics: Option<PrometheusHandle>, leases: Option<Arc<LeaseKeys>>) -> Self {
         Self(Arc::new(Shared {
-            limiter,
+            limiter: self.limiter().clone(),
             rules: RwLock::new(self.rules()),
-            metrics: Some(metrics),
+            metrics: metrics.or_else(|| self.metrics().cloned()),
+            leases: leases.unwrap_or_else(|| Arc::clone(self.leases())),
             is_draining: AtomicBool::new(self.is_draining()),
             faults: Occasional::default(),
         }))
+    }
+
+    /// The keys of leases.
+    pub(crate) fn leases(&self) -> &Arc<LeaseKeys> {
+        &self.0.leases
     }
 
     /// The limiter.

@@ -25,6 +25,8 @@ pub struct Options {
     pub insecure: bool,
     /// How often files are looked at.
     pub reload_every: Duration,
+    /// How often leases that have expired are settled.
+    pub sweep_every: Duration,
     /// How much is accepted.
     pub limits: Limits,
     /// How long health checks say that the server is about to end before it stops to accept connections.
@@ -32,6 +34,9 @@ pub struct Options {
     /// How long requests in flight and the refunds of the limiter may take at the end.
     pub drain_timeout: Duration,
 }
+
+/// Leases are settled so long after they have expired, at the latest.
+const SWEEP: Duration = Duration::from_secs(10);
 
 impl Default for Options {
     /// Loopback with the ports 8081 (gRPC) and 8080 (HTTP).
@@ -45,6 +50,7 @@ impl Default for Options {
             tls: None,
             insecure: false,
             reload_every: EVERY,
+            sweep_every: SWEEP,
             limits: Limits::default(),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),

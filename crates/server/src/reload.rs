@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::auth::Tokens;
 use crate::error::Error;
 use crate::files;
+use crate::leases::LeaseKeys;
 use crate::rules::Rules;
 use crate::telemetry;
 use crate::tls::Tls;
@@ -33,6 +34,7 @@ enum Source {
     Rules(App, PathBuf),
     Tokens(Arc<Tokens>),
     Tls(Arc<Tls>),
+    Leases(Arc<LeaseKeys>),
 }
 
 impl Source {
@@ -42,6 +44,7 @@ impl Source {
             Self::Rules(..) => "rules",
             Self::Tokens(_) => "tokens",
             Self::Tls(_) => "certificates",
+            Self::Leases(_) => "lease_keys",
         }
     }
 
@@ -52,6 +55,7 @@ impl Source {
             Self::Rules(_, path) => vec![read(path)],
             Self::Tokens(tokens) => vec![read(tokens.path())],
             Self::Tls(tls) => tls.files().paths().map(read).collect(),
+            Self::Leases(keys) => keys.path().map(read).into_iter().collect(),
         }
     }
 
@@ -63,6 +67,7 @@ impl Source {
             }
             Self::Tokens(tokens) => tokens.reload(),
             Self::Tls(tls) => tls.reload(),
+            Self::Leases(keys) => keys.reload(),
         }
     }
 }
@@ -77,9 +82,14 @@ impl Watched {
         rules: Option<(App, PathBuf)>,
         tokens: Option<Arc<Tokens>>,
         tls: Option<Arc<Tls>>,
+        leases: Arc<LeaseKeys>,
     ) -> Self {
         let rules = rules.map(|(app, path)| Source::Rules(app, path));
-        let others = [tokens.map(Source::Tokens), tls.map(Source::Tls)];
+        let leases = leases
+            .path()
+            .is_some()
+            .then(|| Source::Leases(Arc::clone(&leases)));
+        let others = [tokens.map(Source::Tokens), tls.map(Source::Tls), leases];
         let all = rules.into_iter().chain(others.into_iter().flatten());
         let sources = all.map(|source| {
             let content = source.content();

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::guard::{self, Guard};
 use crate::options::Options;
 use crate::reload::{Reload, Watched};
+use crate::sweep::sweep;
 use crate::tls::Tls;
 use crate::{envoy, http, listener};
 
@@ -147,8 +148,10 @@ impl Server {
         let for_grpc = setup(Port::Grpc, router);
         let for_http = setup(Port::Http, http::router(app.clone(), &limits));
         let rules = options.rules.clone().map(|path| (app.clone(), path));
-        let watched = Watched::new(rules, auth.tokens.clone(), tls.clone());
+        let leases = Arc::clone(app.leases());
+        let watched = Watched::new(rules, auth.tokens.clone(), tls.clone(), leases);
         let watching = tokio::spawn(watched.watch(reload, options.reload_every));
+        let sweeping = tokio::spawn(sweep(app.clone(), options.sweep_every));
         let stopping = async {
             stop.await;
             app.drain();
@@ -162,6 +165,8 @@ impl Server {
             stopping,
         );
         watching.abort();
+        // What it has not settled, another server or the next start does.
+        sweeping.abort();
         end(&app, vec![of_grpc, of_http], options.drain_timeout).await
     }
 }

@@ -2,6 +2,7 @@
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use zae_limiter::Swept;
 use zae_limiter::telemetry::METRICS;
 
 const DESCRIPTORS: &str = "zae_limiter_server_descriptors_total";
@@ -13,6 +14,7 @@ const IN_FLIGHT: &str = "zae_limiter_server_requests_in_flight";
 const REJECTED: &str = "zae_limiter_server_connections_rejected_total";
 const CONNECTIONS: &str = "zae_limiter_server_connections";
 const RELOADS: &str = "zae_limiter_server_reloads_total";
+const SWEPT: &str = "zae_limiter_server_leases_swept_total";
 const FAULTS: &str = "zae_limiter_server_faults_total";
 
 /// Upper bounds of latencies, in seconds.
@@ -58,6 +60,7 @@ fn describe() {
         RELOADS,
         "Files that were read again after a change, by file and outcome."
     );
+    describe_counter!(SWEPT, "Leases that a sweep has settled, by outcome.");
     describe_counter!(
         FAULTS,
         "Descriptors that could not be decided because of the table or its configuration."
@@ -132,6 +135,19 @@ pub(crate) fn rejected(port: &'static str) {
 pub(crate) fn reloaded(file: &'static str, is_good: bool) {
     let outcome = if is_good { "ok" } else { "refused" };
     counter!(RELOADS, "file" => file, "outcome" => outcome).increment(1);
+}
+
+/// Counts leases that were settled after they had expired.
+pub(crate) fn swept(swept: &Swept) {
+    let counts = [
+        ("given_back", swept.given_back),
+        ("finished", swept.finished),
+        ("kept", swept.kept),
+        ("failed", swept.failed),
+    ];
+    for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        counter!(SWEPT, "outcome" => outcome).increment(count as u64);
+    }
 }
 
 /// Counts a descriptor that could not be decided.

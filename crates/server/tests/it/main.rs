@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue may panic")]
 
+mod api;
 mod auth;
 mod drain;
 mod envoy;

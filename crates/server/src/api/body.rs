@@ -1,0 +1,126 @@
+//! Bodies of requests.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use zae_limiter::{InvalidInput, OnExpiry};
+
+use super::answer::Refused;
+
+/// What to take: of one resource, or of several.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Acquire {
+    pub(super) entity_id: String,
+    pub(super) resource: String,
+    pub(super) consume: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub(super) also: Vec<Also>,
+    /// How long to wait for tokens, in milliseconds.
+    #[serde(default)]
+    pub(super) wait_ms: u64,
+    /// Whether the answer has a lease. Without, the tokens stay consumed.
+    #[serde(default = "yes")]
+    pub(super) lease: bool,
+    /// The time to live of the lease, in milliseconds.
+    pub(super) ttl_ms: Option<u64>,
+    pub(super) on_expiry: Option<Expiry>,
+}
+
+/// A further resource.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Also {
+    pub(super) resource: String,
+    pub(super) consume: BTreeMap<String, u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Expiry {
+    Keep,
+    GiveBack,
+}
+
+impl From<Expiry> for OnExpiry {
+    fn from(expiry: Expiry) -> Self {
+        match expiry {
+            Expiry::Keep => Self::Keep,
+            Expiry::GiveBack => Self::GiveBack,
+        }
+    }
+}
+
+/// What was used.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Commit {
+    #[serde(default)]
+    pub(super) actual: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub(super) also: Vec<AlsoUsed>,
+}
+
+/// What was used of a further resource.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AlsoUsed {
+    pub(super) resource: String,
+    pub(super) actual: BTreeMap<String, u64>,
+}
+
+/// Nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// A new time to live.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Extend {
+    pub(super) ttl_ms: u64,
+}
+
+/// What to look at.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Look {
+    pub(super) entity_id: String,
+    pub(super) resource: String,
+    #[serde(default)]
+    pub(super) consume: BTreeMap<String, u64>,
+}
+
+/// Reads a body. The content type is not looked at: there is only one.
+///
+/// # Errors
+/// It is not JSON of this shape. The message has the place.
+pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|err| Refused::body(&err))
+}
+
+/// Reads a body that may be left out.
+pub(super) fn read_or_default<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Refused> {
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    read(body)
+}
+
+/// Checks that at least one limit is named.
+pub(super) fn named<'a>(
+    field: &str,
+    amounts: &'a BTreeMap<String, u64>,
+) -> Result<impl Iterator<Item = (&'a str, u64)>, Refused> {
+    if amounts.is_empty() {
+        let reason = "must name at least one limit, such as {\"rpm\": 1}";
+        return Err(InvalidInput::of_request(field, "{}", reason).into());
+    }
+    Ok(amounts.iter().map(|(limit, tokens)| (limit.as_str(), *tokens)))
+}
