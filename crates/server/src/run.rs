@@ -149,6 +149,7 @@ impl Server {
         let rules = options.rules.clone().map(|path| (app.clone(), path));
         let watched = Watched::new(rules, auth.tokens.clone(), tls.clone());
         let watching = tokio::spawn(watched.watch(reload, options.reload_every));
+        let keeping = tokio::spawn(keep_up(app.clone()));
         let stopping = async {
             stop.await;
             app.drain();
@@ -162,7 +163,20 @@ impl Server {
             stopping,
         );
         watching.abort();
+        keeping.abort();
         end(&app, vec![of_grpc, of_http], options.drain_timeout).await
+    }
+}
+
+/// How often samples of histograms are put into their buckets, which else happens only when metrics are read.
+const KEEP_UP: Duration = Duration::from_secs(5);
+
+/// Bounds the memory of metrics that are not read.
+async fn keep_up(app: App) {
+    let Some(metrics) = app.metrics() else { return };
+    loop {
+        tokio::time::sleep(KEEP_UP).await;
+        metrics.run_upkeep();
     }
 }
 
