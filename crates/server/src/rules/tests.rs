@@ -133,6 +133,12 @@ fn wrong_rules_are_refused() {
                 format!("line 13, column 21: {at}.on_invalid is 'drop': it must be 'pass' or 'refuse'"),
             ],
         ),
+        (
+            "match: {a: '*'}\nentity: '{a}'\nresource: b\nconsume: {}\nconsume_once:",
+            vec![format!(
+                "line 5, column 9: {at}.consume is missing; it must name at least one limit, such as {{rpm: 1}}"
+            )],
+        ),
     ] {
         let lines: Vec<&str> = line.iter().map(String::as_str).collect();
         check_refused(&with_rule(fields), &lines);
