@@ -23,6 +23,11 @@ pub(crate) struct Auth {
 pub(crate) struct HasCertificate(pub(crate) bool);
 
 impl Auth {
+    /// Whether every client may ask.
+    pub(crate) fn is_open(&self) -> bool {
+        self.tokens.is_none() && !self.needs_certificate
+    }
+
     /// Checks a request.
     ///
     /// # Errors

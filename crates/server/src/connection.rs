@@ -76,7 +76,14 @@ pub(crate) async fn serve(
         return http(stream, (peer, HasCertificate(false)), setup, draining).await;
     };
     let handshake = tls.acceptor(setup.port).accept(stream);
-    match tokio::time::timeout(setup.limits.header_timeout, handshake).await {
+    let handshake = tokio::time::timeout(setup.limits.header_timeout, handshake);
+    let mut ending = draining.clone();
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        // No request can be in flight.
+        _ = ending.wait_for(|draining| *draining) => return,
+    };
+    match shaken {
         Ok(Ok(stream)) => {
             let (_, session) = stream.get_ref();
             // One that was shown is verified.

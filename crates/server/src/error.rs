@@ -43,7 +43,7 @@ pub enum Error {
         reason: String,
     },
     /// The rules are wrong.
-    #[error("{path} is not valid: {problems}", path = path.display())]
+    #[error("{path} is not valid: {all}", path = path.display(), all = problems.to_string().replace('\n', "; "))]
     Rules {
         /// The file.
         path: PathBuf,

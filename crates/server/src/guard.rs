@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
-use http::header::RETRY_AFTER;
+use http::header::{ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::Frame;
@@ -71,6 +71,11 @@ impl Guard {
         if !is_health && let Err(why) = self.auth.check(request.headers(), peer) {
             return self.refuse(Code::Unauthenticated, StatusCode::UNAUTHORIZED, why);
         }
+        // A page of any site can send requests to loopback addresses of its reader.
+        if self.auth.is_open() && request.headers().contains_key(ORIGIN) {
+            let why = "requests of web pages are not answered";
+            return self.refuse(Code::PermissionDenied, StatusCode::FORBIDDEN, why);
+        }
         // An operator must see what happens under load.
         let is_exempt = is_health || path == "/metrics";
         let place = if is_exempt {
@@ -100,6 +105,7 @@ impl Guard {
 fn error_code(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "unauthenticated",
+        StatusCode::FORBIDDEN => "forbidden",
         StatusCode::REQUEST_TIMEOUT => "request_timeout",
         _ => "overloaded",
     }

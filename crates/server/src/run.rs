@@ -152,6 +152,7 @@ impl Server {
         let watched = Watched::new(rules, auth.tokens.clone(), tls.clone(), leases);
         let watching = tokio::spawn(watched.watch(reload, options.reload_every));
         let sweeping = tokio::spawn(sweep(app.clone(), options.sweep_every));
+        let keeping = tokio::spawn(keep_up(app.clone()));
         let stopping = async {
             stop.await;
             app.drain();
@@ -167,7 +168,20 @@ impl Server {
         watching.abort();
         // What it has not settled, another server or the next start does.
         sweeping.abort();
+        keeping.abort();
         end(&app, vec![of_grpc, of_http], options.drain_timeout).await
+    }
+}
+
+/// How often samples of histograms are put into their buckets, which else happens only when metrics are read.
+const KEEP_UP: Duration = Duration::from_secs(5);
+
+/// Bounds the memory of metrics that are not read.
+async fn keep_up(app: App) {
+    let Some(metrics) = app.metrics() else { return };
+    loop {
+        tokio::time::sleep(KEEP_UP).await;
+        metrics.run_upkeep();
     }
 }
 

@@ -214,6 +214,8 @@ fn log(format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // It would be written to standard error as well, and end the server if that has no reader any more.
+        .log_internal_errors(false)
         .with_target(false);
     // Fails only if there is one already, which then is as good.
     let _ = match format {

@@ -10,6 +10,7 @@
 //! - `stack`: stacks in AWS, as far as no server is needed; the rest is in `interop/test_stack.py`; `stack_again`: stacks that
 //!   exist, on the local endpoint;
 //! - `concurrency`: concurrency limits and places in flight;
+//! - `serve`: the server, as far as the command decides;
 //! - `acquire`: taking tokens, with and without a command to run;
 //! - `signals`: what the program and its command do about signals;
 //! - `docs`: the examples of the README and the guide;
@@ -52,6 +53,7 @@ mod namespace;
 mod operations;
 mod page;
 mod resource;
+mod serve;
 mod signals;
 mod stack;
 mod stack_again;

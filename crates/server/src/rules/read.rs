@@ -176,7 +176,8 @@ impl Reader {
         let mut takes = BTreeMap::new();
         self.takes(path, entries, &matches, "consume", &mut takes);
         self.takes(path, entries, &matches, "consume_once", &mut takes);
-        if takes.is_empty() {
+        let has_amounts = |field| find(entries, field).is_some_and(|node| !is_empty(node));
+        if !has_amounts("consume") && !has_amounts("consume_once") {
             let reason = "is missing; it must name at least one limit, such as {rpm: 1}";
             self.problems
                 .push(Problem::new(node.at, &path.to("consume"), reason));
@@ -399,6 +400,14 @@ impl Reader {
     fn wrong(&mut self, path: &Path, node: &Node, reason: &str) {
         self.problems
             .push(Problem::new(node.at, path, reason).with_value(node.shown()));
+    }
+}
+
+fn is_empty(node: &Node) -> bool {
+    match &node.value {
+        Tree::Null => true,
+        Tree::Map(entries) => entries.is_empty(),
+        _ => false,
     }
 }
 

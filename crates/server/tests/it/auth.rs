@@ -36,10 +36,21 @@ async fn addresses_other_than_loopback_need_authentication() {
     }
 }
 
+#[tokio::test]
+async fn web_pages_cannot_ask_where_no_token_is_needed() {
+    let world = World::new(RULES).await;
+    let of_page =
+        b"GET /v1/rules HTTP/1.1\r\nhost: x\r\norigin: https://example.com\r\nconnection: close\r\n\r\n";
+    assert!(exchange(&world.http, of_page).await.starts_with("HTTP/1.1 403"));
+    assert!(get(&world.http, "/v1/rules").await.starts_with("HTTP/1.1 200"));
+}
+
 /// A request with this token.
 fn with_token(field: &str) -> Request<zae_limiter_server::envoy::protocol::service::RateLimitRequest> {
     let mut request = Request::new(of_key("key-1"));
-    request.metadata_mut().insert("authorization", field.parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("authorization", field.parse().unwrap());
     request
 }
 
@@ -55,34 +66,76 @@ async fn tokens_are_checked_and_read_again() {
     let mut world = start(options).await.unwrap();
     world.grpc = world.grpc.replace("0.0.0.0", "127.0.0.1");
     let mut client = world.client().await;
-    for wrong in ["", "Bearer", "Bearer ", "Bearer second", "Basic first", "first", "Bearer first first"] {
+    for wrong in [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer second",
+        "Basic first",
+        "first",
+        "Bearer first first",
+    ] {
         let failed = client.should_rate_limit(with_token(wrong)).await.unwrap_err();
         assert_eq!(failed.code(), Code::Unauthenticated, "{wrong}");
         assert!(!failed.message().contains("first"));
     }
-    assert_eq!(client.should_rate_limit(of_key("key-1")).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(
+        client
+            .should_rate_limit(of_key("key-1"))
+            .await
+            .unwrap_err()
+            .code(),
+        Code::Unauthenticated
+    );
     let mut twice = with_token("Bearer first");
-    twice.metadata_mut().append("authorization", "Bearer other".parse().unwrap());
-    assert_eq!(client.should_rate_limit(twice).await.unwrap_err().code(), Code::Unauthenticated);
-    client.should_rate_limit(with_token("Bearer first")).await.unwrap();
-    client.should_rate_limit(with_token("bearer first")).await.unwrap();
+    twice
+        .metadata_mut()
+        .append("authorization", "Bearer other".parse().unwrap());
+    assert_eq!(
+        client.should_rate_limit(twice).await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+    client
+        .should_rate_limit(with_token("Bearer first"))
+        .await
+        .unwrap();
+    client
+        .should_rate_limit(with_token("bearer first"))
+        .await
+        .unwrap();
 
     // The other port, too, but for probes.
     let answer = get(&world.http, "/v1/rules").await;
-    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("www-authenticate: Bearer"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 401") && answer.contains("www-authenticate: Bearer"),
+        "{answer}"
+    );
     assert!(get(&world.http, "/metrics").await.starts_with("HTTP/1.1 401"));
     assert!(get(&world.http, "/unknown").await.starts_with("HTTP/1.1 401"));
     assert!(get(&world.http, "/healthz").await.starts_with("HTTP/1.1 200"));
-    let asked = b"GET /v1/rules HTTP/1.1\r\nhost: x\r\nauthorization: Bearer first\r\nconnection: close\r\n\r\n";
+    let asked =
+        b"GET /v1/rules HTTP/1.1\r\nhost: x\r\nauthorization: Bearer first\r\nconnection: close\r\n\r\n";
     assert!(exchange(&world.http, asked).await.starts_with("HTTP/1.1 200"));
 
     // A bad file changes nothing; a good one does.
     std::fs::write(&path, "not a hash\n").unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    client.should_rate_limit(with_token("Bearer first")).await.unwrap();
+    client
+        .should_rate_limit(with_token("Bearer first"))
+        .await
+        .unwrap();
     std::fs::write(&path, line("second")).unwrap();
-    until("the new token", async || client.should_rate_limit(with_token("Bearer second")).await.is_ok()).await;
-    let failed = client.should_rate_limit(with_token("Bearer first")).await.unwrap_err();
+    until("the new token", async || {
+        client
+            .should_rate_limit(with_token("Bearer second"))
+            .await
+            .is_ok()
+    })
+    .await;
+    let failed = client
+        .should_rate_limit(with_token("Bearer first"))
+        .await
+        .unwrap_err();
     assert_eq!(failed.code(), Code::Unauthenticated);
 }
 
@@ -92,14 +145,24 @@ async fn files_without_tokens_are_refused() {
     let path = directory.path().join("tokens");
     let mut options = options();
     options.tokens = Some(path.clone());
-    for (text, reason) in [("# none\n", "no token"), ("abc secret\n", "line 1"), ("", "no token")] {
+    for (text, reason) in [
+        ("# none\n", "no token"),
+        ("abc secret\n", "line 1"),
+        ("", "no token"),
+    ] {
         std::fs::write(&path, text).unwrap();
         let refused = start(options.clone()).await.err().unwrap().to_string();
-        assert!(refused.contains(reason) && !refused.contains("secret"), "{refused}");
+        assert!(
+            refused.contains(reason) && !refused.contains("secret"),
+            "{refused}"
+        );
     }
     std::fs::remove_file(&path).unwrap();
     let refused = start(options).await.err().unwrap().to_string();
-    assert!(refused.contains("--token-file") && refused.contains("No such file"), "{refused}");
+    assert!(
+        refused.contains("--token-file") && refused.contains("No such file"),
+        "{refused}"
+    );
 }
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
@@ -156,18 +219,28 @@ async fn clients_with_a_certificate_are_admitted_and_others_are_not() {
     let usage = ExtendedKeyUsagePurpose::ClientAuth;
     let right = certificate(&of_clients, "proxy", usage.clone());
     let channel = connect(&world, &of_server, Some(&right)).await.unwrap();
-    RateLimitServiceClient::new(channel).should_rate_limit(of_key("key-1")).await.unwrap();
+    RateLimitServiceClient::new(channel)
+        .should_rate_limit(of_key("key-1"))
+        .await
+        .unwrap();
 
     // Without one, only health checks are answered.
     let channel = connect(&world, &of_server, None).await.unwrap();
-    let failed = RateLimitServiceClient::new(channel.clone()).should_rate_limit(of_key("key-1")).await;
+    let failed = RateLimitServiceClient::new(channel.clone())
+        .should_rate_limit(of_key("key-1"))
+        .await;
     assert_eq!(failed.unwrap_err().code(), Code::Unauthenticated);
-    HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap();
+    HealthClient::new(channel)
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap();
 
     // One of another authority ends the handshake.
     let wrong = certificate(&other, "proxy", usage);
     if let Some(channel) = connect(&world, &of_server, Some(&wrong)).await {
-        let failed = RateLimitServiceClient::new(channel).should_rate_limit(of_key("key-1")).await;
+        let failed = RateLimitServiceClient::new(channel)
+            .should_rate_limit(of_key("key-1"))
+            .await;
         assert!(failed.is_err());
     }
     // Plain text is not spoken.
@@ -199,7 +272,10 @@ async fn certificates_are_read_again() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(connect(&world, &old, None).await.is_some());
     write(directory.path(), &renewed);
-    until("the new certificate", async || connect(&world, &new, None).await.is_some()).await;
+    until("the new certificate", async || {
+        connect(&world, &new, None).await.is_some()
+    })
+    .await;
     // Connections stay.
     client.should_rate_limit(of_key("key-1")).await.unwrap();
 }

@@ -25,7 +25,10 @@ async fn channel(world: &World) -> Channel {
 async fn no_request_is_dropped_when_the_server_ends_under_load() {
     let table = TestTable::new();
     let repo = table.open().await.unwrap();
-    repo.admin().set_system_defaults([Limit::per_day("rpm", 100_000)], None).await.unwrap();
+    repo.admin()
+        .set_system_defaults([Limit::per_day("rpm", 100_000)], None)
+        .await
+        .unwrap();
     let mut world = World::with(RULES, repo, options()).await.unwrap();
     table.delay(Duration::from_millis(20));
     let mut clients = Vec::new();
@@ -53,7 +56,10 @@ async fn no_request_is_dropped_when_the_server_ends_under_load() {
     }
     table.delay(Duration::ZERO);
     for (index, count) in admitted.into_iter().enumerate() {
-        assert_eq!(world.left(&format!("key-{index}"), "gpt-4").await, 100_000 - count);
+        assert_eq!(
+            world.left(&format!("key-{index}"), "gpt-4").await,
+            100_000 - count
+        );
     }
     let stopped = world.stopped().await;
     assert!(stopped.is_complete(), "{stopped:?}");
@@ -63,7 +69,10 @@ async fn no_request_is_dropped_when_the_server_ends_under_load() {
 async fn the_end_is_bounded() {
     let table = TestTable::new();
     let repo = table.open().await.unwrap();
-    repo.admin().set_system_defaults([Limit::per_day("rpm", 5)], None).await.unwrap();
+    repo.admin()
+        .set_system_defaults([Limit::per_day("rpm", 5)], None)
+        .await
+        .unwrap();
     let mut options = options();
     options.drain_timeout = Duration::from_millis(200);
     let mut world = World::with(RULES, repo, options).await.unwrap();
@@ -84,19 +93,30 @@ async fn health_checks_say_that_the_server_is_about_to_end() {
     options.drain_delay = Duration::from_millis(600);
     let mut world = World::with(RULES, repository().await, options).await.unwrap();
     let mut health = HealthClient::new(channel(&world).await);
-    let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    let of = |service: &str| HealthCheckRequest {
+        service: service.to_owned(),
+    };
     for service in ["", "envoy.service.ratelimit.v3.RateLimitService"] {
         let answer = health.check(of(service)).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving);
     }
     let mut watched = health.watch(of("")).await.unwrap().into_inner();
-    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(
+        watched.message().await.unwrap().unwrap().status(),
+        ServingStatus::Serving
+    );
     assert!(get(&world.http, "/readyz").await.starts_with("HTTP/1.1 200"));
 
     world.stop();
-    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(
+        watched.message().await.unwrap().unwrap().status(),
+        ServingStatus::NotServing
+    );
     let readiness = get(&world.http, "/readyz").await;
-    assert!(readiness.starts_with("HTTP/1.1 503") && readiness.contains("draining"), "{readiness}");
+    assert!(
+        readiness.starts_with("HTTP/1.1 503") && readiness.contains("draining"),
+        "{readiness}"
+    );
     assert!(get(&world.http, "/healthz").await.starts_with("HTTP/1.1 200"));
     // It still answers.
     let mut client = world.client().await;
@@ -110,7 +130,9 @@ async fn health_checks_say_that_the_server_is_about_to_end() {
 #[tokio::test]
 async fn a_table_that_does_not_answer_is_not_ready() {
     let table = TestTable::new();
-    let world = World::with(RULES, table.open().await.unwrap(), options()).await.unwrap();
+    let world = World::with(RULES, table.open().await.unwrap(), options())
+        .await
+        .unwrap();
     table.fail(Fault::Unreachable);
     assert!(get(&world.http, "/readyz").await.starts_with("HTTP/1.1 503"));
     assert!(get(&world.http, "/healthz").await.starts_with("HTTP/1.1 200"));
@@ -135,15 +157,25 @@ async fn reflection_describes_the_service() {
     let Some(MessageResponse::ListServicesResponse(listed)) = answer.message_response else {
         panic!("{answer:?}");
     };
-    let names: Vec<&str> = listed.service.iter().map(|service| service.name.as_str()).collect();
-    assert!(names.contains(&"envoy.service.ratelimit.v3.RateLimitService"), "{names:?}");
+    let names: Vec<&str> = listed
+        .service
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
+    assert!(
+        names.contains(&"envoy.service.ratelimit.v3.RateLimitService"),
+        "{names:?}"
+    );
     assert!(names.contains(&"grpc.health.v1.Health"), "{names:?}");
     let symbol = "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor".to_owned();
     let file = ask(MessageRequest::FileContainingSymbol(symbol));
     let mut answers = client.server_reflection_info(file).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap();
     assert!(
-        matches!(answer.message_response, Some(MessageResponse::FileDescriptorResponse(_))),
+        matches!(
+            answer.message_response,
+            Some(MessageResponse::FileDescriptorResponse(_))
+        ),
         "{answer:?}"
     );
 }

@@ -22,9 +22,16 @@ async fn a_key_is_admitted_up_to_its_limit_and_told_how_it_stands() {
         let status = &response.statuses[0];
         assert_eq!(status.limit_remaining, left);
         let limit = status.current_limit.as_ref().unwrap();
-        assert_eq!((limit.name.as_str(), limit.requests_per_unit, limit.unit()), ("rpm", 5, Unit::Day));
+        assert_eq!(
+            (limit.name.as_str(), limit.requests_per_unit, limit.unit()),
+            ("rpm", 5, Unit::Day)
+        );
         assert_eq!(field(&response, "ratelimit-policy"), Some("\"rpm\";q=5;w=86400"));
-        assert!(field(&response, "ratelimit").unwrap().starts_with(&format!("\"rpm\";r={left};t=")));
+        assert!(
+            field(&response, "ratelimit")
+                .unwrap()
+                .starts_with(&format!("\"rpm\";r={left};t="))
+        );
         assert_eq!(field(&response, "retry-after"), None);
     }
     let response = ask(&mut client, of_key("key-1")).await;
@@ -37,7 +44,13 @@ async fn a_key_is_admitted_up_to_its_limit_and_told_how_it_stands() {
     assert!((17_000..=17_280).contains(&retry_after), "{retry_after}");
     // Another key and another model have buckets of their own.
     assert!(!is_over(&ask(&mut client, of_key("key-2")).await));
-    assert!(!is_over(&ask(&mut client, request([descriptor(&[("model", "o3"), ("api_key", "key-1")])])).await));
+    assert!(!is_over(
+        &ask(
+            &mut client,
+            request([descriptor(&[("model", "o3"), ("api_key", "key-1")])])
+        )
+        .await
+    ));
     assert_eq!(world.left("key-1", "o3").await, 4);
 }
 
@@ -54,7 +67,12 @@ async fn unknown_domains_and_descriptors_pass() {
     let response = ask(&mut client, request(unknown)).await;
     assert_eq!(response.overall_code(), Code::Ok);
     assert_eq!(response.statuses.len(), 4);
-    assert!(response.statuses.iter().all(|status| status.code() == Code::Ok && status.current_limit.is_none()));
+    assert!(
+        response
+            .statuses
+            .iter()
+            .all(|status| status.code() == Code::Ok && status.current_limit.is_none())
+    );
     let mut elsewhere = of_key("key-1");
     elsewhere.domain = "other".to_owned();
     elsewhere.hits_addend = 1000;
@@ -78,7 +96,12 @@ domains:
 "#;
     let world = World::new(rules).await;
     let limits = [Limit::per_day("rpm", 5), Limit::per_day("tpm", 100)];
-    world.repo.admin().set_system_defaults(limits, None).await.unwrap();
+    world
+        .repo
+        .admin()
+        .set_system_defaults(limits, None)
+        .await
+        .unwrap();
     let mut client = world.client().await;
     let mut ten = of_key("key-1");
     ten.hits_addend = 10;
@@ -117,7 +140,12 @@ domains:
 "#;
     let world = World::new(rules).await;
     let mut client = world.client().await;
-    let both = || request([descriptor(&[("api_key", "key-1")]), descriptor(&[("api_key", "key-2")])]);
+    let both = || {
+        request([
+            descriptor(&[("api_key", "key-1")]),
+            descriptor(&[("api_key", "key-2")]),
+        ])
+    };
     let mut drain = request([descriptor(&[("api_key", "key-2")])]);
     drain.hits_addend = 4;
     assert!(!is_over(&ask(&mut client, drain).await));
@@ -157,7 +185,14 @@ async fn a_descriptor_can_bring_its_limit_if_the_rule_allows_it() {
     let world = World::new(RULES).await;
     let mut client = world.client().await;
     let response = ask(&mut client, per_minute(100)).await;
-    assert_eq!(response.statuses[0].current_limit.as_ref().unwrap().requests_per_unit, 5);
+    assert_eq!(
+        response.statuses[0]
+            .current_limit
+            .as_ref()
+            .unwrap()
+            .requests_per_unit,
+        5
+    );
 
     let rules = RULES.replace("consume: {rpm: 1}", "consume: {rpm: 1}\n        override: true");
     let world = World::new(&rules).await;
@@ -254,7 +289,10 @@ async fn a_table_that_fails_is_unavailable_unless_the_policy_admits() {
     let table = TestTable::new();
     let repo = table.open().await.unwrap();
     let limits = [Limit::per_day("rpm", 5)];
-    repo.admin().set_system_defaults(limits.clone(), None).await.unwrap();
+    repo.admin()
+        .set_system_defaults(limits.clone(), None)
+        .await
+        .unwrap();
     let world = World::with(RULES, repo, options()).await.unwrap();
     let mut client = world.client().await;
     table.fail(Fault::Unreachable);
@@ -263,7 +301,12 @@ async fn a_table_that_fails_is_unavailable_unless_the_policy_admits() {
     assert!(!failed.message().contains("key-1"), "{failed}");
 
     let table = TestTable::new();
-    let repo = table.builder().on_unavailable(OnUnavailable::Allow).open().await.unwrap();
+    let repo = table
+        .builder()
+        .on_unavailable(OnUnavailable::Allow)
+        .open()
+        .await
+        .unwrap();
     repo.admin().set_system_defaults(limits, None).await.unwrap();
     let world = World::with(RULES, repo, options()).await.unwrap();
     let mut client = world.client().await;
@@ -288,7 +331,13 @@ async fn malformed_requests_are_refused() {
     let mut negative = of_key("key-1");
     negative.descriptors[0].is_negative_hits = true;
     let many = (0..65).map(|_| descriptor(&[("api_key", "key-1"), ("model", "gpt-4")]));
-    for wrong in [without_domain, negative, request([]), request([descriptor(&[])]), request(many)] {
+    for wrong in [
+        without_domain,
+        negative,
+        request([]),
+        request([descriptor(&[])]),
+        request(many),
+    ] {
         let failed = client.should_rate_limit(wrong).await.unwrap_err();
         assert_eq!(failed.code(), GrpcCode::InvalidArgument, "{failed}");
     }
@@ -334,7 +383,11 @@ async fn a_client_that_goes_away_keeps_no_tokens() {
     table.delay(Duration::from_millis(300));
     for _ in 0..3 {
         let asked = client.should_rate_limit(of_key("key-1"));
-        assert!(tokio::time::timeout(Duration::from_millis(100), asked).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(100), asked)
+                .await
+                .is_err()
+        );
     }
     // Until the server has noticed the end of the last one.
     tokio::time::sleep(Duration::from_millis(500)).await;

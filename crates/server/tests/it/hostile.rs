@@ -37,7 +37,9 @@ async fn other_protocols_and_broken_frames_end_their_connection_only() {
         // A header block without its end, then data.
         &[
             preface,
-            &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0][..],
+            &[
+                0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0,
+            ][..],
         ]
         .concat(),
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -45,22 +47,34 @@ async fn other_protocols_and_broken_frames_end_their_connection_only() {
     for bytes in broken {
         exchange(&world.grpc, bytes).await;
     }
-    assert!(exchange(&world.http, b"nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    assert!(
+        exchange(&world.http, b"nonsense\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 400")
+    );
     assert!(!is_over(&ask(&mut client, of_key("key-1")).await));
 }
 
 #[tokio::test]
 async fn large_fields_and_bodies_are_refused() {
     let world = World::new(RULES).await;
-    let field = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(100_000));
+    let field = format!(
+        "GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+        "a".repeat(100_000)
+    );
     let answer = exchange(&world.http, field.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 
     let mut client = world.client().await;
-    let failed = client.should_rate_limit(of_key(&"x".repeat(70_000))).await.unwrap_err();
+    let failed = client
+        .should_rate_limit(of_key(&"x".repeat(70_000)))
+        .await
+        .unwrap_err();
     assert_eq!(failed.code(), GrpcCode::OutOfRange, "{failed}");
     let mut large = tonic::Request::new(of_key("key-1"));
-    large.metadata_mut().insert("x-large", "a".repeat(60_000).parse().unwrap());
+    large
+        .metadata_mut()
+        .insert("x-large", "a".repeat(60_000).parse().unwrap());
     assert!(client.should_rate_limit(large).await.is_err());
     // The connection serves on, or the client opens another one.
     let mut client = world.client().await;
@@ -131,7 +145,10 @@ async fn connections_above_the_bound_are_closed() {
 async fn a_request_that_takes_too_long_is_ended() {
     let table = TestTable::new();
     let repo = table.open().await.unwrap();
-    repo.admin().set_system_defaults([Limit::per_day("rpm", 5)], None).await.unwrap();
+    repo.admin()
+        .set_system_defaults([Limit::per_day("rpm", 5)], None)
+        .await
+        .unwrap();
     let mut options = options();
     options.limits.request_timeout = Duration::from_millis(200);
     let world = World::with(RULES, repo, options).await.unwrap();
@@ -149,7 +166,9 @@ async fn many_keys_of_one_request_are_bounded() {
     let world = World::new(RULES).await;
     let mut client = world.client().await;
     let keys: Vec<String> = (0..64).map(|index| format!("key-{index}")).collect();
-    let all = keys.iter().map(|key| descriptor(&[("api_key", key), ("model", "gpt-4")]));
+    let all = keys
+        .iter()
+        .map(|key| descriptor(&[("api_key", key), ("model", "gpt-4")]));
     let response = ask(&mut client, request(all)).await;
     assert!(!is_over(&response));
     assert_eq!(response.statuses.len(), 64);

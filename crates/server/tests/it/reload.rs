@@ -27,7 +27,11 @@ async fn good_rules_are_put_in_force_and_bad_ones_are_not() {
     assert_eq!(costs(&mut client, "key-1").await, 1);
 
     std::fs::write(&path, RULES.replace("rpm: 1", "rpm: 2")).unwrap();
-    let shown = async || get(&world.http, "/v1/rules").await.contains(r#""consume":{"rpm":2}"#);
+    let shown = async || {
+        get(&world.http, "/v1/rules")
+            .await
+            .contains(r#""consume":{"rpm":2}"#)
+    };
     until("the new rules", shown).await;
     assert_eq!(costs(&mut client, "key-2").await, 2);
 
@@ -41,7 +45,11 @@ async fn good_rules_are_put_in_force_and_bad_ones_are_not() {
     assert_eq!(costs(&mut client, "key-4").await, 2);
 
     std::fs::write(&path, RULES.replace("rpm: 1", "rpm: 3")).unwrap();
-    let shown = async || get(&world.http, "/v1/rules").await.contains(r#""consume":{"rpm":3}"#);
+    let shown = async || {
+        get(&world.http, "/v1/rules")
+            .await
+            .contains(r#""consume":{"rpm":3}"#)
+    };
     until("the rules after those", shown).await;
 }
 

@@ -198,6 +198,8 @@ fn log(verbose: bool) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // It would be written to standard error as well, and end the endpoint if that has no reader any more.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .try_init();
