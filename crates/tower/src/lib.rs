@@ -73,6 +73,9 @@ mod answer;
 mod body;
 mod charge;
 pub mod estimate;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod key;
 mod rejection;
 mod service;

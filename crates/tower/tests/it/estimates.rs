@@ -205,6 +205,7 @@ async fn bodies_that_are_not_understood_are_refused_or_all_input() {
         (b"{\"prompt\":\"12\"} x", "17 50 None false"),
         (b"{\"prompt\":\"\\ud800\",\"max_tokens\":9}", "34 50 None false"),
         (b"{\"model\":\"a\",\"model\":\"b\"}", "25 50 None false"),
+        (b"{\"model\":null,\"model\":\"b\"}", "26 50 None false"),
         (b"\xef\xbb\xbf{}", "5 50 None false"),
         (b"\xff\xfe123", "5 50 None false"),
     ] {
