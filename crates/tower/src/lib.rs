@@ -64,6 +64,7 @@
 //! | Feature | |
 //! |---|---|
 //! | `axum` | [`key::peer`] knows axum's `ConnectInfo` |
+//! | `metrics` | [counters and gauges](telemetry) for the recorder of the `metrics` facade |
 //! | `grpc` | refused gRPC calls are answered with `RESOURCE_EXHAUSTED` and `RetryInfo` |
 //! | `tiktoken` | counts tokens as OpenAI's models do |
 
@@ -80,6 +81,10 @@ pub mod key;
 mod rejection;
 mod service;
 mod settle;
+#[cfg(not(feature = "metrics"))]
+mod telemetry;
+#[cfg(feature = "metrics")]
+pub mod telemetry;
 pub mod usage;
 
 pub use answer::{BodyShape, Cause, Fields, Refused};

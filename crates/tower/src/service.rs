@@ -17,6 +17,7 @@ use crate::answer::{Answers, BodyShape, Fields, Refused};
 use crate::body::ResponseBody;
 use crate::charge::Charge;
 use crate::settle::{Ending, Held, Settle, Settling};
+use crate::telemetry::{Outcome, Reports};
 use crate::usage::Usage;
 
 /// Limits requests: takes tokens before the service is called, and commits or rolls back when the response has ended.
@@ -44,6 +45,7 @@ pub struct RateLimitLayer {
     charge: Arc<dyn Charge>,
     settling: Arc<Settling>,
     answers: Arc<Answers>,
+    reports: Reports,
 }
 
 impl RateLimitLayer {
@@ -53,6 +55,7 @@ impl RateLimitLayer {
     /// [`InvalidInput`] if the rules name a limit that cannot be, or none.
     pub fn new(limiter: RateLimiter, charge: impl Charge) -> Result<Self, InvalidInput> {
         charge.check()?;
+        let reports = Reports::new(&limiter);
         Ok(Self {
             limiter,
             charge: Arc::new(charge),
@@ -62,6 +65,7 @@ impl RateLimitLayer {
                 usage: Vec::new(),
             }),
             answers: Arc::default(),
+            reports,
         })
     }
 
@@ -83,6 +87,7 @@ impl RateLimitLayer {
                 "must be one that the rules take",
             ));
         }
+        self.reports.looks_for(&limit);
         Arc::make_mut(&mut self.settling)
             .usage
             .push((limit, Arc::new(usage)));
@@ -204,26 +209,39 @@ impl RateLimitLayer {
     {
         let (parts, body) = request.into_parts();
         let answers = &self.answers;
+        let call = self.reports.request();
         let acquire = match self.charge.charge(&self.limiter, &parts) {
             Ok(Some(acquire)) => acquire,
             Ok(None) => {
+                call.end(Outcome::Unlimited);
                 let response = inner.call(Request::from_parts(parts, body)).await?;
                 return Ok(response.map(ResponseBody::passed));
             }
-            Err(rejection) => return Ok(answers.refuse(&Refused::rejected(&parts, &rejection))),
+            Err(rejection) => {
+                let refused = Refused::rejected(&parts, &rejection);
+                call.end(Outcome::of(&refused));
+                return Ok(answers.refuse(&refused));
+            }
         };
         let lease = match acquire.send().await {
             Ok(lease) => lease,
             Err(err) => {
-                return Ok(answers.refuse(&Refused::limited(&parts, &err, self.limiter.repository().now())));
+                let refused = Refused::limited(&parts, &err, self.limiter.repository().now());
+                call.end(Outcome::of(&refused));
+                return Ok(answers.refuse(&refused));
             }
         };
+        call.end(if lease.is_degraded() {
+            Outcome::Degraded
+        } else {
+            Outcome::Admitted
+        });
         let statuses = if answers.fields.is_empty() {
             Vec::new()
         } else {
             lease.statuses()
         };
-        let mut held = Held::new(lease, self.settling);
+        let mut held = Held::new(lease, self.settling, self.reports);
         // A server sends no body in answer to these, and does not ask for one.
         let has_body = parts.method != Method::HEAD && parts.method != Method::CONNECT;
         let response = match inner.call(Request::from_parts(parts, body)).await {

@@ -18,6 +18,7 @@ use super::{BytesPerToken, Estimate, Replayed, Tokenizer};
 use crate::answer::{Answers, BodyShape, Refused};
 use crate::body::ResponseBody;
 use crate::rejection::Rejection;
+use crate::telemetry::{BodyCall, BodyOutcome};
 use crate::usage::is_encoded;
 
 /// The most bytes of a body that are read unless set otherwise: 4 MiB.
@@ -73,6 +74,7 @@ struct Settings {
 
 impl Default for EstimateLayer {
     fn default() -> Self {
+        BodyCall::start_counters();
         Self {
             settings: Arc::new(Settings {
                 tokenizer: Arc::new(BytesPerToken::default()),
@@ -219,6 +221,7 @@ impl Settings {
         request: Request<B>,
     ) -> Result<Request<Replayed<B>>, Response<ResponseBody<R>>> {
         let (mut head, body) = request.into_parts();
+        let call = BodyCall::begin();
         let read = if body.is_end_stream() {
             Ok(Replayed::passed(body))
         } else if is_encoded(&head.headers) {
@@ -231,10 +234,14 @@ impl Settings {
         let estimated = read.and_then(|body| Ok((self.estimate(body.bytes())?, body)));
         match estimated {
             Ok((estimate, body)) => {
+                call.end(BodyOutcome::Estimated);
                 head.extensions.insert(estimate);
                 Ok(Request::from_parts(head, body))
             }
-            Err(rejection) => Err(self.answers.refuse(&Refused::rejected(&head, &rejection))),
+            Err(rejection) => {
+                call.end(BodyOutcome::of(&rejection));
+                Err(self.answers.refuse(&Refused::rejected(&head, &rejection)))
+            }
         }
     }
 
