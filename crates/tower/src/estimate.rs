@@ -9,6 +9,8 @@
 
 mod body;
 mod count;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod service;
 #[cfg(feature = "tiktoken")]
 mod tiktoken;

@@ -13,10 +13,13 @@ use tower_layer::Layer;
 use tower_service::Service;
 use zae_limiter::{InvalidInput, RateLimiter};
 
-use crate::answer::{Answers, BodyShape, Fields, Refused};
+use crate::answer::{Answers, Asked, BodyShape, Fields, Refused};
 use crate::body::ResponseBody;
 use crate::charge::Charge;
+use crate::estimate::EstimateLayer;
+use crate::estimated::EstimatedLayer;
 use crate::settle::{Ending, Held, Settle, Settling};
+use crate::telemetry::{Outcome, Reports};
 use crate::usage::Usage;
 
 /// Limits requests: takes tokens before the service is called, and commits or rolls back when the response has ended.
@@ -41,9 +44,10 @@ use crate::usage::Usage;
 #[derive(Clone)]
 pub struct RateLimitLayer {
     limiter: RateLimiter,
-    charge: Arc<dyn Charge>,
+    pub(crate) charge: Arc<dyn Charge>,
     settling: Arc<Settling>,
-    answers: Arc<Answers>,
+    pub(crate) answers: Arc<Answers>,
+    pub(crate) reports: Reports,
 }
 
 impl RateLimitLayer {
@@ -53,6 +57,7 @@ impl RateLimitLayer {
     /// [`InvalidInput`] if the rules name a limit that cannot be, or none.
     pub fn new(limiter: RateLimiter, charge: impl Charge) -> Result<Self, InvalidInput> {
         charge.check()?;
+        let reports = Reports::new(&limiter);
         Ok(Self {
             limiter,
             charge: Arc::new(charge),
@@ -62,6 +67,7 @@ impl RateLimitLayer {
                 usage: Vec::new(),
             }),
             answers: Arc::default(),
+            reports,
         })
     }
 
@@ -83,10 +89,31 @@ impl RateLimitLayer {
                 "must be one that the rules take",
             ));
         }
+        self.reports.looks_for(&limit);
         Arc::make_mut(&mut self.settling)
             .usage
             .push((limit, Arc::new(usage)));
         Ok(self)
+    }
+
+    /// One layer that also estimates the tokens of requests, for [`Rules::consume_estimate`](crate::Rules::consume_estimate). It checks the key before it reads the body, so
+    /// that requests without one cost nothing, and bodies of requests that are not limited are passed on unread. All refusals are answered as this layer answers
+    /// them, in place of the settings of the other one.
+    ///
+    /// ```
+    /// use zae_limiter::RateLimiter;
+    /// use zae_limiter_tower::{EstimateLayer, EstimatedLayer, Fields, RateLimitLayer, Rules, key, usage};
+    ///
+    /// # fn layer(limiter: RateLimiter) -> Result<EstimatedLayer, zae_limiter::InvalidInput> {
+    /// let rules = Rules::new(key::bearer(), "gpt-4").consume("rpm", 1).consume_estimate("tpm");
+    /// let layer = RateLimitLayer::new(limiter, rules)?
+    ///     .correct("tpm", usage::openai())?
+    ///     .fields([Fields::Ietf, Fields::openai("rpm", "tpm")])
+    ///     .estimated(EstimateLayer::new().max_body(1 << 20));
+    /// # Ok(layer) }
+    /// ```
+    pub fn estimated(self, estimate: EstimateLayer) -> EstimatedLayer {
+        EstimatedLayer::new(self, estimate)
     }
 
     /// Decides by the response whether a request keeps its tokens. Default: [`Ending::usual`].
@@ -112,6 +139,15 @@ impl RateLimitLayer {
     /// The header fields that responses have, in place of the default: those of the IETF draft.
     pub fn fields(mut self, fields: impl IntoIterator<Item = Fields>) -> Self {
         Arc::make_mut(&mut self.answers).fields = fields.into_iter().collect();
+        self
+    }
+
+    /// Reports only the limits of the client's own entity, in header fields and in bodies of refusals, and not those of entities above it: for clients that
+    /// must not learn how much others of their project use. If only a limit above has refused, the answer has `Retry-After` and no
+    /// limit that is exceeded. By default, the tightest limit of each name is reported, whichever entity it is of.
+    /// [`BodyShape::JsonWithEntities`] has all limits nevertheless.
+    pub fn own_limits_only(mut self) -> Self {
+        Arc::make_mut(&mut self.answers).is_own_only = true;
         self
     }
 
@@ -197,33 +233,53 @@ where
 }
 
 impl RateLimitLayer {
-    async fn serve<S, B, R>(self, mut inner: S, request: Request<B>) -> Answer<R, S::Error>
+    pub(crate) async fn serve<S, B, R>(self, mut inner: S, request: Request<B>) -> Answer<R, S::Error>
     where
         S: Service<Request<B>, Response = Response<R>>,
         R: Body<Data = Bytes>,
     {
         let (parts, body) = request.into_parts();
         let answers = &self.answers;
+        let call = self.reports.request();
         let acquire = match self.charge.charge(&self.limiter, &parts) {
             Ok(Some(acquire)) => acquire,
             Ok(None) => {
+                call.end(Outcome::Unlimited);
                 let response = inner.call(Request::from_parts(parts, body)).await?;
                 return Ok(response.map(ResponseBody::passed));
             }
-            Err(rejection) => return Ok(answers.refuse(&Refused::rejected(&parts, &rejection))),
+            Err(rejection) => {
+                let refused = Refused::rejected(&parts, &rejection);
+                call.end(Outcome::of(&refused));
+                return Ok(answers.refuse(&refused));
+            }
         };
+        let entity = acquire.entity().cloned();
+        let owner = answers.owner(entity.as_ref());
         let lease = match acquire.send().await {
             Ok(lease) => lease,
             Err(err) => {
-                return Ok(answers.refuse(&Refused::limited(&parts, &err, self.limiter.repository().now())));
+                let asked = Asked {
+                    now: self.limiter.repository().now(),
+                    entity: entity.as_ref(),
+                    owner,
+                };
+                let refused = Refused::limited(&parts, &err, asked);
+                call.end(Outcome::of(&refused));
+                return Ok(answers.refuse(&refused));
             }
         };
+        call.end(if lease.is_degraded() {
+            Outcome::Degraded
+        } else {
+            Outcome::Admitted
+        });
         let statuses = if answers.fields.is_empty() {
             Vec::new()
         } else {
             lease.statuses()
         };
-        let mut held = Held::new(lease, self.settling);
+        let mut held = Held::new(lease, self.settling, self.reports);
         // A server sends no body in answer to these, and does not ask for one.
         let has_body = parts.method != Method::HEAD && parts.method != Method::CONNECT;
         let response = match inner.call(Request::from_parts(parts, body)).await {
@@ -234,7 +290,12 @@ impl RateLimitLayer {
             }
         };
         let (mut told, body) = response.into_parts();
-        answers.tell(&statuses, self.limiter.repository().now(), &mut told.headers);
+        answers.tell(
+            &statuses,
+            owner,
+            self.limiter.repository().now(),
+            &mut told.headers,
+        );
         let has_begun = held.begin(&mut told);
         let without_body = [
             StatusCode::SWITCHING_PROTOCOLS,

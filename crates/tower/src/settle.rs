@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::response::Parts;
 use zae_limiter::Lease;
 
+use crate::telemetry::{InFlight, Reports};
 use crate::usage::{Usage, UsageReader};
 
 /// What becomes of a request's tokens.
@@ -40,6 +41,11 @@ impl Ending {
             grpc_status: grpc_status(trailers).or(self.grpc_status),
             ..self
         }
+    }
+
+    /// Whether the service has done what was asked, so that it can say what that took.
+    fn is_success(self) -> bool {
+        self.status.is_success() && self.grpc_status.is_none_or(|status| status == 0)
     }
 
     /// Gives back what a fault of the service has not served: of HTTP, the statuses from 500 on; of gRPC, `UNKNOWN`, `INTERNAL`,
@@ -105,16 +111,20 @@ pub(crate) struct Held {
     /// What the handler says was used.
     used: Option<Used>,
     readers: Vec<(usize, Box<dyn UsageReader>)>,
+    reports: Reports,
+    _in_flight: InFlight,
 }
 
 impl Held {
-    pub(crate) fn new(lease: Lease, settling: Arc<Settling>) -> Self {
+    pub(crate) fn new(lease: Lease, settling: Arc<Settling>, reports: Reports) -> Self {
         Self {
             lease: Some(lease),
             settling,
             ending: None,
             used: None,
             readers: Vec::new(),
+            _in_flight: reports.in_flight(),
+            reports,
         }
     }
 
@@ -133,11 +143,7 @@ impl Held {
             return false;
         }
         for (index, (limit, usage)) in self.settling.usage.iter().enumerate() {
-            let is_known = self
-                .used
-                .as_ref()
-                .is_some_and(|used| used.0.iter().any(|(known, _)| known == limit));
-            if let (false, Some(reader)) = (is_known, usage.reader(response)) {
+            if let (false, Some(reader)) = (self.is_told(limit), usage.reader(response)) {
                 self.readers.push((index, reader));
             }
         }
@@ -160,8 +166,41 @@ impl Held {
         let settle = self
             .ending
             .map_or(Settle::Commit, |ending| (self.settling.by)(ending));
+        if settle == Settle::Commit {
+            self.report();
+        }
         self.correct(|reader| reader.total(), |_, total| total);
         self.end(settle);
+    }
+
+    /// Counts what was taken and what was used, before the lease is corrected.
+    fn report(&self) {
+        let Some(lease) = &self.lease else { return };
+        let taken = |limit: &str| lease.consumed(limit);
+        for (limit, used) in self.used.iter().flat_map(|used| &used.0) {
+            // A limit that the request does not take is not the layer's to count.
+            if taken(limit) > 0 {
+                self.reports.used(limit, taken(limit), *used);
+            }
+        }
+        let is_success = self.ending.is_some_and(Ending::is_success);
+        for (index, (limit, _)) in self.settling.usage.iter().enumerate() {
+            if self.is_told(limit) {
+                continue;
+            }
+            let reader = self.readers.iter().find(|(of, _)| *of == index);
+            match reader.and_then(|(_, reader)| reader.total()) {
+                Some(used) if taken(limit) > 0 => self.reports.used(limit, taken(limit), used),
+                None if is_success => self.reports.usage_missing(limit),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the handler has said what was used of a limit.
+    fn is_told(&self, limit: &str) -> bool {
+        let told = self.used.iter().flat_map(|used| &used.0);
+        told.into_iter().any(|(known, _)| known == limit)
     }
 
     /// Corrects the lease to what was used, by what is held and what was met.
@@ -205,6 +244,9 @@ impl Drop for Held {
         } else {
             self.settling.on_disconnect
         };
+        if !has_failed {
+            self.reports.broken_off(settle);
+        }
         if settle == Settle::Commit {
             // More may have been used since the last report, so that what was reported does not give back.
             self.correct(|reader| reader.at_least(), u64::max);

@@ -14,6 +14,8 @@
 //! stream of chat completions has its usage only if the request asks for it (`"stream_options": {"include_usage": true}`). A body
 //! with a content encoding cannot be read: put the layer inside one that compresses, and ask the upstream for none.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod json;
 mod sse;
 #[cfg(test)]

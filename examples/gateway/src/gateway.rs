@@ -8,12 +8,14 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::{Authority, Scheme};
 use axum::http::{StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tower::ServiceBuilder;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 use zae_limiter::{InvalidInput, RateLimiter};
 use zae_limiter_tower::estimate::Estimate;
 use zae_limiter_tower::{EstimateLayer, Fields, RateLimitLayer, Rejection, Rules, key, usage};
@@ -29,25 +31,28 @@ pub fn app(limiter: RateLimiter, upstream: Authority) -> Result<Router, InvalidI
     let rules = Rules::new(key::bearer(), model_of)
         .consume("rpm", 1)
         .consume_estimate("tpm");
-    let fields = Fields::OpenAi {
-        requests: "rpm".into(),
-        tokens: "tpm".into(),
-    };
     let limits = RateLimitLayer::new(limiter, rules)?
         .correct("tpm", usage::openai())?
-        .fields([Fields::Ietf, fields]);
-    let layers = ServiceBuilder::new()
-        .layer(EstimateLayer::new().max_body(1 << 20))
-        .layer(limits);
+        .fields([Fields::Ietf, Fields::openai("rpm", "tpm")])
+        .estimated(EstimateLayer::new().max_body(1 << 20));
     let upstream = Upstream {
         client: Client::builder(TokioExecutor::new()).build_http(),
         authority: upstream,
     };
     Ok(Router::new()
         .route("/v1/chat/completions", post(pass_on))
-        .route_layer(layers)
+        .route_layer(limits)
+        .route_layer(from_fn(traced))
         .route("/healthz", get(async || "ok"))
         .with_state(upstream))
+}
+
+/// A span around a request, in which the limiter's spans are. It has nothing of the body and no key.
+async fn traced(request: Request, next: Next) -> Response {
+    let span = tracing::info_span!("request", method = %request.method(), path = request.uri().path(), status = Empty);
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
+    response
 }
 
 /// The model that a request asks for. Others than the known ones are not served, and have no buckets.

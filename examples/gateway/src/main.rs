@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run -p gateway
+//! cargo run -p gateway --features otlp -- --otlp http://localhost:4318/v1/traces
 //! ```
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,8 +11,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use tokio::net::TcpListener;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 use zae_limiter::{RateLimiter, Repository};
 
+#[cfg(feature = "otlp")]
+use gateway_example::traces;
 use gateway_example::{gateway, model, setup};
 
 /// Serves a made-up language model with limits per key and project.
@@ -23,12 +29,27 @@ struct Args {
     /// Keep the limits and tokens in this directory [default: in memory]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    #[cfg(feature = "otlp")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Send spans to this collector, such as http://localhost:4318/v1/traces"
+    )]
+    otlp: Option<String>,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let args = Args::parse();
+    let logs = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_filter(LevelFilter::INFO);
+    let subscriber = tracing_subscriber::registry().with(logs);
+    #[cfg(feature = "otlp")]
+    let provider = args.otlp.as_deref().map(traces::exporting).transpose()?;
+    #[cfg(feature = "otlp")]
+    let subscriber = subscriber.with(provider.as_ref().map(traces::layer));
+    subscriber.init();
     let builder = Repository::builder();
     let repo = match args.data_dir {
         Some(dir) => builder.embedded(dir).open().await?,
@@ -65,5 +86,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         complete = left.is_complete(),
         "served"
     );
+    // Spans of the last corrections have ended, and are sent.
+    #[cfg(feature = "otlp")]
+    if let Some(provider) = provider {
+        tokio::task::spawn_blocking(move || provider.shutdown()).await??;
+    }
     Ok(())
 }

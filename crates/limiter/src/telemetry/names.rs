@@ -70,31 +70,49 @@ pub struct Metric {
     pub help: &'static str,
 }
 
+impl Metric {
+    /// A counter. For crates that report metrics of their own beside those of [`METRICS`].
+    pub const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self {
+            name,
+            kind: Kind::Counter,
+            unit: Unit::Count,
+            labels,
+            buckets: &[],
+            help,
+        }
+    }
+
+    /// A gauge that counts things. For crates that report metrics of their own beside those of [`METRICS`].
+    pub const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self {
+            name,
+            kind: Kind::Gauge,
+            unit: Unit::Count,
+            labels,
+            buckets: &[],
+            help,
+        }
+    }
+
+    /// Gives the recorder that is installed its unit and description.
+    pub fn describe(&self) {
+        with_recorder(|recorder| {
+            let name = KeyName::from_const_str(self.name);
+            let unit = Some(self.unit.of_facade());
+            let help = SharedString::const_str(self.help);
+            match self.kind {
+                Kind::Counter => recorder.describe_counter(name, unit, help),
+                Kind::Gauge => recorder.describe_gauge(name, unit, help),
+                Kind::Histogram => recorder.describe_histogram(name, unit, help),
+            }
+        });
+    }
+}
+
 /// Labels that metrics have only if the builder says so: see
 /// [`RepositoryBuilder::metric_resources`](crate::RepositoryBuilder::metric_resources).
 pub const OPTIONAL_LABELS: &[&str] = &["resource"];
-
-const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Counter,
-        unit: Unit::Count,
-        labels,
-        buckets: &[],
-        help,
-    }
-}
-
-const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Gauge,
-        unit: Unit::Count,
-        labels,
-        buckets: &[],
-        help,
-    }
-}
 
 const fn seconds(
     name: &'static str,
@@ -131,22 +149,22 @@ const TABLE: &[&str] = &["stack"];
 /// The labels of what each namespace has.
 const NAMESPACE: &[&str] = &["stack", "namespace"];
 
-pub(super) const ACQUIRES: Metric = counter(
+pub(super) const ACQUIRES: Metric = Metric::counter(
     "zae_limiter_acquires_total",
     &["stack", "namespace", "outcome", "resource"],
     "Calls that take tokens, by their outcome.",
 );
-pub(super) const ACQUIRES_IN_DOUBT: Metric = counter(
+pub(super) const ACQUIRES_IN_DOUBT: Metric = Metric::counter(
     "zae_limiter_acquires_in_doubt_total",
     NAMESPACE,
     "Calls that ended without the answer to a write: tokens that it took stay consumed until they refill.",
 );
-pub(super) const REFUSALS: Metric = counter(
+pub(super) const REFUSALS: Metric = Metric::counter(
     "zae_limiter_refusals_total",
     &["stack", "namespace", "limit", "resource"],
     "Refused calls, by each limit that refused.",
 );
-pub(super) const REFUSED_FROM_MEMORY: Metric = counter(
+pub(super) const REFUSED_FROM_MEMORY: Metric = Metric::counter(
     "zae_limiter_refused_from_memory_total",
     NAMESPACE,
     "Refusals without a request to the table; each attempt of a call that waits counts.",
@@ -177,80 +195,80 @@ pub(super) const TABLE_SECONDS: Metric = seconds(
     ANSWERS,
     "The time until the table answered a request of any kind, administration included.",
 );
-pub(super) const CORRECTIONS: Metric = counter(
+pub(super) const CORRECTIONS: Metric = Metric::counter(
     "zae_limiter_corrections_total",
     &["stack", "namespace", "outcome"],
     "Corrections of leases (refunds and charges), by their outcome.",
 );
-pub(super) const PLACES: Metric = counter(
+pub(super) const PLACES: Metric = Metric::counter(
     "zae_limiter_places_total",
     &["stack", "namespace", "event"],
     "Places in flight that were taken, lost by a lease, or not given back.",
 );
-pub(super) const CONFIG_LOOKUPS: Metric = counter(
+pub(super) const CONFIG_LOOKUPS: Metric = Metric::counter(
     "zae_limiter_config_lookups_total",
     &["stack", "namespace", "result"],
     "Look-ups of configuration that the cache answered (hit) or that read the table (miss).",
 );
-pub(super) const BREAKER_OPENINGS: Metric = counter(
+pub(super) const BREAKER_OPENINGS: Metric = Metric::counter(
     "zae_limiter_breaker_openings_total",
     TABLE,
     "How often the circuit breaker opened, because the table did not answer.",
 );
-pub(super) const BREAKER_OPEN: Metric = gauge(
+pub(super) const BREAKER_OPEN: Metric = Metric::gauge(
     "zae_limiter_breaker_open",
     TABLE,
     "1 while the circuit breaker is open, so that calls are decided without the table; else 0.",
 );
 pub(super) const CLOCK_OFFSET: Metric = Metric {
     unit: Unit::Seconds,
-    ..gauge(
+    ..Metric::gauge(
         "zae_limiter_clock_offset_seconds",
         TABLE,
         "By how much the machine's clock is corrected to the table's; absent before it is known.",
     )
 };
-pub(super) const REQUESTS_IN_FLIGHT: Metric = gauge(
+pub(super) const REQUESTS_IN_FLIGHT: Metric = Metric::gauge(
     "zae_limiter_requests_in_flight",
     TABLE,
     "Requests of acquires and reads of configuration that are on their way to the table.",
 );
-pub(super) const REQUESTS_IN_FLIGHT_MAX: Metric = gauge(
+pub(super) const REQUESTS_IN_FLIGHT_MAX: Metric = Metric::gauge(
     "zae_limiter_requests_in_flight_max",
     TABLE,
     "How many of these there can be at a time; others wait.",
 );
-pub(super) const CALLS_WAITING: Metric = gauge(
+pub(super) const CALLS_WAITING: Metric = Metric::gauge(
     "zae_limiter_calls_waiting",
     NAMESPACE,
     "Calls in the queues for tokens, those that ask the table included; a call is in the queue of each of its resources.",
 );
-pub(super) const CORRECTIONS_WAITING: Metric = gauge(
+pub(super) const CORRECTIONS_WAITING: Metric = Metric::gauge(
     "zae_limiter_corrections_waiting",
     NAMESPACE,
     "Corrections of leases whose outcome is not known yet.",
 );
-pub(super) const BACKGROUND_TASKS: Metric = gauge(
+pub(super) const BACKGROUND_TASKS: Metric = Metric::gauge(
     "zae_limiter_background_tasks",
     NAMESPACE,
     "Other tasks in the background: cancelled acquires, shared writes, updates of buckets.",
 );
-pub(super) const PLACES_HELD: Metric = gauge(
+pub(super) const PLACES_HELD: Metric = Metric::gauge(
     "zae_limiter_places_held",
     NAMESPACE,
     "Places in flight that leases of this process hold.",
 );
-pub(super) const TOKENS_AHEAD: Metric = gauge(
+pub(super) const TOKENS_AHEAD: Metric = Metric::gauge(
     "zae_limiter_tokens_ahead",
     &["stack", "namespace", "limit"],
     "Whole tokens that were taken ahead and are not spent yet.",
 );
-pub(super) const CACHED_CONFIGS: Metric = gauge(
+pub(super) const CACHED_CONFIGS: Metric = Metric::gauge(
     "zae_limiter_cached_configs",
     NAMESPACE,
     "Records in the configuration cache, expired ones included.",
 );
-pub(super) const CACHED_IMAGES: Metric = gauge(
+pub(super) const CACHED_IMAGES: Metric = Metric::gauge(
     "zae_limiter_cached_images",
     NAMESPACE,
     "Buckets of which images are cached, to refuse calls from memory.",
@@ -296,16 +314,5 @@ pub const METRICS: &[Metric] = &[
 ///
 /// Opening a repository does this, too. Call it if the recorder is installed later.
 pub fn describe() {
-    with_recorder(|recorder| {
-        for metric in METRICS {
-            let name = KeyName::from_const_str(metric.name);
-            let unit = Some(metric.unit.of_facade());
-            let help = SharedString::const_str(metric.help);
-            match metric.kind {
-                Kind::Counter => recorder.describe_counter(name, unit, help),
-                Kind::Gauge => recorder.describe_gauge(name, unit, help),
-                Kind::Histogram => recorder.describe_histogram(name, unit, help),
-            }
-        }
-    });
+    METRICS.iter().for_each(Metric::describe);
 }

@@ -67,6 +67,8 @@ impl Terms<'_> {
 #[derive(Default)]
 struct Asked {
     estimate: Estimate,
+    /// Whether it has named a model, also by what is not a text.
+    has_model: bool,
     /// Answers to each prompt.
     choices: u64,
     /// Prompts that are answered one by one.
@@ -89,10 +91,10 @@ impl<'de> Visitor<'de> for Request<'_> {
             match name {
                 Known::Model => {
                     let model = map.next_value_seed(Scalar)?.text();
-                    let known = std::mem::replace(&mut asked.estimate.model, model);
-                    if known.is_some() && known != asked.estimate.model {
+                    if std::mem::replace(&mut asked.has_model, true) && asked.estimate.model != model {
                         return Err(A::Error::custom("two models"));
                     }
+                    asked.estimate.model = model;
                 }
                 Known::Stream => asked.estimate.is_stream |= map.next_value_seed(Scalar)? == One::Yes,
                 Known::Output => {

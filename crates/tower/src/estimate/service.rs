@@ -18,6 +18,7 @@ use super::{BytesPerToken, Estimate, Replayed, Tokenizer};
 use crate::answer::{Answers, BodyShape, Refused};
 use crate::body::ResponseBody;
 use crate::rejection::Rejection;
+use crate::telemetry::{BodyCall, BodyOutcome};
 use crate::usage::is_encoded;
 
 /// The most bytes of a body that are read unless set otherwise: 4 MiB.
@@ -73,6 +74,7 @@ struct Settings {
 
 impl Default for EstimateLayer {
     fn default() -> Self {
+        BodyCall::start_counters();
         Self {
             settings: Arc::new(Settings {
                 tokenizer: Arc::new(BytesPerToken::default()),
@@ -204,7 +206,7 @@ where
         let mut inner = std::mem::replace(&mut self.inner, next);
         let layer = self.layer.clone();
         Box::pin(async move {
-            match layer.settings.estimated(request).await {
+            match layer.estimated(request, &layer.settings.answers).await {
                 Ok(request) => Ok(inner.call(request).await?.map(ResponseBody::passed)),
                 Err(refusal) => Ok(refusal),
             }
@@ -212,13 +214,15 @@ where
     }
 }
 
-impl Settings {
+impl EstimateLayer {
     /// The request with its estimate, or the answer if its body cannot be read.
-    async fn estimated<B: Body, R>(
+    pub(crate) async fn estimated<B: Body, R>(
         &self,
         request: Request<B>,
+        answers: &Answers,
     ) -> Result<Request<Replayed<B>>, Response<ResponseBody<R>>> {
         let (mut head, body) = request.into_parts();
+        let call = BodyCall::begin();
         let read = if body.is_end_stream() {
             Ok(Replayed::passed(body))
         } else if is_encoded(&head.headers) {
@@ -226,18 +230,24 @@ impl Settings {
             let message = "send the body without a content encoding";
             Err(Rejection::new(status, "encoded_body", message))
         } else {
-            self.read(body).await
+            self.settings.read(body).await
         };
-        let estimated = read.and_then(|body| Ok((self.estimate(body.bytes())?, body)));
+        let estimated = read.and_then(|body| Ok((self.settings.estimate(body.bytes())?, body)));
         match estimated {
             Ok((estimate, body)) => {
+                call.end(BodyOutcome::Estimated);
                 head.extensions.insert(estimate);
                 Ok(Request::from_parts(head, body))
             }
-            Err(rejection) => Err(self.answers.refuse(&Refused::rejected(&head, &rejection))),
+            Err(rejection) => {
+                call.end(BodyOutcome::of(&rejection));
+                Err(answers.refuse(&Refused::rejected(&head, &rejection)))
+            }
         }
     }
+}
 
+impl Settings {
     fn estimate(&self, body: &[u8]) -> Result<Estimate, Rejection> {
         let terms = Terms {
             tokenizer: &*self.tokenizer,

@@ -115,7 +115,7 @@ impl Reader {
     }
 
     /// Whether the text is whole: it has ended, and was JSON as far as that was looked at.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn is_whole(&self) -> bool {
         self.expects == Expects::Nothing
     }

@@ -58,6 +58,10 @@ impl Reader {
                 rest = &rest[1..];
                 continue;
             }
+            if (1..BYTE_ORDER_MARK.len()).contains(&self.mark) {
+                // The part of a mark belongs to the name of the first field, which is not `data` then.
+                (self.line, self.is_empty) = (Line::Other, false);
+            }
             self.mark = BYTE_ORDER_MARK.len();
             if std::mem::take(&mut self.after_return) && byte == b'\n' {
                 rest = &rest[1..];

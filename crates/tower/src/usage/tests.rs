@@ -144,6 +144,13 @@ fn a_stream_that_breaks_off_has_what_was_met() {
 fn a_byte_order_mark_does_not_count() {
     let event = b"\xef\xbb\xbfdata: {\"usage\":{\"total_tokens\":4}}\n\n";
     assert_eq!(read(&openai(), "text/event-stream", &[event]), Some(4));
+    // A part of one belongs to the name of a field, which is not `data` then.
+    for event in [
+        &b"\xefdata: {\"usage\":{\"total_tokens\":4}}\n\n"[..],
+        b"\xef\xbb\ndata: 1\n\n",
+    ] {
+        assert_eq!(read(&openai(), "text/event-stream", &[event]), None);
+    }
     let body = b"\xef\xbb\xbf{\"usage\":{\"total_tokens\":4}}";
     assert_eq!(read(&openai(), "application/json", &[body]), Some(4));
 }

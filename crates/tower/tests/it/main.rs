@@ -8,4 +8,5 @@ mod grpc;
 mod hostile;
 mod keys;
 mod leases;
+mod metrics;
 mod world;
