@@ -199,6 +199,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Man(args) => commands::shell::man(&args),
         Command::Namespace(command) => commands::namespace::run(command).await,
         Command::RefusalSchema(_) => commands::acquire::schema(),
+        Command::Replay(args) => Box::pin(commands::replay::replay(*args)).await,
         Command::Resource(command) => commands::resource::run(command).await,
         Command::Status(args) => commands::stack::status::status(args).await,
         Command::System(command) => commands::system::run(command).await,
