@@ -4,11 +4,12 @@
 //! were planned.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zae_limiter::clock::ManualClock;
 use zae_limiter::{ApplyOptions, Error, Lease, NewEntity, RateLimitExceeded, RateLimiter, Repository};
+use zae_limiter_core::version::FUNCTIONS_LEVEL;
 use zae_limiter_core::{EntityId, EpochMillis};
 
 use super::table::ReplayTable;
@@ -40,8 +41,8 @@ pub(crate) struct World<'a> {
     on_refusal: OnRefusal,
     events: BinaryHeap<Reverse<Event>>,
     planned: u64,
-    /// The entities that were created, with those above them.
-    created: BTreeMap<EntityId, Option<EntityId>>,
+    /// The entities that are below another one.
+    placed: HashSet<EntityId>,
     tally: Tally,
 }
 
@@ -103,6 +104,12 @@ impl<'a> World<'a> {
             name: declared.name.clone(),
             reason,
         };
+        // A manifest can declare what needs functions of a recent release. Those of a stack would be of this one.
+        let stack = repo.stack_handle();
+        stack
+            .record_deployment(Some(FUNCTIONS_LEVEL), "replay")
+            .await
+            .map_err(ReplayError::Limiter)?;
         let applied = repo.admin().apply_limits(manifest, ApplyOptions::default()).await;
         let applied = applied.map_err(|err| failed(err.to_string()))?;
         if !applied.errors.is_empty() {
@@ -116,7 +123,7 @@ impl<'a> World<'a> {
             on_refusal: options.on_refusal,
             events: BinaryHeap::new(),
             planned: 0,
-            created: BTreeMap::new(),
+            placed: HashSet::new(),
             tally: Tally::default(),
         })
     }
@@ -309,29 +316,14 @@ impl<'a> World<'a> {
         done.map_err(ReplayError::Limiter)
     }
 
-    /// Creates the entities, or moves the entity if it was created without one above it.
+    /// Puts an entity below another one, before its first request that says so. The trace has one parent for each entity.
     async fn put_below(&mut self, entity: &EntityId, parent: &EntityId) -> Result<(), Error> {
-        if self
-            .created
-            .get(entity)
-            .is_some_and(|above| above.as_ref() == Some(parent))
-        {
+        if self.placed.contains(entity) {
             return Ok(());
         }
-        let admin = self.limiter.repository().admin();
-        if !self.created.contains_key(parent) {
-            // It cascades in case that it is put below another one later.
-            admin.create_entity(NewEntity::new(parent).cascade(true)).await?;
-            self.created.insert(parent.clone(), None);
-        }
-        if self.created.contains_key(entity) {
-            admin.set_parent(entity, Some(parent.clone())).await?;
-        } else {
-            admin
-                .create_entity(NewEntity::new(entity).parent(parent).cascade(true))
-                .await?;
-        }
-        self.created.insert(entity.clone(), Some(parent.clone()));
+        let new = NewEntity::new(entity).parent(parent).cascade(true);
+        self.limiter.repository().admin().create_entity(new).await?;
+        self.placed.insert(entity.clone());
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, BufRead};
 /// The longest line, and the longest record of a CSV file, in bytes.
 pub(crate) const LONGEST: usize = 1 << 20;
 
-/// Why the next line cannot be had.
+/// Why there is no next line.
 #[derive(Debug)]
 pub(crate) enum LineError {
     /// The file cannot be read.
