@@ -38,10 +38,12 @@
 
 pub mod draw;
 mod level;
+mod options;
 mod play;
 pub mod report;
 pub mod trace;
 
 pub use level::{Declared, DeclaredAt, limits_of, only_resource};
-pub use play::{OnRefusal, Options, ReplayError, replay};
+pub use options::{OnRefusal, Options};
+pub use play::{ReplayError, replay};
 pub use report::Report;

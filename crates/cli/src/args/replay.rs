@@ -61,10 +61,6 @@ pub(crate) struct Replay {
     )]
     pub(crate) compare: Option<PathBuf>,
 
-    /// What the trace has.
-    #[command(flatten)]
-    pub(crate) mapping: Mapping,
-
     /// What callers do when they are refused
     #[arg(long, value_enum, value_name = "ACTION", default_value_t = OnRefusal::Drop)]
     pub(crate) on_refusal: OnRefusal,
@@ -92,6 +88,10 @@ pub(crate) struct Replay {
     /// How results are printed.
     #[command(flatten)]
     pub(crate) format: Format,
+
+    /// What the trace has.
+    #[command(flatten)]
+    pub(crate) mapping: Mapping,
 }
 
 /// What the trace has, and what it lacks.
@@ -110,8 +110,8 @@ pub(crate) struct Mapping {
 
     /// Name the column or group of ROLE; can be repeated
     ///
-    /// ROLE is time, entity, resource, parent, duration_ms, failed, status, method, tokens, or the name of a limit. With the
-    /// ending _estimate, it is what a request takes on arrival, which is corrected at its end.
+    /// ROLE is time, entity, resource, parent, `duration_ms`, failed, status, method, tokens, or the name of a limit. With the
+    /// ending `_estimate`, it is what a request takes on arrival, which is corrected at its end.
     #[arg(long = "column", value_name = "ROLE=NAME", verbatim_doc_comment)]
     pub(crate) columns: Vec<Assignment>,
 

@@ -11,33 +11,11 @@ use std::io;
 use zae_limiter::{Error, InvalidInput};
 
 use crate::level::Declared;
+use crate::options::Options;
 use crate::report::{Comparer, Report, Widths};
 use crate::trace::{Request, Trace, TraceError};
 use feed::Fed;
 use world::World;
-
-pub(crate) use world::Outcome;
-
-/// What a caller does when it is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnRefusal {
-    /// It gives up.
-    #[default]
-    Drop,
-    /// It tries again after the wait of the refusal, so many times at most.
-    Retry(u32),
-}
-
-/// How a trace is played.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// The seed of random choices: the shards of buckets that were split, and jitter.
-    pub seed: u64,
-    /// What a caller does when it is refused.
-    pub on_refusal: OnRefusal,
-    /// The length of the parts of the timeline, in milliseconds. By default it follows the length of the trace.
-    pub every_ms: Option<i64>,
-}
 
 /// Why a trace was not played to its end.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +35,11 @@ pub enum ReplayError {
     /// A choice cannot be used.
     #[error(transparent)]
     Input(#[from] InvalidInput),
+    /// More requests run or wait at the same time than fit into memory.
+    #[error(
+        "more than 1000000 requests are running or waiting at the same time; replay a shorter part of the trace, or without retries"
+    )]
+    TooMany,
     /// The limiter failed, which is a fault of this program.
     #[error("the limiter failed: {0}")]
     Limiter(#[source] Error),

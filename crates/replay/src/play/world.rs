@@ -6,31 +6,25 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use zae_limiter::clock::ManualClock;
 use zae_limiter::{ApplyOptions, Error, Lease, NewEntity, RateLimitExceeded, RateLimiter, Repository};
 use zae_limiter_core::version::FUNCTIONS_LEVEL;
 use zae_limiter_core::{EntityId, EpochMillis};
 
+use super::ReplayError;
 use super::table::ReplayTable;
-use super::{OnRefusal, Options, ReplayError};
 use crate::level::Declared;
-use crate::report::{Comparer, Run, Tally, Widths};
+use crate::options::{OnRefusal, Options};
+use crate::report::{Comparer, Outcome, Run, Tally, Widths};
 use crate::trace::{Amount, Request};
 
 /// The latest time that a call comes back, in milliseconds: the end of the calendar.
 const LATEST: i64 = 253_402_207_200_999;
 
-/// How a request ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It was admitted.
-    Admitted,
-    /// Limits refused it. The names of these, with their entities.
-    Refused(Vec<String>),
-    /// It failed, because it is disabled, or its limit is not declared.
-    Failed,
-}
+/// How many leases and calls that come back a run can have at a time.
+const MOST_PLANNED: usize = 1_000_000;
 
 /// A run: a manifest that is played.
 pub(crate) struct World<'a> {
@@ -96,6 +90,8 @@ impl<'a> World<'a> {
             .custom_table(Arc::new(ReplayTable::default()))
             .clock(clock.clone())
             .principal("replay")
+            // By the machine's clock: a replay that is suspended must not end with an outage.
+            .acquire_timeout(Duration::from_hours(24))
             .draws(choose)
             .open()
             .await
@@ -233,8 +229,7 @@ impl<'a> World<'a> {
                         request: request.clone(),
                         tries: tries + 1,
                     };
-                    self.plan(back_ms, 1, What::Returns(Box::new(returning)));
-                    return Ok(());
+                    return self.plan(back_ms, 1, What::Returns(Box::new(returning)));
                 }
                 self.tally
                     .refused(self.declared, now_ms, request, &refused, true, widths);
@@ -287,8 +282,7 @@ impl<'a> World<'a> {
             return self.end(ending).await;
         }
         let at_ms = now_ms.saturating_add(request.lasts_ms.cast_signed());
-        self.plan(at_ms, 0, What::Ends(Box::new(ending)));
-        Ok(())
+        self.plan(at_ms, 0, What::Ends(Box::new(ending)))
     }
 
     async fn end(&mut self, ending: Ending) -> Result<(), ReplayError> {
@@ -327,10 +321,14 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn plan(&mut self, at_ms: i64, rank: u8, what: What) {
+    fn plan(&mut self, at_ms: i64, rank: u8, what: What) -> Result<(), ReplayError> {
+        if self.events.len() >= MOST_PLANNED {
+            return Err(ReplayError::TooMany);
+        }
         self.planned += 1;
         let when = (at_ms, rank, self.planned);
         self.events.push(Reverse(Event { when, what }));
+        Ok(())
     }
 
     /// What came of it.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use zae_limiter_core::{EntityId, ResourceName};
 
-use crate::play::Outcome;
 use crate::trace::Request;
 
 /// The difference between two runs, request by request.
@@ -39,6 +38,17 @@ pub struct Difference {
     pub lost_ms: Option<(i64, i64)>,
     /// The limits of the second manifest that refuse what is lost, as `LIMIT of ENTITY`, and how many requests each.
     pub lost_by: BTreeMap<String, u64>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was admitted.
+    Admitted,
+    /// Limits refused it. The names of these, with their entities.
+    Refused(Vec<String>),
+    /// It failed, because it is disabled, or its limit is not declared.
+    Failed,
 }
 
 /// Compares the outcomes of each request, of which the second can come much later than the first.

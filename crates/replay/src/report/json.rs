@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{Comparison, KeyRow, LimitRow, Report, Run};
 use crate::level::DeclaredAt;
-use crate::play::OnRefusal;
+use crate::options::OnRefusal;
 
 /// A time with its milliseconds, as `2026-01-15T09:30:00.250Z`.
 pub(crate) fn time(at_ms: i64) -> String {

@@ -8,10 +8,10 @@ mod timeline;
 use zae_limiter_core::{EntityId, LimitName, ResourceName};
 
 use crate::level::DeclaredAt;
-use crate::play::{OnRefusal, Options};
+use crate::options::{OnRefusal, Options};
 use crate::trace::{Counts, Description};
 
-pub(crate) use compare::Comparer;
+pub(crate) use compare::{Comparer, Outcome};
 pub use compare::{Comparison, Difference};
 pub(crate) use tally::Tally;
 pub(crate) use timeline::Widths;

@@ -3,8 +3,8 @@
 use crate::{limit, played, sums};
 
 fn requests(times: &[&str]) -> String {
-    let rows: String = times.iter().map(|time| format!("{time},key-1,1\n")).collect();
-    format!("timestamp,entity,n\n{rows}")
+    let rows: Vec<String> = times.iter().map(|time| format!("{time},key-1,1\n")).collect();
+    format!("timestamp,entity,n\n{}", rows.concat())
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn first_lines_that_lack_something() {
         "trace.csv:1: the first line column 3 is named 'time' like one before it",
     );
     let err = failed("time,entity\n2026-01-15 09:30:00,a\n", |trace| {
-        trace.resource = None
+        trace.resource = None;
     });
     assert!(err.contains("has no column for the resource"), "{err}");
     check(
@@ -65,21 +65,21 @@ fn first_lines_that_lack_something() {
     );
     check("\"time\n", "trace.csv:1: a quoted cell has no closing quote");
     let err = failed("when,entity\n", |trace| {
-        trace.columns = vec![("time".into(), "then".into())]
+        trace.columns = vec![("time".into(), "then".into())];
     });
     assert_eq!(
         err,
         "trace.csv:1: the first line --column time=then names no column; there are 'when', 'entity'"
     );
     let err = failed("time,entity\n", |trace| {
-        trace.columns = vec![("tine".into(), "time".into())]
+        trace.columns = vec![("tine".into(), "time".into())];
     });
     assert!(
         err.contains("--column tine=time: 'tine' must be one of time, entity, "),
         "{err}"
     );
     let err = failed("time,entity\n", |trace| {
-        trace.skip_status = vec!["429".parse().unwrap()]
+        trace.skip_status = vec!["429".parse().unwrap()];
     });
     assert!(
         err.contains("--skip-status needs a column for the status"),
@@ -90,7 +90,7 @@ fn first_lines_that_lack_something() {
 #[test]
 fn options_that_contradict_the_manifest() {
     let err = failed("time,entity\n", |trace| {
-        trace.requests_limit = Some("rps".try_into().unwrap())
+        trace.requests_limit = Some("rps".try_into().unwrap());
     });
     assert_eq!(
         err,

@@ -185,6 +185,9 @@ fn print_chart(out: &mut Out, report: &Report, run: &Run) -> Result<(), Failure>
     let mut width = 0;
     for (name, numbers) in [("requests", &arrived), ("refusals", &refused)] {
         let most = numbers.iter().copied().max().unwrap_or(0);
+        if most == 0 {
+            continue;
+        }
         let bars = bars(numbers, most, WIDTH);
         width = bars.chars().count();
         out.line(format_args!(
