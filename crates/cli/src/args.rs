@@ -13,6 +13,7 @@ pub(crate) mod loadtest;
 pub(crate) mod local;
 pub(crate) mod namespace;
 pub(crate) mod operations;
+pub(crate) mod replay;
 pub(crate) mod resource;
 pub(crate) mod serve;
 pub(crate) mod shell;
@@ -111,6 +112,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Namespace(namespace::NamespaceCommand),
     RefusalSchema(acquire::RefusalSchema),
+    Replay(Box<replay::Replay>),
     #[command(subcommand)]
     Resource(resource::ResourceCommand),
     Serve(Box<serve::Serve>),

@@ -11,6 +11,7 @@ pub(crate) mod loadtest;
 pub(crate) mod local;
 pub(crate) mod namespace;
 pub(crate) mod operations;
+pub(crate) mod replay;
 pub(crate) mod resource;
 pub(crate) mod serve;
 pub(crate) mod shell;

@@ -200,6 +200,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Man(args) => commands::shell::man(&args),
         Command::Namespace(command) => commands::namespace::run(command).await,
         Command::RefusalSchema(_) => commands::acquire::schema(),
+        Command::Replay(args) => Box::pin(commands::replay::replay(*args)).await,
         Command::Resource(command) => commands::resource::run(command).await,
         Command::Serve(args) => commands::serve::serve(&args),
         Command::Status(args) => commands::stack::status::status(args).await,

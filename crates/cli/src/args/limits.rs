@@ -255,7 +255,7 @@ impl Where {
     }
 }
 
-fn readable_or_standard_input(path: PathBuf) -> Result<PathBuf, String> {
+pub(super) fn readable_or_standard_input(path: PathBuf) -> Result<PathBuf, String> {
     if path == Path::new(STANDARD_INPUT) {
         return Ok(path);
     }

@@ -4,7 +4,7 @@
 //! `show` prints it, `template` prints a manifest as a template.
 
 mod answer;
-mod file;
+pub(super) mod file;
 mod show;
 mod template;
 mod way;

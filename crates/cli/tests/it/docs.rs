@@ -1,4 +1,4 @@
-//! The console examples of the README and the guide, run as they stand.
+//! The console examples of the README, the guide and the page on replays, run as they stand.
 //!
 //! In a fenced block of `console`, a line `$ command` is run by a shell, the lines after it are what it must
 //! print (standard output and error together), and `? N` is its exit code if that is not 0. `[..]` stands for
@@ -72,6 +72,9 @@ fn check(document: &str) {
     let program = Path::new(env!("CARGO_BIN_EXE_zae-limiter")).parent().unwrap();
     let search = std::env::var_os("PATH").unwrap_or_default();
     let search = std::iter::once(program.to_path_buf()).chain(std::env::split_paths(&search));
+    // For documents about files of the repository.
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    std::os::unix::fs::symlink(data, directory.path().join("examples")).unwrap();
     let mut shell = Command::new("sh");
     shell
         .arg("-c")
@@ -122,6 +125,11 @@ fn the_readme() {
 #[test]
 fn the_guide() {
     check("docs/cli.md");
+}
+
+#[test]
+fn the_page_on_replays() {
+    check("docs/replay.md");
 }
 
 #[test]

@@ -17,6 +17,7 @@
 //! - `loadtest`, `distributed`: load from this machine, from one process and from several; `loadtest_page`: its page;
 //!   `loadtest_lambda`: the command and a function; `loadtest_function`: a function on the local endpoint;
 //!   `loadtest_stack`: generators in AWS, on a local endpoint; `loadtest_fargate`: a master that ECS would run;
+//! - `replay`: recorded traffic against manifests;
 //! - `local`: the commands around the local endpoint;
 //! - `help`: help, wrong command lines, completions, manual pages;
 //! - `streams`: closed output, colours;
@@ -52,6 +53,7 @@ mod local;
 mod namespace;
 mod operations;
 mod page;
+mod replay;
 mod resource;
 mod serve;
 mod signals;

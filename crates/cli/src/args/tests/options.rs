@@ -198,6 +198,13 @@ fn commands_take_these_options() {
         ("namespace register", connection.clone()),
         ("namespace show", connection.clone()),
         ("refusal-schema", String::new()),
+        (
+            "replay",
+            "--manifest/-m* --compare/-c --format --pattern --column+ --entity/-e --resource/-r --parent --requests-limit \
+             --tokens-limit --answer-estimate --ms-per-token=0 --tz=UTC --disorder=1m --skip-bad --skip-status+ --method+ \
+             --on-refusal=drop --retries --seed=0 --every --top=10 --html --output=text"
+                .to_owned(),
+        ),
         ("resource bypass", with("", NAMESPACED)),
         ("resource clear-cascade", with("", NAMESPACED)),
         ("resource clear-disabled", with("", NAMESPACED)),

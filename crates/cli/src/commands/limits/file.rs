@@ -14,13 +14,13 @@ use crate::failure::{Failure, of_file};
 const LARGEST: u64 = 16 << 20;
 
 /// Reads a manifest. The failure lists all problems, each with its place.
-pub(super) fn read(path: &Path) -> Result<Manifest, Failure> {
+pub(in crate::commands) fn read(path: &Path) -> Result<Manifest, Failure> {
     let text = content(path).map_err(|err| Failure::error(format!("Cannot read {}: {err}", shown(path))))?;
     Manifest::from_yaml(&text).map_err(|problems| of_file(&shown(path), &problems))
 }
 
 /// The name of a file in messages.
-pub(super) fn shown(path: &Path) -> Cow<'_, str> {
+pub(in crate::commands) fn shown(path: &Path) -> Cow<'_, str> {
     if path == Path::new(STANDARD_INPUT) {
         "<stdin>".into()
     } else {
