@@ -9,10 +9,11 @@ use clap::{Args, ValueEnum};
 use super::Namespaced;
 use super::values::{parse_duration, parse_positive_duration, whole};
 
-/// Serve the limits to Envoy and other proxies, over gRPC and HTTP.
+/// Serve the limits to Envoy and other proxies, and to programs in any language, over gRPC and HTTP.
 ///
 /// A proxy asks with Envoy's rate limit protocol (envoy.service.ratelimit.v3). The file of rules says what a request takes;
-/// it is read again when it changes, and on SIGHUP. The table must exist, and has the limits.
+/// it is read again when it changes, and on SIGHUP. A program takes tokens with POST /v1/acquire; /v1/openapi.json describes
+/// the HTTP API. The table must exist, and has the limits.
 ///
 /// On loopback addresses every client may ask. On other addresses clients need a token or a certificate.
 ///
@@ -55,7 +56,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8081")]
     pub(crate) grpc_listen: SocketAddr,
 
-    /// Address and port of HTTP: health, metrics and the rules in force
+    /// Address and port of HTTP: the API, health, metrics and the rules in force
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) http_listen: SocketAddr,
 
@@ -63,6 +64,11 @@ pub(crate) struct Serve {
     /// changes
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub(crate) token_file: Option<PathBuf>,
+
+    /// Keys that sign leases of the HTTP API, one on each line: the first signs, all are accepted. Without, only this process can
+    /// end the leases that it has issued
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub(crate) lease_keys: Option<PathBuf>,
 
     /// Certificate of the server, in PEM, with those between it and its authority; read again when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key")]

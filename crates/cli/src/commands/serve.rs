@@ -5,7 +5,9 @@ use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 use zae_limiter::RateLimiter;
-use zae_limiter_server::{App, Error, Options, Reload, Rules, Server, Stopped, TlsFiles, install_metrics};
+use zae_limiter_server::{
+    App, Error, LeaseKeys, Options, Reload, Rules, Server, Stopped, TlsFiles, install_metrics,
+};
 
 use super::{Outcome, print_schema};
 use crate::args::serve::{LogFormat, Serve};
@@ -50,6 +52,8 @@ async fn run(args: &Serve) -> Outcome {
         return Err(Failure::usage("Give a file of rules with --config."));
     };
     let rules = Rules::from_file(config).map_err(|err| refused(&err))?;
+    let keys = args.lease_keys.as_deref().map(LeaseKeys::load).transpose();
+    let keys = keys.map_err(|err| refused(&err))?;
     let metrics = install_metrics().map_err(|err| Failure::error(format!("Cannot start: {err}")))?;
     if let Err(err) = zae_limiter_local::process::allow_files() {
         tracing::warn!(error = %err, "the number of open files cannot be raised");
@@ -58,7 +62,12 @@ async fn run(args: &Serve) -> Outcome {
     let stop = signals::stopped().map_err(cannot_start)?;
     let hang_up = signals::hang_up().map_err(cannot_start)?;
     let repository = connect::service(&args.at).await?;
-    let app = App::new(RateLimiter::new(repository), rules).with_metrics(metrics);
+    let mut app = App::new(RateLimiter::new(repository), rules).with_metrics(metrics);
+    if let Some(keys) = keys {
+        app = app.with_leases(keys);
+    } else {
+        tracing::info!("without --lease-keys, only this process can end the leases that it issues");
+    }
     let server = Server::bind(app, options(args))
         .await
         .map_err(|err| refused(&err))?;

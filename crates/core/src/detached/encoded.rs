@@ -172,19 +172,24 @@ fn image(image: &Bucket, amounts: &[(LimitName, Millitokens)]) -> Json {
         };
         attrs.insert(name.to_owned(), Json::String(text));
     };
-    image.fence.iter().for_each(|fence| keep(FENCE, fence));
-    let incarnation = image.owner.incarnation.as_deref().map(Value::text);
-    incarnation.iter().for_each(|text| keep("pinc", text));
+    if let Some(fence) = &image.fence {
+        keep(FENCE, fence);
+    }
+    let mut keep_text = |name: &str, text: Option<&SmolStr>| {
+        if let Some(text) = text {
+            keep(name, &Value::text(text.as_str()));
+        }
+    };
+    keep_text("pinc", image.owner.incarnation.as_ref());
     for (name, text) in ["sched", "rsched", "sched_tz"].into_iter().zip(&image.schedules) {
-        text.iter()
-            .for_each(|text| keep(name, &Value::text(text.as_str())));
+        keep_text(name, text.as_ref());
     }
     for limit in limits() {
         for (part, text) in ["sched", "rsched"].into_iter().zip(&limit.marks) {
-            let attr = limit_attr(&limit.name, part);
-            text.iter()
-                .for_each(|text| keep(&attr, &Value::text(text.as_str())));
+            keep_text(&limit_attr(&limit.name, part), text.as_ref());
         }
+    }
+    for limit in limits() {
         for (part, value) in limit.shape.iter().flat_map(|shape| shape.stored()) {
             keep(&limit_attr(&limit.name, part), value);
         }

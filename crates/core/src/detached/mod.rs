@@ -93,11 +93,11 @@ impl LeaseEnd {
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Commit(actual) => {
-                let mut text = String::from("commit");
-                for ((resource, limit), tokens) in actual {
-                    text.push_str(&format!(" {resource} {limit}={tokens}"));
-                }
-                text
+                let of = |((resource, limit), tokens): (&(ResourceName, LimitName), &u64)| {
+                    format!(" {resource} {limit}={tokens}")
+                };
+                let all: String = actual.iter().map(of).collect();
+                format!("commit{all}")
             }
             Self::Rollback => "rollback".to_owned(),
             Self::Expired => "expired".to_owned(),

@@ -405,16 +405,8 @@ pub(crate) fn refill_debit(
     {
         update.set.push((attr("sched_tz"), Value::text(zone.name())));
     }
-    for (limit, by) in cuts {
-        // Its schedule has lowered it. A client that still knows it would spend the rest.
-        let tk = limit_attr(&limit.name, "tk");
-        parts.push(Condition::Is(tk.clone(), Value::int(limit.balance.0)));
-        if fits_all(&parts) {
-            update.add.push((tk, by.0));
-        } else {
-            parts.pop();
-            valid_until = Some(EpochMillis(0));
-        }
+    if !cut(&mut update, &mut parts, &cuts) {
+        valid_until = Some(EpochMillis(0));
     }
     change.ttl.write(&mut update, image);
     match valid_until {
@@ -426,6 +418,21 @@ pub(crate) fn refill_debit(
     }
     update.condition = Condition::All(parts);
     update
+}
+
+/// Cuts quotas that are not configured any more, which their schedules have lowered: a client that still knows one would spend the
+/// rest. Returns whether the conditions leave room for all of them.
+fn cut(update: &mut Update, parts: &mut Vec<Condition>, cuts: &[(&BucketLimit, Millitokens)]) -> bool {
+    for (limit, by) in cuts {
+        let tk = limit_attr(&limit.name, "tk");
+        parts.push(Condition::Is(tk.clone(), Value::int(limit.balance.0)));
+        if !fits_all(parts) {
+            parts.pop();
+            return false;
+        }
+        update.add.push((tk, by.0));
+    }
+    true
 }
 
 /// The earlier of two instants, of which either may not exist.

@@ -33,7 +33,7 @@ impl Refused {
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", err.to_string())
     }
 
-    /// A text that is no lease of this service.
+    /// A text that this service has not issued as a lease.
     pub(super) fn no_lease() -> Self {
         let message = "the lease was not issued by this service, or with a key that it does not have";
         Self::new(StatusCode::NOT_FOUND, "unknown_lease", message)

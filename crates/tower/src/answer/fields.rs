@@ -55,7 +55,7 @@ impl Fields {
     /// # Ok(()) }
     /// ```
     pub fn write(fields: &[Self], statuses: &[LimitStatus], now: EpochMillis, headers: &mut HeaderMap) {
-        write(fields, statuses, now, headers);
+        write(fields, statuses, None, now, headers);
     }
 
     /// [`OpenAi`](Self::OpenAi), with the limit that counts requests and the one that counts tokens.

@@ -220,7 +220,7 @@ fn commands_take_these_options() {
         ("resource set-defaults", with("--limit/-l+ --quota+ --schedule+ --session+ --soft+ --tz", NAMESPACED)),
         (
             "serve",
-            "--config --check --schema --grpc-listen=127.0.0.1:8081 --http-listen=127.0.0.1:8080 --token-file --tls-cert \
+            "--config --check --schema --grpc-listen=127.0.0.1:8081 --http-listen=127.0.0.1:8080 --token-file --lease-keys --tls-cert \
              --tls-key --client-ca --insecure --max-requests=1024 --max-connections=4096 --max-streams=1024 \
              --max-header-bytes=16384 --max-body-bytes=65536 --header-timeout=10s --request-timeout=10s --drain-delay=0s \
              --drain-timeout=30s --log-format=text --name/-n=zae-limiter --region --endpoint-url \
