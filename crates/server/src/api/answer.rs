@@ -15,7 +15,8 @@ const FIELDS: [Fields; 1] = [Fields::Ietf];
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
-    headers: HeaderMap,
+    /// On the heap, since most have none.
+    headers: Box<HeaderMap>,
     body: Value,
 }
 
@@ -23,7 +24,7 @@ impl Refused {
     fn new(status: StatusCode, error: &str, message: impl Into<String>) -> Self {
         Self {
             status,
-            headers: HeaderMap::new(),
+            headers: Box::default(),
             body: json!({ "error": error, "message": message.into() }),
         }
     }
@@ -43,7 +44,7 @@ impl Refused {
     pub(super) fn of(err: &Error, repo: &Repository) -> Self {
         if let Some(refusal) = err.refusal() {
             let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-            let mut headers = HeaderMap::new();
+            let mut headers = Box::<HeaderMap>::default();
             if let Error::RateLimitExceeded(refused) = err {
                 Fields::write(&FIELDS, refused.statuses(), repo.now(), &mut headers);
             }
@@ -88,7 +89,7 @@ impl From<InvalidInput> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.status, self.headers, Json(self.body)).into_response()
+        (self.status, *self.headers, Json(self.body)).into_response()
     }
 }
 

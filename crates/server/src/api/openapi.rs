@@ -2,7 +2,7 @@
 
 use http::header::CONTENT_TYPE;
 
-/// The document, OpenAPI 3.1.
+/// The document, `OpenAPI` 3.1.
 pub(crate) const DOCUMENT: &str = include_str!("openapi.json");
 
 /// `GET /v1/openapi.json`.
