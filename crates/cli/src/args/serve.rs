@@ -116,7 +116,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_positive_duration)]
     pub(crate) drain_timeout: Duration,
 
-    /// Form of the log on standard error; the variable RUST_LOG says what is logged
+    /// Form of the log on standard error; the variable `RUST_LOG` says what is logged
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 
