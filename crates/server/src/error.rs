@@ -35,7 +35,7 @@ pub enum Error {
     /// A file cannot be read or used.
     #[error("cannot use {path} ({option}): {reason}", path = path.display())]
     File {
-        /// The option that names it.
+        /// The option that names it, or what the file is.
         option: &'static str,
         /// The file.
         path: PathBuf,

@@ -29,6 +29,9 @@ impl Reload {
     }
 }
 
+/// What files hold. An error counts as a content, too.
+type Content = Vec<Result<Vec<u8>, std::io::ErrorKind>>;
+
 /// What can be read again.
 enum Source {
     Rules(App, PathBuf),
@@ -48,8 +51,8 @@ impl Source {
         }
     }
 
-    /// What its files hold; an error counts as a content, too.
-    fn content(&self) -> Vec<Result<Vec<u8>, std::io::ErrorKind>> {
+    /// What its files hold.
+    fn content(&self) -> Content {
         let read = |path: &Path| files::read(path).map_err(|err| err.kind());
         match self {
             Self::Rules(_, path) => vec![read(path)],
@@ -74,7 +77,7 @@ impl Source {
 
 /// The files of a server.
 pub(crate) struct Watched {
-    sources: Vec<(Source, Vec<Result<Vec<u8>, std::io::ErrorKind>>)>,
+    sources: Vec<(Source, Content)>,
 }
 
 impl Watched {
@@ -132,7 +135,7 @@ impl Watched {
             match loaded {
                 Ok(()) => tracing::info!(file, "read again, in force"),
                 Err(error) => {
-                    tracing::error!(file, %error, "read again and not put in force; the old content holds")
+                    tracing::error!(file, %error, "read again and not put in force; the old content holds");
                 }
             }
         }

@@ -61,7 +61,7 @@ impl Rules {
     /// [`Error::File`] if it cannot be read, [`Error::Rules`] with every problem of it.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let bytes = files::read(path).map_err(|err| Error::File {
-            option: "--config",
+            option: "the rules",
             path: path.to_owned(),
             reason: err.to_string(),
         })?;

@@ -24,15 +24,13 @@ use super::values::{parse_duration, parse_positive_duration, whole};
     after_help = "\
 Examples:
   # With a table in a directory, without AWS
-  zae-limiter deploy --endpoint-url embedded:./limits
   zae-limiter serve --config rules.yaml --endpoint-url embedded:./limits
 
   # Is the file right?
   zae-limiter serve --check rules.yaml
 
   # For other machines, with tokens and TLS
-  zae-limiter serve --config rules.yaml --grpc-listen 0.0.0.0:8081 \\
-      --token-file tokens --tls-cert cert.pem --tls-key key.pem"
+  zae-limiter serve --config rules.yaml --grpc-listen 0.0.0.0:8081 --token-file tokens --tls-cert cert.pem --tls-key key.pem"
 )]
 pub(crate) struct Serve {
     /// File of rules, in YAML
@@ -60,9 +58,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) http_listen: SocketAddr,
 
-    /// Admit only clients with a bearer token. The file has the SHA-256 of a token on each line, and is read again when it
-    /// changes
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    /// Admit only clients with a bearer token; the file has the SHA-256 of one on each line, and is read again when it changes
+    #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
     /// Keys that sign leases of the HTTP API, one on each line: the first signs, all are accepted. Without, only this process can
@@ -122,7 +119,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_positive_duration)]
     pub(crate) drain_timeout: Duration,
 
-    /// Form of the log on standard error; the variable RUST_LOG says what is logged
+    /// Form of the log on standard error; the variable `RUST_LOG` says what is logged
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 

@@ -160,7 +160,9 @@ mod signals {
         let mut interrupted = signal(SignalKind::interrupt())?;
         Ok(async move {
             let number = next(&mut terminated, &mut interrupted).await;
-            tracing::info!(signal = number, "the server is about to end");
+            let is_interrupt = number == SignalKind::interrupt().as_raw_value();
+            let signal = if is_interrupt { "SIGINT" } else { "SIGTERM" };
+            tracing::info!(signal, "the server is about to end");
             tokio::spawn(async move {
                 let number = next(&mut terminated, &mut interrupted).await;
                 std::process::exit(128 + number);

@@ -129,7 +129,7 @@ fn files_are_checked_without_a_table() {
     assert_eq!(ran.code, Some(1));
     assert!(
         ran.stderr
-            .starts_with("Error: Cannot use rules.yaml (--config): No such file"),
+            .starts_with("Error: Cannot use rules.yaml (the rules): No such file"),
         "{ran:?}"
     );
 

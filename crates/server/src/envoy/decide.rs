@@ -101,7 +101,7 @@ enum Asked<'r> {
     /// It is refused without the table.
     Refused(&'r Rule, Outcome),
     /// It takes tokens.
-    Takes(&'r Rule, Acquire),
+    Takes(&'r Rule, Box<Acquire>),
 }
 
 fn ask<'r>(app: &App, domain: &'r Domain, descriptor: &RateLimitDescriptor, of_request: u32) -> Asked<'r> {
@@ -132,7 +132,7 @@ fn ask<'r>(app: &App, domain: &'r Domain, descriptor: &RateLimitDescriptor, of_r
         amounts,
     } = charge;
     let mut acquire = app.limiter().acquire(entity, resource);
-    if let (Some(limit), true, [(name, _)]) = (&descriptor.limit, rule.allows_override, &amounts[..]) {
+    if let (Some(limit), true, [(name, _)]) = (descriptor.limit, rule.allows_override, &amounts[..]) {
         match overriding(name, limit) {
             Some(limit) => acquire = acquire.limits([limit]),
             // No requests in any time, or a unit that is not known.
@@ -146,11 +146,11 @@ fn ask<'r>(app: &App, domain: &'r Domain, descriptor: &RateLimitDescriptor, of_r
         };
         acquire = acquire.consume(limit, amount);
     }
-    Asked::Takes(rule, acquire)
+    Asked::Takes(rule, Box::new(acquire))
 }
 
 /// The limit that a descriptor brings.
-fn overriding(name: &zae_limiter::LimitName, given: &RateLimitOverride) -> Option<Limit> {
+fn overriding(name: &zae_limiter::LimitName, given: RateLimitOverride) -> Option<Limit> {
     let rate = u64::from(given.requests_per_unit);
     let days = |days: u64| Duration::from_secs(days * 86_400);
     let limit = match Unit::try_from(given.unit).ok()? {

@@ -47,6 +47,7 @@ fn wrong_files_are_refused_with_every_problem_and_its_place() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn wrong_rules_are_refused() {
     let at = "domains.gateway.rules.0";
     for (fields, line) in [

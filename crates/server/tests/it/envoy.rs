@@ -7,8 +7,8 @@ use zae_limiter::testing::{Fault, TestTable};
 use zae_limiter::{Limit, NewEntity, OnUnavailable};
 use zae_limiter_server::envoy::protocol::RateLimitUnit;
 use zae_limiter_server::envoy::protocol::rate_limit_descriptor::RateLimitOverride;
-use zae_limiter_server::envoy::protocol::service::rate_limit_response::Code;
 use zae_limiter_server::envoy::protocol::service::rate_limit_response::rate_limit::Unit;
+use zae_limiter_server::envoy::protocol::service::rate_limit_response::{Code, DescriptorStatus};
 
 use crate::world::{RULES, World, ask, descriptor, field, is_over, of_key, options, repository, request};
 
@@ -152,7 +152,7 @@ domains:
     assert!(!is_over(&ask(&mut client, both()).await));
     let response = ask(&mut client, both()).await;
     assert!(is_over(&response));
-    let codes: Vec<Code> = response.statuses.iter().map(|status| status.code()).collect();
+    let codes: Vec<Code> = response.statuses.iter().map(DescriptorStatus::code).collect();
     assert_eq!(codes, [Code::Ok, Code::OverLimit]);
     assert!(world.repo.drain().await.is_complete());
     assert_eq!(world.left("key-1", "api").await, 4);

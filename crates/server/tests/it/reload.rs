@@ -17,7 +17,8 @@ pub(crate) async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
 
 #[tokio::test]
 async fn good_rules_are_put_in_force_and_bad_ones_are_not() {
-    let (world, path) = World::of_file(RULES).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (world, path) = World::of_file(RULES, directory.path()).await;
     let mut client = world.client().await;
     let costs = async |client: &mut crate::world::Client, key: &str| {
         let before = world.left(key, "gpt-4").await;

@@ -1,6 +1,6 @@
 //! A server for each test, with a table in memory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -36,7 +36,6 @@ pub(crate) struct World {
     pub(crate) reload: Reload,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Stopped>,
-    _directory: Option<tempfile::TempDir>,
 }
 
 /// Options with free ports and files that are looked at often.
@@ -62,15 +61,13 @@ impl World {
         Self::with(rules, repository().await, options()).await.unwrap()
     }
 
-    /// With a file of rules that can be changed.
-    pub(crate) async fn of_file(rules: &str) -> (Self, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("rules.yaml");
+    /// With a file of rules in this directory, which can be changed.
+    pub(crate) async fn of_file(rules: &str, directory: &Path) -> (Self, PathBuf) {
+        let path = directory.join("rules.yaml");
         std::fs::write(&path, rules).unwrap();
         let mut options = options();
         options.rules = Some(path.clone());
-        let mut world = Self::with(rules, repository().await, options).await.unwrap();
-        world._directory = Some(directory);
+        let world = Self::with(rules, repository().await, options).await.unwrap();
         (world, path)
     }
 
@@ -88,7 +85,6 @@ impl World {
             running: tokio::spawn(server.run(async {
                 let _ = stopped.await;
             })),
-            _directory: None,
         })
     }
 
