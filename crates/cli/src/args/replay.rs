@@ -35,8 +35,8 @@ Examples:
   # An access log, without the requests that were refused at the time
   zae-limiter replay --manifest limits.yaml --resource api --skip-status 429 access.log
 
-  # The usage of last week
-  zae-limiter usage list -w hourly --limit 10000 --output json | zae-limiter replay --manifest limits.yaml -"
+  # An export of usage, made with 'usage list --window hourly --limit 10000 --output json'
+  zae-limiter replay --manifest limits.yaml usage.json"
 )]
 pub(crate) struct Replay {
     /// The trace; '-' reads standard input

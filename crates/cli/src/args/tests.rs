@@ -86,6 +86,20 @@ fn every_command_has_examples_and_they_are_right() {
         // Some name a file or directory that must exist.
         let help = help.replace("--file limits.yaml", "--file Cargo.toml");
         let help = help.replace("-C tests/load", "-C tests/it");
+        let files = [
+            "new-limits.yaml",
+            "limits.yaml",
+            "requests.csv",
+            "usage.json",
+            "access.log",
+        ];
+        let replayed = |help: String| {
+            let help = files
+                .iter()
+                .fold(help, |help, file| help.replace(file, "Cargo.toml"));
+            help.replace("AzureLLMInferenceTrace_code.csv", "Cargo.toml")
+        };
+        let help = if path == "replay" { replayed(help) } else { help };
         for line in help
             .lines()
             .filter_map(|line| line.strip_prefix("  zae-limiter "))

@@ -115,6 +115,7 @@ fn a_trace_from_standard_input() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of wrong command lines")]
 fn what_is_wrong_is_said() {
     let world = furnished();
     for (line, code, expected) in [

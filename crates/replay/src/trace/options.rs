@@ -174,8 +174,11 @@ impl TraceOptions {
         names.join(", ")
     }
 
-    /// Refuses limits that do not exist.
+    /// Refuses limits that do not exist, and options that contradict each other.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.limits.is_empty() {
+            return Err("cannot be replayed: the manifest declares no limits".to_owned());
+        }
         let named = [
             ("--requests-limit", &self.requests_limit),
             ("--tokens-limit", &self.tokens_limit),

@@ -96,6 +96,11 @@ fn options_that_contradict_the_manifest() {
         err,
         "trace.csv: --requests-limit is 'rps', which the manifest does not declare; it declares rpm, tpm"
     );
+    let err = failed("time,entity\n", |trace| trace.limits.clear());
+    assert_eq!(
+        err,
+        "trace.csv: cannot be replayed: the manifest declares no limits"
+    );
     let declared = [manifest("limits.yaml", "system: {limits: {rps: {capacity: 5}}}")];
     let err = try_played(
         "time,entity\n",
