@@ -28,6 +28,7 @@ pub struct InvalidInput {
     value: String,
     reason: String,
     kind: InputKind,
+    is_unknown: bool,
 }
 
 /// What a refused value belongs to. Tells a service whether its client or its own configuration has to be corrected.
@@ -56,12 +57,27 @@ impl InvalidInput {
             value,
             reason: reason.into(),
             kind: InputKind::Configuration,
+            is_unknown: false,
         }
     }
 
     /// Builds an error as [`new`](Self::new) does, for a value of one [request](InputKind::Request).
     pub fn of_request(field: impl Into<String>, value: impl fmt::Display, reason: impl Into<String>) -> Self {
         Self::new(field, value, reason).with_kind(InputKind::Request)
+    }
+
+    /// Builds an error as [`of_request`](Self::of_request) does, for a name that is well formed and names nothing that there is.
+    pub fn unknown(field: impl Into<String>, value: impl fmt::Display, reason: impl Into<String>) -> Self {
+        Self {
+            is_unknown: true,
+            ..Self::of_request(field, value, reason)
+        }
+    }
+
+    /// Whether a name is well formed, and names nothing that there is, such as a limit that is not configured. If the service has
+    /// chosen the name, this is its own fault, also of values of a [request](InputKind::Request).
+    pub fn is_unknown(&self) -> bool {
+        self.is_unknown
     }
 
     /// What the value belongs to.

@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value as Json, json};
-use zae_limiter::{EpochMillis, Error, InvalidInput, LimitStatus};
+use zae_limiter::{EntityId, EpochMillis, Error, InvalidInput, LimitStatus};
 
 pub use fields::Fields;
 
@@ -57,6 +57,17 @@ pub struct Refused<'a> {
     body: Json,
     /// When a limit has refused.
     now: EpochMillis,
+    /// Whose limits are reported, if not those of all.
+    owner: Option<&'a EntityId>,
+}
+
+/// When a call was refused, and whose it was.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) now: EpochMillis,
+    pub(crate) entity: Option<&'a EntityId>,
+    /// Whose limits are reported, if not those of all.
+    pub(crate) owner: Option<&'a EntityId>,
 }
 
 impl<'a> Refused<'a> {
@@ -68,10 +79,11 @@ impl<'a> Refused<'a> {
             retry_after: None,
             body: json!({ "error": rejection.code(), "message": rejection.message() }),
             now: EpochMillis(0),
+            owner: None,
         }
     }
 
-    pub(crate) fn limited(request: &'a Parts, err: &'a Error, now: EpochMillis) -> Self {
+    pub(crate) fn limited(request: &'a Parts, err: &'a Error, asked: Asked<'a>) -> Self {
         let (status, retry_after, body) = match err.refusal() {
             Some(refusal) => {
                 let retry_after = refusal.retry_after_header().and_then(|value| value.parse().ok());
@@ -82,7 +94,7 @@ impl<'a> Refused<'a> {
                     refusal.into_body(),
                 )
             }
-            None => Self::fault(err),
+            None => Self::fault(err, asked.entity),
         };
         Self {
             request,
@@ -90,19 +102,23 @@ impl<'a> Refused<'a> {
             status,
             retry_after,
             body,
-            now,
+            now: asked.now,
+            owner: asked.owner,
         }
     }
 
     /// An error other than a refusal: of the request's names, or of the service.
-    fn fault(err: &Error) -> (StatusCode, Option<HeaderValue>, Json) {
+    fn fault(err: &Error, entity: Option<&EntityId>) -> (StatusCode, Option<HeaderValue>, Json) {
         let body = |code: &str, message: &str| json!({ "error": code, "message": message });
         match err {
             Error::InvalidInput(input) if is_of_client(input) => {
                 let message = err.to_string();
                 (StatusCode::BAD_REQUEST, None, body("bad_request", &message))
             }
-            Error::NotConfigured { .. } => {
+            // That one above it has none is a fault of the configuration.
+            Error::NotConfigured { entity: lacking, .. }
+                if entity.is_none_or(|own| own.as_str() == lacking) =>
+            {
                 tracing::debug!(error = %err, "a request was refused");
                 let message = "no limits are configured for this client";
                 (StatusCode::FORBIDDEN, None, body("not_configured", message))
@@ -146,7 +162,7 @@ impl<'a> Refused<'a> {
         match self.cause {
             Cause::Limiter(Error::RateLimitExceeded(exceeded)) => {
                 let statuses = exceeded.statuses();
-                let kept = fields::tightest(statuses, self.now);
+                let kept = fields::tightest(statuses, self.now, self.owner);
                 let limits = kept.iter().filter_map(|index| {
                     let mut limit = body["limits"].get(*index)?.clone();
                     limit["entity_id"] = "".into();
@@ -191,20 +207,11 @@ impl<'a> Refused<'a> {
     }
 }
 
-/// The most tokens that a request can name.
-const MAX_TOKENS: u64 = 1_000_000_000_000_000;
-
 /// Whether a name or an amount that the request has led to is malformed, and not a limit unknown that the rules name.
 fn is_of_client(input: &InvalidInput) -> bool {
-    let is_too_large = || {
-        input
-            .value()
-            .parse::<u64>()
-            .map_or(true, |tokens| tokens > MAX_TOKENS)
-    };
     match input.field() {
         "entity_id" | "resource" => true,
-        field => field.starts_with("consume.") && is_too_large(),
+        field => field.starts_with("consume.") && !input.is_unknown(),
     }
 }
 
@@ -215,6 +222,8 @@ type Own = dyn Fn(&Refused<'_>) -> Option<Response<Bytes>> + Send + Sync;
 pub(crate) struct Answers {
     pub(crate) fields: Vec<Fields>,
     pub(crate) shape: BodyShape,
+    /// Whether only limits of the entity itself are reported, and not those of entities above it.
+    pub(crate) is_own_only: bool,
     /// The service's own answer.
     pub(crate) own: Option<Arc<Own>>,
 }
@@ -224,6 +233,7 @@ impl Default for Answers {
         Self {
             fields: vec![Fields::Ietf],
             shape: BodyShape::default(),
+            is_own_only: false,
             own: None,
         }
     }
@@ -238,9 +248,20 @@ impl fmt::Debug for Answers {
 }
 
 impl Answers {
-    /// Adds the fields of a response that was admitted.
-    pub(crate) fn tell(&self, statuses: &[LimitStatus], now: EpochMillis, headers: &mut HeaderMap) {
-        fields::write(&self.fields, statuses, now, headers);
+    /// Whose limits are reported, of a call of an entity; `None` for all.
+    pub(crate) fn owner<'e>(&self, entity: Option<&'e EntityId>) -> Option<&'e EntityId> {
+        entity.filter(|_| self.is_own_only)
+    }
+
+    /// Adds the fields of a response that was admitted, with the limits of one owner or all.
+    pub(crate) fn tell(
+        &self,
+        statuses: &[LimitStatus],
+        owner: Option<&EntityId>,
+        now: EpochMillis,
+        headers: &mut HeaderMap,
+    ) {
+        fields::write(&self.fields, statuses, owner, now, headers);
     }
 
     /// The answer to a refused request.
@@ -249,11 +270,23 @@ impl Answers {
         #[cfg(feature = "grpc")]
         let own = own.or_else(|| grpc::answer(refused));
         let mut response = own.unwrap_or_else(|| self.usual(refused));
+        let is_unauthenticated = response.status() == StatusCode::UNAUTHORIZED;
         let headers = response.headers_mut();
+        if let (true, Cause::Request(rejection)) = (is_unauthenticated, refused.cause)
+            && let (false, Some(challenge)) = (headers.contains_key(WWW_AUTHENTICATE), rejection.challenge())
+        {
+            headers.insert(WWW_AUTHENTICATE, challenge.clone());
+        }
         if let (false, Some(retry_after)) = (headers.contains_key(RETRY_AFTER), &refused.retry_after) {
             headers.insert(RETRY_AFTER, retry_after.clone());
         }
-        fields::write(&self.fields, refused.statuses(), refused.now, headers);
+        fields::write(
+            &self.fields,
+            refused.statuses(),
+            refused.owner,
+            refused.now,
+            headers,
+        );
         response.map(ResponseBody::full)
     }
 

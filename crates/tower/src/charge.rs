@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::request::Parts;
-use zae_limiter::{Acquire, IntoName, InvalidInput, LimitName, OnUnavailable, RateLimiter};
+use zae_limiter::{Acquire, EntityId, IntoName, InvalidInput, LimitName, OnUnavailable, RateLimiter};
 
 use crate::estimate::Estimate;
 use crate::key::Key;
@@ -37,6 +37,16 @@ pub trait Charge: Send + Sync + 'static {
     /// # Errors
     /// A [`Rejection`], with which the request is answered.
     fn charge(&self, limiter: &RateLimiter, request: &Parts) -> Result<Option<Acquire>, Rejection>;
+
+    /// Checks what the head of a request tells, such as its key. An [`EstimatedLayer`](crate::EstimatedLayer) asks this before it reads the body. Returns `false` if
+    /// the request is not limited, so that its body need not be read. Default: the body is read, and [`charge`](Self::charge) checks all.
+    ///
+    /// # Errors
+    /// A [`Rejection`], with which the request is answered.
+    fn before_body(&self, request: &Parts) -> Result<bool, Rejection> {
+        let _ = request;
+        Ok(true)
+    }
 
     /// Checks what it was made from; called when a layer is made.
     ///
@@ -218,6 +228,14 @@ impl Charge for Rules {
             acquire = acquire.on_unavailable(policy);
         }
         Ok(Some(acquire))
+    }
+
+    fn before_body(&self, request: &Parts) -> Result<bool, Rejection> {
+        if self.exempt.as_ref().is_some_and(|is_exempt| is_exempt(request)) {
+            return Ok(false);
+        }
+        EntityId::new(&*self.entity.key(request)?)?;
+        Ok(true)
     }
 
     fn may_take(&self, limit: &str) -> bool {

@@ -33,7 +33,7 @@
 //! # Requests to language models
 //!
 //! [`EstimateLayer`] counts the tokens of a prompt and adds the longest output that the request allows.
-//! [`RateLimitLayer::correct`] reads what was used from the response, also from one that is streamed, and corrects the estimate. The example
+//! [`RateLimitLayer::estimated`] makes one layer of both, which checks the key before it reads the body. [`RateLimitLayer::correct`] reads what was used from the response, also from one that is streamed, and corrects the estimate. The example
 //! `gateway` has all of it.
 //!
 //! # Order of layers
@@ -43,7 +43,7 @@
 //! | authentication | outside, so that keys are checked before they have a bucket, and before bodies are read |
 //! | compression of responses | outside, since the usage of an encoded body cannot be read |
 //! | timeouts of the service | inside, so that they answer with a status and tokens come back |
-//! | [`EstimateLayer`] | outside of [`RateLimitLayer`] |
+//! | [`EstimateLayer`] | outside of [`RateLimitLayer`], or in one layer with it: [`RateLimitLayer::estimated`] |
 //!
 //! In axum, `Router::layer` wraps all routes and the answers to unknown paths, `post(handler).layer(...)` one route. Health checks are exempt with
 //! [`Rules::unless`], or by a route without the layer.
@@ -74,6 +74,7 @@ mod answer;
 mod body;
 mod charge;
 pub mod estimate;
+mod estimated;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -91,6 +92,7 @@ pub use answer::{BodyShape, Cause, Fields, Refused};
 pub use body::ResponseBody;
 pub use charge::{Charge, Rules};
 pub use estimate::EstimateLayer;
+pub use estimated::{EstimatedLayer, EstimatedRateLimit};
 pub use rejection::Rejection;
 pub use service::{RateLimit, RateLimitLayer};
 pub use settle::{Ending, Settle, Used};

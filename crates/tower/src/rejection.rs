@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use zae_limiter::InvalidInput;
 
 /// A request that cannot be limited, such as one without a key: a status, a word for programs, and a message for people.
@@ -23,6 +23,7 @@ pub struct Rejection {
     status: StatusCode,
     code: Cow<'static, str>,
     message: Cow<'static, str>,
+    challenge: Option<HeaderValue>,
 }
 
 impl Rejection {
@@ -36,7 +37,24 @@ impl Rejection {
             status,
             code: code.into(),
             message: message.into(),
+            challenge: None,
         }
+    }
+
+    /// How to authenticate, for the field `WWW-Authenticate` of answers with status 401
+    /// ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1)). Default: none, and `Bearer` of [`key::bearer`](crate::key::bearer).
+    ///
+    /// ```
+    /// use http::HeaderValue;
+    /// use zae_limiter_tower::Rejection;
+    ///
+    /// let challenge = HeaderValue::from_static("Basic realm=\"api\"");
+    /// let rejection = Rejection::unauthenticated("sign in first").with_challenge(challenge.clone());
+    /// assert_eq!(rejection.challenge(), Some(&challenge));
+    /// ```
+    pub fn with_challenge(mut self, challenge: HeaderValue) -> Self {
+        self.challenge = Some(challenge);
+        self
     }
 
     /// Status 400, `bad_request`: the request is malformed.
@@ -63,6 +81,11 @@ impl Rejection {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// How to authenticate: see [`with_challenge`](Self::with_challenge).
+    pub fn challenge(&self) -> Option<&HeaderValue> {
+        self.challenge.as_ref()
     }
 
     /// A word for programs.

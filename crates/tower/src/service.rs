@@ -13,9 +13,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 use zae_limiter::{InvalidInput, RateLimiter};
 
-use crate::answer::{Answers, BodyShape, Fields, Refused};
+use crate::answer::{Answers, Asked, BodyShape, Fields, Refused};
 use crate::body::ResponseBody;
 use crate::charge::Charge;
+use crate::estimate::EstimateLayer;
+use crate::estimated::EstimatedLayer;
 use crate::settle::{Ending, Held, Settle, Settling};
 use crate::telemetry::{Outcome, Reports};
 use crate::usage::Usage;
@@ -42,10 +44,10 @@ use crate::usage::Usage;
 #[derive(Clone)]
 pub struct RateLimitLayer {
     limiter: RateLimiter,
-    charge: Arc<dyn Charge>,
+    pub(crate) charge: Arc<dyn Charge>,
     settling: Arc<Settling>,
-    answers: Arc<Answers>,
-    reports: Reports,
+    pub(crate) answers: Arc<Answers>,
+    pub(crate) reports: Reports,
 }
 
 impl RateLimitLayer {
@@ -94,6 +96,26 @@ impl RateLimitLayer {
         Ok(self)
     }
 
+    /// One layer that also estimates the tokens of requests, for [`Rules::consume_estimate`](crate::Rules::consume_estimate). It checks the key before it reads the body, so
+    /// that requests without one cost nothing, and bodies of requests that are not limited are passed on unread. All refusals are answered as this layer answers
+    /// them, in place of the settings of the other one.
+    ///
+    /// ```
+    /// use zae_limiter::RateLimiter;
+    /// use zae_limiter_tower::{EstimateLayer, EstimatedLayer, Fields, RateLimitLayer, Rules, key, usage};
+    ///
+    /// # fn layer(limiter: RateLimiter) -> Result<EstimatedLayer, zae_limiter::InvalidInput> {
+    /// let rules = Rules::new(key::bearer(), "gpt-4").consume("rpm", 1).consume_estimate("tpm");
+    /// let layer = RateLimitLayer::new(limiter, rules)?
+    ///     .correct("tpm", usage::openai())?
+    ///     .fields([Fields::Ietf, Fields::openai("rpm", "tpm")])
+    ///     .estimated(EstimateLayer::new().max_body(1 << 20));
+    /// # Ok(layer) }
+    /// ```
+    pub fn estimated(self, estimate: EstimateLayer) -> EstimatedLayer {
+        EstimatedLayer::new(self, estimate)
+    }
+
     /// Decides by the response whether a request keeps its tokens. Default: [`Ending::usual`].
     ///
     /// It is asked when the head of the response has come. If it says [`Commit`](Settle::Commit), it is asked once more when the response
@@ -117,6 +139,15 @@ impl RateLimitLayer {
     /// The header fields that responses have, in place of the default: those of the IETF draft.
     pub fn fields(mut self, fields: impl IntoIterator<Item = Fields>) -> Self {
         Arc::make_mut(&mut self.answers).fields = fields.into_iter().collect();
+        self
+    }
+
+    /// Reports only the limits of the client's own entity, in header fields and in bodies of refusals, and not those of entities above it: for clients that
+    /// must not learn how much others of their project use. If only a limit above has refused, the answer has `Retry-After` and no
+    /// limit that is exceeded. By default, the tightest limit of each name is reported, whichever entity it is of.
+    /// [`BodyShape::JsonWithEntities`] has all limits nevertheless.
+    pub fn own_limits_only(mut self) -> Self {
+        Arc::make_mut(&mut self.answers).is_own_only = true;
         self
     }
 
@@ -202,7 +233,7 @@ where
 }
 
 impl RateLimitLayer {
-    async fn serve<S, B, R>(self, mut inner: S, request: Request<B>) -> Answer<R, S::Error>
+    pub(crate) async fn serve<S, B, R>(self, mut inner: S, request: Request<B>) -> Answer<R, S::Error>
     where
         S: Service<Request<B>, Response = Response<R>>,
         R: Body<Data = Bytes>,
@@ -223,10 +254,17 @@ impl RateLimitLayer {
                 return Ok(answers.refuse(&refused));
             }
         };
+        let entity = acquire.entity().cloned();
+        let owner = answers.owner(entity.as_ref());
         let lease = match acquire.send().await {
             Ok(lease) => lease,
             Err(err) => {
-                let refused = Refused::limited(&parts, &err, self.limiter.repository().now());
+                let asked = Asked {
+                    now: self.limiter.repository().now(),
+                    entity: entity.as_ref(),
+                    owner,
+                };
+                let refused = Refused::limited(&parts, &err, asked);
                 call.end(Outcome::of(&refused));
                 return Ok(answers.refuse(&refused));
             }
@@ -252,7 +290,12 @@ impl RateLimitLayer {
             }
         };
         let (mut told, body) = response.into_parts();
-        answers.tell(&statuses, self.limiter.repository().now(), &mut told.headers);
+        answers.tell(
+            &statuses,
+            owner,
+            self.limiter.repository().now(),
+            &mut told.headers,
+        );
         let has_begun = held.begin(&mut told);
         let without_body = [
             StatusCode::SWITCHING_PROTOCOLS,

@@ -14,7 +14,6 @@ use axum::routing::{get, post};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tower::ServiceBuilder;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 use zae_limiter::{InvalidInput, RateLimiter};
@@ -32,23 +31,17 @@ pub fn app(limiter: RateLimiter, upstream: Authority) -> Result<Router, InvalidI
     let rules = Rules::new(key::bearer(), model_of)
         .consume("rpm", 1)
         .consume_estimate("tpm");
-    let fields = Fields::OpenAi {
-        requests: "rpm".into(),
-        tokens: "tpm".into(),
-    };
     let limits = RateLimitLayer::new(limiter, rules)?
         .correct("tpm", usage::openai())?
-        .fields([Fields::Ietf, fields]);
-    let layers = ServiceBuilder::new()
-        .layer(EstimateLayer::new().max_body(1 << 20))
-        .layer(limits);
+        .fields([Fields::Ietf, Fields::openai("rpm", "tpm")])
+        .estimated(EstimateLayer::new().max_body(1 << 20));
     let upstream = Upstream {
         client: Client::builder(TokioExecutor::new()).build_http(),
         authority: upstream,
     };
     Ok(Router::new()
         .route("/v1/chat/completions", post(pass_on))
-        .route_layer(layers)
+        .route_layer(limits)
         .route_layer(from_fn(traced))
         .route("/healthz", get(async || "ok"))
         .with_state(upstream))

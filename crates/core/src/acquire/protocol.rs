@@ -364,7 +364,7 @@ pub fn check_config(
                 "no limit of this name is configured for this entity and resource; there are: {}",
                 known.join(", ")
             );
-            return Err(InvalidInput::of_request(format!("consume.{name}"), amount, reason).into());
+            return Err(InvalidInput::unknown(format!("consume.{name}"), amount, reason).into());
         }
     }
     Ok(())

@@ -147,6 +147,11 @@ pub struct Acquire {
 }
 
 impl Acquire {
+    /// Whose tokens it takes; `None` if the name is malformed, with which the call will fail.
+    pub fn entity(&self) -> Option<&EntityId> {
+        self.names.as_ref().ok().map(|(entity, _)| entity)
+    }
+
     /// Takes `tokens` of `limit`: 0 to 10^15. An amount of 0 takes nothing, but is refused while the limit is
     /// in debt, and lets the lease adjust the limit later.
     ///

@@ -314,6 +314,14 @@ async fn a_value_of_a_request_is_told_from_one_of_the_configuration() {
     ] {
         assert_eq!(kind(refused.await.unwrap_err()), InputKind::Request);
     }
+    // Of these, only the one that is spelled correctly is unknown.
+    for (limit, tokens, is_unknown) in [("wcu", 1, false), ("typo", 1, true), ("rpm", u64::MAX, false)] {
+        let refused = call("k", limit, tokens).await.unwrap_err();
+        assert!(
+            matches!(&refused, Error::InvalidInput(input) if input.is_unknown() == is_unknown),
+            "{refused}"
+        );
+    }
     let mut lease = call("k", "tpm", 5).await.unwrap();
     assert_eq!(kind(lease.adjust("tpm", -6).unwrap_err()), InputKind::Request);
     assert_eq!(kind(lease.adjust("rpm", 1).unwrap_err()), InputKind::Request);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use zae_limiter::{EpochMillis, LimitStatus};
+use zae_limiter::{EntityId, EpochMillis, LimitStatus};
 
 /// The largest integer of a structured field ([RFC 9651](https://www.rfc-editor.org/rfc/rfc9651#section-3.3.1)).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
@@ -33,6 +33,24 @@ pub enum Fields {
         /// The limit that counts tokens, such as `tpm`.
         tokens: String,
     },
+}
+
+impl Fields {
+    /// [`OpenAi`](Self::OpenAi), with the limit that counts requests and the one that counts tokens.
+    ///
+    /// ```
+    /// use zae_limiter_tower::{Fields, RateLimitLayer};
+    ///
+    /// # fn layer(layer: RateLimitLayer) -> RateLimitLayer {
+    /// layer.fields([Fields::Ietf, Fields::openai("rpm", "tpm")])
+    /// # }
+    /// ```
+    pub fn openai(requests: impl Into<String>, tokens: impl Into<String>) -> Self {
+        Self::OpenAi {
+            requests: requests.into(),
+            tokens: tokens.into(),
+        }
+    }
 }
 
 /// How one limit stands, over all shards.
@@ -110,10 +128,15 @@ pub(super) fn policy_name(status: &LimitStatus, all: &[LimitStatus]) -> String {
     }
 }
 
-/// The tightest of each name, in their order.
-fn standings(statuses: &[LimitStatus], now: EpochMillis) -> Vec<(String, Standing<'_>)> {
+/// The tightest of each name, in their order, of one owner or all.
+fn standings<'a>(
+    statuses: &'a [LimitStatus],
+    owner: Option<&EntityId>,
+    now: EpochMillis,
+) -> Vec<(String, Standing<'a>)> {
     let mut standings: Vec<(String, Standing<'_>)> = Vec::new();
-    for (index, status) in statuses.iter().enumerate() {
+    let is_told = |status: &LimitStatus| owner.is_none_or(|owner| status.entity == *owner);
+    for (index, status) in statuses.iter().enumerate().filter(|(_, status)| is_told(status)) {
         let (name, standing) = (policy_name(status, statuses), Standing::of(index, status, now));
         match standings.iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) if standing.is_tighter(known) => *known = standing,
@@ -124,18 +147,27 @@ fn standings(statuses: &[LimitStatus], now: EpochMillis) -> Vec<(String, Standin
     standings
 }
 
-/// The indices of the tightest of each name, in their order.
-pub(super) fn tightest(statuses: &[LimitStatus], now: EpochMillis) -> Vec<usize> {
-    let standings = standings(statuses, now).into_iter();
+/// The indices of the tightest of each name, in their order, of one owner or all.
+pub(super) fn tightest(statuses: &[LimitStatus], now: EpochMillis, owner: Option<&EntityId>) -> Vec<usize> {
+    let standings = standings(statuses, owner, now).into_iter();
     standings.map(|(_, standing)| standing.index).collect()
 }
 
-/// Writes the fields, in place of those that are there.
-pub(super) fn write(fields: &[Fields], statuses: &[LimitStatus], now: EpochMillis, headers: &mut HeaderMap) {
-    if fields.is_empty() || statuses.is_empty() {
+/// Writes the fields, in place of those that are there, with the limits of one owner or all.
+pub(super) fn write(
+    fields: &[Fields],
+    statuses: &[LimitStatus],
+    owner: Option<&EntityId>,
+    now: EpochMillis,
+    headers: &mut HeaderMap,
+) {
+    if fields.is_empty() {
         return;
     }
-    let standings = standings(statuses, now);
+    let standings = standings(statuses, owner, now);
+    if standings.is_empty() {
+        return;
+    }
     let mut put = |name: HeaderName, value: String| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);

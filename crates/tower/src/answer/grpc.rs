@@ -33,7 +33,7 @@ pub(super) fn answer(refused: &Refused<'_>) -> Option<Response<Bytes>> {
     }
     if let Cause::Limiter(Error::RateLimitExceeded(exceeded)) = refused.cause {
         let statuses = exceeded.statuses();
-        let tightest = super::fields::tightest(statuses, refused.now);
+        let tightest = super::fields::tightest(statuses, refused.now, refused.owner);
         let told = tightest.iter().map(|index| &statuses[*index]);
         for status in told.filter(|status| status.exceeded) {
             let of = format!("{} of {}", status.limit_name, status.resource);

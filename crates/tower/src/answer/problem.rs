@@ -33,6 +33,7 @@ pub(super) fn body(refused: &Refused<'_>, mut body: Json) -> Json {
         if let Cause::Limiter(Error::RateLimitExceeded(exceeded)) = refused.cause {
             let mut names: Vec<String> = exceeded
                 .violations()
+                .filter(|status| refused.owner.is_none_or(|owner| status.entity == *owner))
                 .map(|status| policy_name(status, exceeded.statuses()))
                 .collect();
             names.dedup();

@@ -34,7 +34,7 @@ pub(super) enum Unread {
 
 impl<B> Replayed<B> {
     /// A body that nothing was read of.
-    pub(super) fn passed(body: B) -> Self {
+    pub(crate) fn passed(body: B) -> Self {
         Self {
             kind: Kind::Passed { body },
         }

@@ -206,7 +206,7 @@ where
         let mut inner = std::mem::replace(&mut self.inner, next);
         let layer = self.layer.clone();
         Box::pin(async move {
-            match layer.settings.estimated(request).await {
+            match layer.estimated(request, &layer.settings.answers).await {
                 Ok(request) => Ok(inner.call(request).await?.map(ResponseBody::passed)),
                 Err(refusal) => Ok(refusal),
             }
@@ -214,11 +214,12 @@ where
     }
 }
 
-impl Settings {
+impl EstimateLayer {
     /// The request with its estimate, or the answer if its body cannot be read.
-    async fn estimated<B: Body, R>(
+    pub(crate) async fn estimated<B: Body, R>(
         &self,
         request: Request<B>,
+        answers: &Answers,
     ) -> Result<Request<Replayed<B>>, Response<ResponseBody<R>>> {
         let (mut head, body) = request.into_parts();
         let call = BodyCall::begin();
@@ -229,9 +230,9 @@ impl Settings {
             let message = "send the body without a content encoding";
             Err(Rejection::new(status, "encoded_body", message))
         } else {
-            self.read(body).await
+            self.settings.read(body).await
         };
-        let estimated = read.and_then(|body| Ok((self.estimate(body.bytes())?, body)));
+        let estimated = read.and_then(|body| Ok((self.settings.estimate(body.bytes())?, body)));
         match estimated {
             Ok((estimate, body)) => {
                 call.end(BodyOutcome::Estimated);
@@ -240,11 +241,13 @@ impl Settings {
             }
             Err(rejection) => {
                 call.end(BodyOutcome::of(&rejection));
-                Err(self.answers.refuse(&Refused::rejected(&head, &rejection)))
+                Err(answers.refuse(&Refused::rejected(&head, &rejection)))
             }
         }
     }
+}
 
+impl Settings {
     fn estimate(&self, body: &[u8]) -> Result<Estimate, Rejection> {
         let terms = Terms {
             tokenizer: &*self.tokenizer,

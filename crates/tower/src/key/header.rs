@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use http::HeaderName;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 
 use super::{Key, hashed};
 use crate::rejection::Rejection;
@@ -13,6 +13,7 @@ use crate::rejection::Rejection;
 pub struct Header {
     name: HeaderName,
     is_hashed: bool,
+    challenge: Option<HeaderValue>,
 }
 
 /// The value of a header field. A request without it is answered with status 401, one that has it twice with 400.
@@ -33,6 +34,7 @@ pub fn header(name: HeaderName) -> Header {
     Header {
         name,
         is_hashed: false,
+        challenge: None,
     }
 }
 
@@ -44,9 +46,21 @@ impl Header {
     }
 }
 
+impl Header {
+    /// The field `WWW-Authenticate` of answers with status 401, such as `ApiKey realm="api"`. Default: none, since there is no registered scheme
+    /// for other fields than `Authorization`.
+    pub fn challenge(mut self, challenge: HeaderValue) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
+}
+
 impl Key for Header {
     fn key<'r>(&'r self, request: &'r Parts) -> Result<Cow<'r, str>, Rejection> {
-        let value = only(request, &self.name)?;
+        let value = only(request, &self.name).map_err(|rejection| match &self.challenge {
+            Some(challenge) => rejection.with_challenge(challenge.clone()),
+            None => rejection,
+        })?;
         if self.is_hashed {
             return Ok(hashed(value.trim_ascii()).into());
         }

@@ -51,7 +51,9 @@ impl Outcome {
             Cause::Limiter(Error::RateLimitExceeded(_)) => Self::Refused,
             Cause::Limiter(Error::ConcurrencyExceeded(_)) => Self::Concurrency,
             Cause::Limiter(Error::Disabled { .. }) => Self::Disabled,
-            Cause::Limiter(Error::NotConfigured { .. }) => Self::Unconfigured,
+            Cause::Limiter(Error::NotConfigured { .. }) if refused.status() == StatusCode::FORBIDDEN => {
+                Self::Unconfigured
+            }
             Cause::Limiter(Error::Unavailable(_)) => Self::Unavailable,
             Cause::Limiter(_) if refused.status() == StatusCode::BAD_REQUEST => Self::Invalid,
             Cause::Request(rejection) if rejection.status() == StatusCode::UNAUTHORIZED => {

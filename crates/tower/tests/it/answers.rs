@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use tower::Layer as _;
 use zae_limiter::testing::{Fault, TestTable};
 use zae_limiter::{ALL_RESOURCES, Access, Limit, NewEntity, RateLimiter};
-use zae_limiter_tower::{BodyShape, Cause, Fields, RateLimitLayer};
+use zae_limiter_tower::{BodyShape, Cause, Fields, RateLimitLayer, Rejection, key};
 
 use crate::world::{World, answering, call, request, rules};
 
@@ -148,13 +148,9 @@ async fn problem_details() {
 #[tokio::test]
 async fn older_fields_and_those_of_open_ai() {
     let w = World::new().await;
-    let open_ai = Fields::OpenAi {
-        requests: "rpd".into(),
-        tokens: "tpd".into(),
-    };
     let service = w
         .layer()
-        .fields([Fields::XRateLimit, open_ai])
+        .fields([Fields::XRateLimit, Fields::openai("rpd", "tpd")])
         .layer(answering(ok));
     call(service.clone(), request("a")).await;
     let response = call(service, request("a")).await;
@@ -248,6 +244,148 @@ async fn bodies_do_not_say_who_is_above() {
     assert!(!String::from_utf8_lossy(response.body()).contains("secret-parent"));
 }
 
+/// The client's limits are there: that those of an entity above it are not is a fault of the configuration.
+#[tokio::test]
+async fn a_parent_without_limits_is_no_unknown_key() {
+    let repo = zae_limiter::Repository::in_memory().await.unwrap();
+    let admin = repo.admin();
+    let limits = [Limit::per_day("rpd", 1), Limit::per_day("tpd", 200)];
+    for key in ["a", "stranger"] {
+        let new = NewEntity::new(key).parent("secret-parent").cascade(true);
+        admin.create_entity(new).await.unwrap();
+    }
+    admin.set_entity_limits("a", "api", limits).await.unwrap();
+    let layer = RateLimitLayer::new(RateLimiter::new(repo), rules()).unwrap();
+    for (key, status, error) in [
+        ("a", StatusCode::INTERNAL_SERVER_ERROR, "misconfigured"),
+        ("stranger", StatusCode::FORBIDDEN, "not_configured"),
+        ("other", StatusCode::FORBIDDEN, "not_configured"),
+    ] {
+        let response = call(layer.layer(answering(ok)), request(key)).await;
+        assert_eq!(
+            (response.status(), body(&response)["error"].as_str()),
+            (status, Some(error)),
+            "{key}"
+        );
+        assert!(!String::from_utf8_lossy(response.body()).contains("secret-parent"));
+    }
+}
+
+#[tokio::test]
+async fn only_limits_of_the_client_can_be_told() {
+    let w = World::new().await;
+    let admin = w.repo.admin();
+    let key = NewEntity::new("a").parent("proj").cascade(true);
+    admin.create_entity(key).await.unwrap();
+    let limits = [Limit::per_day("rpd", 100), Limit::per_day("tpd", 200)];
+    admin
+        .set_entity_limits("proj", ALL_RESOURCES, limits)
+        .await
+        .unwrap();
+    let own = || w.layer().own_limits_only();
+    for left in [900, 800] {
+        let response = call(own().layer(answering(ok)), request("a")).await;
+        let told = field(response.headers(), "ratelimit").unwrap();
+        assert!(told.contains(&format!("\"tpd\";r={left};")), "{told}");
+    }
+    // The project refuses, and the client's own limits stand as they did.
+    for (layer, media_type) in [
+        (own(), "application/json"),
+        (own().body_shape(BodyShape::Problem), "application/problem+json"),
+    ] {
+        let response = call(layer.layer(answering(ok)), request("a")).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        let headers = response.headers();
+        assert_eq!(field(headers, "content-type"), Some(media_type));
+        assert!(field(headers, "retry-after").is_some());
+        let policy = field(headers, "ratelimit-policy");
+        assert_eq!(policy, Some("\"rpd\";q=10;w=86400, \"tpd\";q=1000;w=86400"));
+        let body = body(&response);
+        let capacities: Vec<_> = body["limits"].as_array().unwrap().iter().collect();
+        assert_eq!(capacities.len(), 2, "{body}");
+        assert!(
+            capacities
+                .iter()
+                .all(|limit| limit["capacity"] != 200 && limit["exceeded"] == false)
+        );
+        assert!(
+            body["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("rate limit exceeded; retry after ")
+        );
+        assert!(
+            body.get("violated-policies")
+                .is_none_or(|names| names.as_array().unwrap().is_empty())
+        );
+    }
+    // By default, the project's are reported, because they are tighter.
+    let response = call(w.layer().layer(answering(ok)), request("a")).await;
+    let told = field(response.headers(), "ratelimit").unwrap();
+    assert!(told.contains("\"tpd\";r=0;"), "{told}");
+}
+
+/// RFC 9110 has 401 with a challenge.
+#[tokio::test]
+async fn answers_to_requests_without_a_key_say_how_to_authenticate() {
+    let w = World::new().await;
+    let challenge = http::HeaderValue::from_static;
+    let layer = |entity: Box<dyn zae_limiter_tower::key::Key>| {
+        let entity =
+            move |request: &http::request::Parts| entity.key(request).map(std::borrow::Cow::into_owned);
+        let rules = zae_limiter_tower::Rules::new(entity, "api").consume("rpd", 1);
+        RateLimitLayer::new(w.limiter.clone(), rules).unwrap()
+    };
+    let signed_in = move |_: &http::request::Parts| -> Result<String, Rejection> {
+        Err(Rejection::unauthenticated("sign in").with_challenge(challenge("Basic realm=\"x\"")))
+    };
+    let field_key = || key::header(crate::world::KEY);
+    let request = |authorization: Option<&str>| {
+        let head = http::Request::get("/");
+        let head = match authorization {
+            Some(value) => head.header("authorization", value),
+            None => head,
+        };
+        head.body(Body::empty()).unwrap()
+    };
+    for (entity, authorization, expected) in [
+        (
+            Box::new(key::bearer()) as Box<dyn zae_limiter_tower::key::Key>,
+            None,
+            Some("Bearer"),
+        ),
+        (Box::new(key::bearer()), Some("Basic x"), Some("Bearer")),
+        (
+            Box::new(key::bearer().challenge(challenge("Bearer realm=\"api\""))),
+            None,
+            Some("Bearer realm=\"api\""),
+        ),
+        (Box::new(field_key()), None, None),
+        (
+            Box::new(field_key().challenge(challenge("ApiKey"))),
+            None,
+            Some("ApiKey"),
+        ),
+        (Box::new(signed_in), None, Some("Basic realm=\"x\"")),
+    ] {
+        let response = call(layer(entity).layer(answering(ok)), request(authorization)).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(field(response.headers(), "www-authenticate"), expected);
+    }
+    // Not in others, and not in place of the service's own.
+    let mut twice = request(Some("Bearer a"));
+    twice.headers_mut().append("authorization", challenge("Bearer b"));
+    let response = call(layer(Box::new(key::bearer())).layer(answering(ok)), twice).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(field(response.headers(), "www-authenticate"), None);
+    let own = layer(Box::new(key::bearer())).on_refusal(|refused| {
+        let head = Response::builder().status(refused.status());
+        head.header("www-authenticate", "Own").body(Bytes::new()).ok()
+    });
+    let response = call(own.layer(answering(ok)), request(None)).await;
+    assert_eq!(field(response.headers(), "www-authenticate"), Some("Own"));
+}
+
 /// That a limit is missing is a fault of the service.
 #[tokio::test]
 async fn a_limit_that_the_rules_name_and_the_table_lacks() {
@@ -257,6 +395,11 @@ async fn a_limit_that_the_rules_name_and_the_table_lacks() {
     let response = call(layer.layer(answering(ok)), request("a")).await;
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(body(&response)["error"], "misconfigured");
+    // An amount that the client has chosen is its own fault.
+    let rules = zae_limiter_tower::Rules::new("a", "api").consume_by("tpd", |_| Ok(u64::MAX));
+    let layer = RateLimitLayer::new(w.limiter.clone(), rules).unwrap();
+    let response = call(layer.layer(answering(ok)), request("a")).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

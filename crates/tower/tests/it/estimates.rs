@@ -221,6 +221,71 @@ async fn bodies_that_are_not_understood_are_refused_or_all_input() {
     assert_eq!(estimate(&exact(), deep).await.0, StatusCode::BAD_REQUEST);
 }
 
+/// A body of which nothing may be read.
+fn untouched() -> Body {
+    let frames = stream::once(async { Err::<Frame<Bytes>, _>("the body was read") });
+    Body::new(StreamBody::new(frames))
+}
+
+#[tokio::test]
+async fn keys_are_checked_before_bodies_are_read() {
+    let w = World::new().await;
+    let rules = || {
+        Rules::new(key::header(KEY), "api")
+            .consume("rpd", 1)
+            .consume_estimate("tpd")
+            .unless(|request| request.uri.path() == "/upload")
+    };
+    let layer = RateLimitLayer::new(w.limiter.clone(), rules())
+        .unwrap()
+        .correct("tpd", usage::openai())
+        .unwrap()
+        .body_shape(zae_limiter_tower::BodyShape::Empty)
+        .estimated(exact());
+    let model = tower::service_fn(async |request: Request<Replayed<Body>>| {
+        let has_estimate = request.extensions().get::<Estimate>().is_some();
+        let read = request.into_body().collect().await;
+        let text = match read {
+            Ok(body) => format!("{{\"usage\":{{\"total_tokens\":{}}}}}", body.to_bytes().len()),
+            Err(error) => error.to_string(),
+        };
+        let head = Response::builder().header("content-type", "application/json");
+        let head = head.header("x-estimate", u16::from(has_estimate));
+        Ok::<_, Infallible>(head.body(Body::from(text)).unwrap())
+    });
+    let service = layer.layer(model);
+    let post = |path: &str, key: &str, body: Body| {
+        let head = Request::post(path).header(KEY, key);
+        service.clone().oneshot(head.body(body).unwrap())
+    };
+    for (path, key, body, status) in [
+        ("/", "", untouched(), StatusCode::UNAUTHORIZED),
+        ("/", "bad#name", untouched(), StatusCode::BAD_REQUEST),
+        ("/", "a", untouched(), StatusCode::BAD_REQUEST),
+        ("/", "a", Body::from("no JSON"), StatusCode::BAD_REQUEST),
+        (
+            "/",
+            "a",
+            Body::from("{\"prompt\":\"1234567890\"}"),
+            StatusCode::OK,
+        ),
+        ("/upload", "", Body::from("no JSON"), StatusCode::OK),
+    ] {
+        let response = post(path, key, body).await.unwrap();
+        assert_eq!(response.status(), status, "{path} {key}");
+        let told = response.headers().get("x-estimate").cloned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        if status == StatusCode::OK {
+            assert_eq!(told.unwrap(), if path == "/" { "1" } else { "0" });
+        } else {
+            // As the limiting layer answers, and not as the other one.
+            assert!(body.is_empty(), "{body:?}");
+        }
+    }
+    // The estimate of 60 was corrected to the 23 bytes of the body.
+    assert_eq!(w.left("a").await, (9, 977));
+}
+
 #[tokio::test]
 async fn the_default_counts_three_bytes() {
     let body = json!({ "prompt": "1234567", "max_tokens": 1 }).to_string();

@@ -250,7 +250,7 @@ impl Lease {
             };
             let names = names.join(", ");
             let reason = format!("is not a limit of this lease{of_resource}; it named: {names}");
-            InvalidInput::of_request(format!("{field}.{limit}"), limit, reason).into()
+            InvalidInput::unknown(format!("{field}.{limit}"), limit, reason).into()
         })
     }
 }
