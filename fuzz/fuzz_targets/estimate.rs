@@ -3,10 +3,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use zae_limiter_fuzz::{Tree, bytes, pieces};
+use zae_limiter_fuzz::{Tree, bytes, pieces, written};
 use zae_limiter_tower::fuzzing::{estimate, estimate_of_bytes, joined};
 
-fuzz_target!(|body: &[u8]| {
+// Each input is read as it is, and as the choices of a well-formed text.
+fuzz_target!(|input: &[u8]| {
+    check(input);
+    check(written::object(input).as_bytes());
+});
+
+fn check(body: &[u8]) {
     assert_eq!(joined(&pieces(body), body.len()).as_deref(), Some(body));
     assert_eq!(joined(&bytes(body), body.len()).as_deref(), Some(body));
     assert!(body.is_empty() || joined(&pieces(body), body.len() - 1).is_none());
@@ -33,7 +39,7 @@ fuzz_target!(|body: &[u8]| {
         let rewritten = tree.rewritten();
         assert_eq!(estimate(rewritten.as_bytes()), Some(estimated), "{rewritten}");
     }
-});
+}
 
 /// What the members of a request say.
 #[derive(Default)]

@@ -3,10 +3,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use zae_limiter_fuzz::{PATHS, Tree, bytes, pieces};
+use zae_limiter_fuzz::{PATHS, Tree, bytes, pieces, written};
 use zae_limiter_tower::fuzzing::{numbers, numbers_of_events};
 
-fuzz_target!(|stream: &[u8]| {
+// Each input is read as it is, and as the choices of a well-formed text.
+fuzz_target!(|input: &[u8]| {
+    check(input);
+    check(written::events(input).as_bytes());
+});
+
+fn check(stream: &[u8]) {
     let found = numbers_of_events(&PATHS, &[stream]);
     assert_eq!(numbers_of_events(&PATHS, &pieces(stream)), found);
     assert_eq!(numbers_of_events(&PATHS, &bytes(stream)), found);
@@ -21,7 +27,7 @@ fuzz_target!(|stream: &[u8]| {
         }
     }
     assert_eq!(found, expected);
-});
+}
 
 /// The data of each event, of the one that has not ended, too.
 fn events(stream: &[u8]) -> Vec<Vec<u8>> {

@@ -3,10 +3,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use zae_limiter_fuzz::{PATHS, Tree, bytes, pieces};
+use zae_limiter_fuzz::{PATHS, Tree, bytes, pieces, written};
 use zae_limiter_tower::fuzzing::numbers;
 
-fuzz_target!(|text: &[u8]| {
+// Each input is read as it is, and as the choices of a well-formed text.
+fuzz_target!(|input: &[u8]| {
+    check(input);
+    check(written::object(input).as_bytes());
+});
+
+fn check(text: &[u8]) {
     let whole = numbers(&PATHS, &[text]);
     assert_eq!(numbers(&PATHS, &pieces(text)), whole);
     assert_eq!(numbers(&PATHS, &bytes(text)), whole);
@@ -16,4 +22,4 @@ fuzz_target!(|text: &[u8]| {
         assert!(is_whole || !matches!(tree, Tree::Object(_) | Tree::List(_) | Tree::Text(_)));
         assert_eq!(found, tree.numbers(&PATHS));
     }
-});
+}

@@ -1,6 +1,7 @@
-//! What the targets share: texts that are cut into pieces, and a JSON text as another parser reads it.
+//! What the targets share: texts that are cut into pieces, texts that are well formed, and a JSON text as another parser reads it.
 
 mod tree;
+pub mod written;
 
 pub use tree::Tree;
 

@@ -112,6 +112,11 @@ pub struct Acquire {
 }
 
 impl Acquire {
+    /// See [`crate::Acquire::entity`].
+    pub fn entity(&self) -> Option<&crate::EntityId> {
+        self.inner.entity()
+    }
+
     /// See [`crate::Acquire::consume`].
     pub fn consume(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
         self.inner = self.inner.consume(limit, tokens);
