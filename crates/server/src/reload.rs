@@ -85,13 +85,13 @@ impl Watched {
         rules: Option<(App, PathBuf)>,
         tokens: Option<Arc<Tokens>>,
         tls: Option<Arc<Tls>>,
-        leases: Arc<LeaseKeys>,
+        leases: &Arc<LeaseKeys>,
     ) -> Self {
         let rules = rules.map(|(app, path)| Source::Rules(app, path));
         let leases = leases
             .path()
             .is_some()
-            .then(|| Source::Leases(Arc::clone(&leases)));
+            .then(|| Source::Leases(Arc::clone(leases)));
         let others = [tokens.map(Source::Tokens), tls.map(Source::Tls), leases];
         let all = rules.into_iter().chain(others.into_iter().flatten());
         let sources = all.map(|source| {

@@ -148,8 +148,7 @@ impl Server {
         let for_grpc = setup(Port::Grpc, router);
         let for_http = setup(Port::Http, http::router(app.clone(), &limits));
         let rules = options.rules.clone().map(|path| (app.clone(), path));
-        let leases = Arc::clone(app.leases());
-        let watched = Watched::new(rules, auth.tokens.clone(), tls.clone(), leases);
+        let watched = Watched::new(rules, auth.tokens.clone(), tls.clone(), app.leases());
         let watching = tokio::spawn(watched.watch(reload, options.reload_every));
         let sweeping = tokio::spawn(sweep(app.clone(), options.sweep_every));
         let keeping = tokio::spawn(keep_up(app.clone()));

@@ -12,7 +12,7 @@ pub(crate) async fn sweep(app: App, every: Duration) {
         match app.limiter().repository().sweep_leases().await {
             Ok(swept) => telemetry::swept(&swept),
             Err(error) => {
-                tracing::warn!(%error, "expired leases could not be read; the next sweep tries again")
+                tracing::warn!(%error, "expired leases could not be read; the next sweep tries again");
             }
         }
     }

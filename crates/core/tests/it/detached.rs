@@ -266,8 +266,8 @@ fn an_expired_lease_gives_back_or_keeps_as_it_says() {
     is_done(&settle(&mut desk, &gives, LeaseEnd::Expired), false);
     // Two sweeps may find it.
     is_done(&settle(&mut desk, &gives, LeaseEnd::Expired), true);
-    let given = balances(&desk);
-    let back: Vec<_> = given.iter().zip(held).map(|(now, before)| now - before).collect();
+    let after = balances(&desk);
+    let back: Vec<_> = after.iter().zip(held).map(|(now, before)| now - before).collect();
     assert_eq!(back, [10, 40, 10, 40]);
     let settled = settle(&mut desk, &gives, LeaseEnd::Rollback);
     assert!(

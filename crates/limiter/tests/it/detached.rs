@@ -5,7 +5,7 @@ use std::time::Duration;
 use zae_limiter::testing::{Fault, TestTable};
 use zae_limiter::{
     ALL_RESOURCES, DetachedLease, Error, Lease, LeaseEnd, Limit, NewEntity, OnExpiry, OnUnavailable,
-    RateLimiter, Repository,
+    RateLimiter, Repository, Swept,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -151,7 +151,7 @@ async fn a_sweep_gives_back_what_expires() {
         .unwrap();
     repo.extend_lease(&extended, HOUR).await.unwrap();
     repo.extend_lease(&kept, HOUR).await.unwrap();
-    assert_eq!(repo.sweep_leases().await.unwrap(), Default::default());
+    assert_eq!(repo.sweep_leases().await.unwrap(), Swept::default());
     tokio::time::advance(MINUTE).await;
     // Two processes sweep at the same time.
     let other = table.open().await.unwrap();
@@ -176,7 +176,7 @@ async fn a_sweep_gives_back_what_expires() {
     tokio::time::advance(HOUR).await;
     let deleted = repo.sweep_leases().await.unwrap().deleted;
     assert!(deleted + swept.deleted == 3, "{deleted} {swept:?}");
-    assert_eq!(repo.sweep_leases().await.unwrap(), Default::default());
+    assert_eq!(repo.sweep_leases().await.unwrap(), Swept::default());
 }
 
 /// A process is killed after the first of two corrections.
