@@ -17,7 +17,7 @@ use crate::telemetry::Outcome;
 
 /// Limits requests by an estimate of their tokens: what [`RateLimitLayer::estimated`] makes.
 ///
-/// A request without a key, or with one that is malformed, is answered before its body is read. So is one of a request that is not limited:
+/// A request without a key, or with one that is malformed, is answered before its body is read. If a request is not limited,
 /// its body is passed on unread.
 #[derive(Debug, Clone)]
 pub struct EstimatedLayer {
