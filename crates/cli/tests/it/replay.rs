@@ -96,6 +96,38 @@ fn json_for_programs() {
 }
 
 #[test]
+fn requests_that_fail_are_told_from_those_that_are_refused() {
+    let world = furnished();
+    fs::write(
+        world.path().join("tokens.yaml"),
+        "{namespace: default, system: {limits: {tpm: {capacity: 9}}}, resources: {gpt-4: {limits: {rpm: {capacity: 9}}}}}",
+    )
+    .unwrap();
+    fs::write(
+        world.path().join("one.csv"),
+        "time,entity,tpm\n2026-01-15 09:30:00,key-1,1\n",
+    )
+    .unwrap();
+    let ran = run(&world, "replay -m tokens.yaml one.csv");
+    assert!(
+        ran.stdout
+            .contains("tokens.yaml: 0 admitted, 0 refused (0.0 %), 1 failed"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("  failures  █  at most 1 in 1 s") && !ran.stdout.contains("  refusals  "),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("Requests fail, for instance of key-1: "),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
 fn a_trace_from_standard_input() {
     let world = furnished();
     let mut child = world

@@ -177,13 +177,14 @@ fn print_chart(out: &mut Out, report: &Report, run: &Run) -> Result<(), Failure>
     let numbers = |number: fn(&zae_limiter_replay::report::Part) -> u64| -> Vec<u64> {
         run.timeline.iter().map(number).collect()
     };
-    let (arrived, refused) = (
-        numbers(|part| part.arrived),
-        numbers(|part| part.refused + part.failed),
-    );
+    let rows = [
+        ("requests", numbers(|part| part.arrived)),
+        ("refusals", numbers(|part| part.refused)),
+        ("failures", numbers(|part| part.failed)),
+    ];
     out.line("")?;
     let mut width = 0;
-    for (name, numbers) in [("requests", &arrived), ("refusals", &refused)] {
+    for (name, numbers) in &rows {
         let most = numbers.iter().copied().max().unwrap_or(0);
         if most == 0 {
             continue;
