@@ -62,9 +62,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// Keys that sign leases of the HTTP API, one on each line: the first signs, all are accepted. Without, only this process can
-    /// end the leases that it has issued
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    /// Keys of leases, one on each line; the first signs, all are accepted. Without, only this process can end its leases
+    #[arg(long, value_name = "FILE")]
     pub(crate) lease_keys: Option<PathBuf>,
 
     /// Certificate of the server, in PEM, with those between it and its authority; read again when it changes

@@ -37,7 +37,7 @@ fn of_every_command() {
     let world = World::without_table();
     let mut all = String::new();
     let commands = every_command(&world);
-    assert_eq!(commands.len(), 96);
+    assert_eq!(commands.len(), 97);
     for path in commands {
         let mut args = path.clone();
         args.push("--help".to_owned());

@@ -130,6 +130,14 @@ impl DetachedLease {
         })
     }
 
+    /// Checks a time to live, before anything is taken for the lease.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] for less than a second, or more than a day.
+    pub fn check_ttl(ttl: Duration) -> Result<(), InvalidInput> {
+        check_ttl(ttl).map(drop)
+    }
+
     /// Its name.
     pub fn id(&self) -> &str {
         &self.id
@@ -175,7 +183,7 @@ impl DetachedLease {
         let longest = self.expires_at.plus(check_ttl(MAX_TTL)?);
         if until < self.expires_at || until > longest {
             let reason = format!(
-                "must end from {} to {}, a day after the lease's first end",
+                "must end from {}, when the lease expires first, to {}: it cannot be shortened, nor extended by more than a day",
                 self.expires_at.to_text(),
                 longest.to_text()
             );

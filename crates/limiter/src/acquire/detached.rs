@@ -101,7 +101,11 @@ impl Repository {
     pub async fn extend_lease(&self, lease: &DetachedLease, ttl: Duration) -> Result<EpochMillis, Error> {
         self.check_namespace(lease)?;
         let now = self.inner.clock.now();
-        let until = lease.extended(ttl, now)?;
+        let until = match lease.extended(ttl, now) {
+            Ok(until) => until,
+            // What a client wants to know first is that the lease has ended.
+            Err(err) => return Err(self.ended(lease, now).await?.unwrap_or(err.into())),
+        };
         if lease.is_degraded() {
             return Ok(until);
         }
@@ -110,16 +114,17 @@ impl Repository {
         let sent = BRIEF.repeat(is_passing, || self.inner.table.update(update.clone()));
         match sent.await.map_err(|err| self.inner.place.table_error(err))? {
             Write::Applied(_) => Ok(until),
-            Write::Refused(item) => Err(match item.map(|item| found(&item, now)) {
-                Some(Ok(Due::Complete)) => Error::LeaseEnded(None),
-                Some(Ok(Due::Unsettled(unsettled))) => match unsettled.1 {
-                    LeaseRecord::Ended(ended) => Error::LeaseEnded(Some(ended.kind().to_owned())),
-                    LeaseRecord::Open(_) => Error::LeaseExpired,
-                },
-                Some(Ok(Due::Extended(_))) | None => Error::LeaseExpired,
-                Some(Err(err)) => err.into(),
-            }),
+            Write::Refused(item) => Err(how_ended(item.as_ref(), now).unwrap_or(Error::LeaseExpired)),
         }
+    }
+
+    /// Why a lease can no longer be extended, if it has ended.
+    async fn ended(&self, lease: &DetachedLease, now: EpochMillis) -> Result<Option<Error>, Error> {
+        if lease.is_degraded() {
+            return Ok(None);
+        }
+        let item = self.inner.place.read(&*self.inner.table, &lease.key()).await?;
+        Ok(how_ended(item.as_ref(), now))
     }
 
     /// Settles detached leases that have expired: gives tokens back where [`OnExpiry::GiveBack`] says so, and writes what killed
@@ -224,6 +229,28 @@ impl Repository {
         }
         let reason = format!("is of another namespace than this repository, which has the id {own}");
         Err(InvalidInput::of_request("lease", lease.namespace(), reason))
+    }
+}
+
+/// The error that says how a lease has ended, by its record.
+fn how_ended(item: Option<&Item>, now: EpochMillis) -> Option<Error> {
+    match item.map(|item| found(item, now))? {
+        Ok(Due::Complete) => Some(Error::LeaseEnded(item.and_then(kind))),
+        Ok(Due::Unsettled(unsettled)) => Some(match unsettled.1 {
+            LeaseRecord::Ended(ended) => Error::LeaseEnded(Some(ended.kind().to_owned())),
+            LeaseRecord::Open(_) => Error::LeaseExpired,
+        }),
+        Ok(Due::Extended(_)) => None,
+        Err(err) => Some(err.into()),
+    }
+}
+
+/// `commit`, `rollback` or `expired`, of a record without corrections that are left.
+fn kind(item: &Item) -> Option<String> {
+    let record = LeaseRecord::read(item, 0).ok()?;
+    match record {
+        LeaseRecord::Ended(ended) => Some(ended.kind().to_owned()),
+        LeaseRecord::Open(_) => None,
     }
 }
 

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
-use zae_limiter::{InvalidInput, OnExpiry};
+use zae_limiter::{DetachedLease, InvalidInput, OnExpiry};
 
 use super::answer::{Refused, fields, limits};
-use super::body::{self, named};
+use super::body::{self, Received, named};
 use crate::api::RequestTimeout;
 use crate::app::App;
 
@@ -24,7 +23,7 @@ const TO_ANSWER: Duration = Duration::from_secs(1);
 pub(super) async fn acquire(
     State(app): State<App>,
     Extension(RequestTimeout(timeout)): Extension<RequestTimeout>,
-    bytes: Bytes,
+    Received(bytes): Received,
 ) -> Result<Response, Refused> {
     let body: body::Acquire = body::read(&bytes)?;
     let wait = wait(body.wait_ms, timeout)?;
@@ -32,6 +31,8 @@ pub(super) async fn acquire(
         let reason = "must be left out where no lease is asked for";
         return Err(InvalidInput::of_request("ttl_ms", "a lease's", reason).into());
     }
+    let ttl = body.ttl_ms.map_or(TTL, Duration::from_millis);
+    DetachedLease::check_ttl(ttl).map_err(|err| err.in_field("ttl_ms"))?;
     let repo = app.limiter().repository();
     let mut call = app.limiter().acquire(&body.entity_id, &body.resource);
     for (limit, tokens) in named("consume", &body.consume)? {
@@ -52,7 +53,6 @@ pub(super) async fn acquire(
         "limits": limits(&statuses),
     });
     if body.lease {
-        let ttl = body.ttl_ms.map_or(TTL, Duration::from_millis);
         let on_expiry = body.on_expiry.map_or(OnExpiry::Keep, Into::into);
         let lease = lease.detach(ttl, on_expiry).await;
         let lease = lease.map_err(|err| Refused::of(&err, repo))?;

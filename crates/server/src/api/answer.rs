@@ -1,6 +1,7 @@
 //! Answers: how limits stand, and why a request is not answered with success.
 
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -34,6 +35,17 @@ impl Refused {
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", err.to_string())
     }
 
+    /// A body that could not be received: it is too long, or its client has gone.
+    pub(super) fn unreceived(err: &BytesRejection) -> Self {
+        let status = err.status();
+        let error = if status == StatusCode::PAYLOAD_TOO_LARGE {
+            "body_too_large"
+        } else {
+            "invalid_body"
+        };
+        Self::new(status, error, err.body_text())
+    }
+
     /// A text that this service has not issued as a lease.
     pub(super) fn no_lease() -> Self {
         let message = "the lease was not issued by this service, or with a key that it does not have";
@@ -62,6 +74,7 @@ impl Refused {
         let (status, code) = match err {
             Error::InvalidInput(err) if err.kind() == InputKind::Request => return err.clone().into(),
             Error::NotConfigured { .. } => (StatusCode::NOT_FOUND, "not_configured"),
+            Error::LeaseEnded(Some(how)) if how == "expired" => (StatusCode::GONE, "lease_expired"),
             Error::LeaseEnded(_) => (StatusCode::CONFLICT, "lease_ended"),
             Error::LeaseExpired => (StatusCode::GONE, "lease_expired"),
             _ => {

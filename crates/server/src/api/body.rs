@@ -3,11 +3,25 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zae_limiter::{InvalidInput, OnExpiry};
 
 use super::answer::Refused;
+
+/// The body of a request.
+#[derive(Debug)]
+pub(super) struct Received(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Received {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let bytes = Bytes::from_request(request, state).await;
+        bytes.map(Self).map_err(|err| Refused::unreceived(&err))
+    }
+}
 
 /// What to take: of one resource, or of several.
 #[derive(Debug, Deserialize)]
@@ -103,6 +117,20 @@ pub(super) struct Look {
 /// It is not JSON of this shape. The message has the place.
 pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|err| Refused::body(&err))
+}
+
+/// Reads a body that has a lease beside the rest.
+///
+/// # Errors
+/// As [`read`], and if there is no lease.
+pub(super) fn with_lease<T: DeserializeOwned>(body: &Bytes) -> Result<(String, T), Refused> {
+    let mut json: serde_json::Map<String, serde_json::Value> = read(body)?;
+    let Some(serde_json::Value::String(lease)) = json.remove("lease") else {
+        let reason = "must be the lease, as a text";
+        return Err(InvalidInput::of_request("lease", "", reason).into());
+    };
+    let rest = serde_json::from_value(json.into()).map_err(|err| Refused::body(&err))?;
+    Ok((lease, rest))
 }
 
 /// Reads a body that may be left out.

@@ -1,7 +1,6 @@
 //! Looking at limits without taking tokens.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use serde::Deserialize;
@@ -9,11 +8,11 @@ use serde_json::{Value, json};
 use zae_limiter::{Availability, InvalidInput};
 
 use super::answer::{Refused, limits};
-use super::body::{self, Look};
+use super::body::{self, Look, Received};
 use crate::app::App;
 
 /// `POST /v1/check`: whether a request would be admitted.
-pub(super) async fn check(State(app): State<App>, bytes: Bytes) -> Result<Json<Value>, Refused> {
+pub(super) async fn check(State(app): State<App>, Received(bytes): Received) -> Result<Json<Value>, Refused> {
     let body: Look = body::read(&bytes)?;
     look(&app, &body).await.map(Json)
 }
