@@ -259,8 +259,8 @@ async fn bad_requests_name_the_field() {
             "also.consume",
         ),
         (with("wait_ms", json!(9_001)), "wait_ms"),
-        (with("ttl_ms", json!(999)), "ttl"),
-        (with("ttl_ms", json!(86_400_001)), "ttl"),
+        (with("ttl_ms", json!(999)), "ttl_ms"),
+        (with("ttl_ms", json!(86_400_001)), "ttl_ms"),
     ] {
         let answer = service.acquire(body.clone()).await;
         assert_eq!(
@@ -420,6 +420,11 @@ async fn a_lease_expires_unless_it_is_extended() {
         );
     }
     assert_eq!(service.repo.sweep_leases().await.unwrap().given_back, 1);
+    let swept = end(&service.app, &given, "rollback", "").await;
+    assert_eq!(
+        (swept.status, &swept.body["error"]),
+        (StatusCode::GONE, &json!("lease_expired"))
+    );
     assert_eq!(
         end(&service.app, &extended, "rollback", "").await.status,
         StatusCode::OK
@@ -462,6 +467,58 @@ async fn looking_takes_nothing() {
         );
     }
     assert_eq!(service.left().await, [1000, 1000]);
+}
+
+/// A lease of many resources does not fit into the path of a request.
+#[tokio::test]
+async fn a_lease_can_be_sent_in_the_body() {
+    let service = Service::new().await;
+    let lease = service.lease(json!({})).await;
+    let send_in_body = async |how: &str, body: Value| service.post(&format!("/v1/leases/{how}"), body).await;
+    let extended = send_in_body("extend", json!({"lease": lease, "ttl_ms": 70_000})).await;
+    assert!(extended.body["expires_at_ms"].is_i64(), "{}", extended.body);
+    let committed = send_in_body("commit", json!({"lease": lease, "actual": {"tpd": 30}})).await;
+    assert_eq!(committed.body, json!({"ended": "commit", "repeated": false}));
+    let rolled_back = send_in_body("rollback", json!({"lease": lease})).await;
+    assert_eq!(rolled_back.status, StatusCode::CONFLICT);
+    // How it ended goes before what is wrong with the new time to live.
+    let extended = send_in_body("extend", json!({"lease": lease, "ttl_ms": 1_000})).await;
+    assert_eq!(
+        (extended.status, &extended.body["ended"]),
+        (StatusCode::CONFLICT, &json!("commit"))
+    );
+    for body in [
+        json!({}),
+        json!({"lease": 1}),
+        json!({"lease": lease, "more": 1}),
+        json!([]),
+    ] {
+        assert_eq!(
+            send_in_body("rollback", body.clone()).await.status,
+            StatusCode::BAD_REQUEST,
+            "{body}"
+        );
+    }
+    assert_eq!(service.left().await, [970, 970]);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused_in_json() {
+    let service = Service::new().await;
+    let body = format!("{{\"entity_id\": \"{}\"}}", "x".repeat(70_000));
+    for path in [
+        "/v1/acquire",
+        "/v1/check",
+        "/v1/leases/commit",
+        "/v1/leases/x/commit",
+    ] {
+        let answer = send(&service.app, Method::POST, path, &body).await;
+        assert_eq!(
+            (answer.status, &answer.body["error"]),
+            (StatusCode::PAYLOAD_TOO_LARGE, &json!("body_too_large")),
+            "{path}"
+        );
+    }
 }
 
 /// Many clients, of which each ends its lease by another server than the one that issued it.
