@@ -173,23 +173,21 @@ impl DetachedLease {
         self.grants.iter().map(|grant| &grant.id)
     }
 
-    /// When it expires if it is to live for `ttl` from now on.
+    /// When it expires if it is to live for `ttl` from now on: not before its own end.
     ///
     /// # Errors
-    /// [`InvalidInput`] for a time to live below a second or above a day, one that ends before the lease's own, and one that ends
-    /// more than a day after that.
+    /// [`InvalidInput`] for a time to live below a second or above a day, and one that ends more than a day after the lease's own.
     pub fn extended(&self, ttl: Duration, now: EpochMillis) -> Result<EpochMillis, InvalidInput> {
         let until = now.plus(check_ttl(ttl)?);
         let longest = self.expires_at.plus(check_ttl(MAX_TTL)?);
-        if until < self.expires_at || until > longest {
+        if until > longest {
             let reason = format!(
-                "must end from {}, when the lease expires first, to {}: it cannot be shortened, nor extended by more than a day",
-                self.expires_at.to_text(),
+                "must end by {}, a day after the lease's first end",
                 longest.to_text()
             );
             return Err(InvalidInput::of_request("ttl", format!("{ttl:?}"), reason));
         }
-        Ok(until)
+        Ok(until.max(self.expires_at))
     }
 
     /// Whole tokens that were taken, by resource and limit, in the order of the call.

@@ -112,11 +112,18 @@ impl DetachedLease {
         ])
     }
 
-    /// Lets the lease expire at `until`.
+    /// Lets the lease expire at `until`, unless it expires later already.
     pub fn extend(&self, until: EpochMillis, now: EpochMillis) -> Update {
         let mut update = self.write(self.attributes(OPEN, until));
         update.set.push(("lease".into(), Value::S(self.encode())));
-        update.condition = self.is_open(now, false);
+        // A request that arrives late must not shorten it.
+        update.condition = Condition::All(vec![
+            self.is_open(now, false),
+            Condition::Any(vec![
+                Condition::Absent("until".into()),
+                Condition::AtMost("until".into(), until.0.into()),
+            ]),
+        ]);
         update
     }
 

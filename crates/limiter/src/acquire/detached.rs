@@ -92,12 +92,11 @@ impl Repository {
         }
     }
 
-    /// Lets a detached lease expire at `ttl` from now, and not before. Returns when. At most 24 hours after it was detached, less
-    /// its first time to live.
+    /// Lets a detached lease live for `ttl` from now on, unless it lives longer already. Returns when it expires: at most 24 hours
+    /// after its first end.
     ///
     /// # Errors
-    /// As [`end_lease`](Self::end_lease); [`Error::InvalidInput`] for a time to live that ends more than 24 hours after the
-    /// lease's own, or before it.
+    /// As [`end_lease`](Self::end_lease); [`Error::InvalidInput`] for a time to live out of range, or one that ends later than that.
     pub async fn extend_lease(&self, lease: &DetachedLease, ttl: Duration) -> Result<EpochMillis, Error> {
         self.check_namespace(lease)?;
         let now = self.inner.clock.now();
@@ -114,7 +113,11 @@ impl Repository {
         let sent = BRIEF.repeat(is_passing, || self.inner.table.update(update.clone()));
         match sent.await.map_err(|err| self.inner.place.table_error(err))? {
             Write::Applied(_) => Ok(until),
-            Write::Refused(item) => Err(how_ended(item.as_ref(), now).unwrap_or(Error::LeaseExpired)),
+            Write::Refused(item) => match item.as_ref().map(|item| found(item, now)) {
+                // It has been extended until later.
+                Some(Ok(Due::Extended(later))) if later > until => Ok(later),
+                _ => Err(how_ended(item.as_ref(), now).unwrap_or(Error::LeaseExpired)),
+            },
         }
     }
 

@@ -27,9 +27,16 @@ pub(super) async fn acquire(
 ) -> Result<Response, Refused> {
     let body: body::Acquire = body::read(&bytes)?;
     let wait = wait(body.wait_ms, timeout)?;
-    if !body.lease && (body.ttl_ms.is_some() || body.on_expiry.is_some()) {
-        let reason = "must be left out where no lease is asked for";
-        return Err(InvalidInput::of_request("ttl_ms", "a lease's", reason).into());
+    let of_lease = [
+        ("ttl_ms", body.ttl_ms.is_some()),
+        ("on_expiry", body.on_expiry.is_some()),
+    ];
+    if let Some((field, _)) = of_lease
+        .into_iter()
+        .find(|(_, is_given)| *is_given && !body.lease)
+    {
+        let reason = "must be left out if `lease` is false";
+        return Err(InvalidInput::of_request(field, "", reason).into());
     }
     let ttl = body.ttl_ms.map_or(TTL, Duration::from_millis);
     DetachedLease::check_ttl(ttl).map_err(|err| err.in_field("ttl_ms"))?;

@@ -1,14 +1,52 @@
 //! Bodies of requests.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use zae_limiter::{InvalidInput, OnExpiry};
 
 use super::answer::Refused;
+
+/// Amounts by limit, each named once.
+#[derive(Debug, Default)]
+pub(super) struct Amounts(pub(super) BTreeMap<String, u64>);
+
+impl<'de> Deserialize<'de> for Amounts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ByLimit;
+
+        impl<'de> Visitor<'de> for ByLimit {
+            type Value = Amounts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of whole tokens by limit")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Amounts, A::Error> {
+                let mut amounts = BTreeMap::new();
+                while let Some(limit) = map.next_key::<String>()? {
+                    let wrong = |why: String| A::Error::custom(format!("limit '{limit}' {why}"));
+                    let tokens: serde_json::Value = map.next_value()?;
+                    let Some(whole) = tokens.as_u64() else {
+                        return Err(wrong(format!(
+                            "must be a whole number from 0 to 10^15, not {tokens}"
+                        )));
+                    };
+                    if amounts.insert(limit.clone(), whole).is_some() {
+                        return Err(wrong("is given twice".to_owned()));
+                    }
+                }
+                Ok(Amounts(amounts))
+            }
+        }
+
+        deserializer.deserialize_map(ByLimit)
+    }
+}
 
 /// The body of a request.
 #[derive(Debug)]
@@ -29,7 +67,7 @@ impl<S: Send + Sync> FromRequest<S> for Received {
 pub(super) struct Acquire {
     pub(super) entity_id: String,
     pub(super) resource: String,
-    pub(super) consume: BTreeMap<String, u64>,
+    pub(super) consume: Amounts,
     #[serde(default)]
     pub(super) also: Vec<Also>,
     /// How long to wait for tokens, in milliseconds.
@@ -48,7 +86,7 @@ pub(super) struct Acquire {
 #[serde(deny_unknown_fields)]
 pub(super) struct Also {
     pub(super) resource: String,
-    pub(super) consume: BTreeMap<String, u64>,
+    pub(super) consume: Amounts,
 }
 
 fn yes() -> bool {
@@ -76,7 +114,7 @@ impl From<Expiry> for OnExpiry {
 #[serde(deny_unknown_fields)]
 pub(super) struct Commit {
     #[serde(default)]
-    pub(super) actual: BTreeMap<String, u64>,
+    pub(super) actual: Amounts,
     #[serde(default)]
     pub(super) also: Vec<AlsoUsed>,
 }
@@ -86,7 +124,7 @@ pub(super) struct Commit {
 #[serde(deny_unknown_fields)]
 pub(super) struct AlsoUsed {
     pub(super) resource: String,
-    pub(super) actual: BTreeMap<String, u64>,
+    pub(super) actual: Amounts,
 }
 
 /// Nothing.
@@ -108,7 +146,7 @@ pub(super) struct Look {
     pub(super) entity_id: String,
     pub(super) resource: String,
     #[serde(default)]
-    pub(super) consume: BTreeMap<String, u64>,
+    pub(super) consume: Amounts,
 }
 
 /// Reads a body. The content type is not looked at: there is only one.
@@ -116,6 +154,12 @@ pub(super) struct Look {
 /// # Errors
 /// It is not JSON of this shape. The message has the place.
 pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
+    // An array of the fields in their order would be taken, too.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Refused::body(&serde_json::Error::custom(
+            "the body must be an object",
+        )));
+    }
     serde_json::from_slice(body).map_err(|err| Refused::body(&err))
 }
 
@@ -144,8 +188,9 @@ pub(super) fn read_or_default<T: DeserializeOwned + Default>(body: &Bytes) -> Re
 /// Checks that at least one limit is named.
 pub(super) fn named<'a>(
     field: &str,
-    amounts: &'a BTreeMap<String, u64>,
+    amounts: &'a Amounts,
 ) -> Result<impl Iterator<Item = (&'a str, u64)>, Refused> {
+    let amounts = &amounts.0;
     if amounts.is_empty() {
         let reason = "must name at least one limit, such as {\"rpm\": 1}";
         return Err(InvalidInput::of_request(field, "{}", reason).into());

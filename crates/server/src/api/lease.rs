@@ -33,11 +33,13 @@ async fn commit_of(app: &App, lease: &str, body: &body::Commit) -> Result<Json<V
     let lease = read(app, lease)?;
     let own = body
         .actual
+        .0
         .iter()
         .map(|(limit, tokens)| (None, limit.as_str(), *tokens));
     let also = body.also.iter().flat_map(|also| {
         let resource = Some(also.resource.as_str());
         also.actual
+            .0
             .iter()
             .map(move |(limit, tokens)| (resource, limit.as_str(), *tokens))
     });

@@ -5,10 +5,10 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use zae_limiter::{Availability, InvalidInput};
+use zae_limiter::{Availability, Error, InvalidInput};
 
 use super::answer::{Refused, limits};
-use super::body::{self, Look, Received};
+use super::body::{self, Amounts, Look, Received};
 use crate::app::App;
 
 /// `POST /v1/check`: whether a request would be admitted.
@@ -40,19 +40,23 @@ pub(super) async fn availability(
     let look_at = Look {
         entity_id,
         resource,
-        consume: std::collections::BTreeMap::new(),
+        consume: Amounts::default(),
     };
     look(&app, &look_at).await.map(Json)
 }
 
 async fn look(app: &App, body: &Look) -> Result<Value, Refused> {
     let mut check = app.limiter().check(&body.entity_id, &body.resource);
-    for (limit, tokens) in &body.consume {
+    for (limit, tokens) in &body.consume.0 {
         check = check.needed(limit, *tokens);
     }
-    let found = check
-        .await
-        .map_err(|err| Refused::of(&err, app.limiter().repository()))?;
+    let found = check.await.map_err(|err| match err {
+        Error::InvalidInput(err) => {
+            let field = err.field().replacen("needed", "consume", 1);
+            err.in_field(field).into()
+        }
+        err => Refused::of(&err, app.limiter().repository()),
+    })?;
     Ok(answer(&found))
 }
 

@@ -285,6 +285,27 @@ async fn bad_requests_name_the_field() {
             "{body}"
         );
     }
+    for (body, said) in [
+        (
+            r#"{"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 900, "tpd": 0}}"#,
+            "limit 'tpd' is given twice",
+        ),
+        (
+            r#"{"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": -1}}"#,
+            "limit 'tpd' must be a whole number",
+        ),
+        (
+            r#"["key", "gpt-4", {"tpd": 1}, [], 0, true, null, null]"#,
+            "must be an object",
+        ),
+    ] {
+        let answer = send(&service.app, Method::POST, "/v1/acquire", body).await;
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert!(
+            answer.status == StatusCode::BAD_REQUEST && message.contains(said),
+            "{body}: {message}"
+        );
+    }
     let typo = service.acquire(with("wait", json!(1))).await;
     assert!(
         typo.body["message"]
