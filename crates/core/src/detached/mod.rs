@@ -4,7 +4,7 @@
 //! end it: keep the tokens, with corrections, or give them back. A [`Settlement`] does that, once at most, however many processes
 //! try, whichever answers are lost, and wherever one of them is killed:
 //!
-//! - The [record](record) of the lease says how it was ended, and which corrections are left to write. The first end that is
+//! - The [`record`] of the lease says how it was ended, and which corrections are left to write. The first end that is
 //!   recorded holds; the same end asked for again is a success, another one is refused.
 //! - Each correction of a bucket is written in one transaction with the record, which takes it off what is left. So it happens
 //!   once, also if it is sent again because an answer was lost, and what a killed process has left can be finished by another.
