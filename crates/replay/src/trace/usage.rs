@@ -32,7 +32,6 @@ struct Window {
     number: u64,
     entity: EntityId,
     resource: ResourceName,
-    kind: String,
     begin_ms: i64,
     length_ms: u64,
     requests: u64,
@@ -159,21 +158,30 @@ impl Spread {
     }
 }
 
-/// Keeps the windows of the shortest kind of each entity and resource.
+/// Leaves out a window in which a shorter one of the same entity and resource lies: both count the same usage.
 fn keep_shortest(windows: &mut Vec<Window>) {
-    let mut shortest: BTreeMap<_, (u64, String)> = BTreeMap::new();
-    for window in windows.iter() {
-        let of = (window.entity.clone(), window.resource.clone());
-        let this = (window.length_ms, window.kind.clone());
-        let kept = shortest.entry(of).or_insert_with(|| this.clone());
-        if this < *kept {
-            *kept = this;
+    let mut lengths: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (at, window) in windows.iter().enumerate() {
+        lengths.entry(window.length_ms).or_default().push(at);
+    }
+    let mut begins: BTreeMap<_, BTreeSet<i64>> = BTreeMap::new();
+    let mut is_kept = vec![true; windows.len()];
+    for of_length in lengths.into_values() {
+        for at in &of_length {
+            let window = &windows[*at];
+            let length = i64::try_from(window.length_ms).unwrap_or(i64::MAX);
+            let end = window.begin_ms.saturating_add(length);
+            let shorter = begins.get(&(&window.entity, &window.resource));
+            is_kept[*at] = shorter.is_none_or(|begins| begins.range(window.begin_ms..end).next().is_none());
+        }
+        for at in of_length.into_iter().filter(|at| is_kept[*at]) {
+            let window = &windows[at];
+            let of = (&window.entity, &window.resource);
+            begins.entry(of).or_default().insert(window.begin_ms);
         }
     }
-    windows.retain(|window| {
-        let kept = shortest.get(&(window.entity.clone(), window.resource.clone()));
-        kept.is_some_and(|(_, kind)| *kind == window.kind)
-    });
+    let mut kept = is_kept.into_iter();
+    windows.retain(|_| kept.next().unwrap_or(true));
 }
 
 fn window(
@@ -229,16 +237,23 @@ fn window(
             None => drop(others.insert(shown(name))),
         }
     }
-    if totals.iter().all(|(_, total)| *total == 0) {
-        return Ok(None);
-    }
     let counted = options.counted();
     let of_counter = totals
         .iter()
         .find(|(limit, _)| Some(limit) == counted.as_ref())
         .map(|(_, total)| *total);
     let events = snapshot["total_events"].as_u64().unwrap_or(0);
-    let requests = of_counter.filter(|count| *count > 0).unwrap_or(events).max(1);
+    let requests = of_counter.filter(|count| *count > 0).unwrap_or(events);
+    if let Some(limit) = counted
+        && of_counter.is_none()
+    {
+        // It is new: what was recorded has no counter of it.
+        totals.push((limit, requests));
+    }
+    if totals.iter().all(|(_, total)| *total == 0) {
+        return Ok(None);
+    }
+    let requests = requests.max(1);
     if let Some((limit, total)) = totals.iter().find(|(_, total)| *total / requests >= MAX_TOKENS) {
         return Err(format!(
             "'counters.{limit}' is {total} for {requests} requests; a request takes at most {MAX_TOKENS}"
@@ -248,7 +263,6 @@ fn window(
         number,
         entity,
         resource,
-        kind: text("window")?.to_owned(),
         begin_ms,
         length_ms,
         requests,
@@ -324,6 +338,38 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    /// Of the 1st there are only the days, of the 2nd the hour as well.
+    #[test]
+    fn a_day_is_left_out_only_if_its_hours_are_there() {
+        let counters = json!({ "rpm": 3, "tpm": 10 });
+        let day = |n: u32| {
+            let (begin, end) = (
+                format!("1970-01-0{n}T00:00:00Z"),
+                format!("1970-01-0{n}T23:59:59Z"),
+            );
+            export("daily", &begin, &end, &counters)
+        };
+        let hour = export(
+            "hourly",
+            "1970-01-02T10:00:00Z",
+            "1970-01-02T10:59:59Z",
+            &json!({ "rpm": 1 }),
+        );
+        let mut spread = read(&json!({ "snapshots": [day(1), day(2), hour], "more": false }), 1).unwrap();
+        assert!(spread.notes[0].starts_with("1 snapshots"), "{:?}", spread.notes);
+        assert_eq!(all(&mut spread).len(), 3 + 1);
+    }
+
+    /// A limit of requests that is new has no counter.
+    #[test]
+    fn each_event_is_a_request_if_none_are_counted() {
+        let (start, end) = ("1970-01-01T00:00:00Z", "1970-01-01T00:59:59Z");
+        let hour = export("hourly", start, end, &json!({ "tpm": 10 }));
+        let mut spread = read(&json!({ "snapshots": [hour], "more": false }), 1).unwrap();
+        let amounts: Vec<_> = all(&mut spread).into_iter().map(|(_, amounts)| amounts).collect();
+        assert_eq!(amounts, [[2, 1]; 5]);
     }
 
     #[test]
