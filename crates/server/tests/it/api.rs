@@ -270,6 +270,18 @@ async fn bad_requests_name_the_field() {
             answer.body
         );
     }
+    assert_eq!(service.left().await, [1000, 1000]);
+}
+
+#[tokio::test]
+async fn bodies_of_another_form_are_refused() {
+    let service = Service::new().await;
+    let good = json!({"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 1}});
+    let with = |field: &str, value: Value| {
+        let mut body = good.clone();
+        body[field] = value;
+        body
+    };
     for body in [
         "",
         "{",
