@@ -405,6 +405,10 @@ impl World {
         for (known, name) in &self.known {
             text = text.replace(known, name);
         }
+        if independent().is_some() {
+            // A server is reached with a region more, which a usage line lists.
+            text = text.replace(" --endpoint-url <URL> --region <REGION>", " --endpoint-url <URL>");
+        }
         let end = EpochMillis::from(SystemClock.now()).to_text();
         let begin = self.begin.clone();
         text = replace_runs(&text, is_instant, 20, |instant| {
