@@ -112,20 +112,14 @@ fn read(path: &Path) -> Result<Vec<Hash>, Error> {
         path: path.to_owned(),
         reason,
     };
-    let bytes = files::read(path).map_err(|err| wrong(err.to_string()))?;
-    let text = str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
     let mut hashes = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default();
-        let Some(word) = line.split_whitespace().next() else {
-            continue;
-        };
+    for (number, line) in files::lines(path).map_err(wrong)? {
+        let word = line.split_whitespace().next().unwrap_or_default();
         let hash = hash(word.strip_prefix("sha256:").unwrap_or(word));
         // The line may be a token by mistake, and is not shown.
         let hash = hash.ok_or_else(|| {
             wrong(format!(
-                "line {} must begin with the SHA-256 of a token, as 64 hexadecimal digits",
-                index + 1
+                "line {number} must begin with the SHA-256 of a token, as 64 hexadecimal digits"
             ))
         })?;
         hashes.push(hash);

@@ -17,3 +17,14 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+/// The lines of a file of settings that are not empty, with their numbers. What follows `#` is left out.
+pub(crate) fn lines(path: &Path) -> Result<Vec<(usize, String)>, String> {
+    let bytes = read(path).map_err(|err| err.to_string())?;
+    let text = str::from_utf8(&bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    let lines = text.lines().zip(1..).filter_map(|(line, number)| {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        (!line.is_empty()).then(|| (number, line.to_owned()))
+    });
+    Ok(lines.collect())
+}

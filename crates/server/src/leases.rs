@@ -106,19 +106,12 @@ fn read(path: &Path) -> Result<Vec<Key>, Error> {
         path: path.to_owned(),
         reason,
     };
-    let bytes = files::read(path).map_err(|err| wrong(err.to_string()))?;
-    let text = str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
     let mut keys = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let key = line.split('#').next().unwrap_or_default().trim();
-        if key.is_empty() {
-            continue;
-        }
+    for (number, key) in files::lines(path).map_err(wrong)? {
         if key.len() < SHORTEST {
             // The key is not shown.
             return Err(wrong(format!(
-                "the key on line {} must have at least {SHORTEST} characters",
-                index + 1
+                "the key on line {number} must have at least {SHORTEST} characters"
             )));
         }
         keys.push(Key::from(key.as_bytes()));

@@ -139,7 +139,7 @@ fn a_commit_without_corrections_is_an_end() {
     assert_eq!(balances(&desk), [90, 60, 90, 60]);
 }
 
-/// Whatever request of a settlement is lost, before or after it has happened, and wherever it is killed: asked for again, or found
+/// If any request of a settlement is lost, before or after it has happened, and if it is killed after any: asked for again, or found
 /// by a sweep, it comes to its end once.
 #[test]
 fn every_correction_happens_once() {
@@ -422,7 +422,7 @@ fn texts_that_are_no_leases_are_refused() {
     ] {
         assert!(DetachedLease::decode(wrong).is_err(), "{wrong}");
     }
-    // Whatever is missing or of another type.
+    // With any character missing.
     for at in 0..text.len() {
         if text.is_char_boundary(at) {
             let _ = DetachedLease::decode(&format!("{}{}", &text[..at], &text[(at + 1).min(text.len())..]));

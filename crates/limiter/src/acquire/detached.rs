@@ -11,7 +11,6 @@ use zae_limiter_core::table::{Answer, Applied, Item, Key, Op, TableError};
 use zae_limiter_core::{EpochMillis, InvalidInput};
 
 use crate::acquire::draws::FastRandom;
-use crate::acquire::driver::{CREDIT_ANSWER, no_answer};
 use crate::admin::retry::{BRIEF, is_passing};
 use crate::error::{Error, Last};
 use crate::inner::Inner;
@@ -270,12 +269,7 @@ pub(super) async fn settle(inner: &Arc<Inner>, mut settlement: Settlement) -> Re
         if send.delay_ms > 0 {
             tokio::time::sleep(Duration::from_millis(send.delay_ms)).await;
         }
-        inner.breaker.sending();
-        let answer = match tokio::time::timeout(CREDIT_ANSWER, inner.table.call(send.op)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(no_answer()),
-        };
-        inner.breaker.hear(&answer);
+        let answer = inner.answer_to_credit(send.op).await;
         next = settlement.answer(answer, inner.clock.now(), &mut FastRandom);
     }
     // What this process has seen of the buckets is out of date.

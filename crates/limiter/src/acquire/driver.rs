@@ -694,18 +694,22 @@ impl Inner {
             if delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             }
-            self.breaker.sending();
-            let answer = match tokio::time::timeout(CREDIT_ANSWER, self.table.call(op)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(no_answer()),
-            };
-            self.breaker.hear(&answer);
+            let answer = self.answer_to_credit(op).await;
             // Numbered by its arrival: the next credit needs the mark that this answer shows, and requests that were
             // sent earlier may have been executed before.
             self.observe_answer(&credit, &answer, self.next_order());
             next = credit.answer(answer, self.clock.now(), &mut FastRandom);
         }
         credit.end().cloned().unwrap_or(CreditEnd::Applied)
+    }
+
+    /// Sends a request of a correction or of a place, and waits for its answer while that may take.
+    pub(in crate::acquire) async fn answer_to_credit(&self, op: Op) -> Result<Answer, TableError> {
+        self.breaker.sending();
+        let answer = tokio::time::timeout(CREDIT_ANSWER, self.table.call(op)).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer()));
+        self.breaker.hear(&answer);
+        answer
     }
 
     fn observe_answer(&self, credit: &Credit, answer: &Result<Answer, TableError>, order: u64) {

@@ -165,7 +165,7 @@ async fn a_sweep_gives_back_what_expires() {
         repo.end_lease(&given, LeaseEnd::Rollback).await,
         Err(Error::LeaseEnded(Some(how))) if how == "expired"
     ));
-    // An extended one can be ended for longer, whatever was to become of it.
+    // An extended one can be ended for longer, also one that keeps its tokens.
     repo.end_lease(&kept, LeaseEnd::Rollback).await.unwrap();
     tokio::time::advance(HOUR).await;
     assert!(matches!(

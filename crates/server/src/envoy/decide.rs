@@ -264,7 +264,7 @@ fn settle(
         });
     }
     match failure {
-        // A refusal holds, whatever the table would have said about other descriptors.
+        // A refusal holds without the table's answers about other descriptors.
         Some(failure) if !is_refused => Err(failure),
         _ => Ok(answer::response(
             &told,

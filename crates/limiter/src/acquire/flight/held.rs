@@ -11,7 +11,6 @@ use zae_limiter_core::flight::{GiveBack, GiveBackEnd, Hold, Next};
 use zae_limiter_core::table::{Answer, Op, TableError};
 
 use crate::acquire::draws::FastRandom;
-use crate::acquire::driver::{CREDIT_ANSWER, no_answer};
 use crate::inner::Inner;
 use crate::telemetry::PlaceEvent;
 
@@ -121,13 +120,8 @@ impl Inner {
     /// Sends a write of a place, with a bound on its answer.
     pub(super) async fn ask_for_place(&self, op: Op) -> Result<Answer, TableError> {
         let permit = self.permits.take().await;
-        self.breaker.sending();
-        let answer = match tokio::time::timeout(CREDIT_ANSWER, self.table.call(op)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(no_answer()),
-        };
+        let answer = self.answer_to_credit(op).await;
         drop(permit);
-        self.breaker.hear(&answer);
         answer
     }
 
