@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use metrics_exporter_prometheus::PrometheusHandle;
-use zae_limiter::RateLimiter;
+use zae_limiter::{Acquire, Error, Lease, RateLimiter};
 
 use crate::leases::LeaseKeys;
 use crate::occasional::Occasional;
 use crate::rules::Rules;
-use crate::telemetry;
+use crate::telemetry::{self, Metrics};
 
 /// What the handlers of both ports share. Clones share everything.
 ///
@@ -30,7 +29,7 @@ pub struct App(Arc<Shared>);
 struct Shared {
     limiter: RateLimiter,
     rules: RwLock<Arc<Rules>>,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Metrics>,
     leases: Arc<LeaseKeys>,
     is_draining: AtomicBool,
     faults: Occasional,
@@ -49,8 +48,9 @@ impl App {
         }))
     }
 
-    /// The same with metrics: what [`install_metrics`](crate::install_metrics) returned. Without, `/metrics` is not found.
-    pub fn with_metrics(self, metrics: PrometheusHandle) -> Self {
+    /// The same with metrics: what [`install_metrics`](crate::install_metrics) returned. Without, `/metrics` and the page
+    /// are not found.
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
         self.with(Some(metrics), None)
     }
 
@@ -59,7 +59,7 @@ impl App {
         self.with(None, Some(Arc::new(leases)))
     }
 
-    fn with(self, metrics: Option<PrometheusHandle>, leases: Option<Arc<LeaseKeys>>) -> Self {
+    fn with(self, metrics: Option<Metrics>, leases: Option<Arc<LeaseKeys>>) -> Self {
         Self(Arc::new(Shared {
             limiter: self.limiter().clone(),
             rules: RwLock::new(self.rules()),
@@ -92,9 +92,20 @@ impl App {
         *held = Arc::new(rules);
     }
 
-    /// The recorder of metrics, if there is one.
-    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
+    /// The metrics, if there is a recorder.
+    pub(crate) fn metrics(&self) -> Option<&Metrics> {
         self.0.metrics.as_ref()
+    }
+
+    /// Takes tokens, and notes for the page who has asked.
+    pub(crate) async fn send(&self, call: Acquire) -> Result<Lease, Error> {
+        let metrics = self.metrics();
+        let target = metrics.and_then(|_| Some((call.entity()?.clone(), call.resource()?.clone())));
+        let decided = call.send().await;
+        if let (Some(metrics), Some(target)) = (metrics, target) {
+            metrics.activity.note(&target, &decided);
+        }
+        decided
     }
 
     /// Whether the server is about to end.
@@ -108,7 +119,7 @@ impl App {
     }
 
     /// Logs a request that could not be decided, one a second at most: each request can have the same fault.
-    pub(crate) fn log_fault(&self, domain: &str, rule: &str, error: &zae_limiter::Error) {
+    pub(crate) fn log_fault(&self, domain: &str, rule: &str, error: &Error) {
         telemetry::fault();
         if let Some(left_out) = self.0.faults.due() {
             tracing::error!(domain, rule, %error, left_out, "a descriptor cannot be limited");

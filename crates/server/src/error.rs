@@ -42,6 +42,15 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Spans cannot be sent to a collector.
+    #[cfg(feature = "otlp")]
+    #[error("cannot send traces to {url} (--otlp): {reason}")]
+    Traces {
+        /// The collector.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// The rules are wrong.
     #[error("{path} is not valid: {all}", path = path.display(), all = problems.to_string().replace('\n', "; "))]
     Rules {

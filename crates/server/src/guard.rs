@@ -1,24 +1,28 @@
 //! What every request passes before its handler: who asks, how many are in flight, and how long it takes.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
-use http::header::{ORIGIN, RETRY_AFTER};
+use http::header::{HOST, ORIGIN, RETRY_AFTER};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::Frame;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use crate::auth::{Auth, HasCertificate};
 use crate::connection::Port;
+use crate::http::page;
 use crate::options::Limits;
-use crate::telemetry;
+use crate::{span, telemetry};
 
 /// The guard of a port.
 #[derive(Debug)]
@@ -27,13 +31,21 @@ pub(crate) struct Guard {
     auth: Auth,
     places: Semaphore,
     limits: Limits,
+    /// Whether browsers of this machine only can reach the port.
+    is_local: bool,
     draining: watch::Receiver<bool>,
 }
 
 impl Guard {
-    pub(crate) fn new(port: Port, auth: Auth, limits: Limits, draining: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(
+        (port, address): (Port, SocketAddr),
+        auth: Auth,
+        limits: Limits,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             port,
+            is_local: address.ip().is_loopback(),
             auth,
             places: Semaphore::new(limits.requests),
             limits,
@@ -62,22 +74,33 @@ impl Guard {
         response
     }
 
+    /// Why a request can be one of a web page, which any site can send to loopback addresses of its reader. Browsers name the site in
+    /// `Origin`, but not if the name of the site has become that of this machine (DNS rebinding): it is in `Host` then.
+    fn is_of_page(&self, request: &Request) -> Option<&'static str> {
+        if request.headers().contains_key(ORIGIN) {
+            return Some("requests of web pages are not answered");
+        }
+        // Clients of gRPC put names of their own there, and no page sends it without `Origin`.
+        let is_named = self.port == Port::Http && self.is_local && !names_this_machine(request);
+        is_named.then_some("the field Host must be localhost or an IP address")
+    }
+
     async fn answer(&self, request: Request, next: Next) -> Response {
         let path = request.uri().path();
-        let is_health = is_health(path);
+        let is_public = is_health(path) || page::is_part(path);
         let is_stream = is_stream(path);
         let peer = request.extensions().get().copied();
         let peer = peer.unwrap_or(HasCertificate(false));
-        if !is_health && let Err(why) = self.auth.check(request.headers(), peer) {
+        if !is_public && let Err(why) = self.auth.check(request.headers(), peer) {
             return self.refuse(Code::Unauthenticated, StatusCode::UNAUTHORIZED, why);
         }
-        // A page of any site can send requests to loopback addresses of its reader.
-        if self.auth.is_open() && request.headers().contains_key(ORIGIN) {
-            let why = "requests of web pages are not answered";
+        if self.auth.is_open()
+            && let Some(why) = self.is_of_page(&request)
+        {
             return self.refuse(Code::PermissionDenied, StatusCode::FORBIDDEN, why);
         }
         // An operator must see what happens under load.
-        let is_exempt = is_health || path == "/metrics";
+        let is_exempt = is_public || matches!(path, "/metrics" | "/v1/activity");
         let place = if is_exempt {
             None
         } else {
@@ -99,6 +122,19 @@ impl Guard {
             response
         }
     }
+}
+
+/// Whether a request is addressed to an IP address or to localhost, or does not say to which name.
+fn names_this_machine(request: &Request) -> bool {
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    let host = host.map(Authority::try_from).transpose();
+    let Ok(host) = host else { return false };
+    let Some(host) = request.uri().authority().or(host.as_ref()) else {
+        return true;
+    };
+    let name = host.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 /// A word for programs.
@@ -142,16 +178,38 @@ pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
     let began = Instant::now();
     let port = guard.port.as_str();
     let in_flight = InFlight::begin(port);
-    let response = guard.answer(request, next).await;
-    drop(in_flight);
-    let code = if guard.port == Port::Grpc {
-        let status = Status::from_header_map(response.headers());
-        status.map_or(0, |status| i32::from(status.code()) as u16)
-    } else {
-        response.status().as_u16()
+    let route = match request.extensions().get::<MatchedPath>() {
+        // That of a service is one for all its methods.
+        Some(_) if guard.port == Port::Grpc => request.uri().path(),
+        Some(route) => route.as_str(),
+        None => "",
     };
+    let span = span::of_request(guard.port, request.method(), route, request.headers());
+    let response = guard.answer(request, next).instrument(span.clone()).await;
+    drop(in_flight);
+    let (code, is_failure) = if guard.port == Port::Grpc {
+        let status = Status::from_header_map(response.headers());
+        let code = status.map_or(Code::Ok, |status| status.code());
+        (i32::from(code) as u16, is_failure(code))
+    } else {
+        (response.status().as_u16(), response.status().is_server_error())
+    };
+    span::answered(&span, code, is_failure);
     telemetry::answered(port, code, began.elapsed().as_secs_f64());
     response
+}
+
+/// Whether the server has failed, and not its client.
+fn is_failure(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }
 
 /// A request that is counted, also if its client goes away.

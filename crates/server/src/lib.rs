@@ -7,6 +7,7 @@
 //! Limits and tokens are those of [`zae_limiter`]: in one table, shared with every process that uses the library. A server has no state of
 //! its own, so any number of them can run side by side.
 
+mod activity;
 mod api;
 mod app;
 mod auth;
@@ -23,9 +24,12 @@ mod options;
 mod reload;
 mod rules;
 mod run;
+mod span;
 mod sweep;
 mod telemetry;
 mod tls;
+#[cfg(feature = "otlp")]
+mod traces;
 
 pub use app::App;
 pub use error::Error;
@@ -35,6 +39,8 @@ pub use options::{Limits, Options};
 pub use reload::Reload;
 pub use rules::Rules;
 pub use run::{Server, Stopped};
-pub use telemetry::install_metrics;
+pub use telemetry::{Metrics, install_metrics};
 pub use tls::TlsFiles;
+#[cfg(feature = "otlp")]
+pub use traces::Traces;
 pub use zae_limiter_core::document::{Position, Problem, Problems};

@@ -9,8 +9,10 @@ use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use zae_limiter::Drained;
 
+use crate::activity::STEP;
 use crate::app::App;
 use crate::auth::{Auth, Tokens};
 use crate::connection::{Port, Setup};
@@ -136,8 +138,8 @@ impl Server {
         let (drain, draining) = watch::channel(false);
         let limits = options.limits;
         let (router, health) = envoy::router(app.clone(), &limits).await;
-        let setup = |port, router: Router| {
-            let guard = Guard::new(port, auth.clone(), limits, draining.clone());
+        let setup = |port, address, router: Router| {
+            let guard = Guard::new((port, address), auth.clone(), limits, draining.clone());
             Arc::new(Setup {
                 router: router.layer(from_fn_with_state(Arc::new(guard), guard::guard)),
                 port,
@@ -145,8 +147,8 @@ impl Server {
                 limits,
             })
         };
-        let for_grpc = setup(Port::Grpc, router);
-        let for_http = setup(Port::Http, http::router(app.clone(), &limits));
+        let for_grpc = setup(Port::Grpc, options.grpc, router);
+        let for_http = setup(Port::Http, options.http, http::router(app.clone(), &limits));
         let rules = options.rules.clone().map(|path| (app.clone(), path));
         let watched = Watched::new(rules, auth.tokens.clone(), tls.clone(), app.leases());
         let watching = tokio::spawn(watched.watch(reload, options.reload_every));
@@ -172,15 +174,17 @@ impl Server {
     }
 }
 
-/// How often samples of histograms are put into their buckets, which else happens only when metrics are read.
-const KEEP_UP: Duration = Duration::from_secs(5);
-
-/// Bounds the memory of metrics that are not read.
+/// Ends the steps of the page, and puts samples of histograms into their buckets, which else happens only when metrics are read.
 async fn keep_up(app: App) {
     let Some(metrics) = app.metrics() else { return };
+    let mut steps = tokio::time::interval(STEP);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first one ends at once.
+    steps.tick().await;
     loop {
-        tokio::time::sleep(KEEP_UP).await;
-        metrics.run_upkeep();
+        steps.tick().await;
+        metrics.activity.step(app.limiter().repository().now());
+        metrics.prometheus.run_upkeep();
     }
 }
 

@@ -1,9 +1,15 @@
 //! What the server counts, beside what the library does.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::sync::Arc;
+
+use metrics::{
+    SetRecorderError, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use zae_limiter::Swept;
 use zae_limiter::telemetry::METRICS;
+
+use crate::activity::Activity;
 
 const DESCRIPTORS: &str = "zae_limiter_server_descriptors_total";
 const UNMATCHED: &str = "zae_limiter_server_unmatched_total";
@@ -22,20 +28,33 @@ const BOUNDS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
 
+/// The metrics of this process: for Prometheus, and for the page.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub(crate) prometheus: PrometheusHandle,
+    pub(crate) activity: Arc<Activity>,
+}
+
 /// Installs the recorder of metrics for this process, with the buckets of the library's histograms. Call it before the table is opened.
 ///
 /// # Errors
 /// There is a recorder already.
-pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
+pub fn install_metrics() -> Result<Metrics, BuildError> {
     let mut builder = PrometheusBuilder::new();
     let of_library = METRICS.iter().filter(|metric| !metric.buckets.is_empty());
     for metric in of_library {
         builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), metric.buckets)?;
     }
     builder = builder.set_buckets_for_metric(Matcher::Full(SECONDS.to_owned()), &BOUNDS)?;
-    let handle = builder.install_recorder()?;
+    let recorder = builder.build_recorder();
+    let metrics = Metrics {
+        prometheus: recorder.handle(),
+        activity: Arc::new(Activity::new()),
+    };
+    let recorder = metrics.activity.recording(recorder);
+    metrics::set_global_recorder(recorder).map_err(|err| SetRecorderError(err.into_inner().into_inner()))?;
     describe();
-    Ok(handle)
+    Ok(metrics)
 }
 
 fn describe() {

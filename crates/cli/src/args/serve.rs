@@ -54,7 +54,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8081")]
     pub(crate) grpc_listen: SocketAddr,
 
-    /// Address and port of HTTP: the API, health, metrics and the rules in force
+    /// Address and port of HTTP: the API, the page, health, metrics and the rules in force
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) http_listen: SocketAddr,
 
@@ -121,6 +121,11 @@ pub(crate) struct Serve {
     /// Form of the log on standard error; the variable `RUST_LOG` says what is logged
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
+
+    /// Send traces to this collector of OpenTelemetry, such as `http://localhost:4318/v1/traces`
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
 
     /// Which table and namespace.
     #[command(flatten)]

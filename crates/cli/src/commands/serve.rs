@@ -4,7 +4,11 @@ use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 use zae_limiter::RateLimiter;
+#[cfg(feature = "otlp")]
+use zae_limiter_server::Traces;
 use zae_limiter_server::{
     App, Error, LeaseKeys, Options, Reload, Rules, Server, Stopped, TlsFiles, install_metrics,
 };
@@ -24,13 +28,25 @@ pub(crate) fn serve(args: &Serve) -> Outcome {
     if let Some(path) = &args.check {
         return check(path);
     }
-    log(args.log_format);
+    #[cfg(feature = "otlp")]
+    let traces = args.otlp.as_deref().map(Traces::to).transpose();
+    #[cfg(feature = "otlp")]
+    let traces = traces.map_err(|err| refused(&err))?;
+    log(
+        args.log_format,
+        #[cfg(feature = "otlp")]
+        traces.as_ref(),
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|err| Failure::error(format!("Cannot start: {err}")))?;
     let outcome = runtime.block_on(run(args));
     runtime.shutdown_background();
+    #[cfg(feature = "otlp")]
+    if let Some(Err(err)) = traces.map(Traces::end) {
+        tracing::warn!(error = %err, "the last traces may not have arrived");
+    }
     outcome
 }
 
@@ -219,18 +235,21 @@ mod signals {
 }
 
 /// Writes the log on standard error; `RUST_LOG` says more precisely what.
-fn log(format: LogFormat) {
+fn log(format: LogFormat, #[cfg(feature = "otlp")] traces: Option<&Traces>) {
     let usual = "warn,zae_limiter_server=info,zae_limiter=info,zae_limiter_cli=info";
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         // It would be written to standard error as well, and end the server if that has no reader any more.
         .log_internal_errors(false)
         .with_target(false);
-    // Fails only if there is one already, which then is as good.
-    let _ = match format {
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    let log = match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
+    let subscriber = tracing_subscriber::registry().with(log.with_filter(filter));
+    #[cfg(feature = "otlp")]
+    let subscriber = subscriber.with(traces.map(Traces::layer));
+    // Fails only if there is one already, which then is as good.
+    let _ = subscriber.try_init();
 }

@@ -152,6 +152,11 @@ impl Acquire {
         self.names.as_ref().ok().map(|(entity, _)| entity)
     }
 
+    /// For which resource, of several the first; `None` if a name is malformed, with which the call will fail.
+    pub fn resource(&self) -> Option<&ResourceName> {
+        self.names.as_ref().ok().map(|(_, resource)| resource)
+    }
+
     /// Takes `tokens` of `limit`: 0 to 10^15. An amount of 0 takes nothing, but is refused while the limit is
     /// in debt, and lets the lease adjust the limit later.
     ///

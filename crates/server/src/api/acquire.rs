@@ -51,7 +51,7 @@ pub(super) async fn acquire(
     if !wait.is_zero() {
         call = call.wait(wait);
     }
-    let lease = call.await.map_err(|err| Refused::of(&err, repo))?;
+    let lease = app.send(call).await.map_err(|err| Refused::of(&err, repo))?;
     let statuses = lease.statuses();
     let mut answer = json!({
         "lease": null,

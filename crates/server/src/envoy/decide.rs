@@ -58,7 +58,7 @@ pub(super) async fn decide(
             },
             Asked::Passed(rule, outcome) => Taken::Passed(rule, outcome),
             Asked::Takes(..) if is_hopeless => Taken::Spared,
-            Asked::Takes(rule, acquire) => Taken::of(rule, acquire.send().await),
+            Asked::Takes(rule, acquire) => Taken::of(rule, app.send(*acquire).await),
         }
     });
     let taken = join_all(taking).await;

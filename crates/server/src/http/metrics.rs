@@ -14,5 +14,5 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     };
     app.limiter().repository().record_gauges();
     let content_type = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content_type, metrics.render()).into_response()
+    (content_type, metrics.prometheus.render()).into_response()
 }

@@ -7,5 +7,6 @@ mod auth;
 mod drain;
 mod envoy;
 mod hostile;
+mod page;
 mod reload;
 mod world;

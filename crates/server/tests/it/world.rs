@@ -73,7 +73,12 @@ impl World {
 
     pub(crate) async fn with(rules: &str, repo: Repository, options: Options) -> Result<Self, Error> {
         let rules = Rules::from_yaml(rules.as_bytes()).unwrap();
-        let app = App::new(RateLimiter::new(repo.clone()), rules);
+        Self::of_app(App::new(RateLimiter::new(repo.clone()), rules), options).await
+    }
+
+    /// With an application of its own.
+    pub(crate) async fn of_app(app: App, options: Options) -> Result<Self, Error> {
+        let repo = app.limiter().repository().clone();
         let server = Server::bind(app, options).await?;
         let (stop, stopped) = oneshot::channel();
         Ok(Self {
