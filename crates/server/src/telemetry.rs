@@ -154,3 +154,6 @@ pub(crate) fn swept(swept: &Swept) {
 pub(crate) fn fault() {
     counter!(FAULTS).increment(1);
 }
+
+#[cfg(test)]
+mod tests;
