@@ -91,6 +91,8 @@ def test_kustomize_builds(tmp_path, components):
     assert any(option.startswith("--tls-key=") for option in spec["containers"][0]["args"]) == has_tls
     assert ("tls" in [volume["name"] for volume in spec["volumes"]]) == has_tls
     assert spec["containers"][0]["readinessProbe"]["httpGet"]["scheme"] == ("HTTPS" if has_tls else "HTTP")
+    [grpc] = [found for found in built if found["kind"] == "Service" and found["metadata"]["name"] == "zae-limiter-grpc"]
+    assert grpc["spec"].get("clusterIP") == ("None" if has_tls else None)
     monitors = [found for found in built if found["kind"] == "PodMonitor"]
     assert [("tlsConfig" in found["spec"]["podMetricsEndpoints"][0]) for found in monitors] == [has_tls] * ("monitoring" in components)
 

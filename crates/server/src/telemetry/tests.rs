@@ -77,9 +77,9 @@ fn check_labels(expr: &str) {
         .filter_map(|part| part.split(')').next());
     let used = selectors.chain(groups.flat_map(|all| all.split(',')));
     for label in used.map(str::trim).filter(|label| !label.is_empty()) {
-        let of_metrics = ALL.iter().filter(|(name, _)| metrics.contains(name));
+        let mut of_metrics = ALL.iter().filter(|(name, _)| metrics.contains(name));
         let is_known = ["le", "job", "instance"].contains(&label)
-            || of_metrics.into_iter().all(|(_, labels)| labels.contains(&label));
+            || of_metrics.all(|(_, labels)| labels.contains(&label));
         assert!(is_known, "'{expr}' has the label '{label}'");
     }
 }
