@@ -173,3 +173,6 @@ pub(crate) fn swept(swept: &Swept) {
 pub(crate) fn fault() {
     counter!(FAULTS).increment(1);
 }
+
+#[cfg(test)]
+mod tests;
