@@ -99,6 +99,7 @@ fn descriptions_of_policies_never_change() {
 }
 
 const READS: [&str; 3] = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"];
+const LEASE_DELETES: [&str; 2] = ["dynamodb:DeleteItem", "dynamodb:BatchWriteItem"];
 const BUCKET_WRITES: [&str; 2] = ["dynamodb:PutItem", "dynamodb:UpdateItem"];
 
 #[test]
@@ -107,11 +108,16 @@ fn policies_of_the_whole_table() {
     let document = |policy: &str| stack.properties(policy)["PolicyDocument"].clone();
 
     let acquire = document("AcquireOnlyPolicy");
-    check_sids(&acquire, &["TableReads", "BucketWrites"]);
+    check_sids(&acquire, &["TableReads", "BucketWrites", "LeaseDeletes"]);
     let reads = [&READS[..], &["dynamodb:ConditionCheckItem"]].concat();
     check_statement(&acquire, "TableReads", &reads, &[TABLE, INDEXES]);
     check_statement(&acquire, "BucketWrites", &BUCKET_WRITES, &[TABLE]);
-    assert_eq!(leading_keys(&acquire, "BucketWrites", true), ["*/BUCKET#*"]);
+    assert_eq!(
+        leading_keys(&acquire, "BucketWrites", true),
+        ["*/BUCKET#*", "*/LEASES#*"]
+    );
+    check_statement(&acquire, "LeaseDeletes", &LEASE_DELETES, &[TABLE]);
+    assert_eq!(leading_keys(&acquire, "LeaseDeletes", true), ["*/LEASES#*"]);
 
     let monitoring = [&READS[..], &["dynamodb:Scan", "dynamodb:DescribeTable"]].concat();
     let read = document("ReadOnlyPolicy");
@@ -147,6 +153,7 @@ fn policies_of_one_namespace() {
         &[
             "NamespaceAcquireAccess",
             "NamespaceBucketWrites",
+            "NamespaceLeaseDeletes",
             "SharedReadAccess",
         ],
     );
@@ -156,7 +163,15 @@ fn policies_of_one_namespace() {
     check_statement(&acquire, "NamespaceBucketWrites", &BUCKET_WRITES, &[TABLE]);
     assert_eq!(
         leading_keys(&acquire, "NamespaceBucketWrites", true),
-        ["${aws:PrincipalTag/zael_namespace_id}/BUCKET#*"]
+        [
+            "${aws:PrincipalTag/zael_namespace_id}/BUCKET#*",
+            "${aws:PrincipalTag/zael_namespace_id}/LEASES#*"
+        ]
+    );
+    check_statement(&acquire, "NamespaceLeaseDeletes", &LEASE_DELETES, &[TABLE]);
+    assert_eq!(
+        leading_keys(&acquire, "NamespaceLeaseDeletes", true),
+        ["${aws:PrincipalTag/zael_namespace_id}/LEASES#*"]
     );
     check_statement(&acquire, "SharedReadAccess", &READS, &[TABLE, INDEXES]);
     assert_eq!(leading_keys(&acquire, "SharedReadAccess", false), ["_/*"]);
