@@ -1,0 +1,190 @@
+"""`zae-limiter serve` under clients that we did not write: servers of a test's own, on a table that several can use."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import urllib.request
+
+import pytest
+from local import PROGRAM, Local, eventually
+
+PACKAGE = os.environ["ZAE_LIMITER_PACKAGE"]
+STACK = "served"
+
+#: How long a call or a process may take before the test fails.
+PATIENCE = 30
+
+#: The limits that gain nothing within a test: `rpm` is 5.
+RULES = """\
+version: 1
+domains:
+  gateway:
+    headers: [ietf, x-ratelimit]
+    rules:
+      - match: {api_key: "*", model: "*"}
+        entity: "{api_key}"
+        resource: "{model}"
+        consume: {rpm: 1}
+      - match: {metered: "*", model: "*"}
+        entity: "{metered}"
+        resource: "{model}"
+        consume: {tpm: 10}
+        consume_once: {rpm: 1}
+      - match: {bounded: "*"}
+        entity: "{bounded}"
+        resource: api
+        override: true
+        consume: {rpm: 1}
+      - match: {misconfigured: "*"}
+        entity: "{misconfigured}"
+        resource: api
+        consume: {rps: 1}
+      - match: {shadowed: "*"}
+        entity: "{shadowed}"
+        resource: api
+        shadow: true
+        consume: {rpm: 1}
+"""
+
+
+class Table(Local):
+    """A local endpoint with a stack, whose defaults are small."""
+
+    def __init__(self, directory):
+        super().__init__(directory / "state", "--ephemeral")
+        self.directory = directory
+        self.servers = []
+        self.up()
+        self.command("deploy", "--name", STACK, "--no-aggregator", "--lambda-package", PACKAGE)
+        self.admin("system", "set-defaults", "-l", "rpm:5/day", "-l", "tpm:1000/day")
+
+    def admin(self, *words):
+        return self.command(*words, "--name", STACK)
+
+    def serve(self, *options, rules=RULES):
+        server = Server(self, self.directory / f"server-{len(self.servers)}", rules, options)
+        self.servers.append(server)
+        server.wait_until_ready()
+        return server
+
+    def close(self):
+        for server in self.servers:
+            if server.process.poll() is None:
+                server.kill()
+        self.down()
+
+
+class Server:
+    """A process of `zae-limiter serve`, on free ports."""
+
+    def __init__(self, table, directory, rules, options):
+        directory.mkdir()
+        self.rules = directory / "rules.yaml"
+        self.rules.write_text(rules)
+        self.log = directory / "log"
+        ports = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+        command = [PROGRAM, "serve", "--name", STACK, "--config", self.rules, *ports, "--log-format", "json", *options]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, env=table.environment, stderr=log, stdin=subprocess.DEVNULL)
+
+    def logged(self, message):
+        """The first line of the log with this message."""
+        for line in self.log.read_text().splitlines():
+            # The last line may be half written.
+            if line.endswith("}") and json.loads(line).get("message") == message:
+                return json.loads(line)
+        return None
+
+    def wait_until_ready(self):
+        def ready():
+            assert self.process.poll() is None, self.log.read_text()
+            return self.logged("ready")
+
+        found = eventually(ready, PATIENCE)
+        self.grpc, self.http = found["grpc"], f"http://{found['http']}"
+
+    def change_rules(self, rules):
+        """Puts rules in force, as an editor does that replaces the file."""
+        new = self.rules.with_suffix(".new")
+        new.write_text(rules)
+        new.replace(self.rules)
+
+    def get(self, path):
+        """The status and the text of an answer."""
+        try:
+            with urllib.request.urlopen(self.http + path, timeout=PATIENCE) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as err:
+            return err.code, err.read().decode()
+
+    def left(self, entity, resource, limit="rpm"):
+        """Tokens that are left, as the table says."""
+        status, text = self.get(f"/v1/availability?entity_id={entity}&resource={resource}")
+        assert status == 200, text
+        return next(one["available"] for one in json.loads(text)["limits"] if one["limit_name"] == limit)
+
+    def signal(self, number):
+        os.kill(self.process.pid, number)
+
+    def end(self):
+        """Asks it to end, and gives its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def kill(self):
+        """Ends it as a crash would."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+class Load:
+    """Threads that call until they are stopped. A call that raises ends the test."""
+
+    def __init__(self, call, threads):
+        self.stopping = threading.Event()
+        self.errors = []
+        self.done = 0
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run, args=(call, number)) for number in range(threads)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, call, number):
+        try:
+            while not self.stopping.is_set():
+                call(number)
+                with self.lock:
+                    self.done += 1
+        except Exception as err:  # noqa: BLE001
+            self.errors.append(err)
+            self.stopping.set()
+
+    def goes_on(self, calls=50):
+        """Waits for so many further calls."""
+        until = self.done + calls
+        eventually(lambda: self.errors or self.done >= until, PATIENCE * 2)
+        assert not self.errors, self.errors
+
+    def stop(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "a call does not end"
+        assert not self.errors, self.errors
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    table = Table(tmp_path_factory.mktemp("served"))
+    yield table
+    table.close()
+
+
+@pytest.fixture(scope="module")
+def server(table):
+    """A server that the tests of a file share: each uses entities of its own."""
+    server = table.serve()
+    yield server
+    assert server.end() == 0, server.log.read_text()
