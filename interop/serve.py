@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 
 import pytest
@@ -111,13 +112,19 @@ class Server:
         new.write_text(rules)
         new.replace(self.rules)
 
-    def get(self, path):
+    def get(self, path, body=None, **headers):
         """The status and the text of an answer."""
+        request = urllib.request.Request(self.http + path, body, headers)
         try:
-            with urllib.request.urlopen(self.http + path, timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as err:
             return err.code, err.read().decode()
+
+    def post(self, path, body, **headers):
+        """The status and the properties of an answer."""
+        status, text = self.get(path, json.dumps(body).encode(), **headers)
+        return status, json.loads(text)
 
     def left(self, entity, resource, limit="rpm"):
         """Tokens that are left, as the table says."""
