@@ -64,8 +64,8 @@ class Table(Local):
     def admin(self, *words):
         return self.command(*words, "--name", STACK)
 
-    def serve(self, *options, rules=RULES):
-        server = Server(self, self.directory / f"server-{len(self.servers)}", rules, options)
+    def serve(self, *options, rules=RULES, grpc="127.0.0.1:0"):
+        server = Server(self, self.directory / f"server-{len(self.servers)}", rules, grpc, options)
         self.servers.append(server)
         server.wait_until_ready()
         return server
@@ -78,14 +78,14 @@ class Table(Local):
 
 
 class Server:
-    """A process of `zae-limiter serve`, on free ports."""
+    """A process of `zae-limiter serve`, on free ports of this machine."""
 
-    def __init__(self, table, directory, rules, options):
+    def __init__(self, table, directory, rules, grpc, options):
         directory.mkdir()
         self.rules = directory / "rules.yaml"
         self.rules.write_text(rules)
         self.log = directory / "log"
-        ports = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+        ports = ["--grpc-listen", grpc, "--http-listen", "127.0.0.1:0"]
         command = [PROGRAM, "serve", "--name", STACK, "--config", self.rules, *ports, "--log-format", "json", *options]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=table.environment, stderr=log, stdin=subprocess.DEVNULL)
