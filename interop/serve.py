@@ -7,11 +7,12 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from local import PROGRAM, Local, eventually
 
-PACKAGE = os.environ["ZAE_LIMITER_PACKAGE"]
 STACK = "served"
 
 #: How long a call or a process may take before the test fails.
@@ -58,7 +59,7 @@ class Table(Local):
         self.directory = directory
         self.servers = []
         self.up()
-        self.command("deploy", "--name", STACK, "--no-aggregator", "--lambda-package", PACKAGE)
+        self.command("deploy", "--name", STACK, "--no-aggregator", "--no-provisioner")
         self.admin("system", "set-defaults", "-l", "rpm:5/day", "-l", "tpm:1000/day")
 
     def admin(self, *words):
@@ -69,6 +70,22 @@ class Table(Local):
         self.servers.append(server)
         server.wait_until_ready()
         return server
+
+    @contextmanager
+    def frozen(self):
+        """Keeps requests without an answer, from when it begins."""
+
+        def is_stopped():
+            tasks = Path(f"/proc/{self.pid}/task").iterdir()
+            return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            # On a busy machine the signal takes its time.
+            eventually(is_stopped, PATIENCE)
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
     def close(self):
         for server in self.servers:
