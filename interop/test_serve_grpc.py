@@ -190,7 +190,7 @@ def test_malformed_requests_are_refused_by_code(client, server):  # noqa: F811
         assert failed.value.code() == grpc.StatusCode.UNIMPLEMENTED
     with pytest.raises(grpc.RpcError) as failed:
         client.channel.unary_unary(f"{service}/ShouldRateLimit")(b"\xff\xff\xff", timeout=PATIENCE)
-    # tonic's word for bytes that are no message.
+    # tonic's code for bytes that it cannot decode.
     assert failed.value.code() == grpc.StatusCode.INTERNAL
     assert server.left("key-malformed", "gpt-4") == 5
 

@@ -57,7 +57,7 @@ class Api:
 def generated(server, tmp_path_factory):  # noqa: F811
     """The name of the package of the client."""
     directory = tmp_path_factory.mktemp("generated")
-    # Formatting it is no part of this.
+    # Formatting it does not matter here.
     (directory / "config.yaml").write_text("post_hooks: []\n")
     command = [f"{PROGRAMS}/openapi-python-client", "generate", "--url", f"{server.http}/v1/openapi.json", "--meta", "none"]
     where = ["--output-path", directory / "limits_api", "--config", directory / "config.yaml"]
