@@ -149,6 +149,12 @@ class Server:
         assert status == 200, text
         return next(one["available"] for one in json.loads(text)["limits"] if one["limit_name"] == limit)
 
+    def sum_of(self, metric, **labels):
+        """The sum over the series of a metric that have these labels."""
+        wanted = [f'{name}="{value}"' for name, value in labels.items()]
+        lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith(f"zae_limiter_server_{metric}{{")]
+        return sum(float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in wanted))
+
     def signal(self, number):
         os.kill(self.process.pid, number)
 

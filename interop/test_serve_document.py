@@ -131,6 +131,16 @@ def test_the_answer_to_a_web_page_is_described(server, document, path):  # noqa:
     assert str(status) in document["paths"][path]["post"]["responses"]
 
 
+@pytest.mark.xfail(strict=True, reason="408 of a request that took too long is not documented")
+def test_the_answer_to_a_request_that_takes_too_long_is_described(table, document):  # noqa: F811
+    server = table.serve("--request-timeout", "1s")  # noqa: F811
+    with table.frozen():
+        status, answer = server.post("/v1/acquire", {"entity_id": "key-late", "resource": "api", "consume": {"rpm": 1}})
+    server.kill()
+    assert answer["error"] == "request_timeout"
+    assert str(status) in document["paths"]["/v1/acquire"]["post"]["responses"]
+
+
 @pytest.mark.xfail(strict=True, reason="in JSON Schema 1.0 is an integer, and the server refuses it")
 def test_numbers_without_a_fraction_are_integers(server):  # noqa: F811
     body = {"entity_id": "key-float", "resource": "api", "consume": {"rpm": 1.0}, "ttl_ms": 60_000.0}

@@ -57,7 +57,7 @@ class Api:
 def generated(server, tmp_path_factory):  # noqa: F811
     """The name of the package of the client."""
     directory = tmp_path_factory.mktemp("generated")
-    # Formatting it does not matter here.
+    # Its format does not matter here.
     (directory / "config.yaml").write_text("post_hooks: []\n")
     command = [f"{PROGRAMS}/openapi-python-client", "generate", "--url", f"{server.http}/v1/openapi.json", "--meta", "none"]
     where = ["--output-path", directory / "limits_api", "--config", directory / "config.yaml"]
@@ -123,6 +123,13 @@ def test_looking_takes_nothing(api):
         assert (checked.admitted, checked.retry_after_ms) == (admitted, wait)
     found = api.call("availability", **look).parsed
     assert [(limit.limit_name, limit.available) for limit in found.limits] == [("rpm", 5), ("tpm", 1000)]
+
+
+def test_a_request_waits_for_tokens(api, table):  # noqa: F811
+    table.admin("entity", "create", "key-waits")
+    table.admin("entity", "set-limits", "key-waits", "-l", "rps:1/sec")
+    taken = [api.acquire("key-waits", rps=1, WAIT_MS=9000) for _ in range(3)]
+    assert [answer.status_code for answer in taken] == [200] * 3
 
 
 def test_refusals(api, table):  # noqa: F811
