@@ -129,13 +129,7 @@ def test_limits_that_a_descriptor_brings(client):
     assert response.statuses[0].current_limit.requests_per_unit == 5
 
 
-UNTOLD = pytest.mark.xfail(strict=True, reason="rates of a month and of a year are answered without their unit")
-
-
-@pytest.mark.parametrize(
-    "unit",
-    ["SECOND", "MINUTE", "HOUR", "DAY", pytest.param("MONTH", marks=UNTOLD), pytest.param("YEAR", marks=UNTOLD)],
-)
+@pytest.mark.parametrize("unit", ["SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR"])
 def test_a_limit_that_a_descriptor_brings_is_told_in_its_unit(client, unit):
     response = client.ask(bounded(f"key-{unit}", 7, unit))
     assert (response.overall_code, response.statuses[0].limit_remaining) == (OK, 6)

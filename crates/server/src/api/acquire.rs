@@ -26,7 +26,7 @@ pub(super) async fn acquire(
     Received(bytes): Received,
 ) -> Result<Response, Refused> {
     let body: body::Acquire = body::read(&bytes)?;
-    let wait = wait(body.wait_ms, timeout)?;
+    let wait = wait(body.wait_ms.0, timeout)?;
     let of_lease = [
         ("ttl_ms", body.ttl_ms.is_some()),
         ("on_expiry", body.on_expiry.is_some()),
@@ -38,7 +38,7 @@ pub(super) async fn acquire(
         let reason = "must be left out if `lease` is false";
         return Err(InvalidInput::of_request(field, "", reason).into());
     }
-    let ttl = body.ttl_ms.map_or(TTL, Duration::from_millis);
+    let ttl = body.ttl_ms.map_or(TTL, |ttl| Duration::from_millis(ttl.0));
     DetachedLease::check_ttl(ttl).map_err(|err| err.in_field("ttl_ms"))?;
     let repo = app.limiter().repository();
     let mut call = app.limiter().acquire(&body.entity_id, &body.resource);

@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for Amounts {
                 while let Some(limit) = map.next_key::<String>()? {
                     let wrong = |why: String| A::Error::custom(format!("limit '{limit}' {why}"));
                     let tokens: serde_json::Value = map.next_value()?;
-                    let Some(whole) = tokens.as_u64() else {
+                    let Some(whole) = whole_number(&tokens) else {
                         return Err(wrong(format!(
                             "must be a whole number from 0 to 10^15, not {tokens}"
                         )));
@@ -46,6 +46,37 @@ impl<'de> Deserialize<'de> for Amounts {
 
         deserializer.deserialize_map(ByLimit)
     }
+}
+
+/// A number without a fraction, which `1.0` is as well in JSON Schema.
+fn whole_number(json: &serde_json::Value) -> Option<u64> {
+    /// Above, a float is not exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let of_float = || {
+        let float = json.as_f64()?;
+        let is_whole = float.fract() == 0.0 && (0.0..=EXACT).contains(&float);
+        is_whole.then_some(float as u64)
+    };
+    json.as_u64().or_else(of_float)
+}
+
+/// Milliseconds.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Millis(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Millis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = serde_json::Value::deserialize(deserializer)?;
+        let wrong = || D::Error::custom(format!("must be a whole number of milliseconds, not {json}"));
+        whole_number(&json).map(Self).ok_or_else(wrong)
+    }
+}
+
+/// Reads objects, and not arrays of their fields.
+fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let objects = Vec::<serde_json::Map<String, serde_json::Value>>::deserialize(deserializer)?;
+    let read = |object| serde_json::from_value(serde_json::Value::Object(object)).map_err(D::Error::custom);
+    objects.into_iter().map(read).collect()
 }
 
 /// The body of a request.
@@ -68,16 +99,16 @@ pub(super) struct Acquire {
     pub(super) entity_id: String,
     pub(super) resource: String,
     pub(super) consume: Amounts,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub(super) also: Vec<Also>,
     /// How long to wait for tokens, in milliseconds.
     #[serde(default)]
-    pub(super) wait_ms: u64,
+    pub(super) wait_ms: Millis,
     /// Whether the answer has a lease. Without, the tokens stay consumed.
     #[serde(default = "yes")]
     pub(super) lease: bool,
     /// The time to live of the lease, in milliseconds.
-    pub(super) ttl_ms: Option<u64>,
+    pub(super) ttl_ms: Option<Millis>,
     pub(super) on_expiry: Option<Expiry>,
 }
 
@@ -115,7 +146,7 @@ impl From<Expiry> for OnExpiry {
 pub(super) struct Commit {
     #[serde(default)]
     pub(super) actual: Amounts,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub(super) also: Vec<AlsoUsed>,
 }
 
@@ -136,7 +167,7 @@ pub(super) struct Nothing {}
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Extend {
-    pub(super) ttl_ms: u64,
+    pub(super) ttl_ms: Millis,
 }
 
 /// What to look at.

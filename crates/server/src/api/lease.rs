@@ -88,7 +88,7 @@ async fn extend_of(app: &App, lease: &str, body: &body::Extend) -> Result<Json<V
     let lease = read(app, lease)?;
     let repo = app.limiter().repository();
     let until = repo
-        .extend_lease(&lease, Duration::from_millis(body.ttl_ms))
+        .extend_lease(&lease, Duration::from_millis(body.ttl_ms.0))
         .await;
     let until = until.map_err(|err| Refused::of(&err, repo))?;
     Ok(Json(json!({ "expires_at_ms": until.0 })))

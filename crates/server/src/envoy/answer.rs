@@ -59,6 +59,10 @@ fn status(told: &Told, now: EpochMillis) -> DescriptorStatus {
     }
 }
 
+/// The length of these units in seconds, as [overrides](super::decide) have them.
+pub(super) const MONTH: u64 = 30 * 86_400;
+pub(super) const YEAR: u64 = 365 * 86_400;
+
 /// The limit in the protocol's form: a rate in one of its units, or the capacity without a unit.
 fn limit(status: &LimitStatus) -> RateLimit {
     let unit = match status.refill_period.as_secs() {
@@ -68,6 +72,8 @@ fn limit(status: &LimitStatus) -> RateLimit {
         3600 => Unit::Hour,
         86_400 => Unit::Day,
         604_800 => Unit::Week,
+        MONTH => Unit::Month,
+        YEAR => Unit::Year,
         _ => Unit::Unknown,
     };
     let amount = if unit == Unit::Unknown {

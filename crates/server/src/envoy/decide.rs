@@ -152,15 +152,15 @@ fn ask<'r>(app: &App, domain: &'r Domain, descriptor: &RateLimitDescriptor, of_r
 /// The limit that a descriptor brings.
 fn overriding(name: &zae_limiter::LimitName, given: RateLimitOverride) -> Option<Limit> {
     let rate = u64::from(given.requests_per_unit);
-    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let every = |secs: u64| Limit::custom(name, rate, rate, Duration::from_secs(secs));
     let limit = match Unit::try_from(given.unit).ok()? {
         Unit::Unknown => return None,
         Unit::Second => Limit::per_second(name, rate),
         Unit::Minute => Limit::per_minute(name, rate),
         Unit::Hour => Limit::per_hour(name, rate),
         Unit::Day => Limit::per_day(name, rate),
-        Unit::Month => Limit::custom(name, rate, rate, days(30)),
-        Unit::Year => Limit::custom(name, rate, rate, days(365)),
+        Unit::Month => every(answer::MONTH),
+        Unit::Year => every(answer::YEAR),
     };
     limit.build().ok()
 }

@@ -310,6 +310,14 @@ async fn bodies_of_another_form_are_refused() {
             r#"["key", "gpt-4", {"tpd": 1}, [], 0, true, null, null]"#,
             "must be an object",
         ),
+        (
+            r#"{"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 1}, "also": [["gpt-5", {"tpd": 1}]]}"#,
+            "expected a map",
+        ),
+        (
+            r#"{"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 1}, "ttl_ms": 1000.5}"#,
+            "must be a whole number of milliseconds, not 1000.5",
+        ),
     ] {
         let answer = send(&service.app, Method::POST, "/v1/acquire", body).await;
         let message = answer.body["message"].as_str().unwrap_or_default();
@@ -336,6 +344,9 @@ async fn bodies_of_another_form_are_refused() {
             StatusCode::BAD_REQUEST
         );
     }
+    // In JSON, 1.0 is a whole number.
+    let whole = json!({"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 0.0}, "ttl_ms": 60_000.0});
+    assert_eq!(service.acquire(whole).await.status, StatusCode::OK);
     assert_eq!(service.left().await, [1000, 1000]);
     let lease = service.lease(json!({})).await;
     for (how, body) in [

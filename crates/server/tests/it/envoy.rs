@@ -202,6 +202,23 @@ async fn a_descriptor_can_bring_its_limit_if_the_rule_allows_it() {
     assert_eq!((limit.requests_per_unit, limit.unit()), (100, Unit::Minute));
     assert_eq!(response.statuses[0].limit_remaining, 99);
     assert!(is_over(&ask(&mut client, per_minute(0)).await));
+    for (unit, told) in [
+        (RateLimitUnit::Second, Unit::Second),
+        (RateLimitUnit::Hour, Unit::Hour),
+        (RateLimitUnit::Day, Unit::Day),
+        (RateLimitUnit::Month, Unit::Month),
+        (RateLimitUnit::Year, Unit::Year),
+    ] {
+        let name = format!("{unit:?}");
+        let mut descriptor = descriptor(&[("api_key", &name), ("model", "gpt-4")]);
+        descriptor.limit = Some(RateLimitOverride {
+            requests_per_unit: 7,
+            unit: unit.into(),
+        });
+        let response = ask(&mut client, request([descriptor])).await;
+        let limit = response.statuses[0].current_limit.clone().unwrap();
+        assert_eq!((limit.requests_per_unit, limit.unit()), (7, told));
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod api;
 mod auth;
+mod compared;
 mod drain;
 mod envoy;
 mod hostile;
