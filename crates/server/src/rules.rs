@@ -121,6 +121,8 @@ pub(crate) struct Rule {
     pub(crate) is_shadow: bool,
     /// Whether a limit that the descriptor brings is enforced instead of the stored one.
     pub(crate) allows_override: bool,
+    /// Whether limits go into debt instead of refusing.
+    pub(crate) overdraws: bool,
     /// For values that make no names and no amounts.
     pub(crate) on_invalid: Fallback,
     /// For entities without limits.

@@ -168,6 +168,7 @@ impl Quiet<'_> {
             consume: vec![(self.names.limits[limit].clone(), Millitokens::from_tokens(tokens))],
             also: Vec::new(),
             limits: None,
+            overdraws: false,
             settings: Settings {
                 bucket_ttl_multiplier: self.plan.ttl_multiplier,
                 ..zae_limiter_core::acquire::Settings::default()

@@ -121,6 +121,7 @@ impl Warm {
             id,
             also: Vec::new(),
             limits: None,
+            overdraws: false,
             settings: Settings::default(),
             slices: None,
         };

@@ -155,7 +155,7 @@ pub fn refused_from_memory(
     now: EpochMillis,
 ) -> Option<RateLimitExceeded> {
     // Under limits of its own, a call is decided on the item alone.
-    if request.limits.is_some() {
+    if request.limits.is_some() || request.overdraws {
         return None;
     }
     let mut legs: Vec<Cached<'_>> = Vec::with_capacity(1 + request.also.len());

@@ -420,11 +420,16 @@ fn append(calls: &mut Vec<Call>, more: Vec<Call>) {
 fn in_force(request: &Request, resource: &ResourceName, found: Found) -> Result<Found, AcquireError> {
     let Some(limits) = &request.limits else {
         check_config(&found.config, resource, &[])?;
+        let mut found = found;
+        if request.overdraws {
+            Arc::make_mut(&mut found.config).overdraws = true;
+        }
         return Ok(found);
     };
     let config = Resolved {
         limits: limits.clone(),
         level: Level::Override,
+        overdraws: request.overdraws,
         ..(*found.config).clone()
     };
     // An override is decided on the item alone.

@@ -25,6 +25,8 @@ pub struct Request {
     pub also: Vec<(ResourceName, Vec<(LimitName, Millitokens)>)>,
     /// Limits to enforce instead of the stored ones, for the entity and its parent alike.
     pub limits: Option<Vec<Limit>>,
+    /// Whether limits that do not cover the amounts go into debt, instead of refusing.
+    pub overdraws: bool,
     /// How buckets are kept.
     pub settings: Settings,
     /// What [slices](super::Slice) ask of it.

@@ -444,11 +444,15 @@ impl Take {
         match reply {
             Reply::Config(Ok(found)) => {
                 self.fresh = true;
+                let overdraws = self.config.overdraws;
                 self.config = if self.exact().is_some() {
                     Arc::new(self.keep_override(&found.config))
                 } else {
                     Arc::clone(&found.config)
                 };
+                if overdraws {
+                    Arc::make_mut(&mut self.config).overdraws = true;
+                }
                 if self.purpose == Purpose::Parent {
                     self.amounts.retain(|(name, _)| self.config.limit(name).is_some());
                 }
@@ -722,7 +726,9 @@ impl Take {
             }
             return self.short(statuses, env);
         }
-        if self.is_fresh(image, env.now) && self.is_spendable(image, &seeds, env.now) {
+        // A plain debit leaves the expiry as it is, and a debt would be forgotten with the item.
+        let deepens_debt = self.config.overdraws && self.loses_debts(image, env.now);
+        if !deepens_debt && self.is_fresh(image, env.now) && self.is_spendable(image, &seeds, env.now) {
             // A race was lost, but what won left enough.
             return self.debit(Some(image), env);
         }

@@ -124,7 +124,10 @@ fn claims(
 pub fn last_known(id: &BucketId, request: &Request, memory: &impl Memory) -> Option<Resolved> {
     let known = memory.config(id);
     let Some(limits) = request.limits.clone() else {
-        return known.map(|known| (*known).clone());
+        return known.map(|known| Resolved {
+            overdraws: request.overdraws,
+            ..(*known).clone()
+        });
     };
     let (owner, access, depth) = match &known {
         Some(known) => (known.owner.clone(), known.access, known.depth),
@@ -140,6 +143,7 @@ pub fn last_known(id: &BucketId, request: &Request, memory: &impl Memory) -> Opt
         access,
         on_unavailable: None,
         depth,
+        overdraws: request.overdraws,
         read_at: EpochMillis::default(),
     })
 }
@@ -172,7 +176,7 @@ fn claims_of(
     now: EpochMillis,
 ) -> impl Iterator<Item = (Claim, Millitokens)> {
     let claim = move |(name, amount): &(LimitName, Millitokens)| {
-        let limit = config.limit(name).filter(|limit| !limit.is_soft())?;
+        let limit = config.limit(name).filter(|_| !config.is_soft(name.as_str()))?;
         let claim = Claim::new(&config.entity, resource, limit, part, now);
         Some((claim, *amount))
     };

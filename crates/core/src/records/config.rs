@@ -265,6 +265,8 @@ pub struct Resolved {
     pub on_unavailable: Option<OnUnavailable>,
     /// How many entities a request debits at most.
     pub depth: CascadeDepth,
+    /// Whether a request goes by it that no limit refuses.
+    pub overdraws: bool,
     /// When this was read.
     pub read_at: EpochMillis,
 }
@@ -275,10 +277,10 @@ impl Resolved {
         self.limits.iter().find(|limit| limit.name() == name)
     }
 
-    /// Whether the limit of this name never refuses a request.
+    /// Whether the limit of this name does not refuse a request that goes by this configuration.
     pub fn is_soft(&self, name: &str) -> bool {
         let mut limits = self.limits.iter();
-        limits.any(|limit| limit.is_soft() && limit.name().as_str() == name)
+        limits.any(|limit| (self.overdraws || limit.is_soft()) && limit.name().as_str() == name)
     }
 
     /// Whether requests of entities below this one debit the entity above it, too.

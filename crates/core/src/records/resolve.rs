@@ -140,6 +140,7 @@ pub fn resolve(entity: &EntityId, stored: [&Stored; 6], read_at: EpochMillis) ->
         access: levels.access(),
         on_unavailable: levels.on_unavailable(),
         depth: depth.depth.unwrap_or_default(),
+        overdraws: false,
         read_at,
     }
 }

@@ -194,6 +194,7 @@ impl Desk {
             consume: consume.iter().map(amount).collect(),
             also: Vec::new(),
             limits: self.limits.clone(),
+            overdraws: false,
             settings: Settings {
                 bucket_ttl_multiplier: self.ttl_multiplier,
                 ..Settings::default()

@@ -88,6 +88,24 @@ impl Attempt<'_> {
 
     /// Takes the tokens, or is refused.
     pub(super) async fn take_tokens(&self, request: &Request, until: Instant) -> Result<Lease, Error> {
+        if !request.overdraws {
+            return self.take_covered(request, until).await;
+        }
+        // What the shards hold together is spent before one of them goes into debt.
+        let covered = Request {
+            overdraws: false,
+            ..request.clone()
+        };
+        match Box::pin(self.take_covered(&covered, until)).await {
+            Err(Error::RateLimitExceeded(_)) => {
+                Box::pin(self.take_from_table(request, request, None, until)).await
+            }
+            taken => taken,
+        }
+    }
+
+    /// Takes tokens that are there, or is refused.
+    async fn take_covered(&self, request: &Request, until: Instant) -> Result<Lease, Error> {
         let inner = self.inner;
         let is_plain = request.limits.is_none() && request.also.is_empty();
         let prefetch = self.prefetch.filter(|_| is_plain);

@@ -82,6 +82,7 @@ impl RateLimiter {
             consume: Ok(Vec::with_capacity(2)),
             also: Ok(Vec::new()),
             limits: None,
+            overdraws: false,
             on_unavailable: None,
             timeout: None,
             patience: None,
@@ -138,6 +139,7 @@ pub struct Acquire {
     consume: Result<Amounts, InvalidInput>,
     also: Result<Also, InvalidInput>,
     limits: Option<Result<Vec<Limit>, InvalidInput>>,
+    overdraws: bool,
     on_unavailable: Option<OnUnavailable>,
     timeout: Option<Duration>,
     patience: Option<Patience>,
@@ -333,6 +335,34 @@ impl Acquire {
         self
     }
 
+    /// Takes the tokens even if a limit does not cover them, and even in debt: the limit goes into debt, and refuses other calls until it has
+    /// refilled. For consumption that is known only afterwards, and of which no [`Lease`] is held: a proxy that reports tokens when a
+    /// response has ended.
+    ///
+    /// Disabled entities and missing places in flight refuse nevertheless. If the limits do not cover the call, it costs a request more. The debt
+    /// of a bucket that is [split](crate::MAX_SHARDS) is that of one shard, so that calls are admitted up to what the others still hold.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
+    /// use zae_limiter::{Error, Limit, RateLimiter, Repository};
+    ///
+    /// # let repo = Repository::in_memory().await?;
+    /// repo.admin().set_system_defaults([Limit::per_day("tpd", 1_000)], None).await?;
+    /// let limiter = RateLimiter::new(repo);
+    /// for used in [800, 700] {
+    ///     limiter.acquire("key-1", "gpt-4").consume("tpd", used).overdraw().await?.commit().await?;
+    /// }
+    /// assert_eq!(limiter.available("key-1", "gpt-4").await?["tpd"], -500);
+    /// // A request asks before it begins whether the limit is in debt.
+    /// let refused = limiter.acquire("key-1", "gpt-4").consume("tpd", 0).await;
+    /// assert!(matches!(refused, Err(Error::RateLimitExceeded(_))));
+    /// # Ok(()) }
+    /// ```
+    pub fn overdraw(mut self) -> Self {
+        self.overdraws = true;
+        self
+    }
+
     /// Takes exactly these tokens, and from the table: the call neither spends tokens that were
     /// [taken ahead](crate::RepositoryBuilder::prefetch), nor takes any.
     pub fn exact(mut self) -> Self {
@@ -499,6 +529,7 @@ impl Acquire {
             consume,
             also,
             limits,
+            overdraws: self.overdraws,
             settings: self.inner.options.settings,
             slices: None,
         })

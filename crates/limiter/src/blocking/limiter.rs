@@ -117,6 +117,11 @@ impl Acquire {
         self.inner.entity()
     }
 
+    /// See [`crate::Acquire::resource`].
+    pub fn resource(&self) -> Option<&crate::ResourceName> {
+        self.inner.resource()
+    }
+
     /// See [`crate::Acquire::consume`].
     pub fn consume(mut self, limit: impl IntoName<LimitName>, tokens: u64) -> Self {
         self.inner = self.inner.consume(limit, tokens);
@@ -178,6 +183,12 @@ impl Acquire {
     /// See [`crate::Acquire::prefetch`].
     pub fn prefetch(mut self, prefetch: Prefetch) -> Self {
         self.inner = self.inner.prefetch(prefetch);
+        self
+    }
+
+    /// See [`crate::Acquire::overdraw`].
+    pub fn overdraw(mut self) -> Self {
+        self.inner = self.inner.overdraw();
         self
     }
 

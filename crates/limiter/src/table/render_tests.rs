@@ -185,6 +185,7 @@ fn refill(held: usize, taken: usize, seeds: usize) -> Option<Update> {
         consume: (0..taken).map(|n| (name(n), Millitokens(1000))).collect(),
         also: Vec::new(),
         limits: None,
+        overdraws: false,
         settings: Settings::default(),
         slices: None,
     });

@@ -57,6 +57,7 @@ mod limits;
 mod namespaces;
 mod operations;
 mod outage;
+mod overdraw;
 mod paging;
 mod parity;
 mod paths;

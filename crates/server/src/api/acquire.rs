@@ -48,6 +48,9 @@ pub(super) async fn acquire(
     for also in &body.also {
         call = call.also(&also.resource, named("also.consume", &also.consume)?);
     }
+    if body.overdraw {
+        call = call.overdraw();
+    }
     if !wait.is_zero() {
         call = call.wait(wait);
     }

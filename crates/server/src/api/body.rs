@@ -101,6 +101,9 @@ pub(super) struct Acquire {
     pub(super) consume: Amounts,
     #[serde(default, deserialize_with = "objects")]
     pub(super) also: Vec<Also>,
+    /// Whether limits go into debt instead of refusing.
+    #[serde(default)]
+    pub(super) overdraw: bool,
     /// How long to wait for tokens, in milliseconds.
     #[serde(default)]
     pub(super) wait_ms: Millis,

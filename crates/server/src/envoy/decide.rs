@@ -146,6 +146,9 @@ fn ask<'r>(app: &App, domain: &'r Domain, descriptor: &RateLimitDescriptor, of_r
         };
         acquire = acquire.consume(limit, amount);
     }
+    if rule.overdraws {
+        acquire = acquire.overdraw();
+    }
     Asked::Takes(rule, Box::new(acquire))
 }
 

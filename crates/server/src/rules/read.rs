@@ -130,7 +130,7 @@ impl Reader {
     }
 
     fn rule(&mut self, path: &Path, node: &Node, index: usize) -> Option<Rule> {
-        const KNOWN: [&str; 10] = [
+        const KNOWN: [&str; 11] = [
             "name",
             "match",
             "entity",
@@ -138,6 +138,7 @@ impl Reader {
             "consume",
             "consume_once",
             "override",
+            "overdraw",
             "shadow",
             "on_invalid",
             "on_unconfigured",
@@ -182,6 +183,7 @@ impl Reader {
             self.problems
                 .push(Problem::new(node.at, &path.to("consume"), reason));
         }
+        let overdraws = self.flag(path, entries, "overdraw");
         let allows_override = self.flag(path, entries, "override");
         if allows_override && takes.len() != 1 {
             let reason =
@@ -197,6 +199,7 @@ impl Reader {
             takes,
             is_shadow: self.flag(path, entries, "shadow"),
             allows_override,
+            overdraws,
             on_invalid: self.fallback(path, entries, "on_invalid"),
             on_unconfigured: self.fallback(path, entries, "on_unconfigured"),
         })

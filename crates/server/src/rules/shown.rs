@@ -67,6 +67,7 @@ impl Rule {
             "consume": amounts(true),
             "consume_once": amounts(false),
             "override": self.allows_override,
+            "overdraw": self.overdraws,
             "shadow": self.is_shadow,
             "on_invalid": self.on_invalid.as_str(),
             "on_unconfigured": self.on_unconfigured.as_str(),

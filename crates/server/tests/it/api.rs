@@ -344,6 +344,12 @@ async fn bodies_of_another_form_are_refused() {
             StatusCode::BAD_REQUEST
         );
     }
+    let debt = json!({"entity_id": "debtor", "resource": "gpt-4", "consume": {"tpd": 1500}, "overdraw": true, "lease": false});
+    assert_eq!(service.acquire(debt).await.status, StatusCode::OK);
+    let refused = json!({"entity_id": "debtor", "resource": "gpt-4", "consume": {"tpd": 0}});
+    let refused = service.acquire(refused).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.body["limits"][0]["available"], -500);
     // In JSON, 1.0 is a whole number.
     let whole = json!({"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 0.0}, "ttl_ms": 60_000.0});
     assert_eq!(service.acquire(whole).await.status, StatusCode::OK);

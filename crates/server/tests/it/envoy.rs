@@ -221,6 +221,48 @@ async fn a_descriptor_can_bring_its_limit_if_the_rule_allows_it() {
     }
 }
 
+/// As Envoy asks for the cost of a response: before it whether the limit is in debt, and after it for what was used.
+#[tokio::test]
+async fn a_rule_can_charge_what_is_not_there() {
+    let rules = r#"
+version: 1
+domains:
+  gateway:
+    rules:
+      - match: {api_key: "*"}
+        entity: "{api_key}"
+        resource: api
+        consume: {rpm: 1}
+      - match: {api_key: "*", done: "true"}
+        entity: "{api_key}"
+        resource: api
+        consume: {rpm: 1}
+        overdraw: true
+"#;
+    let world = World::new(rules).await;
+    let mut client = world.client().await;
+    let mut asked = async |entries: &[(&str, &str)], hits| {
+        let mut descriptor = descriptor(entries);
+        descriptor.hits_addend = Some(hits);
+        ask(&mut client, request([descriptor])).await
+    };
+    let (before, after) = (
+        &[("api_key", "key-1")][..],
+        &[("api_key", "key-1"), ("done", "true")][..],
+    );
+    assert!(!is_over(&asked(before, 0).await));
+    for (used, left) in [(3, 2), (40, -38), (2, -40)] {
+        let charged = asked(after, used).await;
+        assert!(!is_over(&charged), "{charged:?}");
+        assert_eq!(
+            charged.statuses[0].limit_remaining,
+            u32::try_from(left).unwrap_or(0)
+        );
+        assert_eq!(world.left("key-1", "api").await, left);
+    }
+    assert!(is_over(&asked(before, 0).await));
+}
+
 #[tokio::test]
 async fn hashed_keys_and_values_that_are_no_names() {
     let rules = r#"

@@ -64,6 +64,7 @@ impl World<'_> {
                 })
                 .collect(),
             limits: limits.as_deref().map(crate::state::setup::limits),
+            overdraws: false,
             settings: Settings {
                 bucket_ttl_multiplier: plan.ttl_multiplier,
                 ..Settings::default()

@@ -76,7 +76,7 @@ impl Take {
                     Some(seen) => Some(seen.params),
                     None => configured.map(Limit::params),
                 },
-                is_soft: configured.is_some_and(Limit::is_soft),
+                is_soft: self.config.is_soft(name.as_str()),
             }
         };
         amounts.iter().map(assumed).collect()

@@ -89,7 +89,7 @@ impl Take {
     pub(super) fn is_large(&self, now: EpochMillis) -> bool {
         let beyond_share = |(name, need): &(LimitName, Millitokens)| {
             let limit = self.config.limit(name);
-            let limit = limit.filter(|limit| !limit.is_soft());
+            let limit = limit.filter(|_| !self.config.is_soft(name.as_str()));
             limit.is_some_and(|limit| need.0 > Terms::of(limit, self.shard_count).share(now).capacity)
         };
         self.fits_whole(now) && self.amounts.iter().any(beyond_share)
@@ -99,7 +99,9 @@ impl Take {
     pub(super) fn fits_whole(&self, now: EpochMillis) -> bool {
         self.amounts.iter().all(|(name, need)| {
             let limit = self.config.limit(name);
-            limit.is_none_or(|limit| limit.is_soft() || Terms::of(limit, 1).whole(now).capacity >= need.0)
+            limit.is_none_or(|limit| {
+                self.config.is_soft(name.as_str()) || Terms::of(limit, 1).whole(now).capacity >= need.0
+            })
         })
     }
 

@@ -149,6 +149,7 @@ impl Lease {
                 consume: vec![(name.clone(), amount)],
                 also: Vec::new(),
                 limits: self.request.limits.clone(),
+                overdraws: false,
                 settings: self.request.settings,
                 slices: None,
             };
