@@ -7,11 +7,11 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
-use http::header::{ORIGIN, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::Frame;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -19,6 +19,7 @@ use crate::auth::{Auth, HasCertificate};
 use crate::connection::Port;
 use crate::options::Limits;
 use crate::telemetry;
+use crate::unsent::Lasting;
 
 /// The guard of a port.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Guard {
     port: Port,
     auth: Auth,
     places: Semaphore,
+    /// For responses that have no end of their own, of which those of health checks need neither a place nor credentials.
+    streams: Arc<Semaphore>,
     limits: Limits,
     draining: watch::Receiver<bool>,
 }
@@ -36,6 +39,8 @@ impl Guard {
             port,
             auth,
             places: Semaphore::new(limits.requests),
+            // One of each connection, more or less.
+            streams: Arc::new(Semaphore::new(limits.connections)),
             limits,
             draining,
         }
@@ -63,6 +68,12 @@ impl Guard {
     }
 
     async fn answer(&self, request: Request, next: Next) -> Response {
+        if self.port == Port::Grpc && !is_grpc(request.headers()) {
+            let why = "the content-type of gRPC is application/grpc";
+            let mut response = Status::invalid_argument(why).into_http();
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return response;
+        }
         let path = request.uri().path();
         let is_health = is_health(path);
         let is_stream = is_stream(path);
@@ -88,15 +99,24 @@ impl Guard {
             };
             Some(place)
         };
+        let stream = if is_stream {
+            let Ok(stream) = Arc::clone(&self.streams).try_acquire_owned() else {
+                telemetry::shed(self.port.as_str());
+                let why = "too many streams are open";
+                return self.refuse(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, why);
+            };
+            Some(stream)
+        } else {
+            None
+        };
         let Ok(response) = tokio::time::timeout(self.limits.request_timeout, next.run(request)).await else {
             let why = "the request took too long";
             return self.refuse(Code::Unavailable, StatusCode::REQUEST_TIMEOUT, why);
         };
         drop(place);
-        if is_stream {
-            until_drained(response, self.draining.clone())
-        } else {
-            response
+        match stream {
+            Some(stream) => lasting(response, stream, self.draining.clone()),
+            None => response,
         }
     }
 }
@@ -111,6 +131,12 @@ fn error_code(status: StatusCode) -> &'static str {
     }
 }
 
+/// Whether a request says that its body has messages of gRPC, with this encoding of them or another one.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
 /// Probes have no credentials.
 fn is_health(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz") || path.starts_with("/grpc.health.v1.Health/")
@@ -121,8 +147,13 @@ fn is_stream(path: &str) -> bool {
     path == "/grpc.health.v1.Health/Watch" || path.starts_with("/grpc.reflection.")
 }
 
-/// Ends a stream when the server is about to end, which would else wait for it.
-fn until_drained(response: Response, mut draining: watch::Receiver<bool>) -> Response {
+/// A response without an end: it keeps its place among those, and ends when the server is about to end, which would else wait for it.
+fn lasting(
+    mut response: Response,
+    place: OwnedSemaphorePermit,
+    mut draining: watch::Receiver<bool>,
+) -> Response {
+    response.extensions_mut().insert(Lasting);
     let drained = async move {
         // An error is the end of the server.
         let _ = draining.wait_for(|draining| *draining).await;
@@ -132,7 +163,10 @@ fn until_drained(response: Response, mut draining: watch::Receiver<bool>) -> Res
         let mut trailers = HeaderMap::new();
         // A stream that has ended by itself has trailers already, and no client reads on.
         let _ = Status::unavailable("the server is about to end").add_header(&mut trailers);
-        let last = stream::once(async move { Ok(Frame::trailers(trailers)) });
+        let last = stream::once(async move {
+            drop(place);
+            Ok(Frame::trailers(trailers))
+        });
         Body::new(StreamBody::new(frames.chain(last)))
     })
 }

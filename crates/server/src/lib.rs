@@ -26,6 +26,7 @@ mod run;
 mod sweep;
 mod telemetry;
 mod tls;
+mod unsent;
 
 pub use app::App;
 pub use error::Error;

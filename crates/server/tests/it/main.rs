@@ -6,6 +6,8 @@ mod api;
 mod auth;
 mod drain;
 mod envoy;
+mod floods;
+mod frames;
 mod hostile;
 mod reload;
 mod world;
