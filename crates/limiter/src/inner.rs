@@ -27,6 +27,7 @@ use crate::acquire::outage::breaker::Breaker;
 use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
 use crate::acquire::refunds::queues::Refunds;
 use crate::acquire::slices::{Prefetch, Slices};
+use crate::acquire::sweeps::Sweeps;
 use crate::acquire::waiting::Queues;
 use crate::admin::principal::Principal;
 use crate::clock::{TableOffset, Time};
@@ -52,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) slices: Slices,
     /// Places for requests in flight.
     pub(crate) flight: Flight,
+    /// How far expired leases have been settled.
+    pub(crate) sweeps: Sweeps,
     /// Calls that wait for tokens.
     pub(crate) queues: Arc<Queues>,
     pub(crate) log: CallLog,
@@ -262,6 +265,7 @@ impl Parts {
             refunds: Refunds::default(),
             slices: Slices::default(),
             flight: Flight::new(options.config_cache_ttl),
+            sweeps: Sweeps::default(),
             queues: Arc::default(),
             log: CallLog::default(),
             breaker,

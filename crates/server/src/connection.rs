@@ -16,11 +16,14 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_io_timeout::TimeoutWriter;
 use tower::ServiceExt as _;
 
 use crate::auth::HasCertificate;
 use crate::options::Limits;
 use crate::tls::Tls;
+use crate::unsent::{Sending, Unsent};
 
 /// How often an HTTP/2 connection is asked whether its peer is still there, and how long the answer may take.
 const KEEP_ALIVE: (std::time::Duration, std::time::Duration) = (
@@ -72,6 +75,10 @@ pub(crate) async fn serve(
 ) {
     // Answers are small; a failure costs time only.
     let _ = stream.set_nodelay(true);
+    // A client that does not read what is written to it would else be kept forever.
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(setup.limits.request_timeout));
+    let stream = Box::pin(stream);
     let Some(tls) = &setup.tls else {
         return http(stream, (peer, HasCertificate(false)), setup, draining).await;
     };
@@ -107,15 +114,19 @@ async fn http<I>(
     let has_asked = Arc::new(AtomicBool::new(false));
     let router = setup.router.clone();
     let asked = Arc::clone(&has_asked);
+    let unsent = Unsent::default();
+    let sent = unsent.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(has_certificate);
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
+        let (router, unsent) = (router.clone(), sent.clone());
+        async move { Ok::<_, Infallible>(answer(router, &unsent, request.map(Body::new)).await) }
     });
     let builder = builder(setup);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut silence = pin!(tokio::time::sleep(setup.limits.header_timeout));
+    let limits = &setup.limits;
+    let mut silence = pin!(tokio::time::sleep(limits.header_timeout));
+    let mut unread = pin!(tokio::time::sleep(limits.request_timeout));
     let (mut is_ending, mut is_heard) = (false, false);
     loop {
         tokio::select! {
@@ -133,6 +144,15 @@ async fn http<I>(
                     return;
                 }
             }
+            () = unread.as_mut() => {
+                let now = Instant::now();
+                let until = unsent.oldest().unwrap_or(now) + limits.request_timeout;
+                if until <= now {
+                    tracing::debug!(%peer, "a connection was closed: the client does not read an answer");
+                    return;
+                }
+                unread.as_mut().reset(until);
+            }
             _ = draining.wait_for(|draining| *draining), if !is_ending => {
                 is_ending = true;
                 connection.as_mut().graceful_shutdown();
@@ -141,9 +161,9 @@ async fn http<I>(
     }
 }
 
-async fn answer(router: Router, request: Request<Body>) -> http::Response<Body> {
+async fn answer(router: Router, unsent: &Unsent, request: Request<Body>) -> http::Response<Sending> {
     match router.oneshot(request).await {
-        Ok(response) => response,
+        Ok(response) => unsent.begin(response),
         Err(never) => match never {},
     }
 }

@@ -8,12 +8,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
-use http::header::{HOST, ORIGIN, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::Frame;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
@@ -22,6 +22,7 @@ use crate::auth::{Auth, HasCertificate};
 use crate::connection::Port;
 use crate::http::page;
 use crate::options::Limits;
+use crate::unsent::Lasting;
 use crate::{span, telemetry};
 
 /// The guard of a port.
@@ -30,6 +31,8 @@ pub(crate) struct Guard {
     port: Port,
     auth: Auth,
     places: Semaphore,
+    /// For responses that have no end of their own, of which those of health checks need neither a place nor credentials.
+    streams: Arc<Semaphore>,
     limits: Limits,
     /// Whether browsers of this machine only can reach the port.
     is_local: bool,
@@ -48,6 +51,8 @@ impl Guard {
             is_local: address.ip().is_loopback(),
             auth,
             places: Semaphore::new(limits.requests),
+            // One of each connection, more or less.
+            streams: Arc::new(Semaphore::new(limits.connections)),
             limits,
             draining,
         }
@@ -86,6 +91,12 @@ impl Guard {
     }
 
     async fn answer(&self, request: Request, next: Next) -> Response {
+        if self.port == Port::Grpc && !is_grpc(request.headers()) {
+            let why = "the content-type of gRPC is application/grpc";
+            let mut response = Status::invalid_argument(why).into_http();
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return response;
+        }
         let path = request.uri().path();
         let is_public = is_health(path) || page::is_part(path);
         let is_stream = is_stream(path);
@@ -111,15 +122,24 @@ impl Guard {
             };
             Some(place)
         };
+        let stream = if is_stream {
+            let Ok(stream) = Arc::clone(&self.streams).try_acquire_owned() else {
+                telemetry::shed(self.port.as_str());
+                let why = "too many streams are open";
+                return self.refuse(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, why);
+            };
+            Some(stream)
+        } else {
+            None
+        };
         let Ok(response) = tokio::time::timeout(self.limits.request_timeout, next.run(request)).await else {
             let why = "the request took too long";
             return self.refuse(Code::Unavailable, StatusCode::REQUEST_TIMEOUT, why);
         };
         drop(place);
-        if is_stream {
-            until_drained(response, self.draining.clone())
-        } else {
-            response
+        match stream {
+            Some(stream) => lasting(response, stream, self.draining.clone()),
+            None => response,
         }
     }
 }
@@ -147,6 +167,12 @@ fn error_code(status: StatusCode) -> &'static str {
     }
 }
 
+/// Whether a request says that its body has messages of gRPC, with this encoding of them or another one.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
 /// Probes have no credentials.
 fn is_health(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz") || path.starts_with("/grpc.health.v1.Health/")
@@ -157,8 +183,13 @@ fn is_stream(path: &str) -> bool {
     path == "/grpc.health.v1.Health/Watch" || path.starts_with("/grpc.reflection.")
 }
 
-/// Ends a stream when the server is about to end, which would else wait for it.
-fn until_drained(response: Response, mut draining: watch::Receiver<bool>) -> Response {
+/// A response without an end: it keeps its place among those, and ends when the server is about to end, which would else wait for it.
+fn lasting(
+    mut response: Response,
+    place: OwnedSemaphorePermit,
+    mut draining: watch::Receiver<bool>,
+) -> Response {
+    response.extensions_mut().insert(Lasting);
     let drained = async move {
         // An error is the end of the server.
         let _ = draining.wait_for(|draining| *draining).await;
@@ -168,7 +199,10 @@ fn until_drained(response: Response, mut draining: watch::Receiver<bool>) -> Res
         let mut trailers = HeaderMap::new();
         // A stream that has ended by itself has trailers already, and no client reads on.
         let _ = Status::unavailable("the server is about to end").add_header(&mut trailers);
-        let last = stream::once(async move { Ok(Frame::trailers(trailers)) });
+        let last = stream::once(async move {
+            drop(place);
+            Ok(Frame::trailers(trailers))
+        });
         Body::new(StreamBody::new(frames.chain(last)))
     })
 }

@@ -30,6 +30,7 @@ mod telemetry;
 mod tls;
 #[cfg(feature = "otlp")]
 mod traces;
+mod unsent;
 
 pub use app::App;
 pub use error::Error;

@@ -236,7 +236,8 @@ mod signals {
 
 /// Writes the log on standard error; `RUST_LOG` says more precisely what.
 fn log(format: LogFormat, #[cfg(feature = "otlp")] traces: Option<&Traces>) {
-    let usual = "warn,zae_limiter_server=info,zae_limiter=info,zae_limiter_cli=info";
+    // h2 warns of clients that it closes, so that a client could fill the log.
+    let usual = "warn,h2=error,zae_limiter_server=info,zae_limiter=info,zae_limiter_cli=info";
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)

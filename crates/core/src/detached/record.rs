@@ -51,6 +51,12 @@ pub fn due(namespace: &NamespaceId, slot: u32, after: Option<&str>, until: Epoch
         .consistent()
 }
 
+/// When the lease of a record has first expired, by the record's key.
+pub fn expiry_of(key: &Key) -> Option<EpochMillis> {
+    let expiry = key.sk.strip_prefix(LEASE)?.split('#').next()?;
+    expiry.parse().ok().map(EpochMillis)
+}
+
 impl DetachedLease {
     /// The key of its record.
     pub fn key(&self) -> Key {

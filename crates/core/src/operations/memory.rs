@@ -109,6 +109,32 @@ impl MemoryTable {
         }
     }
 
+    /// Where the items of a query are: those of the table itself lie together, from the start of the page on.
+    fn candidates(&self, query: &Query) -> Box<dyn Iterator<Item = &Item> + '_> {
+        if query.index != Index::Primary {
+            return Box::new(self.items.values());
+        }
+        let start = query.start.as_ref().filter(|_| !query.descending);
+        let first = Key {
+            pk: query.hash.clone(),
+            sk: start
+                .and_then(|start| text(start, "SK"))
+                .unwrap_or_default()
+                .into(),
+        };
+        let pk = query.hash.clone();
+        let of_partition = self.items.range(first..).take_while(move |(key, _)| key.pk == pk);
+        Box::new(of_partition.map(|(_, item)| item))
+    }
+
+    /// How many items a page is made of, with the one at which it starts; all of them if they are not in the order of the query.
+    fn most_of_page(&self, query: &Query) -> usize {
+        match query.limit {
+            Some(limit) if query.index == Index::Primary && !query.descending => limit as usize + 1,
+            _ => self.items.len(),
+        }
+    }
+
     fn query(&self, query: &Query) -> Result<Answer, TableError> {
         if query.limit == Some(0) {
             return Err(malformed("a page of no items was asked for"));
@@ -118,10 +144,10 @@ impl MemoryTable {
         }
         let (hash, range) = index_keys(query.index);
         let mut found: Vec<(Position<'_>, &Item)> = self
-            .items
-            .values()
+            .candidates(query)
             .filter_map(|item| Some((position(item, range)?, item)))
             .filter(|(at, item)| text(item, hash) == Some(&query.hash) && query.sort.contains(at.0))
+            .take(self.most_of_page(query))
             .collect();
         found.sort_by_key(|(at, _)| *at);
         if query.descending {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use zae_limiter_core::detached::record::{Due, KEPT_MS, LeaseRecord, SLOTS, due, found};
+use zae_limiter_core::detached::record::{Due, KEPT_MS, LeaseRecord, SLOTS, due, expiry_of, found};
 use zae_limiter_core::detached::{DetachedLease, LeaseEnd, OnExpiry, Settled, Settlement};
 use zae_limiter_core::schema::key_of;
 use zae_limiter_core::table::{Answer, Applied, Item, Key, Op, TableError};
@@ -58,6 +58,15 @@ impl Swept {
         self.deleted += other.deleted;
         self.failed += other.failed;
     }
+}
+
+/// What became of a record that a sweep has read.
+struct SweptItem {
+    swept: Swept,
+    key: Option<Key>,
+    /// Nothing is left to write.
+    is_complete: bool,
+    is_deletable: bool,
 }
 
 impl Repository {
@@ -156,16 +165,18 @@ impl Repository {
         let inner = &self.inner;
         let mut swept = Swept::default();
         let now = inner.clock.now();
-        let mut query = due(&inner.namespace, slot, None, now).page(PAGE);
+        let mut pass = inner.sweeps.begin(slot, now);
+        let mut query = due(&inner.namespace, slot, pass.after(), now).page(PAGE);
         loop {
             let read = BRIEF.repeat(is_passing, || inner.table.query_page(query.clone()));
             let (items, next) = read.await?;
             let results = stream::iter(items).map(|item| self.sweep_item(item, now));
-            let mut results = results.buffer_unordered(AT_A_TIME);
+            let mut results = results.buffered(AT_A_TIME);
             let mut deleted = Vec::new();
-            while let Some((of_item, key)) = results.next().await {
-                swept.add(of_item);
-                deleted.extend(key);
+            while let Some(of_item) = results.next().await {
+                swept.add(of_item.swept);
+                pass.has_seen(of_item.key.as_ref(), of_item.is_complete);
+                deleted.extend(of_item.key.filter(|_| of_item.is_deletable));
             }
             drop(results);
             for keys in deleted.chunks(DELETED_AT_ONCE) {
@@ -174,54 +185,72 @@ impl Repository {
                     swept.deleted += keys.len();
                 }
             }
-            let Some(next) = next else { return Ok(swept) };
+            let Some(next) = next else {
+                inner.sweeps.end(slot, pass);
+                return Ok(swept);
+            };
             query.start = Some(next);
         }
     }
 
-    /// Settles what a record says, or returns its key to be deleted.
-    async fn sweep_item(&self, item: Item, now: EpochMillis) -> (Swept, Option<Key>) {
+    /// Settles what a record says.
+    async fn sweep_item(&self, item: Item, now: EpochMillis) -> SweptItem {
         let inner = &self.inner;
-        let mut swept = Swept::default();
+        let mut swept = SweptItem {
+            swept: Swept::default(),
+            key: key_of(&item),
+            is_complete: false,
+            is_deletable: false,
+        };
         let due = match found(&item, now) {
             Ok(due) => due,
             Err(error) => {
                 tracing::warn!(%error, "the record of a lease cannot be read");
-                swept.failed = 1;
-                return (swept, None);
+                swept.swept.failed = 1;
+                return swept;
             }
         };
         let (lease, record) = match due {
-            Due::Extended(_) => return (swept, None),
+            Due::Extended(_) => return swept,
             Due::Complete => {
-                let key = key_of(&item).filter(|key| is_kept_long_enough(key, now));
-                return (swept, key);
+                swept.is_complete = true;
+                swept.is_deletable = swept
+                    .key
+                    .as_ref()
+                    .is_some_and(|key| is_kept_long_enough(key, now));
+                return swept;
             }
             Due::Unsettled(unsettled) => *unsettled,
         };
         let settlement = match record {
             LeaseRecord::Open(_) if lease.on_expiry() == OnExpiry::Keep => {
                 let deleted = inner.table.call(Op::Delete(lease.forget(now))).await;
-                swept.kept = usize::from(matches!(deleted, Ok(Answer::Applied(_))));
-                return (swept, None);
+                swept.is_complete = matches!(deleted, Ok(Answer::Applied(_)));
+                swept.swept.kept = usize::from(swept.is_complete);
+                return swept;
             }
             LeaseRecord::Open(_) => Settlement::new(lease, LeaseEnd::Expired, &mut FastRandom),
             LeaseRecord::Ended(ended) => {
-                swept.finished = 1;
+                swept.swept.finished = 1;
                 Settlement::resume(lease, ended, &mut FastRandom)
             }
         };
+        let counts = &mut swept.swept;
         match settle(inner, settlement).await {
-            Ok(ended) if swept.finished == 0 => swept.given_back = usize::from(!ended.is_repeated),
-            Ok(_) => {}
+            Ok(ended) => {
+                swept.is_complete = true;
+                if counts.finished == 0 {
+                    counts.given_back = usize::from(!ended.is_repeated);
+                }
+            }
             // Another process has settled it, or extended it.
-            Err(Error::LeaseEnded(_) | Error::LeaseExpired) => swept.finished = 0,
+            Err(Error::LeaseEnded(_) | Error::LeaseExpired) => counts.finished = 0,
             Err(error) => {
                 tracing::warn!(%error, "an expired lease was not settled; the next sweep tries again");
-                (swept.finished, swept.failed) = (0, 1);
+                (counts.finished, counts.failed) = (0, 1);
             }
         }
-        (swept, None)
+        swept
     }
 
     fn check_namespace(&self, lease: &DetachedLease) -> Result<(), InvalidInput> {
@@ -258,8 +287,7 @@ fn kind(item: &Item) -> Option<String> {
 
 /// Whether every process refuses the lease of a record by now, also one whose clock is behind.
 fn is_kept_long_enough(key: &Key, now: EpochMillis) -> bool {
-    let expired_at = key.sk.split('#').nth(2).and_then(|at| at.parse().ok());
-    expired_at.is_some_and(|at| now.since(EpochMillis(at)) > KEPT_MS)
+    expiry_of(key).is_some_and(|at| now.since(at) > KEPT_MS)
 }
 
 /// Drives a settlement to its end.

@@ -21,6 +21,7 @@ pub(crate) mod refunds;
 mod several;
 pub(crate) mod slices;
 mod spread;
+pub(crate) mod sweeps;
 pub(crate) mod waiting;
 
 pub use alerts::{Alert, AlertReason};

@@ -263,8 +263,11 @@ impl DynamoTable {
     async fn transact(self, parts: Vec<Part>) -> Result<Answer, TableError> {
         let mut body = Body::new();
         body.objects("TransactItems", parts, |body, part| self.part(body, part))?;
-        // A transaction that arrives twice is executed once.
-        body.text("ClientRequestToken", &format!("{:032x}", fastrand::u128(..)));
+        // A transaction that arrives twice is executed once. The embedded engine keeps tokens for ten minutes, and looks at all of
+        // them for each transaction.
+        if self.client.may_repeat() {
+            body.text("ClientRequestToken", &format!("{:032x}", fastrand::u128(..)));
+        }
         match self
             .send::<Transacted>(Call::Transact, "TransactWriteItems", body)
             .await

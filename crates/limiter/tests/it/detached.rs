@@ -1,12 +1,17 @@
 //! Leases that another process ends, on a table that loses answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use zae_limiter::clock::{Clock as _, ManualClock};
+use zae_limiter::table::{Table, TableFuture};
 use zae_limiter::testing::{Fault, TestTable};
 use zae_limiter::{
     ALL_RESOURCES, DetachedLease, Error, Lease, LeaseEnd, Limit, NewEntity, OnExpiry, OnUnavailable,
     RateLimiter, Repository, Swept,
 };
+use zae_limiter_core::table::{Answer, Op};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -180,6 +185,89 @@ async fn a_sweep_gives_back_what_expires() {
     let deleted = repo.sweep_leases().await.unwrap().deleted;
     assert!(deleted + swept.deleted == 3, "{deleted} {swept:?}");
     assert_eq!(repo.sweep_leases().await.unwrap(), Swept::default());
+}
+
+/// So many leases of several keys that expire after a minute.
+async fn expire(limiter: &RateLimiter, leases: usize) {
+    for at in 0..leases {
+        let lease = limiter
+            .acquire(format!("key-{}", at % 20), "gpt-4")
+            .consume("tpd", 1)
+            .await
+            .unwrap();
+        lease.detach(MINUTE, OnExpiry::GiveBack).await.unwrap();
+    }
+    tokio::time::advance(MINUTE).await;
+}
+
+/// A table that counts the items of ranges that are read.
+#[derive(Debug)]
+struct Counting(TestTable, Arc<AtomicUsize>);
+
+impl Table for Counting {
+    fn call(&self, op: Op) -> TableFuture {
+        let (answer, read) = (self.0.call(op), Arc::clone(&self.1));
+        Box::pin(async move {
+            let answer = answer.await?;
+            if let Answer::Page { items, .. } = &answer {
+                read.fetch_add(items.len(), Ordering::Relaxed);
+            }
+            Ok(answer)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_is_not_read_by_every_sweep() {
+    let (table, _, limiter) = open().await;
+    let read = Arc::new(AtomicUsize::new(0));
+    let counting = Counting(table.clone(), Arc::clone(&read));
+    let repo = table
+        .builder()
+        .custom_table(Arc::new(counting))
+        .open()
+        .await
+        .unwrap();
+    expire(&limiter, 200).await;
+    assert_eq!(repo.sweep_leases().await.unwrap().given_back, 200);
+    let reads = async || {
+        read.store(0, Ordering::Relaxed);
+        assert_eq!(repo.sweep_leases().await.unwrap(), Swept::default());
+        read.load(Ordering::Relaxed)
+    };
+    // Just expired: a record can be written late.
+    assert_eq!(reads().await, 200);
+    tokio::time::advance(2 * MINUTE).await;
+    assert_eq!(reads().await, 200);
+    assert_eq!(reads().await, 0);
+    // From the beginning now and then, and until they are deleted.
+    tokio::time::advance(3 * MINUTE).await;
+    assert_eq!(reads().await, 200);
+    assert_eq!(reads().await, 0);
+    tokio::time::advance(6 * MINUTE).await;
+    assert_eq!(repo.sweep_leases().await.unwrap().deleted, 200);
+    assert_eq!(reads().await, 0);
+}
+
+/// The process that has issued a lease has a slow clock: its record lies before those that are settled.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_comes_late_is_found() {
+    let (table, repo, limiter) = open().await;
+    expire(&limiter, 200).await;
+    assert_eq!(repo.sweep_leases().await.unwrap().given_back, 200);
+    tokio::time::advance(4 * MINUTE).await;
+    assert_eq!(repo.sweep_leases().await.unwrap(), Swept::default());
+    let slow = ManualClock::at(table.clock().now() - 6 * MINUTE);
+    let slow = RateLimiter::new(table.builder().clock(slow).open().await.unwrap());
+    let late = slow.acquire("late", "gpt-4").consume("tpd", 1).await.unwrap();
+    late.detach(MINUTE, OnExpiry::GiveBack).await.unwrap();
+    assert_eq!(limiter.available("late", "gpt-4").await.unwrap()["tpd"], 999);
+    let soon = repo.sweep_leases().await.unwrap().given_back;
+    tokio::time::advance(MINUTE).await;
+    let later = repo.sweep_leases().await.unwrap().given_back;
+    assert_eq!(soon + later, 1);
+    repo.invalidate_images();
+    assert_eq!(limiter.available("late", "gpt-4").await.unwrap()["tpd"], 1_000);
 }
 
 /// A process is killed after the first of two corrections.

@@ -7,6 +7,8 @@ mod auth;
 mod compared;
 mod drain;
 mod envoy;
+mod floods;
+mod frames;
 mod hostile;
 mod page;
 mod reload;

@@ -117,6 +117,15 @@ impl DynamoClient {
         answer::read(operation, &body).map_err(|err| failure::for_access(err, access))
     }
 
+    /// Whether a request can arrive twice, because its answer was lost on a network.
+    pub(super) fn may_repeat(&self) -> bool {
+        match &self.0 {
+            Backend::Remote(_) => true,
+            #[cfg(feature = "embedded")]
+            Backend::Embedded(_) => false,
+        }
+    }
+
     /// The region that requests are signed for.
     pub fn region(&self) -> Option<&str> {
         match &self.0 {
