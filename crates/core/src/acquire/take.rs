@@ -815,15 +815,20 @@ impl Take {
             // Nothing is moved for a write that takes nothing.
             seeds.retain(|seed| seed.gift.is_none());
         }
-        let refilled = write::refill_all(image, self.exact(), now);
+        let at = if seeds.is_empty() {
+            now
+        } else {
+            write::seeds::instant(image, now)
+        };
+        let refilled = write::refill_all(image, self.exact(), at);
         let change = RefillDebit {
             amounts,
             seeds: &seeds,
-            ttl: self.ttl(Some(image), image.shard_count, now),
+            ttl: self.ttl(Some(image), image.shard_count, at),
             is_use: !amounts.is_empty(),
             config: Some(&self.config),
         };
-        write::refill_debit(self.id.key(self.shard), image, &refilled, &change, now)
+        write::refill_debit(self.id.key(self.shard), image, &refilled, &change, at)
     }
 
     /// Doubles the shards where that leaves every share useful, else makes do with the shard that there is.

@@ -221,7 +221,7 @@ pub(crate) fn refill<'a>(
 pub(crate) struct RefillDebit<'a> {
     /// The amounts to take.
     pub(crate) amounts: &'a Amounts,
-    /// Limits that the item lacks and that it gains.
+    /// Limits that the item lacks and that it gains: then the write is one as of [`seeds::instant`].
     pub(crate) seeds: &'a [Seed<'a>],
     /// A new expiry: `None` for an item that never expires.
     pub(crate) ttl: Ttl,

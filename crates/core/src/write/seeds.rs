@@ -111,6 +111,18 @@ impl<'a> Seed<'a> {
     }
 }
 
+/// The instant that an item is refilled to by a write that gives it limits, read as `now`. The refill instant moves in any case: a
+/// refill or an operation from an image without the limits is pinned to the instant of that image. It would leave out what they
+/// earn until its own instant, and a reset that comes in between.
+pub(crate) fn instant(image: &Bucket, now: EpochMillis) -> EpochMillis {
+    // A bucket that a wrong clock has dated ahead is dated back to now.
+    if image.is_ahead(now) {
+        now
+    } else {
+        now.max(image.refilled_at.plus(1))
+    }
+}
+
 /// The write that takes what a shard gives to others, of the period that its image shows.
 pub(crate) fn give(key: Key, image: &Bucket, gifts: &[(&Limit, Millitokens)]) -> Option<Update> {
     let mut update = Update::new(key);

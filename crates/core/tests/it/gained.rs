@@ -2,13 +2,41 @@
 
 use zae_limiter_core::acquire::Decision;
 use zae_limiter_core::random::Random as _;
-use zae_limiter_core::table::{Op, Value};
+use zae_limiter_core::table::{Answer, Applied, FailureKind, Op, TableError, Value};
 use zae_limiter_core::{Limit, Wait};
 
-use crate::drive::{Desk, Dice, per_minute};
+use crate::drive::{Desk, Dice, per_minute, per_second};
 use crate::shapes::{at, daily, session};
 
 const HOUR: i64 = 3_600_000;
+
+/// A refill from an image without the limit would move the bucket past the time in which the limit has earned.
+#[test]
+fn a_limit_that_is_gained_before_a_refill_of_a_faster_clock_earns_from_then_on() {
+    let mut desk = Desk::with(&[per_minute("rpm", 60)]);
+    desk.admitted("u", &[("rpm", 60)]);
+    let begun = desk.now;
+    // The clock of one client is four seconds ahead, and its refill is on its way for a while.
+    desk.now = begun + 4000;
+    desk.meddle =
+        Some(Box::new(|_, op, _| match op {
+            Op::Update(update) if update.set.iter().any(|(attr, _)| attr == "rf") => Some(Err(
+                TableError::new(FailureKind::AccessDenied, Applied::No, "on its way"),
+            )),
+            _ => None,
+        }));
+    desk.failed("u", &[("rpm", 1)]);
+    desk.meddle = None;
+    let refill = desk.ops.last().unwrap().clone();
+    // Another one has just refilled the bucket by its own clock, and adds a limit.
+    desk.now = begun;
+    desk.configure_resource(&[per_minute("rpm", 60), per_second("rps", 10)]);
+    desk.admitted("u", &[("rps", 10)]);
+    assert_eq!(desk.int("u", 0, "rf"), i128::from(begun + 1));
+    assert!(matches!(desk.table.call(&refill), Ok(Answer::Refused(Some(_)))));
+    desk.now = begun + 1001;
+    desk.admitted("u", &[("rps", 10)]);
+}
 
 /// A bucket of 1000 a minute in two shards, whose clients know nothing but that.
 fn split() -> Desk {

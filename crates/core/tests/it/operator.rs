@@ -212,6 +212,28 @@ fn a_reset_is_not_lost_between_two_clocks() {
     desk.admitted("u", &[("rpd", 100)]);
 }
 
+#[test]
+fn a_limit_that_is_gained_meanwhile_loses_no_reset() {
+    let rpm = Limit::per_minute("rpm", 60);
+    let mut desk = desk(std::slice::from_ref(&rpm));
+    let midnight = at("2027-03-11T00:00:00Z");
+    desk.now = midnight - 3;
+    desk.admitted("u", &[("rpm", 10)]);
+    let limits = [rpm, daily()].map(|limit| limit.build().unwrap());
+    desk.configure_resource(&limits);
+    // By the operator's clock the day is over.
+    desk.now = midnight + 10;
+    let plan = planned(&mut desk, top_up(&[("rpm", 5)]));
+    // By another one the bucket has been refilled this very millisecond.
+    desk.now = midnight - 3;
+    desk.admitted("u", &[("rpd", 90)]);
+    let cancelled = send(&mut desk, &plan);
+    assert!(matches!(cancelled, Answer::Cancelled(_)), "{cancelled:?}");
+    desk.now = midnight + 10;
+    assert_eq!(operate(&mut desk, top_up(&[("rpm", 5)])), told(&[("rpm", 5)]));
+    desk.admitted("u", &[("rpd", 100)]);
+}
+
 /// All of an ended session comes back, so a debit in between would come back untold.
 #[test]
 fn the_end_of_a_session_gives_back_what_it_tells() {

@@ -26,8 +26,8 @@ use super::operated::{raised, read_changes};
 use super::operations::Operations;
 use super::periods::{Moment, Periods, Step, removed, spent_in_time, turned};
 use super::rules::{
-    Fraction, count, descends, explained, explained_by_schedule, inherited, item_changed, narrowed, seeded,
-    spent,
+    Fraction, count, descends, explained, explained_by_schedule, inherited, is_dated, item_changed, narrowed,
+    seeded, spent,
 };
 use super::scheduled::Scheduled;
 use super::settle::ItemChange;
@@ -279,7 +279,7 @@ impl Check {
             }
             if let Some(new) = &new {
                 stats.max_shards = stats.max_shards.max(new.count as u64);
-                let is_dated = old.as_ref().is_none_or(|old| old.rf != new.rf) && source.job().is_some();
+                let is_dated = is_dated(old.as_ref(), new) && source.job().is_some();
                 if is_dated && !creates && new.rf > true_ms(now_us) + self.clocks.ahead_ms {
                     return Err(format!("{at}: rf {} is ahead of every clock", new.rf));
                 }

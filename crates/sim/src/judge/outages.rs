@@ -304,7 +304,7 @@ impl Outages {
             .iter()
             .map(|chain| expected(process, asked.request, chain, now))
             .collect();
-        let mut why = String::new();
+        let mut why = Vec::new();
         for expected in &expected {
             let judged = match (expected, decision) {
                 (Expected::Unknown, Decision::Unavailable) | (Expected::Mistaken, Decision::Failed(_)) => {
@@ -318,10 +318,10 @@ impl Outages {
             };
             match judged {
                 Ok(()) => return Ok(()),
-                Err(err) => why = err,
+                Err(err) => why.push(err),
             }
         }
-        Err(format!("degraded: {why}"))
+        Err(format!("degraded: {}", why.join("; or ")))
     }
 
     fn limits_decide(
@@ -346,15 +346,15 @@ impl Outages {
                 (key, part, *amount)
             })
             .collect();
+        let wanted: BTreeSet<_> = parts
+            .iter()
+            .map(|((_, _, entity, limit), _, _)| (entity.clone(), limit.clone()))
+            .collect();
         match decision {
             Decision::Local(claims) => {
                 let named: BTreeSet<(String, String)> = claims
                     .iter()
                     .map(|claim| (claim.entity().to_string(), claim.limit().to_string()))
-                    .collect();
-                let wanted: BTreeSet<_> = parts
-                    .iter()
-                    .map(|((_, _, entity, limit), _, _)| (entity.clone(), limit.clone()))
                     .collect();
                 if named != wanted {
                     return Err(format!("took from {named:?} instead of {wanted:?}"));
@@ -374,7 +374,16 @@ impl Outages {
                 }
                 Ok(())
             }
-            Decision::Exceeded(_) => {
+            Decision::Exceeded(refused) => {
+                // It also tells which parent had a say, of those that images of several shards may name.
+                let named: BTreeSet<(String, String)> = refused
+                    .statuses()
+                    .iter()
+                    .map(|status| (status.entity.to_string(), status.limit_name.to_string()))
+                    .collect();
+                if named != wanted {
+                    return Err(format!("refused by {named:?} instead of {wanted:?}"));
+                }
                 let is_covered = parts
                     .iter()
                     .all(|(_, part, amount)| part.is_exact && part.covers(*amount));

@@ -52,12 +52,27 @@ pub(crate) fn item_changed(source: Source, old: &Row, new: &Row) -> Result<(), S
     Ok(())
 }
 
-/// A limit that an item gains is full.
+/// Whether a write sets the refill instant by a clock. One that adds a limit moves it by a millisecond at least.
+pub(crate) fn is_dated(old: Option<&Row>, new: &Row) -> bool {
+    old.is_none_or(|old| {
+        let is_seeded = new.limits.keys().any(|name| !old.limits.contains_key(name));
+        new.rf != old.rf && !(is_seeded && new.rf == old.rf + 1)
+    })
+}
+
+/// A limit that an item gains is full, and the refill instant moves: what another client refills from an image without the limit is
+/// pinned to that.
 pub(crate) fn seeded(old: &Row, new: &Row) -> Result<(), String> {
     for (name, is) in &new.limits {
+        if old.limits.contains_key(name) {
+            continue;
+        }
         let full = new.ceiling(is);
-        if !old.limits.contains_key(name) && is.tk + is.tc != full {
+        if is.tk + is.tc != full {
             return Err(format!("seeded {name} holds {} of {full}", is.tk + is.tc));
+        }
+        if new.rf == old.rf {
+            return Err(format!("{name} was seeded, and rf stays at {}", new.rf));
         }
     }
     Ok(())

@@ -134,6 +134,10 @@ fn seeds_with_operators_that_miss_a_guard_hold() {
             306, // A client counts without another look at the configuration after it has stamped.
             513, // The rest of a top-up that cannot be divided by the shards is lost.
             1379, // A bucket that is created under a bypass is counted on without another look at the configuration.
+            // A limit is added to a shard whose refill instant stays, and an operation that has not read the limit is applied.
+            50_000_010_774,
+            // The account of limits in memory does not look at which parent has refused, of two that images name.
+            50_000_012_697,
         ],
         |_| true,
     );
