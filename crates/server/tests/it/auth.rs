@@ -40,7 +40,7 @@ async fn addresses_other_than_loopback_need_authentication() {
 async fn web_pages_cannot_ask_where_no_token_is_needed() {
     let world = World::new(RULES).await;
     let of_page =
-        b"GET /v1/rules HTTP/1.1\r\nhost: x\r\norigin: https://example.com\r\nconnection: close\r\n\r\n";
+        b"GET /v1/rules HTTP/1.1\r\nhost: localhost\r\norigin: https://example.com\r\nconnection: close\r\n\r\n";
     assert!(exchange(&world.http, of_page).await.starts_with("HTTP/1.1 403"));
     assert!(get(&world.http, "/v1/rules").await.starts_with("HTTP/1.1 200"));
 }
@@ -114,7 +114,7 @@ async fn tokens_are_checked_and_read_again() {
     assert!(get(&world.http, "/unknown").await.starts_with("HTTP/1.1 401"));
     assert!(get(&world.http, "/healthz").await.starts_with("HTTP/1.1 200"));
     let asked =
-        b"GET /v1/rules HTTP/1.1\r\nhost: x\r\nauthorization: Bearer first\r\nconnection: close\r\n\r\n";
+        b"GET /v1/rules HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer first\r\nconnection: close\r\n\r\n";
     assert!(exchange(&world.http, asked).await.starts_with("HTTP/1.1 200"));
 
     // A bad file changes nothing; a good one does.

@@ -43,7 +43,7 @@ async fn has_a_place(world: &World) {
 #[tokio::test]
 async fn a_client_that_reads_no_answer_is_closed() {
     let world = with_one_connection().await;
-    let many = b"GET /v1/openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(4000);
+    let many = b"GET /v1/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(4000);
     let silent = send_only(&world.http, &many).await;
     has_a_place(&world).await;
     drop(silent);
@@ -127,7 +127,7 @@ async fn slow_bodies_are_answered_in_time() {
     let mut options = options();
     options.limits.request_timeout = Duration::from_millis(200);
     let world = World::with(RULES, repository().await, options).await.unwrap();
-    let body = b"POST /v1/acquire HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"entity_id\"";
+    let body = b"POST /v1/acquire HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{\"entity_id\"";
     let answer = exchange(&world.http, body).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 

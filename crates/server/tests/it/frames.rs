@@ -55,7 +55,7 @@ pub(crate) fn request_block(method: &str, path: &str) -> Vec<u8> {
         (":method", method),
         (":scheme", "http"),
         (":path", path),
-        (":authority", "x"),
+        (":authority", "localhost"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
     ])
