@@ -340,7 +340,7 @@ impl Acquire {
     /// response has ended.
     ///
     /// Disabled entities and missing places in flight refuse nevertheless. If the limits do not cover the call, it costs a request more. The debt
-    /// of a bucket that is [split](crate::MAX_SHARDS) is that of one shard, so that calls are admitted up to what the others still hold.
+    /// of a bucket that is split into shards is that of one shard, so that calls are admitted up to what the others still hold.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), zae_limiter::Error> {
