@@ -1,5 +1,6 @@
 """The stack's template: before an independent linter, and beside the template of the Python original."""
 
+import copy
 import importlib.resources
 import os
 import subprocess
@@ -141,12 +142,18 @@ def test_conditions_differ_by_the_code_alone(ours, theirs):
 
 
 def test_application_rights_are_those_of_the_original(ours, theirs):
-    """A principal of either fleet works with a stack of either."""
+    """A principal of either fleet works with a stack of either, apart from leases that another process ends."""
 
     def statements(template, policy):
         found = []
-        for statement in template["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]:
+        for statement in copy.deepcopy(template["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]):
             rest = {key: statement[key] for key in statement if key not in ("Sid", "Action")}
+            keys = rest.get("Condition", {}).get("ForAllValues:StringLike", {}).get("dynamodb:LeadingKeys", [])
+            of_leases = [key for key in keys if "/LEASES#" in key]
+            if keys and keys == of_leases:
+                continue
+            for key in of_leases:
+                keys.remove(key)
             found.append((sorted(statement["Action"]), rest))
         return found
 
