@@ -18,6 +18,18 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// All of a file that is read again and again. One that is not regular, such as a named pipe, could keep its reader waiting for ever.
+pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
+    if std::fs::metadata(path)?.is_file() {
+        read(path)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ))
+    }
+}
+
 /// The lines of a file of settings that are not empty, with their numbers. What follows `#` is left out.
 pub(crate) fn lines(path: &Path) -> Result<Vec<(usize, String)>, String> {
     let bytes = read(path).map_err(|err| err.to_string())?;

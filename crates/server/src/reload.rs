@@ -51,18 +51,30 @@ impl Source {
         }
     }
 
-    /// What its files hold.
-    fn content(&self) -> Content {
-        let read = |path: &Path| files::read(path).map_err(|err| err.kind());
+    /// Its files.
+    fn paths(&self) -> Vec<&Path> {
         match self {
-            Self::Rules(_, path) => vec![read(path)],
-            Self::Tokens(tokens) => vec![read(tokens.path())],
-            Self::Tls(tls) => tls.files().paths().map(read).collect(),
-            Self::Leases(keys) => keys.path().map(read).into_iter().collect(),
+            Self::Rules(_, path) => vec![path],
+            Self::Tokens(tokens) => vec![tokens.path()],
+            Self::Tls(tls) => tls.files().paths().collect(),
+            Self::Leases(keys) => keys.path().into_iter().collect(),
         }
     }
 
+    /// What they hold.
+    fn content(&self) -> Content {
+        let read = |path| files::read_again(path).map_err(|err| err.kind());
+        self.paths().into_iter().map(read).collect()
+    }
+
     fn load(&self) -> Result<(), Error> {
+        for path in self.paths() {
+            files::read_again(path).map_err(|err| Error::File {
+                option: self.name(),
+                path: path.to_owned(),
+                reason: err.to_string(),
+            })?;
+        }
         match self {
             Self::Rules(app, path) => {
                 app.set_rules(Rules::from_file(path)?);

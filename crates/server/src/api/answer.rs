@@ -35,6 +35,17 @@ impl Refused {
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", err.to_string())
     }
 
+    /// The same with the field that is wrong, if it is a part of the body.
+    pub(super) fn of_field(mut self, field: &str) -> Self {
+        // The whole, and what has no name because the text ends before.
+        if !matches!(field, "." | "?") {
+            self.body["field"] = json!(field);
+            let message = self.body["message"].as_str().unwrap_or_default();
+            self.body["message"] = json!(format!("{field}: {message}"));
+        }
+        self
+    }
+
     /// A body that could not be received: it is too long, or its client has gone.
     pub(super) fn unreceived(err: &BytesRejection) -> Self {
         let status = err.status();
@@ -43,7 +54,12 @@ impl Refused {
         } else {
             "invalid_body"
         };
-        Self::new(status, error, err.body_text())
+        let message = if status == StatusCode::PAYLOAD_TOO_LARGE {
+            "the body is longer than this service accepts (--max-body-bytes)".to_owned()
+        } else {
+            err.body_text()
+        };
+        Self::new(status, error, message)
     }
 
     /// A text that this service has not issued as a lease.

@@ -194,7 +194,13 @@ pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
             "the body must be an object",
         )));
     }
-    serde_json::from_slice(body).map_err(|err| Refused::body(&err))
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|err| {
+        let field = err.path().to_string();
+        Refused::body(err.inner()).of_field(&field)
+    })?;
+    json.end().map_err(|err| Refused::body(&err))?;
+    Ok(read)
 }
 
 /// Reads a body that has a lease beside the rest.
@@ -207,7 +213,8 @@ pub(super) fn with_lease<T: DeserializeOwned>(body: &Bytes) -> Result<(String, T
         let reason = "must be the lease, as a text";
         return Err(InvalidInput::of_request("lease", "", reason).into());
     };
-    let rest = serde_json::from_value(json.into()).map_err(|err| Refused::body(&err))?;
+    let rest = serde_path_to_error::deserialize(serde_json::Value::Object(json));
+    let rest = rest.map_err(|err| Refused::body(err.inner()).of_field(&err.path().to_string()))?;
     Ok((lease, rest))
 }
 

@@ -316,7 +316,11 @@ async fn bodies_of_another_form_are_refused() {
         ),
         (
             r#"{"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 1}, "ttl_ms": 1000.5}"#,
-            "must be a whole number of milliseconds, not 1000.5",
+            "ttl_ms: must be a whole number of milliseconds, not 1000.5",
+        ),
+        (
+            r#"{"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 1}, "overdraw": 1}"#,
+            "overdraw: invalid type: integer `1`, expected a boolean",
         ),
     ] {
         let answer = send(&service.app, Method::POST, "/v1/acquire", body).await;

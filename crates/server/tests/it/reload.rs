@@ -62,3 +62,21 @@ pub(crate) async fn get(address: &str, path: &str) -> String {
     )
     .await
 }
+
+/// Opening a named pipe waits for its writer.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_file_does_not_stop_reloads() {
+    let directory = tempfile::tempdir().unwrap();
+    let (world, path) = World::of_file(RULES, directory.path()).await;
+    std::fs::remove_file(&path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, RULES.replace("gateway", "renamed")).unwrap();
+    until("the new rules hold", async || {
+        get(&world.http, "/v1/rules").await.contains("renamed")
+    })
+    .await;
+}

@@ -325,8 +325,14 @@ find("look-form").addEventListener("submit", (event) => {
 
 find("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = find("token").value.trim();
+  const typed = find("token").value.trim();
   find("token").value = "";
+  // Others cannot be in a header field.
+  if (!/^[\x21-\x7e]+$/.test(typed)) {
+    state("a token has visible ASCII characters only", "bad");
+    return;
+  }
+  token = typed;
   try { sessionStorage.setItem(TOKEN, token); } catch { /* kept in memory only */ }
   refresh();
 });
