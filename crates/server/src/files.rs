@@ -18,7 +18,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// All of a file that is read again and again. One that is not regular, such as a named pipe, could keep its reader waiting for ever.
+/// All of a file that is read again and again. One that is not regular, such as a named pipe, could keep its reader waiting indefinitely.
 pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     if std::fs::metadata(path)?.is_file() {
         read(path)

@@ -274,6 +274,20 @@ async fn bad_requests_name_the_field() {
 }
 
 #[tokio::test]
+async fn debts_and_numbers_with_a_point() {
+    let service = Service::new().await;
+    let debt = json!({"entity_id": "debtor", "resource": "gpt-4", "consume": {"tpd": 1500}, "overdraw": true, "lease": false});
+    assert_eq!(service.acquire(debt).await.status, StatusCode::OK);
+    let refused = json!({"entity_id": "debtor", "resource": "gpt-4", "consume": {"tpd": 0}});
+    let refused = service.acquire(refused).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.body["limits"][0]["available"], -500);
+    // In JSON, 1.0 is a whole number.
+    let whole = json!({"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 0.0}, "ttl_ms": 60_000.0});
+    assert_eq!(service.acquire(whole).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn bodies_of_another_form_are_refused() {
     let service = Service::new().await;
     let good = json!({"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 1}});
@@ -348,15 +362,6 @@ async fn bodies_of_another_form_are_refused() {
             StatusCode::BAD_REQUEST
         );
     }
-    let debt = json!({"entity_id": "debtor", "resource": "gpt-4", "consume": {"tpd": 1500}, "overdraw": true, "lease": false});
-    assert_eq!(service.acquire(debt).await.status, StatusCode::OK);
-    let refused = json!({"entity_id": "debtor", "resource": "gpt-4", "consume": {"tpd": 0}});
-    let refused = service.acquire(refused).await;
-    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(refused.body["limits"][0]["available"], -500);
-    // In JSON, 1.0 is a whole number.
-    let whole = json!({"entity_id": "key", "resource": "gpt-4", "consume": {"tpd": 0.0}, "ttl_ms": 60_000.0});
-    assert_eq!(service.acquire(whole).await.status, StatusCode::OK);
     assert_eq!(service.left().await, [1000, 1000]);
     let lease = service.lease(json!({})).await;
     for (how, body) in [
