@@ -74,6 +74,26 @@ ROUTES = [
             }
         },
     },
+    {
+        **route("/charged"),
+        "typed_per_filter_config": {
+            "ratelimit": {
+                "@type": f"{HTTP}.ratelimit.v3.RateLimitPerRoute",
+                # Before the request whether there is debt, and after the response for what it says.
+                "rate_limits": [
+                    {"actions": [header("x-key", "charged")], "hits_addend": {"number": 0}},
+                    {
+                        "actions": [
+                            header("x-key", "charged"),
+                            {"generic_key": {"descriptor_key": "of", "descriptor_value": "response"}},
+                        ],
+                        "hits_addend": {"format": "%RESP(x-tokens)%"},
+                        "apply_on_stream_done": True,
+                    },
+                ],
+            }
+        },
+    },
     route(
         "/bounded",
         {
@@ -115,6 +135,8 @@ def bootstrap(backend, servers):
     """Two ports, which differ in what becomes of requests that the limiter does not answer."""
     pipe = {"pipe": {"path": backend}}
     answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "the backend"}}}
+    # It says as its usage what the request asks it to say.
+    answer["response_headers_to_add"] = [{"header": {"key": "x-tokens", "value": "%REQ(x-tokens)%"}}]
     free = socket("127.0.0.1:0")
     options = {
         "typed_extension_protocol_options": {

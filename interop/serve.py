@@ -34,6 +34,15 @@ domains:
         resource: "{model}"
         consume: {tpm: 10}
         consume_once: {rpm: 1}
+      - match: {charged: "*"}
+        entity: "{charged}"
+        resource: gpt-4
+        consume: {tpm: 1}
+      - match: {charged: "*", of: response}
+        entity: "{charged}"
+        resource: gpt-4
+        consume: {tpm: 1}
+        overdraw: true
       - match: {bounded: "*"}
         entity: "{bounded}"
         resource: api

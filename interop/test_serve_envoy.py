@@ -78,6 +78,17 @@ def test_hits_of_a_descriptor(envoy):
     assert envoy.server.left("key-metered", "gpt-4", "tpm") == 0
 
 
+def test_costs_that_are_known_after_the_response(envoy):
+    left = lambda: envoy.server.left("key-charged", "gpt-4", "tpm")  # noqa: E731
+    whole = left()
+    for tokens, rest in [("50", whole - 50), ("5000", whole - 5050)]:
+        assert envoy.get("/charged", x_key="key-charged", x_tokens=tokens)[0] == 200
+        eventually(lambda: left() == rest, PATIENCE)
+    # It is in debt, and a request that is refused costs nothing.
+    assert envoy.get("/charged", x_key="key-charged", x_tokens="7")[0] == 429
+    assert left() == whole - 5050
+
+
 def test_a_limit_that_envoy_brings(envoy):
     assert [envoy.get("/bounded", x_key="key-bounded")[0] for _ in range(3)] == [200, 200, 429]
 
