@@ -18,6 +18,7 @@ use zae_limiter_core::{EntityId, EpochMillis, NamespaceId, NamespaceName, Resour
 use crate::acquire::alerts::Alerts;
 use crate::acquire::background::Background;
 use crate::acquire::config_cache::ConfigCache;
+use crate::acquire::detached::sweeps::Sweeps;
 use crate::acquire::draws::Draws;
 use crate::acquire::flight::Flight;
 use crate::acquire::groups::Groups;
@@ -27,7 +28,6 @@ use crate::acquire::outage::breaker::Breaker;
 use crate::acquire::permits::{MAX_IN_FLIGHT, Permits};
 use crate::acquire::refunds::queues::Refunds;
 use crate::acquire::slices::{Prefetch, Slices};
-use crate::acquire::sweeps::Sweeps;
 use crate::acquire::waiting::Queues;
 use crate::admin::principal::Principal;
 use crate::clock::{TableOffset, Time};

@@ -41,7 +41,7 @@ pub(crate) struct Activity {
 pub(crate) struct Shown {
     uptime_ms: u64,
     step_ms: u64,
-    steps: Vec<Step>,
+    steps: VecDeque<Step>,
     busiest: Ranking,
 }
 
@@ -93,8 +93,7 @@ impl Activity {
 
     /// The numbers of the page.
     pub(crate) fn shown(&self) -> Shown {
-        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let steps: Vec<Step> = steps.iter().cloned().collect();
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = Instant::now();
         let mut busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
         busiest.turn(now);

@@ -18,16 +18,13 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// All of a file that is read again and again. One that is not regular, such as a named pipe, could keep its reader waiting indefinitely.
-pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
+/// Checks a file that is read again and again. One that is not regular, such as a named pipe, could keep its reader waiting indefinitely.
+pub(crate) fn check_regular(path: &Path) -> io::Result<()> {
     if std::fs::metadata(path)?.is_file() {
-        read(path)
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ))
+        return Ok(());
     }
+    let reason = "it is not a regular file";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
 }
 
 /// The lines of a file of settings that are not empty, with their numbers. What follows `#` is left out.

@@ -22,6 +22,7 @@ use crate::auth::{Auth, HasCertificate};
 use crate::connection::Port;
 use crate::http::page;
 use crate::options::Limits;
+use crate::problem::problem;
 use crate::unsent::Lasting;
 use crate::{span, telemetry};
 
@@ -63,7 +64,7 @@ impl Guard {
         if self.port == Port::Grpc {
             return Status::new(code, why).into_http();
         }
-        let body = serde_json::json!({ "error": error_code(status), "message": why });
+        let body = problem(error_code(status), why);
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         match status {

@@ -9,11 +9,12 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::{self, RequestTimeout};
 use crate::app::App;
 use crate::options::Limits;
+use crate::problem::problem;
 
 /// The routes of the HTTP port.
 pub fn router(app: App, limits: &Limits) -> Router {
@@ -35,12 +36,12 @@ pub fn router(app: App, limits: &Limits) -> Router {
 }
 
 async fn not_found() -> (StatusCode, Json<Value>) {
-    let body = json!({ "error": "not_found", "message": "there is nothing at this path; /v1/openapi.json lists those of the API" });
-    (StatusCode::NOT_FOUND, Json(body))
+    let message = "there is nothing at this path; /v1/openapi.json lists those of the API";
+    (StatusCode::NOT_FOUND, Json(problem("not_found", message)))
 }
 
 async fn method_not_allowed() -> (StatusCode, Json<Value>) {
-    let body =
-        json!({ "error": "method_not_allowed", "message": "this path has other methods; Allow lists them" });
+    let message = "this path has other methods; Allow lists them";
+    let body = problem("method_not_allowed", message);
     (StatusCode::METHOD_NOT_ALLOWED, Json(body))
 }

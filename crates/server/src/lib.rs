@@ -21,6 +21,7 @@ mod leases;
 mod listener;
 mod occasional;
 mod options;
+mod problem;
 mod reload;
 mod rules;
 mod run;

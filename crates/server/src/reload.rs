@@ -63,13 +63,14 @@ impl Source {
 
     /// What they hold.
     fn content(&self) -> Content {
-        let read = |path| files::read_again(path).map_err(|err| err.kind());
-        self.paths().into_iter().map(read).collect()
+        let read = |path| files::check_regular(path).and_then(|()| files::read(path));
+        let paths = self.paths().into_iter();
+        paths.map(|path| read(path).map_err(|err| err.kind())).collect()
     }
 
     fn load(&self) -> Result<(), Error> {
         for path in self.paths() {
-            files::read_again(path).map_err(|err| Error::File {
+            files::check_regular(path).map_err(|err| Error::File {
                 option: self.name(),
                 path: path.to_owned(),
                 reason: err.to_string(),

@@ -417,10 +417,9 @@ fn append(calls: &mut Vec<Call>, more: Vec<Call>) {
 }
 
 /// The configuration to enforce: the limits that came with the call, or the stored ones if there are any.
-fn in_force(request: &Request, resource: &ResourceName, found: Found) -> Result<Found, AcquireError> {
+fn in_force(request: &Request, resource: &ResourceName, mut found: Found) -> Result<Found, AcquireError> {
     let Some(limits) = &request.limits else {
         check_config(&found.config, resource, &[])?;
-        let mut found = found;
         if request.overdraws {
             Arc::make_mut(&mut found.config).overdraws = true;
         }

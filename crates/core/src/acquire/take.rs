@@ -444,15 +444,7 @@ impl Take {
         match reply {
             Reply::Config(Ok(found)) => {
                 self.fresh = true;
-                let overdraws = self.config.overdraws;
-                self.config = if self.exact().is_some() {
-                    Arc::new(self.keep_override(&found.config))
-                } else {
-                    Arc::clone(&found.config)
-                };
-                if overdraws {
-                    Arc::make_mut(&mut self.config).overdraws = true;
-                }
+                self.config = self.refreshed(&found.config);
                 if self.purpose == Purpose::Parent {
                     self.amounts.retain(|(name, _)| self.config.limit(name).is_some());
                 }
@@ -514,13 +506,18 @@ impl Take {
         self.round_trip_ms = self.round_trip_ms.max(round_trip_ms);
     }
 
-    /// Fresh flags and owner, but the limits that came with the call.
-    fn keep_override(&self, fresh: &Resolved) -> Resolved {
-        Resolved {
-            limits: self.config.limits.clone(),
-            level: Level::Override,
-            ..fresh.clone()
+    /// A fresh configuration, but with what came with the call.
+    fn refreshed(&self, fresh: &Arc<Resolved>) -> Arc<Resolved> {
+        let mut config = Arc::clone(fresh);
+        if self.config.overdraws {
+            Arc::make_mut(&mut config).overdraws = true;
         }
+        if self.exact().is_some() {
+            let config = Arc::make_mut(&mut config);
+            config.limits.clone_from(&self.config.limits);
+            config.level = Level::Override;
+        }
+        config
     }
 
     fn table_error(&mut self, err: TableError, env: &mut Env<'_>) {

@@ -1,5 +1,7 @@
 //! Ending leases that were [detached](crate::Lease::detach), in this process or in another.
 
+pub(crate) mod sweeps;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ mod attempt;
 mod availability;
 pub(crate) mod background;
 pub(crate) mod config_cache;
-mod detached;
+pub(crate) mod detached;
 pub(crate) mod draws;
 pub(crate) mod driver;
 pub(crate) mod flight;
@@ -21,7 +21,6 @@ pub(crate) mod refunds;
 mod several;
 pub(crate) mod slices;
 mod spread;
-pub(crate) mod sweeps;
 pub(crate) mod waiting;
 
 pub use alerts::{Alert, AlertReason};

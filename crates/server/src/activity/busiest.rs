@@ -1,4 +1,4 @@
-//! Which entities ask most: a sketch of constant size, whatever names clients send.
+//! Which entities ask most: a sketch whose size does not depend on how many names clients send.
 
 use std::collections::BTreeSet;
 use std::hash::RandomState;

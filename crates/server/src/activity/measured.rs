@@ -17,7 +17,6 @@ const DIGITS: u8 = 2;
 pub(super) struct Measured {
     outcomes: Counts,
     refusals: Counts,
-    table: Arc<Operation>,
     operations: Mutex<BTreeMap<String, Arc<Operation>>>,
 }
 
@@ -25,8 +24,8 @@ pub(super) struct Measured {
 #[derive(Debug, Default)]
 pub(super) struct Counts(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
 
-/// Requests to the table, of one kind or of all.
-#[derive(Debug)]
+/// Requests to the table of one kind.
+#[derive(Debug, Default)]
 pub(super) struct Operation(Mutex<Latencies>);
 
 #[derive(Debug)]
@@ -74,16 +73,35 @@ impl Counts {
     }
 }
 
-impl Default for Operation {
+impl Default for Latencies {
     fn default() -> Self {
-        Self(Mutex::new(Latencies {
+        Self {
             #[expect(
                 clippy::expect_used,
                 reason = "the bounds are constants, and a test makes one"
             )]
             of_answers: Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("valid bounds"),
             failed: 0,
-        }))
+        }
+    }
+}
+
+impl Latencies {
+    fn add(&mut self, other: &Self) {
+        // It fails for values outside the bounds, which are the same.
+        let _ = self.of_answers.add(&other.of_answers);
+        self.failed += other.failed;
+    }
+
+    fn requests(&self) -> Option<Requests> {
+        let all = &self.of_answers;
+        (!all.is_empty()).then(|| Requests {
+            count: all.len(),
+            failed: self.failed,
+            p50_us: all.value_at_quantile(0.5),
+            p99_us: all.value_at_quantile(0.99),
+            max_us: all.max(),
+        })
     }
 }
 
@@ -96,22 +114,14 @@ impl Operation {
         latencies.failed += u64::from(has_failed);
     }
 
-    fn take(&self) -> Option<Requests> {
+    /// What was counted, also added to that of all kinds; and nothing is counted any more.
+    fn take(&self, all: &mut Latencies) -> Option<Requests> {
         let mut latencies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = &latencies.of_answers;
-        if all.is_empty() {
-            return None;
-        }
-        let requests = Requests {
-            count: all.len(),
-            failed: latencies.failed,
-            p50_us: all.value_at_quantile(0.5),
-            p99_us: all.value_at_quantile(0.99),
-            max_us: all.max(),
-        };
+        all.add(&latencies);
+        let requests = latencies.requests();
         latencies.of_answers.reset();
         latencies.failed = 0;
-        Some(requests)
+        requests
     }
 }
 
@@ -126,11 +136,6 @@ impl Measured {
         &self.refusals
     }
 
-    /// Requests to the table of any kind.
-    pub(super) fn table(&self) -> Arc<Operation> {
-        Arc::clone(&self.table)
-    }
-
     /// Requests to the table of this kind.
     pub(super) fn operation(&self, name: &str) -> Arc<Operation> {
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,14 +145,16 @@ impl Measured {
     /// What was counted, and nothing is counted any more.
     pub(super) fn take(&self, now: EpochMillis) -> Step {
         let operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Latencies::default();
         let by_kind = operations.iter();
-        let by_kind = by_kind.filter_map(|(name, operation)| Some((name.clone(), operation.take()?)));
+        let by_kind = by_kind.filter_map(|(name, operation)| Some((name.clone(), operation.take(&mut all)?)));
+        let by_kind = by_kind.collect();
         Step {
             at_ms: now.0,
             outcomes: self.outcomes.take(),
             refusals: self.refusals.take(),
-            table: self.table.take(),
-            operations: by_kind.collect(),
+            table: all.requests(),
+            operations: by_kind,
         }
     }
 }

@@ -69,8 +69,7 @@ impl<R: metrics::Recorder> metrics::Recorder for Recorder<R> {
         }
         Histogram::from_arc(Arc::new(OfTable {
             inner,
-            of_all: self.measured.table(),
-            of_kind: self.measured.operation(label(key, "operation")),
+            operation: self.measured.operation(label(key, "operation")),
             has_failed: !ANSWERS.contains(&label(key, "result")),
         }))
     }
@@ -103,16 +102,14 @@ impl CounterFn for Both {
 
 struct OfTable {
     inner: Histogram,
-    of_all: Arc<Operation>,
-    of_kind: Arc<Operation>,
+    operation: Arc<Operation>,
     has_failed: bool,
 }
 
 impl HistogramFn for OfTable {
     fn record(&self, value: f64) {
         self.inner.record(value);
-        self.of_all.record(value, self.has_failed);
-        self.of_kind.record(value, self.has_failed);
+        self.operation.record(value, self.has_failed);
     }
 }
 

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use zae_limiter::{Error, InputKind, InvalidInput, LimitStatus, Repository};
 use zae_limiter_tower::Fields;
 
+use crate::problem::problem;
+
 /// The header fields that tell how limits stand.
 const FIELDS: [Fields; 1] = [Fields::Ietf];
 
@@ -26,7 +28,7 @@ impl Refused {
         Self {
             status,
             headers: Box::default(),
-            body: json!({ "error": error, "message": message.into() }),
+            body: problem(error, &message.into()),
         }
     }
 

@@ -8,10 +8,10 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::activity::Shown;
 use crate::app::App;
+use crate::problem::problem;
 
 /// Nothing but its own files runs in the page, no other host is asked, and no other page frames it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
@@ -68,7 +68,7 @@ struct Activity {
 /// `GET /v1/activity`: what this process has done in the last minutes.
 pub(super) async fn activity(State(app): State<App>) -> Response {
     let Some(metrics) = app.metrics() else {
-        let body = json!({ "error": "no_metrics", "message": "this server counts nothing" });
+        let body = problem("no_metrics", "this server counts nothing");
         return (StatusCode::NOT_FOUND, Json(body)).into_response();
     };
     let repo = app.limiter().repository();
